@@ -1,0 +1,90 @@
+"""The two kinds of document Patchwave handles: its own, and what others send.
+
+Its own documents are strict and frozen: a misspelt key is an error, not a silent default. What Azure sends is
+read leniently: missing keys, unknown keys and new words must never lose a result (``Tolerant``).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+_FRACTION = re.compile(r"\.(\d{1,9})(?=[Zz+-]|$)")
+_JSON = dict[str, Any]
+
+
+class Document(BaseModel):
+    """A document of ours: frozen, strict about keys, camelCase on the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    def to_wire(self) -> _JSON:
+        """The plain JSON form that may cross a durable boundary or an HTTP answer."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def from_wire(cls, data: object) -> Self:
+        """Read the JSON form back.
+
+        Raises:
+            pydantic.ValidationError: the data is not such a document.
+        """
+        return cls.model_validate(data)
+
+
+class Tolerant(BaseModel):
+    """A document of somebody else's: unknown keys are ignored, absent keys take a default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+def parse_instant(value: object) -> datetime | None:
+    """Read a time the way Azure writes it; ``None`` for anything that is not a time.
+
+    Azure mixes ``Z`` and ``+00:00`` and 0 to 7 fractional digits inside one body, and uses year 1 for "unknown"
+    (seen in recordings). Year 1 is returned as ``None``: it says nothing and overflows arithmetic.
+    """
+    if isinstance(value, datetime):
+        instant = value
+    elif isinstance(value, str):
+        text = _FRACTION.sub(lambda found: "." + found.group(1)[:6].ljust(6, "0"), value.strip())
+        try:
+            instant = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    else:
+        return None
+    if instant.year <= 1:
+        return None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def format_instant(instant: datetime) -> str:
+    """UTC ISO-8601 with ``Z`` and milliseconds: the one form that Patchwave writes."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _require_instant(value: object) -> datetime:
+    instant = parse_instant(value)
+    if instant is None:
+        raise ValueError("must be an ISO-8601 time with a zone, such as 2026-11-21T02:00:00Z")
+    return instant
+
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_require_instant),
+    PlainSerializer(format_instant, return_type=str, when_used="json"),
+]
+"""A UTC time of our own documents."""
+
+LenientInstant = Annotated[
+    datetime | None,
+    BeforeValidator(parse_instant),
+    PlainSerializer(lambda value: value and format_instant(value), when_used="json"),
+]
+"""A time that somebody else wrote: ``None`` when it is missing, year 1 or unreadable."""

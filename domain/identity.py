@@ -1,0 +1,117 @@
+"""Names of things: machines by their ARM id, runs by time and policy, instances by what they work on.
+
+Every id that becomes a key is derived, never invented twice: two triggers of one occurrence build the same run
+id and so collide on purpose, and a replayed orchestrator addresses the same children.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
+ADHOC_POLICY = "adhoc"
+"""Stands in a run id for a policy that was given inline and has no name."""
+
+_POLICY_NAME = re.compile(POLICY_NAME_PATTERN)
+_SUBSCRIPTION_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_MACHINE_ID = re.compile(
+    rf"/subscriptions/(?P<subscription>{_SUBSCRIPTION_ID})"
+    # Resource group names may hold letters, digits, marks and - _ . ( ); a dot may not end them.
+    r"/resourceGroups/(?P<group>[\w.()-]{0,89}[\w()-])"
+    r"/providers/Microsoft\.Compute/virtualMachines/(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})",
+    re.IGNORECASE,
+)
+_RUN_ID = re.compile(r"(?P<at>\d{8}T\d{6})Z-(?P<rest>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_LAST_SECOND = 9_999_999_999
+
+
+def is_policy_name(text: str) -> bool:
+    """Lower-case letters, digits and inner hyphens, 1 to 48 characters: safe in a URL, a row key and an instance id."""
+    return _POLICY_NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineId:
+    """The ARM id of one VM. Equality and keys ignore case, since Azure changes case between answers."""
+
+    text: str
+    subscription_id: str
+    resource_group: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an ARM id.
+
+        Raises:
+            ValueError: it is not the id of a virtual machine, or holds characters that no Azure name has.
+        """
+        found = _MACHINE_ID.fullmatch(text)
+        if found is None or ".." in text:
+            raise ValueError(
+                "not a virtual machine id; expected /subscriptions/{guid}/resourceGroups/{group}"
+                "/providers/Microsoft.Compute/virtualMachines/{name}"
+            )
+        return cls(text, found["subscription"].lower(), found["group"], found["name"])
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case: the only form in which ids are compared."""
+        return self.text.lower()
+
+    @property
+    def key(self) -> str:
+        """24 hexadecimal digits for row keys, URLs and instance ids: 96 bits, no collision at any fleet size."""
+        return hashlib.sha256(self.folded.encode()).hexdigest()[:24]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MachineId) and self.folded == other.folded
+
+    def __hash__(self) -> int:
+        return hash(self.folded)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def is_machine_key(text: str) -> bool:
+    """Whether the text has the form of ``MachineId.key``."""
+    return re.fullmatch(r"[0-9a-f]{24}", text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RunId:
+    """``YYYYMMDDTHHMMSSZ-{policy}[-{suffix}]``: readable, sortable, and safe in URLs, row keys and instance ids."""
+
+    text: str
+    at: datetime
+
+    @classmethod
+    def of(cls, at: datetime, policy: str, suffix: str = "") -> Self:
+        """Build the id. ``at`` is the occurrence for scheduled runs (no suffix), else the moment of the request."""
+        moment = at.astimezone(UTC).replace(microsecond=0)
+        return cls(f"{moment:%Y%m%dT%H%M%SZ}-{policy}" + (f"-{suffix}" if suffix else ""), moment)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a run id.
+
+        Raises:
+            ValueError: the text is no run id.
+        """
+        found = _RUN_ID.fullmatch(text)
+        if found is None or len(text) > 90:
+            raise ValueError("not a run id; expected for example 20261110T190000Z-monthly")
+        return cls(text, datetime.strptime(found["at"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+
+    @property
+    def row_key(self) -> str:
+        """Sorts newest first, as Table storage only reads forward."""
+        return f"{_LAST_SECOND - int(self.at.timestamp()):010d}~{self.text}"
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,95 @@
+"""How a machine can end: exactly one outcome per machine and run, with a reason code and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from domain.base import Document
+
+
+class OutcomeKind(StrEnum):
+    """The final state of a machine in a run. The counts over all kinds add up to the size of the fleet."""
+
+    PATCHED = "patched"
+    PATCHED_WITH_WARNINGS = "patched_with_warnings"
+    NOTHING_TO_INSTALL = "nothing_to_install"
+    ASSESSED = "assessed"
+    REBOOT_REQUIRED = "reboot_required"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+    CANCELED = "canceled"
+    LEFT_RUNNING = "left_running"
+    UNKNOWN = "unknown"
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether somebody has to look at the machine."""
+        return self not in _QUIET
+
+
+_QUIET = frozenset(
+    {OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.ASSESSED, OutcomeKind.CANCELED},
+)
+
+
+class Reason(StrEnum):
+    """Why a machine ended as it did: stable codes for filters and alerts; the sentence beside them is for people."""
+
+    OK = "ok"
+    NO_PENDING_PATCHES = "no_pending_patches"
+    PATCHES_PENDING = "patches_pending"
+    SUBSCRIPTION_REQUIRED = "subscription_required"
+    COMPLETED_WITH_WARNINGS = "completed_with_warnings"
+    REBOOT_PENDING = "reboot_pending"
+    REBOOT_FAILED = "reboot_failed"
+    PATCHES_FAILED = "patches_failed"
+    WINDOW_EXCEEDED = "window_exceeded"
+    WINDOW_CLOSED = "window_closed"
+    DEADLINE = "deadline"
+    NOT_FOUND = "not_found"
+    NOT_RUNNING = "not_running"
+    AGENT_NOT_READY = "agent_not_ready"
+    UNSUPPORTED = "unsupported"
+    FORBIDDEN = "forbidden"
+    BUSY_ELSEWHERE = "busy_elsewhere"
+    LOCKED_BY_RUN = "locked_by_run"
+    HOLD_TAG = "hold_tag"
+    SUPERSEDED = "superseded"
+    THROTTLED = "throttled"
+    UNREACHABLE = "unreachable"
+    OPERATION_FAILED = "operation_failed"
+    OPERATION_LOST = "operation_lost"
+    CANCELED_BY_USER = "canceled_by_user"
+    INTERNAL = "internal"
+
+
+class Outcome(Document):
+    """One final state with its reason code and the sentence a person can act on."""
+
+    outcome: OutcomeKind
+    reason: Reason
+    message: str
+
+    @classmethod
+    def skipped(cls, reason: Reason, message: str) -> Outcome:
+        """Nothing was done to the machine."""
+        return cls(outcome=OutcomeKind.SKIPPED, reason=reason, message=message)
+
+    @classmethod
+    def canceled(cls) -> Outcome:
+        """The run was stopped before this machine was touched."""
+        return cls(
+            outcome=OutcomeKind.CANCELED,
+            reason=Reason.CANCELED_BY_USER,
+            message="The run was cancelled before anything was installed on this machine.",
+        )
+
+
+def count_outcomes(outcomes: Iterable[OutcomeKind]) -> dict[str, int]:
+    """Counts by outcome, in the order of the enumeration, without zeros."""
+    counts = dict.fromkeys(OutcomeKind, 0)
+    for outcome in outcomes:
+        counts[outcome] += 1
+    return {kind.value: count for kind, count in counts.items() if count}

@@ -1,0 +1,184 @@
+"""The documents of a run: the run itself, its machines, and the intents that make an operation happen at most once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from domain.base import Document, Instant
+from domain.outcome import OutcomeKind
+
+
+class Mode(StrEnum):
+    """What a run does to its machines."""
+
+    ASSESS = "assess"
+    PATCH = "patch"
+
+
+class RunState(StrEnum):
+    """Where a run stands. ``empty``, ``completed``, ``canceled`` and ``failed`` are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    EMPTY = "empty"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen in the run."""
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+class Stage(StrEnum):
+    """Where a machine stands inside a running run; ``done`` once it has its outcome."""
+
+    WAITING = "waiting"
+    ASSESSING = "assessing"
+    ASSESSED = "assessed"
+    INSTALLING = "installing"
+    VERIFYING = "verifying"
+    DONE = "done"
+
+
+class TriggerKind(StrEnum):
+    """Who may start a run."""
+
+    HTTP = "http"
+    TIMER = "timer"
+    WEBHOOK = "webhook"
+    EVENT_GRID = "eventGrid"
+
+
+class Trigger(Document):
+    """Who or what started a run; kept for the audit log."""
+
+    kind: TriggerKind
+    by: str = ""
+    detail: str = ""
+
+
+class Run(Document):
+    """One execution of a policy. Times are UTC; ``policy_snapshot`` is the frozen policy the run follows."""
+
+    id: str
+    policy: str
+    mode: Mode
+    state: RunState
+    reason: str = ""
+    trigger: Trigger
+    created_at: Instant
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    occurrence: Instant | None = None
+    window_end: Instant | None = None
+    cancel_requested_at: Instant | None = None
+    machines: int = 0
+    counts_by_outcome: dict[str, int] = Field(default_factory=dict)
+    counts_by_stage: dict[str, int] = Field(default_factory=dict)
+    policy_snapshot: dict[str, Any] | None = None
+
+
+class AssessmentSummary(Document):
+    """What an assessment found on a machine. Counts are patches; ``needs_subscription`` of them need Ubuntu Pro."""
+
+    status: str
+    critical_and_security: int = 0
+    other: int = 0
+    needs_subscription: int = 0
+    reboot_pending: bool = False
+    at: Instant | None = None
+    list_is_partial: bool = False
+    activity_id: str = ""
+
+    @property
+    def installable(self) -> int:
+        """Patches that an install could bring: those behind a subscription cannot be installed without it."""
+        return max(0, self.critical_and_security + self.other - self.needs_subscription)
+
+
+class InstallationSummary(Document):
+    """What an installation did on a machine, as counts of patches."""
+
+    status: str
+    installed: int = 0
+    failed: int = 0
+    pending: int = 0
+    excluded: int = 0
+    not_selected: int = 0
+    reboot_status: str = ""
+    window_exceeded: bool = False
+    activity_id: str = ""
+    started_at: Instant | None = None
+    adopted: bool = False
+
+
+class PatchRecord(Document):
+    """One patch of one machine in one run: found by the assessment, or handled by the installation."""
+
+    name: str
+    version: str = ""
+    kb_id: str = ""
+    classifications: list[str] = Field(default_factory=list[str])
+    state: str = ""
+    reboot_behavior: str = ""
+    published_at: Instant | None = None
+    patch_id: str = ""
+    severity: str = ""
+
+
+class MachineRecord(Document):
+    """A machine's row in a run; it has an ``outcome`` exactly when its stage is ``done``."""
+
+    id: str
+    key: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str = ""
+    os_type: str = ""
+    zones: list[str] = Field(default_factory=list[str])
+    tags: dict[str, str] = Field(default_factory=dict[str, str])
+    power_state: str = ""
+    availability_set: str = ""
+    image: str = ""
+    stage: Stage = Stage.WAITING
+    outcome: OutcomeKind | None = None
+    reason: str = ""
+    message: str = ""
+    assessment: AssessmentSummary | None = None
+    installation: InstallationSummary | None = None
+    started_by_us: bool = False
+    queued_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+
+
+class OperationKind(StrEnum):
+    """The two long-running patch operations."""
+
+    ASSESS = "assess"
+    INSTALL = "install"
+
+
+class Intent(Document):
+    """Written before a POST, completed with what Azure answered: the guard against a second install (safety rule 1).
+
+    The operation URLs are signed: they stay in this row, and never enter durable history, logs or answers.
+    """
+
+    run_id: str
+    machine_key: str
+    kind: OperationKind
+    attempt: int = 1
+    declared_at: Instant
+    posted_at: Instant | None = None
+    async_url: str = ""
+    location_url: str = ""
+    activity_id: str = ""
+    adopted: bool = False
+    deadline_at: Instant | None = None
