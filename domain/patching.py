@@ -1,0 +1,242 @@
+"""What we send to the assess and install calls of Microsoft.Compute, checked before any call.
+
+Follows the REST page "Virtual Machines - Install Patches", api-version 2025-04-01; assessing sends no body. Azure
+answers a wrong value with a 400 that still costs a token of the per-machine budget, or accepts it and silently
+selects nothing: so every value is checked here, with a message that names the field and the fix.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+
+from domain.base import Document, Instant
+
+SHORTEST_DURATION = timedelta(minutes=30)
+"""Windows needs 25 minutes to start an installation at all, service packs 30; Linux 20."""
+LONGEST_DURATION = timedelta(hours=24)
+"""Exclusive: the Linux agent parses the duration as %H:%M:%S."""
+
+_DURATION = re.compile(r"PT(?=\d)(?:(\d{1,4})H)?(?:(\d{1,5})M)?(?:(\d{1,6})S)?")
+_KB = re.compile(r"(?:KB)?(\d{5,8})", re.IGNORECASE)
+_NAME_MASK = re.compile(r"[A-Za-z0-9*?]+")
+_PACKAGE_MASK = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*(?:=[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*)?")
+
+
+class RebootSetting(StrEnum):
+    """``VMGuestPatchRebootSetting``. Update Manager's NeverReboot and AlwaysReboot are refused by this API."""
+
+    IF_REQUIRED = "IfRequired"
+    NEVER = "Never"
+    ALWAYS = "Always"
+
+
+class WindowsClassification(StrEnum):
+    """``VMGuestPatchClassificationWindows``."""
+
+    CRITICAL = "Critical"
+    SECURITY = "Security"
+    UPDATE_ROLLUP = "UpdateRollUp"
+    FEATURE_PACK = "FeaturePack"
+    SERVICE_PACK = "ServicePack"
+    DEFINITION = "Definition"
+    TOOLS = "Tools"
+    UPDATES = "Updates"
+
+
+class LinuxClassification(StrEnum):
+    """``VMGuestPatchClassificationLinux``."""
+
+    CRITICAL = "Critical"
+    SECURITY = "Security"
+    OTHER = "Other"
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read ``PTnHnM``; days, weeks and months are refused, since the agents do not read them.
+
+    Raises:
+        ValueError: not such a duration.
+    """
+    found = _DURATION.fullmatch(text.strip().upper())
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration; write hours and minutes such as PT2H or PT1H30M")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def format_duration(duration: timedelta) -> str:
+    """``PTnHnM``, rounded down to whole minutes: the only form that both guest agents read."""
+    hours, minutes = divmod(int(duration.total_seconds()) // 60, 60)
+    if hours and minutes:
+        return f"PT{hours}H{minutes}M"
+    return f"PT{hours}H" if hours else f"PT{minutes}M"
+
+
+def _read_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _check_maximum(duration: timedelta) -> timedelta:
+    if not SHORTEST_DURATION <= duration < LONGEST_DURATION:
+        raise ValueError(
+            "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer"
+        )
+    return duration
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+]
+"""A duration written ``PTnHnM``."""
+
+MaximumDuration = Annotated[Duration, AfterValidator(_check_maximum)]
+
+
+def normalize_kb(text: str) -> str:
+    """``KB`` and digits; bare digits get the prefix that the API demands.
+
+    Raises:
+        ValueError: neither.
+    """
+    found = _KB.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a KB number; write KB and its digits such as KB4512508")
+    return f"KB{found[1]}"
+
+
+def _check_name_mask(text: str) -> str:
+    if _NAME_MASK.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a name mask; use letters, digits, * and ? only, and at least one of them")
+    return text
+
+
+def _check_package_mask(text: str) -> str:
+    if _PACKAGE_MASK.fullmatch(text) is None:
+        raise ValueError(
+            f"{text!r} is not a package mask; write a name with * and ?, or pin a version as name=version",
+        )
+    return text
+
+
+def _fold_classification(value: object) -> object:
+    """Documents and portals spell ``UpdateRollup``: classifications are compared without case."""
+    if not isinstance(value, str):
+        return value
+    words = {word.casefold(): word.value for kind in (WindowsClassification, LinuxClassification) for word in kind}
+    return words.get(value.casefold(), value)
+
+
+KbNumber = Annotated[str, AfterValidator(normalize_kb)]
+NameMask = Annotated[str, AfterValidator(_check_name_mask)]
+PackageMask = Annotated[str, AfterValidator(_check_package_mask)]
+
+
+class WindowsParameters(Document):
+    """``WindowsParameters`` of the install call. Patch name masks exist since api-version 2025-04-01."""
+
+    classifications_to_include: list[Annotated[WindowsClassification, BeforeValidator(_fold_classification)]] = Field(
+        default_factory=list[WindowsClassification],
+        description="Update classifications to install.",
+    )
+    kb_numbers_to_include: list[KbNumber] = Field(
+        default_factory=list[str],
+        description="Updates to install in any case, as KB4512508.",
+    )
+    kb_numbers_to_exclude: list[KbNumber] = Field(
+        default_factory=list[str],
+        description="Updates never to install, as KB4512508.",
+    )
+    exclude_kbs_requiring_reboot: bool = Field(
+        default=False,
+        description="Leave out updates whose reboot behaviour is not NeverReboots.",
+    )
+    max_patch_publish_date: Instant | None = Field(
+        default=None,
+        description="Install only what was published until this time.",
+    )
+    patch_name_masks_to_include: list[NameMask] = Field(
+        default_factory=list[str],
+        description="Name masks to install, of letters, digits, * and ?.",
+    )
+    patch_name_masks_to_exclude: list[NameMask] = Field(
+        default_factory=list[str],
+        description="Name masks never to install, of letters, digits, * and ?.",
+    )
+
+    @model_validator(mode="after")
+    def _selects_something(self) -> Self:
+        if not (self.classifications_to_include or self.kb_numbers_to_include or self.patch_name_masks_to_include):
+            raise ValueError(
+                "selects nothing: give at least one of classificationsToInclude, kbNumbersToInclude, patchNameMasksToInclude",
+            )
+        return self
+
+
+class LinuxParameters(Document):
+    """``LinuxParameters`` of the install call.
+
+    Versions are pinned as ``name=version``: the agent splits a mask at ``=``, and the ``name_version`` of the API
+    text selects nothing (azure-cli issue 32333).
+    """
+
+    classifications_to_include: list[Annotated[LinuxClassification, BeforeValidator(_fold_classification)]] = Field(
+        default_factory=list[LinuxClassification],
+        description="Update classifications to install. Other needs both Critical and Security, or neither.",
+    )
+    package_name_masks_to_include: list[PackageMask] = Field(
+        default_factory=list[str],
+        description="Packages to install in any case: a name with * and ?, or name=version.",
+    )
+    package_name_masks_to_exclude: list[PackageMask] = Field(
+        default_factory=list[str],
+        description="Packages never to install: a name with * and ?, or name=version.",
+    )
+    maintenance_run_id: str | None = Field(
+        default=None,
+        description="Identifier that automatic guest patching on Linux gives a run.",
+    )
+
+    @model_validator(mode="after")
+    def _selects_something_the_agent_accepts(self) -> Self:
+        chosen = set(self.classifications_to_include)
+        if not (chosen or self.package_name_masks_to_include):
+            raise ValueError(
+                "selects nothing: give at least one of classificationsToInclude, packageNameMasksToInclude",
+            )
+        pair = {LinuxClassification.CRITICAL, LinuxClassification.SECURITY}
+        if LinuxClassification.OTHER in chosen and len(chosen & pair) == 1:
+            raise ValueError(
+                "classificationsToInclude: the Linux agent refuses Other with exactly one of Critical and Security; give both or neither",
+            )
+        return self
+
+
+class InstallParameters(Document):
+    """``VirtualMachineInstallPatchesParameters``: the body of the install call, for one operating system."""
+
+    maximum_duration: MaximumDuration
+    reboot_setting: RebootSetting
+    windows_parameters: WindowsParameters | None = None
+    linux_parameters: LinuxParameters | None = None
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        if (self.windows_parameters is None) == (self.linux_parameters is None):
+            raise ValueError("give exactly one of windowsParameters and linuxParameters")
+        return self
+
+    def to_azure(self) -> dict[str, Any]:
+        """The JSON body, without empty members."""
+        return _without_empty(self.model_dump(mode="json", by_alias=True))
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
+    return {key: item for key, item in cleaned.items() if item not in (None, [], {}, "")}
