@@ -1,0 +1,44 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`. Paths are relative, so that a checkout whose own
+# path has spaces works.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup demo serve test lint format requirements-check lock clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
+
+setup: ## Make .venv and node_modules from the lock files; ends at once when they are up to date
+	@scripts/setup
+
+demo: setup ## Patch a sample fleet on this machine and write .local/demo/report.json
+	@.venv/bin/patchwave demo
+
+serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
+	@.venv/bin/patchwave serve $(ARGS)
+
+test: setup ## Run every test
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup ## Check style, formatting, types, imports and the requirements
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/node node_modules/pyright/index.js --warnings
+	@.venv/bin/lint-imports
+	@.venv/bin/python scripts/check_requirements.py
+
+format: setup ## Format the code and mend what ruff can mend
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+requirements-check: setup ## Fail when requirements.txt does not hold exactly what the deployed app needs
+	@.venv/bin/python scripts/check_requirements.py
+
+lock: setup ## Compile the lock files; UPGRADE=1 takes newer versions
+	@scripts/lock
+
+clean: ## Remove everything that set-up and the tools made
+	rm -rf .venv node_modules .local .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
