@@ -1,0 +1,254 @@
+"""Queries are built from validated values only; rows are read leniently and decided by the scope."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.discovery import (
+    IDS_PER_QUERY,
+    SUBSCRIPTIONS_PER_QUERY,
+    build_queries,
+    literal,
+    missing_ids,
+    read_row,
+    select_machines,
+)
+from domain.identity import MachineId
+from domain.scope import Scope
+
+SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
+OTHER_SUBSCRIPTION = "22222222-2222-2222-2222-222222222222"
+
+
+def machine_id(name: str = "web-01", subscription: str = SUBSCRIPTION) -> str:
+    return f"/subscriptions/{subscription}/resourceGroups/rg-web/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+def read_literal(text: str) -> tuple[str, str]:
+    """Read one KQL string literal the way the service does; the value and what follows it."""
+    assert text[0] == "'"
+    value: list[str] = []
+    position = 1
+    while text[position] != "'":
+        if text[position] == "\\":
+            position += 1
+            value.append({"n": "\n", "r": "\r", "t": "\t"}.get(text[position], text[position]))
+        else:
+            value.append(text[position])
+        position += 1
+    return "".join(value), text[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "'plain'"),
+        ("it's", r"'it\'s'"),
+        ('say "x"', "'say \"x\"'"),
+        ("a\\b", r"'a\\b'"),
+        ("\\'", r"'\\\''"),
+        ("one\ntwo\r\t", r"'one\ntwo\r\t'"),
+        ("') or 1 == 1 //", r"'\') or 1 == 1 //'"),
+    ],
+)
+def test_literals_are_escaped(text: str, expected: str) -> None:
+    assert literal(text) == expected
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=("Cc", "Cs")) | st.sampled_from("'\"\\\n\r\t|")))
+def test_a_literal_reads_back_as_exactly_the_text_and_nothing_follows(text: str) -> None:
+    assert read_literal(literal(text)) == (text, "")
+
+
+@pytest.mark.parametrize("text", ["\0", "a\x07b", "\x7f"])
+def test_control_characters_never_enter_a_query(text: str) -> None:
+    with pytest.raises(ValueError, match="control characters"):
+        literal(text)
+
+
+def test_the_query_of_a_full_scope() -> None:
+    scope = Scope.model_validate(
+        {
+            "subscriptions": [SUBSCRIPTION],
+            "resourceGroups": ["rg-web", "rg-db"],
+            "locations": ["West Europe"],
+            "osTypes": ["Linux"],
+            "tags": {"match": "all", "values": {"env": ["prod", "test"], "tier": ["web"]}},
+            "exclude": {"resourceGroups": ["rg-lab"], "locations": ["northeurope"]},
+        }
+    )
+    [query] = build_queries(scope)
+    assert query.subscriptions == (SUBSCRIPTION,)
+    lines = query.text.splitlines()
+    assert lines[:2] == ["resources", "| where type =~ 'microsoft.compute/virtualmachines'"]
+    assert lines[2:-2] == [
+        f"| where subscriptionId in~ ('{SUBSCRIPTION}')",
+        "| where resourceGroup in~ ('rg-web', 'rg-db')",
+        "| where location in~ ('westeurope')",
+        "| where tostring(properties.storageProfile.osDisk.osType) in~ ('Linux')",
+        "| where (tostring(tags) contains 'env' and (tostring(tags) contains 'prod' or tostring(tags) contains 'test'))"
+        " and (tostring(tags) contains 'tier' and (tostring(tags) contains 'web'))",
+        "| where not (resourceGroup in~ ('rg-lab'))",
+        "| where not (location in~ ('northeurope'))",
+    ]
+    assert lines[-2].startswith(
+        "| project id, name, subscriptionId, resourceGroup, location, zones, tags, osType = "
+    )
+    assert lines[-1] == "| order by id asc"
+
+
+def test_no_subscription_asks_all_that_the_identity_can_read() -> None:
+    [query] = build_queries(Scope.model_validate({"locations": ["westeurope"]}))
+    assert query.subscriptions == ()
+
+
+def test_many_ids_are_asked_in_chunks_each_with_its_own_subscriptions() -> None:
+    ids = [machine_id(f"vm-{number:03}") for number in range(IDS_PER_QUERY + 1)]
+    scope = Scope.model_validate(
+        {"machineIds": [*ids, ids[0].upper(), machine_id("vm-000", OTHER_SUBSCRIPTION)]}
+    )
+    queries = build_queries(scope)
+    asked = [re.findall(r"'(/[^']+)'", query.text) for query in queries]
+    assert [len(chunk) for chunk in asked] == [IDS_PER_QUERY, 2]
+    assert {name.lower() for chunk in asked for name in chunk} == {text.lower() for text in scope.machine_ids}
+    assert [query.subscriptions for query in queries] == [(SUBSCRIPTION,), (SUBSCRIPTION, OTHER_SUBSCRIPTION)]
+
+
+def test_ids_outside_the_scope_are_not_asked_for() -> None:
+    scope = Scope.model_validate(
+        {
+            "subscriptions": [SUBSCRIPTION],
+            "machineIds": [machine_id(), machine_id("web-02"), machine_id("web-03", OTHER_SUBSCRIPTION)],
+            "exclude": {"machineIds": [machine_id("WEB-02")]},
+        }
+    )
+    [query] = build_queries(scope)
+    assert re.findall(r"'(/[^']+)'", query.text) == [machine_id()]
+
+
+def test_many_subscriptions_are_asked_in_groups() -> None:
+    subscriptions = [
+        f"{number:08x}-0000-0000-0000-000000000000" for number in range(SUBSCRIPTIONS_PER_QUERY + 1)
+    ]
+    queries = build_queries(Scope.model_validate({"subscriptions": subscriptions}))
+    assert [len(query.subscriptions) for query in queries] == [SUBSCRIPTIONS_PER_QUERY, 1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "condition"),
+    [
+        ({"match": "any", "values": {"a": ["1"], "b": ["2"]}}, " or "),
+        ({"values": {"a": ["it's"]}}, "(tostring(tags) contains 'a')"),
+        ({"match": "any", "values": {"a": ["1"], "ü": ["ß"]}}, None),
+        ({"values": {"a": ["1"], "ü": ["ß"]}}, "contains 'a'"),
+    ],
+)
+def test_tags_are_only_asked_for_where_the_answer_cannot_lose_a_machine(
+    tags: dict[str, object], condition: str | None
+) -> None:
+    [query] = build_queries(Scope.model_validate({"tags": tags}))
+    asked = [line for line in query.text.splitlines() if line.startswith("| where ") and "contains" in line]
+    if condition is None:
+        assert asked == []
+    else:
+        assert condition in asked[0]
+
+
+TAG_TEXT = st.text(alphabet="aZ'\"\\| ()é\n", min_size=0, max_size=6)
+
+
+@given(st.dictionaries(TAG_TEXT, st.lists(TAG_TEXT, min_size=1, max_size=3), min_size=1, max_size=3))
+def test_hostile_tags_never_leave_their_literals(values: dict[str, list[str]]) -> None:
+    try:
+        scope = Scope.model_validate({"tags": {"values": values}})
+    except ValueError:
+        return
+    [query] = build_queries(scope)
+    outside: list[str] = []
+    rest = query.text
+    while "'" in rest:
+        before, _, _ = rest.partition("'")
+        outside.append(before)
+        _, rest = read_literal(rest[len(before) :])
+    outside.append(rest)
+    assert "".join(outside).count("\n|") == 3 + ("contains" in query.text)
+
+
+def row(name: str = "web-01", **columns: object) -> dict[str, object]:
+    return {"id": machine_id(name), "location": "westeurope", "osType": "Linux", "tags": None} | columns
+
+
+def test_a_full_row() -> None:
+    machine = read_row(
+        row(
+            name="web-01",
+            subscriptionId=SUBSCRIPTION.upper(),
+            resourceGroup="rg-web",
+            zones=["1"],
+            tags={"env": "prod", "empty": None, "number": 7},
+            powerState="PowerState/running",
+            vmSize="Standard_D2s_v5",
+            imageReference={
+                "publisher": "Canonical",
+                "offer": "ubuntu-24_04-lts",
+                "sku": "server",
+                "version": "latest",
+                "exactVersion": "24.04.202610010",
+            },
+            linuxPatchMode="AutomaticByPlatform",
+            windowsPatchMode="",
+            availabilitySetId=None,
+            somethingNew={"x": 1},
+        )
+    )
+    assert machine is not None
+    assert machine.name == "web-01"
+    assert machine.subscription_id == SUBSCRIPTION
+    assert machine.zones == ("1",)
+    assert machine.tags == {"env": "prod", "empty": "", "number": "7"}
+    assert machine.image == "Canonical:ubuntu-24_04-lts:server:latest"
+    assert machine.patch_mode == "AutomaticByPlatform"
+    assert machine.availability_set_id == ""
+
+
+def test_a_row_with_nothing_but_its_id() -> None:
+    machine = read_row(
+        {"id": machine_id("db-7"), "zones": None, "tags": [], "imageReference": {"id": "/custom"}}
+    )
+    assert machine is not None
+    assert (machine.name, machine.subscription_id, machine.resource_group) == ("db-7", SUBSCRIPTION, "rg-web")
+    assert (machine.zones, machine.tags, machine.image, machine.power_state) == ((), {}, "/custom", "")
+
+
+@pytest.mark.parametrize("broken", [{}, {"id": None}, {"id": "/subscriptions/x"}, {"id": 7}])
+def test_a_row_that_is_no_machine_is_left_out(broken: dict[str, object]) -> None:
+    assert read_row(broken) is None
+
+
+def test_machines_come_once_in_order_and_only_those_in_scope() -> None:
+    scope = Scope.model_validate({"tags": {"values": {"env": ["prod"]}}})
+    upper = machine_id("b").upper().replace("/SUBSCRIPTIONS", "/subscriptions")
+    rows = [
+        row("c", tags={"Env": "PROD"}),
+        row("a", tags={"env": "prod"}),
+        row("b", tags={"ENV": "prod"}),
+        row("b", tags={"ENV": "prod"}) | {"id": upper},
+        row("d", tags={"note": "env prod"}),
+        {"id": "nonsense"},
+    ]
+    assert [machine.id for machine in select_machines(scope, rows)] == [machine_id(name) for name in "abc"]
+
+
+def test_ids_asked_for_but_not_found() -> None:
+    scope = Scope.model_validate(
+        {
+            "machineIds": [machine_id("z"), machine_id("found"), machine_id("a"), machine_id("out")],
+            "exclude": {"machineIds": [machine_id("OUT")]},
+        }
+    )
+    found = [MachineId.parse(machine_id("FOUND"))]
+    assert [machine.name for machine in missing_ids(scope, found)] == ["z", "a"]
