@@ -164,7 +164,7 @@ class AvailablePatch(Tolerant):
 
     @property
     def needs_subscription(self) -> bool:
-        """Whether only Ubuntu Pro delivers the patch: listed and counted as security, but never installable without it."""
+        """Whether only Ubuntu Pro delivers the patch: counted as security, but never installable without it."""
         return (
             _SUBSCRIPTION_CLASSIFICATION in (word.casefold() for word in self.classifications)
             or self.version.casefold() == _SUBSCRIPTION_VERSION
@@ -280,7 +280,7 @@ class InstallResult(Tolerant):
 
 
 class PatchSummary(Tolerant):
-    """Both summaries of ``instanceView.patchStatus``: their names differ from the results, and no reboot status is kept."""
+    """Both summaries of ``instanceView.patchStatus``: named differently from the results, without reboot status."""
 
     status: Status = PatchOperationStatus.UNKNOWN
     assessment_activity_id: Text = ""

@@ -174,7 +174,8 @@ class WindowsParameters(Document):
     def _selects_something(self) -> Self:
         if not (self.classifications_to_include or self.kb_numbers_to_include or self.patch_name_masks_to_include):
             raise ValueError(
-                "selects nothing: give at least one of classificationsToInclude, kbNumbersToInclude, patchNameMasksToInclude",
+                "selects nothing: give at least one of classificationsToInclude, kbNumbersToInclude, "
+                "patchNameMasksToInclude",
             )
         return self
 
@@ -213,7 +214,8 @@ class LinuxParameters(Document):
         pair = {LinuxClassification.CRITICAL, LinuxClassification.SECURITY}
         if LinuxClassification.OTHER in chosen and len(chosen & pair) == 1:
             raise ValueError(
-                "classificationsToInclude: the Linux agent refuses Other with exactly one of Critical and Security; give both or neither",
+                "classificationsToInclude: the Linux agent refuses Other with exactly one of Critical and Security; "
+                "give both or neither",
             )
         return self
 

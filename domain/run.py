@@ -165,6 +165,17 @@ class OperationKind(StrEnum):
     INSTALL = "install"
 
 
+class IntentState(StrEnum):
+    """What is known of the POST behind an intent.
+
+    ``declared``: it may or may not have been accepted; ``accepted``: Azure runs it; ``refused``: Azure did not take it.
+    """
+
+    DECLARED = "declared"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
 class Intent(Document):
     """Written before a POST, completed with what Azure answered: the guard against a second install (safety rule 1).
 
@@ -174,11 +185,15 @@ class Intent(Document):
     run_id: str
     machine_key: str
     kind: OperationKind
+    state: IntentState = IntentState.DECLARED
     attempt: int = 1
     declared_at: Instant
-    posted_at: Instant | None = None
+    deadline_at: Instant
+    previous_activity_id: str = ""
+    """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""
+    accepted_at: Instant | None = None
     async_url: str = ""
     location_url: str = ""
     activity_id: str = ""
     adopted: bool = False
-    deadline_at: Instant | None = None
+    failed_polls: int = 0

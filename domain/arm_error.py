@@ -1,0 +1,375 @@
+"""What an error of Resource Manager means for a machine, in one of eight classes.
+
+The HTTP status decides first, because the codes are ambiguous: ``OperationNotAllowed`` is the code of four
+different refusals and of throttling. Texts only refine. Failed operations arrive as HTTP 200 with an error inside.
+The rules are the rows of Microsoft's VM error table and of what users reported; the raw text is always kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, cast
+
+from pydantic import Field
+
+from domain.base import Document
+from domain.outcome import Outcome, OutcomeKind, Reason
+
+LONGEST_TEXT = 2_000
+LONGEST_WAIT_SECONDS = 3_600.0
+
+
+class ErrorClass(StrEnum):
+    """What to do about an error."""
+
+    RETRY_LATER = "retry-later"
+    BUSY = "busy"
+    NOT_RUNNING = "not-running"
+    UNSUPPORTED = "unsupported"
+    FORBIDDEN = "forbidden"
+    GONE = "gone"
+    THROTTLED = "throttled"
+    FAILED = "failed"
+
+
+class ArmFailure(Document):
+    """An error answer, wherever it came from. ``status`` is the HTTP status, 200 for failed operations, 0 for none."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    details: list[tuple[str, str]] = Field(default_factory=list[tuple[str, str]])
+    retry_after: float | None = None
+    """Seconds the service asked to wait."""
+
+    @property
+    def text(self) -> str:
+        """Codes and texts in one line, for the record."""
+        parts = [
+            f"{code}: {message}" for code, message in [(self.code, self.message), *self.details] if code or message
+        ]
+        head = f"HTTP {self.status} " if self.status else ""
+        return (head + "; ".join(parts))[:LONGEST_TEXT]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The class of an error, the reason code it becomes in a record, and the sentence a person needs."""
+
+    kind: ErrorClass
+    reason: Reason
+    sentence: str
+
+    def to_outcome(self, failure: ArmFailure) -> Outcome:
+        """The outcome of a machine that ends with this error: skipped when nothing was done to it."""
+        done_nothing = self.kind in (
+            ErrorClass.BUSY,
+            ErrorClass.NOT_RUNNING,
+            ErrorClass.UNSUPPORTED,
+            ErrorClass.FORBIDDEN,
+            ErrorClass.GONE,
+        )
+        return Outcome(
+            outcome=OutcomeKind.SKIPPED if done_nothing else OutcomeKind.FAILED,
+            reason=self.reason,
+            message=f"{self.sentence} ({failure.text})"[:LONGEST_TEXT],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Matches when the status is listed (or none is), and a code or a text is found anywhere in the failure."""
+
+    verdict: Verdict
+    statuses: tuple[int, ...] = ()
+    codes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def matches(self, failure: ArmFailure, codes: set[str], text: str) -> bool:
+        if self.statuses and failure.status not in self.statuses:
+            return False
+        if not (self.codes or self.texts):
+            return True
+        return any(code.casefold() in codes for code in self.codes) or any(part in text for part in self.texts)
+
+
+def _rule(
+    kind: ErrorClass,
+    reason: Reason,
+    sentence: str,
+    *,
+    statuses: tuple[int, ...] = (),
+    codes: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
+) -> _Rule:
+    return _Rule(Verdict(kind, reason, sentence), statuses, codes, tuple(text.casefold() for text in texts))
+
+
+_TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
+
+# The first rule that matches decides, so the special stands before the general.
+_RULES: tuple[_Rule, ...] = (
+    _rule(
+        ErrorClass.THROTTLED,
+        Reason.THROTTLED,
+        "Azure is limiting requests; Patchwave waits as long as Azure asks.",
+        statuses=(429,),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.FORBIDDEN,
+        "The token was refused; check the identity of the app when this persists.",
+        statuses=(401,),
+    ),
+    _rule(
+        ErrorClass.FORBIDDEN,
+        Reason.FORBIDDEN,
+        "The machine is missing, or the identity of the app lacks the right to do this: grant it the patching role.",
+        statuses=(403,),
+    ),
+    _rule(
+        ErrorClass.GONE,
+        Reason.NOT_FOUND,
+        "The machine no longer exists.",
+        statuses=(404, 410),
+    ),
+    _rule(
+        ErrorClass.GONE,
+        Reason.NOT_FOUND,
+        "The machine no longer exists or is being deleted.",
+        codes=("VMNotFound", "NotFound", "ResourceNotFound", "ResourceGroupNotFound"),
+        texts=("marked for deletion",),
+    ),
+    _rule(
+        ErrorClass.UNSUPPORTED,
+        Reason.UNSUPPORTED,
+        "The machine was generalized and cannot be patched; exclude it.",
+        texts=("is generalized", "has been generalized", "marked as generalized"),
+    ),
+    _rule(
+        ErrorClass.NOT_RUNNING,
+        Reason.NOT_RUNNING,
+        "The machine is not running: start it, or let the policy start stopped machines.",
+        codes=("CannotModifyExtensionsWhenVMNotRunning", "ShutdownOrUnresponsive"),
+        texts=(
+            "requires the vm to be running",
+            "either deallocated or marked to be deallocated",
+            "when the vm is not running",
+        ),
+    ),
+    _rule(
+        ErrorClass.NOT_RUNNING,
+        Reason.AGENT_NOT_READY,
+        "The VM agent does not report: check that it runs and reaches Azure.",
+        codes=("VMAgentStatusCommunicationError",),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.BUSY_ELSEWHERE,
+        "The power state of the machine is changing.",
+        texts=("changing power state",),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.BUSY_ELSEWHERE,
+        "Azure is updating the host of the machine.",
+        codes=("ResourceUpdateBlockedOnPlatformUpdate",),
+        texts=("schedule timeout, waiting for an ongoing update",),
+    ),
+    _rule(
+        ErrorClass.UNSUPPORTED,
+        Reason.UNSUPPORTED,
+        "Azure guest patching does not support the image of this machine.",
+        texts=("image is not supported for vm guest patch",),
+    ),
+    _rule(
+        ErrorClass.UNSUPPORTED,
+        Reason.UNSUPPORTED,
+        "Azure guest patching has no extension for the processor of this machine.",
+        texts=("was not found in the extension repository",),
+    ),
+    _rule(
+        ErrorClass.UNSUPPORTED,
+        Reason.UNSUPPORTED,
+        "The guest cannot run the patch extension: bring the VM agent, Python, sudo or systemd up to date.",
+        codes=("CL_AGENT_TOO_OLD", "CL_PYTHON_TOO_OLD", "CL_SUDO_CHECK_FAILED", "CL_SYSTEMD_NOT_PRESENT"),
+        texts=("unsupported older azure linux agent version",),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "Hotpatch needs platform safety checks: set bypassPlatformSafetyChecksOnUserSchedule to false on the machine.",
+        texts=("hotpatch updates require platform safety checks",),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "The subscription is not registered for this: register the provider Microsoft.Compute.",
+        codes=("MissingSubscriptionRegistration", "SubscriptionNotRegistered"),
+        texts=("subscription is not registered",),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.SUPERSEDED,
+        "Another operation on the machine took precedence and stopped this one.",
+        codes=("NEWER_OPERATION_SUPERSEDED",),
+        texts=("newer operation taking precedence",),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "The maintenance was cancelled in Azure.",
+        texts=("maintenance cancelled",),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.OPERATION_FAILED,
+        "Azure reported an internal error: when it persists, check the VM agent, or the processor type (Arm64).",
+        codes=("VMGuestPatchInternalError",),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.OPERATION_FAILED,
+        "A VM extension did not finish: when it persists, remove the patch extension and try again.",
+        codes=(
+            "VMExtensionProvisioningTimeout",
+            "VMExtensionProvisioningError",
+            "VMExtensionHandlerNonTransientError",
+        ),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.OPERATION_FAILED,
+        "The machine was shutting down.",
+        texts=("0x8024001e",),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "Windows Update cannot reach its server: check proxy, WSUS address and network.",
+        texts=("0x8024402c", "0x8024401c", "0x8024402f", "0x80072ee2"),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "The Windows Update service is disabled on the machine.",
+        texts=("0x8024002e", "0x80070422"),
+    ),
+    _rule(
+        ErrorClass.FAILED,
+        Reason.OPERATION_FAILED,
+        "Windows Update was denied access: check rights and free disk space.",
+        texts=("0x80070005",),
+    ),
+    _rule(
+        ErrorClass.BUSY,
+        Reason.BUSY_ELSEWHERE,
+        "Another operation is running on the machine.",
+        statuses=(409,),
+    ),
+    _rule(
+        ErrorClass.BUSY,
+        Reason.BUSY_ELSEWHERE,
+        "Another operation is running on the machine.",
+        codes=("Conflict", "OperationInProgress"),
+        texts=("another operation is in progress", "conflict with a concurrent request"),
+    ),
+    _rule(
+        ErrorClass.RETRY_LATER,
+        Reason.UNREACHABLE,
+        "Azure did not answer properly.",
+        statuses=(0, *_TRANSIENT_STATUSES),
+    ),
+)
+
+_OTHERWISE = Verdict(
+    ErrorClass.FAILED,
+    Reason.OPERATION_FAILED,
+    "Azure refused or failed the operation; the text says why.",
+)
+
+
+def classify(failure: ArmFailure) -> Verdict:
+    """What an error means. Unknown errors are failures: nothing unknown is ever retried for ever or called success."""
+    codes = {failure.code.casefold(), *(code.casefold() for code, _ in failure.details)}
+    text = " ".join([failure.message, *(message for _, message in failure.details)]).casefold()
+    for rule in _RULES:
+        if rule.matches(failure, codes, text):
+            return rule.verdict
+    return _OTHERWISE
+
+
+def read_failure(status: int, body: str, *, retry_after: float | None = None) -> ArmFailure:
+    """Read an error answer in any of the forms that Azure uses.
+
+    ``{"error": {...}}``, PascalCase ``{"Error": {...}}`` of Microsoft.Maintenance, the unwrapped
+    ``{"code": ...}`` of throttling, an HTML page of a proxy, nothing at all.
+    """
+    try:
+        parsed: object = json.loads(body) if body else None
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        plain = re.sub(r"<[^>]*>", " ", body)
+        return ArmFailure(status=status, message=_shorten(plain), retry_after=retry_after)
+    fields = _fold(cast("dict[str, object]", parsed))
+    inner = fields.get("error")
+    return failure_of_error(status, inner if isinstance(inner, dict) else fields, retry_after=retry_after)
+
+
+def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: float | None = None) -> ArmFailure:
+    """The failure of an error object, as it stands in answers and in failed operations."""
+    fields = _fold(error)
+    listed = fields.get("details")
+    details: list[tuple[str, str]] = []
+    if isinstance(listed, list):
+        for item in cast("list[object]", listed)[:10]:
+            if isinstance(item, dict):
+                detail = _fold(cast("dict[str, object]", item))
+                details.append((_shorten(detail.get("code")), _shorten(detail.get("message"))))
+    internal = fields.get("internalerrorcode")
+    if internal:
+        details.append((_shorten(internal), ""))
+    return ArmFailure(
+        status=status,
+        code=_shorten(fields.get("code")),
+        message=_shorten(fields.get("message")),
+        details=details,
+        retry_after=retry_after,
+    )
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds to wait, from a count of seconds or an HTTP date; ``None`` when absent or senseless.
+
+    A wait is never negative and at most an hour: a header must not put a run to sleep for years.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    if not math.isfinite(seconds) or seconds < 0:
+        return None
+    return min(seconds, LONGEST_WAIT_SECONDS)
+
+
+def _fold(fields: Mapping[str, object]) -> dict[str, object]:
+    return {key.casefold(): value for key, value in fields.items()}
+
+
+def _shorten(value: object) -> str:
+    text = " ".join(str(value).split()) if value is not None else ""
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " … [cut]"

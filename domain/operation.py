@@ -1,0 +1,146 @@
+"""Following one long-running operation: which URL may be polled, and what an answer to a poll says.
+
+Safety rules 4 and 5 of the design: two levels of status, unknown words never mean success, and a bearer token is
+only ever sent to the configured Resource Manager host.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from domain.arm_error import ArmFailure, failure_of_error, read_failure
+from domain.base import Document
+
+LONGEST_URL = 8_192
+"""Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
+
+
+class UnsafeUrl(ValueError):
+    """An operation URL that must not be followed. The message never holds the URL, which is signed."""
+
+
+def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str:
+    """Return the URL, byte for byte, if a token may be sent to it.
+
+    Raises:
+        UnsafeUrl: it is not https on the Resource Manager host, leaves the subscription, names a user, or is too long.
+    """
+    if len(url) > LONGEST_URL:
+        raise UnsafeUrl(f"the operation URL is longer than {LONGEST_URL} characters")
+    if any(ord(character) <= 32 or ord(character) >= 127 or character == "\\" for character in url):
+        raise UnsafeUrl("the operation URL holds characters that no URL has")
+    try:
+        parts, manager = urlsplit(url), urlsplit(manager_url)
+        port, manager_port = parts.port or 443, manager.port or 443
+    except ValueError as error:
+        raise UnsafeUrl("the operation URL cannot be read") from error
+    if parts.scheme != "https":
+        raise UnsafeUrl("the operation URL is not https")
+    if "@" in parts.netloc:
+        raise UnsafeUrl("the operation URL names a user")
+    if (parts.hostname, port) != (manager.hostname, manager_port):
+        raise UnsafeUrl("the operation URL is not on the Resource Manager host")
+    path = parts.path.lower()
+    if not path.startswith(f"/subscriptions/{subscription_id.lower()}/") or "/../" in path or "%2e" in path:
+        raise UnsafeUrl("the operation URL leaves the subscription of the machine")
+    if parts.fragment:
+        raise UnsafeUrl("the operation URL has a fragment")
+    return url
+
+
+class PollState(StrEnum):
+    """What a poll says of the operation."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    """Ended well on the outer level; the result inside says whether patches did."""
+    SUCCEEDED_WITHOUT_RESULT = "succeeded_without_result"
+    """Ended, but the result stands behind the other URL."""
+    FAILED = "failed"
+    LOST = "lost"
+    """Azure no longer tells (record expired, or polls are forbidden): ask the machine instead."""
+    UNCLEAR = "unclear"
+    """No usable answer this time: poll again, within limits."""
+
+
+class PollReading(Document):
+    """One answer to a poll, read. ``result`` is the inner result, ``failure`` what went wrong."""
+
+    state: PollState
+    result: dict[str, Any] = Field(default_factory=dict)
+    failure: ArmFailure | None = None
+
+
+_RUNNING_STATUSES = (200, 201, 202)
+
+
+def read_operation(status: int, body: str, *, retry_after: float | None = None) -> PollReading:
+    """Read an answer of the Azure-AsyncOperation URL.
+
+    Words that are neither success nor failure mean that it still runs: a deadline ends the wait, never a guess.
+    """
+    if status in _RUNNING_STATUSES:
+        fields = _json_object(body)
+        if fields is None:
+            return _unclear(status, body, retry_after) if status == 200 else PollReading(state=PollState.RUNNING)
+        word = str(fields.get("status", "")).casefold()
+        if word == "succeeded":
+            return _succeeded(fields)
+        if word in ("failed", "canceled", "cancelled"):
+            return _failed(fields, word)
+        return PollReading(state=PollState.RUNNING)
+    return _read_refusal(status, body, retry_after)
+
+
+def read_location(status: int, body: str, *, retry_after: float | None = None) -> PollReading:
+    """Read an answer of the Location URL: 202 while it runs, then the bare result."""
+    if status == 202:
+        return PollReading(state=PollState.RUNNING)
+    if status == 200:
+        fields = _json_object(body)
+        if fields is None or "status" not in fields:
+            return _unclear(status, body, retry_after)
+        # Some services answer the operation's own form here; the bare result has no properties.output.
+        if "properties" in fields or "name" in fields:
+            return read_operation(status, body, retry_after=retry_after)
+        return PollReading(state=PollState.SUCCEEDED, result=fields)
+    return _read_refusal(status, body, retry_after)
+
+
+def _succeeded(fields: dict[str, Any]) -> PollReading:
+    properties = fields.get("properties")
+    output = cast("dict[str, Any]", properties).get("output") if isinstance(properties, dict) else None
+    if not isinstance(output, dict):
+        return PollReading(state=PollState.SUCCEEDED_WITHOUT_RESULT)
+    return PollReading(state=PollState.SUCCEEDED, result=cast("dict[str, Any]", output))
+
+
+def _failed(fields: dict[str, Any], word: str) -> PollReading:
+    error = fields.get("error")
+    failure = failure_of_error(200, cast("dict[str, Any]", error) if isinstance(error, dict) else {})
+    if not failure.code:
+        failure = failure.model_copy(update={"code": "Canceled" if word.startswith("cancel") else "OperationFailed"})
+    return PollReading(state=PollState.FAILED, failure=failure)
+
+
+def _read_refusal(status: int, body: str, retry_after: float | None) -> PollReading:
+    failure = read_failure(status, body, retry_after=retry_after)
+    # 403: the role may start operations but not read them (locations/operations/read is often forgotten).
+    return PollReading(state=PollState.LOST if status in (403, 404, 410) else PollState.UNCLEAR, failure=failure)
+
+
+def _unclear(status: int, body: str, retry_after: float | None) -> PollReading:
+    return PollReading(state=PollState.UNCLEAR, failure=read_failure(status, body, retry_after=retry_after))
+
+
+def _json_object(body: str) -> dict[str, Any] | None:
+    try:
+        parsed: object = json.loads(body)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None
