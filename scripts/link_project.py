@@ -26,9 +26,7 @@ def main() -> None:
     for name, target in project["scripts"].items():
         module, _, function = target.partition(":")
         # `python -c` would put the current folder first on the path and so run another checkout's code: -P forbids it.
-        text = SCRIPT.format(
-            python=shlex.quote(sys.executable) + " -P", name=name, module=module, function=function
-        )
+        text = SCRIPT.format(python=shlex.quote(sys.executable) + " -P", name=name, module=module, function=function)
         script = Path(sys.executable).parent / name
         script.write_text(text, encoding="utf-8")
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

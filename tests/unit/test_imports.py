@@ -1,0 +1,91 @@
+"""What may import what: the rules that the import linter cannot hold, and proof that the orchestrators' bans bite."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"activities", "adapters", "cli", "domain", "function_app", "local", "orchestrators", "settings", "triggers"}
+
+
+def imported_by(path: Path) -> set[str]:
+    """The top-level names of the modules that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_settings_import_nothing_of_ours():
+    assert imported_by(ROOT / "settings.py") & OURS == set()
+
+
+def test_the_composition_root_imports_nothing_that_is_not_deployed():
+    assert imported_by(ROOT / "function_app.py") & {"cli", "local", "tests", "scripts"} == set()
+
+
+def banned(source: str, folder: str) -> list[str]:
+    """The bans that ``make lint`` reports for a source as if it lay in ``folder``."""
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "json"]
+    done = subprocess.run(
+        [*command, "--stdin-filename", f"{folder}/probe.py", "-"],
+        input=source,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    return [finding["code"] for finding in json.loads(done.stdout) if finding["code"] == "TID251"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\ntime.sleep(1)\n",
+        "import uuid\nuuid.uuid4()\n",
+        "from uuid import uuid4\nuuid4()\n",
+        "import random\nrandom.random()\n",
+        "import os\nos.environ['X']\n",
+        "from os import getenv\ngetenv('X')\n",
+        "import datetime\ndatetime.datetime.now()\n",
+        "from datetime import datetime\ndatetime.now()\n",
+        "from datetime import datetime, UTC\ndatetime.now(UTC)\n",
+        "from datetime import datetime\ndatetime.utcnow()\n",
+        "from datetime import date\ndate.today()\n",
+        "import requests\nrequests.get('x')\n",
+        "import aiohttp\naiohttp.ClientSession()\n",
+        "from azure.identity import DefaultAzureCredential\nDefaultAzureCredential()\n",
+        "from azure.mgmt.compute import ComputeManagementClient\nComputeManagementClient\n",
+        "from azure.data.tables import TableClient\nTableClient\n",
+        "from adapters import tables\ntables\n",
+        "from adapters.arm import anything\nanything\n",
+        "from activities import install\ninstall\n",
+        "from settings import Settings\nSettings()\n",
+        "import asyncio\nasyncio.sleep(1)\n",
+        "def later():\n    import secrets\n    return secrets.token_hex()\n",
+    ],
+)
+def test_an_orchestrator_cannot_use(source: str):
+    assert "TID251" in banned(source, "orchestrators")
+
+
+def test_an_orchestrator_can_use_what_replays():
+    source = (
+        "from datetime import UTC, datetime, timedelta\n"
+        "import azure.durable_functions as durable\n"
+        "from durabletask import task\n"
+        "from domain.run import RunState\n"
+        "print(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(1), durable, task, RunState)\n"
+    )
+    assert banned(source, "orchestrators") == []
+
+
+def test_the_bans_are_for_orchestrators_only():
+    assert banned("import time\ntime.sleep(1)\n", "activities") == []
