@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.discovery import (
@@ -59,6 +59,7 @@ def test_literals_are_escaped(text: str, expected: str) -> None:
     assert literal(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(blacklist_categories=("Cc", "Cs")) | st.sampled_from("'\"\\\n\r\t|")))
 def test_a_literal_reads_back_as_exactly_the_text_and_nothing_follows(text: str) -> None:
     assert read_literal(literal(text)) == (text, "")
@@ -95,9 +96,7 @@ def test_the_query_of_a_full_scope() -> None:
         "| where not (resourceGroup in~ ('rg-lab'))",
         "| where not (location in~ ('northeurope'))",
     ]
-    assert lines[-2].startswith(
-        "| project id, name, subscriptionId, resourceGroup, location, zones, tags, osType = "
-    )
+    assert lines[-2].startswith("| project id, name, subscriptionId, resourceGroup, location, zones, tags, osType = ")
     assert lines[-1] == "| order by id asc"
 
 
@@ -108,9 +107,7 @@ def test_no_subscription_asks_all_that_the_identity_can_read() -> None:
 
 def test_many_ids_are_asked_in_chunks_each_with_its_own_subscriptions() -> None:
     ids = [machine_id(f"vm-{number:03}") for number in range(IDS_PER_QUERY + 1)]
-    scope = Scope.model_validate(
-        {"machineIds": [*ids, ids[0].upper(), machine_id("vm-000", OTHER_SUBSCRIPTION)]}
-    )
+    scope = Scope.model_validate({"machineIds": [*ids, ids[0].upper(), machine_id("vm-000", OTHER_SUBSCRIPTION)]})
     queries = build_queries(scope)
     asked = [re.findall(r"'(/[^']+)'", query.text) for query in queries]
     assert [len(chunk) for chunk in asked] == [IDS_PER_QUERY, 2]
@@ -131,9 +128,7 @@ def test_ids_outside_the_scope_are_not_asked_for() -> None:
 
 
 def test_many_subscriptions_are_asked_in_groups() -> None:
-    subscriptions = [
-        f"{number:08x}-0000-0000-0000-000000000000" for number in range(SUBSCRIPTIONS_PER_QUERY + 1)
-    ]
+    subscriptions = [f"{number:08x}-0000-0000-0000-000000000000" for number in range(SUBSCRIPTIONS_PER_QUERY + 1)]
     queries = build_queries(Scope.model_validate({"subscriptions": subscriptions}))
     assert [len(query.subscriptions) for query in queries] == [SUBSCRIPTIONS_PER_QUERY, 1]
 
@@ -161,6 +156,7 @@ def test_tags_are_only_asked_for_where_the_answer_cannot_lose_a_machine(
 TAG_TEXT = st.text(alphabet="aZ'\"\\| ()é\n", min_size=0, max_size=6)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TAG_TEXT, st.lists(TAG_TEXT, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_hostile_tags_never_leave_their_literals(values: dict[str, list[str]]) -> None:
     try:
@@ -216,9 +212,7 @@ def test_a_full_row() -> None:
 
 
 def test_a_row_with_nothing_but_its_id() -> None:
-    machine = read_row(
-        {"id": machine_id("db-7"), "zones": None, "tags": [], "imageReference": {"id": "/custom"}}
-    )
+    machine = read_row({"id": machine_id("db-7"), "zones": None, "tags": [], "imageReference": {"id": "/custom"}})
     assert machine is not None
     assert (machine.name, machine.subscription_id, machine.resource_group) == ("db-7", SUBSCRIPTION, "rg-web")
     assert (machine.zones, machine.tags, machine.image, machine.power_state) == ((), {}, "/custom", "")

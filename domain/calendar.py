@@ -1,0 +1,210 @@
+"""When a policy runs: a recurrence, a time of day, a zone and a window, turned into UTC occurrences.
+
+The clock is an argument everywhere. Daylight saving is right in both directions: an occurrence whose wall-clock
+time is skipped runs at the first minute after the gap; one whose time comes twice runs once, the first time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import islice
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from tzlocal import windows_tz
+
+from domain.base import Document
+from domain.patching import Duration
+from domain.recurrence import Rule, parse_recurrence
+
+SHORTEST_WINDOW = timedelta(minutes=30)
+"""An installation cannot even start in less."""
+LONGEST_WINDOW = timedelta(days=7)
+
+_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+# Names of the zone database that do not name a place or an offset.
+_NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+_FIRST_DATE = date(2000, 1, 1)
+
+
+@lru_cache(maxsize=1)
+def _zone_names() -> dict[str, str]:
+    """Every accepted name, folded, with the IANA zone it stands for."""
+    names = {name.lower(): name for name in available_timezones() if name not in _NOT_ZONES}
+    return {windows.lower(): zone for windows, zone in windows_tz.win_tz.items() if zone.lower() in names} | names
+
+
+def find_zone(name: str) -> ZoneInfo:
+    """The zone of an IANA name or of a Windows name, without case.
+
+    Raises:
+        ValueError: no such zone; the message offers near names.
+    """
+    names = _zone_names()
+    zone = names.get(name.strip().lower())
+    if zone is None:
+        near = difflib.get_close_matches(name.strip().lower(), names, n=2, cutoff=0.7)
+        spelled = {known.lower(): known for known in (*windows_tz.win_tz, *names.values())}
+        hint = f"; did you mean {' or '.join(spelled[match] for match in near)}?" if near else ""
+        raise ValueError(
+            f"{name!r} is not a time zone; write an IANA name such as Europe/Berlin or a Windows name such as"
+            f" W. Europe Standard Time{hint}"
+        )
+    return ZoneInfo(zone)
+
+
+def _check_recurrence(text: str) -> str:
+    parse_recurrence(text)
+    return text
+
+
+def _check_zone(name: str) -> str:
+    find_zone(name)
+    return name
+
+
+def _check_time(value: object) -> object:
+    # YAML 1.1 reads an unquoted 02:00 as the number 120.
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError('must be a time of day "HH:MM" from "00:00" to "23:59"; in YAML put it in quotes')
+    return value
+
+
+def _check_date(value: object) -> object:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise ValueError("must be a date such as 2026-11-10")
+    return value
+
+
+def _check_start(value: date) -> date:
+    if not _FIRST_DATE <= value < date(3000, 1, 1):
+        raise ValueError("must lie between 2000-01-01 and 2999-12-31")
+    return value
+
+
+def _check_window(value: timedelta) -> timedelta:
+    if not SHORTEST_WINDOW <= value <= LONGEST_WINDOW or value % timedelta(minutes=1):
+        raise ValueError("must be from PT30M to PT168H, in hours and minutes such as PT4H or PT3H30M")
+    return value
+
+
+class Schedule(Document):
+    """When a policy runs by itself."""
+
+    recurrence: Annotated[str, AfterValidator(_check_recurrence)] = Field(
+        title="Recurrence",
+        description='A weekday of the month with an optional offset of -30 to +30 days, such as "second Tuesday'
+        ' + 3 days" (first to fourth, last), or an RFC 5545 rule of days or longer, such as'
+        " RRULE:FREQ=MONTHLY;BYDAY=2TU.",
+        examples=["second Tuesday + 3 days", "last Friday", "RRULE:FREQ=WEEKLY;BYDAY=TU"],
+    )
+    time: Annotated[str, BeforeValidator(_check_time)] = Field(
+        title="Time",
+        description="Local time of day HH:MM at which the window opens. A time that daylight saving skips means the"
+        " first minute after the gap; one that comes twice means the first.",
+        json_schema_extra={"pattern": r"^([01]\d|2[0-3]):[0-5]\d$"},
+        examples=["22:00"],
+    )
+    time_zone: Annotated[str, AfterValidator(_check_zone)] = Field(
+        title="Time zone",
+        description="IANA name (Europe/Berlin) or Windows name (W. Europe Standard Time).",
+        examples=["Europe/Berlin", "Pacific Standard Time"],
+    )
+    window: Annotated[Duration, AfterValidator(_check_window)] = Field(
+        title="Window",
+        description="How long the window stays open, PTnHnM from PT30M to PT168H. Nothing is started after it.",
+        json_schema_extra={"pattern": r"^[Pp][Tt](\d+[Hh](\d+[Mm])?|\d+[Mm])$"},
+        examples=["PT4H"],
+    )
+    start_date: Annotated[date, BeforeValidator(_check_date), AfterValidator(_check_start)] | None = Field(
+        default=None,
+        title="First date",
+        description="Local date before which nothing runs, YYYY-MM-DD. A rule with COUNT or INTERVAL counts from it.",
+    )
+
+    @model_validator(mode="after")
+    def _happens(self) -> Self:
+        recurrence = parse_recurrence(self.recurrence)
+        if self.start_date is None and recurrence.needs_start:
+            raise ValueError(f"{recurrence.needs_start}; give startDate")
+        if next(recurrence.dates(self.start_date or _FIRST_DATE, self.start_date), None) is None:
+            raise ValueError(f"the recurrence {self.recurrence!r} never happens")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One scheduled time: when the window opens and when it ends, in UTC. The end is not part of the window."""
+
+    at_utc: datetime
+    window_end_utc: datetime
+
+
+def occurrences(schedule: Schedule, after: datetime, count: int) -> list[Occurrence]:
+    """The next occurrences strictly after a moment, oldest first; fewer when the schedule ends."""
+    return list(islice((each for each in _from(schedule, after) if each.at_utc > after), count))
+
+
+def due_occurrence(schedule: Schedule, now: datetime, lookback: timedelta | None = None) -> Occurrence | None:
+    """The latest occurrence that has begun and whose window is still open at ``now``, else ``None``.
+
+    ``lookback`` limits how long ago it may have begun; without it only the window does. A trigger that missed its
+    moment (the app was down) therefore still starts the run, and never after the window.
+    """
+    reach = schedule.window if lookback is None else min(schedule.window, lookback)
+    latest: Occurrence | None = None
+    for each in _from(schedule, now - reach):
+        if each.at_utc > now:
+            break
+        if now < each.window_end_utc and now - each.at_utc <= reach:
+            latest = each
+    return latest
+
+
+def _from(schedule: Schedule, moment: datetime) -> Iterator[Occurrence]:
+    """Occurrences in order, beginning at or before ``moment`` by up to two days."""
+    zone = find_zone(schedule.time_zone)
+    recurrence = parse_recurrence(schedule.recurrence)
+    last_moment = recurrence.last_moment(zone) if isinstance(recurrence, Rule) else None
+    clock = time.fromisoformat(schedule.time)
+    since = (moment.astimezone(UTC) - timedelta(days=2)).date()
+    previous: datetime | None = None
+    for day in recurrence.dates(since, schedule.start_date):
+        wall = datetime.combine(day, clock)
+        if last_moment is not None and wall > last_moment:
+            return
+        at_utc = _instant(wall, zone)
+        # Where a whole day is skipped, two dates can fall on one moment.
+        if at_utc != previous:
+            yield Occurrence(at_utc, at_utc + schedule.window)
+        previous = at_utc
+
+
+def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
+    """The UTC moment of a wall-clock time: the first of two, or the first minute after a gap."""
+    first = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if _wall(first, zone) == wall:
+        return first
+    # In a gap fold=0 reads the clock with the offset before it and so lands after the gap; fold=1 lands before.
+    before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    low, high = 0, int((first - before).total_seconds() // 60)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _wall(before + timedelta(minutes=middle), zone) < wall:
+            low = middle
+        else:
+            high = middle
+    return before + timedelta(minutes=high)
+
+
+def _wall(instant: datetime, zone: ZoneInfo) -> datetime:
+    return instant.astimezone(zone).replace(tzinfo=None)

@@ -1,0 +1,349 @@
+"""Occurrences: month arithmetic, rules, zones, and daylight saving in both directions."""
+
+from __future__ import annotations
+
+import time
+from calendar import monthrange
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tzlocal import windows_tz
+
+from domain.calendar import Occurrence, Schedule, due_occurrence, find_zone, occurrences
+from domain.recurrence import NthWeekday, parse_recurrence
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+ORDINALS = ("first", "second", "third", "fourth", "last")
+DST_ZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "America/St_Johns",
+    "Australia/Lord_Howe",  # moves by half an hour
+    "Pacific/Apia",  # skipped the whole of 2011-12-30
+    "Africa/Casablanca",  # moves back during Ramadan
+    "America/Santiago",  # moves at midnight
+    "Pacific Standard Time",
+    "E. South America Standard Time",
+    "UTC",
+)
+
+
+def schedule(recurrence: str, clock: str = "02:30", zone: str = "UTC", window: str = "PT4H", **more: str) -> Schedule:
+    return Schedule.model_validate({"recurrence": recurrence, "time": clock, "timeZone": zone, "window": window} | more)
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]  # year to minute
+
+
+def moments(first_year: int, end_year: int) -> st.SearchStrategy[datetime]:
+    return st.integers(0, (end_year - first_year) * 365 * 86_400).map(
+        lambda seconds: utc(first_year, 1, 1) + timedelta(seconds=seconds)
+    )
+
+
+def starts(plan: Schedule, after: datetime, count: int) -> list[str]:
+    return [f"{each.at_utc:%Y-%m-%d %H:%M}" for each in occurrences(plan, after, count)]
+
+
+def test_patch_tuesday_and_three_days() -> None:
+    plan = schedule("second Tuesday + 3 days", "20:00", "Europe/Berlin")
+    assert starts(plan, utc(2026, 9, 1), 4) == [
+        "2026-09-11 18:00",
+        "2026-10-16 18:00",
+        "2026-11-13 19:00",
+        "2026-12-11 19:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("second Tuesday", NthWeekday(2, 1)),
+        ("SECOND  tue", NthWeekday(2, 1)),
+        ("last Friday - 2 days", NthWeekday(-1, 4, -2)),
+        ("first monday +1 day", NthWeekday(1, 0, 1)),
+        ("fourth Sunday+30days", NthWeekday(4, 6, 30)),
+    ],
+)
+def test_words(text: str, expected: NthWeekday) -> None:
+    assert parse_recurrence(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "write for example"),
+        ("fifth Tuesday", "first, second, third, fourth, last"),
+        ("second Tuseday", "not a weekday"),
+        ("second Tuesday + 31 days", "-30 to +30"),
+        ("second Tuesday - 31 days", "-30 to +30"),
+        ("second Tuesday + days", "write for example"),
+        ("second Tuesday + 3 weeks", "write for example"),
+        ("every day", "write for example"),
+        ("0 0 * * *", "write for example"),
+        ("RRULE:", "NAME=value"),
+        ("RRULE:FREQ=HOURLY", "too often"),
+        ("RRULE:FREQ=MINUTELY;INTERVAL=5", "too often"),
+        ("RRULE:FREQ=SECONDLY", "too often"),
+        ("FREQ=FORTNIGHTLY", "FREQ must be one of"),
+        ("RRULE:INTERVAL=2", "FREQ must be one of"),
+        ("RRULE:FREQ=DAILY;FREQ=DAILY", "twice"),
+        ("RRULE:FREQ=DAILY;BYHOUR=2", "schedule's own time"),
+        ("RRULE:FREQ=DAILY;BYEASTER=1", "not a part"),
+        ("RRULE:FREQ=DAILY;BYMONTHDAY=3", "FREQ=YEARLY or MONTHLY"),
+        ("RRULE:FREQ=WEEKLY;BYDAY=2TU", "FREQ=MONTHLY"),
+        ("RRULE:FREQ=MONTHLY;BYDAY=6TU", "1 to 5"),
+        ("RRULE:FREQ=MONTHLY;BYDAY=0TU", "1 to 5"),
+        ("RRULE:FREQ=MONTHLY;BYDAY=XX", "write MO"),
+        ("RRULE:FREQ=MONTHLY;BYMONTHDAY=32", "from 1 to 31"),
+        ("RRULE:FREQ=YEARLY;BYMONTH=-1;BYMONTHDAY=1", "negative"),
+        ("RRULE:FREQ=YEARLY;BYWEEKNO=2;BYDAY=2TU", "BYWEEKNO"),
+        ("RRULE:FREQ=DAILY;COUNT=2;UNTIL=20271231", "keep one"),
+        ("RRULE:FREQ=DAILY;COUNT=1,2", "one number"),
+        ("RRULE:FREQ=DAILY;UNTIL=2027-12-31", "20271231"),
+        ("RRULE:FREQ=DAILY;UNTIL=20271331", "20271231"),
+        ("RRULE:FREQ=DAILY;WKST=XX", "WKST"),
+        ("RRULE:FREQ=MONTHLY;BYSETPOS=1", "BYDAY"),
+        ("DTSTART:20260101T000000\nRRULE:FREQ=DAILY", "FREQ"),
+    ],
+)
+def test_a_wrong_recurrence_says_what_to_write(text: str, hint: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        parse_recurrence(text)
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "expected"),
+    [
+        ("RRULE:FREQ=MONTHLY;BYDAY=2TU", ["2026-12-08", "2027-01-12", "2027-02-09"]),
+        ("rrule:freq=monthly;byday=-1fr", ["2026-11-27", "2026-12-25", "2027-01-29"]),
+        ("FREQ=WEEKLY;BYDAY=TU,TH", ["2026-11-24", "2026-11-26", "2026-12-01"]),
+        ("RRULE:FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1", ["2026-11-30", "2026-12-31", "2027-01-29"]),
+        ("RRULE:FREQ=MONTHLY;BYMONTHDAY=31", ["2026-12-31", "2027-01-31", "2027-03-31"]),
+        ("RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", ["2028-02-29", "2032-02-29", "2036-02-29"]),
+        ("RRULE:FREQ=YEARLY;BYWEEKNO=1;BYDAY=MO;WKST=MO", ["2027-01-04", "2028-01-03", "2029-01-01"]),
+        ("RRULE:FREQ=DAILY", ["2026-11-22", "2026-11-23", "2026-11-24"]),
+        ("RRULE:FREQ=DAILY;UNTIL=20261123", ["2026-11-22", "2026-11-23"]),
+        ("RRULE:FREQ=DAILY;UNTIL=20261123T023000Z", ["2026-11-22", "2026-11-23"]),
+        ("RRULE:FREQ=DAILY;UNTIL=20261123T022959Z", ["2026-11-22"]),
+    ],
+)
+def test_rules(recurrence: str, expected: list[str]) -> None:
+    found = occurrences(schedule(recurrence), utc(2026, 11, 21, 3), 3)
+    assert [f"{each.at_utc:%Y-%m-%d}" for each in found] == expected
+
+
+def test_until_in_utc_is_compared_in_the_zone_of_the_schedule() -> None:
+    plan = schedule("RRULE:FREQ=DAILY;UNTIL=20261123T190000Z", "20:00", "Europe/Berlin")
+    assert starts(plan, utc(2026, 11, 22), 9) == ["2026-11-22 19:00", "2026-11-23 19:00"]
+
+
+def test_count_and_interval_count_from_the_first_date() -> None:
+    plan = schedule("RRULE:FREQ=WEEKLY;INTERVAL=2;COUNT=3", startDate="2026-11-10")
+    assert starts(plan, utc(2026, 1, 1), 9) == ["2026-11-10 02:30", "2026-11-24 02:30", "2026-12-08 02:30"]
+    assert starts(plan, utc(2026, 11, 25), 9) == ["2026-12-08 02:30"]
+
+
+def test_nothing_happens_before_the_first_date() -> None:
+    plan = schedule("second Tuesday", startDate="2026-11-11")
+    assert starts(plan, utc(2026, 1, 1), 1) == ["2026-12-08 02:30"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"recurrence": "RRULE:FREQ=DAILY;COUNT=3"},
+        {"recurrence": "RRULE:FREQ=WEEKLY;INTERVAL=2;BYDAY=TU"},
+        {"recurrence": "RRULE:FREQ=WEEKLY"},
+        {"recurrence": "RRULE:FREQ=MONTHLY"},
+        {"recurrence": "RRULE:FREQ=YEARLY;BYMONTH=2"},
+        {"recurrence": "RRULE:FREQ=MONTHLY;BYDAY=1TU;BYMONTHDAY=20"},
+        {"recurrence": "RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"},
+        {"time": "24:00"},
+        {"time": "2:30"},
+        {"time": 150},
+        {"time": "02:30\n"},
+        {"timeZone": "Mars/Olympus"},
+        {"timeZone": "../../etc/passwd"},
+        {"timeZone": "localtime"},
+        {"timeZone": ""},
+        {"window": "PT29M"},
+        {"window": "PT169H"},
+        {"window": "PT30M30S"},
+        {"window": "4 hours"},
+        {"window": "P1D"},
+        {"startDate": "10.11.2026"},
+        {"startDate": "2026-02-30"},
+        {"startDate": 20261110},
+        {"startDate": "9999-12-31"},
+        {"colour": "red"},
+    ],
+)
+def test_wrong_schedules_are_refused(document: dict[str, object]) -> None:
+    good = {"recurrence": "second Tuesday", "time": "02:30", "timeZone": "UTC", "window": "PT4H"}
+    Schedule.model_validate(good)
+    with pytest.raises(ValidationError):
+        Schedule.model_validate(good | document)
+
+
+def test_a_rule_that_never_happens_is_found_quickly() -> None:
+    before = time.monotonic()
+    for rule in ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "FREQ=MONTHLY;BYDAY=1TU;BYMONTHDAY=20"):
+        with pytest.raises(ValidationError, match="never happens"):
+            schedule(rule)
+    assert time.monotonic() - before < 15
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"),
+    [
+        ("Europe/Berlin", "Europe/Berlin"),
+        ("europe/berlin", "Europe/Berlin"),
+        ("W. Europe Standard Time", "Europe/Berlin"),
+        ("pacific standard time", "America/Los_Angeles"),
+        ("UTC", "UTC"),
+        ("Tonga Standard Time", "Pacific/Tongatapu"),
+    ],
+)
+def test_zone_names(name: str, zone: str) -> None:
+    assert find_zone(name).key == zone
+
+
+@pytest.mark.parametrize("name", sorted(windows_tz.win_tz))
+def test_every_windows_zone_is_known(name: str) -> None:
+    assert utc(2026, 11, 21).astimezone(find_zone(name)).utcoffset() is not None
+
+
+def test_a_misspelt_zone_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="did you mean Europe/Berlin"):
+        find_zone("Europe/Berln")
+    with pytest.raises(ValueError, match="Pacific Standard Time"):
+        find_zone("Pacific Standart Time")
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "clock", "expected"),
+    [
+        # Clocks go from 02:00 to 03:00: 02:30 does not exist.
+        ("Europe/Berlin", "2026-03-29", "02:30", "2026-03-29 01:00"),
+        ("Europe/Berlin", "2026-03-29", "02:00", "2026-03-29 01:00"),
+        ("Europe/Berlin", "2026-03-29", "01:59", "2026-03-29 00:59"),
+        ("Europe/Berlin", "2026-03-29", "03:00", "2026-03-29 01:00"),
+        # Clocks go from 03:00 back to 02:00: 02:30 comes twice.
+        ("Europe/Berlin", "2026-10-25", "02:30", "2026-10-25 00:30"),
+        ("Europe/Berlin", "2026-10-25", "03:00", "2026-10-25 02:00"),
+        ("Eastern Standard Time", "2026-03-08", "02:30", "2026-03-08 07:00"),
+        ("Eastern Standard Time", "2026-11-01", "01:30", "2026-11-01 05:30"),
+        ("Australia/Lord_Howe", "2026-10-04", "02:15", "2026-10-03 15:30"),
+        ("Australia/Lord_Howe", "2026-04-05", "01:45", "2026-04-04 14:45"),
+        ("America/Santiago", "2026-09-06", "00:30", "2026-09-06 04:00"),
+        ("Pacific/Apia", "2011-12-30", "12:00", "2011-12-30 10:00"),
+    ],
+)
+def test_daylight_saving(zone: str, day: str, clock: str, expected: str) -> None:
+    plan = schedule("RRULE:FREQ=DAILY", clock, zone)
+    noon_before = datetime.fromisoformat(day).replace(tzinfo=find_zone(zone)) - timedelta(hours=1)
+    assert starts(plan, noon_before.astimezone(UTC), 1) == [expected]
+
+
+def test_a_skipped_day_is_not_run_twice() -> None:
+    plan = schedule("RRULE:FREQ=DAILY", "00:00", "Pacific/Apia")
+    assert starts(plan, utc(2011, 12, 29, 0), 3) == ["2011-12-29 10:00", "2011-12-30 10:00", "2011-12-31 10:00"]
+
+
+@settings(deadline=None)
+@given(
+    ordinal=st.sampled_from(ORDINALS),
+    weekday=st.sampled_from(WEEKDAYS),
+    offset=st.integers(-30, 30),
+    since=st.dates(date(2000, 3, 1), date(2098, 1, 1)),
+)
+def test_offsets_across_months_and_years(ordinal: str, weekday: str, offset: int, since: date) -> None:
+    text = f"{ordinal} {weekday} {'+' if offset >= 0 else '-'} {abs(offset)} days"
+    after = datetime(since.year, since.month, since.day, tzinfo=UTC)
+    found = occurrences(schedule(text, "00:00"), after, 14)
+    bases = [each.at_utc.date() - timedelta(days=offset) for each in found]
+    for base in bases:
+        assert WEEKDAYS[base.weekday()] == weekday
+        if ordinal == "last":
+            assert base.day + 7 > monthrange(base.year, base.month)[1]
+        else:
+            assert (base.day - 1) // 7 == ORDINALS.index(ordinal)
+    # Every month has exactly one, in order, and the first is the first after the moment asked for.
+    assert all(
+        (second.year * 12 + second.month) - (first.year * 12 + first.month) == 1 for first, second in pairwise(bases)
+    )
+    assert found[0].at_utc > after
+    assert found[0].at_utc - after <= timedelta(days=36)
+
+
+@settings(deadline=None)
+@given(
+    zone=st.sampled_from(DST_ZONES),
+    clock=st.times(),
+    recurrence=st.sampled_from(["RRULE:FREQ=DAILY", "FREQ=WEEKLY;BYDAY=SU", "last Sunday", "second Sunday + 1 day"]),
+    after=moments(2005, 2036),
+)
+def test_occurrences_rise_and_keep_their_wall_clock(zone: str, clock: object, recurrence: str, after: datetime) -> None:
+    text = f"{clock:%H:%M}"
+    found = [each.at_utc for each in occurrences(schedule(recurrence, text, zone), after, 30)]
+    assert len(found) == 30
+    assert found[0] > after
+    assert all(first < second for first, second in pairwise(found))
+    tz = find_zone(zone)
+    for at_utc in found:
+        local = at_utc.astimezone(tz)
+        if f"{local:%H:%M}" == text:
+            assert local.fold == 0
+        else:
+            # The first minute after a gap that holds the time asked for.
+            jump = local.replace(tzinfo=None) - (at_utc - timedelta(minutes=1)).astimezone(tz).replace(tzinfo=None)
+            assert jump > timedelta(minutes=1)
+
+
+@settings(deadline=None)
+@given(
+    zone=st.sampled_from(DST_ZONES),
+    hours=st.integers(1, 160),
+    now=moments(2020, 2030),
+)
+def test_a_due_occurrence_is_the_latest_one_with_an_open_window(zone: str, hours: int, now: datetime) -> None:
+    plan = schedule("RRULE:FREQ=WEEKLY;BYDAY=TU,SU", "02:30", zone, f"PT{hours}H")
+    begun = [each for each in occurrences(plan, now - timedelta(days=15), 12) if each.at_utc <= now]
+    latest = begun[-1]
+    expected = latest if now < latest.window_end_utc else None
+    assert due_occurrence(plan, now) == expected
+    next_one = occurrences(plan, now, 1)[0]
+    assume(next_one.at_utc - now > timedelta(minutes=1))
+    assert due_occurrence(plan, next_one.at_utc) == next_one
+
+
+def test_due_follows_the_window_and_the_lookback() -> None:
+    plan = schedule("second Tuesday", "22:00", "UTC", "PT4H")
+    opening = utc(2026, 11, 10, 22)
+    occurrence = Occurrence(opening, opening + timedelta(hours=4))
+    assert due_occurrence(plan, opening - timedelta(seconds=1)) is None
+    assert due_occurrence(plan, opening) == occurrence
+    assert due_occurrence(plan, opening + timedelta(hours=4) - timedelta(seconds=1)) == occurrence
+    assert due_occurrence(plan, opening + timedelta(hours=4)) is None
+    assert due_occurrence(plan, opening + timedelta(minutes=10), timedelta(minutes=10)) == occurrence
+    assert due_occurrence(plan, opening + timedelta(minutes=11), timedelta(minutes=10)) is None
+
+
+def test_the_window_is_real_time_across_a_change_of_clocks() -> None:
+    [each] = occurrences(schedule("last Sunday", "01:00", "Europe/Berlin", "PT4H"), utc(2026, 3, 20), 1)
+    assert each.window_end_utc - each.at_utc == timedelta(hours=4)
+    assert f"{each.window_end_utc.astimezone(ZoneInfo('Europe/Berlin')):%H:%M}" == "06:00"
+
+
+def test_a_schedule_survives_the_wire() -> None:
+    plan = schedule("second Tuesday", window="PT3H30M", startDate="2026-11-10")
+    assert plan.to_wire()["window"] == "PT3H30M"
+    assert Schedule.from_wire(plan.to_wire()) == plan
