@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 from pydantic import Field
 
-from domain.base import Document
+from domain.base import Document, as_object, objects_of
 from domain.outcome import Outcome, OutcomeKind, Reason
 
 LONGEST_TEXT = 2_000
@@ -316,24 +316,21 @@ def read_failure(status: int, body: str, *, retry_after: float | None = None) ->
         parsed: object = json.loads(body) if body else None
     except ValueError:
         parsed = None
-    if not isinstance(parsed, dict):
+    found = as_object(parsed)
+    if found is None:
         plain = re.sub(r"<[^>]*>", " ", body)
         return ArmFailure(status=status, message=_shorten(plain), retry_after=retry_after)
-    fields = _fold(cast("dict[str, object]", parsed))
-    inner = fields.get("error")
-    return failure_of_error(status, inner if isinstance(inner, dict) else fields, retry_after=retry_after)
+    fields = _fold(found)
+    return failure_of_error(status, as_object(fields.get("error")) or fields, retry_after=retry_after)
 
 
 def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: float | None = None) -> ArmFailure:
     """The failure of an error object, as it stands in answers and in failed operations."""
     fields = _fold(error)
-    listed = fields.get("details")
     details: list[tuple[str, str]] = []
-    if isinstance(listed, list):
-        for item in cast("list[object]", listed)[:10]:
-            if isinstance(item, dict):
-                detail = _fold(cast("dict[str, object]", item))
-                details.append((_shorten(detail.get("code")), _shorten(detail.get("message"))))
+    for item in objects_of(fields.get("details"))[:10]:
+        detail = _fold(item)
+        details.append((_shorten(detail.get("code")), _shorten(detail.get("message"))))
     internal = fields.get("internalerrorcode")
     if internal:
         details.append((_shorten(internal), ""))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 _FRACTION = re.compile(r"\.(\d{1,9})(?=[Zz+-]|$)")
-_JSON = dict[str, Any]
+
+type Json = dict[str, Any]
+"""A JSON object."""
 
 
 class Document(BaseModel):
@@ -22,7 +24,7 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
-    def to_wire(self) -> _JSON:
+    def to_wire(self) -> Json:
         """The plain JSON form that may cross a durable boundary or an HTTP answer."""
         return self.model_dump(mode="json", by_alias=True)
 
@@ -40,6 +42,21 @@ class Tolerant(BaseModel):
     """A document of somebody else's: unknown keys are ignored, absent keys take a default."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+def as_object(value: object) -> Json | None:
+    """The value if it is a JSON object."""
+    return cast("Json", value) if isinstance(value, dict) else None
+
+
+def as_list(value: object) -> list[Any]:
+    """The value if it is a JSON array; Azure sends ``null`` for an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def objects_of(value: object) -> list[Json]:
+    """The JSON objects in an array; whatever else stands in it cannot be read."""
+    return [item for item in as_list(value) if isinstance(item, dict)]
 
 
 def parse_instant(value: object) -> datetime | None:

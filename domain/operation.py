@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from domain.arm_error import ArmFailure, failure_of_error, read_failure
-from domain.base import Document
+from domain.base import Document, Json, as_object
 
 LONGEST_URL = 8_192
 """Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
@@ -72,7 +71,7 @@ class PollReading(Document):
     """One answer to a poll, read. ``result`` is the inner result, ``failure`` what went wrong."""
 
     state: PollState
-    result: dict[str, Any] = Field(default_factory=dict)
+    result: Json = Field(default_factory=dict)
     failure: ArmFailure | None = None
 
 
@@ -112,17 +111,15 @@ def read_location(status: int, body: str, *, retry_after: float | None = None) -
     return _read_refusal(status, body, retry_after)
 
 
-def _succeeded(fields: dict[str, Any]) -> PollReading:
-    properties = fields.get("properties")
-    output = cast("dict[str, Any]", properties).get("output") if isinstance(properties, dict) else None
-    if not isinstance(output, dict):
+def _succeeded(fields: Json) -> PollReading:
+    output = as_object((as_object(fields.get("properties")) or {}).get("output"))
+    if output is None:
         return PollReading(state=PollState.SUCCEEDED_WITHOUT_RESULT)
-    return PollReading(state=PollState.SUCCEEDED, result=cast("dict[str, Any]", output))
+    return PollReading(state=PollState.SUCCEEDED, result=output)
 
 
-def _failed(fields: dict[str, Any], word: str) -> PollReading:
-    error = fields.get("error")
-    failure = failure_of_error(200, cast("dict[str, Any]", error) if isinstance(error, dict) else {})
+def _failed(fields: Json, word: str) -> PollReading:
+    failure = failure_of_error(200, as_object(fields.get("error")) or {})
     if not failure.code:
         failure = failure.model_copy(update={"code": "Canceled" if word.startswith("cancel") else "OperationFailed"})
     return PollReading(state=PollState.FAILED, failure=failure)
@@ -138,9 +135,8 @@ def _unclear(status: int, body: str, retry_after: float | None) -> PollReading:
     return PollReading(state=PollState.UNCLEAR, failure=read_failure(status, body, retry_after=retry_after))
 
 
-def _json_object(body: str) -> dict[str, Any] | None:
+def _json_object(body: str) -> Json | None:
     try:
-        parsed: object = json.loads(body)
+        return as_object(json.loads(body))
     except ValueError:
         return None
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from domain.base import LenientInstant, Tolerant
+from domain.base import LenientInstant, Tolerant, as_list, as_object, objects_of
 from domain.run import AssessmentSummary, InstallationSummary, PatchRecord
 
 
@@ -82,12 +82,7 @@ def _text(value: object) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    return [_text(item) for item in value] if isinstance(value, list) else []
-
-
-def _objects(value: object) -> list[object]:
-    """Azure sends ``null`` for an empty list; anything that is not an object cannot be a patch."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [_text(item) for item in as_list(value)]
 
 
 Count = Annotated[int, BeforeValidator(_count)]
@@ -118,7 +113,7 @@ class ApiError(Tolerant):
     code: Text = ""
     message: Text = ""
     target: Text = ""
-    details: Annotated[list[ApiErrorDetail], BeforeValidator(_objects)] = Field(default_factory=list[ApiErrorDetail])
+    details: Annotated[list[ApiErrorDetail], BeforeValidator(objects_of)] = Field(default_factory=list[ApiErrorDetail])
     innererror: InnerError | None = None
 
     @property
@@ -138,7 +133,7 @@ class ApiError(Tolerant):
         return "; ".join(parts)
 
 
-_ErrorObject = Annotated[ApiError | None, BeforeValidator(lambda value: value if isinstance(value, dict) else None)]
+_ErrorObject = Annotated[ApiError | None, BeforeValidator(as_object)]
 
 _SUBSCRIPTION_CLASSIFICATION = "security-esm"
 _SUBSCRIPTION_VERSION = "ua_esm_required"
@@ -193,7 +188,7 @@ class AssessResult(Tolerant):
     critical_and_security_patch_count: Count = 0
     other_patch_count: Count = 0
     start_date_time: LenientInstant = None
-    available_patches: Annotated[list[AvailablePatch], BeforeValidator(_objects)] = Field(
+    available_patches: Annotated[list[AvailablePatch], BeforeValidator(objects_of)] = Field(
         default_factory=list[AvailablePatch],
     )
     error: _ErrorObject = None
@@ -257,7 +252,7 @@ class InstallResult(Tolerant):
     pending_patch_count: Count = 0
     installed_patch_count: Count = 0
     failed_patch_count: Count = 0
-    patches: Annotated[list[InstalledPatch], BeforeValidator(_objects)] = Field(default_factory=list[InstalledPatch])
+    patches: Annotated[list[InstalledPatch], BeforeValidator(objects_of)] = Field(default_factory=list[InstalledPatch])
     start_date_time: LenientInstant = None
     maintenance_run_id: Text = ""
     error: _ErrorObject = None

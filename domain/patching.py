@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from domain.base import Document, Instant
+from domain.base import Document, Instant, Json, as_object
 
 SHORTEST_DURATION = timedelta(minutes=30)
 """Windows needs 25 minutes to start an installation at all, service packs 30; Linux 20."""
@@ -234,11 +234,14 @@ class InstallParameters(Document):
             raise ValueError("give exactly one of windowsParameters and linuxParameters")
         return self
 
-    def to_azure(self) -> dict[str, Any]:
+    def to_azure(self) -> Json:
         """The JSON body, without empty members."""
-        return _without_empty(self.model_dump(mode="json", by_alias=True))
+        return _without_empty(self.to_wire())
 
 
-def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
-    cleaned = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
+def _without_empty(value: Json) -> Json:
+    cleaned: Json = {}
+    for key, item in value.items():
+        inner = as_object(item)
+        cleaned[key] = item if inner is None else _without_empty(inner)
     return {key: item for key, item in cleaned.items() if item not in (None, [], {}, "")}

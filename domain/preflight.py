@@ -1,0 +1,179 @@
+"""Whether a machine may be touched now, judged from one read of it.
+
+A stopped machine keeps saying that its agent is ready, a deallocated one has no agent at all, and a machine that
+has just booted says "Not Ready": so both the power state and the agent are needed, and neither alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AliasPath, BeforeValidator, Field
+
+from domain.base import Document, Tolerant, as_object, objects_of
+from domain.outcome import Outcome, Reason
+from domain.patch_results import PatchSummary
+
+HOLD_TAG = "patchwave-hold"
+"""A tag of this name keeps a machine out of every run; its value is shown as the reason."""
+
+_NO_HOLD = ("", "false", "no", "0", "off")
+
+
+class Power(StrEnum):
+    """The power states that matter to patching; ``changing`` covers starting, stopping and deallocating."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DEALLOCATED = "deallocated"
+    CHANGING = "changing"
+    UNKNOWN = "unknown"
+
+
+class _Status(Tolerant):
+    code: str = ""
+    display_status: str = ""
+    message: str = ""
+
+
+Statuses = Annotated[list[_Status], BeforeValidator(objects_of)]
+Summary = Annotated[PatchSummary | None, BeforeValidator(as_object)]
+
+
+class _PatchStatus(Tolerant):
+    available_patch_summary: Summary = None
+    last_patch_installation_summary: Summary = None
+
+
+class _Agent(Tolerant):
+    vm_agent_version: str = ""
+    statuses: Statuses = Field(default_factory=list[_Status])
+
+
+class _InstanceView(Tolerant):
+    statuses: Statuses = Field(default_factory=list[_Status])
+    vm_agent: Annotated[_Agent | None, BeforeValidator(as_object)] = None
+    patch_status: Annotated[_PatchStatus | None, BeforeValidator(as_object)] = None
+
+
+class MachineView(Tolerant):
+    """What ``GET virtualMachines/{name}?$expand=instanceView`` says, as far as patching cares."""
+
+    id: str = ""
+    location: str = ""
+    tags: Annotated[dict[str, str] | None, BeforeValidator(as_object)] = None
+    os_type: str = Field(
+        default="",
+        validation_alias=AliasPath("properties", "storageProfile", "osDisk", "osType"),
+    )
+    instance_view: Annotated[_InstanceView | None, BeforeValidator(as_object)] = Field(
+        default=None,
+        validation_alias=AliasPath("properties", "instanceView"),
+    )
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> MachineView:
+        """Read the JSON body of the GET, whatever is missing in it."""
+        return cls.model_validate(dict(body))
+
+    @property
+    def power(self) -> Power:
+        """The power state; a machine that is being created has none yet."""
+        view = self.instance_view
+        for status in view.statuses if view else []:
+            group, _, word = status.code.partition("/")
+            if group.casefold() == "powerstate":
+                return _POWER_WORDS.get(word.casefold(), Power.UNKNOWN)
+        return Power.UNKNOWN
+
+    @property
+    def is_agent_ready(self) -> bool:
+        """Whether the VM agent reports success. Believe it only of a running machine: a stopped one keeps saying so."""
+        agent = self.instance_view.vm_agent if self.instance_view else None
+        return agent is not None and any(
+            status.code.casefold() == "provisioningstate/succeeded" for status in agent.statuses
+        )
+
+    @property
+    def last_assessment(self) -> PatchSummary | None:
+        """The newest assessment that the machine knows."""
+        status = self.instance_view.patch_status if self.instance_view else None
+        return status.available_patch_summary if status else None
+
+    @property
+    def last_installation(self) -> PatchSummary | None:
+        """The newest installation that the machine knows."""
+        status = self.instance_view.patch_status if self.instance_view else None
+        return status.last_patch_installation_summary if status else None
+
+
+_POWER_WORDS = {
+    "running": Power.RUNNING,
+    "stopped": Power.STOPPED,
+    "deallocated": Power.DEALLOCATED,
+    "starting": Power.CHANGING,
+    "stopping": Power.CHANGING,
+    "deallocating": Power.CHANGING,
+    "restarting": Power.CHANGING,
+}
+
+
+class Readiness(StrEnum):
+    """The answer of the preflight."""
+
+    READY = "ready"
+    NEEDS_START = "needs_start"
+    WAIT = "wait"
+    """Something is changing on its own: look again, within limits."""
+    SKIP = "skip"
+
+
+class Preflight(Document):
+    """Whether the machine may be touched now; with the outcome it gets when it may not, or not in time."""
+
+    readiness: Readiness
+    outcome: Outcome | None = None
+
+
+def judge(view: MachineView, *, start_stopped: bool) -> Preflight:
+    """Decide from one read of the machine. ``start_stopped``: the policy lets Patchwave start stopped machines."""
+    hold = hold_reason(view.tags or {})
+    if hold is not None:
+        return _skip(Reason.HOLD_TAG, hold)
+    match view.power:
+        case Power.STOPPED | Power.DEALLOCATED:
+            if start_stopped:
+                return Preflight(readiness=Readiness.NEEDS_START)
+            return _skip(
+                Reason.NOT_RUNNING,
+                f"The machine is {view.power.value}; start it, or set startStopped in the policy.",
+            )
+        case Power.CHANGING:
+            return _wait(Reason.NOT_RUNNING, "The power state of the machine kept changing.")
+        case Power.UNKNOWN:
+            return _wait(Reason.NOT_RUNNING, "Azure does not tell the power state of the machine; is it still created?")
+        case Power.RUNNING:
+            if view.is_agent_ready:
+                return Preflight(readiness=Readiness.READY)
+            return _wait(
+                Reason.AGENT_NOT_READY,
+                "The VM agent is missing or not ready: check that it is installed, runs, and reaches Azure.",
+            )
+
+
+def hold_reason(tags: Mapping[str, str]) -> str | None:
+    """The sentence when a tag keeps the machine out of runs; tag names ignore case, as in Azure."""
+    for name, value in tags.items():
+        if name.casefold() == HOLD_TAG and value.strip().casefold() not in _NO_HOLD:
+            return f"The tag {HOLD_TAG} holds this machine: {value.strip()}"
+    return None
+
+
+def _skip(reason: Reason, message: str) -> Preflight:
+    return Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(reason, message))
+
+
+def _wait(reason: Reason, message: str) -> Preflight:
+    return Preflight(readiness=Readiness.WAIT, outcome=Outcome.skipped(reason, message))

@@ -1,0 +1,216 @@
+"""From what an operation brought to the outcome of the machine.
+
+Two levels of status (safety rule 4): the operation may have succeeded while the patches inside did not. Only the
+words ``Succeeded`` and ``CompletedWithWarnings`` of the inner level can lead to a good outcome.
+"""
+
+from __future__ import annotations
+
+from domain.arm_error import ArmFailure, ErrorClass, classify, failure_of_error
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.patch_results import ApiError, AssessResult, InstallResult, PatchOperationStatus, RebootStatus
+from domain.run import AssessmentSummary
+
+_GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
+MOST_ATTEMPTS = 3
+"""Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
+lie (Arm64), so the third refusal is believed."""
+
+
+def judge_assessment(result: AssessResult) -> Outcome | None:
+    """The outcome when the assessment did not work; ``None`` when it did."""
+    if result.status in _GOOD:
+        return None
+    return _bad_result("assessment", result.status, result.error)
+
+
+def nothing_to_install(summary: AssessmentSummary) -> Outcome | None:
+    """The outcome of a machine that an installation could bring nothing; ``None`` when it could.
+
+    A list that was cut may hide what it does not show, so only complete lists end a machine early.
+    """
+    if summary.installable > 0:
+        return None
+    if summary.reboot_pending:
+        return Outcome(
+            outcome=OutcomeKind.REBOOT_REQUIRED,
+            reason=Reason.REBOOT_PENDING,
+            message="Nothing is left to install, but a reboot is pending: restart the machine.",
+        )
+    if summary.needs_subscription:
+        return Outcome(
+            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
+            reason=Reason.SUBSCRIPTION_REQUIRED,
+            message=(
+                f"Nothing can be installed: {summary.needs_subscription} security patches need Ubuntu Pro "
+                "(Expanded Security Maintenance). Attach the machine to Ubuntu Pro."
+            ),
+        )
+    return Outcome(
+        outcome=OutcomeKind.NOTHING_TO_INSTALL,
+        reason=Reason.NO_PENDING_PATCHES,
+        message="The assessment found no pending patches.",
+    )
+
+
+def assessed(summary: AssessmentSummary) -> Outcome:
+    """The outcome of a machine in an assess run."""
+    pending = summary.critical_and_security + summary.other
+    found = f"{summary.critical_and_security} critical and security, {summary.other} other"
+    esm = f"; {summary.needs_subscription} of them need Ubuntu Pro" if summary.needs_subscription else ""
+    return Outcome(
+        outcome=OutcomeKind.ASSESSED,
+        reason=Reason.PATCHES_PENDING if pending else Reason.NO_PENDING_PATCHES,
+        message=f"Pending patches: {found}{esm}." if pending else "The assessment found no pending patches.",
+    )
+
+
+def judge_installation(result: InstallResult, *, reboot_pending: bool | None, needs_subscription: int) -> Outcome:
+    """The outcome of an installation that ended.
+
+    Args:
+        result: the inner result.
+        reboot_pending: what the machine, read again afterwards, says of a reboot; ``None`` when it says nothing
+            newer, so that the result's own word counts.
+        needs_subscription: patches that the assessment listed and only Ubuntu Pro delivers.
+    """
+    if result.maintenance_window_exceeded:
+        return Outcome(
+            outcome=OutcomeKind.TIMED_OUT,
+            reason=Reason.WINDOW_EXCEEDED,
+            message=(
+                f"The time given was not enough: {result.installed_patch_count} installed, "
+                f"{result.pending_patch_count} pending. Give a longer maximumDuration or window."
+            ),
+        )
+    if result.status not in _GOOD:
+        return _bad_result("installation", result.status, result.error, failed=result.failed_patch_count)
+    if result.failed_patch_count:
+        return Outcome(
+            outcome=OutcomeKind.FAILED,
+            reason=Reason.PATCHES_FAILED,
+            message=f"{result.failed_patch_count} patches failed, {result.installed_patch_count} were installed."
+            + _reported(result.error),
+        )
+    if result.reboot_status is RebootStatus.FAILED:
+        return Outcome(
+            outcome=OutcomeKind.REBOOT_REQUIRED,
+            reason=Reason.REBOOT_FAILED,
+            message="The patches are installed, but the reboot failed: restart the machine.",
+        )
+    if reboot_pending is None:
+        reboot_pending = result.reboot_status in (RebootStatus.REQUIRED, RebootStatus.STARTED)
+    if reboot_pending:
+        return Outcome(
+            outcome=OutcomeKind.REBOOT_REQUIRED,
+            reason=Reason.REBOOT_PENDING,
+            message=f"{result.installed_patch_count} patches are installed; a reboot is still pending.",
+        )
+    if needs_subscription:
+        return Outcome(
+            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
+            reason=Reason.SUBSCRIPTION_REQUIRED,
+            message=(
+                f"{result.installed_patch_count} patches are installed; {needs_subscription} more need Ubuntu Pro "
+                "(Expanded Security Maintenance)."
+            ),
+        )
+    if result.status is PatchOperationStatus.COMPLETED_WITH_WARNINGS or result.pending_patch_count:
+        return Outcome(
+            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
+            reason=Reason.COMPLETED_WITH_WARNINGS,
+            message=f"{result.installed_patch_count} patches are installed, {result.pending_patch_count} are pending."
+            + _reported(result.error),
+        )
+    if not result.installed_patch_count:
+        return Outcome(
+            outcome=OutcomeKind.NOTHING_TO_INSTALL,
+            reason=Reason.NO_PENDING_PATCHES,
+            message="The installation found nothing that the policy selects.",
+        )
+    return Outcome(
+        outcome=OutcomeKind.PATCHED,
+        reason=Reason.OK,
+        message=f"{result.installed_patch_count} patches are installed.",
+    )
+
+
+def may_retry(failure: ArmFailure, attempt: int) -> bool:
+    """Whether an operation that Azure accepted and then failed may be tried once more. ``attempt`` counts from 1."""
+    return classify(failure).kind is ErrorClass.RETRY_LATER and attempt < MOST_ATTEMPTS
+
+
+def failed(failure: ArmFailure) -> Outcome:
+    """The outcome of an operation that Azure accepted and then failed: something was done, so it is never skipped
+    unless Azure does not support the machine at all."""
+    verdict = classify(failure)
+    outcome = verdict.to_outcome(failure)
+    if verdict.kind in (ErrorClass.UNSUPPORTED, ErrorClass.GONE, ErrorClass.NOT_RUNNING):
+        return outcome
+    return outcome.model_copy(update={"outcome": OutcomeKind.FAILED})
+
+
+def past_deadline() -> Outcome:
+    """The outcome of an operation that did not end in the time it had."""
+    return Outcome(
+        outcome=OutcomeKind.TIMED_OUT,
+        reason=Reason.DEADLINE,
+        message="The operation did not end in its time and the reserve for a reboot; look at the machine.",
+    )
+
+
+def left_running() -> Outcome:
+    """The outcome of a machine whose installation still ran when the run was stopped."""
+    return Outcome(
+        outcome=OutcomeKind.LEFT_RUNNING,
+        reason=Reason.CANCELED_BY_USER,
+        message="The run was cancelled while the guest was installing. Azure cannot abort that: it goes on by itself.",
+    )
+
+
+def lost(failure: ArmFailure | None) -> Outcome:
+    """The outcome when neither the operation nor the machine tells how an accepted operation ended."""
+    return Outcome(
+        outcome=OutcomeKind.UNKNOWN,
+        reason=Reason.OPERATION_LOST,
+        message="Azure accepted the operation, but no longer tells how it went; look at the machine."
+        + (f" ({failure.text})" if failure else ""),
+    )
+
+
+def window_closed() -> Outcome:
+    """The outcome when the window leaves too little time to start an installation."""
+    return Outcome.skipped(
+        Reason.WINDOW_CLOSED,
+        "The rest of the window is too short to start an installation (30 minutes are needed).",
+    )
+
+
+def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None, *, failed: int = 0) -> Outcome:
+    failure = failure_of_error(200, error.model_dump() if error else {})
+    if status in (PatchOperationStatus.UNKNOWN, PatchOperationStatus.IN_PROGRESS):
+        return Outcome(
+            outcome=OutcomeKind.UNKNOWN,
+            reason=Reason.OPERATION_LOST,
+            message=f"The {what} ended with the status {status.value}, which tells nothing; look at the machine."
+            + _reported(error),
+        )
+    if not (error and error.is_error):
+        return Outcome(
+            outcome=OutcomeKind.FAILED,
+            reason=Reason.PATCHES_FAILED if failed else Reason.OPERATION_FAILED,
+            message=f"The {what} failed ({failed} patches failed); Azure gave no reason."
+            if failed
+            else f"The {what} failed; Azure gave no reason.",
+        )
+    verdict = classify(failure)
+    reason = Reason.PATCHES_FAILED if failed and verdict.reason is Reason.OPERATION_FAILED else verdict.reason
+    return Outcome(
+        outcome=OutcomeKind.FAILED,
+        reason=reason,
+        message=f"The {what} failed: {verdict.sentence} ({failure.text})",
+    )
+
+
+def _reported(error: ApiError | None) -> str:
+    return f" Azure reports: {error.sentence}" if error is not None and error.is_error else ""

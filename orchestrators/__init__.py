@@ -1,0 +1,1 @@
+"""The workflow as durable generators: rules are in ``domain``, effects in activities."""
