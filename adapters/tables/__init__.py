@@ -1,0 +1,86 @@
+"""The records: everything that outlives a run, in Table storage. ``docs/storage.md`` has the key design.
+
+>>> records = open_records()
+>>> run, created = await records.create_run(run)
+
+Methods raise ``StorageUnreachable`` when the storage cannot be used now, and never an Azure error. Every one of
+them may be executed again: what was done is found, not done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+from adapters.tables.errors import (
+    InvalidCursor,
+    PreconditionFailed,
+    RecordMissing,
+    RecordTooLarge,
+    StorageError,
+    StorageUnreachable,
+)
+from adapters.tables.journal import JournalRecords
+from adapters.tables.machines import MachineRecords
+from adapters.tables.operations import IntentRecords, LeaseRecords
+from adapters.tables.paging import Page
+from adapters.tables.policies import PolicyRecords, StoredPolicy
+from adapters.tables.runs import RunRecords
+from adapters.tables.store import Store
+from settings import Settings, load_settings
+
+
+class Records(RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, JournalRecords):
+    """All records of one installation."""
+
+    async def prepare(self) -> None:
+        """Create the tables that are absent. Not needed: a table that is missed on first use is created then."""
+        await self._store.prepare()
+
+    async def check(self) -> None:
+        """One cheap read, for the health function.
+
+        Raises:
+            StorageUnreachable: with a sentence that names the cause.
+        """
+        await self._store.runs.get("runs", "none", [])
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._store.close()
+
+
+# Connections belong to the event loop that opened them; a worker process has one loop and so one set of records.
+_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Records] = WeakKeyDictionary()
+
+
+def open_records(settings: Settings | None = None) -> Records:
+    """The records of this process and event loop; no request is sent yet."""
+    loop = asyncio.get_running_loop()
+    found = _opened.get(loop)
+    if found is None:
+        found = Records(Store.open(settings or load_settings()))
+        _opened[loop] = found
+    return found
+
+
+async def close_records() -> None:
+    """Give back the connections of this event loop."""
+    found = _opened.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.close()
+
+
+__all__ = [
+    "InvalidCursor",
+    "Page",
+    "PreconditionFailed",
+    "RecordMissing",
+    "RecordTooLarge",
+    "Records",
+    "StorageError",
+    "StorageUnreachable",
+    "StoredPolicy",
+    "close_records",
+    "open_records",
+]

@@ -1,0 +1,90 @@
+"""What happened to a machine over all runs, and what is known of the whole fleet now.
+
+Both are copies of final rows, kept for the questions that a run's partition cannot answer in one scan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters.tables.columns import Columns, get_json, pack
+from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.store import ChangeRounds, StoreBacked
+from adapters.tables.table import Row
+from domain.base import format_instant
+from domain.outcome import OutcomeKind
+from domain.run import MachineRecord
+
+_HISTORY = "h~"
+_FLEET = "fleet"
+_LAST_MILLISECOND = 9_999_999_999_999
+_JSON = ("assessment", "installation")
+_INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
+
+
+class HistoryRecords(StoreBacked):
+    """A machine's history, and the latest state of every machine."""
+
+    async def machine_history(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+        """The ends of a machine's runs, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        span = Span(machine_key, _HISTORY)
+        return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
+
+    async def fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+        """The latest state of every machine that any run has ended, in key order.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        return await read_page(self._store.fleet, Span(_FLEET), _document, limit=limit, cursor=cursor)
+
+    async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool) -> None:
+        """Copy a machine's end to its history and, with ``latest``, to the fleet; the same rows every time."""
+        if machine.ended_at is None or machine.outcome is None:
+            raise ValueError(f"machine {machine.key} has no outcome to publish")
+        at = format_instant(machine.ended_at)
+        end = pack(
+            {
+                "runId": run_id,
+                "at": at,
+                "id": machine.id,
+                "name": machine.name,
+                "outcome": machine.outcome,
+                "reason": machine.reason,
+                "message": machine.message,
+                "assessment": machine.assessment,
+                "installation": machine.installation,
+            }
+        )
+        inverted = _LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
+        await self._store.machines.replace(machine.key, f"{_HISTORY}{inverted:013d}~{run_id}", end)
+        if latest:
+            place = {
+                "key": machine.key,
+                "subscriptionId": machine.subscription_id,
+                "resourceGroup": machine.resource_group,
+                "location": machine.location,
+                "osType": machine.os_type,
+            }
+            patched = {"patchedAt": at, "patchedBy": run_id} if machine.outcome in _INSTALLED else {}
+            await self._set_latest(machine.key, at, end | place | patched)
+
+    async def _set_latest(self, machine_key: str, at: str, columns: Columns) -> None:
+        """Merge, so that a run which learned nothing about patches keeps the last assessment; newer rows stay."""
+        fleet = self._store.fleet
+        async for _ in ChangeRounds(f"the fleet row of {machine_key}"):
+            row = await fleet.get(_FLEET, machine_key, ["at"])
+            if row is None:
+                if await fleet.insert(_FLEET, machine_key, columns):
+                    return
+            elif str(row.columns["at"]) > at or await fleet.merge(_FLEET, machine_key, columns, row.etag):
+                return
+
+
+def _document(row: Row) -> dict[str, Any]:
+    document = {name: value for name, value in row.columns.items() if name not in _JSON}
+    return document | {name: get_json(row.columns, name) for name in _JSON if name in row.columns}

@@ -1,0 +1,82 @@
+"""Claims, which make a request happen once, and the audit log, which is only ever added to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, cast
+
+from adapters.tables.columns import clean, get_json, pack, put_text
+from adapters.tables.errors import RecordMissing
+from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.store import StoreBacked
+from adapters.tables.table import Row
+from domain.base import format_instant
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+class JournalRecords(StoreBacked):
+    """Who asked for what, and what was done about it."""
+
+    async def claim(self, kind: str, key: str, value: str, at: datetime) -> tuple[str, bool]:
+        """Bind a key to a value, once and for all: the value that is bound, and whether this call bound it.
+
+        Only a digest of the key is stored, so that a key may be a secret, have any length and any characters.
+        """
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        columns = pack({"value": value, "at": at}, exact=["value"])
+        if await self._store.claims.insert(kind, digest, columns):
+            return value, True
+        row = await self._store.claims.get(kind, digest)
+        if row is None:
+            raise RecordMissing("a claim was removed while it was read")
+        return str(row.columns["value"]), False
+
+    async def audit(
+        self,
+        subject: str,
+        action: str,
+        *,
+        by: str,
+        at: datetime,
+        detail: Mapping[str, object] = _NOTHING,
+    ) -> None:
+        """Add one line about a run or a policy. The same line of the same moment is written once.
+
+        Texts are cleaned of query strings and tokens; callers must not pass secrets all the same.
+        """
+        columns = pack({"at": at, "action": action, "by": by})
+        put_text(columns, "detail", json.dumps(_cleaned(detail), ensure_ascii=False, default=str))
+        content = json.dumps(columns, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace")
+        key = f"{format_instant(at)}~{hashlib.sha256(content).hexdigest()[:12]}"
+        await self._store.audit.insert(subject, key, columns)
+
+    async def list_audit(self, subject: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+        """The lines about a run or a policy, oldest first.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        return await read_page(self._store.audit, Span(subject), _line, limit=limit, cursor=cursor)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {str(name): _cleaned(item) for name, item in items}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in cast("Sequence[Any]", value)]
+    return value
+
+
+def _line(row: Row) -> dict[str, Any]:
+    line = {name: row.columns[name] for name in ("at", "action", "by")}
+    if row.columns.get("detailTruncated"):
+        return line | {"detail": row.columns["detail"]}
+    return line | {"detail": get_json(row.columns, "detail")}

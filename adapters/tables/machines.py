@@ -1,0 +1,304 @@
+"""The machines of a run: one row each, exactly one final outcome, and a row per patch.
+
+All of them share the run's partition, so that a machine and its patches change in one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
+
+from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_names
+from adapters.tables.errors import RecordMissing
+from adapters.tables.history import HistoryRecords
+from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.store import ChangeRounds
+from adapters.tables.table import Change, Conflict, Row, batches
+from domain.identity import RunId
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
+
+MACHINES = "m~"
+"""Row key prefix of a machine: ``m~{machineKey}``."""
+PATCHES = "p~"
+"""Row key prefix of a patch: ``p~{machineKey}~{number}``."""
+_JSON = ("zones", "tags", "assessment", "installation")
+_PATCH_JSON = ("classifications",)
+_PATCH_COUNT = "patchRows"
+_LISTED = wire_names(MachineRecord, without=["tags"])
+_PARALLEL = 16
+
+
+class MachineRecords(HistoryRecords):
+    """What is kept of each machine in a run."""
+
+    async def add_machines(self, run_id: str, machines: Sequence[MachineRecord]) -> int:
+        """Insert the machines that have no row yet; the number of machines that the run has now.
+
+        A row is never overwritten, so that a second execution keeps what has happened since.
+        """
+        rows = {MACHINES + machine.key: _columns(machine) for machine in machines}
+        await self._store.results.insert_all(run_id, rows)
+        span = Span(run_id, MACHINES)
+        total = 0
+        async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
+            total += 1
+        # Lists of runs show the size before the run has ended.
+        await self._store.runs.merge("runs", RunId.parse(run_id).row_key, {"machines": total})
+        return total
+
+    async def get_machine(self, run_id: str, machine_key: str) -> MachineRecord | None:
+        """One machine of the run, or ``None``."""
+        row = await self._store.results.get(run_id, MACHINES + machine_key)
+        return None if row is None else _machine(row)
+
+    async def list_machines(
+        self, run_id: str, *, outcome: OutcomeKind | None, limit: int, cursor: str | None
+    ) -> Page[MachineRecord]:
+        """Machines in key order, without their tags; with ``outcome`` only those that ended so.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        return await read_page(
+            self._store.results,
+            Span(run_id, MACHINES),
+            _machine,
+            limit=limit,
+            cursor=cursor,
+            select=_LISTED,
+            where=None if outcome is None else {"outcome": outcome.value},
+        )
+
+    async def machine_keys(self, run_id: str, *, limit: int, cursor: str | None, stage: Stage) -> Page[str]:
+        """Keys of the machines in that stage, in key order."""
+        return await read_page(
+            self._store.results,
+            Span(run_id, MACHINES),
+            lambda row: row.key.removeprefix(MACHINES),
+            limit=limit,
+            cursor=cursor,
+            select=["stage"],
+            where={"stage": stage.value},
+        )
+
+    async def open_machines(self, run_id: str, keys: Sequence[str]) -> list[str]:
+        """Those of the keys that have a row without an outcome, in the order given."""
+        open_keys = {
+            row.key.removeprefix(MACHINES)
+            async for row in self._stretch(run_id, keys, ["outcome"])
+            if "outcome" not in row.columns
+        }
+        return [key for key in keys if key in open_keys]
+
+    async def set_stage(self, run_id: str, machine_key: str, stage: Stage, **columns: object) -> None:
+        """Move a machine to a stage and set fields of its record; nothing happens once it has an outcome.
+
+        Raises:
+            RecordMissing: the run has no such machine.
+            TypeError: a keyword is not a field of ``MachineRecord``.
+        """
+        changes = pack({"stage": stage, **_wire(columns)})
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, ["outcome"])
+            if "outcome" in row.columns:
+                return
+            if await self._store.results.merge(run_id, row.key, changes, row.etag):
+                return
+
+    async def record_assessment(
+        self,
+        run_id: str,
+        machine_key: str,
+        summary: AssessmentSummary,
+        patches: Sequence[PatchRecord],
+        at: datetime,
+    ) -> None:
+        """Keep what an assessment found; the machine is then assessed. Ignored once it has an outcome."""
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, ["outcome"])
+            if "outcome" in row.columns:
+                return
+            found = summary if summary.at is not None else summary.model_copy(update={"at": at})
+            columns = pack({"stage": Stage.ASSESSED, "assessment": found, _PATCH_COUNT: len(patches)})
+            if await self._write_with_patches(run_id, row, columns, patches):
+                return
+
+    async def record_outcome(
+        self,
+        run_id: str,
+        machine_key: str,
+        outcome: Outcome,
+        *,
+        at: datetime,
+        installation: InstallationSummary | None,
+        patches: Sequence[PatchRecord],
+    ) -> Outcome:
+        """Write the machine's final row once; the outcome that is stored, which is the first one.
+
+        Patches are added to those the assessment found, and take their place where they are the same patch.
+        History and the fleet's latest state are written after the row, and again when this is called again.
+        """
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, None)
+            if "outcome" in row.columns:
+                break
+            columns = pack({**_ended(outcome, at), "installation": installation})
+            merged: Sequence[PatchRecord] = ()
+            if patches:
+                merged = merge_patches(await self._patches(run_id, row), patches)
+                columns[_PATCH_COUNT] = len(merged)
+            if await self._write_with_patches(run_id, row, columns, merged):
+                row = Row(row.key, {**row.columns, **columns}, "")
+                break
+        else:
+            raise RecordMissing(f"run {run_id} has no machine {machine_key}")
+        machine = _machine(row)
+        await self._publish(run_id, machine, latest=True)
+        return _outcome_of(row)
+
+    async def record_outcomes(self, run_id: str, keys: Sequence[str], outcome: Outcome, at: datetime) -> int:
+        """Give one outcome to all machines of ``keys`` that have none; how many this call ended.
+
+        For machines on which nothing was started. Their history is kept; the fleet's latest state changes only
+        when the outcome says something about the machine, which a cancelled run and a closed window do not.
+        """
+        columns = pack(_ended(outcome, at))
+        rows = {row.key: row async for row in self._stretch(run_id, keys, None)}
+        changes = [Change("merge", row.key, columns, row.etag) for row in rows.values() if _is_open(row)]
+        ended: list[str] = []
+        for batch in batches(changes):
+            try:
+                await self._store.results.apply(run_id, batch)
+                ended.extend(change.key for change in batch)
+            except Conflict:
+                # One of them moved meanwhile; the others must not wait for it.
+                ended.extend([one.key for one in batch if await self._end_one(run_id, one.key, columns)])
+        # Rows that an earlier execution ended in the same way may still lack their history.
+        again = [row.key for row in rows.values() if row.columns.get("endedAt") == columns["endedAt"]]
+        latest = outcome.outcome is not OutcomeKind.CANCELED and outcome.reason is not Reason.WINDOW_CLOSED
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def publish(key: str) -> None:
+            async with gate:
+                machine = _machine(Row(key, {**rows[key].columns, **columns}, ""))
+                await self._publish(run_id, machine, latest=latest)
+
+        await asyncio.gather(*(publish(key) for key in [*ended, *again]))
+        return len(ended)
+
+    async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:
+        """The patches of a machine in this run, in the order in which they were found."""
+        row = await self._store.results.get(run_id, MACHINES + machine_key, [_PATCH_COUNT])
+        return [] if row is None else await self._patches(run_id, row)
+
+    async def _patches(self, run_id: str, row: Row) -> list[PatchRecord]:
+        # The machine's row says how many count: rows behind them are left over from a longer list.
+        count = int(row.columns.get(_PATCH_COUNT, 0))
+        if not count:
+            return []
+        prefix = _patch_prefix(row.key)
+        rows = self._store.results.scan(run_id, first=prefix, end=f"{prefix}{count:05d}")
+        return [unpack(PatchRecord, one.columns, json_names=_PATCH_JSON) async for one in rows]
+
+    async def _end_one(self, run_id: str, key: str, columns: Columns) -> bool:
+        async for _ in ChangeRounds("a machine row"):
+            row = await self._store.results.get(run_id, key, ["outcome"])
+            if row is None or not _is_open(row):
+                return False
+            if await self._store.results.merge(run_id, key, columns, row.etag):
+                return True
+        return False
+
+    async def _open_row(self, run_id: str, machine_key: str, select: list[str] | None) -> Row:
+        row = await self._store.results.get(run_id, MACHINES + machine_key, select)
+        if row is None:
+            raise RecordMissing(f"run {run_id} has no machine {machine_key}")
+        return row
+
+    async def _write_with_patches(
+        self, run_id: str, row: Row, columns: Columns, patches: Sequence[PatchRecord]
+    ) -> bool:
+        """Write the patches and then the machine row, in one transaction when they fit; ``False``: it changed."""
+        prefix = _patch_prefix(row.key)
+        changes = [
+            Change("replace", f"{prefix}{number:05d}", pack(patch.to_wire())) for number, patch in enumerate(patches)
+        ]
+        if not changes:
+            return await self._store.results.merge(run_id, row.key, columns, row.etag)
+        for batch in batches([*changes, Change("merge", row.key, columns, row.etag)]):
+            try:
+                await self._store.results.apply(run_id, batch)
+            except Conflict:
+                return False
+        return True
+
+    async def _stretch(self, run_id: str, keys: Sequence[str], select: list[str] | None) -> AsyncGenerator[Row]:
+        """The rows of the keys that exist: one scan from the lowest to the highest of them."""
+        if not keys:
+            return
+        wanted = {MACHINES + key for key in keys}
+        # The key right behind the highest one: no key holds a character below the space.
+        rows = self._store.results.scan(run_id, first=min(wanted), end=max(wanted) + " ", select=select)
+        async for row in rows:
+            if row.key in wanted:
+                yield row
+
+
+def merge_patches(known: Sequence[PatchRecord], handled: Sequence[PatchRecord]) -> list[PatchRecord]:
+    """What the assessment found, updated by what the installation did, then what only the latter names.
+
+    A patch is the same one by its id, else by name, version and KB number. Fields that the installation leaves empty
+    keep what the assessment said.
+    """
+    merged = {_identity(patch): patch for patch in known}
+    for patch in handled:
+        before = merged.get(_identity(patch))
+        if before is None:
+            merged[_identity(patch)] = patch
+        else:
+            said = {name: getattr(patch, name) for name in PatchRecord.model_fields if getattr(patch, name)}
+            merged[_identity(patch)] = before.model_copy(update=said)
+    return list(merged.values())
+
+
+def _identity(patch: PatchRecord) -> tuple[str, ...]:
+    return (patch.patch_id,) if patch.patch_id else (patch.name, patch.version, patch.kb_id)
+
+
+def _patch_prefix(machine_row_key: str) -> str:
+    return f"{PATCHES}{machine_row_key.removeprefix(MACHINES)}~"
+
+
+def _is_open(row: Row) -> bool:
+    return "outcome" not in row.columns
+
+
+def _ended(outcome: Outcome, at: datetime) -> dict[str, object]:
+    return {"stage": Stage.DONE, **outcome.to_wire(), "endedAt": at}
+
+
+def _outcome_of(row: Row) -> Outcome:
+    return Outcome.from_wire({name: row.columns[name] for name in ("outcome", "reason", "message")})
+
+
+def _columns(machine: MachineRecord) -> Columns:
+    values = {name: value for name, value in machine.to_wire().items() if value not in ("", [], {})}
+    values.pop("tags", None)
+    columns = pack(values)
+    if machine.tags:
+        put_mapping(columns, "tags", machine.tags)
+    return columns
+
+
+def _machine(row: Row) -> MachineRecord:
+    return unpack(MachineRecord, row.columns, json_names=_JSON)
+
+
+def _wire(columns: Mapping[str, object]) -> dict[str, object]:
+    fields = MachineRecord.model_fields
+    unknown = [name for name in columns if name not in fields]
+    if unknown:
+        raise TypeError(f"a machine record has no {', '.join(unknown)}")
+    return {fields[name].alias or name: value for name, value in columns.items()}

@@ -1,0 +1,82 @@
+"""Intents and leases: the two rows that keep a machine from being patched twice (safety rules 1 and 6)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adapters.tables.columns import pack, unpack
+from adapters.tables.errors import RecordMissing
+from adapters.tables.store import ChangeRounds, StoreBacked
+from domain.base import format_instant
+from domain.run import Intent, OperationKind
+
+_URLS = ("asyncUrl", "locationUrl")
+_LEASE = "lease"
+
+
+class IntentRecords(StoreBacked):
+    """Intents: written before a POST. They alone hold operation URLs, and no list of machines reads their rows."""
+
+    async def declare_intent(self, intent: Intent) -> tuple[Intent, bool]:
+        """Insert the intent unless there is one: the stored one, and whether this call created it.
+
+        After a lost answer of the storage the caller's own intent may come back as not created. That is the safe
+        side: the caller then asks Azure before it posts.
+        """
+        if await self._store.results.insert(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS)):
+            return intent, True
+        stored = await self.get_intent(intent.run_id, intent.machine_key, intent.kind)
+        if stored is None:
+            raise RecordMissing("an intent was removed while it was read")
+        return stored, False
+
+    async def get_intent(self, run_id: str, machine_key: str, kind: OperationKind) -> Intent | None:
+        """The intent of an operation on a machine, or ``None``."""
+        row = await self._store.results.get(run_id, f"i~{machine_key}~{kind.value}")
+        return None if row is None else unpack(Intent, row.columns)
+
+    async def save_intent(self, intent: Intent) -> None:
+        """Replace the intent. Operation URLs are kept byte for byte: their signature covers every character."""
+        await self._store.results.replace(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS))
+
+
+class LeaseRecords(StoreBacked):
+    """Leases: at most one run works on a machine."""
+
+    async def acquire_lease(self, machine_key: str, owner: str, now: datetime, until: datetime) -> str:
+        """Take or extend the lease of a machine; the owner that holds it afterwards.
+
+        A lease that has run out is taken over: its owner died, or was given up on.
+        """
+        table = self._store.machines
+        columns = pack({"owner": owner, "since": now, "until": until})
+        async for _ in ChangeRounds(f"the lease of {machine_key}"):
+            if await table.insert(machine_key, _LEASE, columns):
+                return owner
+            row = await table.get(machine_key, _LEASE)
+            if row is None:
+                continue
+            holder = str(row.columns["owner"])
+            if holder != owner and str(row.columns["until"]) > format_instant(now):
+                return holder
+            if holder == owner:
+                # A second execution of the same step must not shorten what the first one was granted.
+                kept = max(str(row.columns["until"]), columns["until"])
+                columns = {**columns, "since": row.columns["since"], "until": kept}
+            if await table.replace(machine_key, _LEASE, columns, row.etag):
+                return owner
+        return ""
+
+    async def release_lease(self, machine_key: str, owner: str) -> None:
+        """Give the lease back; nothing happens when somebody else holds it."""
+        table = self._store.machines
+        async for _ in ChangeRounds(f"the lease of {machine_key}"):
+            row = await table.get(machine_key, _LEASE, ["owner"])
+            if row is None or row.columns["owner"] != owner:
+                return
+            if await table.delete(machine_key, _LEASE, row.etag):
+                return
+
+
+def _key(intent: Intent) -> str:
+    return f"i~{intent.machine_key}~{intent.kind.value}"

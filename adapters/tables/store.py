@@ -1,0 +1,98 @@
+"""The tables of one storage account, and how to reach them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, cast
+
+from adapters.tables.errors import StorageUnreachable
+from adapters.tables.table import AzureTable, Table
+from settings import Settings
+
+if TYPE_CHECKING:
+    from azure.data.tables.aio import TableServiceClient
+
+_ATTEMPTS_OF_A_CHANGE = 8
+"""Rounds of read, decide, write-if-unchanged before somebody else's writes count as an outage."""
+
+
+class Store:
+    """One attribute per table; ``docs/storage.md`` describes the keys."""
+
+    def __init__(self, client: TableServiceClient, prefix: str) -> None:
+        self._client = client
+        self.runs = self._table(prefix, "runs")
+        self.results = self._table(prefix, "results")
+        self.machines = self._table(prefix, "machines")
+        self.fleet = self._table(prefix, "fleet")
+        self.policies = self._table(prefix, "policies")
+        self.audit = self._table(prefix, "audit")
+        self.claims = self._table(prefix, "claims")
+
+    @classmethod
+    def open(cls, settings: Settings) -> Store:
+        """Connect by connection string, else with the identity of the app. No request is sent yet."""
+        from azure.data.tables.aio import TableServiceClient
+
+        # The library's own defaults wait 60 s for a connection and 10 times longer in all; an HTTP caller would
+        # be gone by then, and an activity is run again anyway.
+        patience: dict[str, Any] = {
+            "retry_total": 4,
+            "retry_connect": 2,
+            "retry_backoff_factor": 0.4,
+            "retry_backoff_max": 8,
+            "connection_timeout": 5,
+            "read_timeout": 30,
+        }
+        connection = settings.tables_connection.get_secret_value()
+        if connection:
+            client = TableServiceClient.from_connection_string(connection, **patience)
+        else:
+            from adapters.credentials import open_credential
+
+            client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **patience)
+        return cls(client, settings.table_prefix)
+
+    async def prepare(self) -> None:
+        """Create the tables that are absent."""
+        tables = (self.runs, self.results, self.machines, self.fleet, self.policies, self.audit, self.claims)
+        await asyncio.gather(*(table.create() for table in tables))
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._client.close()
+
+    def _table(self, prefix: str, name: str) -> Table:
+        return Table(cast("AzureTable", self._client.get_table_client(prefix + name)))
+
+
+class StoreBacked:
+    """Base of the groups of records: they share one ``Store``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+
+class ChangeRounds:
+    """Bounded rounds of "read, decide, write if unchanged": iterate it, and leave the loop when it is done.
+
+    Raises:
+        StorageUnreachable: others changed the row every time.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._round = 0
+
+    def __aiter__(self) -> ChangeRounds:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._round == _ATTEMPTS_OF_A_CHANGE:
+            raise StorageUnreachable(f"{self._what} was changed by others {self._round} times in a row.")
+        if self._round:
+            # Two writers that collide once would otherwise keep step with each other.
+            await asyncio.sleep(0.01 * 2**self._round * random.uniform(0.5, 1.5))
+        self._round += 1
+        return self._round
