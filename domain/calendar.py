@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Annotated, Self
+from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from tzlocal import windows_tz
 
 from domain.base import Document
@@ -60,8 +60,15 @@ def find_zone(name: str) -> ZoneInfo:
     return ZoneInfo(zone)
 
 
-def _check_recurrence(text: str) -> str:
-    parse_recurrence(text)
+def _check_recurrence(text: str, given: ValidationInfo) -> str:
+    recurrence = parse_recurrence(text)
+    if "start_date" not in given.data:
+        return text  # it is wrong itself, which is reported
+    start: date | None = given.data["start_date"]
+    if start is None and recurrence.needs_start:
+        raise ValueError(f"{recurrence.needs_start}; give startDate")
+    if next(recurrence.dates(start or _FIRST_DATE, start), None) is None:
+        raise ValueError(f"{text!r} never happens")
     return text
 
 
@@ -100,7 +107,14 @@ def _check_window(value: timedelta) -> timedelta:
 class Schedule(Document):
     """When a policy runs by itself."""
 
+    # Declared first: the recurrence is checked against it.
+    start_date: Annotated[date, BeforeValidator(_check_date), AfterValidator(_check_start)] | None = Field(
+        default=None,
+        title="First date",
+        description="Local date before which nothing runs, YYYY-MM-DD. A rule with COUNT or INTERVAL counts from it.",
+    )
     recurrence: Annotated[str, AfterValidator(_check_recurrence)] = Field(
+        max_length=500,
         title="Recurrence",
         description='A weekday of the month with an optional offset of -30 to +30 days, such as "second Tuesday'
         ' + 3 days" (first to fourth, last), or an RFC 5545 rule of days or longer, such as'
@@ -125,20 +139,6 @@ class Schedule(Document):
         json_schema_extra={"pattern": r"^[Pp][Tt](\d+[Hh](\d+[Mm])?|\d+[Mm])$"},
         examples=["PT4H"],
     )
-    start_date: Annotated[date, BeforeValidator(_check_date), AfterValidator(_check_start)] | None = Field(
-        default=None,
-        title="First date",
-        description="Local date before which nothing runs, YYYY-MM-DD. A rule with COUNT or INTERVAL counts from it.",
-    )
-
-    @model_validator(mode="after")
-    def _happens(self) -> Self:
-        recurrence = parse_recurrence(self.recurrence)
-        if self.start_date is None and recurrence.needs_start:
-            raise ValueError(f"{recurrence.needs_start}; give startDate")
-        if next(recurrence.dates(self.start_date or _FIRST_DATE, self.start_date), None) is None:
-            raise ValueError(f"the recurrence {self.recurrence!r} never happens")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,7 @@ class TagMatch(StrEnum):
 
 def _subscription(value: str) -> str:
     if not _SUBSCRIPTION.fullmatch(value):
-        raise ValueError(
-            "is not a subscription id; write it as a GUID such as 11111111-1111-1111-1111-111111111111"
-        )
+        raise ValueError("is not a subscription id; write it as a GUID such as 11111111-1111-1111-1111-111111111111")
     return value.lower()
 
 
@@ -128,20 +126,17 @@ Location = Annotated[
     str, AfterValidator(_location), Field(json_schema_extra={"pattern": r"^ *[A-Za-z0-9][A-Za-z0-9 ]*$"})
 ]
 ScopeOsType = Annotated[OsType, BeforeValidator(_os_type)]
-MachineIdText = Annotated[
-    str, AfterValidator(_machine_id), Field(json_schema_extra={"pattern": MACHINE_ID_PATTERN})
-]
+MachineIdText = Annotated[str, AfterValidator(_machine_id), Field(json_schema_extra={"pattern": MACHINE_ID_PATTERN})]
 TagName = Annotated[str, AfterValidator(_tag_name)]
-TagValue = Annotated[
-    str, AfterValidator(_tag_value), Field(json_schema_extra={"maxLength": _TAG_VALUE_LIMIT})
-]
+TagValue = Annotated[str, AfterValidator(_tag_value), Field(json_schema_extra={"maxLength": _TAG_VALUE_LIMIT})]
 TagValues = Annotated[
     dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1)]],
-    AfterValidator(_one_spelling),
     Field(
         min_length=1,
+        title="Values",
         description="Tag names with the values that count. A machine has the tag when its value is one of them.",
     ),
+    AfterValidator(_one_spelling),
 ]
 
 
@@ -158,10 +153,7 @@ class TagFilter(Document):
     def matches(self, tags: Mapping[str, str]) -> bool:
         """Whether these tags pass. Names and values are compared without case."""
         folded = {name.lower(): value.lower() for name, value in tags.items()}
-        hits = (
-            folded.get(name.lower()) in {value.lower() for value in wanted}
-            for name, wanted in self.values.items()
-        )
+        hits = (folded.get(name.lower()) in {value.lower() for value in wanted} for name, wanted in self.values.items())
         return all(hits) if self.match is TagMatch.ALL else any(hits)
 
 
@@ -190,9 +182,7 @@ class Exclusions(Document):
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
         default=(), title="Locations", description="Azure regions to leave out."
     )
-    tags: ExcludedTags | None = Field(
-        default=None, title="Tags", description="Machines with these tags are left out."
-    )
+    tags: ExcludedTags | None = Field(default=None, title="Tags", description="Machines with these tags are left out.")
 
     @cached_property
     def machine_id_set(self) -> frozenset[str]:
@@ -222,9 +212,9 @@ class Scope(Document):
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
         default=(), title="Locations", description="Azure regions, such as westeurope."
     )
-    os_types: Annotated[
-        tuple[ScopeOsType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))
-    ] = Field(default=(), title="Operating systems", description="Windows, Linux, or both (the default).")
+    os_types: Annotated[tuple[ScopeOsType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))] = Field(
+        default=(), title="Operating systems", description="Windows, Linux, or both (the default)."
+    )
     tags: TagFilter | None = Field(default=None, title="Tags", description="Tags the machines must have.")
     machine_ids: Annotated[tuple[MachineIdText, ...], AfterValidator(_once)] = Field(
         default=(),

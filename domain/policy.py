@@ -1,0 +1,241 @@
+"""The policy: what to patch, when, how, and how carefully.
+
+People write it as YAML, the API speaks it as JSON, and `policy_schema` describes it. A document is either a
+`Policy` or a `PolicyError` that lists everything that is wrong with it; nothing is guessed and no key is ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from domain.base import Document
+from domain.calendar import Schedule
+from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
+from domain.patching import (
+    LinuxClassification,
+    LinuxParameters,
+    MaximumDuration,
+    RebootSetting,
+    WindowsClassification,
+    WindowsParameters,
+    parse_duration,
+)
+from domain.scope import Scope
+from domain.validation import Problem, explain
+
+LARGEST_CONCURRENCY = 1000
+
+_WORD_START = re.compile(r"[A-Z]")
+
+type JsonObject = dict[str, Any]
+
+
+class PolicyError(ValueError):
+    """A document is no valid policy. ``errors`` lists every problem, each with its path and the fix."""
+
+    def __init__(self, errors: list[Problem]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in errors))
+
+
+def _check_name(value: str) -> str:
+    if not is_policy_name(value):
+        raise ValueError(
+            "must be 1 to 48 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+        )
+    return value
+
+
+def _check_scope(scope: Scope) -> Scope:
+    if not scope.has_selector:
+        raise ValueError(
+            "selects nothing; give at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
+        )
+    return scope
+
+
+def _require_duration_text(value: object) -> object:
+    # A bare number would be read as seconds by one reader and as minutes by the next.
+    if isinstance(value, int | float):
+        raise ValueError(f"must be a duration such as PT2H or PT1H30M, not the number {value}")
+    return value
+
+
+class Install(Document):
+    """How patches are installed."""
+
+    windows: WindowsParameters = Field(
+        default=WindowsParameters(
+            classifications_to_include=[WindowsClassification.CRITICAL, WindowsClassification.SECURITY]
+        ),
+        title="Windows",
+        description="What to install on Windows machines; Critical and Security unless given.",
+    )
+    linux: LinuxParameters = Field(
+        default=LinuxParameters(
+            classifications_to_include=[LinuxClassification.CRITICAL, LinuxClassification.SECURITY]
+        ),
+        title="Linux",
+        description="What to install on Linux machines; Critical and Security unless given.",
+    )
+    reboot_setting: RebootSetting = Field(
+        default=RebootSetting.IF_REQUIRED,
+        title="Reboot setting",
+        description="Whether a machine restarts after installing: IfRequired, Never or Always.",
+    )
+    maximum_duration: Annotated[MaximumDuration, BeforeValidator(_require_duration_text)] = Field(
+        default=parse_duration("PT2H"),
+        title="Maximum duration",
+        description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
+        "It is shortened when the window ends earlier.",
+        json_schema_extra={"pattern": r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"},
+        examples=["PT2H", "PT1H30M"],
+    )
+
+
+class Events(Document):
+    """Which events of Azure start an assessment of the machines in scope."""
+
+    new_machine: StrictBool = Field(
+        default=False, title="New machine", description="Assess a machine of the scope when it first appears."
+    )
+    before_maintenance: StrictBool = Field(
+        default=False,
+        title="Before maintenance",
+        description="Assess the scope before a maintenance configuration of Azure begins.",
+    )
+    after_maintenance: StrictBool = Field(
+        default=False,
+        title="After maintenance",
+        description="Assess the scope after a maintenance configuration of Azure has ended.",
+    )
+
+
+class Policy(Document):
+    """What to patch, when, how, and how carefully."""
+
+    name: Annotated[str, AfterValidator(_check_name)] = Field(
+        title="Name",
+        description="Lower-case letters, digits and inner hyphens, at most 48; part of the id of every run.",
+        json_schema_extra={"pattern": POLICY_NAME_PATTERN, "maxLength": 48},
+        examples=["monthly"],
+    )
+    description: str = Field(
+        default="", max_length=1000, title="Description", description="What the policy is for, for people."
+    )
+    enabled: StrictBool = Field(
+        default=True,
+        title="Enabled",
+        description="Whether schedule and events start runs. A disabled policy can still be started by hand.",
+    )
+    scope: Annotated[Scope, AfterValidator(_check_scope)] = Field(
+        title="Scope", description="Which machines; at least one selector."
+    )
+    install: Install = Field(default=Install(), title="Install", description="How patches are installed.")
+    max_concurrent: Annotated[StrictInt, Field(ge=1, le=LARGEST_CONCURRENCY)] = Field(
+        default=20,
+        title="Machines at a time",
+        description="How many machines install at the same time, 1 to 1000.",
+    )
+    start_stopped: StrictBool = Field(
+        default=False,
+        title="Start stopped machines",
+        description="Start a stopped machine, patch it, and put it back as it was; otherwise it is skipped.",
+    )
+    schedule: Schedule | None = Field(
+        default=None, title="Schedule", description="When the policy runs by itself; never unless given."
+    )
+    events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
+
+
+def parse_policy(document: object, *, name: str = "") -> Policy:
+    """Validate a policy document, as it comes from JSON or YAML.
+
+    ``name`` is the name in the address: the document may leave its own out, or must repeat it.
+
+    Raises:
+        PolicyError: with every error of the document.
+    """
+    if not isinstance(document, Mapping):
+        raise PolicyError([Problem(path="$", message="must be an object with at least name and scope")])
+    given = dict(cast(Mapping[str, Any], document))
+    problems: list[Problem] = []
+    if name and given.setdefault("name", name) != name:
+        problems.append(Problem(path="name", message=f"must be {name!r}, the name in the address, or left out"))
+        given["name"] = name
+    try:
+        policy = Policy.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise PolicyError(problems + explain(error, Policy)) from None
+    if problems:
+        raise PolicyError(problems)
+    return policy
+
+
+def parse_inline_policy(document: object) -> Policy:
+    """Validate a policy that came inside a request: its name may be left out and is then ``adhoc``.
+
+    Raises:
+        PolicyError: with every error of the document.
+    """
+    if isinstance(document, Mapping):
+        document = {"name": ADHOC_POLICY} | dict(cast(Mapping[str, Any], document))
+    return parse_policy(document)
+
+
+def merge_patch(target: object, patch: object) -> object:
+    """RFC 7396: objects merge, ``null`` removes, anything else (lists too) replaces. Neither argument changes."""
+    if not isinstance(patch, Mapping):
+        return patch
+    changes = cast(Mapping[str, Any], patch)
+    merged: JsonObject = dict(cast(Mapping[str, Any], target)) if isinstance(target, Mapping) else {}
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def apply_overrides(policy_document: Mapping[str, Any], overrides: object) -> Policy:
+    """The policy with a request's overrides, an RFC 7396 merge patch, validated as a whole.
+
+    Raises:
+        PolicyError: the overrides are no object, name another policy, or the result is not valid.
+    """
+    if not isinstance(overrides, Mapping):
+        raise PolicyError([Problem(path="overrides", message="must be an object: a merge patch over the policy")])
+    changes = cast(Mapping[str, Any], overrides)
+    if changes.get("name", policy_document.get("name")) != policy_document.get("name"):
+        raise PolicyError([Problem(path="overrides.name", message="cannot be changed; leave it out")])
+    try:
+        merged = merge_patch(policy_document, changes)
+    except RecursionError:
+        raise PolicyError([Problem(path="overrides", message="are nested too deeply")]) from None
+    return parse_policy(merged)
+
+
+def policy_schema() -> JsonObject:
+    """The JSON Schema (draft 2020-12) of a policy, for editors and other tools.
+
+    It cannot say everything: rules between fields, dates and zones are checked by `parse_policy` alone.
+    """
+    schema = Policy.model_json_schema(by_alias=True, mode="validation")
+    definitions: dict[str, JsonObject] = schema["$defs"]
+    for part in (schema, *definitions.values()):
+        for key, member in part.get("properties", {}).items():
+            _complete(key, member, definitions)
+    return {"$schema": GenerateJsonSchema.schema_dialect} | schema | {"title": "Patchwave policy"}
+
+
+def _complete(key: str, member: JsonObject, definitions: Mapping[str, JsonObject]) -> None:
+    """Give a property its title and description where the library left them out or made them up."""
+    referred = definitions.get(str(member.get("$ref", "")).rpartition("/")[2], {})
+    member.setdefault("description", referred.get("description", ""))
+    if member.get("title", key).lower() == key.lower():
+        member["title"] = _WORD_START.sub(lambda found: " " + found[0].lower(), key).capitalize()

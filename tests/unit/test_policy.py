@@ -1,0 +1,342 @@
+"""A policy document is valid, or every error in it is reported with its path and the fix."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.policy import (
+    Policy,
+    PolicyError,
+    apply_overrides,
+    merge_patch,
+    parse_inline_policy,
+    parse_policy,
+    policy_schema,
+)
+from domain.validation import Problem
+
+SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
+MONTHLY = Path(__file__).parents[2] / "policies" / "monthly.yaml"
+SMALLEST: dict[str, Any] = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
+
+
+def errors_of(document: object, **more: str) -> dict[str, str]:
+    with pytest.raises(PolicyError) as refused:
+        parse_policy(document, **more)
+    return {problem.path: problem.message for problem in refused.value.errors}
+
+
+def monthly() -> dict[str, Any]:
+    return yaml.safe_load(MONTHLY.read_text(encoding="utf-8"))
+
+
+def test_defaults() -> None:
+    policy = parse_policy(SMALLEST)
+    assert policy.enabled
+    assert policy.max_concurrent == 20
+    assert not policy.start_stopped
+    assert policy.schedule is None
+    wire = policy.to_wire()
+    assert wire["install"]["windows"]["classificationsToInclude"] == ["Critical", "Security"]
+    assert wire["install"]["linux"]["classificationsToInclude"] == ["Critical", "Security"]
+    assert wire["install"]["rebootSetting"] == "IfRequired"
+    assert wire["install"]["maximumDuration"] == "PT2H"
+    assert wire["events"] == {"newMachine": False, "beforeMaintenance": False, "afterMaintenance": False}
+
+
+def test_the_example_is_valid_and_means_what_it_says() -> None:
+    policy = parse_policy(monthly())
+    assert policy.name == "monthly"
+    assert policy.schedule is not None
+    assert policy.schedule.recurrence == "second Tuesday + 3 days"
+    assert policy.events.new_machine
+    jsonschema.Draft202012Validator(policy_schema()).validate(monthly())
+
+
+def test_a_policy_survives_the_wire_and_reading_its_own_output() -> None:
+    policy = parse_policy(monthly())
+    wire = json.loads(json.dumps(policy.to_wire()))
+    assert Policy.from_wire(wire) == policy
+    assert parse_policy(wire) == policy
+    jsonschema.Draft202012Validator(policy_schema()).validate(wire)
+
+
+def test_all_errors_are_reported_at_once() -> None:
+    found = errors_of(
+        {
+            "name": "Bad Name",
+            "enabled": "yes",
+            "maxConcurrent": 0,
+            "scope": {"subscription": ["x"], "machineIds": ["a' or 'b"], "tags": {"values": {"k.x": [False]}}},
+            "install": {
+                "rebootSetting": "NeverReboot",
+                "maximumDuration": "PT10M",
+                "windows": {"kbNumbersToInclude": ["x"], "classificationsToInclude": ["Securty"]},
+                "linux": {"packageNameMasksToInclude": ["a b"]},
+            },
+            "schedule": {"recurrence": "fifth Tuesday", "time": 120, "timeZone": "Berlin", "window": "PT1M"},
+            "events": {"newMachines": True},
+            "rebootSetting": "Never",
+        }
+    )
+    assert set(found) == {
+        "name",
+        "enabled",
+        "maxConcurrent",
+        "scope.subscription",
+        "scope.machineIds[0]",
+        "scope.tags.values['k.x'][0]",
+        "install.rebootSetting",
+        "install.maximumDuration",
+        "install.windows.kbNumbersToInclude[0]",
+        "install.windows.classificationsToInclude[0]",
+        "install.linux.packageNameMasksToInclude[0]",
+        "schedule.recurrence",
+        "schedule.time",
+        "schedule.timeZone",
+        "schedule.window",
+        "events.newMachines",
+        "rebootSetting",
+    }
+    assert found["scope.subscription"].endswith('did you mean "subscriptions"?')
+    assert found["install.rebootSetting"].endswith('did you mean "Never"?')
+    assert found["events.newMachines"].endswith('did you mean "newMachine"?')
+    assert found["rebootSetting"].endswith('did you mean "install.rebootSetting"?')
+    assert "quotes" in found["schedule.time"]
+
+
+@pytest.mark.parametrize("document", [None, [], "monthly", 7, True])
+def test_a_document_that_is_no_object(document: object) -> None:
+    assert set(errors_of(document)) == {"$"}
+
+
+def test_name_and_scope_are_needed() -> None:
+    assert set(errors_of({})) == {"name", "scope"}
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {},
+        {"subscriptions": []},
+        {"tags": None},
+        {"exclude": {"resourceGroups": ["rg"]}},
+        {"machineIds": [], "exclude": {}},
+    ],
+)
+def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> None:
+    found = errors_of(SMALLEST | {"scope": scope})
+    assert set(found) == {"scope"}
+    assert "machineIds" in found["scope"]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "hint"),
+    [
+        ({"name": "a" * 49}, "name", "48"),
+        ({"name": "-a"}, "name", "letter or digit"),
+        ({"name": "a\n"}, "name", "lower-case"),
+        ({"name": 7}, "name", "text"),
+        ({"description": None}, "description", "null"),
+        ({"description": "x" * 1001}, "description", "1000"),
+        ({"maxConcurrent": 1001}, "maxConcurrent", "at most 1000"),
+        ({"maxConcurrent": True}, "maxConcurrent", "whole number"),
+        ({"maxConcurrent": "20"}, "maxConcurrent", "whole number"),
+        ({"maxConcurrent": 2.5}, "maxConcurrent", "whole number"),
+        ({"max_concurrent": 5}, "max_concurrent", "maxConcurrent"),
+        ({"startStopped": 1}, "startStopped", "true or false"),
+        ({"scope": ["x"]}, "scope", "an object"),
+        ({"scope": {"subscriptions": SUBSCRIPTION}}, "scope.subscriptions", "a list"),
+        ({"scope": {"subscriptions": [7]}}, "scope.subscriptions[0]", "text"),
+        ({"install": {"reboot_setting": "Never"}}, "install.reboot_setting", "rebootSetting"),
+        ({"install": {"maximumDuration": 7200}}, "install.maximumDuration", "PT2H"),
+        ({"install": {"maximumDuration": "PT24H"}}, "install.maximumDuration", "under PT24H"),
+        ({"install": {"maximumDuration": "P1D"}}, "install.maximumDuration", "PT2H"),
+        ({"install": {"windows": {}}}, "install.windows", "kbNumbersToInclude"),
+        ({"install": {"linux": {"classificationsToInclude": []}}}, "install.linux", "selects nothing"),
+        ({"install": {"linux": {"classificationsToInclude": ["Other", "Critical"]}}}, "install.linux", "Other"),
+        ({"schedule": {"recurrence": "second Tuesday"}}, "schedule.timeZone", "IANA"),
+        ({"rings": []}, "rings", "use name, description"),
+    ],
+)
+def test_each_wrong_value_names_its_path_and_the_fix(change: dict[str, object], path: str, hint: str) -> None:
+    found = errors_of(SMALLEST | change)
+    matching = [message for where, message in found.items() if where.startswith(path)]
+    assert matching, found
+    assert hint in matching[0]
+
+
+def test_a_rule_that_counts_needs_a_first_date_even_beside_other_errors() -> None:
+    schedule = {"recurrence": "RRULE:FREQ=DAILY;COUNT=3", "time": "22:00", "timeZone": "Nowhere", "window": "PT4H"}
+    found = errors_of(SMALLEST | {"schedule": schedule})
+    assert set(found) == {"schedule.recurrence", "schedule.timeZone"}
+    assert "startDate" in found["schedule.recurrence"]
+
+
+def test_the_name_in_the_address_rules() -> None:
+    assert parse_policy({"scope": SMALLEST["scope"]}, name="weekly").name == "weekly"
+    assert set(errors_of(SMALLEST, name="weekly")) == {"name"}
+    assert set(errors_of(SMALLEST | {"maxConcurrent": 0}, name="weekly")) == {"name", "maxConcurrent"}
+    assert set(errors_of({"scope": SMALLEST["scope"]}, name="Bad/Name")) == {"name"}
+
+
+def test_an_inline_policy_needs_no_name() -> None:
+    assert parse_inline_policy({"scope": SMALLEST["scope"]}).name == "adhoc"
+    with pytest.raises(PolicyError):
+        parse_inline_policy([])
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "expected"),
+    [
+        # The examples of RFC 7396, appendix A.
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merge_patch(target: object, patch: object, expected: object) -> None:
+    before = deepcopy((target, patch))
+    assert merge_patch(target, patch) == expected
+    assert (target, patch) == before
+
+
+def test_overrides_are_merged_and_validated_as_a_whole() -> None:
+    document = parse_policy(monthly()).to_wire()
+    policy = apply_overrides(document, {"maxConcurrent": 3, "scope": {"tags": None, "locations": ["West Europe"]}})
+    assert policy.max_concurrent == 3
+    assert policy.scope.tags is None
+    assert policy.scope.locations == ("westeurope",)
+    assert policy.scope.subscriptions == parse_policy(monthly()).scope.subscriptions
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        ([], "overrides"),
+        (None, "overrides"),
+        ({"name": "other"}, "overrides.name"),
+        ({"scope": {"subscriptions": None}}, "scope"),
+        ({"maxConcurent": 3}, "maxConcurent"),
+    ],
+)
+def test_wrong_overrides(overrides: object, path: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        apply_overrides(SMALLEST, overrides)
+    assert [problem.path for problem in refused.value.errors] == [path]
+
+
+def test_overrides_nested_too_deeply() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    with pytest.raises(PolicyError):
+        apply_overrides(SMALLEST, {"scope": deep})
+
+
+def test_the_schema_is_complete() -> None:
+    schema = policy_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for part in (schema, *schema["$defs"].values()):
+        assert part["title"]
+        assert part["description"]
+        for key, member in part.get("properties", {}).items():
+            assert member["title"], key
+            assert member["description"], key
+        if part.get("type") == "object":
+            assert part["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "Bad Name"},
+        {"enabled": "yes"},
+        {"maxConcurrent": 0},
+        {"maxConcurrent": "20"},
+        {"scope": {"machineIds": ["web-01"]}},
+        {"scope": {"machineIds": [f"/subscriptions/{SUBSCRIPTION}/resourceGroups/a'b/providers/x"]}},
+        {"scope": {"subscriptions": ["production"]}},
+        {"scope": {"tags": {"values": {}}}},
+        {"scope": {"osTypes": ["Solaris"]}},
+        {"install": {"rebootSetting": "NeverReboot"}},
+        {"install": {"maximumDuration": "2 hours"}},
+        {"schedule": {"recurrence": "second Tuesday"}},
+        {"rings": []},
+    ],
+)
+def test_the_schema_refuses_what_it_can_see(change: dict[str, Any]) -> None:
+    validator = jsonschema.Draft202012Validator(policy_schema())
+    assert validator.is_valid(SMALLEST)
+    assert not validator.is_valid(SMALLEST | change)
+    errors_of(SMALLEST | change)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "x", "PT2H", "'", "22:00", SUBSCRIPTION]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["values", "match", "é"]), inner),
+    max_leaves=4,
+)
+KEYS = st.sampled_from(
+    ["name", "description", "enabled", "scope", "install", "maxConcurrent", "startStopped", "schedule", "events"]
+)
+SECTIONS = st.dictionaries(
+    st.sampled_from(
+        [
+            "subscriptions",
+            "tags",
+            "machineIds",
+            "exclude",
+            "windows",
+            "linux",
+            "recurrence",
+            "time",
+            "window",
+            "timeZone",
+            "startDate",
+            "newMachine",
+            "rebootSetting",
+            "maximumDuration",
+            "osTypes",
+            "x",
+        ]
+    ),
+    JSON,
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(KEYS, JSON | SECTIONS, max_size=6))
+def test_whatever_comes_in_gets_a_policy_or_a_list_of_errors(document: dict[str, Any]) -> None:
+    policy: Policy | None = None
+    problems: list[Problem] = []
+    try:
+        policy = parse_policy(document)
+    except PolicyError as refused:
+        problems = refused.errors
+    assert (policy is None) == bool(problems)
+    assert all(problem.path and problem.message for problem in problems)
+    assert policy is None or parse_policy(policy.to_wire()) == policy
