@@ -60,9 +60,7 @@ def literal(text: str) -> str:
     Raises:
         ValueError: the text holds a control character that KQL cannot express.
     """
-    if any(
-        (ord(character) < 32 and character not in _ESCAPES) or ord(character) == 127 for character in text
-    ):
+    if any((ord(character) < 32 and character not in _ESCAPES) or ord(character) == 127 for character in text):
         raise ValueError("control characters cannot be part of a query")
     return "'" + "".join(_ESCAPES.get(character, character) for character in text) + "'"
 
@@ -96,9 +94,7 @@ def _conditions(scope: Scope) -> list[str]:
         _any_of("subscriptionId", scope.subscriptions),
         _any_of("resourceGroup", scope.resource_groups),
         _any_of("location", scope.locations),
-        _any_of(
-            "tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]
-        ),
+        _any_of("tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]),
         _tags_contain(scope.tags) if scope.tags else "",
         _none_of("subscriptionId", excluded.subscriptions),
         _none_of("resourceGroup", excluded.resource_groups),
@@ -231,9 +227,7 @@ def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Dis
     """
     machines: dict[str, DiscoveredMachine] = {}
     for machine in filter(None, map(read_row, rows)):
-        if scope.holds(
-            machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags
-        ):
+        if scope.holds(machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags):
             machines.setdefault(machine.machine_id.folded, machine)
     return [machines[folded] for folded in sorted(machines)]
 
