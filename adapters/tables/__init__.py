@@ -24,13 +24,14 @@ from adapters.tables.journal import JournalRecords
 from adapters.tables.machines import MachineRecords
 from adapters.tables.operations import IntentRecords, LeaseRecords
 from adapters.tables.paging import Page
+from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
 from adapters.tables.store import Store
 from settings import Settings, load_settings
 
 
-class Records(RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, JournalRecords):
+class Records(RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, PauseRecords, JournalRecords):
     """All records of one installation."""
 
     async def prepare(self) -> None:
@@ -81,6 +82,7 @@ __all__ = [
     "StorageError",
     "StorageUnreachable",
     "StoredPolicy",
+    "budget_of",
     "close_records",
     "open_records",
 ]

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -142,15 +144,28 @@ def pack(values: Mapping[str, object], *, exact: Iterable[str] = ()) -> Columns:
     return columns
 
 
-def unpack[T: BaseModel](kind: type[T], columns: Mapping[str, Any], *, json_names: Iterable[str] = ()) -> T:
+def unpack[T: BaseModel](kind: type[T], columns: Mapping[str, Any]) -> T:
     """Build a document from its columns; columns that the document does not know are ignored."""
     values: dict[str, Any] = {}
-    in_json = frozenset(json_names)
+    nested = _nested_fields(kind)
     for field, info in kind.model_fields.items():
         name = info.alias or field
         if name in columns:
-            values[name] = get_json(columns, name) if name in in_json else columns[name]
+            values[name] = get_json(columns, name) if field in nested else columns[name]
     return kind.model_validate(values)
+
+
+@cache
+def _nested_fields(kind: type[BaseModel]) -> frozenset[str]:
+    """The fields that hold a list, a mapping or another document: those that ``pack`` writes as JSON."""
+    return frozenset(name for name, info in kind.model_fields.items() if _is_nested(info.annotation))
+
+
+def _is_nested(annotation: Any) -> bool:
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return any(_is_nested(member) for member in get_args(annotation))
+    found = get_origin(annotation) or annotation
+    return isinstance(found, type) and issubclass(found, BaseModel | list | dict | tuple)
 
 
 def wire_names(kind: type[BaseModel], *, without: Iterable[str] = ()) -> list[str]:

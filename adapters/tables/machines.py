@@ -23,8 +23,6 @@ MACHINES = "m~"
 """Row key prefix of a machine: ``m~{machineKey}``."""
 PATCHES = "p~"
 """Row key prefix of a patch: ``p~{machineKey}~{number}``."""
-_JSON = ("zones", "tags", "assessment", "installation")
-_PATCH_JSON = ("classifications",)
 _PATCH_COUNT = "patchRows"
 _LISTED = wire_names(MachineRecord, without=["tags"])
 _PARALLEL = 16
@@ -71,8 +69,8 @@ class MachineRecords(HistoryRecords):
             where=None if outcome is None else {"outcome": outcome.value},
         )
 
-    async def machine_keys(self, run_id: str, *, limit: int, cursor: str | None, stage: Stage) -> Page[str]:
-        """Keys of the machines in that stage, in key order."""
+    async def machine_keys(self, run_id: str, *, limit: int, cursor: str | None, stage: Stage | None) -> Page[str]:
+        """Keys of the machines in that stage, of all machines without one, in key order."""
         return await read_page(
             self._store.results,
             Span(run_id, MACHINES),
@@ -80,7 +78,7 @@ class MachineRecords(HistoryRecords):
             limit=limit,
             cursor=cursor,
             select=["stage"],
-            where={"stage": stage.value},
+            where=None if stage is None else {"stage": stage.value},
         )
 
     async def open_machines(self, run_id: str, keys: Sequence[str]) -> list[str]:
@@ -123,6 +121,22 @@ class MachineRecords(HistoryRecords):
             found = summary if summary.at is not None else summary.model_copy(update={"at": at})
             columns = pack({"stage": Stage.ASSESSED, "assessment": found, _PATCH_COUNT: len(patches)})
             if await self._write_with_patches(run_id, row, columns, patches):
+                return
+
+    async def record_installation(
+        self, run_id: str, machine_key: str, summary: InstallationSummary, patches: Sequence[PatchRecord]
+    ) -> None:
+        """Keep what an installation did; the machine is then verified. Ignored once it has an outcome.
+
+        Patches are added to those the assessment found, and take their place where they are the same patch.
+        """
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, ["outcome", _PATCH_COUNT])
+            if "outcome" in row.columns:
+                return
+            merged = merge_patches(await self._patches(run_id, row), patches)
+            columns = pack({"stage": Stage.VERIFYING, "installation": summary, _PATCH_COUNT: len(merged)})
+            if await self._write_with_patches(run_id, row, columns, merged):
                 return
 
     async def record_outcome(
@@ -200,7 +214,7 @@ class MachineRecords(HistoryRecords):
             return []
         prefix = _patch_prefix(row.key)
         rows = self._store.results.scan(run_id, first=prefix, end=f"{prefix}{count:05d}")
-        return [unpack(PatchRecord, one.columns, json_names=_PATCH_JSON) async for one in rows]
+        return [unpack(PatchRecord, one.columns) async for one in rows]
 
     async def _end_one(self, run_id: str, key: str, columns: Columns) -> bool:
         async for _ in ChangeRounds("a machine row"):
@@ -293,7 +307,7 @@ def _columns(machine: MachineRecord) -> Columns:
 
 
 def _machine(row: Row) -> MachineRecord:
-    return unpack(MachineRecord, row.columns, json_names=_JSON)
+    return unpack(MachineRecord, row.columns)
 
 
 def _wire(columns: Mapping[str, object]) -> dict[str, object]:

@@ -18,7 +18,6 @@ from domain.run import Run, RunState, Stage
 
 _PARTITION = "runs"
 _SNAPSHOT = "policySnapshot"
-_JSON = ("trigger", "countsByOutcome", "countsByStage", _SNAPSHOT)
 _LISTED = wire_names(Run, without=[_SNAPSHOT])
 
 
@@ -143,7 +142,7 @@ class RunRecords(StoreBacked):
 
 
 def _run(columns: Columns) -> Run:
-    return unpack(Run, columns, json_names=_JSON)
+    return unpack(Run, columns)
 
 
 def _differences(stored: Run, wanted: Run) -> Columns:

@@ -1,0 +1,44 @@
+"""Documents that the tests of the adapters share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from domain.identity import MachineId
+from domain.run import Intent, MachineRecord, OperationKind
+
+NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+
+
+def machine(number: int, **changes: Any) -> MachineRecord:
+    identity = MachineId.parse(
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-a/providers/Microsoft.Compute/virtualMachines/vm-{number}"
+    )
+    fields: dict[str, Any] = {
+        "id": identity.text,
+        "key": identity.key,
+        "name": identity.name,
+        "subscription_id": identity.subscription_id,
+        "resource_group": identity.resource_group,
+        "location": "westeurope",
+        "os_type": "Linux",
+        "zones": ["1"],
+        "tags": {"owner": "team-a"},
+        "queued_at": NOW,
+    }
+    return MachineRecord(**{**fields, **changes})
+
+
+def intent(run_id: str, number: int = 1, **changes: Any) -> Intent:
+    one = machine(number)
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "machine_id": one.id,
+        "machine_key": one.key,
+        "kind": OperationKind.INSTALL,
+        "declared_at": NOW,
+        "deadline_at": NOW + timedelta(hours=1),
+    }
+    return Intent(**{**fields, **changes})
