@@ -116,7 +116,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._work = threading.Condition(self._lock)
         self._timers = TimerQueue(self._lock)
         self._blocked = threading.BoundedSemaphore(_BLOCKED_THREADS)
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._executions: dict[str, str] = {}
         self._parents: dict[str, _Parent] = {}
         self._activities: dict[str, _Activity] = {}
@@ -177,7 +177,7 @@ class Engine(InMemoryOrchestrationBackend):
 
     # Work items
 
-    def subscribe(self, listener: Callable[[], None]) -> None:
+    def subscribe(self, listener: Callable[[], object]) -> None:
         """``listener`` is called, on any thread and with the engine's lock held, when there may be work."""
         with self._lock:
             self._listeners.append(listener)
@@ -635,7 +635,7 @@ class Engine(InMemoryOrchestrationBackend):
             )
             return
         if existing is not None:
-            log.warning(
+            log.info(
                 "sub-orchestration '%s' had finished and is replaced by a new execution", create.instanceId
             )
         parent = _Parent(instance.instance_id, self._executions[instance.instance_id], action.id)
