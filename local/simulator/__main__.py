@@ -1,0 +1,112 @@
+"""``python -m local.simulator``: start the simulator and say where it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from local.simulator.app import make_app, make_identity_app
+from local.simulator.clock import Clock
+from local.simulator.fleet import FleetError, generate_fleet, read_fleet
+from local.simulator.identity import Identity
+from local.simulator.server import Connections, listen, serve
+from local.simulator.tls import make_certificates
+from local.simulator.world import World
+
+
+def _retry_after(text: str) -> int | None:
+    if text == "none":
+        return None
+    seconds = int(text)
+    if seconds < 0:
+        raise argparse.ArgumentTypeError("none, or whole seconds")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local.simulator", description="Azure Resource Manager, simulated.")
+    fleet = parser.add_mutually_exclusive_group(required=True)
+    fleet.add_argument("--fleet", type=Path, help="JSON of az vm list, a Resource Graph query, or an ARM list")
+    fleet.add_argument("--machines", type=int, help="make up a fleet of so many machines")
+    parser.add_argument("--seed", type=int, default=1, help="of everything that is made up (default 1)")
+    parser.add_argument("--state", type=Path, required=True, help="folder for the certificates")
+    parser.add_argument("--port", type=int, default=0, help="HTTPS port; 0 takes a free one")
+    parser.add_argument("--identity-port", type=int, default=0, help="HTTP port of the identity endpoint")
+    parser.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second (default 60)")
+    parser.add_argument("--retry-after", type=_retry_after, default=None, help="none, or seconds to send on polls")
+    parser.add_argument("--token-seconds", type=int, default=86_400, help="lifetime of an access token")
+    parser.add_argument("--ready", type=Path, help="file that is written when the simulator listens")
+    parser.add_argument("--parent", type=int, help="end when this process has ended")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until told to stop; 2 for arguments or a fleet that cannot be used."""
+    options = _parser().parse_args(arguments)
+    app_socket, identity_socket = listen(options.port), listen(options.identity_port)
+    base_url = f"https://localhost:{app_socket.getsockname()[1]}"
+    identity_url = f"http://localhost:{identity_socket.getsockname()[1]}/msi/token"
+    try:
+        clock = Clock(options.speed)
+        if options.fleet is not None:
+            machines = read_fleet(options.fleet, clock, options.seed)
+        else:
+            machines = generate_fleet(options.machines, clock, options.seed)
+    except ValueError as error:
+        kind = "fleet" if isinstance(error, FleetError) else "argument"
+        sys.stderr.write(f"simulator: {kind}: {error}\n")
+        return 2
+    world = World(machines, clock, base_url, seed=options.seed, retry_after=options.retry_after)
+    identity = Identity(world, lifetime=options.token_seconds)
+    bundle, certificate = make_certificates(options.state.resolve())
+    document = {
+        "pid": os.getpid(),
+        "arm": base_url,
+        "identity": identity_url,
+        "ca": str(bundle),
+        "machines": len(machines),
+        "environment": {
+            "SSL_CERT_FILE": str(bundle),
+            "REQUESTS_CA_BUNDLE": str(bundle),
+            "IDENTITY_ENDPOINT": identity_url,
+            "IDENTITY_HEADER": identity.header,
+            "PATCHWAVE_RESOURCE_MANAGER": base_url,
+        },
+    }
+
+    def announce() -> None:
+        if options.ready is not None:
+            _write_private(options.ready, json.dumps(document, indent=2))
+        sys.stdout.write(f"simulator: {len(machines)} machines at {base_url}, speed {options.speed:g}\n")
+        sys.stdout.flush()
+
+    connections = Connections()
+    asyncio.run(
+        serve(
+            (make_app(world, identity, connections.reset), app_socket),
+            (make_identity_app(identity), identity_socket),
+            certificate,
+            connections,
+            announce,
+            options.parent,
+        )
+    )
+    return 0
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write in one step, readable by the owner only: the file holds the identity's secret."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The simulator's own books: every request, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+KEPT = 200_000
+"""How many requests are remembered; older ones fall out."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request and what was answered; ``status`` 0 means that the connection was reset."""
+
+    number: int
+    at: str
+    method: str
+    path: str
+    query: str
+    status: int
+    milliseconds: float
+    machine: str | None
+    operation: str | None
+    body: Any
+    fault: bool
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "at": self.at,
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "status": self.status,
+            "milliseconds": self.milliseconds,
+            "machine": self.machine,
+            "operation": self.operation,
+            "body": self.body,
+            "fault": self.fault,
+        }
+
+
+class Books:
+    """Requests since the start, oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self.count = 0
+
+    def write(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+    def next_number(self) -> int:
+        self.count += 1
+        return self.count
+
+    def documents(
+        self, *, since: int = 0, method: str = "", path: str = "", operation: str = "", limit: int = 0
+    ) -> list[dict[str, Any]]:
+        """The entries after number ``since`` that match; ``limit`` keeps the newest ones."""
+        found = [
+            entry.document()
+            for entry in self._entries
+            if entry.number > since
+            and (not method or entry.method == method.upper())
+            and (not path or fnmatchcase(entry.path.casefold(), path.casefold()))
+            and (not operation or entry.operation == operation)
+        ]
+        return found[-limit:] if limit else found

@@ -1,0 +1,186 @@
+"""Refusals in the words of Azure: status, body and headers of every error that the simulator can give.
+
+Bodies follow recordings where there are any (InvalidParameter, ResourceNotFound, the 429 without a wrapper) and the
+published error tables elsewhere. Errors made by Resource Manager itself carry ``x-ms-failure-cause: gateway``; those of
+the Compute provider do not.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+GATEWAY = {"x-ms-failure-cause": "gateway"}
+
+
+class Refusal(Exception):
+    """An answer other than success: HTTP status, JSON body and extra headers."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        super().__init__(f"{status}: {json.dumps(body)}")
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+def refusal(status: int, code: str, message: str, *, target: str | None = None, gateway: bool = False) -> Refusal:
+    """An error in the usual ``{"error": {...}}`` wrapper."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if target is not None:
+        error["target"] = target
+    return Refusal(status, {"error": error}, dict(GATEWAY) if gateway else None)
+
+
+def not_authenticated(detail: str) -> Refusal:
+    made = refusal(401, "AuthenticationFailed", f"Authentication failed. {detail}", gateway=True)
+    made.headers["WWW-Authenticate"] = 'Bearer error="invalid_token", error_description="Authentication failed."'
+    return made
+
+
+def wrong_audience(audience: str, accepted: str) -> Refusal:
+    return refusal(
+        401,
+        "InvalidAuthenticationTokenAudience",
+        f"The access token has been obtained for wrong audience or resource '{audience}'. "
+        f"It should exactly match with one of the allowed audiences '{accepted}'.",
+        gateway=True,
+    )
+
+
+def no_such_route(path: str) -> Refusal:
+    return refusal(
+        404, "InvalidResourceType", f"The resource path '{path}' is not served by this simulator.", gateway=True
+    )
+
+
+def missing_api_version() -> Refusal:
+    return refusal(
+        400,
+        "MissingApiVersionParameter",
+        "The api-version query parameter (?api-version=) is required for all requests.",
+        gateway=True,
+    )
+
+
+def subscription_not_found(subscription_id: str) -> Refusal:
+    return refusal(
+        404, "SubscriptionNotFound", f"The subscription '{subscription_id}' could not be found.", gateway=True
+    )
+
+
+def group_not_found(group: str) -> Refusal:
+    return refusal(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.", gateway=True)
+
+
+def resource_not_found(kind: str, name: str, group: str) -> Refusal:
+    return refusal(
+        404,
+        "ResourceNotFound",
+        f"The Resource '{kind}/{name}' under resource group '{group}' was not found. "
+        "For more details please go to https://aka.ms/ARMResourceNotFoundFix",
+        gateway=True,
+    )
+
+
+def operation_not_found(operation_id: str) -> Refusal:
+    return refusal(404, "NotFound", f"The entity was not found in this Azure location: operation {operation_id}.")
+
+
+def forbidden(action: str, scope: str, client_id: str) -> Refusal:
+    return refusal(
+        403,
+        "AuthorizationFailed",
+        f"The client '{client_id}' with object id '{client_id}' does not have authorization to perform action "
+        f"'{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh "
+        "your credentials.",
+        gateway=True,
+    )
+
+
+def altered_operation_url() -> Refusal:
+    return refusal(400, "InvalidOperationUri", "The signature of the operation URL does not match its contents.")
+
+
+def invalid_parameter(message: str, target: str) -> Refusal:
+    return refusal(400, "InvalidParameter", message, target=target)
+
+
+def unreadable_body(detail: str) -> Refusal:
+    return refusal(400, "InvalidRequestContent", f"The request content was invalid and could not be read: {detail}")
+
+
+def unsupported_image() -> Refusal:
+    return invalid_parameter(
+        "The selected VM image is not supported for VM Guest patch operations. For list of supported images, "
+        "please refer: https://aka.ms/VMGuestPatchingCompatibleImages",
+        "imageReference",
+    )
+
+
+def busy(operation: str, name: str) -> Refusal:
+    return refusal(
+        409,
+        "OperationNotAllowed",
+        f"Operation '{operation}' is not allowed on VM '{name}' since another operation is in progress.",
+    )
+
+
+def not_running() -> Refusal:
+    return refusal(409, "OperationNotAllowed", "The operation requires the VM to be running (or set to run).")
+
+
+def deallocated(operation: str, name: str) -> Refusal:
+    return refusal(
+        409,
+        "OperationNotAllowed",
+        f"Operation '{operation}' is not allowed on VM '{name}' since the VM is either deallocated or marked to be "
+        "deallocated.",
+    )
+
+
+def changing_power(name: str) -> Refusal:
+    return refusal(
+        409, "OperationNotAllowed", f"An ongoing operation is changing power state of Virtual Machine '{name}'."
+    )
+
+
+def extensions_disallowed() -> Refusal:
+    return refusal(
+        409,
+        "OperationNotAllowed",
+        "This operation cannot be performed when extension operations are disallowed. To allow, please ensure VM "
+        "Agent is installed on the VM and the osProfile.allowExtensionOperations property is true.",
+    )
+
+
+def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_after: int) -> Refusal:
+    """The Compute provider's 429: no ``error`` wrapper, JSON inside a string, Retry-After always."""
+    measured = {
+        "operationGroup": policy,
+        "startTime": window[0],
+        "endTime": window[1],
+        "allowedRequestCount": allowed,
+        "measuredRequestCount": allowed + 1,
+    }
+    body = {
+        "code": "OperationNotAllowed",
+        "message": "The server rejected the request because too many requests have been received for this "
+        "subscription.",
+        "details": [
+            {"code": "TooManyRequests", "target": policy, "message": json.dumps(measured, separators=(",", ":"))}
+        ],
+    }
+    return Refusal(429, body, {"Retry-After": str(retry_after)})
+
+
+def manager_throttled(subscription_id: str, retry_after: int) -> Refusal:
+    """Resource Manager's own 429, in front of every provider."""
+    made = refusal(
+        429,
+        "SubscriptionRequestsThrottled",
+        f"Number of requests for subscription '{subscription_id}' exceeded the limit. Please try again after "
+        f"'{retry_after}' seconds.",
+        gateway=True,
+    )
+    made.headers["Retry-After"] = str(retry_after)
+    return made

@@ -1,0 +1,108 @@
+"""Azure regions that the simulator knows: pairs (which are not symmetric) and availability zones."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region; ``pair`` is empty for the regions that have none."""
+
+    name: str
+    display: str
+    geography: str
+    place: str
+    pair: str
+    has_zones: bool
+
+
+_TABLE = """
+eastus|East US|US|Virginia|westus|z
+eastus2|East US 2|US|Virginia|centralus|z
+westus|West US|US|California|eastus|
+westus2|West US 2|US|Washington|westcentralus|z
+westus3|West US 3|US|Phoenix|eastus|z
+centralus|Central US|US|Iowa|eastus2|z
+northcentralus|North Central US|US|Illinois|southcentralus|
+southcentralus|South Central US|US|Texas|northcentralus|z
+westcentralus|West Central US|US|Wyoming|westus2|
+northeurope|North Europe|Europe|Ireland|westeurope|z
+westeurope|West Europe|Europe|Netherlands|northeurope|z
+uksouth|UK South|UK|London|ukwest|z
+ukwest|UK West|UK|Cardiff|uksouth|
+francecentral|France Central|France|Paris|francesouth|z
+francesouth|France South|France|Marseille|francecentral|
+germanywestcentral|Germany West Central|Germany|Frankfurt|germanynorth|z
+germanynorth|Germany North|Germany|Berlin|germanywestcentral|
+swedencentral|Sweden Central|Sweden|Gavle|swedensouth|z
+swedensouth|Sweden South|Sweden|Malmo|swedencentral|
+norwayeast|Norway East|Norway|Norway|norwaywest|z
+norwaywest|Norway West|Norway|Norway|norwayeast|
+switzerlandnorth|Switzerland North|Switzerland|Zurich|switzerlandwest|z
+switzerlandwest|Switzerland West|Switzerland|Geneva|switzerlandnorth|
+italynorth|Italy North|Italy|Milan||z
+polandcentral|Poland Central|Poland|Warsaw||z
+spaincentral|Spain Central|Spain|Madrid||z
+israelcentral|Israel Central|Israel|Israel||z
+southeastasia|Southeast Asia|Asia Pacific|Singapore|eastasia|z
+eastasia|East Asia|Asia Pacific|Hong Kong|southeastasia|z
+japaneast|Japan East|Japan|Tokyo|japanwest|z
+japanwest|Japan West|Japan|Osaka|japaneast|
+australiaeast|Australia East|Asia Pacific|New South Wales|australiasoutheast|z
+australiasoutheast|Australia Southeast|Asia Pacific|Victoria|australiaeast|
+centralindia|Central India|India|Pune|southindia|z
+southindia|South India|India|Chennai|centralindia|
+westindia|West India|India|Mumbai|southindia|
+canadacentral|Canada Central|Canada|Toronto|canadaeast|z
+canadaeast|Canada East|Canada|Quebec|canadacentral|
+brazilsouth|Brazil South|Brazil|Sao Paulo|southcentralus|z
+brazilsoutheast|Brazil Southeast|Brazil|Rio|brazilsouth|
+"""
+
+
+def _read() -> dict[str, Region]:
+    made: dict[str, Region] = {}
+    for line in _TABLE.strip().splitlines():
+        name, display, geography, place, pair, zones = line.split("|")
+        made[name] = Region(name, display, geography, place, pair, zones == "z")
+    return made
+
+
+REGIONS = _read()
+
+
+def location_document(subscription_id: str, region: Region) -> dict[str, Any]:
+    """A row of ``GET /subscriptions/{id}/locations``.
+
+    Zone numbers are logical: which building "zone 1" is differs from one subscription to the next.
+    """
+    metadata: dict[str, Any] = {
+        "regionType": "Physical",
+        "regionCategory": "Recommended" if region.has_zones else "Other",
+        "geography": region.geography,
+        "geographyGroup": region.geography,
+        "physicalLocation": region.place,
+        "pairedRegion": [],
+    }
+    if region.pair:
+        metadata["pairedRegion"] = [
+            {"name": region.pair, "id": f"/subscriptions/{subscription_id}/locations/{region.pair}"}
+        ]
+    made: dict[str, Any] = {
+        "id": f"/subscriptions/{subscription_id}/locations/{region.name}",
+        "name": region.name,
+        "type": "Region",
+        "displayName": region.display,
+        "regionalDisplayName": f"({region.geography}) {region.display}",
+        "metadata": metadata,
+    }
+    if region.has_zones:
+        turn = hashlib.sha256(f"{subscription_id.casefold()}{region.name}".encode()).digest()[0] % 3
+        made["availabilityZoneMappings"] = [
+            {"logicalZone": str(zone), "physicalZone": f"{region.name}-az{(zone - 1 + turn) % 3 + 1}"}
+            for zone in (1, 2, 3)
+        ]
+    return made

@@ -1,0 +1,178 @@
+"""Resource Graph: ``POST /providers/Microsoft.ResourceGraph/resources``.
+
+Recorded behaviour: ``resultTruncated`` is a string, pages follow ``$skipToken``, and a caller has 15 queries per five
+seconds, announced in ``x-ms-user-quota-remaining`` and ``x-ms-user-quota-resets-after``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections import OrderedDict
+from typing import Any, cast
+
+from local.simulator import errors, views
+from local.simulator.errors import Refusal
+from local.simulator.kql import QueryError, Row
+from local.simulator.query import Query
+from local.simulator.routing import Answer, Call, Route, compact
+from local.simulator.world import World
+
+_RESOURCES = {
+    "id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy", "sku", "plan",
+    "properties", "tags", "identity", "zones", "extendedLocation",
+}  # fmt: skip
+_CONTAINERS = _RESOURCES
+TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS}
+_MOST_ROWS = 1_000
+_QUOTA_SECONDS = 5
+_KEPT_RESULTS = 32
+
+
+class ResourceGraph:
+    """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._results: OrderedDict[str, list[Row]] = OrderedDict()
+        self._made = 0
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/providers/Microsoft.ResourceGraph/resources", "graph", self.query)]
+
+    def query(self, call: Call) -> Answer:
+        quota = self._quota()
+        body = call.json()
+        if not isinstance(body, dict) or not isinstance(body.get("query"), str):
+            raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
+        request = cast(dict[str, Any], body)
+        options = cast(dict[str, Any], request.get("options") or {})
+        top = int(options.get("$top") or _MOST_ROWS)
+        if not 1 <= top <= _MOST_ROWS:
+            message = "The value of '$top' must be between 1 and 1000."
+            raise _bad_request([{"code": "InvalidPageSize", "message": message}], call)
+        key, offset = self._position(request, options, call)
+        rows = self._results[key]
+        page = rows[offset : offset + top]
+        answer: dict[str, Any] = {
+            "totalRecords": len(rows),
+            "count": len(page),
+            "data": _table(page) if options.get("resultFormat") == "table" else page,
+            "facets": [],
+            "resultTruncated": "false",
+        }
+        following = offset + len(page)
+        if following < len(rows):
+            answer["$skipToken"] = base64.b64encode(json.dumps([key, following]).encode()).decode()
+        made = compact(answer)
+        made.headers |= quota
+        return made
+
+    def _position(self, request: dict[str, Any], options: dict[str, Any], call: Call) -> tuple[str, int]:
+        token = options.get("$skipToken")
+        if token is None:
+            return self._run(request, call), int(options.get("$skip") or 0)
+        try:
+            key, offset = json.loads(base64.b64decode(str(token), validate=True))
+            if key in self._results:
+                return str(key), int(offset)
+        except (ValueError, TypeError, binascii.Error):
+            pass  # answered below, like a token that has expired
+        raise _bad_request([{"code": "InvalidSkipToken", "message": "The skip token is invalid or has expired."}], call)
+
+    def _run(self, request: dict[str, Any], call: Call) -> str:
+        try:
+            query = Query(request["query"], TABLES)
+        except QueryError as error:
+            raise _query_error(error, request["query"], call) from error
+        wanted = request.get("subscriptions")
+        folded = None if wanted is None else {str(each).casefold() for each in cast(list[object], wanted)}
+        rows = self._containers(folded) if query.table == "resourcecontainers" else self._resources(folded)
+        self._made += 1
+        key = f"r{self._made}"
+        self._results[key] = query.run(rows)
+        while len(self._results) > _KEPT_RESULTS:
+            self._results.popitem(last=False)
+        return key
+
+    def _resources(self, subscriptions: set[str] | None) -> list[Row]:
+        return [
+            views.graph_row(machine, self.world.tenant_id)
+            for machine in self.world.settled()
+            if subscriptions is None or machine.subscription_id.casefold() in subscriptions
+        ]
+
+    def _containers(self, subscriptions: set[str] | None) -> list[Row]:
+        rows: list[Row] = []
+        for folded, machines in self.world.by_subscription.items():
+            if subscriptions is None or folded in subscriptions:
+                subscription_id = machines[0].subscription_id
+                rows.append(
+                    dict.fromkeys(_CONTAINERS)
+                    | {
+                        "id": f"/subscriptions/{subscription_id}",
+                        "name": f"Simulated {subscription_id[:8]}",
+                        "type": "microsoft.resources/subscriptions",
+                        "tenantId": self.world.tenant_id,
+                        "subscriptionId": subscription_id,
+                        "properties": {"state": "Enabled"},
+                    }
+                )
+        return rows
+
+    def _quota(self) -> dict[str, str]:
+        """Take one query from the caller's quota.
+
+        Raises:
+            Refusal: 429 RateLimiting, with the quota headers that tell when to come back.
+        """
+        charge = self.world.throttle.take([("graph-queries", "user")])
+        left = charge.remaining["graph-queries"]
+        real = charge.retry_after or max(1, math.ceil(self.world.clock.real_seconds(_QUOTA_SECONDS)))
+        headers = {
+            "x-ms-user-quota-remaining": str(left),
+            "x-ms-user-quota-resets-after": f"{real // 3600:02}:{real // 60 % 60:02}:{real % 60:02}",
+            "x-ms-ratelimit-remaining-tenant-resource-requests": str(left),
+        }
+        if charge.refused_by is None:
+            return headers
+        message = (
+            "Client application has been throttled and should not attempt to repeat the request until an amount of "
+            "time has elapsed."
+        )
+        refused = errors.refusal(429, "RateLimiting", message)
+        refused.headers |= headers | {"Retry-After": str(charge.retry_after)}
+        raise refused
+
+
+def _table(rows: list[Row]) -> dict[str, Any]:
+    names = list(rows[0]) if rows else []
+    return {
+        "columns": [{"name": name, "type": "object"} for name in names],
+        "rows": [list(row.values()) for row in rows],
+    }
+
+
+def _bad_request(details: list[dict[str, Any]], call: Call) -> Refusal:
+    correlation = call.headers.get("x-ms-client-request-id", "none")
+    message = f"Please provide below info when asking for support: timestamp = now, correlationId = {correlation}."
+    return Refusal(400, {"error": {"code": "BadRequest", "message": message, "details": details}})
+
+
+def _query_error(error: QueryError, text: str, call: Call) -> Refusal:
+    line = text.count("\n", 0, error.position) + 1
+    column = error.position - (text.rfind("\n", 0, error.position) + 1)
+    advice = (
+        "Query is invalid. Please refer to the documentation for the Azure Resource Graph service and fix the error "
+        "before retrying."
+    )
+    failure = {
+        "code": "ParserFailure",
+        "message": f"ParserFailure: {error.message}",
+        "line": line,
+        "characterPositionInLine": column,
+        "token": error.token,
+    }
+    return _bad_request([{"code": "InvalidQuery", "message": advice}, failure], call)

@@ -1,0 +1,140 @@
+"""The two listening sockets: HTTPS for Resource Manager, plain HTTP for the identity, both on loopback only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http import h11_impl
+
+HOST = "127.0.0.1"
+_PARENT_CHECK_SECONDS = 0.5
+
+
+class Connections:
+    """The open connections by the client's address, so that one of them can be reset in mid-request."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], asyncio.Transport] = {}
+
+    def opened(self, client: tuple[str, int], transport: asyncio.Transport) -> None:
+        self._open[client] = transport
+
+    def closed(self, client: tuple[str, int]) -> None:
+        self._open.pop(client, None)
+
+    def reset(self, client: tuple[str, int]) -> None:
+        """Close with a reset instead of a goodbye, as a broken network does."""
+        transport = self._open.pop(client, None)
+        if transport is None:
+            return
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def _protocol(connections: Connections) -> type[h11_impl.H11Protocol]:
+    class Tracked(h11_impl.H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
+            super().connection_made(transport)
+            if self.client is not None:
+                connections.opened(self.client, transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.client is not None:
+                connections.closed(self.client)
+            super().connection_lost(exc)
+
+    return Tracked
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: two of them run in one loop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def listen(port: int) -> socket.socket:
+    """A bound loopback socket; port 0 takes a free one."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((HOST, port))
+    return made
+
+
+def _config(app: Starlette, protocol: type[asyncio.Protocol], certificate: Path | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ssl_certfile=certificate,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=1,
+    )
+
+
+async def serve(
+    app: tuple[Starlette, socket.socket],
+    identity: tuple[Starlette, socket.socket],
+    certificate: Path,
+    connections: Connections,
+    on_ready: Callable[[], None],
+    parent: int | None = None,
+) -> None:
+    """Serve both until SIGTERM, SIGINT, or the end of the parent process."""
+    # Azure sends an empty reason phrase; clients must go by the code alone.
+    for code in h11_impl.STATUS_PHRASES:
+        h11_impl.STATUS_PHRASES[code] = b""
+    servers = [
+        _Server(_config(app[0], _protocol(connections), certificate)),
+        _Server(_config(identity[0], h11_impl.H11Protocol, None)),
+    ]
+
+    def stop(number: int = 0, frame: FrameType | None = None) -> None:
+        for server in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    watcher = asyncio.create_task(_watch(parent, stop)) if parent is not None else None
+    announcer = asyncio.create_task(_announce(servers, on_ready))
+    await asyncio.gather(servers[0].serve(sockets=[app[1]]), servers[1].serve(sockets=[identity[1]]))
+    for task in (watcher, announcer):
+        if task is not None:
+            task.cancel()
+
+
+async def _announce(servers: list[_Server], on_ready: Callable[[], None]) -> None:
+    while not all(server.started for server in servers):  # noqa: ASYNC110  uvicorn offers a flag, not an event
+        await asyncio.sleep(0.01)
+    on_ready()
+
+
+async def _watch(parent: int, stop: Callable[[], None]) -> None:
+    is_child = os.getppid() == parent
+    while True:
+        await asyncio.sleep(_PARENT_CHECK_SECONDS)
+        if is_child and os.getppid() != parent:
+            stop()
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            stop()
+        except PermissionError:
+            continue  # it lives, under another user

@@ -1,0 +1,91 @@
+"""The ``simulation`` overrides of a machine: how it behaves, where a plain machine would just work."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+PowerState = Literal["running", "stopped", "deallocated", "creating"]
+AgentState = Literal["ready", "notReady", "missing", "old"]
+
+
+class PendingPatch(BaseModel):
+    """One pending patch, spelt out in a fleet file."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    name: str
+    version: str | None = None
+    kb: str | None = Field(default=None, pattern=r"^[0-9]+$")
+    classification: str = "Security"
+    severity: Literal["Critical", "Important"] | None = None
+    needs_reboot: bool = False
+    published: str | None = None
+    minutes: float | None = Field(default=None, ge=0)
+
+
+class OperationFailure(BaseModel):
+    """An operation that is accepted and then fails as a whole (HTTP 200, status Failed)."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    code: str = "VMGuestPatchInternalError"
+    message: str = "An internal execution error occurred. Please retry later."
+    times: int | None = Field(default=None, ge=1)
+    """How many operations fail; none means all of them."""
+    kind: Literal["assess", "install"] | None = None
+
+
+class Simulation(BaseModel):
+    """Overrides of one machine. Minutes are simulated minutes. An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    power: PowerState | None = None
+    agent: AgentState = "ready"
+    architecture: Literal["x64", "Arm64"] = "x64"
+    image_unsupported: bool = False
+    busy: bool | float = False
+    """Another operation holds the machine: true for good, a number for so many minutes."""
+    busy_with: Literal["extension", "install"] = "extension"
+    """Whether that other operation shows in the patch status as an install of somebody else."""
+    pending_patches: int | list[PendingPatch] | None = None
+    needs_ubuntu_pro: bool | int = False
+    """So many Security-ESM packages are pending and cannot be installed (true: 12)."""
+    reboot_pending: bool = False
+    reboot_required: bool | None = None
+    """Whether the pending patches need a reboot; none leaves it to the patches."""
+    reboot_behavior: Literal["completes", "required", "fails"] = "completes"
+    assess_minutes: float | None = Field(default=None, ge=0)
+    install_minutes: float | None = Field(default=None, ge=0)
+    reboot_minutes: float | None = Field(default=None, ge=0)
+    start_minutes: float = Field(default=0.7, ge=0)
+    start_fails: bool = False
+    assess_fails: bool = False
+    install_fails: bool | int = False
+    """So many of the selected patches fail (true: 1)."""
+    install_warns: bool = False
+    window_too_short: bool = False
+    never_ends: bool | Literal["assess", "install"] = False
+    superseded: bool = False
+    summary_stuck: bool = False
+    """The available-patch summary in the instance view stays InProgress for good."""
+    forbidden: bool = False
+    forbidden_polls: bool = False
+    refuses_late: bool = False
+    """A machine that is not running accepts the call and fails the operation, where others answer 409."""
+    rejects_kb: list[str] = Field(default_factory=list)
+    operation_fails: OperationFailure | None = None
+    gone: bool = False
+    """Listed, but every call on the machine itself answers 404, as after a deletion."""
+
+
+def read_simulation(raw: dict[str, Any] | None) -> Simulation:
+    """The overrides of one fleet entry.
+
+    Raises:
+        pydantic.ValidationError: unknown key or impossible value.
+    """
+    return Simulation.model_validate(raw or {})

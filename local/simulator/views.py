@@ -1,0 +1,215 @@
+"""A machine as the Compute provider and Resource Graph show it.
+
+Whatever the fleet file said is kept; the gaps are filled the way the server fills them (patch settings with an
+assessment mode, an allowed extension, a virtual machine id).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Any, cast
+
+from local.simulator.machine import Machine
+
+TYPE = "Microsoft.Compute/virtualMachines"
+_POWER_DISPLAY = {"running": "VM running", "stopped": "VM stopped", "deallocated": "VM deallocated"}
+_TOP_LEVEL = ("identity", "plan", "extendedLocation", "managedBy")
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, object by object; nulls in ``over`` do not hide a default."""
+    made = dict(base)
+    for key, value in over.items():
+        if value is None and key in base:
+            continue
+        below = made.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            made[key] = merged(cast(dict[str, Any], below), cast(dict[str, Any], value))
+        else:
+            made[key] = value
+    return made
+
+
+def _defaults(machine: Machine) -> dict[str, Any]:
+    windows = machine.os_type == "Windows"
+    arm = machine.simulation.architecture == "Arm64"
+    image = (
+        {"publisher": "MicrosoftWindowsServer", "offer": "WindowsServer", "sku": "2022-datacenter-azure-edition"}
+        if windows
+        else {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts-gen2"}
+    )
+    if arm:
+        image["sku"] = "22_04-lts-arm64"
+    has_agent = machine.simulation.agent != "missing"
+    os_profile: dict[str, Any] = {
+        "computerName": machine.name[:15] if windows else machine.name,
+        "adminUsername": "ops",
+    }
+    if windows:
+        os_profile["windowsConfiguration"] = {
+            "provisionVMAgent": has_agent,
+            "enableAutomaticUpdates": True,
+            "patchSettings": {"patchMode": "AutomaticByOS", "assessmentMode": "ImageDefault"},
+        }
+    else:
+        os_profile["linuxConfiguration"] = {
+            "disablePasswordAuthentication": True,
+            "provisionVMAgent": has_agent,
+            "patchSettings": {"patchMode": "ImageDefault", "assessmentMode": "ImageDefault"},
+        }
+    os_profile |= {"secrets": [], "allowExtensionOperations": has_agent, "requireGuestProvisionSignal": True}
+    return {
+        "hardwareProfile": {"vmSize": "Standard_D2ps_v5" if arm else "Standard_D2s_v5"},
+        "provisioningState": "Creating" if machine.power == "creating" else "Succeeded",
+        "vmId": str(uuid.UUID(bytes=hashlib.sha256(machine.folded.encode()).digest()[:16], version=4)),
+        "storageProfile": {
+            "imageReference": image | {"version": "latest", "exactVersion": "1.0.20261110"},
+            "osDisk": {"osType": machine.os_type, "name": f"{machine.name}_OsDisk", "createOption": "FromImage"},
+            "dataDisks": [],
+        },
+        "osProfile": os_profile,
+        "networkProfile": {"networkInterfaces": []},
+        "timeCreated": "2025-06-02T08:14:33.1275304+00:00",
+    }
+
+
+def properties(machine: Machine) -> dict[str, Any]:
+    """The ``properties`` of the model view. An availability set comes back with its name in capitals (recorded)."""
+    made = merged(_defaults(machine), cast(dict[str, Any], machine.given.get("properties") or {}))
+    made.pop("instanceView", None)
+    made.pop("extended", None)
+    membership = made.get("availabilitySet")
+    if isinstance(membership, dict):
+        path, _, name = str(cast(dict[str, Any], membership).get("id")).rpartition("/")
+        made["availabilitySet"] = {"id": f"{path}/{name.upper()}"}
+    elif "availabilitySet" in made:
+        del made["availabilitySet"]
+    return made
+
+
+def model(machine: Machine, *, instance_view_at: float | None = None, shout_group: bool = False) -> dict[str, Any]:
+    """The ARM document of a machine.
+
+    Args:
+        machine: The machine, settled.
+        instance_view_at: Also expand the instance view, as of this simulated moment.
+        shout_group: Write the resource group in capitals, as lists often do.
+    """
+    machine_id = machine.id
+    if shout_group:
+        machine_id = machine_id.replace(f"/{machine.resource_group}/", f"/{machine.resource_group.upper()}/", 1)
+    made: dict[str, Any] = {"name": machine.name, "id": machine_id, "type": TYPE, "location": machine.location}
+    if machine.tags:
+        made["tags"] = machine.tags
+    if machine.zones:
+        made["zones"] = machine.zones
+    made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
+    shown = properties(machine)
+    if instance_view_at is not None:
+        shown["instanceView"] = instance_view(machine, instance_view_at)
+    return made | {"properties": shown, "etag": '"1"'}
+
+
+def _status(code: str, display: str, time: str | None = None, message: str | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = {"code": code, "level": "Info", "displayStatus": display}
+    if message is not None:
+        made["message"] = message
+    if time is not None:
+        made["time"] = time
+    return made
+
+
+def power_status(machine: Machine) -> dict[str, Any]:
+    power = "running" if machine.power == "creating" else machine.power
+    return _status(f"PowerState/{power}", _POWER_DISPLAY.get(power, f"VM {power}"))
+
+
+def instance_view(machine: Machine, now: float) -> dict[str, Any]:
+    """The instance view; keys that Azure leaves out are left out."""
+    made: dict[str, Any] = {}
+    if machine.update_domain is not None:
+        made |= {"platformUpdateDomain": machine.update_domain, "platformFaultDomain": machine.fault_domain}
+    agent = machine.agent(now)
+    stamp = machine.clock.stamp(now)
+    if agent != "absent":
+        if agent == "ready":
+            windows = machine.os_type == "Windows"
+            made |= {
+                "computerName": machine.name,
+                "osName": "Windows Server 2022 Datacenter Azure Edition" if windows else "ubuntu",
+                "osVersion": "10.0.20348.2527" if windows else "22.04",
+            }
+        made["vmAgent"] = _agent(machine, agent, stamp)
+    made["hyperVGeneration"] = "V2"
+    patch_status: dict[str, Any] = {}
+    if machine.available_summary is not None:
+        patch_status["availablePatchSummary"] = machine.available_summary
+    if machine.install_summary is not None:
+        patch_status["lastPatchInstallationSummary"] = machine.install_summary
+    if patch_status:
+        made["patchStatus"] = patch_status
+    creating = machine.power == "creating"
+    made["statuses"] = [
+        _status("ProvisioningState/creating", "Creating")
+        if creating
+        else _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0)),
+        power_status(machine),
+    ]
+    return made
+
+
+def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
+    if agent == "booting":
+        message = "VM status blob is found but not yet populated."
+        return {
+            "vmAgentVersion": "Unknown",
+            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
+        }
+    if agent == "notReady":
+        message = "VM Agent is unresponsive."
+        return {
+            "vmAgentVersion": "2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121",
+            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
+        }
+    version = "2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121"
+    if machine.simulation.agent == "old":
+        version = "2.2.45"
+    message = (
+        "Guest Agent is running"
+        if machine.os_type == "Linux"
+        else "GuestAgent is running and processing the extensions."
+    )
+    return {
+        "vmAgentVersion": version,
+        "extensionHandlers": [],
+        "statuses": [_status("ProvisioningState/succeeded", "Ready", stamp, message)],
+    }
+
+
+def graph_row(machine: Machine, tenant_id: str) -> dict[str, Any]:
+    """A row of the table ``resources``: lower-case type and resource group, the power state under ``extended``."""
+    row = machine.graph_row
+    if row is None:
+        shown = properties(machine)
+        shown["extended"] = {"instanceView": {"computerName": machine.name, "hyperVGeneration": "V2", "powerState": {}}}
+        row = machine.graph_row = {
+            "id": machine.id,
+            "name": machine.name,
+            "type": TYPE.lower(),
+            "tenantId": tenant_id,
+            "kind": "",
+            "location": machine.location,
+            "resourceGroup": machine.resource_group.lower(),
+            "subscriptionId": machine.subscription_id,
+            "managedBy": "",
+            "sku": None,
+            "plan": machine.given.get("plan"),
+            "properties": shown,
+            "tags": machine.tags or None,
+            "identity": machine.given.get("identity"),
+            "zones": machine.zones or None,
+            "extendedLocation": machine.given.get("extendedLocation"),
+        }
+    row["properties"]["extended"]["instanceView"]["powerState"] = power_status(machine)
+    return row
