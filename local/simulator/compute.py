@@ -11,6 +11,7 @@ from local.simulator import errors, views
 from local.simulator.guest import Ending
 from local.simulator.install_request import read_install_request
 from local.simulator.machine import Machine
+from local.simulator.reading import as_object, dig
 from local.simulator.routing import Answer, Call, Route, compact, pretty
 from local.simulator.throttle import Charge
 from local.simulator.world import AvailabilitySet, World
@@ -113,14 +114,13 @@ class Compute:
         body = call.json()
         if not isinstance(body, dict):
             raise errors.unreadable_body("the body must be a JSON object")
-        wanted = cast(dict[str, Any], body)
-        if isinstance(wanted.get("tags"), dict):
-            machine.tags = {str(key): str(value) for key, value in wanted["tags"].items()}
-        profile = cast(dict[str, Any], (wanted.get("properties") or {}).get("osProfile") or {})
+        tags = as_object(cast(dict[str, Any], body).get("tags"))
+        if tags:
+            machine.tags = {str(key): str(value) for key, value in tags.items()}
         settings = {
-            system: {"patchSettings": profile[system]["patchSettings"]}
+            system: {"patchSettings": chosen}
             for system in ("windowsConfiguration", "linuxConfiguration")
-            if isinstance(profile.get(system), dict) and profile[system].get("patchSettings")
+            if (chosen := dig(cast(object, body), "properties", "osProfile", system, "patchSettings"))
         }
         system = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
         if set(settings) - {system}:

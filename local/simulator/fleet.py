@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from local.simulator.clock import Clock
 from local.simulator.machine import Machine
+from local.simulator.reading import as_list, as_object, dig
 from local.simulator.simulation import read_simulation
 
 _ID = re.compile(
@@ -74,7 +75,7 @@ def _machine(entry: object, where: str, clock: Clock, seed: int) -> Machine:
         path = ".".join(str(part) for part in first["loc"])
         raise FleetError(f"{where}: simulation.{path}: {first['msg']}") from error
     flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}
-    shown = {**flat, **cast(dict[str, Any], given.get("properties") or {})}
+    shown = {**flat, **as_object(given.get("properties"))}
     return Machine(
         machine_id=machine_id,
         location=str(given.get("location") or "westeurope").replace(" ", "").lower(),
@@ -82,24 +83,17 @@ def _machine(entry: object, where: str, clock: Clock, seed: int) -> Machine:
         simulation=simulation,
         seed=seed,
         clock=clock,
-        zones=[str(zone) for zone in given.get("zones") or []],
-        tags={str(key): str(value) for key, value in (given.get("tags") or {}).items()},
+        zones=[str(zone) for zone in as_list(given.get("zones"))],
+        tags={str(key): str(value) for key, value in as_object(given.get("tags")).items()},
         given={**{key: given[key] for key in ("identity", "plan") if given.get(key)}, "properties": shown},
         power=_power(given, shown),
     )
 
 
-def _dig(document: dict[str, Any], *path: str) -> Any:
-    found: Any = document
-    for key in path:
-        found = cast(dict[str, Any], found).get(key) if isinstance(found, dict) else None
-    return found
-
-
 def _os_type(given: dict[str, Any], shown: dict[str, Any], where: str) -> str:
-    found = given.get("osType") or _dig(shown, "storageProfile", "osDisk", "osType")
+    found = given.get("osType") or dig(shown, "storageProfile", "osDisk", "osType")
     if found is None:
-        found = "Windows" if _dig(shown, "osProfile", "windowsConfiguration") else "Linux"
+        found = "Windows" if dig(shown, "osProfile", "windowsConfiguration") else "Linux"
     if str(found).casefold() not in ("windows", "linux"):
         raise FleetError(f"{where}: osType must be Windows or Linux, not {found!r}")
     return str(found).capitalize()
@@ -107,7 +101,7 @@ def _os_type(given: dict[str, Any], shown: dict[str, Any], where: str) -> str:
 
 def _power(given: dict[str, Any], shown: dict[str, Any]) -> str:
     code = str(
-        given.get("powerState") or _dig(shown, "extended", "instanceView", "powerState", "code") or "running"
+        given.get("powerState") or dig(shown, "extended", "instanceView", "powerState", "code") or "running"
     ).casefold()
     return next((state for state in ("deallocated", "stopped") if state in code), "running")
 

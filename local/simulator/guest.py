@@ -16,6 +16,7 @@ from typing import Any
 from local.simulator.clock import NEVER, Clock
 from local.simulator.install_request import InstallRequest
 from local.simulator.patches import Patch, select
+from local.simulator.reading import as_list
 from local.simulator.simulation import Simulation
 
 GOAL_STATE_SECONDS = 9.4
@@ -284,7 +285,7 @@ def _install_result(
 
 
 def _invalid_combination(parameters: dict[str, Any]) -> bool:
-    wanted = {str(value).casefold() for value in parameters.get("classificationsToInclude") or []}
+    wanted = {str(value).casefold() for value in as_list(parameters.get("classificationsToInclude"))}
     return "other" in wanted and len(wanted & {"critical", "security"}) == 1
 
 

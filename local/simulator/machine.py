@@ -7,11 +7,12 @@ fleet of thousands costs nothing while nobody looks.
 from __future__ import annotations
 
 import random
+import uuid
 from dataclasses import replace
 from typing import Any
 
 from local.simulator import errors
-from local.simulator.clock import Clock
+from local.simulator.clock import NEVER, Clock
 from local.simulator.guest import Ending, Guest, assess, install, refused_ending
 from local.simulator.install_request import InstallRequest
 from local.simulator.operations import Operation
@@ -74,20 +75,33 @@ class Machine:
         self._transition: tuple[str, float, str] | None = None
         self._agent_ready_at = 0.0
         self.power = power
-        self.simulation = simulation
+        self.reboot_pending = False
+        self.busy_until = 0.0
         self.behave(simulation)
 
-    def behave(self, simulation: Simulation) -> None:
-        """Take new overrides; power changes at once."""
+    def behave(self, simulation: Simulation, changed: set[str] | None = None) -> None:
+        """Take new overrides.
+
+        Args:
+            simulation: All overrides of the machine from now on.
+            changed: The fields that are new; those that describe a state (power, busy, pending patches, a pending
+                reboot) take effect at once. None means all of them.
+        """
         self.simulation = simulation
-        if simulation.power is not None:
+        fresh = set(Simulation.model_fields) if changed is None else changed
+        if "power" in fresh and simulation.power is not None:
             self.power = simulation.power
             self._transition = None
-        self.reboot_pending = simulation.reboot_pending
-        busy = simulation.busy
-        self.busy_until = float("inf") if busy is True else self.clock.now() + float(busy) * 60
-        if busy and simulation.busy_with == "install":
-            self.install_summary = self._running_install_summary(f"{self._source.getrandbits(128):032x}", 0.0)
+        if "reboot_pending" in fresh:
+            self.reboot_pending = simulation.reboot_pending
+        if fresh & {"pending_patches", "needs_ubuntu_pro"}:
+            self._pending = None
+        if "busy" in fresh:
+            now, busy = self.clock.now(), simulation.busy
+            self.busy_until = NEVER if busy is True else now + float(busy) * 60
+            if busy and simulation.busy_with == "install":
+                activity_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
+                self.install_summary = self._running_install_summary(activity_id, now)
 
     # -- what it looks like ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
+from local.simulator.reading import as_list
 from local.simulator.simulation import PendingPatch
 
 UNPUBLISHED = "0001-01-01T00:00:00+00:00"
@@ -241,7 +242,7 @@ def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Se
 
 
 def _strings(parameters: dict[str, Any], key: str) -> list[str]:
-    return [str(value) for value in parameters.get(key) or []]
+    return [str(value) for value in as_list(parameters.get(key))]
 
 
 def _classified(patch: Patch, parameters: dict[str, Any]) -> bool:

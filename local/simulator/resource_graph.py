@@ -17,6 +17,7 @@ from local.simulator import errors, views
 from local.simulator.errors import Refusal
 from local.simulator.kql import QueryError, Row
 from local.simulator.query import Query
+from local.simulator.reading import as_object
 from local.simulator.routing import Answer, Call, Route, compact
 from local.simulator.world import World
 
@@ -44,11 +45,10 @@ class ResourceGraph:
 
     def query(self, call: Call) -> Answer:
         quota = self._quota()
-        body = call.json()
-        if not isinstance(body, dict) or not isinstance(body.get("query"), str):
+        request = as_object(call.json())
+        if not isinstance(request.get("query"), str):
             raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
-        request = cast(dict[str, Any], body)
-        options = cast(dict[str, Any], request.get("options") or {})
+        options = as_object(request.get("options"))
         top = int(options.get("$top") or _MOST_ROWS)
         if not 1 <= top <= _MOST_ROWS:
             message = "The value of '$top' must be between 1 and 1000."

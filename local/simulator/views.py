@@ -11,6 +11,7 @@ import uuid
 from typing import Any, cast
 
 from local.simulator.machine import Machine
+from local.simulator.reading import as_object, dig
 
 TYPE = "Microsoft.Compute/virtualMachines"
 _POWER_DISPLAY = {"running": "VM running", "stopped": "VM stopped", "deallocated": "VM deallocated"}
@@ -76,15 +77,13 @@ def _defaults(machine: Machine) -> dict[str, Any]:
 
 def properties(machine: Machine) -> dict[str, Any]:
     """The ``properties`` of the model view. An availability set comes back with its name in capitals (recorded)."""
-    made = merged(_defaults(machine), cast(dict[str, Any], machine.given.get("properties") or {}))
+    made = merged(_defaults(machine), as_object(machine.given.get("properties")))
     made.pop("instanceView", None)
     made.pop("extended", None)
-    membership = made.get("availabilitySet")
-    if isinstance(membership, dict):
-        path, _, name = str(cast(dict[str, Any], membership).get("id")).rpartition("/")
+    set_id = dig(made.pop("availabilitySet", None), "id")
+    if set_id:
+        path, _, name = str(set_id).rpartition("/")
         made["availabilitySet"] = {"id": f"{path}/{name.upper()}"}
-    elif "availabilitySet" in made:
-        del made["availabilitySet"]
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from local.simulator import errors
 from local.simulator.books import Books
@@ -13,6 +13,7 @@ from local.simulator.clock import Clock
 from local.simulator.faults import Faults
 from local.simulator.machine import Machine
 from local.simulator.operations import Operations
+from local.simulator.reading import dig
 from local.simulator.simulation import Simulation
 from local.simulator.throttle import Throttle
 
@@ -69,9 +70,7 @@ class World:
             self._join_set(machine)
 
     def _join_set(self, machine: Machine) -> None:
-        properties = cast(dict[str, Any], machine.given.get("properties") or {})
-        membership = cast(dict[str, Any], properties.get("availabilitySet") or {})
-        set_id = str(membership.get("id") or "")
+        set_id = str(dig(machine.given, "properties", "availabilitySet", "id") or "")
         parts = set_id.split("/")
         if len(parts) != 9:
             return
@@ -135,7 +134,8 @@ class World:
         machine = self.machines[wanted.casefold()]
         machine.settle(self.clock.now())
         current = machine.simulation.model_dump(by_alias=True, exclude_unset=True)
-        machine.behave(Simulation.model_validate(current | overrides))
+        changed = Simulation.model_validate(overrides).model_fields_set
+        machine.behave(Simulation.model_validate(current | overrides), changed)
         machine.graph_row = None
         return machine
 
