@@ -1,0 +1,5 @@
+"""Lets ``python -m cli`` stand for the ``patchwave`` command."""
+
+from cli.app import main
+
+main()

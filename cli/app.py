@@ -1,0 +1,54 @@
+"""The entry point of the ``patchwave`` command.
+
+Exit codes: 0 done; 1 the run failed, was cancelled, or left machines that need a person; 2 the service refused the
+request, a file is wrong, or the usage is; 3 the service cannot be reached or is broken; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli.errors import CommandError, ExitCode
+from cli.local_commands import demo, serve
+from cli.policy_commands import policies
+from cli.run_commands import runs
+from cli.terminal import show_error
+
+app = typer.Typer(
+    name="patchwave",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Assess and patch fleets of Azure virtual machines.",
+    epilog="Exit codes: 0 done; 1 machines need a person; 2 refused or wrong usage; 3 service cannot be reached.",
+)
+app.command("demo")(demo)
+app.command("serve")(serve)
+app.add_typer(runs)
+app.add_typer(policies)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command with these arguments (those of the process by default) and return its exit code."""
+    try:
+        app(arguments, prog_name="patchwave")
+    except CommandError as error:
+        show_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else ExitCode.REFUSED
+    return ExitCode.OK
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

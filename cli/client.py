@@ -1,0 +1,182 @@
+"""A client of the app's HTTP API, the same for the local stack and for Azure.
+
+Documents are handed on as the service wrote them (camelCase JSON objects), so that ``-o json`` shows the whole of them
+and a newer service can add keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self, cast
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from cli.documents import Json, items
+from cli.errors import Detail, NotFoundError, RefusedError, UnreachableError
+
+PAGE = 500
+"""Rows asked for at a time."""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class ApiClient:
+    """Calls of the API, one method each.
+
+    Raises (every method):
+        NotFoundError: the service answered 404.
+        RefusedError: the service answered another 4xx; its problem document's errors are in ``details``.
+        UnreachableError: no answer, an answer of 5xx, or an answer that is not the service's.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout_seconds: float = 30) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RefusedError(
+                f"{url!r} is not the address of a Patchwave service, such as https://NAME.azurewebsites.net"
+            )
+        if key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise RefusedError(f"The key is not sent to {parts.hostname} without encryption: use https")
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={"x-functions-key": key} if key else {},
+            timeout=httpx.Timeout(timeout_seconds, connect=10),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def start_run(self, request: Json, idempotency_key: str = "") -> Json:
+        """Start a run and return its document; a repeated key, or a run that is live already, gives the first run."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        response = self._send("POST", "/api/runs", json=request, headers=headers)
+        run_id = urlsplit(_header(response, "Location")).path.rstrip("/").rpartition("/")[2]
+        return self.run(run_id) if run_id else _document(response)
+
+    def run(self, run_id: str) -> Json:
+        """One run with its policy snapshot."""
+        return _document(self._send("GET", f"/api/runs/{_segment(run_id)}"))
+
+    def runs(self, limit: int) -> list[Json]:
+        """The newest runs, newest first."""
+        return list(self._pages("/api/runs", "runs", {}, limit))
+
+    def cancel_run(self, run_id: str) -> Json:
+        """Ask a run to start nothing more; what the service says of the run then."""
+        response = self._send("POST", f"/api/runs/{_segment(run_id)}/cancel")
+        return _document(response) if response.content else self.run(run_id)
+
+    def machines(self, run_id: str, outcome: str = "", limit: int | None = None) -> Iterator[Json]:
+        """The machines of a run, page by page, of one outcome or of all."""
+        parameters = {"outcome": outcome} if outcome else {}
+        return self._pages(f"/api/runs/{_segment(run_id)}/machines", "machines", parameters, limit)
+
+    def machine(self, run_id: str, machine_key: str) -> Json:
+        """One machine of a run with every patch."""
+        return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}"))
+
+    def policies(self) -> list[Json]:
+        """Every policy."""
+        return list(self._pages("/api/policies", "policies", {}, None))
+
+    def policy(self, name: str) -> tuple[Json, str]:
+        """A policy and its ETag."""
+        response = self._send("GET", f"/api/policies/{_segment(name)}")
+        return _document(response), _header(response, "ETag")
+
+    def put_policy(self, name: str, policy: Json, etag: str = "") -> tuple[Json, bool]:
+        """Create a policy (no ETag) or change the one that has this ETag; the policy, and whether it is new."""
+        condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
+        response = self._send("PUT", f"/api/policies/{_segment(name)}", json=policy, headers=condition)
+        return (_document(response) if response.content else policy), response.status_code == 201
+
+    def delete_policy(self, name: str, etag: str) -> None:
+        """Delete the policy that has this ETag; runs that it started go on with their own copy."""
+        self._send("DELETE", f"/api/policies/{_segment(name)}", headers={"If-Match": etag} if etag else {})
+
+    def _pages(self, path: str, key: str, parameters: dict[str, str], limit: int | None) -> Iterator[Json]:
+        left = limit
+        cursor = ""
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            asked = {**parameters, "limit": str(size), **({"cursor": cursor} if cursor else {})}
+            page = _document(self._send("GET", path, params=asked))
+            # The service may answer with more than was asked for.
+            rows = items(page, key)[:left]
+            yield from rows
+            left = None if left is None else left - len(rows)
+            cursor = page.get("cursor") or ""
+            if not cursor:
+                return
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        json: Json | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, params=params, json=json, headers=headers)
+        except httpx.TimeoutException as error:
+            raise UnreachableError(f"{self._url} did not answer in time") from error
+        except httpx.TransportError as error:
+            raise UnreachableError(f"{self._url} cannot be reached: {error}") from error
+        if response.is_success:
+            return response
+        problem = _problem(response)
+        sentence = _sentence(response, problem)
+        if response.status_code == 404:
+            raise NotFoundError(sentence, _details(problem))
+        if response.is_client_error:
+            raise RefusedError(sentence, _details(problem))
+        raise UnreachableError(sentence)
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="~")
+
+
+def _header(response: httpx.Response, name: str) -> str:
+    return str(response.headers.get(name, ""))
+
+
+def _document(response: httpx.Response) -> Json:
+    try:
+        found = response.json()
+    except ValueError as error:
+        raise UnreachableError(f"{response.url.host} answered something that is not JSON: is it Patchwave?") from error
+    if not isinstance(found, dict):
+        raise UnreachableError(f"{response.url.host} answered something unexpected: is it Patchwave?")
+    return cast("Json", found)
+
+
+def _problem(response: httpx.Response) -> Json:
+    """The RFC 9457 document of a refusal; empty when the answer came from something in between."""
+    try:
+        return _document(response)
+    except UnreachableError:
+        return {}
+
+
+def _sentence(response: httpx.Response, problem: Json) -> str:
+    said = ". ".join(str(problem[key]).rstrip(".") for key in ("title", "detail") if problem.get(key))
+    if said:
+        return f"{said} ({response.status_code})"
+    if response.status_code in (401, 403):
+        return f"{response.url.host} wants another key ({response.status_code}): set --key or PATCHWAVE_KEY"
+    if response.is_redirect:
+        return f"{response.url.host} redirects to {_header(response, 'Location')}: give that address as --url"
+    return f"{response.url.host} answered {response.status_code} {response.reason_phrase}"
+
+
+def _details(problem: Json) -> tuple[Detail, ...]:
+    errors = items(problem, "errors")
+    return tuple(Detail(str(error.get("path", "")), str(error.get("message", ""))) for error in errors)

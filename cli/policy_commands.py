@@ -1,0 +1,91 @@
+"""``patchwave policy``: keep the policies of a service, and check policy files without one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.documents import Json
+from cli.errors import Detail, NotFoundError, RefusedError
+from cli.files import policy_text, read_policy
+from cli.render import policies_table
+from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
+
+policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
+
+FileOption = Annotated[
+    Path, typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input).", show_default=False)
+]
+NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")]
+
+
+@policies.command("apply")
+def apply(
+    file: FileOption,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Create or change the policy in a file, under the name that it holds."""
+    document = _read(file)
+    name = document.get("name")
+    if not isinstance(name, str) or not name:
+        raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
+    with open_client(url, key) as client:
+        try:
+            _, etag = client.policy(name)
+        except NotFoundError:
+            etag = ""
+        # The ETag makes a change that somebody else made in between a refusal instead of a loss.
+        stored, created = client.put_policy(name, document, etag)
+    show(output, stored, lambda: f"policy {name} {'created' if created or not etag else 'changed'}")
+
+
+@policies.command("list")
+def list_policies(output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
+    """List the policies."""
+    with open_client(url, key) as client:
+        found = client.policies()
+    show(output, found, lambda: policies_table(found))
+
+
+@policies.command("show")
+def show_policy(
+    name: NameArgument, output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = ""
+) -> None:
+    """Show a policy; the table form is YAML, ready to be edited and applied again."""
+    with open_client(url, key) as client:
+        found, _ = client.policy(name)
+    if output is OutputFormat.JSON:
+        show(output, found, lambda: "")
+    else:
+        typer.echo(policy_text(found).rstrip())
+
+
+@policies.command("delete")
+def delete(name: NameArgument, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
+    """Delete a policy; runs that it started go on."""
+    with open_client(url, key) as client:
+        _, etag = client.policy(name)
+        client.delete_policy(name, etag)
+    typer.echo(f"policy {name} deleted")
+
+
+@policies.command("validate")
+def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> None:
+    """Check a policy file on this machine, by the same rules as the service."""
+    from domain.policy import PolicyError, parse_policy
+
+    try:
+        policy = parse_policy(_read(file))
+    except PolicyError as error:
+        details = tuple(Detail(problem.path, problem.message) for problem in error.errors)
+        raise RefusedError(f"{file} is no valid policy", details) from error
+    show(output, policy.to_wire(), lambda: f"{file}: policy {policy.name} is valid")
+
+
+def _read(file: Path) -> Json:
+    return read_policy(file, sys.stdin.read() if str(file) == "-" else None)

@@ -1,0 +1,191 @@
+"""``patchwave run``: start runs, look at them, follow them, stop them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import ApiClient
+from cli.documents import Json
+from cli.errors import ExitCode, NotFoundError, RefusedError
+from cli.files import merge_patch, read_policy
+from cli.render import NEEDS_PERSON, machine_facts, machines_table, run_facts, runs_table
+from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, open_console, show
+from cli.watch import exit_code_of, watch
+
+NEWEST = "latest"
+"""Stands for the newest run wherever a run id is asked for."""
+
+_MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
+
+runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and steer runs.")
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=f"Run id, or '{NEWEST}' for the newest run.")]
+IntervalOption = Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks at the run.")]
+
+
+class Mode(StrEnum):
+    """What a run does to its machines."""
+
+    ASSESS = "assess"
+    PATCH = "patch"
+
+
+@runs.command("start")
+def start(
+    policy: Annotated[str, typer.Argument(metavar="[POLICY]", help="Name of a policy that the service knows.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input), for this run only."),
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="assess looks only; patch installs.")] = Mode.PATCH,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the policy for this run; repeatable."),
+    ] = None,
+    idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
+    interval: IntervalOption = 2.0,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Start a run of a policy, by name or from a file."""
+    if bool(policy) == (file is not None):
+        raise RefusedError("Name a policy, or give a policy file with -f: one of them")
+    request: Json = {"policy": policy, "mode": mode.value}
+    if file is not None:
+        request["policy"] = read_policy(file, sys.stdin.read() if str(file) == "-" else None)
+    if overrides:
+        request["overrides"] = merge_patch(overrides)
+    with open_client(url, key) as client:
+        run = client.start_run(request, idempotency_key)
+        if wait:
+            _follow(client, run["id"], output, interval)
+        show(output, run, lambda: run_facts(run))
+
+
+@runs.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List the newest runs."""
+    with open_client(url, key) as client:
+        found = client.runs(limit)
+    show(output, found, lambda: runs_table(found))
+
+
+@runs.command("show")
+def show_run(
+    run: RunArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Show one run."""
+    with open_client(url, key) as client:
+        found = client.run(_resolve(client, run))
+    show(output, found, lambda: run_facts(found))
+
+
+@runs.command("watch")
+def watch_run(
+    run: RunArgument,
+    interval: IntervalOption = 2.0,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Follow a run until it ends; Ctrl-C stops watching, not the run.
+
+    Exits with 1 when the run failed, was cancelled, or left machines that need a person.
+    """
+    with open_client(url, key) as client:
+        _follow(client, _resolve(client, run), output, interval)
+
+
+@runs.command("machines")
+def machines(
+    run: RunArgument,
+    machine: Annotated[
+        str, typer.Argument(metavar="[MACHINE]", help="Name, ARM id or key of one machine: shows its patches.")
+    ] = "",
+    outcome: Annotated[
+        list[str] | None, typer.Option("--outcome", help="Only machines with this outcome; repeatable.")
+    ] = None,
+    attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all by default.")] = None,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List the machines of a run, or show one of them with every patch."""
+    with open_client(url, key) as client:
+        run_id = _resolve(client, run)
+        if machine:
+            found = client.machine(run_id, _machine_key(client, run_id, machine))
+            show(output, found, lambda: machine_facts(found))
+            return
+        rows: list[Json] = []
+        for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
+            rows += client.machines(run_id, wanted, None if limit is None else limit - len(rows))
+    show(output, rows, lambda: machines_table(rows))
+
+
+@runs.command("cancel")
+def cancel(
+    run: RunArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Start nothing more in a run, at once; what runs inside a machine cannot be stopped and ends by itself."""
+    with open_client(url, key) as client:
+        run_id = _resolve(client, run)
+        client.cancel_run(run_id)
+        found = client.run(run_id)
+    show(output, found, lambda: run_facts(found))
+
+
+def _follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float) -> None:
+    """Watch a run and end the command as the run ended."""
+    as_json = output is OutputFormat.JSON
+    try:
+        final = watch(client, run_id, open_console(errors=as_json), interval)
+    except KeyboardInterrupt:
+        open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}", markup=False)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if as_json:
+        show(output, final, lambda: run_facts(final))
+    raise typer.Exit(exit_code_of(final))
+
+
+def _resolve(client: ApiClient, run: str) -> str:
+    if run != NEWEST:
+        return run
+    newest = client.runs(1)
+    if not newest:
+        raise NotFoundError("There is no run yet")
+    return str(newest[0]["id"])
+
+
+def _machine_key(client: ApiClient, run_id: str, machine: str) -> str:
+    """The key of a machine that a person named by key, by ARM id or by its name alone."""
+    if _MACHINE_KEY.fullmatch(machine):
+        return machine
+    by = "id" if machine.startswith("/") else "name"
+    found = [row for row in client.machines(run_id) if str(row.get(by, "")).lower() == machine.lower()]
+    if not found:
+        raise NotFoundError(f"The run has no machine {machine}")
+    if len(found) > 1:
+        listed = ", ".join(str(row["id"]) for row in found)
+        raise RefusedError(f"The run has {len(found)} machines named {machine}; give the id of one: {listed}")
+    return str(found[0]["key"])

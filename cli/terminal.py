@@ -1,0 +1,75 @@
+"""What the commands share: their common options, where they write, and which form they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from cli.client import ApiClient
+from cli.errors import CommandError
+
+DEFAULT_URL = "http://localhost:7071"
+
+_WIDTH_WITHOUT_TERMINAL = 180
+
+
+class OutputFormat(StrEnum):
+    """``table`` is for people, ``json`` is the service's own document."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="PATCHWAVE_URL", help="Address of the service.")]
+KeyOption = Annotated[
+    str,
+    typer.Option("--key", envvar="PATCHWAVE_KEY", help="Function key; better in the environment.", show_default=False),
+]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
+
+
+def open_client(url: str, key: str) -> ApiClient:
+    """The client of the service that the common options name."""
+    return ApiClient(url, key)
+
+
+def open_console(*, errors: bool = False) -> Console:
+    """A console on standard output or error; wide when it is no terminal, so that no column is cut in a file."""
+    stream = sys.stderr if errors else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def show(
+    output: OutputFormat, document: object, table: Callable[[], RenderableType | Sequence[RenderableType]]
+) -> None:
+    """Print a document in the form that was asked for; the table is only built when it is."""
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    made = table()
+    console = open_console()
+    for part in made if isinstance(made, (list, tuple)) else (made,):
+        console.print(part)
+
+
+def show_error(error: CommandError) -> None:
+    """Print an error with all its details on standard error."""
+    console = open_console(errors=True)
+    console.print("[bold red]error:[/]", plain(error.message), soft_wrap=True)
+    for detail in error.details:
+        place = f"{plain(detail.path)}: " if detail.path else ""
+        console.print(f"  {place}{plain(detail.message)}", markup=False, soft_wrap=True)
+
+
+def plain(text: Any) -> str:
+    """Text of the service's without control characters, which a terminal would obey."""
+    return "".join(" " if unicodedata.category(each) in ("Cc", "Cf") else each for each in str(text))

@@ -1,0 +1,138 @@
+"""``patchwave policy`` against a service over HTTP, and offline."""
+
+from pathlib import Path
+
+import pytest
+from starlette.responses import JSONResponse
+
+from cli.files import parse_value
+from tests.cli.conftest import Patchwave
+from tests.cli.service import Service
+
+POLICY = """\
+name: weekly
+description: Web servers, Tuesday night
+scope:
+  osTypes: [Linux]
+  tags:
+    values: {role: [web], country: [NO]}
+maxConcurrent: 10
+schedule: {recurrence: "RRULE:FREQ=WEEKLY;BYDAY=TU", time: 22:30, timeZone: Europe/Oslo, window: PT4H}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weekly.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+class TestApply:
+    def test_creates_then_changes(self, patchwave: Patchwave, service: Service, file: Path):
+        first = patchwave("policy", "apply", "-f", str(file))
+        assert (first.code, first.output) == (0, "policy weekly created\n")
+        file.write_text(POLICY.replace("10", "11"))
+        second = patchwave("policy", "apply", "-f", str(file))
+        assert (second.code, second.output) == (0, "policy weekly changed\n")
+        assert service.policies["weekly"][0]["maxConcurrent"] == 11
+        conditions = [
+            (each["headers"].get("if-match"), each["headers"].get("if-none-match"))
+            for each in service.asked("PUT", "/api/policies/weekly")
+        ]
+        assert conditions == [(None, "*"), ('"1"', None)]
+
+    def test_a_change_in_between_is_not_overwritten(self, patchwave: Patchwave, service: Service, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        stored, _ = service.policies["weekly"]
+        service.policies["weekly"] = (stored, 7)
+        service.answers = [JSONResponse(stored, headers={"ETag": '"6"'})]
+        result = patchwave("policy", "apply", "-f", str(file))
+        assert (result.code, "changed by somebody else" in result.errors) == (2, True)
+        assert service.policies["weekly"] == (stored, 7)
+
+    def test_words_times_and_countries_arrive_as_written(self, patchwave: Patchwave, service: Service, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        sent = service.asked("PUT", "/api/policies/weekly")[0]["body"]
+        assert sent["schedule"]["time"] == "22:30"
+        assert sent["scope"]["tags"]["values"]["country"] == ["NO"]
+
+    def test_a_file_without_a_name(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        path = tmp_path / "nameless.yaml"
+        path.write_text("scope: {}\n")
+        result = patchwave("policy", "apply", "-f", str(path))
+        assert (result.code, "name: is missing" in result.errors) == (2, True)
+        assert service.requests == []
+
+
+class TestLooking:
+    def test_list(self, patchwave: Patchwave, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        output = patchwave("policy", "list").output
+        assert "weekly" in output
+        assert "RRULE:FREQ=WEEKLY;BYDAY=TU at 22:30 Europe/Oslo, window PT4H" in output
+
+    def test_what_show_prints_can_be_applied_again(self, patchwave: Patchwave, service: Service, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        shown = patchwave("policy", "show", "weekly").output
+        assert parse_value(shown) == service.policies["weekly"][0]
+
+    def test_show_as_json(self, patchwave: Patchwave, service: Service, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        assert patchwave("policy", "show", "weekly", "-o", "json").document == service.policies["weekly"][0]
+
+    def test_unknown(self, patchwave: Patchwave):
+        assert patchwave("policy", "show", "none").code == 2
+
+
+class TestDelete:
+    def test_deletes_the_version_that_it_saw(self, patchwave: Patchwave, service: Service, file: Path):
+        patchwave("policy", "apply", "-f", str(file))
+        assert patchwave("policy", "delete", "weekly").code == 0
+        assert service.policies == {}
+        assert service.asked("DELETE", "/api/policies/weekly")[0]["headers"]["if-match"] == '"1"'
+
+    def test_unknown(self, patchwave: Patchwave):
+        result = patchwave("policy", "delete", "none")
+        assert (result.code, "There is no policy none" in result.errors) == (2, True)
+
+
+class TestValidate:
+    def test_a_valid_file(self, patchwave: Patchwave, service: Service, file: Path):
+        result = patchwave("policy", "validate", "-f", str(file))
+        assert result.code == 0, result.errors
+        assert "policy weekly is valid" in result.output
+        assert service.requests == []
+
+    def test_every_error_is_shown_with_its_path(self, patchwave: Patchwave, tmp_path: Path):
+        path = tmp_path / "bad.yaml"
+        path.write_text("name: Bad Name\nscope: {}\nmaxConcurrent: 0\nmaxConcurent: 3\n")
+        result = patchwave("policy", "validate", "-f", str(path))
+        assert result.code == 2
+        for place in ("name:", "scope:", "maxConcurrent:", "maxConcurent:"):
+            assert f"\n  {place}" in result.errors
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("name: [unclosed", "is not YAML"),
+            ("name: a\nname: b\n", "'name' is there twice"),
+            ("- just\n- a list\n", "must be one object"),
+            ("", "must be one object"),
+            ("!!python/object/apply:os.system ['true']", "is not YAML"),
+        ],
+    )
+    def test_a_file_that_is_no_policy(self, patchwave: Patchwave, tmp_path: Path, text: str, complaint: str):
+        path = tmp_path / "odd.yaml"
+        path.write_text(text)
+        result = patchwave("policy", "validate", "-f", str(path))
+        assert result.code == 2
+        assert complaint in result.errors
+
+    def test_a_file_that_is_not_there(self, patchwave: Patchwave, tmp_path: Path):
+        result = patchwave("policy", "validate", "-f", str(tmp_path / "none.yaml"))
+        assert (result.code, "cannot be read" in result.errors) == (2, True)
+
+    def test_the_policies_of_the_repository(self, patchwave: Patchwave):
+        for path in sorted((Path(__file__).parents[2] / "policies").glob("*.yaml")):
+            assert patchwave("policy", "validate", "-f", str(path)).code == 0

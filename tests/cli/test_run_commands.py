@@ -1,0 +1,258 @@
+"""``patchwave run`` against a service over HTTP."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Patchwave
+from tests.cli.service import Service, machine_document, problem, run_document
+
+RUN = "20261110T190000Z-monthly"
+
+
+class TestStart:
+    def test_sends_the_policy_name_and_shows_the_run(self, patchwave: Patchwave, service: Service):
+        result = patchwave("run", "start", "monthly")
+        assert result.code == 0
+        assert RUN in result.output
+        (request,) = service.asked("POST", "/api/runs")
+        assert request["body"] == {"policy": "monthly", "mode": "patch"}
+        assert "x-functions-key" not in request["headers"]
+        assert "idempotency-key" not in request["headers"]
+
+    def test_sends_mode_overrides_key_and_idempotency_key(self, patchwave: Patchwave, service: Service):
+        result = patchwave(
+            "run", "start", "monthly", "--mode", "assess", "--key", "secret", "--idempotency-key", "change-77",
+            "--set", "maxConcurrent=5", "--set", "scope.locations=[westeurope, northeurope]", "--set", "schedule=null",
+        )  # fmt: skip
+        assert result.code == 0
+        (request,) = service.asked("POST", "/api/runs")
+        assert request["body"] == {
+            "policy": "monthly",
+            "mode": "assess",
+            "overrides": {
+                "maxConcurrent": 5,
+                "scope": {"locations": ["westeurope", "northeurope"]},
+                "schedule": None,
+            },
+        }
+        assert request["headers"]["x-functions-key"] == "secret"
+        assert request["headers"]["idempotency-key"] == "change-77"
+
+    def test_sends_a_policy_file_inline(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        file = tmp_path / "adhoc.yaml"
+        file.write_text("scope: {osTypes: [Linux]}\nschedule: {time: 19:00}\n")
+        assert patchwave("run", "start", "-f", str(file)).code == 0
+        (request,) = service.asked("POST", "/api/runs")
+        assert request["body"]["policy"] == {"scope": {"osTypes": ["Linux"]}, "schedule": {"time": "19:00"}}
+
+    @pytest.mark.parametrize("arguments", [[], ["monthly", "-f", "monthly.yaml"]])
+    def test_wants_a_name_or_a_file_and_not_both(self, patchwave: Patchwave, service: Service, arguments: list[str]):
+        result = patchwave("run", "start", *arguments)
+        assert result.code == 2
+        assert "one of them" in result.errors
+        assert service.requests == []
+
+    def test_shows_every_error_of_a_refusal_with_its_path(self, patchwave: Patchwave, service: Service):
+        service.answers = [
+            problem(
+                400,
+                "Invalid policy",
+                "The policy has 2 errors",
+                ("maxConcurrent", "must be between 1 and 1000"),
+                ("scope.locations[1]", "'mars' is no region"),
+            )
+        ]
+        result = patchwave("run", "start", "monthly")
+        assert result.code == 2
+        assert result.output == ""
+        assert "Invalid policy. The policy has 2 errors (400)" in result.errors
+        assert "maxConcurrent: must be between 1 and 1000" in result.errors
+        assert "scope.locations[1]: 'mars' is no region" in result.errors
+
+    def test_wait_follows_the_run_and_ends_as_it_does(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [
+            run_document(RUN, "queued"),
+            run_document(RUN, "running", countsByOutcome={}, countsByStage={"assessing": 4}),
+            run_document(RUN, countsByOutcome={"patched": 3, "failed": 1}),
+        ]
+        service.machines[RUN] = [machine_document("web-1", "failed", "patches_failed")]
+        result = patchwave("run", "start", "monthly", "--wait", "--interval", "0.1", "-o", "json")
+        assert result.code == 1
+        assert result.document["countsByOutcome"] == {"patched": 3, "failed": 1}
+        assert "4 assessing" in result.errors
+
+
+class TestLookingAtRuns:
+    def test_list_is_newest_first_and_limited(self, patchwave: Patchwave, service: Service):
+        for day in range(10, 20):
+            run_id = f"202611{day}T190000Z-monthly"
+            service.runs[run_id] = [run_document(run_id)]
+        result = patchwave("run", "list", "--limit", "3", "-o", "json")
+        assert result.code == 0
+        assert [each["id"] for each in result.document] == [f"202611{day}T190000Z-monthly" for day in (19, 18, 17)]
+
+    def test_list_pages_when_the_service_gives_less_than_asked(self, patchwave: Patchwave, service: Service):
+        for number in range(230):
+            run_id = f"20261110T19{number // 60:02}{number % 60:02}Z-monthly"
+            service.runs[run_id] = [run_document(run_id)]
+        found = patchwave("run", "list", "--limit", "210", "-o", "json").document
+        assert len(found) == 210
+        assert len({each["id"] for each in found}) == 210
+        assert [each["query"].get("cursor") for each in service.asked("GET", "/api/runs")] == [None, "100", "200"]
+
+    def test_list_as_a_table(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN, countsByOutcome={"patched": 3, "failed": 1, "skipped": 0})]
+        output = patchwave("run", "list").output
+        assert RUN in output
+        assert "1 failed" in output
+        assert output.index("1 failed") < output.index("3 patched")
+        assert "1:02:03" in output
+
+    def test_show_latest(self, patchwave: Patchwave, service: Service):
+        older, newer = "20261010T190000Z-monthly", RUN
+        service.runs = {older: [run_document(older)], newer: [run_document(newer, "empty", reason="Nothing in mars.")]}
+        output = patchwave("run", "show", "latest").output
+        assert newer in output
+        assert older not in output
+        assert "Nothing in mars." in output
+
+    def test_latest_without_any_run(self, patchwave: Patchwave):
+        result = patchwave("run", "show", "latest")
+        assert (result.code, "no run yet" in result.errors) == (2, True)
+
+    def test_an_unknown_run(self, patchwave: Patchwave):
+        result = patchwave("run", "show", "20200101T000000Z-none")
+        assert result.code == 2
+        assert "(404)" in result.errors
+
+    def test_a_run_id_cannot_reach_another_path(self, patchwave: Patchwave, service: Service):
+        patchwave("run", "show", "../policies/monthly?x=1")
+        (request,) = service.requests
+        assert request["query"] == {}
+        assert request["path"].startswith("/api/runs/")
+
+    def test_what_the_service_writes_does_not_steer_the_terminal(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN, reason="[red]not markup[/red] \x1b]0;title\x07\u202eabc")]
+        output = patchwave("run", "show", RUN).output
+        assert "[red]not markup[/red]" in output
+        assert not {"\x1b", "\x07", "\u202e"} & set(output)
+
+
+class TestMachines:
+    @pytest.fixture
+    def fleet(self, service: Service) -> Service:
+        service.runs[RUN] = [run_document(RUN)]
+        service.machines[RUN] = [
+            machine_document("web-1", "patched"),
+            machine_document("web-2", "failed", "patches_failed"),
+            machine_document("db-1", "skipped", "hold_tag"),
+            machine_document("db-2", None),
+        ]
+        return service
+
+    @pytest.mark.usefixtures("fleet")
+    def test_lists_all_with_reason_and_message(self, patchwave: Patchwave):
+        output = patchwave("run", "machines", RUN).output
+        for text in ("web-1", "patched", "patches_failed", "What to do about web-2.", "hold_tag", "installing"):
+            assert text in output
+
+    @pytest.mark.usefixtures("fleet")
+    def test_by_outcome(self, patchwave: Patchwave):
+        found = patchwave("run", "machines", RUN, "--outcome", "failed", "--outcome", "patched", "-o", "json").document
+        assert [each["name"] for each in found] == ["web-2", "web-1"]
+
+    @pytest.mark.usefixtures("fleet")
+    def test_those_that_need_a_person(self, patchwave: Patchwave):
+        found = patchwave("run", "machines", RUN, "--attention", "-o", "json").document
+        assert [each["name"] for each in found] == ["web-2", "db-1"]
+
+    def test_all_pages_are_read(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN)]
+        service.machines[RUN] = [machine_document(f"vm-{number}", "patched") for number in range(250)]
+        assert len(patchwave("run", "machines", RUN, "-o", "json").document) == 250
+        assert len(patchwave("run", "machines", RUN, "--limit", "120", "-o", "json").document) == 120
+
+    @pytest.mark.usefixtures("fleet")
+    def test_one_machine_by_name_whatever_its_case(self, patchwave: Patchwave):
+        output = patchwave("run", "machines", RUN, "WEB-2").output
+        assert "openssl" in output
+        assert "What to do about web-2." in output
+
+    def test_one_machine_by_key(self, patchwave: Patchwave, fleet: Service):
+        key = fleet.machines[RUN][0]["key"]
+        assert patchwave("run", "machines", RUN, key, "-o", "json").document["name"] == "web-1"
+        assert fleet.asked("GET", f"/api/runs/{RUN}/machines") == []
+
+    def test_a_name_that_two_machines_have(self, patchwave: Patchwave, fleet: Service):
+        twin = machine_document("web-1", "patched")
+        twin["id"] = twin["id"].replace("rg-web", "rg-other")
+        fleet.machines[RUN].append(twin)
+        result = patchwave("run", "machines", RUN, "web-1")
+        assert result.code == 2
+        assert "rg-other" in result.errors
+        assert patchwave("run", "machines", RUN, twin["id"].upper()).code == 0
+
+
+class TestWatch:
+    def test_needs_nobody(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [
+            run_document(RUN, "running", countsByOutcome={"patched": 1}, countsByStage={"installing": 3, "done": 1}),
+            run_document(RUN, "running", countsByOutcome={"patched": 1}, countsByStage={"installing": 3, "done": 1}),
+            run_document(RUN),
+        ]
+        result = patchwave("run", "watch", RUN, "--interval", "0.1")
+        assert result.code == 0
+        lines = [line for line in result.output.splitlines() if line.startswith(f"{RUN} running")]
+        assert lines == [f"{RUN} running; 1/4 done; 3 installing; 1 patched"]
+        assert "needs a person" not in result.output
+
+    @pytest.mark.parametrize(
+        "outcome",
+        ["failed", "timed_out", "unknown", "reboot_required", "left_running", "skipped", "patched_with_warnings"],
+    )
+    def test_a_machine_needs_a_person(self, patchwave: Patchwave, service: Service, outcome: str):
+        service.runs[RUN] = [run_document(RUN, countsByOutcome={"patched": 3, outcome: 1})]
+        service.machines[RUN] = [machine_document("web-9", outcome, "some_reason")]
+        result = patchwave("run", "watch", RUN)
+        assert result.code == 1
+        assert "needs a person" in result.output
+        assert "What to do about web-9." in result.output
+
+    @pytest.mark.parametrize("outcome", ["patched", "nothing_to_install", "assessed"])
+    def test_quiet_outcomes(self, patchwave: Patchwave, service: Service, outcome: str):
+        service.runs[RUN] = [run_document(RUN, countsByOutcome={outcome: 4})]
+        assert patchwave("run", "watch", RUN).code == 0
+
+    @pytest.mark.parametrize(("state", "code"), [("failed", 1), ("canceled", 1), ("empty", 0), ("completed", 0)])
+    def test_exit_code_by_state(self, patchwave: Patchwave, service: Service, state: str, code: int):
+        service.runs[RUN] = [run_document(RUN, state, countsByOutcome={})]
+        assert patchwave("run", "watch", RUN).code == code
+
+    def test_the_list_of_attention_is_bounded(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN, machines=90, countsByOutcome={"failed": 10, "skipped": 80})]
+        service.machines[RUN] = [machine_document(f"bad-{number}", "failed") for number in range(10)]
+        service.machines[RUN] += [machine_document(f"skip-{number}", "skipped") for number in range(80)]
+        output = patchwave("run", "watch", RUN).output
+        assert sum(f"bad-{number}" in output for number in range(10)) == 10
+        assert "and 75 more" in output
+
+    def test_a_service_that_stumbles_is_asked_again(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN)]
+        service.answers = [problem(503, "Storage does not answer", "")]
+        assert patchwave("run", "watch", RUN, "--interval", "0.1").code == 0
+
+    def test_a_run_that_is_gone_ends_the_watch(self, patchwave: Patchwave):
+        assert patchwave("run", "watch", RUN).code == 2
+
+
+class TestCancel:
+    def test_asks_and_shows(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN, "running")]
+        result = patchwave("run", "cancel", RUN, "-o", "json")
+        assert result.code == 0
+        assert result.document["cancelRequestedAt"]
+        assert len(service.asked("POST", f"/api/runs/{RUN}/cancel")) == 1
+
+    def test_of_an_unknown_run(self, patchwave: Patchwave):
+        assert patchwave("run", "cancel", RUN).code == 2
