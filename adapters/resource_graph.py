@@ -1,0 +1,190 @@
+"""Azure Resource Graph: one page of a query per call, paced by the quota that the service announces.
+
+The endpoint is a single POST of plain JSON, so azure-core's ARM pipeline is enough: azure-mgmt-resourcegraph would
+add a dependency, a second set of models and retries that sleep inside the call, and hide the quota headers. Source
+of the wire form: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota headers)
+and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
+
+Nothing here sleeps: a page says how long to wait before the next query, and the orchestrator waits with a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+from adapters.credentials import open_credential
+from domain.arm_error import ArmFailure, ErrorClass, classify, parse_retry_after, read_failure
+from domain.base import as_object
+from settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline.transport import AsyncHttpTransport
+    from azure.mgmt.core import AsyncARMPipelineClient
+
+API_VERSION = "2021-03-01"
+ROWS_PER_PAGE = 1000
+"""The most that the service returns."""
+DEFAULT_WAIT_SECONDS = 5.0
+"""The length of the quota's interval; the wait when the service says nothing."""
+_CONNECT_SECONDS = 15
+_READ_SECONDS = 60
+_LONGEST_TEXT = 500
+
+type Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of rows, or the failure to get it.
+
+    ``skip_token`` is empty after the last page. ``wait_seconds`` is how long to wait before the next query, 0 when
+    it may be sent at once; beside a ``failure`` it says when to ask for the same page again, and 0 that asking
+    again is of no use.
+    """
+
+    rows: list[Row] = field(default_factory=list[Row])
+    skip_token: str = ""
+    wait_seconds: float = 0
+    failure: ArmFailure | None = None
+
+
+class ResourceGraph:
+    """Queries as the identity of the app; made once per process and event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credential: AsyncTokenCredential,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._transport = transport
+        self._pipeline: AsyncARMPipelineClient[Any, Any] | None = None
+
+    async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+        """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
+        from azure.core.exceptions import AzureError
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest(
+            "POST",
+            f"{self._settings.manager_url}/providers/Microsoft.ResourceGraph/resources",
+            params={"api-version": API_VERSION},
+            json=_body(query, subscriptions, skip_token),
+        )
+        try:
+            reply = await self._open().send_request(
+                request, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
+            )
+            text = reply.text()
+        except (AzureError, UnicodeDecodeError) as error:
+            failure = ArmFailure(status=0, code=type(error).__name__, message=str(error)[:_LONGEST_TEXT])
+            return Page(wait_seconds=DEFAULT_WAIT_SECONDS, failure=failure)
+        headers = cast("Mapping[str, str]", reply.headers)
+        if reply.status_code != 200:
+            return _refused(reply.status_code, text, headers)
+        return _read(text, _quota_wait(headers))
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        if self._pipeline is not None:
+            await self._pipeline.close()
+            self._pipeline = None
+
+    def _open(self) -> AsyncARMPipelineClient[Any, Any]:
+        if self._pipeline is None:
+            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
+            from azure.mgmt.core import AsyncARMPipelineClient
+            from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
+
+            # No retry policy: how often and when to ask again is the orchestrator's decision.
+            options: dict[str, Any] = {} if self._transport is None else {"transport": self._transport}
+            self._pipeline = AsyncARMPipelineClient(
+                self._settings.manager_url,
+                policies=[
+                    RequestIdPolicy(),
+                    UserAgentPolicy("patchwave"),
+                    AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
+                ],
+                **options,
+            )
+        return self._pipeline
+
+
+_graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceGraph] = WeakKeyDictionary()
+
+
+def open_resource_graph(settings: Settings | None = None) -> ResourceGraph:
+    """The client of this process and event loop."""
+    loop = asyncio.get_running_loop()
+    graph = _graphs.get(loop)
+    if graph is None:
+        chosen = settings or load_settings()
+        graph = ResourceGraph(chosen, open_credential(chosen))
+        _graphs[loop] = graph
+    return graph
+
+
+def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"$top": ROWS_PER_PAGE, "resultFormat": "objectArray"}
+    if skip_token:
+        options["$skipToken"] = skip_token
+    body: dict[str, Any] = {"query": query, "options": options}
+    if subscriptions:
+        body["subscriptions"] = list(subscriptions)
+    return body
+
+
+def _refused(status: int, text: str, headers: Mapping[str, str]) -> Page:
+    retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
+    failure = read_failure(status, text, retry_after=retry_after)
+    if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+        return Page(failure=failure)
+    # The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
+    wait = max(retry_after or 0, _quota_wait(headers)) or DEFAULT_WAIT_SECONDS
+    return Page(wait_seconds=wait, failure=failure)
+
+
+def _read(text: str, wait_seconds: float) -> Page:
+    try:
+        answer = as_object(json.loads(text))
+    except ValueError:
+        answer = None
+    data: object = answer.get("data") if answer else None
+    if answer is None or not isinstance(data, list):
+        return Page(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))
+    rows = [row for row in map(as_object, cast("list[object]", data)) if row is not None]
+    token = answer.get("$skipToken")
+    if not token and str(answer.get("resultTruncated", "")).lower() == "true":
+        # Going on would patch a part of the fleet and call it the whole.
+        return Page(failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest"))
+    return Page(rows, token if isinstance(token, str) else "", wait_seconds)
+
+
+def _quota_wait(headers: Mapping[str, str]) -> float:
+    """Seconds until the quota is filled again when it is used up, else 0."""
+    try:
+        remaining = int(headers.get("x-ms-user-quota-remaining", "1"))
+    except ValueError:
+        return 0
+    if remaining > 0:
+        return 0
+    return _clock_seconds(headers.get("x-ms-user-quota-resets-after", ""))
+
+
+def _clock_seconds(text: str) -> float:
+    """``hh:mm:ss``, with or without a fraction."""
+    try:
+        hours, minutes, seconds = (float(part) for part in text.split(":"))
+    except ValueError:
+        return DEFAULT_WAIT_SECONDS
+    # A header must not put a run to sleep for hours.
+    return min(max(hours * 3600 + minutes * 60 + seconds, 0.0), 300.0) or DEFAULT_WAIT_SECONDS

@@ -1,0 +1,270 @@
+"""The Resource Graph client against a TLS server on loopback: pages, quota, refusals, no answer."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.transport import AioHttpTransport
+
+from adapters.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
+from domain.discovery import build_queries
+from domain.scope import Scope
+from settings import Settings
+
+AUTHORITY = trustme.CA()
+SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
+
+
+class Credential:
+    """Hands out a token and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.scopes: list[str] = []
+
+    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        self.scopes += scopes
+        return AccessToken("secret-token", 4_102_444_800)
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Credential:
+        return self
+
+    async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
+
+
+class Server:
+    """Answers with what a test queues up; keeps the requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.answers: list[web.Response] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append(
+            {
+                "path": request.path_qs,
+                "authorization": request.headers.get("Authorization"),
+                "body": await request.json(),
+            }
+        )
+        return self.answers.pop(0)
+
+    def queue(
+        self,
+        body: object,
+        *,
+        status: int = 200,
+        remaining: str | None = "14",
+        resets_after: str | None = "00:00:05",
+        **headers: str,
+    ) -> None:
+        if remaining is not None:
+            headers["x-ms-user-quota-remaining"] = remaining
+        if resets_after is not None:
+            headers["x-ms-user-quota-resets-after"] = resets_after
+        text = body if isinstance(body, str) else json.dumps(body)
+        self.answers.append(
+            web.Response(
+                text=text,
+                status=status,
+                content_type="application/json",
+                headers={name.replace("_", "-"): value for name, value in headers.items()},
+            )
+        )
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    served = Server()
+    application = web.Application()
+    application.router.add_post("/providers/Microsoft.ResourceGraph/resources", served.handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("localhost").configure_cert(context)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    assert site._server is not None
+    served.url = f"https://localhost:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]  # aiohttp has no public way
+    yield served
+    await runner.cleanup()
+
+
+def settings_for(url: str) -> Settings:
+    return Settings(resource_manager=url, tables_endpoint="https://account.table.core.windows.net")
+
+
+@pytest.fixture
+async def credential() -> Credential:
+    return Credential()
+
+
+@pytest.fixture
+async def connect(credential: Credential, tmp_path: Path) -> AsyncIterator[Callable[[str], ResourceGraph]]:
+    opened: list[ResourceGraph] = []
+    roots = tmp_path / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(str(roots))
+
+    def open_one(url: str) -> ResourceGraph:
+        transport = AioHttpTransport(connection_verify=str(roots))
+        graph = ResourceGraph(settings_for(url), credential, transport)
+        opened.append(graph)
+        return graph
+
+    yield open_one
+    for graph in opened:
+        await graph.close()
+
+
+def answer(*names: str, token: str = "", truncated: object = "false") -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "totalRecords": 2995,
+        "count": len(names),
+        "data": [{"id": name} for name in names],
+        "facets": [],
+        "resultTruncated": truncated,
+    }
+    return body | ({"$skipToken": token} if token else {})
+
+
+async def test_pages_follow_the_token(
+    server: Server, connect: Callable[[str], ResourceGraph], credential: Credential
+) -> None:
+    server.queue(answer("a", "b", token="ew0K==", truncated="true"))
+    server.queue(answer("c"))
+    [query] = build_queries(Scope.model_validate({"subscriptions": [SUBSCRIPTION]}))
+    graph = connect(server.url)
+
+    first = await graph.page(query.text, query.subscriptions)
+    second = await graph.page(query.text, query.subscriptions, first.skip_token)
+
+    assert [row["id"] for row in first.rows + second.rows] == ["a", "b", "c"]
+    assert (first.skip_token, second.skip_token) == ("ew0K==", "")
+    assert (first.wait_seconds, first.failure) == (0, None)
+    sent = server.requests[0]
+    assert sent["path"] == "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
+    assert sent["authorization"] == "Bearer secret-token"
+    assert credential.scopes == [f"{server.url}/.default"]
+    assert sent["body"] == {
+        "query": query.text,
+        "subscriptions": [SUBSCRIPTION],
+        "options": {"$top": 1000, "resultFormat": "objectArray"},
+    }
+    assert server.requests[1]["body"]["options"]["$skipToken"] == "ew0K=="
+    assert server.requests[1]["body"]["query"] == query.text
+
+
+async def test_no_subscriptions_are_not_sent_as_an_empty_list(
+    server: Server, connect: Callable[[str], ResourceGraph]
+) -> None:
+    server.queue(answer())
+    assert (await connect(server.url).page("resources")).rows == []
+    assert "subscriptions" not in server.requests[0]["body"]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "resets_after", "wait"),
+    [
+        ("1", "00:00:05", 0),
+        ("0", "00:00:05", 5),
+        ("0", "00:00:02.5000000", 2.5),
+        ("0", "00:01:00", 60),
+        ("0", None, DEFAULT_WAIT_SECONDS),
+        ("0", "soon", DEFAULT_WAIT_SECONDS),
+        ("0", "99:00:00", 300),
+        (None, None, 0),
+        ("many", "00:00:05", 0),
+    ],
+)
+async def test_the_quota_is_obeyed(
+    server: Server,
+    connect: Callable[[str], ResourceGraph],
+    remaining: str | None,
+    resets_after: str | None,
+    wait: float,
+) -> None:
+    server.queue(answer("a"), remaining=remaining, resets_after=resets_after)
+    page = await connect(server.url).page("resources")
+    assert (len(page.rows), page.wait_seconds, page.failure) == (1, wait, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "wait"),
+    [
+        (429, {"error": {"code": "RateLimiting", "message": "slow"}}, {"Retry_After": "7"}, 7),
+        (429, {"code": "RateLimiting"}, {"remaining": "0", "resets_after": "00:00:03"}, 3),
+        (429, "", {"remaining": "0", "resets_after": "00:00:09", "Retry_After": "2"}, 9),
+        (429, "", {}, DEFAULT_WAIT_SECONDS),
+        (503, "<html>down</html>", {"Retry_After": "20"}, 20),
+        (500, "", {}, DEFAULT_WAIT_SECONDS),
+        (401, {"error": {"code": "ExpiredAuthenticationToken"}}, {}, DEFAULT_WAIT_SECONDS),
+        (400, {"error": {"code": "BadRequest", "details": [{"code": "ParserFailure"}]}}, {}, 0),
+        (403, {"error": {"code": "AuthorizationFailed"}}, {}, 0),
+    ],
+)
+async def test_a_refusal_is_a_value_that_says_when_to_ask_again(
+    server: Server,
+    connect: Callable[[str], ResourceGraph],
+    status: int,
+    body: object,
+    headers: dict[str, Any],
+    wait: float,
+) -> None:
+    server.queue(body, status=status, **headers)
+    page = await connect(server.url).page("resources")
+    assert page.failure is not None
+    assert page.failure.status == status
+    assert page.wait_seconds == wait
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"data": {"rows": []}}', "not json"])
+async def test_an_answer_in_no_known_form(server: Server, connect: Callable[[str], ResourceGraph], body: str) -> None:
+    server.queue(body)
+    page = await connect(server.url).page("resources")
+    assert page.failure is not None
+    assert page.wait_seconds == 0
+
+
+@pytest.mark.parametrize("truncated", ["true", True])
+async def test_a_list_that_is_cut_without_a_token_is_a_failure(
+    server: Server, connect: Callable[[str], ResourceGraph], truncated: object
+) -> None:
+    server.queue(answer("a", truncated=truncated))
+    page = await connect(server.url).page("resources")
+    assert page.failure is not None
+    assert page.rows == []
+
+
+async def test_nobody_listens(server: Server, connect: Callable[[str], ResourceGraph]) -> None:
+    graph = connect("https://localhost:1")
+    page = await graph.page("resources")
+    assert page.failure is not None
+    assert page.failure.status == 0
+    assert page.wait_seconds > 0
+    assert "secret-token" not in page.failure.text
+
+
+async def test_a_credential_that_fails_is_a_failure_too(
+    server: Server, connect: Callable[[str], ResourceGraph], credential: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azure.core.exceptions import ClientAuthenticationError
+
+    async def refuse(*_: str, **__: Any) -> AccessToken:
+        raise ClientAuthenticationError("no identity here")
+
+    monkeypatch.setattr(credential, "get_token", refuse)
+    page = await connect(server.url).page("resources")
+    assert page.failure is not None
+    assert "no identity here" in page.failure.text
+    assert server.requests == []
