@@ -81,14 +81,12 @@ class MachineRecords(HistoryRecords):
             where=None if stage is None else {"stage": stage.value},
         )
 
-    async def open_machines(self, run_id: str, keys: Sequence[str]) -> list[str]:
-        """Those of the keys that have a row without an outcome, in the order given."""
-        open_keys = {
-            row.key.removeprefix(MACHINES)
-            async for row in self._stretch(run_id, keys, ["outcome"])
-            if "outcome" not in row.columns
+    async def machine_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
+        """The stage of each of the machines that the run has; ``done`` exactly for those with an outcome."""
+        return {
+            row.key.removeprefix(MACHINES): Stage(row.columns["stage"])
+            async for row in self._stretch(run_id, keys, ["stage"])
         }
-        return [key for key in keys if key in open_keys]
 
     async def set_stage(self, run_id: str, machine_key: str, stage: Stage, **columns: object) -> None:
         """Move a machine to a stage and set fields of its record; nothing happens once it has an outcome.

@@ -13,6 +13,16 @@ from settings import Settings
 if TYPE_CHECKING:
     from azure.data.tables.aio import TableServiceClient
 
+# The library's own defaults wait 5 minutes for an answer and try 10 times more; an HTTP caller would be gone by
+# then, and an activity is run again anyway.
+_PATIENCE: dict[str, Any] = {
+    "retry_total": 4,
+    "retry_connect": 2,
+    "retry_backoff_factor": 0.4,
+    "retry_backoff_max": 8,
+    "connection_timeout": 5,
+    "read_timeout": 30,
+}
 _ATTEMPTS_OF_A_CHANGE = 8
 """Rounds of read, decide, write-if-unchanged before somebody else's writes count as an outage."""
 
@@ -35,23 +45,13 @@ class Store:
         """Connect by connection string, else with the identity of the app. No request is sent yet."""
         from azure.data.tables.aio import TableServiceClient
 
-        # The library's own defaults wait 60 s for a connection and 10 times longer in all; an HTTP caller would
-        # be gone by then, and an activity is run again anyway.
-        patience: dict[str, Any] = {
-            "retry_total": 4,
-            "retry_connect": 2,
-            "retry_backoff_factor": 0.4,
-            "retry_backoff_max": 8,
-            "connection_timeout": 5,
-            "read_timeout": 30,
-        }
         connection = settings.tables_connection.get_secret_value()
         if connection:
-            client = TableServiceClient.from_connection_string(connection, **patience)
+            client = TableServiceClient.from_connection_string(connection, **_PATIENCE)
         else:
             from adapters.credentials import open_credential
 
-            client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **patience)
+            client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **_PATIENCE)
         return cls(client, settings.table_prefix)
 
     async def prepare(self) -> None:

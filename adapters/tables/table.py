@@ -29,6 +29,10 @@ BATCH_BYTES = 3_000_000
 _ENVELOPE = 700
 _SCAN_PAGE = 1_000
 
+# The library does not repeat a POST or PATCH whose answer was lost. Every write here is conditional or says the same
+# thing twice, so that a repetition finds what the first attempt did.
+_ALL = ["DELETE", "GET", "MERGE", "PATCH", "POST", "PUT"]
+
 _TOO_LARGE = frozenset({"EntityTooLarge", "PropertyValueTooLarge", "RequestBodyTooLarge", "ContentLengthExceeded"})
 _GONE = frozenset({"ResourceNotFound", "EntityNotFound"})
 _EXISTS = frozenset({"EntityAlreadyExists", "ResourceAlreadyExists"})
@@ -71,7 +75,7 @@ class AzureTable(Protocol):
 
     async def create_table(self) -> object: ...
 
-    async def create_entity(self, entity: Mapping[str, Any]) -> object: ...
+    async def create_entity(self, entity: Mapping[str, Any], *, retry_on_methods: list[str]) -> object: ...
 
     async def get_entity(
         self, partition_key: str, row_key: str, *, select: list[str] | None = None
@@ -82,16 +86,26 @@ class AzureTable(Protocol):
     ) -> AsyncIterator[Mapping[str, Any]]: ...
 
     async def update_entity(
-        self, entity: Mapping[str, Any], mode: UpdateMode, *, etag: str, match_condition: MatchConditions
+        self,
+        entity: Mapping[str, Any],
+        mode: UpdateMode,
+        *,
+        etag: str,
+        match_condition: MatchConditions,
+        retry_on_methods: list[str],
     ) -> object: ...
 
-    async def upsert_entity(self, entity: Mapping[str, Any], mode: UpdateMode) -> object: ...
+    async def upsert_entity(
+        self, entity: Mapping[str, Any], mode: UpdateMode, *, retry_on_methods: list[str]
+    ) -> object: ...
 
     async def delete_entity(
         self, partition_key: str, row_key: str, *, etag: str, match_condition: MatchConditions
     ) -> None: ...
 
-    async def submit_transaction(self, operations: Iterable[tuple[Any, ...]]) -> object: ...
+    async def submit_transaction(
+        self, operations: Iterable[tuple[Any, ...]], *, retry_on_methods: list[str]
+    ) -> object: ...
 
 
 class Table:
@@ -116,7 +130,7 @@ class Table:
         """Insert the row if it is absent; whether this call wrote it."""
         entity = _entity(partition, key, columns)
         try:
-            await self._call(lambda: self._client.create_entity(entity))
+            await self._call(lambda: self._client.create_entity(entity, retry_on_methods=_ALL))
         except Conflict:
             return False
         return True
@@ -221,7 +235,7 @@ class Table:
             else:
                 mode = UpdateMode.MERGE if change.verb == "merge" else UpdateMode.REPLACE
                 operations.append(("update" if change.etag else "upsert", entity, {"mode": mode, **guard}))
-        await self._call(lambda: self._client.submit_transaction(operations))
+        await self._call(lambda: self._client.submit_transaction(operations, retry_on_methods=_ALL))
 
     async def insert_all(self, partition: str, rows: Mapping[str, Columns]) -> int:
         """Insert the rows that are absent, in batches; how many this call wrote.
@@ -251,11 +265,11 @@ class Table:
             if etag:
                 await self._call(
                     lambda: self._client.update_entity(
-                        entity, mode, etag=etag, match_condition=MatchConditions.IfNotModified
+                        entity, mode, etag=etag, match_condition=MatchConditions.IfNotModified, retry_on_methods=_ALL
                     )
                 )
             else:
-                await self._call(lambda: self._client.upsert_entity(entity, mode))
+                await self._call(lambda: self._client.upsert_entity(entity, mode, retry_on_methods=_ALL))
         except Conflict:
             return False
         return True
