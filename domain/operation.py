@@ -7,6 +7,8 @@ only ever sent to the configured Resource Manager host.
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -14,7 +16,10 @@ from pydantic import Field
 
 from domain.arm_error import ArmFailure, failure_of_error, read_failure
 from domain.base import Document, Json, as_object
+from domain.patch_results import PatchSummary
+from domain.run import Intent
 
+CLOCK_SKEW = timedelta(minutes=5)
 LONGEST_URL = 8_192
 """Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
 
@@ -52,6 +57,27 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
     return url
 
 
+def operation_id(url: str) -> str:
+    """The operation's id, which is the activity id everywhere else; empty when the URL has none."""
+    found = re.search(r"/operations/([0-9a-fA-F-]{36})(?:[?/]|$)", url)
+    return found[1].lower() if found else ""
+
+
+def is_ours(intent: Intent, summary: PatchSummary | None) -> bool:
+    """Whether the newest operation that a machine knows is the one behind this intent.
+
+    By its id when that is known. Otherwise it must be new since the intent was declared: not the one that the
+    machine knew before, and not begun earlier, give or take the skew of two clocks.
+    """
+    if summary is None or not summary.activity_id:
+        return False
+    if intent.activity_id:
+        return summary.activity_id.casefold() == intent.activity_id.casefold()
+    if summary.activity_id.casefold() == intent.previous_activity_id.casefold():
+        return False
+    return summary.start_time is None or summary.start_time >= intent.declared_at - CLOCK_SKEW
+
+
 class PollState(StrEnum):
     """What a poll says of the operation."""
 
@@ -73,6 +99,8 @@ class PollReading(Document):
     state: PollState
     result: Json = Field(default_factory=dict)
     failure: ArmFailure | None = None
+    retry_after: float | None = None
+    """Seconds that Azure asks to wait before the next poll."""
 
 
 _RUNNING_STATUSES = (200, 201, 202)

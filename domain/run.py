@@ -184,6 +184,7 @@ class Intent(Document):
 
     run_id: str
     machine_key: str
+    machine_id: str
     kind: OperationKind
     state: IntentState = IntentState.DECLARED
     attempt: int = 1
@@ -191,6 +192,8 @@ class Intent(Document):
     deadline_at: Instant
     previous_activity_id: str = ""
     """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""
+    is_repeated: bool = False
+    """An earlier POST of this intent got no answer: a refusal as busy may then mean our own operation."""
     accepted_at: Instant | None = None
     async_url: str = ""
     location_url: str = ""

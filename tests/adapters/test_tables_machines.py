@@ -106,14 +106,15 @@ async def test_lists_of_machines_read_neither_patches_nor_intents(records: Recor
     assert [item.key for item in page.items] == [key]
 
 
-async def test_open_machines_keep_the_order_asked_for(records: Records) -> None:
+async def test_stages_are_told_of_the_machines_that_the_run_has(records: Records) -> None:
     machines = [machine(number) for number in range(6)]
     await records.add_machines(RUN, machines)
     keys = [item.key for item in machines]
     await records.record_outcomes(RUN, keys[2:4], Outcome.canceled(), NOW)
-    assert await records.open_machines(RUN, [*keys[::-1], "f" * 24]) == [keys[5], keys[4], keys[1], keys[0]]
-    assert await records.open_machines(RUN, []) == []
-    assert await records.open_machines(RUN, ["0" * 24]) == []
+    stages = await records.machine_stages(RUN, [*keys[::-1], "f" * 24])
+    assert stages == {key: Stage.DONE if key in keys[2:4] else Stage.WAITING for key in keys}
+    assert await records.machine_stages(RUN, []) == {}
+    assert await records.machine_stages(RUN, ["0" * 24]) == {}
 
 
 async def test_a_stage_and_its_fields_are_set_and_a_final_row_is_left_alone(records: Records) -> None:

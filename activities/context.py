@@ -1,0 +1,65 @@
+"""What most activities begin with: the clock, the run they work for, and its policy."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from adapters.tables import RecordMissing, open_records
+from domain.identity import MachineId
+from domain.policy import Policy
+from domain.run import MachineRecord, Run
+from settings import load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class MachineContext:
+    """A machine of a run, and the frozen policy that the run follows."""
+
+    run: Run
+    policy: Policy
+    machine: MachineRecord
+
+    @property
+    def machine_id(self) -> MachineId:
+        """The machine's ARM id."""
+        return MachineId.parse(self.machine.id)
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def wait_seconds(asked: float | None = None, *, polls: float = 1) -> float:
+    """How long to wait: what Azure asks for, else so many poll intervals; spread, so that machines do not keep step."""
+    if asked is not None:
+        # Never earlier than asked: an earlier request is not processed, and answered with a new wait.
+        return round(asked * random.uniform(1.0, 1.1) + 0.05, 3)
+    return round(load_settings().poll_seconds * polls * random.uniform(0.9, 1.1), 3)
+
+
+async def load_run(run_id: str) -> tuple[Run, Policy]:
+    """The run and its policy.
+
+    Raises:
+        RecordMissing: there is no such run, or it was stored without its policy.
+    """
+    run = await open_records().get_run(run_id)
+    if run is None or run.policy_snapshot is None:
+        raise RecordMissing(f"run {run_id} has no row")
+    return run, Policy.model_validate(run.policy_snapshot)
+
+
+async def load_machine(run_id: str, machine_key: str) -> MachineContext:
+    """A machine of a run.
+
+    Raises:
+        RecordMissing: the run has no such machine.
+    """
+    run, policy = await load_run(run_id)
+    machine = await open_records().get_machine(run_id, machine_key)
+    if machine is None:
+        raise RecordMissing(f"run {run_id} has no machine {machine_key}")
+    return MachineContext(run, policy, machine)

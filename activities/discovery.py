@@ -1,0 +1,121 @@
+"""discover_machines: one page of Resource Graph becomes machine rows of the run."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from activities.context import load_run, now, wait_seconds
+from adapters.resource_graph import open_resource_graph
+from adapters.tables import Records, open_records
+from domain.arm_error import ArmFailure, classify
+from domain.base import Json
+from domain.discovery import DiscoveredMachine, build_queries, select_machines
+from domain.identity import MachineId
+from domain.outcome import Outcome, Reason
+from domain.run import MachineRecord
+from domain.scope import Scope
+from domain.work import Discovered, DiscoverRequest
+
+
+class _Position(NamedTuple):
+    """Where the discovery stands: the query, and the page token that Resource Graph gave."""
+
+    query: int = 0
+    token: str = ""
+
+    @classmethod
+    def read(cls, cursor: str) -> _Position:
+        if not cursor:
+            return cls()
+        query, token = json.loads(cursor)
+        return cls(int(query), str(token))
+
+    def write(self) -> str:
+        return json.dumps([self.query, self.token])
+
+
+async def discover_machines(data: Json) -> Json:
+    """Read one page and add its machines. ``DiscoverRequest`` to ``Discovered``.
+
+    After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
+    """
+    request = DiscoverRequest.from_wire(data)
+    run, policy = await load_run(request.run_id)
+    records = open_records()
+    queries = build_queries(policy.scope)
+    position = _Position.read(request.cursor)
+    machines = run.machines
+    wait = 0.0
+    if position.query < len(queries):
+        query = queries[position.query]
+        page = await open_resource_graph().page(query.text, query.subscriptions, position.token)
+        if page.failure is not None:
+            return _failed(page.failure, page.wait_seconds, request.attempt).to_wire()
+        found = [_record(machine) for machine in select_machines(policy.scope, page.rows)]
+        machines = await records.add_machines(request.run_id, found)
+        wait = page.wait_seconds
+        position = _Position(position.query, page.skip_token) if page.skip_token else _Position(position.query + 1)
+    if position.query < len(queries):
+        return Discovered(machines=machines, cursor=position.write(), wait_seconds=wait).to_wire()
+    machines = await _add_missing(records, request.run_id, policy.scope, machines)
+    return Discovered(machines=machines, selectors=policy.scope.describe()).to_wire()
+
+
+async def _add_missing(records: Records, run_id: str, scope: Scope, machines: int) -> int:
+    """Rows for the ids that were asked for and not found; returns the size of the fleet."""
+    asked = {machine.key: machine for machine in map(MachineId.parse, scope.machine_ids)}
+    known = await records.machine_stages(run_id, list(asked))
+    missing = [machine for key, machine in asked.items() if key not in known and not scope.exclude.names(machine)]
+    if not missing:
+        return machines
+    machines = await records.add_machines(run_id, [_missing_record(machine) for machine in missing])
+    outcome = Outcome.skipped(
+        Reason.NOT_FOUND,
+        "No such machine: it does not exist, the identity may not read it, or another selector leaves it out.",
+    )
+    await records.record_outcomes(run_id, [machine.key for machine in missing], outcome, now())
+    return machines
+
+
+def _record(machine: DiscoveredMachine) -> MachineRecord:
+    identity = machine.machine_id
+    return MachineRecord(
+        id=identity.text,
+        key=identity.key,
+        name=machine.name,
+        subscription_id=machine.subscription_id,
+        resource_group=machine.resource_group,
+        location=machine.location,
+        os_type=machine.os_type,
+        zones=list(machine.zones),
+        tags=machine.tags,
+        power_state=machine.power_state,
+        availability_set=machine.availability_set_id,
+        image=machine.image,
+        queued_at=now(),
+    )
+
+
+def _missing_record(identity: MachineId) -> MachineRecord:
+    return MachineRecord(
+        id=identity.text,
+        key=identity.key,
+        name=identity.name,
+        subscription_id=identity.subscription_id,
+        resource_group=identity.resource_group,
+        queued_at=now(),
+    )
+
+
+def _failed(failure: ArmFailure, asked: float, attempt: int) -> Discovered:
+    """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
+    pause = 0.0
+    if asked > 0:
+        # Resource Graph's word is for throttling; an outage without a word is waited out by our own measure.
+        named = asked if failure.status == 429 else failure.retry_after
+        pause = wait_seconds(named, polls=min(2**attempt, 8))
+    return Discovered(
+        wait_seconds=pause,
+        failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
+    )

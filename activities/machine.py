@@ -1,0 +1,113 @@
+"""One machine: look at it and lock it, verify it, release it, record how it ended."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from activities.context import MachineContext, load_machine, now, wait_seconds
+from adapters.arm import open_resource_manager
+from adapters.tables import open_records
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.base import Json
+from domain.outcome import Outcome, Reason
+from domain.patch_results import PatchSummary
+from domain.preflight import Power, Preflight, Readiness, judge
+from domain.run import Stage
+from domain.window import deadline
+from domain.work import MachineRef, PreflightRequest, PreflightResult, RecordOutcome, Verified, VerifyRequest
+
+_LOCK_MARGIN = timedelta(hours=1)
+"""Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
+
+
+async def preflight_machine(data: Json) -> Json:
+    """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``."""
+    request = PreflightRequest.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    if context.run.cancel_requested_at is not None:
+        return _skip(Outcome.canceled())
+    locked_by = await _lock(context)
+    if locked_by is not None:
+        return _wait(Outcome.skipped(Reason.LOCKED_BY_RUN, f"The run {locked_by} works on this machine."))
+    view = await open_resource_manager().read_machine(context.machine_id)
+    if isinstance(view, ArmFailure):
+        verdict = classify(view)
+        if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
+            return _wait(verdict.to_outcome(view), view.retry_after)
+        return _skip(verdict.to_outcome(view))
+    return PreflightResult(
+        preflight=judge(view, start_stopped=request.start_stopped),
+        wait_seconds=wait_seconds(),
+        assess_activity_id=_activity(view.last_assessment),
+        install_activity_id=_activity(view.last_installation),
+        assessment=context.machine.assessment,
+    ).to_wire()
+
+
+async def verify_machine(data: Json) -> Json:
+    """Read the machine again after an installation. ``VerifyRequest`` to ``Verified``."""
+    request = VerifyRequest.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    view = await open_resource_manager().read_machine(context.machine_id)
+    if isinstance(view, ArmFailure):
+        return Verified(is_ready=False, wait_seconds=wait_seconds(view.retry_after)).to_wire()
+    return Verified(
+        is_ready=view.power is Power.RUNNING and view.is_agent_ready,
+        reboot_pending=_newer_word(view.last_assessment, request.installed_at),
+        wait_seconds=wait_seconds(),
+    ).to_wire()
+
+
+async def release_machine(data: Json) -> Json:
+    """End of the assess step for a machine that stays in the run. ``MachineRef`` to nothing."""
+    request = MachineRef.from_wire(data)
+    records = open_records()
+    await records.set_stage(request.run_id, request.machine_key, Stage.ASSESSED)
+    await records.release_lease(request.machine_key, request.run_id)
+    return {}
+
+
+async def record_outcome(data: Json) -> Json:
+    """The machine's final row; the first one counts. ``RecordOutcome`` to the ``Outcome`` that is stored."""
+    request = RecordOutcome.from_wire(data)
+    records = open_records()
+    stored = await records.record_outcome(
+        request.run_id,
+        request.machine_key,
+        request.outcome,
+        at=now(),
+        installation=request.installation,
+        patches=[],
+    )
+    if not request.keep_lock:
+        await records.release_lease(request.machine_key, request.run_id)
+    return stored.to_wire()
+
+
+async def _lock(context: MachineContext) -> str | None:
+    """Take or extend the lease; the run that holds it when it is not this one (safety rule 6)."""
+    at = now()
+    until = deadline(at, context.policy.install.maximum_duration) + _LOCK_MARGIN
+    owner = await open_records().acquire_lease(context.machine.key, context.run.id, at, until)
+    return None if owner == context.run.id else owner
+
+
+def _activity(summary: PatchSummary | None) -> str:
+    return summary.activity_id if summary else ""
+
+
+def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) -> bool | None:
+    """What an assessment that is newer than the installation says of a reboot; older ones say nothing about it."""
+    if assessment is None or installed_at is None:
+        return None
+    seen_at = assessment.last_modified_time or assessment.start_time
+    return assessment.reboot_pending if seen_at is not None and seen_at > installed_at else None
+
+
+def _skip(outcome: Outcome) -> Json:
+    return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome)).to_wire()
+
+
+def _wait(outcome: Outcome, asked: float | None = None) -> Json:
+    preflight = Preflight(readiness=Readiness.WAIT, outcome=outcome)
+    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2)).to_wire()

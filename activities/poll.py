@@ -1,0 +1,117 @@
+"""poll_operation: look once at an operation, and keep its result when it has ended."""
+
+from __future__ import annotations
+
+from activities.context import now, wait_seconds
+from adapters.arm import open_resource_manager
+from adapters.tables import RecordMissing, open_records
+from domain.arm_error import ArmFailure
+from domain.base import Json
+from domain.identity import MachineId
+from domain.operation import PollReading, PollState, is_ours
+from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, PatchSummary
+from domain.run import Intent, OperationKind
+from domain.verdict import judge_assessment
+from domain.work import OperationRef, OperationReport, OperationState
+
+MOST_UNCLEAR_POLLS = 20
+"""Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""
+
+
+async def poll_operation(data: Json) -> Json:
+    """Look at an operation. ``OperationRef`` to ``OperationReport``."""
+    request = OperationRef.from_wire(data)
+    records = open_records()
+    intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
+    if intent is None:
+        raise RecordMissing(f"run {request.run_id} has no {request.kind.value} intent of {request.machine_key}")
+    machine = MachineId.parse(intent.machine_id)
+    reading = await open_resource_manager().poll(machine, intent.async_url, intent.location_url)
+    report = await _report(machine, intent, reading)
+    if report.state is OperationState.RUNNING:
+        report = await _bound(intent, report)
+    return report.to_wire()
+
+
+async def _report(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:
+    match reading.state:
+        case PollState.RUNNING:
+            return _running(reading.retry_after)
+        case PollState.SUCCEEDED:
+            return await _keep(intent, reading.result)
+        case PollState.FAILED:
+            return OperationReport(
+                state=OperationState.FAILED,
+                failure=reading.failure,
+                wait_seconds=wait_seconds(),
+                adopted=intent.adopted,
+            )
+        case PollState.UNCLEAR:
+            return await _unclear(intent, reading.failure, reading.retry_after)
+        case PollState.LOST | PollState.SUCCEEDED_WITHOUT_RESULT:
+            return await _ask_machine(machine, intent, reading.failure)
+
+
+async def _keep(intent: Intent, result: Json) -> OperationReport:
+    """Store the result with its patches; only the counts travel on."""
+    records = open_records()
+    if intent.kind is OperationKind.ASSESS:
+        assessed = AssessResult.model_validate(result)
+        bad = judge_assessment(assessed)
+        summary = assessed.summarize()
+        patches = [patch.to_record() for patch in assessed.available_patches]
+        await records.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())
+        return OperationReport(state=OperationState.ENDED, assessment=summary, outcome=bad, adopted=intent.adopted)
+    installed = InstallResult.model_validate(result)
+    patches = [patch.to_record() for patch in installed.patches]
+    summary = installed.summarize(adopted=intent.adopted)
+    await records.record_installation(intent.run_id, intent.machine_key, summary, patches)
+    return OperationReport(
+        state=OperationState.ENDED,
+        installation=installed.model_copy(update={"patches": []}),
+        adopted=intent.adopted,
+    )
+
+
+async def _ask_machine(machine: MachineId, intent: Intent, failure: ArmFailure | None) -> OperationReport:
+    """The operation's own record is gone or closed to us: the machine's patch status has the counts."""
+    view = await open_resource_manager().read_machine(machine)
+    if isinstance(view, ArmFailure):
+        return await _unclear(intent, view, view.retry_after)
+    summary = view.last_assessment if intent.kind is OperationKind.ASSESS else view.last_installation
+    if summary is None or not is_ours(intent, summary):
+        return await _unclear(intent, failure, None)
+    if summary.status is PatchOperationStatus.IN_PROGRESS:
+        return _running(None)
+    return await _keep(intent, _as_result(summary, intent.kind))
+
+
+def _as_result(summary: PatchSummary, kind: OperationKind) -> Json:
+    result = summary.to_assess_result() if kind is OperationKind.ASSESS else summary.to_install_result()
+    return result.model_dump(mode="json", by_alias=True)
+
+
+async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | None) -> OperationReport:
+    """No usable answer: again, with growing waits, until it counts as lost. Being throttled is no such answer."""
+    if failure is not None and failure.status == 429:
+        return _running(asked)
+    polls = intent.failed_polls + 1
+    await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))
+    if polls >= MOST_UNCLEAR_POLLS:
+        return OperationReport(state=OperationState.LOST, failure=failure, adopted=intent.adopted)
+    return OperationReport(
+        state=OperationState.RUNNING, wait_seconds=wait_seconds(asked, polls=min(2 ** (polls // 4), 8))
+    )
+
+
+async def _bound(intent: Intent, report: OperationReport) -> OperationReport:
+    """An operation that runs ends for us at its deadline, and when the run is stopped."""
+    if now() >= intent.deadline_at:
+        return OperationReport(state=OperationState.DEADLINE, adopted=intent.adopted)
+    if await open_records().is_canceled(intent.run_id):
+        return OperationReport(state=OperationState.CANCELED, adopted=intent.adopted)
+    return report
+
+
+def _running(asked: float | None) -> OperationReport:
+    return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))

@@ -1,0 +1,219 @@
+"""assess_machine and install_patches: submit an operation at most once (safety rules 1, 2, 7 and 8).
+
+The order is what keeps a machine safe: the intent is written before the POST, and what Azure answered after it. An
+intent without an answer means that nobody knows; the machine is then asked before anything is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from activities.context import MachineContext, load_machine, now, wait_seconds
+from adapters.arm import Submission, open_resource_manager
+from adapters.tables import budget_of, open_records
+from domain import verdict as verdicts
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.base import Json
+from domain.operation import UnsafeUrl, check_operation_url, is_ours, operation_id
+from domain.outcome import Outcome
+from domain.patch_results import PatchSummary
+from domain.patching import InstallParameters
+from domain.preflight import MachineView
+from domain.run import Intent, IntentState, OperationKind, Stage
+from domain.scope import OsType
+from domain.window import deadline, permitted_duration
+from domain.work import StartOperation, StartResult, StartState
+from settings import load_settings
+
+_LOG = logging.getLogger("patchwave.submit")
+_ASSESS_TIME = timedelta(hours=1)
+"""An assessment takes two to three minutes; beyond this it hangs."""
+_GRACE_POLLS = 4
+"""Poll intervals after which a machine that shows nothing of an operation was never given it. With 30 s polls that is
+two minutes; the extension reports within ten seconds."""
+
+
+async def assess_machine(data: Json) -> Json:
+    """Submit an assessment. ``StartOperation`` to ``StartResult``."""
+    return (await _submit(StartOperation.from_wire(data))).to_wire()
+
+
+async def install_patches(data: Json) -> Json:
+    """Submit an installation. ``StartOperation`` to ``StartResult``."""
+    return (await _submit(StartOperation.from_wire(data))).to_wire()
+
+
+async def _submit(request: StartOperation) -> StartResult:
+    context = await load_machine(request.run_id, request.machine_key)
+    records = open_records()
+    intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
+    is_repeated = False
+    if intent is not None and intent.attempt >= request.attempt:
+        if intent.state is IntentState.ACCEPTED:
+            return StartResult(state=StartState.ACCEPTED)
+        if intent.state is IntentState.DECLARED:
+            settled = await _settle(context, intent)
+            if settled is not None:
+                return settled
+            is_repeated = True
+    refusal = await _reason_not_to_send(context)
+    if refusal is not None:
+        return refusal
+    duration = _duration(context, request.kind, now())
+    if duration is None:
+        return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed())
+    declared = Intent(
+        run_id=request.run_id,
+        machine_key=request.machine_key,
+        machine_id=context.machine.id,
+        kind=request.kind,
+        attempt=request.attempt,
+        declared_at=now(),
+        deadline_at=deadline(now(), duration),
+        previous_activity_id=request.previous_activity_id,
+        is_repeated=is_repeated,
+    )
+    if intent is None:
+        _, created = await records.declare_intent(declared)
+        if not created:
+            # Another execution of this very activity is under way, or was and died: the next call settles it.
+            return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts=False)
+    else:
+        await records.save_intent(declared)
+    stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
+    columns = {} if context.machine.started_at else {"started_at": now()}
+    await records.set_stage(request.run_id, request.machine_key, stage, **columns)
+    submission = await _send(context, declared, duration)
+    return await _conclude(context, declared, submission)
+
+
+async def _send(context: MachineContext, intent: Intent, duration: timedelta) -> Submission:
+    manager = open_resource_manager()
+    if intent.kind is OperationKind.ASSESS:
+        return await manager.assess(context.machine_id, intent)
+    return await manager.install(context.machine_id, _parameters(context, duration), intent)
+
+
+def _parameters(context: MachineContext, duration: timedelta) -> InstallParameters:
+    install = context.policy.install
+    is_windows = context.machine.os_type.casefold() == OsType.WINDOWS.value.casefold()
+    return InstallParameters(
+        maximum_duration=duration,
+        reboot_setting=install.reboot_setting,
+        windows_parameters=install.windows if is_windows else None,
+        linux_parameters=None if is_windows else install.linux,
+    )
+
+
+async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
+    """Stop means no new starts, and a budget that is used up is left alone until Azure's word (rules 7 and 9)."""
+    if context.run.cancel_requested_at is not None:
+        return StartResult(state=StartState.ENDED, outcome=Outcome.canceled())
+    until = await open_records().paused_until(_budget(context))
+    at = now()
+    if until is not None and until > at:
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds((until - at).total_seconds()), counts=False)
+    return None
+
+
+def _duration(context: MachineContext, kind: OperationKind, at: datetime) -> timedelta | None:
+    """How long the operation may last; ``None`` when the window leaves too little."""
+    if kind is OperationKind.ASSESS:
+        return _ASSESS_TIME
+    return permitted_duration(at, context.policy.install.maximum_duration, context.run.window_end)
+
+
+async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:
+    """Write down what Azure answered, and say how to go on."""
+    records = open_records()
+    if submission.accepted:
+        await records.save_intent(_accept(context, intent, submission))
+        return StartResult(state=StartState.ACCEPTED)
+    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+    if submission.is_uncertain:
+        # The intent stays declared: the next call asks the machine.
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after))
+    verdict = classify(failure)
+    outcome = verdict.to_outcome(failure)
+    if verdict.kind is ErrorClass.BUSY and intent.is_repeated:
+        view = await open_resource_manager().read_machine(context.machine_id)
+        if isinstance(view, MachineView) and is_ours(intent, _newest(view, intent.kind)):
+            return await _adopt(intent, view)
+    await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
+    match verdict.kind:
+        case ErrorClass.THROTTLED:
+            wait = wait_seconds(failure.retry_after)
+            await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after or wait))
+            return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=False, outcome=outcome)
+        case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
+            wait = wait_seconds(failure.retry_after, polls=2)
+            return StartResult(state=StartState.WAIT, wait_seconds=wait, outcome=outcome)
+        case _:
+            return StartResult(state=StartState.ENDED, outcome=outcome)
+
+
+def _accept(context: MachineContext, intent: Intent, submission: Submission) -> Intent:
+    """The intent with both URLs, byte for byte. One that may not be followed is dropped: the machine is asked then."""
+    async_url = _safe(context, submission.async_url)
+    location_url = _safe(context, submission.location_url)
+    return intent.model_copy(
+        update={
+            "state": IntentState.ACCEPTED,
+            "accepted_at": now(),
+            "async_url": async_url,
+            "location_url": location_url,
+            "activity_id": operation_id(async_url or location_url),
+        }
+    )
+
+
+def _safe(context: MachineContext, url: str) -> str:
+    if not url:
+        return ""
+    try:
+        return check_operation_url(url, load_settings().manager_url, context.machine_id.subscription_id)
+    except UnsafeUrl as refusal:
+        _LOG.warning("An operation URL of machine %s is not followed: %s", context.machine.key, refusal)
+        return ""
+
+
+async def _settle(context: MachineContext, intent: Intent) -> StartResult | None:
+    """Find out what became of a POST that nobody saw the answer of; ``None``: it was surely not accepted.
+
+    The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
+    may the POST be sent again.
+    """
+    view = await open_resource_manager().read_machine(context.machine_id)
+    if isinstance(view, ArmFailure):
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after))
+    if is_ours(intent, _newest(view, intent.kind)):
+        return await _adopt(intent, view)
+    grace = timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
+    left = (intent.declared_at + grace - now()).total_seconds()
+    if left > 0:
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
+    return None
+
+
+async def _adopt(intent: Intent, view: MachineView) -> StartResult:
+    """The machine runs our operation, or has: follow it by the machine, since its signed URL cannot be rebuilt."""
+    summary = _newest(view, intent.kind)
+    adopted = intent.model_copy(
+        update={
+            "state": IntentState.ACCEPTED,
+            "accepted_at": now(),
+            "activity_id": summary.activity_id if summary else "",
+            "adopted": True,
+        }
+    )
+    await open_records().save_intent(adopted)
+    return StartResult(state=StartState.ACCEPTED)
+
+
+def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:
+    return view.last_assessment if kind is OperationKind.ASSESS else view.last_installation
+
+
+def _budget(context: MachineContext) -> str:
+    return budget_of(context.machine.subscription_id, context.machine.location)
