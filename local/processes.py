@@ -131,9 +131,7 @@ class Child:
             if self._ready is not None and self._ready.exists():
                 return self.document()
             if not self.running:
-                raise ChildFailed(
-                    f"{self.name} ended with code {self._process.returncode}:\n{self.log_end()}"
-                )
+                raise ChildFailed(f"{self.name} ended with code {self._process.returncode}:\n{self.log_end()}")
             time.sleep(0.02)
         raise ChildFailed(f"{self.name} was not ready after {timeout:.0f} s:\n{self.log_end()}")
 

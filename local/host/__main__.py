@@ -104,7 +104,7 @@ class Host:
             tasks = [asyncio.create_task(dispatcher.run()), asyncio.create_task(timers.run())]
             serving = asyncio.create_task(server.serve(self._sockets))
             try:
-                while not server.started and not serving.done():
+                while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
                     await asyncio.sleep(0.005)
                 log.info("%d functions at %s, workers %s", len(functions.all), self.url, pool.pids)
                 self._changed()
@@ -161,9 +161,7 @@ def _listen(port: int) -> list[socket.socket]:
         first.bind(("127.0.0.1", port))
     except OSError as error:
         first.close()
-        raise HostJsonError(
-            f"Port {port} cannot be used ({error.strerror}); choose another with --port."
-        ) from error
+        raise HostJsonError(f"Port {port} cannot be used ({error.strerror}); choose another with --port.") from error
     sockets = [first]
     if socket.has_ipv6:
         second = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -179,9 +177,7 @@ def _listen(port: int) -> list[socket.socket]:
 
 def _set_up_logging(settings: HostJson) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=settings.log_levels.get("", "INFO"), handlers=[handler], force=True)
@@ -206,17 +202,13 @@ async def _main(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local.host", description="An embedded Azure Functions host."
-    )
+    parser = argparse.ArgumentParser(prog="python -m local.host", description="An embedded Azure Functions host.")
     parser.add_argument("--app", type=Path, required=True, help="folder with function_app.py and host.json")
     parser.add_argument("--port", type=int, default=7071, help="loopback port; 0 takes a free one")
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
     parser.add_argument("--ready", type=Path, help="file to write when the host answers")
     parser.add_argument("--require-keys", action="store_true", help="ask for function keys, as Azure does")
-    parser.add_argument(
-        "--state", type=Path, default=Path(".local/host"), help="folder for the timers' status"
-    )
+    parser.add_argument("--state", type=Path, default=Path(".local/host"), help="folder for the timers' status")
     parser.add_argument("--parent", type=int, help="pid of the process that this one must not outlive")
     arguments = parser.parse_args()
     if arguments.parent is not None:
@@ -225,7 +217,7 @@ def main() -> int:
         _set_up_logging(load_host_json(arguments.app))
         asyncio.run(_main(arguments))
     except (HostJsonError, AppNotLoaded, WorkerLost) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 

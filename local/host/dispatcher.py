@@ -84,9 +84,7 @@ class Dispatcher:
         name = _orchestrator_name(request)
         function = self._pool.functions.durable(ORCHESTRATION, name)
         if function is None:
-            failure = _failure(
-                "FunctionNotFound", f"The orchestrator function '{name}' does not exist.", final=True
-            )
+            failure = _failure("FunctionNotFound", f"The orchestrator function '{name}' does not exist.", final=True)
             return _failed_turn(item, failure)
         text = base64.b64encode(request.SerializeToString()).decode()
         inputs = [Input(function.trigger["name"], "string", text), *self._inputs.extra(function)]
@@ -135,9 +133,7 @@ class Dispatcher:
 
     def _timed_out(self, name: str) -> pb.TaskFailureDetails:
         limit = self._settings.function_timeout or timedelta()
-        return _failure(
-            "FunctionTimeoutException", f"Timeout value of {limit} was exceeded by function: {name}"
-        )
+        return _failure("FunctionTimeoutException", f"Timeout value of {limit} was exceeded by function: {name}")
 
 
 def _orchestrator_name(request: pb.OrchestratorRequest) -> str:

@@ -247,9 +247,7 @@ class Engine(InMemoryOrchestrationBackend):
     # gRPC: work items
 
     @override
-    def GetWorkItems(
-        self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.WorkItem]:
+    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[pb.WorkItem]:
         """Streams work items to a gRPC worker; what it has not completed when the stream ends is given out again."""
         worker = uuid.uuid4().hex
         orchestration_filter, activity_filter, _ = self._parse_work_item_filters(request)
@@ -309,9 +307,7 @@ class Engine(InMemoryOrchestrationBackend):
         with self._lock:
             existing = self._instances.get(instance_id)
             if existing is not None:
-                replaceable = (
-                    frozenset(request.orchestrationIdReusePolicy.replaceableStatus) or self._replaceable
-                )
+                replaceable = frozenset(request.orchestrationIdReusePolicy.replaceableStatus) or self._replaceable
                 if existing.status not in replaceable:
                     context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Instance '{instance_id}' already exists.")
             self._create(
@@ -330,9 +326,7 @@ class Engine(InMemoryOrchestrationBackend):
     def WaitForInstanceStart(
         self, request: pb.GetInstanceRequest, context: grpc.ServicerContext
     ) -> pb.GetInstanceResponse:
-        return self._wait(
-            request, context, lambda instance: instance.status != pb.ORCHESTRATION_STATUS_PENDING
-        )
+        return self._wait(request, context, lambda instance: instance.status != pb.ORCHESTRATION_STATUS_PENDING)
 
     @override
     def WaitForInstanceCompletion(
@@ -352,9 +346,7 @@ class Engine(InMemoryOrchestrationBackend):
             return response
 
     @override
-    def SignalEntity(
-        self, request: pb.SignalEntityRequest, context: grpc.ServicerContext
-    ) -> pb.SignalEntityResponse:
+    def SignalEntity(self, request: pb.SignalEntityRequest, context: grpc.ServicerContext) -> pb.SignalEntityResponse:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "This host has no durable entities.")
         return pb.SignalEntityResponse()
 
@@ -366,11 +358,7 @@ class Engine(InMemoryOrchestrationBackend):
         while item is None and self._orchestration_queue:
             instance_id = self._orchestration_queue.popleft()
             instance = self._instances.get(instance_id)
-            if (
-                instance is None
-                or not instance.pending_events
-                or instance_id in self._orchestration_in_flight
-            ):
+            if instance is None or not instance.pending_events or instance_id in self._orchestration_in_flight:
                 # An instance in flight is queued again when its turn completes.
                 self._orchestration_queue_set.discard(instance_id)
             elif not self._matches_filter(instance.name, instance.version, accepted):
@@ -435,9 +423,7 @@ class Engine(InMemoryOrchestrationBackend):
             activity = self._activities.pop(response.completionToken, None)
             self._leases.pop(response.completionToken, None)
             if activity is None:
-                log.debug(
-                    "dropped a duplicate result of task %d of '%s'", response.taskId, response.instanceId
-                )
+                log.debug("dropped a duplicate result of task %d of '%s'", response.taskId, response.instanceId)
                 return False
             # B4: a failure is a failure by its presence, not by having text.
             if response.HasField("failureDetails"):
@@ -499,9 +485,7 @@ class Engine(InMemoryOrchestrationBackend):
             f"more than the limit of {self._history_limit}."
         )
         log.error(message)
-        failure = pb.TaskFailureDetails(
-            errorType="HistoryLimitExceeded", errorMessage=message, isNonRetriable=True
-        )
+        failure = pb.TaskFailureDetails(errorType="HistoryLimitExceeded", errorMessage=message, isNonRetriable=True)
         return pb.OrchestratorResponse(
             instanceId=response.instanceId,
             completionToken=response.completionToken,
@@ -517,9 +501,7 @@ class Engine(InMemoryOrchestrationBackend):
         """Queues an event for one execution of an instance; False when that execution is over (B9, B10)."""
         instance = self._instances.get(instance_id)
         if instance is None or instance.status in FINISHED or self._executions.get(instance_id) != execution:
-            log.debug(
-                "dropped a %s of an ended execution of '%s'", event.WhichOneof("eventType"), instance_id
-            )
+            log.debug("dropped a %s of an ended execution of '%s'", event.WhichOneof("eventType"), instance_id)
             self._announce()
             return False
         event.eventId = -1
@@ -556,9 +538,7 @@ class Engine(InMemoryOrchestrationBackend):
     ) -> None:
         if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
             # B10: results that came in during the last turn answer tasks of this execution, not of the next one.
-            instance.pending_events = [
-                e for e in instance.pending_events if e.WhichOneof("eventType") in _REQUESTS
-            ]
+            instance.pending_events = [e for e in instance.pending_events if e.WhichOneof("eventType") in _REQUESTS]
             parent = self._parents.get(instance.instance_id)
             super()._process_complete_orchestration_action(instance, complete_action)
             self._open_execution(instance, parent)
@@ -566,9 +546,7 @@ class Engine(InMemoryOrchestrationBackend):
         super()._process_complete_orchestration_action(instance, complete_action)
 
     @override
-    def _process_schedule_task_action(
-        self, instance: OrchestrationInstance, action: pb.OrchestratorAction
-    ) -> None:
+    def _process_schedule_task_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
         schedule = action.scheduleTask
         text = schedule.input.value if schedule.HasField("input") else None
         instance.history.append(helpers.new_task_scheduled_event(action.id, schedule.name, text))
@@ -596,9 +574,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._announce()
 
     @override
-    def _process_create_timer_action(
-        self, instance: OrchestrationInstance, action: pb.OrchestratorAction
-    ) -> None:
+    def _process_create_timer_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
         due = action.createTimer.fireAt.ToDatetime(UTC)
         instance.history.append(helpers.new_timer_created_event(action.id, due))
         instance_id, execution = instance.instance_id, self._executions[instance.instance_id]
@@ -635,18 +611,14 @@ class Engine(InMemoryOrchestrationBackend):
             )
             return
         if existing is not None:
-            log.info(
-                "sub-orchestration '%s' had finished and is replaced by a new execution", create.instanceId
-            )
+            log.info("sub-orchestration '%s' had finished and is replaced by a new execution", create.instanceId)
         parent = _Parent(instance.instance_id, self._executions[instance.instance_id], action.id)
         self._create(create.instanceId, create.name, text, version=version, parent=parent)
 
     @override
     def _watch_sub_orchestration(self, parent_instance_id: str, sub_instance_id: str, task_id: int) -> None:
         """Called by the base class when it rewinds a parent."""
-        self._parents[sub_instance_id] = _Parent(
-            parent_instance_id, self._executions[parent_instance_id], task_id
-        )
+        self._parents[sub_instance_id] = _Parent(parent_instance_id, self._executions[parent_instance_id], task_id)
         child = self._instances.get(sub_instance_id)
         if child is not None and child.status in FINISHED:
             self._report_to_parent(child)
@@ -776,9 +748,7 @@ class Engine(InMemoryOrchestrationBackend):
             return self._build_instance_response(waiter.result, request.getInputsAndOutputs)
         with self._lock:
             if request.instanceId in self._instances:
-                context.abort(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"Instance '{request.instanceId}' is not there yet."
-                )
+                context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"Instance '{request.instanceId}' is not there yet.")
         return pb.GetInstanceResponse(exists=False)
 
     def _hold_thread(self, context: grpc.ServicerContext) -> None:

@@ -35,9 +35,7 @@ async def answer(request: Request, body: bytes, functions: Functions, run: RunEv
         origin = request.headers.get("webhook-request-origin")
         if not origin:
             return PlainTextResponse("WebHook-Request-Origin is missing", 400)
-        return Response(
-            status_code=200, headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"}
-        )
+        return Response(status_code=200, headers={"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"})
     try:
         events = _events(json.loads(body))
     except ValueError:

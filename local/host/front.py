@@ -236,9 +236,7 @@ def _response(result: Result) -> Response:
     if result.kind == "none":
         return Response(status_code=204)
     if result.kind != "http":
-        return Response(
-            result.blob or str(result.value).encode(), 200, media_type="text/plain; charset=utf-8"
-        )
+        return Response(result.blob or str(result.value).encode(), 200, media_type="text/plain; charset=utf-8")
     head: dict[str, Any] = result.value
     headers = {name: value for name, value in head["headers"].items() if name.lower() not in _HOP_HEADERS}
     response = Response(result.blob, head["status"], headers=headers)

@@ -51,8 +51,6 @@ class Inputs:
             if binding is function.trigger or str(binding.get("direction", "IN")).upper() == "OUT":
                 continue
             if binding["type"] != DURABLE_CLIENT:
-                raise HostJsonError(
-                    f"{function.name}: input bindings of type {binding['type']} are not supported"
-                )
+                raise HostJsonError(f"{function.name}: input bindings of type {binding['type']} are not supported")
             inputs.append(Input(str(binding["name"]), "string", self._client))
         return inputs

@@ -78,7 +78,7 @@ class _SameSite:
     ExplicitNone = 3
 
 
-setattr(_SameSite, "None", 0)  # noqa: B010 - a keyword, as in the protocol
+setattr(_SameSite, "None", 0)
 
 
 @dataclass(slots=True)

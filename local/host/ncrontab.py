@@ -106,9 +106,7 @@ def parse_schedule(text: str) -> Schedule:
     second, minute, hour, day, month, weekday = (
         _numbers(field, *limits) for field, limits in zip(fields, _FIELDS, strict=True)
     )
-    return Cron(
-        sorted(second), sorted(minute), sorted(hour), frozenset(day), frozenset(month), frozenset(weekday)
-    )
+    return Cron(sorted(second), sorted(minute), sorted(hour), frozenset(day), frozenset(month), frozenset(weekday))
 
 
 def _numbers(field: str, name: str, low: int, high: int, names: dict[str, int]) -> set[int]:

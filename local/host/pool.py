@@ -89,11 +89,7 @@ class WorkerPool:
         while True:
             started = time.monotonic()
             await worker.serve(self._gone)
-            pause = (
-                _FIRST_PAUSE
-                if time.monotonic() - started > _STABLE_SECONDS
-                else min(pause * 2, _LONGEST_PAUSE)
-            )
+            pause = _FIRST_PAUSE if time.monotonic() - started > _STABLE_SECONDS else min(pause * 2, _LONGEST_PAUSE)
             while True:
                 await asyncio.sleep(pause)
                 try:

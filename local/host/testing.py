@@ -141,9 +141,7 @@ class Workbench:
             history=self.client.get_orchestration_history(instance_id),
         )
 
-    def run(
-        self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 20
-    ) -> Ended:
+    def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 20) -> Ended:
         """``start`` and ``wait``."""
         return self.wait(self.start(name, value, instance_id=instance_id), timeout=timeout)
 

@@ -111,7 +111,7 @@ class Timers:
             await self._invoke(timer, status, past_due=past_due)
             status = self._advance(timer, status.next if past_due else now)
         while True:
-            while (left := (status.next - datetime.now(UTC)).total_seconds()) > 0:
+            while (left := (status.next - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - waits for a wall clock
                 await asyncio.sleep(min(left, _LONGEST_SLEEP_SECONDS))
             await self._invoke(timer, status, past_due=False)
             status = self._advance(timer, status.next)

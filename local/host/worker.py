@@ -128,16 +128,12 @@ class Worker:
         error = response.result.exception
         if response.result.status == messages.StatusResult.Failure or error is not None:
             error = error or messages.RpcException("The function failed.")
-            log.error(
-                "failed after %.0f ms\n%s", (time.monotonic() - started) * 1000, error.stack_trace.rstrip()
-            )
+            log.error("failed after %.0f ms\n%s", (time.monotonic() - started) * 1000, error.stack_trace.rstrip())
             self._send(Frame({"kind": "result", "id": head["id"], "ok": False, "message": error.message}))
         else:
             log.debug("ended after %.0f ms", (time.monotonic() - started) * 1000)
             kind, value, blob = _from_typed_data(response.return_value)
-            self._send(
-                Frame({"kind": "result", "id": head["id"], "ok": True, "type": kind, "value": value}, blob)
-            )
+            self._send(Frame({"kind": "result", "id": head["id"], "ok": True, "type": kind, "value": value}, blob))
         await self._writer.drain()
 
     def _send(self, frame: Frame) -> None:
@@ -199,9 +195,7 @@ class _LineFormatter(logging.Formatter):
     converter = time.gmtime
 
     def __init__(self, runtime: _Runtime) -> None:
-        super().__init__(
-            "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(where)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-        )
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(where)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
         self._runtime = runtime
 
     def format(self, record: logging.LogRecord) -> str:

@@ -22,9 +22,7 @@ def note(kind: str, document: dict[str, Any]) -> None:
 
 
 def answer(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> func.HttpResponse:
-    return func.HttpResponse(
-        json.dumps(document), status_code=status, mimetype="application/json", headers=headers
-    )
+    return func.HttpResponse(json.dumps(document), status_code=status, mimetype="application/json", headers=headers)
 
 
 # HTTP
@@ -93,9 +91,7 @@ async def get_instance(req: func.HttpRequest, client: df.DurableFunctionsClient)
 @app.route("instances/{id}/events/{event}", methods=["POST"])
 @app.durable_client_input(client_name="client")
 async def raise_event(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    await client.raise_orchestration_event(
-        req.route_params["id"], req.route_params["event"], data=req.get_json()
-    )
+    await client.raise_orchestration_event(req.route_params["id"], req.route_params["event"], data=req.get_json())
     return answer({}, 202)
 
 

@@ -1,0 +1,95 @@
+"""Azurite, the storage emulator: blobs, queues and tables on loopback, with the data in a folder of ours."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from local.processes import Child, ChildFailed
+
+_ROOT = Path(__file__).resolve().parent.parent
+_NODE = _ROOT / ".venv" / "bin" / "node"
+_SCRIPT = _ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+
+# The account and key that every Azurite and every SDK knows; they open nothing but an emulator.
+_ACCOUNT = "devstoreaccount1"
+_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # gitleaks:allow
+_SERVICES = ("blob", "queue", "table")
+_START_SECONDS = 30.0
+
+
+class Azurite:
+    """A running emulator; use it in a ``with`` statement, or call ``stop``.
+
+    Args:
+        data: folder for its data, made when missing; what was stored there before is there again.
+        log_directory: where ``azurite.log`` goes.
+        environment: the whole environment of the process.
+
+    Raises:
+        ChildFailed: it did not start; the message has the end of its log.
+    """
+
+    def __init__(self, data: Path, *, log_directory: Path, environment: Mapping[str, str]) -> None:
+        if not _SCRIPT.exists() or not _NODE.exists():
+            raise ChildFailed("Azurite is not installed: run make setup.")
+        data.mkdir(parents=True, exist_ok=True)
+        self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
+        command = [str(_NODE), str(_SCRIPT), "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
+        command += ["--location", str(data.resolve())]
+        for service, port in self._ports.items():
+            command += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
+        self._child = Child("azurite", command, log_directory=log_directory, environment=environment, foreign=True)
+        try:
+            self._child.wait_ready(_START_SECONDS, self._answers)
+        except ChildFailed:
+            self._child.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def connection_string(self) -> str:
+        """For ``AzureWebJobsStorage`` and ``PATCHWAVE_TABLES_CONNECTION``."""
+        endpoints = "".join(
+            f"{service.capitalize()}Endpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
+            for service, port in self._ports.items()
+        )
+        return f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};{endpoints}"
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._child.pid
+
+    def stop(self) -> None:
+        """Ends it; data is on disk."""
+        self._child.stop()
+
+    def _answers(self) -> bool:
+        if not self._child.running:
+            return False
+        for port in self._ports.values():
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return False
+        return True
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are held until the last is found, so that they differ."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+    finally:
+        for each in held:
+            each.close()

@@ -1,0 +1,250 @@
+"""The whole product on one machine: Azurite, the simulator (or another Resource Manager), and the host.
+
+    with Stack(StackOptions(state=Path(".local/demo"), fleet=Path("fleets/demo.json"))) as stack:
+        httpx.get(f"{stack.url}/api/health")
+
+Everything is ended in reverse order, also after Ctrl-C, and ends by itself when this process is killed. Start it on
+a thread that lives as long as the stack does: Linux ties a child's life to the thread that started it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local.azurite import Azurite
+from local.processes import Child, ChildFailed
+
+_ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What to start.
+
+    Attributes:
+        state: folder for logs, data and ready files; a fleet's state is not kept over restarts, tables are.
+        app: folder of ``function_app.py``.
+        port: loopback port of the host; 0 takes a free one.
+        workers: worker processes of the host.
+        require_keys: ask for function keys.
+        fleet, machines, seed, speed: the simulator's fleet (a file, or so many generated machines) and its clock.
+        simulator_arguments: further arguments of ``python -m local.simulator``.
+        arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
+        ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
+        poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is.
+        settings: further app settings; they win over everything else.
+    """
+
+    state: Path
+    app: Path = _ROOT
+    port: int = 7071
+    workers: int = 1
+    require_keys: bool = False
+    fleet: Path | None = None
+    machines: int = 60
+    seed: int = 1
+    speed: float = 60.0
+    simulator_arguments: tuple[str, ...] = ()
+    arm: str | None = None
+    ca: Path | None = None
+    poll_seconds: float | None = None
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Stack:
+    """Starts everything on ``start`` (or in a ``with`` statement) and ends it on ``stop``.
+
+    ``say`` is told, in a few words, what is being started.
+    """
+
+    def __init__(self, options: StackOptions, *, say: Callable[[str], object] = lambda _: None) -> None:
+        self._options = options
+        self._say = say
+        self._exit = contextlib.ExitStack()
+        self._simulator: Child | None = None
+        self._host: Child | None = None
+        self._storage: Azurite | None = None
+        self._found: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts Azurite, the simulator and the host; when one fails, ends the others and raises ``ChildFailed``."""
+        try:
+            environment = loopback_without_proxy(os.environ)
+            self._say("storage (Azurite)")
+            self._storage = self._exit.enter_context(
+                Azurite(self._options.state / "azurite", log_directory=self.logs, environment=environment)
+            )
+            settings = self._resource_manager(environment)
+            self._say("function host")
+            self._start_host(environment | settings)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends everything, the last first. A second call does nothing."""
+        self._exit.close()
+
+    # Addresses
+
+    @property
+    def logs(self) -> Path:
+        """Folder of ``azurite.log``, ``simulator.log`` and ``host.log``."""
+        return self._options.state / "logs"
+
+    @property
+    def url(self) -> str:
+        """The host's address, ``http://localhost:PORT``."""
+        return str(self._host_document["url"])
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Function keys by name (``default``, ``eventgrid``, ``master``); empty when none are asked for."""
+        return dict(self._host_document["keys"])
+
+    @property
+    def arm(self) -> str:
+        """The Resource Manager's address."""
+        return self._options.arm or str(self._found["arm"])
+
+    @property
+    def ca(self) -> Path | None:
+        """CA bundle for ``arm``; None when public roots are enough."""
+        return self._options.ca if self._options.arm else Path(self._found["ca"])
+
+    @property
+    def simulator(self) -> dict[str, Any]:
+        """The simulator's ready document; empty with another Resource Manager."""
+        return self._found
+
+    @property
+    def storage(self) -> str:
+        """The connection string of the tables."""
+        if self._storage is None:
+            raise RuntimeError("The stack is not running.")
+        return self._storage.connection_string
+
+    # Faults
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the host's workers now."""
+        return list(self._host_document["workers"])
+
+    def kill_worker(self, *, timeout: float = 20.0) -> int:
+        """Kills one worker with SIGKILL, waits until the host has put another in its place, returns the dead pid."""
+        before = self.workers
+        deadline = time.monotonic() + timeout
+        while not before and time.monotonic() < deadline:
+            time.sleep(0.02)
+            before = self.workers
+        if not before:
+            raise ChildFailed(f"There is no worker to kill:\n{self._log_end()}")
+        os.kill(before[0], signal.SIGKILL)
+        while time.monotonic() < deadline:
+            now = self.workers
+            if before[0] not in now and len(now) >= self._options.workers:
+                return before[0]
+            time.sleep(0.02)
+        raise ChildFailed(f"The host did not replace the worker:\n{self._log_end()}")
+
+    def restart_host(self) -> None:
+        """Kills the host with SIGKILL and starts it again on the same port; what the engine had is lost."""
+        host, url = self._running_host, self.url
+        os.kill(host.pid, signal.SIGKILL)
+        host.stop()
+        environment = self._host_environment
+        self._start_host(environment, port=int(url.rsplit(":", 1)[1]))
+
+    # Starting
+
+    def _resource_manager(self, environment: dict[str, str]) -> dict[str, str]:
+        options = self._options
+        if options.arm is not None:
+            settings = {"PATCHWAVE_RESOURCE_MANAGER": options.arm}
+            if options.ca is not None:
+                bundle = str(options.ca.resolve())
+                settings |= {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle}
+            return settings
+        self._say("Resource Manager simulator")
+        fleet = (
+            ["--fleet", str(options.fleet.resolve())]
+            if options.fleet is not None
+            else ["--machines", str(options.machines)]
+        )
+        ready = options.state / "simulator.json"
+        command = [
+            *(sys.executable, "-m", "local.simulator", "--port", "0", "--identity-port", "0"),
+            *("--state", str(options.state.resolve() / "simulator")),
+            *fleet,
+            *("--seed", str(options.seed), "--speed", str(options.speed)),
+            *("--ready", str(ready.resolve()), "--parent", str(os.getpid())),
+            *options.simulator_arguments,
+        ]
+        self._simulator = self._exit.enter_context(
+            Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready.resolve())
+        )
+        self._found = self._simulator.wait_ready(_START_SECONDS)
+        return dict(self._found["environment"])
+
+    def _start_host(self, environment: dict[str, str], *, port: int | None = None) -> None:
+        options = self._options
+        environment |= {
+            "AzureWebJobsStorage": self.storage,
+            "PATCHWAVE_TABLES_CONNECTION": self.storage,
+            "FUNCTIONS_WORKER_RUNTIME": "python",
+        }
+        if options.poll_seconds is not None:
+            environment["PATCHWAVE_POLL_SECONDS"] = f"{options.poll_seconds:g}"
+        environment |= options.settings
+        self._host_environment = environment
+        ready = options.state.resolve() / "host.json"
+        command = [
+            *(sys.executable, "-m", "local.host", "--app", str(options.app.resolve())),
+            *("--port", str(options.port if port is None else port), "--workers", str(options.workers)),
+            *("--ready", str(ready), "--state", str(options.state.resolve() / "host")),
+            *("--parent", str(os.getpid())),
+            *(["--require-keys"] if options.require_keys else []),
+        ]
+        self._host = self._exit.enter_context(
+            Child("host", command, log_directory=self.logs, environment=environment, ready=ready)
+        )
+        self._host.wait_ready(_START_SECONDS)
+
+    @property
+    def _running_host(self) -> Child:
+        if self._host is None:
+            raise RuntimeError("The stack is not running.")
+        return self._host
+
+    @property
+    def _host_document(self) -> dict[str, Any]:
+        return self._running_host.document()
+
+    def _log_end(self) -> str:
+        return self._running_host.log_end()
+
+
+def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, in which no proxy stands before loopback addresses: gRPC and HTTP clients obey these."""
+    made = dict(environment)
+    for name in ("no_proxy", "NO_PROXY"):
+        made[name] = ",".join(filter(None, [made.get(name), "localhost,127.0.0.1,::1"]))
+    return made
