@@ -12,6 +12,7 @@ from domain.patch_results import ApiError, AssessResult, InstallResult, PatchOpe
 from domain.run import AssessmentSummary
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
+_SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
 MOST_ATTEMPTS = 3
 """Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
 lie (Arm64), so the third refusal is believed."""
@@ -83,9 +84,15 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
                 f"{result.pending_patch_count} pending. Give a longer maximumDuration or window."
             ),
         )
-    if result.status not in _GOOD:
+    # Without Ubuntu Pro the agent tries those patches all the same, and counts them as failed.
+    lacks_only_subscription = (
+        result.error is not None
+        and result.error.has_detail(_SUBSCRIPTION_DETAIL)
+        and result.failed_patch_count <= needs_subscription
+    )
+    if result.status not in _GOOD and not (lacks_only_subscription and result.status is PatchOperationStatus.FAILED):
         return _bad_result("installation", result.status, result.error, failed=result.failed_patch_count)
-    if result.failed_patch_count:
+    if result.failed_patch_count and not lacks_only_subscription:
         return Outcome(
             outcome=OutcomeKind.FAILED,
             reason=Reason.PATCHES_FAILED,
@@ -195,19 +202,22 @@ def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None,
             message=f"The {what} ended with the status {status.value}, which tells nothing; look at the machine."
             + _reported(error),
         )
+    verdict = classify(failure)
+    if failed and verdict.reason is Reason.OPERATION_FAILED:
+        return Outcome(
+            outcome=OutcomeKind.FAILED,
+            reason=Reason.PATCHES_FAILED,
+            message=f"{failed} patches failed." + _reported(error),
+        )
     if not (error and error.is_error):
         return Outcome(
             outcome=OutcomeKind.FAILED,
-            reason=Reason.PATCHES_FAILED if failed else Reason.OPERATION_FAILED,
-            message=f"The {what} failed ({failed} patches failed); Azure gave no reason."
-            if failed
-            else f"The {what} failed; Azure gave no reason.",
+            reason=Reason.OPERATION_FAILED,
+            message=f"The {what} failed; Azure gave no reason.",
         )
-    verdict = classify(failure)
-    reason = Reason.PATCHES_FAILED if failed and verdict.reason is Reason.OPERATION_FAILED else verdict.reason
     return Outcome(
         outcome=OutcomeKind.FAILED,
-        reason=reason,
+        reason=verdict.reason,
         message=f"The {what} failed: {verdict.sentence} ({failure.text})",
     )
 
