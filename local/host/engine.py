@@ -768,5 +768,7 @@ class Engine(InMemoryOrchestrationBackend):
             self._work.notify_all()
 
     def _new_token(self) -> int:
+        # The base class takes the number and then counts on, too.
+        token = self._next_completion_token
         self._next_completion_token += 1
-        return self._next_completion_token
+        return token
