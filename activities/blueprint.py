@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import cast
+
 import azure.durable_functions as df
 
 from activities.discovery import discover_machines
@@ -10,8 +13,21 @@ from activities.poll import poll_operation
 from activities.power import start_machine, stop_machine
 from activities.run import close_open_machines, close_run, next_machines, open_run, still_open_machines
 from activities.submit import assess_machine, install_patches
+from domain.base import Json
 
 bp = df.Blueprint()
+
+
+def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[object], Awaitable[object]]:
+    """The same activity with annotations that the Functions worker takes: it refuses generic ones."""
+
+    async def run(data: object) -> object:
+        return await activity(cast("Json", data))
+
+    run.__name__ = activity.__name__
+    run.__doc__ = activity.__doc__
+    return run
+
 
 for activity in (
     open_run,
@@ -30,4 +46,4 @@ for activity in (
     close_open_machines,
     close_run,
 ):
-    bp.activity_trigger(input_name="data")(activity)
+    bp.activity_trigger(input_name="data")(_as_function(activity))

@@ -93,6 +93,8 @@ class Timers:
         async with asyncio.TaskGroup() as group:
             for timer in self._timers:
                 group.create_task(self._serve(timer))
+            # An app without timers keeps this running all the same: its end would end the host.
+            await asyncio.Event().wait()
 
     async def run_now(self, function: Function) -> bool:
         """Runs a timer function by hand, outside its schedule."""
