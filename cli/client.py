@@ -95,6 +95,17 @@ class ApiClient:
         response = self._send("PUT", f"/api/policies/{_segment(name)}", json=policy, headers=condition)
         return (_document(response) if response.content else policy), response.status_code == 201
 
+    def apply_policy(self, name: str, policy: Json) -> tuple[Json, bool]:
+        """Create a policy or change it from the version that is there now; the policy, and whether it is new.
+
+        The ETag makes a change that somebody else makes in between a refusal instead of a loss.
+        """
+        try:
+            _, etag = self.policy(name)
+        except NotFoundError:
+            etag = ""
+        return self.put_policy(name, policy, etag)
+
     def delete_policy(self, name: str, etag: str) -> None:
         """Delete the policy that has this ETag; runs that it started go on with their own copy."""
         self._send("DELETE", f"/api/policies/{_segment(name)}", headers={"If-Match": etag} if etag else {})

@@ -1,19 +1,164 @@
-"""``patchwave demo`` and ``patchwave serve``: the local stack, in a checkout."""
+"""``patchwave demo`` and ``patchwave serve``: the whole product on this machine, out of a checkout.
+
+What a command needs of ``local`` is imported when it runs: the rest of the command works without those packages.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console, Group
+
+from cli.client import ApiClient
+from cli.errors import CommandError, Detail, ExitCode, RefusedError
+from cli.render import NEEDS_PERSON, machines_table, outcome_bars, took
+from cli.terminal import open_console, plain
+from cli.watch import watch
+
+if TYPE_CHECKING:
+    from local.stack import Stack, StackOptions
+
+SERVE_FOLDER = Path(".local/serve")
 
 
 def demo() -> None:
     """Patch the sample fleet on this machine and write .local/demo/report.json."""
+    from local.demo import FOLDER, REPORT, ROOT, Report, accepted_installs, policy, stack_options
+
+    console = open_console()
+    # What an earlier demonstration recorded, its machine locks above all, is not this one's.
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    with _running(stack_options(), console) as stack, ApiClient(stack.url) as client:
+        document = policy()
+        client.apply_policy("demo", document)
+        run_id = client.start_run({"policy": "demo", "mode": "patch"})["id"]
+        run = watch(client, run_id, console, interval_seconds=0.5)
+        report = Report(run, list(client.machines(run_id)), accepted_installs(stack))
+        report.write()
+    attention = [machine for outcome in NEEDS_PERSON for machine in report.machines if machine["outcome"] == outcome]
+    console.print(Group("", machines_table(attention), "", outcome_bars(run), ""))
+    broken = report.broken_promises()
+    if broken:
+        details = tuple(Detail("", sentence) for sentence in broken)
+        raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
+    console.print(
+        f"{run['machines']} machines in {took(run)}, {len(report.accepted)} installs and none twice."
+        f" Report: {REPORT.relative_to(ROOT)}",
+        markup=False,
+    )
 
 
 def serve(
-    arm: Annotated[str, typer.Option("--arm")] = "",
-    ca: Annotated[Path | None, typer.Option("--ca")] = None,
+    arm: Annotated[
+        str,
+        typer.Option("--arm", help="Resource Manager to use instead of the simulator; a real one patches for real."),
+    ] = "",
+    ca: Annotated[Path | None, typer.Option("--ca", exists=True, help="CA bundle of that Resource Manager.")] = None,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="The simulator's fleet: JSON of az vm list, Resource Graph or ARM."),
+    ] = None,
+    machines: Annotated[int | None, typer.Option(min=1, help="Make up a fleet of so many machines instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what the simulator makes up.")] = 1,
+    speed: Annotated[float, typer.Option(min=0.1, help="Simulated seconds per second.")] = 60.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the function app; 0 takes a free one.")] = 7071,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes of the function host.")] = 1,
+    poll_seconds: Annotated[
+        float | None, typer.Option(help="Seconds between polls of an operation; suits the speed when not given.")
+    ] = None,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for function keys, as Azure does.")] = False,
 ) -> None:
-    """Keep the local stack running."""
+    """Keep the local stack running until Ctrl-C: storage, the function app, and a simulator of Azure."""
+    from local.demo import FLEET
+    from local.stack import StackOptions
+
+    if arm and (fleet or machines):
+        raise RefusedError("--fleet and --machines describe the simulator, which --arm replaces")
+    if fleet and machines:
+        raise RefusedError("Give --fleet or --machines, not both")
+    if ca and not arm:
+        raise RefusedError("--ca belongs to --arm; the simulator has its own CA")
+    if poll_seconds is None and not arm:
+        poll_seconds = max(0.2, 30 / speed)
+    options = StackOptions(
+        state=SERVE_FOLDER,
+        port=port,
+        workers=workers,
+        require_keys=require_keys,
+        fleet=None if machines else fleet or FLEET,
+        machines=machines or 0,
+        seed=seed,
+        speed=speed,
+        arm=arm or None,
+        ca=ca,
+        poll_seconds=poll_seconds,
+    )
+    console = open_console()
+    try:
+        with _running(options, console) as stack:
+            _write_environment(SERVE_FOLDER / "env.sh", _environment(stack))
+            console.print(f"Function app: {stack.url}", markup=False)
+            console.print(f"Resource Manager: {stack.arm}", markup=False)
+            console.print(f"Logs: {stack.logs}", markup=False)
+            console.print(f"In another terminal: source {SERVE_FOLDER / 'env.sh'}; Ctrl-C here ends everything.")
+            _keep(stack)
+    except KeyboardInterrupt:
+        console.print("Ended.")
+
+
+@contextmanager
+def _running(options: StackOptions, console: Console) -> Generator[Stack]:
+    """The stack, ended however the block ends: SIGTERM and SIGHUP are taken as Ctrl-C."""
+    from local.processes import ChildFailed
+    from local.stack import Stack
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with Stack(options, say=lambda what: console.print(f"Starting: {what}", markup=False)) as stack:
+            yield stack
+    except ChildFailed as error:
+        raise CommandError(f"The local stack failed: {error}", ExitCode.UNREACHABLE) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _keep(stack: Stack) -> None:
+    """Wait for Ctrl-C, or for the host to end by itself."""
+    while True:
+        time.sleep(0.5)
+        try:
+            _ = stack.workers
+        except (OSError, ValueError) as error:
+            raise CommandError(f"The function host ended; see {stack.logs}", ExitCode.UNREACHABLE) from error
+
+
+def _environment(stack: Stack) -> dict[str, str]:
+    """What lets this command, the Azure CLI and an SDK find the stack."""
+    environment = {"PATCHWAVE_URL": stack.url}
+    if "default" in stack.keys:
+        environment["PATCHWAVE_KEY"] = stack.keys["default"]
+    simulator: dict[str, str] = stack.simulator.get("environment", {})
+    return environment | simulator
+
+
+def _write_environment(path: Path, environment: dict[str, str]) -> None:
+    """A file for ``source``, readable by its owner alone: it holds keys."""
+    text = "".join(f"export {name}={shlex.quote(plain(value))}\n" for name, value in sorted(environment.items()))
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

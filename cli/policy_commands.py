@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.documents import Json
-from cli.errors import Detail, NotFoundError, RefusedError
+from cli.errors import Detail, RefusedError
 from cli.files import policy_text, read_policy
 from cli.render import policies_table
 from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
@@ -35,13 +35,8 @@ def apply(
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
     with open_client(url, key) as client:
-        try:
-            _, etag = client.policy(name)
-        except NotFoundError:
-            etag = ""
-        # The ETag makes a change that somebody else made in between a refusal instead of a loss.
-        stored, created = client.put_policy(name, document, etag)
-    show(output, stored, lambda: f"policy {name} {'created' if created or not etag else 'changed'}")
+        stored, created = client.apply_policy(name, document)
+    show(output, stored, lambda: f"policy {name} {'created' if created else 'changed'}")
 
 
 @policies.command("list")
