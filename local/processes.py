@@ -136,10 +136,13 @@ class Child:
         raise ChildFailed(f"{self.name} was not ready after {timeout:.0f} s:\n{self.log_end()}")
 
     def document(self) -> dict[str, Any]:
-        """What the ready file says now."""
+        """What the ready file says now; ``ChildFailed`` when there is none."""
         if self._ready is None:
             return {}
-        return cast(dict[str, Any], json.loads(self._ready.read_text(encoding="utf-8")))
+        try:
+            return cast(dict[str, Any], json.loads(self._ready.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ChildFailed(f"{self.name} is not ready:\n{self.log_end()}") from None
 
     def log_end(self, lines: int = 20) -> str:
         """The last lines of the child's log."""
