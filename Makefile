@@ -26,7 +26,7 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/node node_modules/pyright/index.js --warnings
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/check_requirements.py
 
 format: setup ## Format the code and mend what ruff can mend
