@@ -106,7 +106,7 @@ def serve(
     console = open_console()
     try:
         with _running(options, console) as stack:
-            _write_environment(SERVE_FOLDER / "env.sh", _environment(stack))
+            write_environment(SERVE_FOLDER / "env.sh", _environment(stack))
             console.print(f"Function app: {stack.url}", markup=False)
             console.print(f"Resource Manager: {stack.arm}", markup=False)
             console.print(f"Logs: {stack.logs}", markup=False)
@@ -155,7 +155,7 @@ def _environment(stack: Stack) -> dict[str, str]:
     return environment | simulator
 
 
-def _write_environment(path: Path, environment: dict[str, str]) -> None:
+def write_environment(path: Path, environment: dict[str, str]) -> None:
     """A file for ``source``, readable by its owner alone: it holds keys."""
     text = "".join(f"export {name}={shlex.quote(plain(value))}\n" for name, value in sorted(environment.items()))
     path.unlink(missing_ok=True)

@@ -64,7 +64,9 @@ def show(
 def show_error(error: CommandError) -> None:
     """Print an error with all its details on standard error."""
     console = open_console(errors=True)
-    console.print("[bold red]error:[/]", plain(error.message), soft_wrap=True)
+    console.print("[bold red]error:[/]", end=" ")
+    for line in error.message.splitlines():
+        console.print(plain(line), markup=False, soft_wrap=True)
     for detail in error.details:
         place = f"{plain(detail.path)}: " if detail.path else ""
         console.print(f"  {place}{plain(detail.message)}", markup=False, soft_wrap=True)
