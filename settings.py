@@ -52,6 +52,10 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Key of the HMAC-SHA256 signature that webhook callers must send; no signature is asked for when empty.",
     )
+    health_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key of the deep health check; without one the deep check is off.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from activities.context import load_run, now
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
-from domain.run import Mode, Stage
+from domain.run import Mode, RunState, Stage
 from domain.work import (
     CloseOpenMachines,
     CloseRun,
@@ -81,8 +81,12 @@ async def close_run(data: Json) -> Json:
     request = CloseRun.from_wire(data)
     records = open_records()
     at = now()
+    state = request.state
     try:
-        run = await records.close_run(request.run_id, request.state, request.reason, at)
+        if state is RunState.COMPLETED and await records.is_canceled(request.run_id):
+            # The cancel event is only a hint; the row is the truth.
+            state = RunState.CANCELED
+        run = await records.close_run(request.run_id, state, request.reason, at)
     except RecordMissing:
         return {}
     await records.audit(

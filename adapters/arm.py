@@ -205,7 +205,8 @@ class ResourceManager:
             )
             body = reply.text()
         except (AzureError, UnicodeDecodeError) as error:
-            return 0, str(error)[:500], None
+            body = json.dumps({"code": type(error).__name__, "message": str(error)[:500]})
+            return 0, body, None
         return reply.status_code, body, parse_retry_after(reply.headers.get("Retry-After"), datetime.now(UTC))
 
     def _client(self, subscription_id: str) -> ComputeManagementClient:

@@ -1,0 +1,78 @@
+"""maintenance_event: events of Azure start assessments. The answer is immediate; the work is a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+
+from adapters.tables import Records, open_records
+from domain.azure_event import AzureEvent, EventKind, read_event
+from domain.base import as_object
+from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
+from domain.run import Mode, Run, Trigger, TriggerKind
+from triggers.start import DurableClient, claimed_run_id, new_run_id, start_run
+
+_LOG = logging.getLogger("patchwave.events")
+
+bp = df.Blueprint()
+
+
+# The event comes as text: the worker's own event type reads only one of the two schemas.
+@bp.event_grid_trigger(arg_name="event")  # pyright: ignore[reportUnknownMemberType] - the library leaves its keywords untyped
+@bp.durable_client_input(client_name="client")
+async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
+    """Assess a new VM, or the scope of a policy around a maintenance, as the policies ask for it."""
+    document = as_object(json.loads(event))
+    found = read_event(document) if document is not None else None
+    if found is None:
+        _LOG.info("An event that no policy can ask for was passed over.")
+        return
+    await start_for_event(open_records(), client, found)
+
+
+async def start_for_event(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:
+    """Start an assessment for each policy that asks for the event; the runs, new or not.
+
+    Events come at least once and in any order: (type, id) and the policy make the run, so a repetition finds it.
+    """
+    runs: list[Run] = []
+    for stored in await records.list_policies():
+        try:
+            policy = _policy_for(parse_policy(stored.document, name=stored.name), event)
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+            continue
+        if policy is None or not await _is_news(records, event, policy.name):
+            continue
+        run_id = await claimed_run_id(records, "event", f"{event.key}|{policy.name}"[-255:], new_run_id(policy))
+        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
+        runs.append(await start_run(records, client, policy, run_id, trigger, mode=Mode.ASSESS))
+    return runs
+
+
+def _policy_for(policy: Policy, event: AzureEvent) -> Policy | None:
+    """The policy to run for the event, narrowed to the new machine; ``None`` when it does not ask for it."""
+    if not policy.enabled:
+        return None
+    match event.kind:
+        case EventKind.BEFORE_MAINTENANCE:
+            return policy if policy.events.before_maintenance else None
+        case EventKind.AFTER_MAINTENANCE:
+            return policy if policy.events.after_maintenance else None
+        case EventKind.RESOURCE_WRITTEN:
+            if not policy.events.new_machine or event.machine is None or not policy.scope.may_hold(event.machine):
+                return None
+            # Tags and location are not in the event: discovery decides with the whole scope.
+            return apply_overrides(policy.to_wire(), {"scope": {"machineIds": [event.machine.text]}})
+
+
+async def _is_news(records: Records, event: AzureEvent, policy: str) -> bool:
+    """Whether a write of a VM is its first: every change of a VM sends the same event as its creation."""
+    if event.machine is None:
+        return True
+    at = datetime.now(UTC)
+    first, _ = await records.claim("new_machine", f"{policy}|{event.machine.folded}", event.key, at)
+    return first == event.key

@@ -1,0 +1,63 @@
+"""health: anonymous and shallow; with the health key it checks storage, identity and Resource Manager."""
+
+from __future__ import annotations
+
+import hmac
+
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import ValidationError
+
+from adapters.arm import open_resource_manager
+from adapters.tables import StorageError, open_records
+from settings import Settings, load_settings
+from triggers.http import Refusal, answer, answered, header_of, query_of
+
+HEALTH_KEY_HEADER = "x-health-key"
+
+bp = df.Blueprint()
+
+
+@bp.route(route="health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@answered
+async def health(req: func.HttpRequest) -> func.HttpResponse:
+    """200 when the app can work. ``?deep=1`` needs the health key and names the part that fails: 503."""
+    try:
+        settings = load_settings()
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(item["loc"][0]) if item["loc"] else "settings" for item in error.errors()}))
+        return answer({"status": "unhealthy", "settings": f"not valid: {wrong}"}, status=503)
+    if query_of(req, "deep") not in ("1", "true"):
+        return answer({"status": "healthy"})
+    _check_key(settings, header_of(req, HEALTH_KEY_HEADER) or query_of(req, "key"))
+    parts = {"storage": await _storage(), **await _azure()}
+    is_healthy = all(word == "ok" for word in parts.values())
+    return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)
+
+
+def _check_key(settings: Settings, given: str) -> None:
+    """The host checks no key of an anonymous function, so the deep check has one of its own."""
+    wanted = settings.health_key.get_secret_value()
+    if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
+        raise Refusal(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
+
+
+async def _storage() -> str:
+    try:
+        await open_records().check()
+    except StorageError:
+        return "unreachable"
+    return "ok"
+
+
+async def _azure() -> dict[str, str]:
+    """Identity and Resource Manager: the first failing one tells; without a token the other cannot be asked."""
+    failure = await open_resource_manager().check()
+    if failure is None:
+        return {"identity": "ok", "resourceManager": "ok"}
+    if failure.status in (401, 403) or "Authentication" in failure.code or "Credential" in failure.code:
+        return {"identity": "no token, or no rights", "resourceManager": "not asked"}
+    return {
+        "identity": "ok",
+        "resourceManager": f"unreachable (HTTP {failure.status})" if failure.status else "unreachable",
+    }

@@ -1,0 +1,177 @@
+"""What all HTTP functions share: JSON in, JSON out, and problem details (RFC 9457) for everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, cast
+
+import azure.functions as func
+
+from adapters.tables import InvalidCursor, PreconditionFailed, RecordTooLarge, StorageUnreachable
+from domain.identity import RunId
+from domain.policy import PolicyError
+from domain.validation import Problem
+
+LARGEST_BODY = 256 * 1024
+DEFAULT_LIMIT = 50
+LARGEST_LIMIT = 1_000
+_LOG = logging.getLogger("patchwave.http")
+
+
+class Refusal(Exception):
+    """A request that is answered with a problem: the HTTP status, one sentence, and what exactly is wrong."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[Problem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+    def to_response(self) -> func.HttpResponse:
+        """The problem document."""
+        problem: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            problem["errors"] = [error.to_wire() for error in self.errors]
+        return func.HttpResponse(
+            json.dumps(problem), status_code=self.status, headers=self.headers, mimetype="application/problem+json"
+        )
+
+
+def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> func.HttpResponse:
+    """A JSON answer."""
+    return func.HttpResponse(
+        json.dumps(document, ensure_ascii=False),
+        status_code=status,
+        headers=dict(headers or {}),
+        mimetype="application/json",
+    )
+
+
+def answered[**Arguments](
+    handler: Callable[Arguments, Awaitable[func.HttpResponse]],
+) -> Callable[Arguments, Awaitable[func.HttpResponse]]:
+    """Turn what a handler raises into a problem; nothing internal ever reaches the caller."""
+
+    @wraps(handler)
+    async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
+        try:
+            return await handler(*args, **kwargs)
+        except Exception as error:
+            return _refusal_of(error).to_response()
+
+    return handle
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    match error:
+        case Refusal():
+            return error
+        case PolicyError():
+            return Refusal(400, "The policy is not valid.", errors=error.errors)
+        case InvalidCursor():
+            return Refusal(400, "The cursor is not one that this list gave.")
+        case PreconditionFailed():
+            return Refusal(412, "The policy is not the one you have seen: read it again, then repeat the change.")
+        case RecordTooLarge():
+            return Refusal(413, "The document is too large to be stored.")
+        case StorageUnreachable():
+            _LOG.warning("Storage cannot be used: %s", error)
+            return Refusal(503, "The storage of the records cannot be reached.", headers={"Retry-After": "15"})
+        case _:
+            _LOG.error("Unexpected failure", exc_info=error)
+            return Refusal(500, "Patchwave failed on this request; its log has the reason.")
+
+
+def read_body(request: func.HttpRequest) -> bytes:
+    """The body.
+
+    Raises:
+        Refusal: 413 when it is over 256 KB.
+    """
+    body = request.get_body()
+    if len(body) > LARGEST_BODY:
+        raise Refusal(413, f"The body is larger than {LARGEST_BODY // 1024} KB.")
+    return body
+
+
+def read_json(request: func.HttpRequest) -> object:
+    """The body as JSON.
+
+    Raises:
+        Refusal: 413 when it is too large, 400 when it is not JSON.
+    """
+    body = read_body(request)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "The body is not JSON.") from None
+
+
+def page_of(request: func.HttpRequest) -> tuple[int, str | None]:
+    """``limit`` and ``cursor`` of a list.
+
+    Raises:
+        Refusal: 400 when the limit is no number from 1 to 1,000.
+    """
+    text = query_of(request, "limit")
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0 if text else DEFAULT_LIMIT
+    if not 1 <= limit <= LARGEST_LIMIT:
+        problem = Problem(path="limit", message=f"must be a number from 1 to {LARGEST_LIMIT}")
+        raise Refusal(400, "The query is not valid.", errors=[problem])
+    return limit, query_of(request, "cursor") or None
+
+
+def run_id_of(request: func.HttpRequest) -> str:
+    """The run id of the route.
+
+    Raises:
+        Refusal: 404 when it cannot be the id of a run.
+    """
+    try:
+        return RunId.parse(route_of(request, "runId")).text
+    except ValueError:
+        raise no_such("run") from None
+
+
+def no_such(what: str) -> Refusal:
+    """404 for a thing that does not exist."""
+    return Refusal(404, f"There is no such {what}.")
+
+
+def header_of(request: func.HttpRequest, name: str) -> str | None:
+    """A header, whatever its case; ``None`` when it is absent."""
+    headers = cast("Mapping[str, str]", request.headers)
+    return headers.get(name)
+
+
+def route_of(request: func.HttpRequest, name: str) -> str:
+    """A part of the route; empty when it is absent."""
+    return cast("Mapping[str, str]", request.route_params).get(name, "")
+
+
+def query_of(request: func.HttpRequest, name: str) -> str:
+    """A query parameter; empty when it is absent."""
+    return cast("Mapping[str, str]", request.params).get(name, "")
+
+
+def caller_of(request: func.HttpRequest) -> str:
+    """Who calls, for the audit log: the signed-in principal that the platform names, else the API."""
+    name = header_of(request, "x-ms-client-principal-name") or ""
+    return "".join(character for character in name if character.isprintable())[:200] or "api"

@@ -1,0 +1,163 @@
+"""The API of runs: start, list, look at, cancel. Durable's own management addresses are never handed out."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.tables import Records, open_records
+from domain.identity import is_machine_key
+from domain.outcome import OutcomeKind
+from domain.run import Run, RunState, Trigger, TriggerKind
+from domain.validation import Problem
+from orchestrators.names import CANCEL_EVENT
+from triggers.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    header_of,
+    no_such,
+    page_of,
+    query_of,
+    read_json,
+    route_of,
+    run_id_of,
+)
+from triggers.start import DurableClient, claimed_run_id, new_run_id, read_request, schedule_run
+from triggers.start import start_run as start
+
+POLL_SECONDS = 5
+"""How soon a caller should look at a run again."""
+
+bp = df.Blueprint()
+
+_LOG = logging.getLogger("patchwave.runs")
+
+
+@bp.route(route="runs", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run."""
+    records = open_records()
+    policy, mode = await read_request(records, read_json(req))
+    run_id = new_run_id(policy)
+    key = header_of(req, "idempotency-key")
+    if key:
+        run_id = await claimed_run_id(records, "idempotency-key", key, run_id)
+    trigger = Trigger(kind=TriggerKind.HTTP, by=caller_of(req))
+    return accepted(await start(records, client, policy, run_id, trigger, mode=mode))
+
+
+@bp.route(route="runs", methods=["GET"])
+@answered
+async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
+    """Runs, newest first, a page at a time."""
+    limit, cursor = page_of(req)
+    page = await open_records().list_runs(limit, cursor)
+    return answer({"runs": [_listed(run) for run in page.items], "cursor": page.cursor})
+
+
+@bp.route(route="runs/{runId}", methods=["GET"])
+@answered
+async def get_run(req: func.HttpRequest) -> func.HttpResponse:
+    """One run with its counts and its policy; the counts of a run that has not ended are counted now."""
+    records = open_records()
+    run = await _find(records, run_id_of(req))
+    if run.state.is_final:
+        return answer(run.to_wire())
+    outcomes, stages = await records.run_progress(run.id)
+    counts = {"machines": sum(stages.values()), "counts_by_outcome": outcomes, "counts_by_stage": stages}
+    return answer(run.model_copy(update=counts).to_wire(), headers={"Retry-After": str(POLL_SECONDS)})
+
+
+@bp.route(route="runs/{runId}/machines", methods=["GET"])
+@answered
+async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
+    """The machines of a run, a page at a time, of one outcome or of all."""
+    limit, cursor = page_of(req)
+    word = query_of(req, "outcome")
+    if word and word not in list(OutcomeKind):
+        problem = Problem(path="outcome", message=f"must be one of {', '.join(OutcomeKind)}")
+        raise Refusal(400, "The query is not valid.", errors=[problem])
+    records = open_records()
+    run = await _find(records, run_id_of(req))
+    outcome = OutcomeKind(word) if word else None
+    page = await records.list_machines(run.id, outcome=outcome, limit=limit, cursor=cursor)
+    rows: list[dict[str, Any]] = []
+    for machine in page.items:
+        row = machine.to_wire()
+        # Tags may be 50 texts; lists leave them out, and an empty object would say that there are none.
+        del row["tags"]
+        rows.append(row)
+    return answer({"machines": rows, "cursor": page.cursor})
+
+
+@bp.route(route="runs/{runId}/machines/{machineKey}", methods=["GET"])
+@answered
+async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
+    """One machine of a run with every patch."""
+    records = open_records()
+    run_id, key = run_id_of(req), route_of(req, "machineKey")
+    machine = await records.get_machine(run_id, key) if is_machine_key(key) else None
+    if machine is None:
+        raise no_such("machine in this run")
+    patches = await records.list_patches(run_id, key)
+    return answer({**machine.to_wire(), "patches": [patch.to_wire() for patch in patches]})
+
+
+@bp.route(route="runs/{runId}/cancel", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Ask a run to start nothing more: 202. A run that has ended by itself cannot be cancelled: 409.
+
+    The row is the truth: it is written first. The event makes the orchestration notice at once.
+    """
+    records = open_records()
+    at = datetime.now(UTC)
+    run = await records.request_cancel(run_id_of(req), at)
+    if run is None:
+        raise no_such("run")
+    if run.state.is_final and run.state is not RunState.CANCELED:
+        raise Refusal(409, f"The run has ended as {run.state.value}; there is nothing to cancel.")
+    if not run.state.is_final:
+        if run.cancel_requested_at == at:
+            await records.audit(run.id, "cancel_requested", by=caller_of(req), at=at)
+        await _tell(client, run)
+    return accepted(run)
+
+
+def accepted(run: Run) -> func.HttpResponse:
+    """202 with the run and where to look at it."""
+    headers = {"Location": f"/api/runs/{run.id}", "Retry-After": str(POLL_SECONDS)}
+    return answer(_listed(run), status=202, headers=headers)
+
+
+async def _tell(client: DurableClient, run: Run) -> None:
+    try:
+        if run.state is RunState.QUEUED:
+            # Whoever started it may have died before the orchestration existed; nothing else would end it then.
+            await schedule_run(client, run.id)
+        await client.raise_orchestration_event(run.id, CANCEL_EVENT)
+    except Exception as error:
+        # A repeated cancel raises the event again, and the row keeps what was asked for.
+        _LOG.warning("Run %s could not be told of its cancellation: %s", run.id, type(error).__name__)
+
+
+async def _find(records: Records, run_id: str) -> Run:
+    run = await records.get_run(run_id)
+    if run is None:
+        raise no_such("run")
+    return run
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    document = run.to_wire()
+    del document["policySnapshot"]
+    return document

@@ -1,0 +1,149 @@
+"""Starting a run: one atomic create by run id. "It exists already" is an answer, never checked for beforehand."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol, cast
+
+import grpc
+
+from adapters.tables import Records
+from domain.base import as_object
+from domain.calendar import Occurrence
+from domain.identity import RunId, is_policy_name
+from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_policy
+from domain.run import Mode, Run, RunState, Trigger
+from domain.validation import Problem
+from domain.work import RunRef
+from orchestrators.names import PATCH_RUN
+from triggers.http import Refusal, no_such
+
+LONGEST_KEY = 255
+
+
+class DurableClient(Protocol):
+    """What is used of the durable client."""
+
+    async def schedule_new_orchestration(self, orchestrator: str, /, *, input: object, instance_id: str) -> str: ...
+
+    async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: object = None) -> None: ...
+
+    async def get_orchestration_state(self, instance_id: str) -> object: ...
+
+
+async def start_run(
+    records: Records,
+    client: DurableClient,
+    policy: Policy,
+    run_id: RunId,
+    trigger: Trigger,
+    *,
+    mode: Mode = Mode.PATCH,
+    occurrence: Occurrence | None = None,
+) -> Run:
+    """Create the run and schedule its orchestration; the stored run, which may be an earlier one of the same id.
+
+    A run whose row was created but never scheduled, because the process died between the two, is scheduled by the
+    next start of the same id.
+    """
+    at = datetime.now(UTC)
+    wanted = Run(
+        id=run_id.text,
+        policy=policy.name,
+        mode=mode,
+        state=RunState.QUEUED,
+        trigger=trigger,
+        created_at=at,
+        occurrence=occurrence.at_utc if occurrence else None,
+        window_end=occurrence.window_end_utc if occurrence else None,
+        policy_snapshot=policy.to_wire(),
+    )
+    run, created = await records.create_run(wanted)
+    if created:
+        detail = {"policy": policy.name, "mode": mode.value, "trigger": trigger.to_wire()}
+        await records.audit(run.id, "run_started", by=trigger.by or trigger.kind.value, at=at, detail=detail)
+    if run.state is RunState.QUEUED:
+        await schedule_run(client, run.id)
+    return run
+
+
+async def schedule_run(client: DurableClient, run_id: str) -> None:
+    """Start the orchestration of a run; one that exists already is as good.
+
+    Raises:
+        Refusal: 503, the durable engine did not take it.
+    """
+    try:
+        await client.schedule_new_orchestration(PATCH_RUN, input=RunRef(run_id=run_id).to_wire(), instance_id=run_id)
+    except grpc.RpcError as error:
+        # Engines word this refusal differently, so its being there decides.
+        if await client.get_orchestration_state(run_id) is None:
+            raise Refusal(
+                503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
+            ) from error
+
+
+def new_run_id(policy: Policy) -> RunId:
+    """The id of a run that somebody asked for now."""
+    return RunId.of(datetime.now(UTC), policy.name, secrets.token_hex(4))
+
+
+async def claimed_run_id(records: Records, kind: str, key: str, run_id: RunId) -> RunId:
+    """The run id that a key stands for: this one, when the key is new.
+
+    Raises:
+        Refusal: 400 when the key is empty, too long, or not printable.
+    """
+    if not key or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
+    claimed, _ = await records.claim(kind, key, run_id.text, datetime.now(UTC))
+    return RunId.parse(claimed)
+
+
+async def read_request(records: Records, body: object) -> tuple[Policy, Mode]:
+    """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
+
+    Raises:
+        Refusal: 400 for a body of another form, 404 for an unknown policy.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
+    fields = as_object(body)
+    if fields is None:
+        raise _invalid("$", "must be an object with policy, and optionally mode and overrides")
+    unknown = sorted(set(fields) - {"policy", "mode", "overrides"})
+    if unknown:
+        raise _invalid(unknown[0], "is not known; a start has policy, mode and overrides")
+    mode = fields.get("mode", Mode.PATCH.value)
+    if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
+        raise _invalid("mode", "must be patch or assess")
+    return await _policy(records, fields), Mode(mode)
+
+
+async def _policy(records: Records, fields: Mapping[str, Any]) -> Policy:
+    given = fields.get("policy")
+    overrides = fields.get("overrides")
+    if isinstance(given, str):
+        policy = await find_policy(records, given)
+    elif isinstance(given, dict):
+        policy = parse_inline_policy(cast("dict[str, Any]", given))
+    else:
+        raise _invalid("policy", "must be the name of a policy, or a policy")
+    return policy if overrides is None else apply_overrides(policy.to_wire(), overrides)
+
+
+async def find_policy(records: Records, name: str) -> Policy:
+    """The stored policy.
+
+    Raises:
+        Refusal: 404 when there is none of this name.
+    """
+    stored = await records.get_policy(name) if is_policy_name(name) else None
+    if stored is None:
+        raise no_such("policy")
+    return parse_policy(stored.document, name=name)
+
+
+def _invalid(path: str, message: str) -> Refusal:
+    return Refusal(400, "The request is not valid.", errors=[Problem(path=path, message=message)])

@@ -1,0 +1,60 @@
+"""scheduled_runs: every five minutes, start each policy whose occurrence is due."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.tables import Records, StoredPolicy, open_records
+from domain.calendar import due_occurrence
+from domain.identity import RunId
+from domain.policy import PolicyError, parse_policy
+from domain.run import Run, Trigger, TriggerKind
+from triggers.http import Refusal
+from triggers.start import DurableClient, start_run
+
+_LOG = logging.getLogger("patchwave.schedule")
+
+bp = df.Blueprint()
+
+
+@bp.timer_trigger(schedule="0 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+@bp.durable_client_input(client_name="client")
+async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
+    """Start what is due. The timer may come late or twice: the window and the run id decide, not the moment."""
+    if timer.past_due:
+        _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
+    await start_due_policies(open_records(), client, datetime.now(UTC))
+
+
+async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
+    """Start every enabled policy with an occurrence whose window is open; the runs, new or not."""
+    runs: list[Run] = []
+    for stored in await records.list_policies():
+        try:
+            run = await _start_if_due(records, client, stored, now)
+        except (PolicyError, Refusal) as error:
+            # One policy that cannot start must not keep the others from their night.
+            _LOG.error("The policy %s could not be started: %s", stored.name, error)
+            await records.audit(
+                stored.name, "scheduled_start_failed", by="timer", at=now, detail={"error": str(error)[:500]}
+            )
+            continue
+        if run is not None:
+            runs.append(run)
+    return runs
+
+
+async def _start_if_due(records: Records, client: DurableClient, stored: StoredPolicy, now: datetime) -> Run | None:
+    policy = parse_policy(stored.document, name=stored.name)
+    if not policy.enabled or policy.schedule is None:
+        return None
+    occurrence = due_occurrence(policy.schedule, now)
+    if occurrence is None:
+        return None
+    trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
+    run_id = RunId.of(occurrence.at_utc, policy.name)
+    return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)

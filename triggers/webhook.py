@@ -1,0 +1,89 @@
+"""run_webhook: other systems start a stored policy, once per delivery, with a signed body when a secret is set."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.tables import open_records
+from domain.base import as_object
+from domain.run import Mode, Trigger, TriggerKind
+from settings import load_settings
+from triggers.http import Refusal, answered, caller_of, header_of, read_body, route_of
+from triggers.runs import accepted
+from triggers.start import claimed_run_id, find_policy, new_run_id, start_run
+
+SIGNATURE_HEADER = "x-patchwave-signature"
+DELIVERY_HEADER = "x-patchwave-delivery"
+TOLERANCE_SECONDS = 300
+"""How far the time stamp of a signature may be from now, in either direction."""
+_SIGNATURE = re.compile(r"t=(\d{1,12}),\s*v1=([0-9a-fA-F]{64})")
+
+bp = df.Blueprint()
+
+
+@bp.route(route="webhooks/{policy}", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start a run of a stored policy: 202. The same delivery gives the first run; the same signature is refused."""
+    body = read_body(req)
+    signature = _check_signature(header_of(req, SIGNATURE_HEADER), body, datetime.now(UTC))
+    fields = _fields(body)
+    records = open_records()
+    policy = await find_policy(records, route_of(req, "policy"))
+    mode = fields.get("mode", Mode.PATCH.value)
+    if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
+        raise Refusal(400, "mode must be patch or assess.")
+    run_id = new_run_id(policy)
+    delivery = header_of(req, DELIVERY_HEADER) or fields.get("deliveryId")
+    if delivery is not None:
+        if not isinstance(delivery, str):
+            raise Refusal(400, "deliveryId must be a text.")
+        run_id = await claimed_run_id(records, "delivery", delivery, run_id)
+    if signature:
+        # A sender that repeats a delivery after a lost answer is welcome; the same bytes for another run are not.
+        bound, _ = await records.claim("signature", signature, run_id.text, datetime.now(UTC))
+        if bound != run_id.text:
+            raise Refusal(401, "This signature has been used before.")
+    trigger = Trigger(kind=TriggerKind.WEBHOOK, by=caller_of(req), detail=delivery or "")
+    return accepted(await start_run(records, client, policy, run_id, trigger, mode=Mode(mode)))
+
+
+def _check_signature(header: str | None, body: bytes, now: datetime) -> str:
+    """The signature, when one is asked for: HMAC-SHA256 over the time stamp, a dot, and the body.
+
+    Raises:
+        Refusal: 401 without saying what exactly is wrong, so that nobody learns from trying.
+    """
+    secret = load_settings().webhook_secret.get_secret_value()
+    if not secret:
+        return ""
+    found = _SIGNATURE.fullmatch(header or "")
+    if found is None:
+        raise Refusal(401, "The signature is missing or not valid.")
+    stamp, given = found.groups()
+    wanted = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    is_fresh = abs(now.timestamp() - int(stamp)) <= TOLERANCE_SECONDS
+    if not hmac.compare_digest(wanted, given.lower()) or not is_fresh:
+        raise Refusal(401, "The signature is missing or not valid.")
+    return f"{stamp}.{wanted}"
+
+
+def _fields(body: bytes) -> dict[str, object]:
+    """The body, which may be empty, as an object; keys of other systems are passed over."""
+    if not body.strip():
+        return {}
+    try:
+        fields = as_object(json.loads(body))
+    except (ValueError, RecursionError):
+        fields = None
+    if fields is None:
+        raise Refusal(400, "The body is not a JSON object.")
+    return fields
