@@ -14,10 +14,8 @@ import logging
 import sys
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast, override
 
@@ -25,13 +23,11 @@ import grpc
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
-from durabletask.testing.in_memory_backend import (
-    InMemoryOrchestrationBackend,
-    OrchestrationInstance,
-    StateWaiter,
-)
+from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend, OrchestrationInstance, StateWaiter
 from google.protobuf import wrappers_pb2
 
+from local.host.activity_queue import ActivityQueue, ScheduledActivity
+from local.host.events import Parent, history_too_long, size_after
 from local.host.timer_queue import TimerQueue
 
 log = logging.getLogger(__name__)
@@ -66,28 +62,6 @@ type _Filter = dict[str, frozenset[str]] | None
 type Completion = pb.OrchestratorResponse | pb.ActivityResponse
 
 
-@dataclass(frozen=True, slots=True)
-class _Activity:
-    """One scheduled activity; ``execution`` is the execution of the orchestration that scheduled it."""
-
-    token: str
-    instance_id: str
-    execution: str
-    task_id: int
-    name: str
-    version: str | None
-    request: pb.ActivityRequest
-
-
-@dataclass(frozen=True, slots=True)
-class _Parent:
-    """Who waits for a sub-orchestration."""
-
-    instance_id: str
-    execution: str
-    task_id: int
-
-
 class Engine(InMemoryOrchestrationBackend):
     """A durable engine in memory.
 
@@ -108,7 +82,7 @@ class Engine(InMemoryOrchestrationBackend):
         replaceable: frozenset[pb.OrchestrationStatus] = FINISHED,
         skip_time: bool = False,
     ) -> None:
-        # The base class checks its limit too late and by aborting the call; ours is in _within_history_limit.
+        # The base class checks its limit too late and by aborting the call; ours is looked at before a turn is written.
         super().__init__(max_history_size=sys.maxsize, port=port)
         self.skip_time = skip_time
         self._history_limit = max_history_size
@@ -118,9 +92,9 @@ class Engine(InMemoryOrchestrationBackend):
         self._blocked = threading.BoundedSemaphore(_BLOCKED_THREADS)
         self._listeners: list[Callable[[], object]] = []
         self._executions: dict[str, str] = {}
-        self._parents: dict[str, _Parent] = {}
-        self._activities: dict[str, _Activity] = {}
-        self._activity_tokens: deque[str] = deque()
+        self._parents: dict[str, Parent] = {}
+        self._activities = ActivityQueue()
+        self._delayed: set[str] = set()
         self._leases: dict[str, str] = {}
 
     # Life
@@ -171,9 +145,8 @@ class Engine(InMemoryOrchestrationBackend):
         with self._lock:
             super().reset()
             self._timers.clear()
-            for table in (self._executions, self._parents, self._activities, self._leases):
+            for table in (self._executions, self._parents, self._activities, self._leases, self._delayed):
                 table.clear()
-            self._activity_tokens.clear()
 
     # Work items
 
@@ -224,7 +197,7 @@ class Engine(InMemoryOrchestrationBackend):
             if self._leases.pop(token, None) is None:
                 return False
             if token in self._activities:
-                self._activity_tokens.appendleft(token)
+                self._activities.put_back(token)
                 self._announce()
                 return True
             for instance_id in self._orchestration_in_flight:
@@ -391,19 +364,8 @@ class Engine(InMemoryOrchestrationBackend):
         )
 
     def _take_activity(self, accepted: _Filter) -> pb.WorkItem | None:
-        passed_over: list[str] = []
-        item: pb.WorkItem | None = None
-        while item is None and self._activity_tokens:
-            token = self._activity_tokens.popleft()
-            activity = self._activities.get(token)
-            if activity is None or token in self._leases:
-                continue
-            if self._matches_filter(activity.name, activity.version, accepted):
-                item = pb.WorkItem(completionToken=token, activityRequest=activity.request)
-            else:
-                passed_over.append(token)
-        self._activity_tokens.extendleft(reversed(passed_over))
-        return item
+        found = self._activities.take(lambda each: self._matches_filter(each.request.name, each.version, accepted))
+        return None if found is None else pb.WorkItem(completionToken=found.token, activityRequest=found.request)
 
     def _put_back(self, instance: OrchestrationInstance) -> None:
         instance.pending_events = [*instance.dispatched_events, *instance.pending_events]
@@ -414,32 +376,18 @@ class Engine(InMemoryOrchestrationBackend):
         self._enqueue_orchestration(instance.instance_id)
 
     def _is_idle(self) -> bool:
-        return not (self._leases or self._orchestration_in_flight or self._activity_tokens)
+        return not (self._leases or self._orchestration_in_flight or self._activities.is_waiting)
 
     # Completing
 
     def _complete_activity(self, response: pb.ActivityResponse) -> bool:
         with self._lock:
-            activity = self._activities.pop(response.completionToken, None)
+            activity = self._activities.close(response.completionToken)
             self._leases.pop(response.completionToken, None)
             if activity is None:
                 log.debug("dropped a duplicate result of task %d of '%s'", response.taskId, response.instanceId)
                 return False
-            # B4: a failure is a failure by its presence, not by having text.
-            if response.HasField("failureDetails"):
-                event = pb.HistoryEvent(
-                    taskFailed=pb.TaskFailedEvent(
-                        taskScheduledId=activity.task_id, failureDetails=response.failureDetails
-                    )
-                )
-            else:
-                event = pb.HistoryEvent(
-                    taskCompleted=pb.TaskCompletedEvent(
-                        taskScheduledId=activity.task_id,
-                        result=response.result if response.HasField("result") else None,
-                    )
-                )
-            return self._deliver(activity.instance_id, activity.execution, event)
+            return self._deliver(activity.instance_id, activity.execution, activity.result(response))
 
     def _complete_turn(self, response: pb.OrchestratorResponse) -> bool:
         with self._lock:
@@ -453,10 +401,12 @@ class Engine(InMemoryOrchestrationBackend):
                 return False
             self._leases.pop(response.completionToken, None)
             written = len(instance.history) + len(instance.dispatched_events)
+            size = size_after(instance, response)
+            if size > self._history_limit:
+                log.error("the history of instance '%s' would have %d events: it fails", instance.instance_id, size)
+                response = history_too_long(response, size, self._history_limit)
             # The context is used only to abort at the base class's own history limit, which is out of reach.
-            super().CompleteOrchestratorTask(
-                self._within_history_limit(instance, response), cast(grpc.ServicerContext, None)
-            )
+            super().CompleteOrchestratorTask(response, cast(grpc.ServicerContext, None))
             now = self._timers.now()
             instance.last_updated_at = now
             for event in instance.history[written:]:
@@ -466,36 +416,6 @@ class Engine(InMemoryOrchestrationBackend):
                 self._enqueue_orchestration(instance.instance_id)
             self._announce()
             return True
-
-    def _within_history_limit(
-        self, instance: OrchestrationInstance, response: pb.OrchestratorResponse
-    ) -> pb.OrchestratorResponse:
-        """The response itself, or one that fails the instance when its history would grow too long (B5)."""
-        # One event per action, and the one that closes the turn.
-        size = len(instance.history) + len(instance.dispatched_events) + len(response.actions) + 1
-        continues = any(
-            action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
-            for action in response.actions
-            if action.HasField("completeOrchestration")
-        )
-        if size <= self._history_limit or continues:
-            return response
-        message = (
-            f"The history of instance '{instance.instance_id}' would have {size} events, "
-            f"more than the limit of {self._history_limit}."
-        )
-        log.error(message)
-        failure = pb.TaskFailureDetails(errorType="HistoryLimitExceeded", errorMessage=message, isNonRetriable=True)
-        return pb.OrchestratorResponse(
-            instanceId=response.instanceId,
-            completionToken=response.completionToken,
-            customStatus=response.customStatus,
-            actions=[
-                helpers.new_complete_orchestration_action(
-                    -1, pb.ORCHESTRATION_STATUS_FAILED, None, failure_details=failure
-                )
-            ],
-        )
 
     def _deliver(self, instance_id: str, execution: str, event: pb.HistoryEvent) -> bool:
         """Queues an event for one execution of an instance; False when that execution is over (B9, B10)."""
@@ -515,7 +435,7 @@ class Engine(InMemoryOrchestrationBackend):
 
     @override
     def _enqueue_orchestration(self, instance_id: str) -> None:
-        if instance_id not in self._orchestration_in_flight:
+        if instance_id not in self._orchestration_in_flight and instance_id not in self._delayed:
             super()._enqueue_orchestration(instance_id)
         self._announce()
 
@@ -552,25 +472,7 @@ class Engine(InMemoryOrchestrationBackend):
         instance.history.append(helpers.new_task_scheduled_event(action.id, schedule.name, text))
         execution = self._executions[instance.instance_id]
         token = str(self._new_token())
-        self._activities[token] = _Activity(
-            token=token,
-            instance_id=instance.instance_id,
-            execution=execution,
-            task_id=action.id,
-            name=schedule.name,
-            version=schedule.version.value if schedule.HasField("version") else None,
-            request=pb.ActivityRequest(
-                name=schedule.name,
-                version=schedule.version if schedule.HasField("version") else None,
-                input=schedule.input if schedule.HasField("input") else None,
-                orchestrationInstance=pb.OrchestrationInstance(
-                    instanceId=instance.instance_id, executionId=wrappers_pb2.StringValue(value=execution)
-                ),
-                taskId=action.id,
-                tags=dict(schedule.tags),
-            ),
-        )
-        self._activity_tokens.append(token)
+        self._activities.add(ScheduledActivity.of(token, instance.instance_id, execution, action))
         self._announce()
 
     @override
@@ -612,13 +514,13 @@ class Engine(InMemoryOrchestrationBackend):
             return
         if existing is not None:
             log.info("sub-orchestration '%s' had finished and is replaced by a new execution", create.instanceId)
-        parent = _Parent(instance.instance_id, self._executions[instance.instance_id], action.id)
+        parent = Parent(instance.instance_id, self._executions[instance.instance_id], action.id)
         self._create(create.instanceId, create.name, text, version=version, parent=parent)
 
     @override
     def _watch_sub_orchestration(self, parent_instance_id: str, sub_instance_id: str, task_id: int) -> None:
         """Called by the base class when it rewinds a parent."""
-        self._parents[sub_instance_id] = _Parent(parent_instance_id, self._executions[parent_instance_id], task_id)
+        self._parents[sub_instance_id] = Parent(parent_instance_id, self._executions[parent_instance_id], task_id)
         child = self._instances.get(sub_instance_id)
         if child is not None and child.status in FINISHED:
             self._report_to_parent(child)
@@ -640,7 +542,7 @@ class Engine(InMemoryOrchestrationBackend):
         version: str | None = None,
         tags: dict[str, str] | None = None,
         start_at: datetime | None = None,
-        parent: _Parent | None = None,
+        parent: Parent | None = None,
     ) -> None:
         """Makes an instance, in place of a former one with its id, and queues its first turn."""
         former = self._instances.get(instance_id)
@@ -648,6 +550,7 @@ class Engine(InMemoryOrchestrationBackend):
             self._leases.pop(str(former.completion_token), None)
             self._orchestration_in_flight.discard(instance_id)
         self._parents.pop(instance_id, None)
+        self._delayed.discard(instance_id)
         now = self._timers.now()
         instance = OrchestrationInstance(
             instance_id=instance_id,
@@ -674,12 +577,14 @@ class Engine(InMemoryOrchestrationBackend):
 
         def begin() -> None:
             if self._executions.get(instance_id) == execution:
+                self._delayed.discard(instance_id)
                 instance.pending_events[0].timestamp.FromDatetime(self._timers.now())
                 self._enqueue_orchestration(instance_id)
 
+        self._delayed.add(instance_id)
         self._timers.at(start_at, begin)
 
-    def _open_execution(self, instance: OrchestrationInstance, parent: _Parent | None) -> str:
+    def _open_execution(self, instance: OrchestrationInstance, parent: Parent | None) -> str:
         """Gives the instance a new execution id, and its first events the ids and the time of the engine."""
         execution = uuid.uuid4().hex
         self._executions[instance.instance_id] = execution
@@ -688,36 +593,13 @@ class Engine(InMemoryOrchestrationBackend):
         execution_started.orchestrationInstance.executionId.value = execution
         if parent is not None:
             source = self._instances.get(parent.instance_id)
-            execution_started.parentInstance.CopyFrom(
-                pb.ParentInstanceInfo(
-                    taskScheduledId=parent.task_id,
-                    name=wrappers_pb2.StringValue(value=source.name if source else ""),
-                    orchestrationInstance=pb.OrchestrationInstance(
-                        instanceId=parent.instance_id,
-                        executionId=wrappers_pb2.StringValue(value=parent.execution),
-                    ),
-                )
-            )
+            execution_started.parentInstance.CopyFrom(parent.info(source.name if source is not None else ""))
         return execution
 
     def _report_to_parent(self, child: OrchestrationInstance) -> None:
         parent = self._parents.pop(child.instance_id, None)
-        if parent is None:
-            return
-        if child.status == pb.ORCHESTRATION_STATUS_COMPLETED:
-            event = helpers.new_sub_orchestration_completed_event(parent.task_id, child.output)
-        else:
-            # B12: the parent sees what the child failed with.
-            failure = child.failure_details or pb.TaskFailureDetails(
-                errorType="OrchestrationTerminated",
-                errorMessage=f"Instance '{child.instance_id}' was terminated.",
-            )
-            event = pb.HistoryEvent(
-                subOrchestrationInstanceFailed=pb.SubOrchestrationInstanceFailedEvent(
-                    taskScheduledId=parent.task_id, failureDetails=failure
-                )
-            )
-        self._deliver(parent.instance_id, parent.execution, event)
+        if parent is not None:
+            self._deliver(parent.instance_id, parent.execution, parent.told_of(child))
 
     # Waiting
 
@@ -744,6 +626,8 @@ class Engine(InMemoryOrchestrationBackend):
                 waiters = self._state_waiters.get(request.instanceId, [])
                 if waiter in waiters:
                     waiters.remove(waiter)
+                if not waiters:
+                    self._state_waiters.pop(request.instanceId, None)
         if waiter.result is not None:
             return self._build_instance_response(waiter.result, request.getInputsAndOutputs)
         with self._lock:
@@ -754,8 +638,7 @@ class Engine(InMemoryOrchestrationBackend):
     def _hold_thread(self, context: grpc.ServicerContext) -> None:
         if not self._blocked.acquire(blocking=False):
             context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"More than {_BLOCKED_THREADS} workers and waiting clients.",
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"More than {_BLOCKED_THREADS} workers and waiting clients."
             )
 
     def _announce(self) -> None:

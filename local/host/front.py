@@ -9,7 +9,6 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -70,7 +69,6 @@ class Front:
                 Route("/{path:path}", self._function, methods=_METHODS),
             ],
         )
-        self.app.add_middleware(GZipMiddleware, minimum_size=4096)
 
     # Functions
 

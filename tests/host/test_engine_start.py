@@ -49,11 +49,16 @@ def test_b15_an_instance_waits_for_its_start_time(rig: Rig, mended: bool) -> Non
     at.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.1))
     request = pb.CreateInstanceRequest(instanceId="main", name="orchestrator", scheduledStartTimestamp=at)
     rig.backend.StartInstance(request, cast(grpc.ServicerContext, FakeContext()))
+    rig.raise_event("early")
     early = rig.take()
     assert (early is None) is mended
     if mended:
         time.sleep(0.12)
-        assert rig.take() is not None
+        assert [event.WhichOneof("eventType") for event in rig.must_take().orchestratorRequest.newEvents] == [
+            "orchestratorStarted",
+            "executionStarted",
+            "eventRaised",
+        ]
 
 
 def test_b16_histories_have_times_and_execution_ids(rig: Rig, mended: bool) -> None:

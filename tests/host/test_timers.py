@@ -92,6 +92,14 @@ async def test_without_monitor_nothing_is_late(tmp_path: Path) -> None:
     assert (await _serve(_functions("0 0 3 1 1 *", useMonitor=False), file, 0.1)).data == []
 
 
+async def test_an_app_without_timers_does_not_end_the_others(tmp_path: Path) -> None:
+    runs = _Runs()
+    task = asyncio.create_task(Timers(Functions([]), runs, tmp_path / "timers.json").run())
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+
+
 async def test_run_on_startup(tmp_path: Path) -> None:
     runs = await _serve(_functions("0 0 3 1 1 *", runOnStartup=True), tmp_path / "timers.json", 1)
     assert [data["IsPastDue"] for data in runs.data] == [False]
