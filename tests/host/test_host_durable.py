@@ -50,7 +50,7 @@ def test_a_running_instance_is_not_started_again(host: RunningHost) -> None:
 
 
 def test_a_killed_worker_mid_activity(host: RunningHost) -> None:
-    host.start("run_slow", {"seconds": 0.8, "id": "kill"}, "kill activity")
+    host.start("run_slow", {"seconds": 1.5, "id": "kill"}, "kill activity")
     started = host.wait_for(lambda: host.notes("slow started"))
     host.kill_worker(started[0]["pid"])
     ended = host.ended("kill activity")

@@ -87,10 +87,11 @@ def test_keys_are_asked_for(locked: RunningHost) -> None:
     assert client.post(with_key, json=[], headers={"aeg-event-type": "Notification"}).status_code == 202
 
 
-def test_keys_are_not_in_the_log(locked: RunningHost) -> None:
-    locked.client.get("/api/echo", params={"code": locked.keys["default"]})
+def test_neither_keys_nor_payloads_are_in_the_log(locked: RunningHost) -> None:
+    locked.client.post("/api/echo", params={"code": locked.keys["default"]}, content=b"a private body")
     log = locked.child.log.read_text()
-    assert "GET /api/echo -> 200" in log
+    assert "POST /api/echo -> 200" in log
+    assert "a private body" not in log
     assert not [key for key in locked.keys.values() if key in log]
 
 
