@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     assess_concurrency: int = Field(default=50, ge=1, le=1000, description="Machines assessed at the same time.")
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="Key of the HMAC-SHA256 signature that webhook callers must send; no signature is asked for when empty.",
+        description="Key of the HMAC-SHA256 signature that webhook callers must send; none is asked for without it.",
     )
     health_key: SecretStr = Field(
         default=SecretStr(""),

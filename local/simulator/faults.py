@@ -47,7 +47,7 @@ class Effect(_Strict):
 
     @model_validator(mode="after")
     def _does_something(self) -> Effect:
-        if self == Effect():
+        if not self.model_dump(exclude_defaults=True):
             raise ValueError("the effect does nothing")
         if self.drop and self.status:
             raise ValueError("a dropped answer has no status")

@@ -1,0 +1,33 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.product import Product
+
+WEBHOOK_SECRET = "a-secret-for-tests-only"
+HEALTH_KEY = "a-health-key-for-tests"
+
+
+@pytest.fixture(scope="session")
+def stack_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """One stack for the whole session: starting it takes longer than most tests."""
+    product = Product.open(
+        tmp_path_factory.mktemp("stack"),
+        PATCHWAVE_WEBHOOK_SECRET=WEBHOOK_SECRET,
+        PATCHWAVE_HEALTH_KEY=HEALTH_KEY,
+    )
+    try:
+        yield product
+    finally:
+        product.close()
+
+
+@pytest.fixture
+def product(stack_product: Product) -> Iterator[Product]:
+    """The stack, without the faults of other tests."""
+    yield stack_product
+    stack_product.clear_faults()
