@@ -21,7 +21,7 @@ from rich.console import Console, Group
 
 from cli.client import ApiClient
 from cli.errors import CommandError, Detail, ExitCode, RefusedError
-from cli.render import NEEDS_PERSON, machines_table, outcome_bars, took
+from cli.render import reasons_table, took
 from cli.terminal import open_console, plain
 from cli.watch import watch
 
@@ -45,8 +45,7 @@ def demo() -> None:
         run = watch(client, run_id, console, interval_seconds=0.5)
         report = Report(run, list(client.machines(run_id)), accepted_installs(stack))
         report.write()
-    attention = [machine for outcome in NEEDS_PERSON for machine in report.machines if machine["outcome"] == outcome]
-    console.print(Group("", machines_table(attention), "", outcome_bars(run), ""))
+    console.print(Group("", reasons_table(report.machines), ""))
     broken = report.broken_promises()
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -172,25 +173,31 @@ def policies_table(policies: Iterable[Json]) -> RenderableType:
     return table
 
 
-def progress_view(run: Json, attention: Sequence[Json]) -> RenderableType:
-    """What ``watch`` shows: the run, a bar per stage and outcome, and the machines that need a person."""
+def progress_view(run: Json, attention: Sequence[Json], height: int | None = None) -> RenderableType:
+    """What ``watch`` shows: the run, a bar per stage and outcome, and the machines that need a person.
+
+    With a ``height`` it is cut to about so many lines, a line per machine; without one it shows everything.
+    """
     title = Text.assemble(
         (plain(run.get("id", "")), "bold"),
         f"  {plain(run.get('mode', ''))}  ",
         _state(run),
         (f"  {took(run)}" if run.get("startedAt") else "", "bright_black"),
     )
-    if run.get("cancelRequestedAt") and run.get("state") not in FINAL_STATES:
+    final = run.get("state") in FINAL_STATES
+    if run.get("cancelRequestedAt") and not final:
         title.append("  cancel asked, waiting for what is running", style="yellow")
     parts: list[RenderableType] = [title]
     if run.get("reason"):
         parts.append(Text(plain(run["reason"]), style="yellow"))
-    if run.get("machines"):
+    if run.get("machines") and not final:
         parts.append(stage_bars(run))
-    if run.get("countsByOutcome"):
+    outcomes = counts(run, "countsByOutcome")
+    if outcomes:
         parts.append(outcome_bars(run))
     if attention:
-        parts.append(attention_table(attention, needs_person(run)))
+        left = None if height is None else max(1, height - len(STAGES) - len(outcomes) - len(parts) - 2)
+        parts.append(attention_table(attention[:left], needs_person(run), one_line=height is not None))
     return Group(*parts)
 
 
@@ -209,7 +216,7 @@ def outcome_bars(run: Json) -> RenderableType:
     return _bars(known, run.get("machines", 0))
 
 
-def attention_table(attention: Sequence[Json], total: int) -> RenderableType:
+def attention_table(attention: Sequence[Json], total: int, *, one_line: bool = False) -> RenderableType:
     """The machines that need a person, and how many more there are."""
     table = _table("needs a person", "outcome", "reason", "message")
     for machine in attention:
@@ -217,10 +224,21 @@ def attention_table(attention: Sequence[Json], total: int) -> RenderableType:
             Text(plain(machine.get("name", "")), overflow="fold"),
             _outcome_or_stage(machine),
             Text(plain(machine.get("reason", ""))),
-            Text(plain(machine.get("message", "")), overflow="fold"),
+            Text(plain(machine.get("message", "")), no_wrap=one_line, overflow="ellipsis" if one_line else "fold"),
         )
     if total > len(attention):
         table.add_row(Text(f"and {total - len(attention)} more", style="bright_black"), "", "", "")
+    return table
+
+
+def reasons_table(machines: Iterable[Json]) -> RenderableType:
+    """How many machines ended with each outcome and reason."""
+    found = Counter((str(machine.get("outcome")), str(machine.get("reason"))) for machine in machines)
+    table = _table("outcome", "reason", "machines", right=("machines",))
+    order = [*OUTCOMES, *(outcome for outcome, _ in found if outcome not in OUTCOMES)]
+    for outcome, reason in sorted(found, key=lambda each: (order.index(each[0]), each[1])):
+        style = OUTCOMES.get(outcome, "")
+        table.add_row(Text(plain(outcome), style=style), Text(plain(reason)), str(found[outcome, reason]))
     return table
 
 
@@ -230,7 +248,7 @@ def progress_line(run: Json) -> str:
     done = stages.get("done", 0)
     busy = ", ".join(f"{stages[stage]} {stage}" for stage in STAGES if stage != "done" and stages.get(stage))
     outcomes = _counts(counts(run, "countsByOutcome")).plain
-    parts = [f"{plain(run.get('id', ''))} {plain(run.get('state', ''))}", f"{done}/{run.get('machines', 0)} done"]
+    parts = [plain(run.get("state", "")), f"{done}/{run.get('machines', 0)} done"]
     return "; ".join([*parts, *(part for part in (busy, outcomes) if part)])
 
 

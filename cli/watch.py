@@ -13,6 +13,7 @@ from cli.client import ApiClient
 from cli.documents import Json, counts
 from cli.errors import ExitCode, UnreachableError
 from cli.render import FINAL_STATES, NEEDS_PERSON, needs_person, progress_line, progress_view
+from cli.terminal import plain
 
 ROWS_OF_ATTENTION = 15
 """Machines listed under a live view; `patchwave run machines` has them all."""
@@ -82,7 +83,9 @@ def watch(client: ApiClient, run_id: str, console: Console, interval_seconds: fl
     final: Json = {}
     with Live(console=console, refresh_per_second=4) as live:
         for snapshot in snapshots(client, run_id, interval_seconds):
-            live.update(progress_view(snapshot.run, snapshot.attention))
+            # While it is live the view must fit the terminal; what stays on the screen at the end may be longer.
+            height = None if snapshot.is_final else console.height
+            live.update(progress_view(snapshot.run, snapshot.attention, height))
             final = snapshot.run
     return final
 
@@ -91,6 +94,8 @@ def _as_lines(client: ApiClient, run_id: str, console: Console, interval_seconds
     said = ""
     snapshot = None
     for snapshot in snapshots(client, run_id, interval_seconds):
+        if not said:
+            console.print(f"Run {plain(snapshot.run.get('id', run_id))}", markup=False)
         line = progress_line(snapshot.run)
         if line != said:
             console.print(line, markup=False, soft_wrap=True)
