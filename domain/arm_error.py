@@ -314,7 +314,7 @@ def read_failure(status: int, body: str, *, retry_after: float | None = None) ->
     """
     try:
         parsed: object = json.loads(body) if body else None
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     found = as_object(parsed)
     if found is None:
@@ -369,4 +369,6 @@ def _fold(fields: Mapping[str, object]) -> dict[str, object]:
 
 def _shorten(value: object) -> str:
     text = " ".join(str(value).split()) if value is not None else ""
+    # JSON can escape half a character pair, which no storage takes.
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " … [cut]"

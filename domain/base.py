@@ -77,7 +77,11 @@ def parse_instant(value: object) -> datetime | None:
         return None
     if instant.year <= 1:
         return None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        # The last hours of year 9999, .NET's "never", in a zone west of Greenwich.
+        return None
 
 
 def format_instant(instant: datetime) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 from datetime import timedelta
 from enum import StrEnum
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
@@ -40,7 +40,7 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
         raise UnsafeUrl("the operation URL holds characters that no URL has")
     try:
         parts, manager = urlsplit(url), urlsplit(manager_url)
-        port, manager_port = parts.port or 443, manager.port or 443
+        port, manager_port = (443 if each.port is None else each.port for each in (parts, manager))
     except ValueError as error:
         raise UnsafeUrl("the operation URL cannot be read") from error
     if parts.scheme != "https":
@@ -49,10 +49,11 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
         raise UnsafeUrl("the operation URL names a user")
     if (parts.hostname, port) != (manager.hostname, manager_port):
         raise UnsafeUrl("the operation URL is not on the Resource Manager host")
-    path = parts.path.lower()
-    if not path.startswith(f"/subscriptions/{subscription_id.lower()}/") or "/../" in path or "%2e" in path:
+    # Dots and slashes can be encoded too: what a server may decode is what counts.
+    steps_aside = {".", ".."} & set(unquote(parts.path).split("/"))
+    if steps_aside or not parts.path.lower().startswith(f"/subscriptions/{subscription_id.lower()}/"):
         raise UnsafeUrl("the operation URL leaves the subscription of the machine")
-    if parts.fragment:
+    if "#" in url:
         raise UnsafeUrl("the operation URL has a fragment")
     return url
 
@@ -166,5 +167,5 @@ def _unclear(status: int, body: str, retry_after: float | None) -> PollReading:
 def _json_object(body: str) -> Json | None:
     try:
         return as_object(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -78,7 +78,9 @@ def _count(value: object) -> int:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    # JSON can escape half a character pair, which no storage takes.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _texts(value: object) -> list[str]:
@@ -114,7 +116,7 @@ class ApiError(Tolerant):
     message: Text = ""
     target: Text = ""
     details: Annotated[list[ApiErrorDetail], BeforeValidator(objects_of)] = Field(default_factory=list[ApiErrorDetail])
-    innererror: InnerError | None = None
+    innererror: Annotated[InnerError | None, BeforeValidator(as_object)] = None
 
     @property
     def is_error(self) -> bool:

@@ -14,7 +14,7 @@ from pydantic import AliasPath, BeforeValidator, Field
 
 from domain.base import Document, Tolerant, as_object, objects_of
 from domain.outcome import Outcome, Reason
-from domain.patch_results import PatchSummary
+from domain.patch_results import PatchSummary, Text
 
 HOLD_TAG = "patchwave-hold"
 """A tag of this name keeps a machine out of every run; its value is shown as the reason."""
@@ -33,9 +33,9 @@ class Power(StrEnum):
 
 
 class _Status(Tolerant):
-    code: str = ""
-    display_status: str = ""
-    message: str = ""
+    code: Text = ""
+    display_status: Text = ""
+    message: Text = ""
 
 
 Statuses = Annotated[list[_Status], BeforeValidator(objects_of)]
@@ -48,7 +48,7 @@ class _PatchStatus(Tolerant):
 
 
 class _Agent(Tolerant):
-    vm_agent_version: str = ""
+    vm_agent_version: Text = ""
     statuses: Statuses = Field(default_factory=list[_Status])
 
 
@@ -61,10 +61,10 @@ class _InstanceView(Tolerant):
 class MachineView(Tolerant):
     """What ``GET virtualMachines/{name}?$expand=instanceView`` says, as far as patching cares."""
 
-    id: str = ""
-    location: str = ""
-    tags: Annotated[dict[str, str] | None, BeforeValidator(as_object)] = None
-    os_type: str = Field(
+    id: Text = ""
+    location: Text = ""
+    tags: Annotated[dict[str, Text] | None, BeforeValidator(as_object)] = None
+    os_type: Text = Field(
         default="",
         validation_alias=AliasPath("properties", "storageProfile", "osDisk", "osType"),
     )

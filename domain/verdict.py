@@ -13,6 +13,8 @@ from domain.run import AssessmentSummary
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
 _SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
+_HARMLESS_DETAILS = frozenset({"ua_esm_required", "package_list_truncated", "informational"})
+"""What the Linux agent notes beside a result without anything having gone wrong."""
 MOST_ATTEMPTS = 3
 """Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
 lie (Arm64), so the third refusal is believed."""
@@ -84,11 +86,13 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
                 f"{result.pending_patch_count} pending. Give a longer maximumDuration or window."
             ),
         )
-    # Without Ubuntu Pro the agent tries those patches all the same, and counts them as failed.
+    # Without Ubuntu Pro the agent tries those patches all the same, and counts them as failed. Anything else that it
+    # reports, or a failure that no such patch explains, is a failure of the machine.
     lacks_only_subscription = (
         result.error is not None
         and result.error.has_detail(_SUBSCRIPTION_DETAIL)
-        and result.failed_patch_count <= needs_subscription
+        and all(detail.code.casefold() in _HARMLESS_DETAILS for detail in result.error.details)
+        and 0 < result.failed_patch_count <= needs_subscription
     )
     if result.status not in _GOOD and not (lacks_only_subscription and result.status is PatchOperationStatus.FAILED):
         return _bad_result("installation", result.status, result.error, failed=result.failed_patch_count)
