@@ -86,6 +86,13 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
                 f"{result.pending_patch_count} pending. Give a longer maximumDuration or window."
             ),
         )
+    if result.reboot_status is RebootStatus.FAILED and not result.failed_patch_count:
+        # The agent calls the whole installation failed then, although every patch is in.
+        return Outcome(
+            outcome=OutcomeKind.REBOOT_REQUIRED,
+            reason=Reason.REBOOT_FAILED,
+            message="The patches are installed, but the reboot failed: restart the machine.",
+        )
     # Without Ubuntu Pro the agent tries those patches all the same, and counts them as failed. Anything else that it
     # reports, or a failure that no such patch explains, is a failure of the machine.
     lacks_only_subscription = (
@@ -102,12 +109,6 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
             reason=Reason.PATCHES_FAILED,
             message=f"{result.failed_patch_count} patches failed, {result.installed_patch_count} were installed."
             + _reported(result.error),
-        )
-    if result.reboot_status is RebootStatus.FAILED:
-        return Outcome(
-            outcome=OutcomeKind.REBOOT_REQUIRED,
-            reason=Reason.REBOOT_FAILED,
-            message="The patches are installed, but the reboot failed: restart the machine.",
         )
     if reboot_pending is None:
         reboot_pending = result.reboot_status in (RebootStatus.REQUIRED, RebootStatus.STARTED)

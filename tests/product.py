@@ -23,6 +23,14 @@ _MACHINES = 400
 
 type Json = dict[str, Any]
 
+PLAIN: Json = {
+    "installMinutes": 2,
+    "assessMinutes": 1,
+    "rebootRequired": False,
+    "pendingPatches": [{"name": f"patch-{number}", "classification": "Security"} for number in range(3)],
+}
+"""A machine that just works: three security patches, no reboot."""
+
 
 def machine_id(number: int) -> str:
     """The id of one machine of the test fleet."""
@@ -42,7 +50,7 @@ def write_fleet(path: Path) -> Path:
             "tags": {"env": "test", "number": str(number)},
             "hardwareProfile": {"vmSize": "Standard_D2s_v5"},
             "storageProfile": {"osDisk": {"osType": "Windows" if number % 2 else "Linux"}},
-            "simulation": {"installMinutes": 2, "assessMinutes": 1, "pendingPatches": 4, "rebootRequired": False},
+            "simulation": PLAIN,
         }
         for number in range(_MACHINES)
     ]
@@ -99,7 +107,7 @@ class Product:
 
     def simulate(self, one: str, **simulation: object) -> None:
         """Change how a machine behaves."""
-        body = {"id": one, "simulation": simulation}
+        body = {"id": one, "simulation": PLAIN | simulation}
         reply = self.azure.post("/_sim/machines", json=body)
         assert reply.status_code == 200, reply.text
 
