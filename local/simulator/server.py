@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
 
 def listen(port: int) -> socket.socket:
     """A bound loopback socket; port 0 takes a free one."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind((HOST, port))
     return made
