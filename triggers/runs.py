@@ -51,7 +51,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     if key:
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id)
     trigger = Trigger(kind=TriggerKind.HTTP, by=caller_of(req))
-    return accepted(await start(records, client, policy, run_id, trigger, mode=mode))
+    return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 
 @bp.route(route="runs", methods=["GET"])

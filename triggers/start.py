@@ -42,11 +42,16 @@ async def start_run(
     *,
     mode: Mode = Mode.PATCH,
     occurrence: Occurrence | None = None,
+    repeatable: bool = True,
 ) -> Run:
     """Create the run and schedule its orchestration; the stored run, which may be an earlier one of the same id.
 
     A run whose row was created but never scheduled, because the process died between the two, is scheduled by the
-    next start of the same id.
+    next start of the same id. ``repeatable`` says that there can be one; otherwise a run that the engine does not
+    take is closed as failed, since nothing else would ever end it.
+
+    Raises:
+        Refusal: 503, the durable engine did not take the run.
     """
     at = datetime.now(UTC)
     wanted = Run(
@@ -60,12 +65,18 @@ async def start_run(
         window_end=occurrence.window_end_utc if occurrence else None,
         policy_snapshot=policy.to_wire(),
     )
-    run, created = await records.create_run(wanted)
-    if created:
-        detail = {"policy": policy.name, "mode": mode.value, "trigger": trigger.to_wire()}
-        await records.audit(run.id, "run_started", by=trigger.by or trigger.kind.value, at=at, detail=detail)
+    run, _ = await records.create_run(wanted)
     if run.state is RunState.QUEUED:
-        await schedule_run(client, run.id)
+        # Also when somebody else created it and died: the same line of the same moment is written once.
+        detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()}
+        by = run.trigger.by or run.trigger.kind.value
+        await records.audit(run.id, "run_started", by=by, at=run.created_at, detail=detail)
+        try:
+            await schedule_run(client, run.id)
+        except Refusal:
+            if not repeatable:
+                await records.close_run(run.id, RunState.FAILED, "The durable engine did not answer; start again.", at)
+            raise
     return run
 
 

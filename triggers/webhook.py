@@ -53,7 +53,8 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
         if bound != run_id.text:
             raise Refusal(401, "This signature has been used before.")
     trigger = Trigger(kind=TriggerKind.WEBHOOK, by=caller_of(req), detail=delivery or "")
-    return accepted(await start_run(records, client, policy, run_id, trigger, mode=Mode(mode)))
+    run = await start_run(records, client, policy, run_id, trigger, mode=Mode(mode), repeatable=delivery is not None)
+    return accepted(run)
 
 
 def _check_signature(header: str | None, body: bytes, now: datetime) -> str:
