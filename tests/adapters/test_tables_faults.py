@@ -92,7 +92,7 @@ async def line(azurite: str) -> AsyncIterator[Line]:
 async def shaky(azurite: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Records]:
     """Records over that line, with the library's retries but hardly any pause between them."""
     monkeypatch.setitem(store._PATIENCE, "retry_backoff_factor", 0.01)
-    connection = re.sub(r"http://[^/]+/", line.url + "/", azurite)
+    connection = re.sub(r"TableEndpoint=http://[^/]+/", f"TableEndpoint={line.url}/", azurite)
     found = Records(Store.open(Settings(tables_connection=SecretStr(connection), table_prefix=f"f{time.time_ns()}")))
     await found.prepare()
     yield found

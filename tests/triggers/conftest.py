@@ -1,0 +1,40 @@
+"""Triggers on a real Azurite, with tables of their own for every test and an engine that only records."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from adapters.tables import Records, close_records, open_records
+from settings import load_settings
+from tests.adapters.samples import NOW
+from tests.storage import azurite
+from tests.triggers.support import POLICY, Engine
+
+__all__ = ["azurite", "engine", "monthly", "records"]
+
+
+@pytest.fixture
+async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Records]:
+    """The records that the triggers open."""
+    monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", azurite)
+    monkeypatch.setenv("PATCHWAVE_TABLE_PREFIX", f"t{uuid.uuid4().hex[:12]}")
+    load_settings.cache_clear()
+    found = open_records()
+    yield found
+    await close_records()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def monthly(records: Records) -> str:
+    """The name of a stored policy."""
+    await records.put_policy("monthly", {"name": "monthly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    return "monthly"

@@ -1,0 +1,108 @@
+"""What tests of triggers share: requests as the worker hands them over, and a durable client that only records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import azure.functions as func
+import grpc
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+POLICY: dict[str, Any] = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 3}
+
+
+class EngineError(grpc.RpcError):
+    """What the client raises when the engine answers with an error; the engine's text names its own address."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text} at http://127.0.0.1:1/runtime?code=SECRET")
+
+
+class Engine:
+    """A durable client without an engine: it keeps instances and events, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.instances: dict[str, tuple[str, object]] = {}
+        self.attempts: list[str] = []
+        self.events: list[tuple[str, str]] = []
+        self.failing = False
+
+    async def schedule_new_orchestration(self, name: str, /, *, input: object, instance_id: str) -> str:
+        self.attempts.append(instance_id)
+        if self.failing:
+            raise EngineError("unavailable")
+        if instance_id in self.instances:
+            raise EngineError(f"instance {instance_id} already exists")
+        self.instances[instance_id] = (name, input)
+        return instance_id
+
+    async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: object = None) -> None:
+        if self.failing or instance_id not in self.instances:
+            raise EngineError("no such instance")
+        self.events.append((instance_id, event_name))
+
+    async def get_orchestration_state(self, instance_id: str) -> object:
+        if self.failing:
+            return None
+        return self.instances.get(instance_id)
+
+
+class Answer:
+    """An answer as a client sees it."""
+
+    def __init__(self, response: func.HttpResponse) -> None:
+        self.status = response.status_code
+        self.headers = dict(response.headers)
+        self.type = response.mimetype
+        self.text = response.get_body().decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The body, once it has been found to be a problem document of the right form."""
+        document = cast("dict[str, Any]", self.json)
+        assert self.type == "application/problem+json"
+        assert document["type"] == "about:blank"
+        assert document["status"] == self.status
+        assert document["title"]
+        assert document["detail"]
+        return document
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of a problem's errors."""
+        return [error["path"] for error in self.problem.get("errors", [])]
+
+
+def user_function(function: object) -> Callable[..., Awaitable[func.HttpResponse]]:
+    """The function itself, without the host's bindings."""
+    found = cast("Any", function).build().get_user_function()
+    return cast("Callable[..., Awaitable[func.HttpResponse]]", getattr(found, "client_function", found))
+
+
+async def call(
+    function: object,
+    *,
+    body: object = b"",
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
+    engine: Engine | None = None,
+    **route: str,
+) -> Answer:
+    """Call an HTTP function as the worker does. A body that is not bytes is sent as JSON."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = func.HttpRequest(
+        "POST",
+        "https://example.org/api",
+        headers=headers or {},
+        params=query or {},
+        route_params=route,
+        body=raw,
+    )
+    arguments = {"req": request, **({"client": engine} if engine is not None else {})}
+    return Answer(await user_function(function)(**arguments))

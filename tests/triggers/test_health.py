@@ -1,0 +1,90 @@
+"""Health: shallow for everybody, deep for holders of the key, and never a detail too much."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.tables import Records, StorageUnreachable
+from settings import load_settings
+from tests.triggers.support import Answer, call
+from triggers import health
+
+KEY = "a-health-key-for-tests"
+
+
+class Manager:
+    """A Resource Manager that answers, or not."""
+
+    def __init__(self, failure: object = None) -> None:
+        self.failure = failure
+
+    async def check(self) -> object:
+        return self.failure
+
+
+@pytest.fixture
+def keyed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHWAVE_HEALTH_KEY", KEY)
+    monkeypatch.setattr(health, "open_resource_manager", Manager)
+    load_settings.cache_clear()
+
+
+async def deep(key: str | None = KEY) -> Answer:
+    headers = {} if key is None else {health.HEALTH_KEY_HEADER.lower(): key}
+    return await call(health.health, query={"deep": "1"}, headers=headers)
+
+
+async def test_the_shallow_answer_asks_nothing_of_anybody(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        raise AssertionError("a shallow check asked the storage")
+
+    monkeypatch.setattr(Records, "check", never)
+    answer = await call(health.health)
+    assert (answer.status, answer.json) == (200, {"status": "healthy"})
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_the_deep_answer_names_every_part(records: Records) -> None:
+    answer = await deep()
+    assert answer.status == 200
+    assert answer.json == {"status": "healthy", "storage": "ok", "identity": "ok", "resourceManager": "ok"}
+
+
+@pytest.mark.usefixtures("keyed")
+@pytest.mark.parametrize("key", [None, "", "wrong", KEY + "x", KEY[:-1], "é"])
+async def test_the_deep_answer_needs_the_key(records: Records, key: str | None) -> None:
+    answer = await deep(key)
+    assert answer.problem["status"] == 401
+    assert "storage" not in answer.json
+
+
+@pytest.mark.parametrize("key", [None, "", "x"])
+async def test_without_a_configured_key_nobody_gets_the_deep_answer(
+    records: Records, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.delenv("PATCHWAVE_HEALTH_KEY", raising=False)
+    load_settings.cache_clear()
+    assert (await deep(key)).status in (401, 403)
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_a_failing_storage_is_named_without_details(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise StorageUnreachable("https://account.table.core.windows.net/ SECRET")
+
+    monkeypatch.setattr(Records, "check", fail)
+    answer = await deep()
+    assert answer.status == 503
+    assert answer.json["storage"] != "ok"
+    assert answer.json["resourceManager"] == "ok"
+    assert "SECRET" not in answer.text
+
+
+async def test_wrong_settings_are_named_without_their_values(monkeypatch: pytest.MonkeyPatch, records: Records) -> None:
+    monkeypatch.setenv("PATCHWAVE_RESOURCE_MANAGER", "http://user:SECRET@host")
+    monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "SECRET")
+    load_settings.cache_clear()
+    answer = await call(health.health)
+    assert answer.status == 503
+    assert "poll_seconds" in answer.text.lower()
+    assert "SECRET" not in answer.text

@@ -1,0 +1,107 @@
+"""What all HTTP functions share: bodies, problems, callers, and what happens when storage is away."""
+
+from __future__ import annotations
+
+import json
+
+import azure.functions as func
+import pytest
+
+from adapters.tables import Records, RecordTooLarge, StorageUnreachable, close_records
+from settings import load_settings
+from tests.triggers.support import POLICY, Answer, Engine, call
+from triggers import policies, runs, webhook
+from triggers.http import LARGEST_BODY, answer, answered, caller_of
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"policy: monthly", b"\xff\xfe{}", b"[" * 100_000, b'{"policy": "monthly"', b"NaN", b'{"policy": NaN}'],
+)
+async def test_what_is_not_json_is_refused(records: Records, engine: Engine, monthly: str, body: bytes) -> None:
+    found = await call(runs.start_run, body=body, engine=engine)
+    assert found.status == 400
+    assert found.problem
+    assert not engine.attempts
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"monthly"', b"7"])
+async def test_json_that_is_no_object_is_refused(records: Records, engine: Engine, body: bytes) -> None:
+    found = await call(runs.start_run, body=body, engine=engine)
+    assert found.status == 400
+    assert found.problem
+
+
+async def test_a_body_may_have_256_kilobytes_and_not_one_byte_more(records: Records, engine: Engine) -> None:
+    text = json.dumps({"policy": POLICY}).encode()
+    exactly = text + b" " * (256 * 1024 - len(text))
+    assert len(exactly) == LARGEST_BODY
+    assert (await call(runs.start_run, body=exactly, engine=engine)).status == 202
+    for function in (runs.start_run, webhook.run_webhook):
+        too_much = await call(function, body=exactly + b" ", engine=engine, policy="monthly")
+        assert too_much.status == 413
+        assert too_much.problem
+    assert (await call(policies.put_policy, body=exactly + b" ", name="monthly")).status == 413
+
+
+async def test_storage_that_is_away_is_503_with_a_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
+    connection = f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey={key};TableEndpoint=http://127.0.0.1:1/a;"
+    monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", connection)
+    load_settings.cache_clear()
+    try:
+        answers = [
+            await call(runs.start_run, body={"policy": POLICY}, engine=engine),
+            await call(runs.list_runs),
+            await call(webhook.run_webhook, body={}, engine=engine, policy="monthly"),
+            await call(policies.list_policies),
+        ]
+    finally:
+        await close_records()
+        load_settings.cache_clear()
+    for found in answers:
+        assert found.status == 503
+        assert int(found.headers["Retry-After"]) > 0
+        assert "127.0.0.1" not in found.text
+    assert not engine.attempts
+    assert key not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StorageUnreachable("https://account.table.core.windows.net/?sig=SECRET"), 503),
+        (RecordTooLarge("SECRET"), 413),
+        (RuntimeError("connection string SECRET"), 500),
+        (KeyError("SECRET"), 500),
+    ],
+)
+async def test_no_answer_repeats_the_text_of_an_internal_error(error: Exception, status: int) -> None:
+    @answered
+    async def fail(req: func.HttpRequest) -> func.HttpResponse:
+        raise error
+
+    found = Answer(await fail(func.HttpRequest("GET", "/", body=b"")))
+    assert found.status == status
+    assert found.problem
+    assert "SECRET" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ana@example.org", "ana@example.org"), ("", "api"), ("a\r\nb\x00", "ab"), ("x" * 5000, "x" * 200)],
+)
+def test_the_caller_is_a_short_printable_name(name: str, expected: str) -> None:
+    request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": name}, body=b"")
+    assert caller_of(request) == expected
+
+
+def test_a_caller_without_a_name_is_the_api() -> None:
+    assert caller_of(func.HttpRequest("GET", "/", body=b"")) == "api"
+
+
+def test_an_answer_is_json() -> None:
+    found = Answer(answer({"a": "é"}, status=201, headers={"ETag": '"1"'}))
+    assert (found.status, found.json, found.type) == (201, {"a": "é"}, "application/json")

@@ -1,0 +1,295 @@
+"""The API of runs, function by function."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from adapters.tables import Records
+from domain.outcome import Outcome
+from domain.run import AssessmentSummary, PatchRecord, Run, RunState, Stage
+from tests.adapters.samples import NOW, intent, machine
+from tests.adapters.test_tables_runs import run
+from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
+from triggers import runs
+
+SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2)
+
+
+async def start(engine: Engine, body: object, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await call(runs.start_run, body=body, headers=named, engine=engine)
+
+
+async def stored(records: Records, answer: Answer) -> Run:
+    found = await records.get_run(answer.json["id"])
+    assert found
+    return found
+
+
+async def test_a_start_is_accepted_and_says_where_to_look(records: Records, engine: Engine, monthly: str) -> None:
+    answer = await start(engine, {"policy": monthly}, x_ms_client_principal_name="ana@example.org")
+    run_id = answer.json["id"]
+    assert answer.status == 202
+    assert answer.headers["Location"] == f"/api/runs/{run_id}"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert engine.instances == {run_id: ("patch_run", {"runId": run_id})}
+    found = await stored(records, answer)
+    assert (found.state, found.mode.value, found.policy) == (RunState.QUEUED, "patch", "monthly")
+    assert (found.trigger.kind.value, found.trigger.by) == ("http", "ana@example.org")
+    assert found.policy_snapshot
+    assert found.policy_snapshot["maxConcurrent"] == 3
+    [line] = (await records.list_audit(run_id, 10, None)).items
+    assert (line["action"], line["by"]) == ("run_started", "ana@example.org")
+
+
+async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records, engine: Engine) -> None:
+    body = {
+        "policy": POLICY,
+        "mode": "assess",
+        "overrides": {"maxConcurrent": 7, "install": {"rebootSetting": "Never"}},
+    }
+    answer = await start(engine, body)
+    assert answer.status == 202
+    found = await stored(records, answer)
+    assert found.policy == "adhoc"
+    assert found.mode.value == "assess"
+    assert found.policy_snapshot
+    assert found.policy_snapshot["maxConcurrent"] == 7
+    assert found.policy_snapshot["install"]["rebootSetting"] == "Never"
+
+
+async def test_two_starts_without_a_key_are_two_runs(records: Records, engine: Engine, monthly: str) -> None:
+    first, second = [await start(engine, {"policy": monthly}) for _ in range(2)]
+    assert first.json["id"] != second.json["id"]
+    assert len(engine.instances) == 2
+
+
+async def test_a_repeated_idempotency_key_gives_the_first_run(records: Records, engine: Engine, monthly: str) -> None:
+    first = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    again = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
+    other = await start(engine, {"policy": monthly}, idempotency_key="k-2")
+    assert again.status == 202
+    assert again.json == first.json
+    assert other.json["id"] != first.json["id"]
+    assert len((await records.list_runs(10, None)).items) == 2
+
+
+async def test_the_same_key_many_times_at_once_is_one_run(records: Records, engine: Engine, monthly: str) -> None:
+    answers = await asyncio.gather(*(start(engine, {"policy": monthly}, idempotency_key="k") for _ in range(6)))
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.json["id"] for answer in answers}) == 1
+    assert len(engine.instances) == 1
+
+
+async def test_an_engine_that_is_away_is_said_and_the_repetition_starts_the_run(
+    records: Records, engine: Engine, monthly: str
+) -> None:
+    engine.failing = True
+    failed = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    assert failed.status == 503
+    assert int(failed.headers["Retry-After"]) > 0
+    assert "SECRET" not in failed.text
+    engine.failing = False
+    answer = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    assert answer.status == 202
+    assert list(engine.instances) == [answer.json["id"]] == list(dict.fromkeys(engine.attempts))
+
+
+async def test_a_run_that_is_live_is_not_started_again(records: Records, engine: Engine, monthly: str) -> None:
+    first = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    await records.start_run(first.json["id"], NOW)
+    again = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    assert again.json["state"] == "running"
+    assert len(engine.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({}, "policy"),
+        ({"policy": 7}, "policy"),
+        ({"policy": None}, "policy"),
+        ({"policy": POLICY, "mode": "install"}, "mode"),
+        ({"policy": POLICY, "mode": ["patch"]}, "mode"),
+        ({"policy": POLICY, "mode": {"a": 1}}, "mode"),
+        ({"policy": POLICY, "override": {}}, "override"),
+        ({"policy": {"scope": {}}}, "scope"),
+        ({"policy": POLICY, "overrides": 3}, "overrides"),
+        ({"policy": POLICY, "overrides": {"maxConcurrent": 0}}, "maxConcurrent"),
+        ({"policy": {"scope": {"machineIds": ["/subscriptions/x'; drop"]}}}, "scope.machineIds[0]"),
+        ({"policy": {"scope": {"machineIds": ["/subscriptions/../../x\n"]}}}, "scope.machineIds[0]"),
+        ({"policy": {"scope": {"subscriptions": [f"{SUBSCRIPTION}' | union x"]}}}, "scope.subscriptions[0]"),
+    ],
+)
+async def test_a_wrong_start_is_refused_with_its_path(
+    records: Records, engine: Engine, body: dict[str, Any], path: str
+) -> None:
+    answer = await start(engine, body)
+    assert answer.status == 400
+    assert path in answer.paths
+    assert not engine.attempts
+    assert (await records.list_runs(10, None)).items == []
+
+
+async def test_every_error_of_a_policy_is_told_at_once(records: Records, engine: Engine) -> None:
+    policy = {"scope": {"machineIds": ["nonsense"]}, "maxConcurrent": 0, "colour": "red"}
+    answer = await start(engine, {"policy": policy})
+    assert answer.status == 400
+    assert {"scope.machineIds[0]", "maxConcurrent", "colour"} <= set(answer.paths)
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "../monthly", "Monthly'", "a/b", "é" * 100])
+async def test_an_unknown_policy_is_not_found(records: Records, engine: Engine, name: str) -> None:
+    answer = await start(engine, {"policy": name})
+    assert answer.status == 404
+    assert answer.problem
+    assert not engine.attempts
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "a\x01b"])
+async def test_an_idempotency_key_has_bounds(records: Records, engine: Engine, monthly: str, key: str) -> None:
+    assert (await start(engine, {"policy": monthly}, idempotency_key=key)).status == 400
+    assert not engine.attempts
+
+
+async def test_runs_are_listed_page_by_page_without_policies(records: Records) -> None:
+    for day in range(3):
+        await records.create_run(run(NOW + timedelta(days=day)))
+    first = await call(runs.list_runs, query={"limit": "2"})
+    rest = await call(runs.list_runs, query={"limit": "2", "cursor": first.json["cursor"]})
+    listed = [*first.json["runs"], *rest.json["runs"]]
+    assert rest.json["cursor"] is None
+    assert [one["id"] for one in listed] == sorted((one["id"] for one in listed), reverse=True)
+    assert len(listed) == 3
+    assert all("policySnapshot" not in one for one in listed)
+
+
+@pytest.mark.parametrize("query", [{"limit": text} for text in ("0", "-1", "1001", "x", "1e3", "٣", "99999999")])
+async def test_a_limit_out_of_bounds_is_refused(records: Records, query: dict[str, str]) -> None:
+    for function in (runs.list_runs, runs.list_run_machines):
+        answer = await call(function, query=query, runId=run().id)
+        assert answer.status == 400
+        assert answer.paths == ["limit"]
+
+
+async def test_a_cursor_of_somewhere_else_is_refused(records: Records) -> None:
+    assert (await call(runs.list_runs, query={"cursor": "nonsense'"})).status == 400
+
+
+async def test_a_live_run_is_counted_now_and_an_ended_one_is_as_it_was(records: Records) -> None:
+    await records.create_run(run())
+    await records.add_machines(run().id, [machine(number) for number in range(3)])
+    await records.start_run(run().id, NOW)
+    await records.set_stage(run().id, machine(0).key, Stage.INSTALLING)
+    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+    live = await call(runs.get_run, runId=run().id)
+    assert live.json["countsByStage"] == {"waiting": 1, "installing": 1, "done": 1}
+    assert live.json["countsByOutcome"] == {"canceled": 1}
+    assert live.json["machines"] == 3
+    assert live.json["policySnapshot"]["name"] == "monthly"
+    await records.close_run(run().id, RunState.COMPLETED, "", NOW)
+    ended = await call(runs.get_run, runId=run().id)
+    assert ended.json["state"] == "completed"
+    assert "Retry-After" not in ended.headers
+
+
+async def test_machines_are_listed_and_filtered(records: Records) -> None:
+    await records.create_run(run())
+    await records.add_machines(run().id, [machine(number) for number in range(4)])
+    await records.record_assessment(run().id, machine(0).key, SUMMARY, [], NOW)
+    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+    everything = await call(runs.list_run_machines, runId=run().id)
+    assert len(everything.json["machines"]) == 4
+    assert {one["assessment"]["criticalAndSecurity"] for one in everything.json["machines"] if one["assessment"]} == {2}
+    canceled = await call(runs.list_run_machines, query={"outcome": "canceled"}, runId=run().id)
+    assert [one["name"] for one in canceled.json["machines"]] == ["vm-1"]
+    wrong = await call(runs.list_run_machines, query={"outcome": "broken' or 1 eq 1"}, runId=run().id)
+    assert wrong.status == 400
+    assert wrong.paths == ["outcome"]
+
+
+async def test_a_machine_comes_with_its_patches_and_without_operation_urls(records: Records) -> None:
+    await records.create_run(run())
+    await records.add_machines(run().id, [machine(1)])
+    patches = [PatchRecord(name="openssl", version="3"), PatchRecord(name="KB1", kb_id="1")]
+    await records.record_assessment(run().id, machine(1).key, SUMMARY, patches, NOW)
+    url = "https://management.azure.com/subscriptions/x/op?c=SIGNATURE"
+    await records.declare_intent(intent(run().id, async_url=url, location_url=url))
+    found = await call(runs.get_run_machine, runId=run().id, machineKey=machine(1).key)
+    assert found.json["id"] == machine(1).id
+    assert [patch["name"] for patch in found.json["patches"]] == ["openssl", "KB1"]
+    everything = await call(runs.list_run_machines, runId=run().id)
+    assert "SIGNATURE" not in found.text + everything.text
+
+
+@pytest.mark.parametrize("run_id", ["20261110T190000Z-other", "nonsense", "../runs", "a'b", ""])
+async def test_what_is_not_there_is_not_found(records: Records, engine: Engine, run_id: str) -> None:
+    answers = [
+        await call(runs.get_run, runId=run_id),
+        await call(runs.list_run_machines, runId=run_id),
+        await call(runs.get_run_machine, runId=run_id, machineKey="0" * 24),
+        await call(runs.cancel_run, runId=run_id, engine=engine),
+    ]
+    assert [answer.problem["status"] for answer in answers] == [404] * 4
+
+
+@pytest.mark.parametrize("key", ["0" * 24, "i~x", "A" * 24, "../x", ""])
+async def test_a_machine_of_another_key_is_not_found(records: Records, key: str) -> None:
+    await records.create_run(run())
+    await records.add_machines(run().id, [machine(1)])
+    assert (await call(runs.get_run_machine, runId=run().id, machineKey=key)).status == 404
+
+
+async def test_a_cancel_is_written_told_and_audited_once(records: Records, engine: Engine, monthly: str) -> None:
+    run_id = (await start(engine, {"policy": monthly})).json["id"]
+    await records.start_run(run_id, NOW)
+    first = await call(runs.cancel_run, engine=engine, headers={"x-ms-client-principal-name": "ana"}, runId=run_id)
+    second = await call(runs.cancel_run, engine=engine, runId=run_id)
+    assert (first.status, second.status) == (202, 202)
+    assert first.headers["Location"] == f"/api/runs/{run_id}"
+    assert first.json["cancelRequestedAt"] == second.json["cancelRequestedAt"] is not None
+    assert await records.is_canceled(run_id)
+    assert set(engine.events) == {(run_id, "cancel")}
+    lines = [line for line in (await records.list_audit(run_id, 10, None)).items if "cancel" in line["action"]]
+    assert [line["by"] for line in lines] == ["ana"]
+
+
+async def test_a_cancel_holds_when_the_engine_is_away(records: Records, engine: Engine, monthly: str) -> None:
+    run_id = (await start(engine, {"policy": monthly})).json["id"]
+    await records.start_run(run_id, NOW)
+    engine.failing = True
+    answer = await call(runs.cancel_run, engine=engine, runId=run_id)
+    assert answer.status == 202
+    assert "SECRET" not in answer.text
+    assert await records.is_canceled(run_id)
+
+
+async def test_a_cancelled_run_that_was_never_scheduled_can_end(records: Records, engine: Engine) -> None:
+    """Its starter died between the row and the engine; without an orchestration it would stay queued for ever."""
+    await records.create_run(run())
+    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
+    assert answer.status == 202
+    assert list(engine.instances) == [run().id]
+    assert engine.events == [(run().id, "cancel")]
+
+
+async def test_an_ended_run_cannot_be_cancelled(records: Records, engine: Engine) -> None:
+    await records.create_run(run())
+    await records.close_run(run().id, RunState.COMPLETED, "", NOW)
+    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
+    assert answer.status == 409
+    assert "completed" in answer.problem["detail"]
+    assert not engine.events
+
+
+async def test_a_cancel_of_a_cancelled_run_says_so_again(records: Records, engine: Engine) -> None:
+    await records.create_run(run())
+    await records.request_cancel(run().id, NOW)
+    await records.close_run(run().id, RunState.CANCELED, "", NOW)
+    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
+    assert (answer.status, answer.json["state"]) == (202, "canceled")
+    assert not engine.events
