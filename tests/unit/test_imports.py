@@ -2,6 +2,9 @@
 
 import ast
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ["activities", "adapters", "cli", "domain", "local", "orchestrators", "triggers"]
 OURS = {"activities", "adapters", "cli", "domain", "function_app", "local", "orchestrators", "settings", "triggers"}
 
 
@@ -89,3 +93,50 @@ def test_an_orchestrator_can_use_what_replays():
 
 def test_the_bans_are_for_orchestrators_only():
     assert banned("import time\ntime.sleep(1)\n", "activities") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("domain", "from settings import Settings", "domain imports nothing of ours"),
+        ("domain", "import azure.core", "domain decides without I/O"),
+        ("orchestrators", "from adapters import tables", "orchestrators import domain only"),
+        ("orchestrators", "import random", "orchestrators import no clock"),
+        ("activities", "import orchestrators.names", "activities import domain, adapters"),
+        ("adapters", "import activities", "adapters import domain and settings only"),
+        ("triggers", "import orchestrators.wave", "triggers import names"),
+        ("triggers", "import adapters.resource_graph", "triggers import names"),
+        ("adapters", "import local.stack", "adapters import domain and settings only"),
+        ("local/simulator", "import domain.patching", "the simulator is an independent reading"),
+        ("local/host", "import orchestrators.names", "the embedded host knows the app through"),
+        ("cli", "import domain.run", "the command speaks HTTP"),
+    ],
+)
+def test_the_import_linter_refuses(module: str, line: str, contract: str, tmp_path: Path):
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "function_app.py", "settings.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / module / "probe.py").write_text(line + "\n", encoding="utf-8")
+    found = lint_imports(tmp_path)
+    assert [name for name in found if contract in name] == found
+    assert found
+
+
+def test_the_import_linter_accepts_this_checkout():
+    assert lint_imports(ROOT) == []
+
+
+def lint_imports(folder: Path) -> list[str]:
+    """The names of the contracts that are broken in a checkout."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-logo", "--no-cache"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "200"},
+        check=False,
+    )
+    verdicts = re.findall(r"^(.+?) (KEPT|BROKEN)", done.stdout, re.MULTILINE)
+    assert verdicts, done.stdout + done.stderr
+    return [name for name, verdict in verdicts if verdict == "BROKEN"]
