@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
+POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
+LONGEST_RUN_ID = 58
 ADHOC_POLICY = "adhoc"
 """Stands in a run id for a policy that was given inline and has no name."""
 
@@ -25,12 +26,16 @@ _MACHINE_ID = re.compile(
     r"/providers/Microsoft\.Compute/virtualMachines/(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})",
     re.IGNORECASE,
 )
-_RUN_ID = re.compile(r"(?P<at>\d{8}T\d{6})Z-(?P<rest>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_RUN_ID = re.compile(r"(?P<at>[0-9]{8}T[0-9]{6})Z-(?P<rest>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
 _LAST_SECOND = 9_999_999_999
 
 
 def is_policy_name(text: str) -> bool:
-    """Lower-case letters, digits and inner hyphens, 1 to 48 characters: safe in a URL, a row key and an instance id."""
+    """Lower-case letters, digits and inner hyphens, 1 to 32 characters: safe in a URL and a row key.
+
+    32, because Durable Functions takes instance ids of at most 100 characters, and that of an operation holds the
+    run id, two steps and a machine key.
+    """
     return _POLICY_NAME.fullmatch(text) is not None
 
 
@@ -51,7 +56,8 @@ class MachineId:
             ValueError: it is not the id of a virtual machine, or holds characters that no Azure name has.
         """
         found = _MACHINE_ID.fullmatch(text)
-        if found is None or ".." in text:
+        # Only the group may hold letters beyond ASCII; ignoring case, "ſ" would pass for the s of a fixed part.
+        if found is None or ".." in text or not (text[: found.start("group")] + text[found.end("group") :]).isascii():
             raise ValueError(
                 "not a virtual machine id; expected /subscriptions/{guid}/resourceGroups/{group}"
                 "/providers/Microsoft.Compute/virtualMachines/{name}"
@@ -104,7 +110,7 @@ class RunId:
             ValueError: the text is no run id.
         """
         found = _RUN_ID.fullmatch(text)
-        if found is None or len(text) > 90:
+        if found is None or len(text) > LONGEST_RUN_ID:
             raise ValueError("not a run id; expected for example 20261110T190000Z-monthly")
         return cls(text, datetime.strptime(found["at"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
 

@@ -21,8 +21,8 @@ SHORTEST_DURATION = timedelta(minutes=30)
 LONGEST_DURATION = timedelta(hours=24)
 """Exclusive: the Linux agent parses the duration as %H:%M:%S."""
 
-_DURATION = re.compile(r"PT(?=\d)(?:(\d{1,4})H)?(?:(\d{1,5})M)?(?:(\d{1,6})S)?")
-_KB = re.compile(r"(?:KB)?(\d{5,8})", re.IGNORECASE)
+_DURATION = re.compile(r"PT(?=[0-9])(?:([0-9]{1,4})H)?(?:([0-9]{1,5})M)?(?:([0-9]{1,6})S)?")
+_KB = re.compile(r"(?:KB)?([0-9]{5,8})", re.IGNORECASE)
 _NAME_MASK = re.compile(r"[A-Za-z0-9*?]+")
 _PACKAGE_MASK = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*(?:=[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*)?")
 

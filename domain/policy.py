@@ -46,7 +46,7 @@ class PolicyError(ValueError):
 def _check_name(value: str) -> str:
     if not is_policy_name(value):
         raise ValueError(
-            "must be 1 to 48 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+            "must be 1 to 32 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
         )
     return value
 
@@ -121,8 +121,8 @@ class Policy(Document):
 
     name: Annotated[str, AfterValidator(_check_name)] = Field(
         title="Name",
-        description="Lower-case letters, digits and inner hyphens, at most 48; part of the id of every run.",
-        json_schema_extra={"pattern": POLICY_NAME_PATTERN, "maxLength": 48},
+        description="Lower-case letters, digits and inner hyphens, at most 32; part of the id of every run.",
+        json_schema_extra={"pattern": POLICY_NAME_PATTERN, "maxLength": 32},
         examples=["monthly"],
     )
     description: str = Field(
