@@ -142,7 +142,7 @@ def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> No
 @pytest.mark.parametrize(
     ("change", "path", "hint"),
     [
-        ({"name": "a" * 49}, "name", "48"),
+        ({"name": "a" * 33}, "name", "32"),
         ({"name": "-a"}, "name", "letter or digit"),
         ({"name": "a\n"}, "name", "lower-case"),
         ({"name": 7}, "name", "text"),

@@ -1,0 +1,26 @@
+"""Instance ids fit what Durable Functions takes: at most 100 characters, none of ``/ \\ # ?``, not beginning with @."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from domain.identity import LONGEST_RUN_ID, MachineId, RunId
+from orchestrators import names
+
+MACHINE = MachineId.parse(
+    "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg"
+    "/providers/Microsoft.Compute/virtualMachines/vm"
+)
+
+
+def test_the_longest_instance_id_fits() -> None:
+    run_id = RunId.of(datetime(2026, 11, 21, tzinfo=UTC), "a" * 32, "0" * 8).text
+    assert len(run_id) == LONGEST_RUN_ID
+    assert RunId.parse(run_id).text == run_id
+    for step in ("assess", "patch"):
+        machine = names.machine_instance(run_id, step, MACHINE.key)
+        for kind in ("assess", "install"):
+            instance = names.operation_instance(machine, kind, 3)
+            if (step, kind) != ("assess", "install"):  # the assess step installs nothing
+                assert len(instance) <= 100
+            assert not set(instance) & set("/\\#?")
