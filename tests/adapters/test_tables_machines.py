@@ -355,3 +355,21 @@ def test_merging_patches_loses_none_and_is_idempotent(known: list[PatchRecord], 
         return {(one.patch_id,) if one.patch_id else (one.name, one.version, one.kb_id) for one in items}
 
     assert identities(once) == identities([*known, *handled])
+
+
+async def test_an_installation_is_kept_and_merged_before_the_machine_has_ended(records: Records) -> None:
+    await records.add_machines(RUN, [machine(1)])
+    key = machine(1).key
+    await records.record_assessment(RUN, key, SUMMARY, patches(2), NOW)
+    handled = [PatchRecord(name="pkg-1", version="1.1", state="Installed")]
+    for _ in range(2):
+        await records.record_installation(RUN, key, INSTALLED, handled)
+    found = await records.get_machine(RUN, key)
+    assert found
+    assert (found.stage, found.installation, found.outcome) == (Stage.VERIFYING, INSTALLED, None)
+    assert [one.state for one in await records.list_patches(RUN, key)] == ["Available", "Installed"]
+    await records.record_outcome(RUN, key, PATCHED, at=NOW, installation=None, patches=[])
+    await records.record_installation(RUN, key, INSTALLED.model_copy(update={"failed": 9}), [])
+    ended = await records.get_machine(RUN, key)
+    assert ended
+    assert (ended.stage, ended.installation) == (Stage.DONE, INSTALLED)
