@@ -113,6 +113,9 @@ def serve(
             _keep(stack)
     except KeyboardInterrupt:
         console.print("Ended.")
+    finally:
+        # Addresses and keys of a stack that is gone would only mislead whoever sources them.
+        (SERVE_FOLDER / "env.sh").unlink(missing_ok=True)
 
 
 @contextmanager
