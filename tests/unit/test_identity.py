@@ -55,7 +55,37 @@ def test_an_id_differs_from_its_text() -> None:
     assert MachineId.parse(machine_id()) != machine_id()
 
 
-HOSTILE = ["'", '"', "\n", "\r", "\0", "\t", " ", "/", "\\", "..", "../", "|", ";", "%2e%2e", "%", "?", "#", "&", "=", "*", "`", "$", "{", "<", "@", ",", ":", "\u202e", "\u2028"]  # fmt: skip
+HOSTILE = [
+    "'",
+    '"',
+    "\n",
+    "\r",
+    "\0",
+    "\t",
+    " ",
+    "/",
+    "\\",
+    "..",
+    "../",
+    "|",
+    ";",
+    "%2e%2e",
+    "%",
+    "?",
+    "#",
+    "&",
+    "=",
+    "*",
+    "`",
+    "$",
+    "{",
+    "<",
+    "@",
+    ",",
+    ":",
+    "\u202e",
+    "\u2028",
+]
 
 
 @given(st.sampled_from(HOSTILE), st.integers(0, 200), names, groups)

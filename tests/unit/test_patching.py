@@ -144,9 +144,10 @@ def test_a_duration_is_never_rounded_up(seconds: int) -> None:
 @given(st.text(max_size=20))
 def test_any_text_is_a_duration_or_refused(text: str) -> None:
     try:
-        assert parse_duration(text) >= timedelta(0)
-    except ValueError as error:
-        assert "PT2H" in str(error)
+        found = parse_duration(text)
+    except ValueError:
+        return
+    assert found >= timedelta(0)
 
 
 @given(st.from_regex(r"[0-9]{5,8}", fullmatch=True), st.sampled_from(["", "KB", "kb", "Kb", " KB"]))

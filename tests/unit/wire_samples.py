@@ -19,7 +19,10 @@ LOCATION_URL = (
     + _SIGNATURE.replace("aT9F", "bU0G")
 )
 
-IN_PROGRESS = f'{{\r\n  "startTime": "2024-08-26T09:44:18.3054961+00:00",\r\n  "status": "InProgress",\r\n  "name": "{OPERATION}"\r\n}}'
+IN_PROGRESS = (
+    '{\r\n  "startTime": "2024-08-26T09:44:18.3054961+00:00",\r\n'
+    f'  "status": "InProgress",\r\n  "name": "{OPERATION}"\r\n}}'
+)
 
 LINUX_CLEAN = {"details": [], "code": "0", "message": "0 error/s reported."}
 WINDOWS_CLEAN = {"details": [], "code": "Success", "message": "0 error/s reported"}
@@ -31,8 +34,8 @@ ESM_ERROR = {
         }
     ],
     "code": "1",
-    "message": "1 error/s reported. The latest 1 error/s are shared in detail. To view all errors, review this log file "
-    "on the machine: /var/log/azure/Microsoft.CPlat.Core.LinuxPatchExtension/0.core.log",
+    "message": "1 error/s reported. The latest 1 error/s are shared in detail. To view all errors, review this log "
+    "file on the machine: /var/log/azure/Microsoft.CPlat.Core.LinuxPatchExtension/0.core.log",
 }
 
 DOCUMENTED_ASSESSMENT = """{

@@ -1,0 +1,553 @@
+"""What every error of Azure that is known means, read from the form it has on the wire."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from domain.arm_error import (
+    LONGEST_TEXT,
+    LONGEST_WAIT_SECONDS,
+    ArmFailure,
+    ErrorClass,
+    classify,
+    failure_of_error,
+    parse_retry_after,
+    read_failure,
+)
+from domain.outcome import OutcomeKind, Reason
+from tests.unit.wire_samples import ESM_ERROR, refusal
+
+NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
+NOT_ALLOWED = "OperationNotAllowed"
+THROTTLE_DETAIL = {
+    "code": "TooManyRequests",
+    "target": "HighCostGet",
+    "message": '{"operationGroup":"HighCostGet","startTime":"2026-11-21T01:59:00+00:00","allowedRequestCount":300,'
+    '"measuredRequestCount":1238}',
+}
+AGENT_TOO_OLD = {
+    "code": "1",
+    "message": "1 error/s reported.",
+    "details": [{"code": "ERROR", "message": "Unsupported older Azure Linux Agent version"}],
+}
+
+
+def failure_in_operation(code: str, message: str, **error: Any) -> str:
+    return refusal(code, message, **error)
+
+
+TABLE = [
+    # Virtual machine states and operations that exclude each other
+    (
+        409,
+        refusal(
+            NOT_ALLOWED,
+            "Operation 'installPatches' is not allowed on VM 'vm-1' since another operation is in progress.",
+        ),
+        "busy",
+        "busy_elsewhere",
+    ),
+    (
+        409,
+        refusal(NOT_ALLOWED, "The operation requires the VM to be running (or set to run)."),
+        "not-running",
+        "not_running",
+    ),
+    (
+        409,
+        refusal(
+            NOT_ALLOWED,
+            "Operation 'installPatches' is not allowed on VM 'vm-1' since the VM is either "
+            "deallocated or marked to be deallocated.",
+        ),
+        "not-running",
+        "not_running",
+    ),
+    (
+        409,
+        refusal(
+            NOT_ALLOWED,
+            "Cannot modify extensions in the VM when the VM is not running.",
+            innererror={"internalErrorCode": "CannotModifyExtensionsWhenVMNotRunning"},
+        ),
+        "not-running",
+        "not_running",
+    ),
+    (
+        409,
+        refusal(NOT_ALLOWED, "Refused.", internalErrorCode="CannotModifyExtensionsWhenVMNotRunning"),
+        "not-running",
+        "not_running",
+    ),
+    (
+        409,
+        refusal(NOT_ALLOWED, "An ongoing operation is changing power state of Virtual Machine 'vm-1'."),
+        "retry-later",
+        "busy_elsewhere",
+    ),
+    (
+        409,
+        refusal(
+            NOT_ALLOWED, "Operation 'installPatches' is not allowed on VM 'vm-1' since the VM is marked for deletion."
+        ),
+        "gone",
+        "not_found",
+    ),
+    (
+        409,
+        refusal(NOT_ALLOWED, "Operation 'installPatches' is not allowed on VM 'vm-1' since the VM is generalized."),
+        "unsupported",
+        "unsupported",
+    ),
+    (
+        409,
+        refusal(
+            "Conflict",
+            "Run command extension execution is in progress. Please wait for completion before invoking a run command.",
+        ),
+        "busy",
+        "busy_elsewhere",
+    ),
+    (
+        409,
+        refusal(
+            "Conflict", "The request failed due to conflict with a concurrent request. To resolve it, see the address."
+        ),
+        "busy",
+        "busy_elsewhere",
+    ),
+    (409, refusal("SomethingNew", "A sentence that nobody has seen."), "busy", "busy_elsewhere"),
+    (409, "", "busy", "busy_elsewhere"),
+    # Throttling, with and without the wrapper
+    (
+        429,
+        json.dumps(
+            {
+                "code": NOT_ALLOWED,
+                "message": "The server rejected the request because too many requests have been "
+                "received for this subscription.",
+                "details": [THROTTLE_DETAIL],
+            }
+        ),
+        "throttled",
+        "throttled",
+    ),
+    (429, refusal(NOT_ALLOWED, "Too many requests.", details=[THROTTLE_DETAIL]), "throttled", "throttled"),
+    (
+        429,
+        refusal(NOT_ALLOWED, "Operation is not allowed since another operation is in progress."),
+        "throttled",
+        "throttled",
+    ),
+    (429, "", "throttled", "throttled"),
+    # What is not supported
+    (
+        400,
+        refusal("InvalidParameter", "The selected VM image is not supported for VM Guest patch operations."),
+        "unsupported",
+        "unsupported",
+    ),
+    (
+        200,
+        failure_in_operation(
+            "VMGuestPatchInternalError", "CPU Architecture 'arm64' was not found in the extension repository."
+        ),
+        "unsupported",
+        "unsupported",
+    ),
+    (
+        409,
+        refusal("BadRequest", "CPU Architecture 'arm64' was not found in the extension repository."),
+        "unsupported",
+        "unsupported",
+    ),
+    (200, json.dumps({"error": AGENT_TOO_OLD}), "unsupported", "unsupported"),
+    (
+        200,
+        json.dumps({"error": {"code": "1", "message": "x", "details": [{"code": "CL_PYTHON_TOO_OLD", "message": ""}]}}),
+        "unsupported",
+        "unsupported",
+    ),
+    # Failed operations, which arrive as HTTP 200
+    (
+        200,
+        failure_in_operation("VMGuestPatchInternalError", "An internal execution error occurred. Please retry later."),
+        "retry-later",
+        "operation_failed",
+    ),
+    (
+        200,
+        failure_in_operation("VMAgentStatusCommunicationError", "VM has reported a failure when processing extension."),
+        "not-running",
+        "agent_not_ready",
+    ),
+    (
+        200,
+        failure_in_operation("VMExtensionProvisioningTimeout", "Provisioning of VM extension has timed out."),
+        "retry-later",
+        "operation_failed",
+    ),
+    (
+        200,
+        failure_in_operation("VMExtensionProvisioningError", "VM has reported a failure when processing extension."),
+        "retry-later",
+        "operation_failed",
+    ),
+    (
+        200,
+        failure_in_operation(
+            "VMExtensionHandlerNonTransientError", "The handler for VM extension has reported terminal failure."
+        ),
+        "retry-later",
+        "operation_failed",
+    ),
+    (
+        409,
+        refusal("ResourceUpdateBlockedOnPlatformUpdate", "The resource is being updated by the platform."),
+        "retry-later",
+        "busy_elsewhere",
+    ),
+    (
+        200,
+        json.dumps(
+            {
+                "error": {
+                    "code": "1",
+                    "message": "x",
+                    "details": [
+                        {
+                            "code": "NEWER_OPERATION_SUPERSEDED",
+                            "message": "Execution was stopped due to a newer operation taking precedence.",
+                        }
+                    ],
+                }
+            }
+        ),
+        "failed",
+        "superseded",
+    ),
+    (
+        200,
+        json.dumps(
+            {"error": {"code": "1", "message": "x", "details": [{"code": "PACKAGE_MANAGER_FAILURE", "message": "apt"}]}}
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    (
+        200,
+        json.dumps({"error": {"code": "1", "message": "x", "details": [{"code": "OPERATION_FAILED", "message": "y"}]}}),
+        "failed",
+        "operation_failed",
+    ),
+    (200, json.dumps({"error": ESM_ERROR}), "failed", "operation_failed"),
+    # Deleted since the discovery
+    (
+        404,
+        refusal(
+            "ResourceNotFound",
+            "The Resource 'Microsoft.Compute/virtualMachines/vm-1' under resource group 'rg' was not found.",
+        ),
+        "gone",
+        "not_found",
+    ),
+    (404, refusal("NotFound", "Not found."), "gone", "not_found"),
+    (404, "<html><body>Not Found</body></html>", "gone", "not_found"),
+    (
+        404,
+        json.dumps({"Error": {"Code": "InvalidScheduledEventId", "Message": "Scheduled event not found"}}),
+        "gone",
+        "not_found",
+    ),
+    (200, failure_in_operation("VMNotFound", "The VM was not found."), "gone", "not_found"),
+    # Rights
+    (
+        403,
+        refusal(
+            "AuthorizationFailed",
+            "The client 'x' with object id 'x' does not have authorization to perform "
+            "action 'Microsoft.Compute/virtualMachines/assessPatches/action' over scope '/subscriptions/s/resourceGroups/rg' "
+            "or the scope is invalid. If access was recently granted, please refresh your credentials.",
+        ),
+        "forbidden",
+        "forbidden",
+    ),
+    (
+        403,
+        refusal(NOT_ALLOWED, "The operation requires the VM to be running (or set to run)."),
+        "forbidden",
+        "forbidden",
+    ),
+    (
+        401,
+        refusal("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time."),
+        "retry-later",
+        "forbidden",
+    ),
+    # What a person has to mend
+    (
+        400,
+        refusal(
+            "InvalidParameter",
+            "Hotpatch updates require platform safety checks. The "
+            "'BypassPlatformSafetyChecksOnUserSchedule' flag must be set to false.",
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    (
+        400,
+        refusal(
+            "InvalidParameter",
+            "The entry in 'kbNumbersToInclude' with value '1111' is not valid. It must be a KBID such as KB4512508.",
+            target="windowsParameters.kbNumbersToInclude",
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    (
+        409,
+        refusal(
+            "MissingSubscriptionRegistration",
+            "The subscription is not registered to use namespace 'Microsoft.Compute'.",
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    (400, refusal("BadRequest", "Subscription is not registered."), "failed", "operation_failed"),
+    # Maintenance
+    (
+        200,
+        failure_in_operation("ShutdownOrUnresponsive", "The machine was shut down or unresponsive."),
+        "not-running",
+        "not_running",
+    ),
+    (
+        200,
+        failure_in_operation(
+            "MaintenanceFailed", "Schedule timeout, waiting for an ongoing update to complete the resource"
+        ),
+        "retry-later",
+        "busy_elsewhere",
+    ),
+    (
+        200,
+        failure_in_operation(
+            "MaintenanceCanceled", "Maintenance cancelled using cancellation API at 2026-11-10T19:00:00Z"
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    (
+        200,
+        failure_in_operation(
+            "MaintenanceCanceled", "Maintenance cancelled due to internal platform failure at 2026-11-10T19:00:00Z"
+        ),
+        "failed",
+        "operation_failed",
+    ),
+    # Windows Update
+    *[
+        (
+            200,
+            failure_in_operation("WindowsUpdateError", f"The search failed with {code}."),
+            "failed",
+            "operation_failed",
+        )
+        for code in ("0x8024402C", "0x8024401C", "0x8024402F", "0x8024002E", "0x80070422", "0x80072EE2", "0x80070005")
+    ],
+    (
+        200,
+        failure_in_operation("WindowsUpdateError", "The search failed with 0x8024001E."),
+        "retry-later",
+        "operation_failed",
+    ),
+    # No proper answer
+    *[
+        (status, body, "retry-later", "unreachable")
+        for status in (0, 408, 500, 502, 503, 504)
+        for body in ("", "<html>Bad gateway</html>", refusal("InternalServerError", "x"))
+    ],
+    # The unknown is never retried for ever, nor called success
+    (200, failure_in_operation("SomethingNew", "A sentence that nobody has seen."), "failed", "operation_failed"),
+    (400, "", "failed", "operation_failed"),
+    (418, "teapot", "failed", "operation_failed"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "reason"), TABLE)
+def test_the_table_of_errors(status: int, body: str, kind: str, reason: str) -> None:
+    verdict = classify(read_failure(status, body))
+    assert (verdict.kind.value, verdict.reason.value) == (kind, reason)
+    assert verdict.sentence.endswith((".", "it.", ")"))
+
+
+def test_the_table_reaches_every_class() -> None:
+    assert {kind for _, _, kind, _ in TABLE} == {kind.value for kind in ErrorClass}
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "reason"), TABLE)
+def test_the_raw_text_is_kept_for_the_record(status: int, body: str, kind: str, reason: str) -> None:
+    failure = read_failure(status, body)
+    outcome = classify(failure).to_outcome(failure)
+    assert outcome.reason.value == reason
+    assert outcome.outcome in (OutcomeKind.SKIPPED, OutcomeKind.FAILED)
+    skipped = kind in ("busy", "not-running", "unsupported", "forbidden", "gone")
+    assert (outcome.outcome is OutcomeKind.SKIPPED) is skipped
+    assert failure.code in outcome.message
+    assert failure.message[:200] in outcome.message
+
+
+def test_the_order_of_words_and_their_case_do_not_matter() -> None:
+    for body in (
+        refusal(NOT_ALLOWED, "THE OPERATION REQUIRES THE VM TO BE RUNNING"),
+        refusal("x", "y", details=[{"code": "cannotmodifyextensionswhenvmnotrunning"}]),
+        refusal("x", "y", details=[None, "text", {"message": "The operation requires the VM to be running."}]),
+    ):
+        assert classify(read_failure(409, body)).kind is ErrorClass.NOT_RUNNING
+
+
+def test_point_29_throttling_is_decided_by_status_with_and_without_wrapper() -> None:
+    plain = {"code": NOT_ALLOWED, "message": "m", "details": [THROTTLE_DETAIL]}
+    for body in (json.dumps(plain), json.dumps({"error": plain})):
+        failure = read_failure(429, body, retry_after=17)
+        assert (failure.code, failure.message, failure.retry_after) == (NOT_ALLOWED, "m", 17)
+        assert failure.details[0][0] == "TooManyRequests"
+        assert classify(failure).kind is ErrorClass.THROTTLED
+        assert classify(failure.model_copy(update={"status": 409})).kind is ErrorClass.BUSY
+
+
+@pytest.mark.parametrize("retry_after", [None, 5.0])
+@pytest.mark.parametrize("code", ["Conflict", NOT_ALLOWED, "OperationInProgress", "New"])
+def test_point_30_any_409_that_names_no_state_is_busy(code: str, retry_after: float | None) -> None:
+    failure = read_failure(409, refusal(code, "Words."), retry_after=retry_after)
+    assert classify(failure).kind is ErrorClass.BUSY
+    assert failure.retry_after == retry_after
+
+
+def test_point_31_an_operation_that_a_newer_one_stopped_is_told_as_superseded() -> None:
+    error = {
+        "code": "1",
+        "message": "1 error/s reported.",
+        "details": [
+            {
+                "code": "NEWER_OPERATION_SUPERSEDED",
+                "message": "Execution was stopped due to a newer operation taking precedence.",
+            }
+        ],
+    }
+    assert classify(failure_of_error(200, error)).reason is Reason.SUPERSEDED
+
+
+def test_point_34_missing_and_forbidden_cannot_be_told_apart_and_the_sentence_says_both() -> None:
+    body = refusal("AuthorizationFailed", "The client 'x' does not have authorization to perform action 'y'.")
+    verdict = classify(read_failure(403, body))
+    assert verdict.kind is ErrorClass.FORBIDDEN
+    assert "missing" in verdict.sentence
+    assert "right" in verdict.sentence
+
+
+@pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The operation requires the VM to be running (or set to run).",
+        "Operation 'assessPatches' is not allowed on VM 'vm' since the VM is either deallocated or marked to be "
+        "deallocated.",
+    ],
+)
+def test_point_37_refusals_of_stopped_machines_come_at_once_and_from_the_operation(status: int, message: str) -> None:
+    verdict = classify(read_failure(status, refusal(NOT_ALLOWED, message)))
+    assert (verdict.kind, verdict.reason) == (ErrorClass.NOT_RUNNING, Reason.NOT_RUNNING)
+
+
+def test_point_41_errors_with_capital_letters_are_read() -> None:
+    body = '{"Error":{"Code":"InvalidScheduledEventId","Message":"Scheduled event not found"}}'
+    failure = read_failure(400, body)
+    assert (failure.code, failure.message) == ("InvalidScheduledEventId", "Scheduled event not found")
+    assert read_failure(200, "null") == ArmFailure(status=200, message="null")
+
+
+def test_a_page_of_a_proxy_is_kept_without_its_marks() -> None:
+    assert read_failure(502, "<html><h1>502</h1>\r\n Bad   gateway</html>").message == "502 Bad gateway"
+
+
+def test_long_texts_are_cut_with_a_mark() -> None:
+    failure = read_failure(400, refusal("C", "x" * 10_000, details=[{"message": "y" * 10_000}] * 50))
+    assert failure.message.endswith("[cut]")
+    assert len(failure.message) < LONGEST_TEXT + 20
+    assert len(failure.details) == 10
+    assert len(failure.text) <= LONGEST_TEXT
+    assert len(classify(failure).to_outcome(failure).message) <= LONGEST_TEXT
+
+
+def test_half_a_character_pair_does_not_reach_the_storage() -> None:
+    failure = read_failure(400, r'{"error":{"code":"\ud800","message":"a\udfffb","details":[{"code":"\ud800"}]}}')
+    assert failure.text.encode()
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["error", "Error", "code", "Code", "message", "details", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+statuses = st.sampled_from([0, 200, 201, 202, 204, 301, 400, 401, 403, 404, 409, 410, 429, 500, 503, 599])
+
+
+@given(statuses, st.text(max_size=200) | json_values.map(json.dumps))
+@example(500, "[" * 200_000)
+@example(400, '{"error":' * 200_000)
+@example(400, '{"error":{"code":NaN,"message":Infinity}}')
+@example(400, "1" * 5_000)
+def test_reading_any_error_answer_never_raises(status: int, body: str) -> None:
+    failure = read_failure(status, body)
+    assert failure.status == status
+    assert ArmFailure.from_wire(failure.to_wire()) == failure
+    assert failure.text.encode() is not None
+    assert classify(failure).to_outcome(failure).message
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("0", 0),
+        ("10", 10),
+        ("30", 30),
+        ("120", 120),
+        (" 7 ", 7),
+        ("1.5", 1.5),
+        ("-5", None),
+        ("nan", None),
+        ("inf", None),
+        ("99999999", LONGEST_WAIT_SECONDS),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT_SECONDS),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+    ],
+)
+def test_point_8_retry_after_in_both_forms_is_honoured_and_capped(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=40) | st.floats().map(str) | st.integers().map(str) | st.datetimes().map(format_datetime))
+@example("Fri, 31 Dec 9999 23:59:59 -2359")
+@example("Mon, 01 Jan 0001 00:00:00 +2359")
+@example("Mon, 01 Jan 2026 00:00:00 +9999999999")
+@example("Mon, 01 Jan 2026 99999999999999999999:00:00")
+def test_a_wait_is_never_negative_nor_over_an_hour(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= LONGEST_WAIT_SECONDS

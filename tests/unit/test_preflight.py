@@ -1,0 +1,122 @@
+"""Whether a machine may be touched, for every state that a machine was seen in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.outcome import OutcomeKind, Reason
+from domain.preflight import MachineView, Power, Readiness, hold_reason, judge
+from tests.unit.wire_samples import READY_AGENT, UNKNOWN_AGENT, machine
+
+
+def look(body: dict[str, Any], *, start_stopped: bool = False) -> tuple[Readiness, Reason | None]:
+    found = judge(MachineView.read(body), start_stopped=start_stopped)
+    assert found.outcome is None or found.outcome.outcome is OutcomeKind.SKIPPED
+    assert (found.outcome is None) == (found.readiness in (Readiness.READY, Readiness.NEEDS_START))
+    return found.readiness, found.outcome.reason if found.outcome else None
+
+
+WAIT_AGENT = (Readiness.WAIT, Reason.AGENT_NOT_READY)
+WAIT_POWER = (Readiness.WAIT, Reason.NOT_RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (machine("running"), (Readiness.READY, None)),
+        (machine("running", vmAgent=None), WAIT_AGENT),
+        (machine("running", vmAgent=UNKNOWN_AGENT), WAIT_AGENT),
+        (machine("running", vmAgent={"vmAgentVersion": "Unknown"}), WAIT_AGENT),
+        (machine("running", vmAgent={"statuses": None}), WAIT_AGENT),
+        (machine("stopped", vmAgent=READY_AGENT), (Readiness.SKIP, Reason.NOT_RUNNING)),
+        (machine("deallocated", vmAgent=None), (Readiness.SKIP, Reason.NOT_RUNNING)),
+        (machine("", vmAgent=None), WAIT_POWER),
+        (machine("starting"), WAIT_POWER),
+        (machine("stopping"), WAIT_POWER),
+        (machine("deallocating"), WAIT_POWER),
+        (machine("hibernated"), WAIT_POWER),
+        ({}, WAIT_POWER),
+        ({"properties": None}, WAIT_POWER),
+        ({"properties": {"instanceView": []}}, WAIT_POWER),
+    ],
+)
+def test_point_36_power_and_agent_decide_together(
+    body: dict[str, Any], expected: tuple[Readiness, Reason | None]
+) -> None:
+    assert look(body) == expected
+
+
+@pytest.mark.parametrize("power", ["stopped", "deallocated"])
+def test_a_stopped_machine_is_started_only_when_the_policy_says_so(power: str) -> None:
+    assert look(machine(power), start_stopped=True) == (Readiness.NEEDS_START, None)
+    assert look(machine(power), start_stopped=False) == (Readiness.SKIP, Reason.NOT_RUNNING)
+
+
+@pytest.mark.parametrize("power", ["running", "", "starting", "hibernated"])
+def test_only_a_stopped_machine_is_started(power: str) -> None:
+    assert look(machine(power), start_stopped=True)[0] is not Readiness.NEEDS_START
+
+
+@pytest.mark.parametrize("value", ["ticket 4711", "true", "1", "yes"])
+@pytest.mark.parametrize("name", ["patchwave-hold", "PatchWave-Hold"])
+def test_a_hold_tag_keeps_the_machine_out_and_its_value_is_the_reason(name: str, value: str) -> None:
+    for power in ("running", "stopped"):
+        body = machine(power) | {"tags": {"env": "prod", name: value}}
+        assert look(body, start_stopped=True) == (Readiness.SKIP, Reason.HOLD_TAG)
+        found = judge(MachineView.read(body), start_stopped=True)
+        assert found.outcome is not None
+        assert value in found.outcome.message
+
+
+@pytest.mark.parametrize("value", ["", " ", "false", "No", "0", "OFF"])
+def test_a_hold_tag_that_says_no_holds_nothing(value: str) -> None:
+    assert hold_reason({"patchwave-hold": value}) is None
+    assert hold_reason({"hold": "yes"}) is None
+
+
+def test_the_patch_status_of_the_machine_is_read() -> None:
+    status = {
+        "availablePatchSummary": {"status": "Succeeded", "assessmentActivityId": "a", "rebootPending": True},
+        "lastPatchInstallationSummary": {"status": "InProgress", "installationActivityId": "i"},
+        "configurationStatuses": [{"code": "PatchModeConfigurationState/Ready"}],
+    }
+    view = MachineView.read(machine("running", patchStatus=status))
+    assert view.last_assessment is not None
+    assert (view.last_assessment.activity_id, view.last_assessment.reboot_pending) == ("a", True)
+    assert view.last_installation is not None
+    assert view.last_installation.activity_id == "i"
+    bare = MachineView.read(machine("running"))
+    assert (bare.last_assessment, bare.last_installation) == (None, None)
+    assert (bare.location, bare.os_type, bare.power) == ("westeurope", "Linux", Power.RUNNING)
+
+
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("PowerState/running"),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["code", "statuses", "vmAgent", "patchStatus", "error", "message"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "location", "tags", "properties"]), anything),
+    st.dictionaries(st.sampled_from(["statuses", "vmAgent", "patchStatus"]), anything),
+    anything,
+    st.booleans(),
+)
+def test_any_answer_about_a_machine_is_judged(
+    body: dict[str, Any], instance_view: dict[str, Any], os_type: Any, deep: bool
+) -> None:
+    if deep:
+        body = body | {"properties": {"instanceView": instance_view, "storageProfile": {"osDisk": {"osType": os_type}}}}
+    view = MachineView.read(body)
+    found = judge(view, start_stopped=True)
+    if found.readiness is Readiness.READY:
+        assert view.power is Power.RUNNING
+        assert view.is_agent_ready

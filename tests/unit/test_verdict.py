@@ -1,0 +1,266 @@
+"""From a result to an outcome: two levels of status, and nothing unknown is ever called good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain import verdict
+from domain.arm_error import read_failure
+from domain.operation import read_operation
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
+from tests.unit.wire_samples import (
+    ESM_ERROR,
+    LINUX_CLEAN,
+    WINDOWS_CLEAN,
+    assessment,
+    ended,
+    esm_patch,
+    failed,
+    installation,
+    linux_patch,
+)
+
+GOOD = {OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.NOTHING_TO_INSTALL}
+
+
+def installed(*, reboot_pending: bool | None = None, needs_subscription: int = 0, **fields: Any) -> Outcome:
+    """The outcome of an installation whose result arrives inside an operation that succeeded."""
+    result = InstallResult.model_validate(read_operation(200, ended(installation(**fields))).result)
+    return verdict.judge_installation(result, reboot_pending=reboot_pending, needs_subscription=needs_subscription)
+
+
+def error(*codes: str) -> dict[str, Any]:
+    return {
+        "code": "1",
+        "message": f"{len(codes)} error/s reported.",
+        "details": [{"code": code, "message": "words"} for code in codes],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "reason"),
+    [
+        ({}, "patched", "ok"),
+        ({"error": None}, "patched", "ok"),
+        ({"error": WINDOWS_CLEAN}, "patched", "ok"),
+        ({"rebootStatus": "Completed"}, "patched", "ok"),
+        ({"installedPatchCount": 0, "notSelectedPatchCount": 5}, "nothing_to_install", "no_pending_patches"),
+        ({"pendingPatchCount": 2}, "patched_with_warnings", "completed_with_warnings"),
+        ({"status": "CompletedWithWarnings"}, "patched_with_warnings", "completed_with_warnings"),
+        ({"rebootStatus": "Required"}, "reboot_required", "reboot_pending"),
+        ({"rebootStatus": "Started"}, "reboot_required", "reboot_pending"),
+        ({"rebootStatus": "Failed"}, "reboot_required", "reboot_failed"),
+        ({"failedPatchCount": 1}, "failed", "patches_failed"),
+        ({"status": "Failed"}, "failed", "operation_failed"),
+        ({"status": "Failed", "failedPatchCount": 2}, "failed", "patches_failed"),
+        ({"status": "Failed", "error": error("NEWER_OPERATION_SUPERSEDED")}, "failed", "superseded"),
+        ({"status": "Failed", "error": error("PACKAGE_MANAGER_FAILURE")}, "failed", "operation_failed"),
+        ({"status": "Failed", "error": error("CL_AGENT_TOO_OLD")}, "failed", "unsupported"),
+        ({"status": "Failed", "maintenanceWindowExceeded": True}, "timed_out", "window_exceeded"),
+        ({"status": "Succeeded", "maintenanceWindowExceeded": True}, "timed_out", "window_exceeded"),
+        ({"status": "Unknown"}, "unknown", "operation_lost"),
+        ({"status": "InProgress"}, "unknown", "operation_lost"),
+        ({"status": "Excellent"}, "unknown", "operation_lost"),
+        ({"status": None}, "unknown", "operation_lost"),
+    ],
+)
+def test_installations_and_their_outcomes(fields: dict[str, Any], kind: str, reason: str) -> None:
+    outcome = installed(**fields)
+    assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
+    assert outcome.message
+
+
+def test_point_17_success_with_ubuntu_pro_missing_is_a_warning() -> None:
+    outcome = installed(error=ESM_ERROR, needs_subscription=133)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
+    assert "133" in outcome.message
+    result = AssessResult.model_validate(
+        assessment(criticalAndSecurityPatchCount=2, availablePatches=[linux_patch(), esm_patch()], error=ESM_ERROR)
+    )
+    assert verdict.judge_assessment(result) is None
+    assert verdict.nothing_to_install(result.summarize()) is None
+
+
+@pytest.mark.parametrize("status", ["Succeeded", "CompletedWithWarnings", "Failed"])
+def test_point_17_patches_that_only_ubuntu_pro_delivers_may_be_counted_as_failed(status: str) -> None:
+    outcome = installed(status=status, failedPatchCount=3, error=ESM_ERROR, needs_subscription=3)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs_subscription"),
+    [
+        ({"failedPatchCount": 4, "error": ESM_ERROR}, 3),
+        ({"failedPatchCount": 3, "error": ESM_ERROR}, 0),
+        ({"failedPatchCount": 0, "error": ESM_ERROR}, 0),
+        ({"failedPatchCount": 0, "error": ESM_ERROR}, 3),
+        ({"failedPatchCount": 3, "error": LINUX_CLEAN}, 3),
+        ({"failedPatchCount": 3, "error": error("UA_ESM_REQUIRED", "PACKAGE_MANAGER_FAILURE")}, 3),
+    ],
+)
+def test_point_17_a_failure_that_ubuntu_pro_does_not_explain_stays_one(
+    fields: dict[str, Any], needs_subscription: int
+) -> None:
+    assert installed(status="Failed", needs_subscription=needs_subscription, **fields).outcome is OutcomeKind.FAILED
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("CompletedWithWarnings", OutcomeKind.PATCHED_WITH_WARNINGS), ("Failed", OutcomeKind.FAILED)],
+)
+def test_point_18_the_inner_status_counts_when_the_operation_succeeded(status: str, kind: OutcomeKind) -> None:
+    assert installed(status=status).outcome is kind
+    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status=status)))
+    assert (bad is None) == (status != "Failed")
+
+
+def test_point_19_a_machine_with_nothing_but_ubuntu_pro_patches_gets_no_installation() -> None:
+    result = AssessResult.model_validate(
+        assessment(criticalAndSecurityPatchCount=2, availablePatches=[esm_patch("a"), esm_patch("b")])
+    )
+    outcome = verdict.nothing_to_install(result.summarize())
+    assert outcome is not None
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
+
+
+def test_point_20_a_list_that_was_cut_never_ends_a_machine_early() -> None:
+    result = AssessResult.model_validate(
+        assessment(criticalAndSecurityPatchCount=9, availablePatches=[esm_patch("a"), esm_patch("b")])
+    )
+    assert verdict.nothing_to_install(result.summarize()) is None
+
+
+def test_point_23_nothing_installed_is_success() -> None:
+    assert installed(installedPatchCount=0).outcome is OutcomeKind.NOTHING_TO_INSTALL
+
+
+@pytest.mark.parametrize("word", [status.value for status in RebootStatus])
+def test_point_25_the_machines_own_word_on_a_reboot_counts_more_than_the_result(word: str) -> None:
+    told = installed(rebootStatus=word, reboot_pending=True)
+    assert told.outcome is OutcomeKind.REBOOT_REQUIRED
+    done = installed(rebootStatus=word, reboot_pending=False)
+    assert done.outcome is (OutcomeKind.REBOOT_REQUIRED if word == "Failed" else OutcomeKind.PATCHED)
+
+
+def test_point_26_a_window_that_was_exceeded_names_what_is_left() -> None:
+    outcome = installed(status="Failed", maintenanceWindowExceeded=True, pendingPatchCount=7, installedPatchCount=2)
+    assert outcome.outcome is OutcomeKind.TIMED_OUT
+    assert "2 installed" in outcome.message
+    assert "7 pending" in outcome.message
+
+
+def test_point_16_a_generic_failure_is_retried_within_bounds() -> None:
+    generic = read_failure(
+        200, failed("VMGuestPatchInternalError", "An internal execution error occurred. Please retry later.")
+    )
+    assert [verdict.may_retry(generic, attempt) for attempt in (1, 2, 3, 4)] == [True, True, False, False]
+    permanent = read_failure(
+        200, failed("VMGuestPatchInternalError", "CPU Architecture 'arm64' was not found in the extension repository")
+    )
+    assert not verdict.may_retry(permanent, 1)
+    assert verdict.failed(permanent).outcome is OutcomeKind.SKIPPED
+    assert verdict.failed(generic).outcome is OutcomeKind.FAILED
+
+
+def test_point_31_and_40_an_accepted_operation_can_die_of_others() -> None:
+    superseded = read_failure(200, failed("X", "Execution was stopped due to a newer operation taking precedence."))
+    assert verdict.failed(superseded).reason is Reason.SUPERSEDED
+    deleted = verdict.failed(read_failure(200, failed("VMNotFound", "The VM was not found.")))
+    assert (deleted.outcome, deleted.reason) == (OutcomeKind.SKIPPED, Reason.NOT_FOUND)
+    stopped = verdict.failed(read_failure(200, failed("ShutdownOrUnresponsive", "x")))
+    assert (stopped.outcome, stopped.reason) == (OutcomeKind.SKIPPED, Reason.NOT_RUNNING)
+    busy = verdict.failed(read_failure(200, failed("Conflict", "x")))
+    assert busy.outcome is OutcomeKind.FAILED
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "reason"),
+    [
+        ({"criticalAndSecurityPatchCount": 0, "availablePatches": []}, "nothing_to_install", "no_pending_patches"),
+        (
+            {"criticalAndSecurityPatchCount": 0, "availablePatches": [], "rebootPending": True},
+            "reboot_required",
+            "reboot_pending",
+        ),
+    ],
+)
+def test_machines_that_need_no_installation(fields: dict[str, Any], kind: str, reason: str) -> None:
+    outcome = verdict.nothing_to_install(AssessResult.model_validate(assessment(**fields)).summarize())
+    assert outcome is not None
+    assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
+
+
+def test_assess_runs_end_as_assessed_with_the_counts() -> None:
+    pending = verdict.assessed(AssessResult.model_validate(assessment()).summarize())
+    assert (pending.outcome, pending.reason) == (OutcomeKind.ASSESSED, Reason.PATCHES_PENDING)
+    assert "1 critical and security" in pending.message
+    none = AssessResult.model_validate(assessment(criticalAndSecurityPatchCount=0, availablePatches=[]))
+    assert verdict.assessed(none.summarize()).reason is Reason.NO_PENDING_PATCHES
+
+
+@pytest.mark.parametrize("status", list(PatchOperationStatus))
+def test_an_assessment_is_good_only_with_the_two_words(status: PatchOperationStatus) -> None:
+    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status=status.value, error=None)))
+    assert (bad is None) == (status.value in ("Succeeded", "CompletedWithWarnings"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        (verdict.past_deadline(), OutcomeKind.TIMED_OUT),
+        (verdict.left_running(), OutcomeKind.LEFT_RUNNING),
+        (verdict.lost(None), OutcomeKind.UNKNOWN),
+        (verdict.window_closed(), OutcomeKind.SKIPPED),
+    ],
+)
+def test_ends_without_a_result(outcome: Outcome, kind: OutcomeKind) -> None:
+    assert outcome.outcome is kind
+    assert outcome.outcome not in GOOD
+
+
+codes = st.sampled_from(
+    ["UA_ESM_REQUIRED", "PACKAGE_LIST_TRUNCATED", "PACKAGE_MANAGER_FAILURE", "OPERATION_FAILED", "x"]
+)
+errors = st.none() | st.just(LINUX_CLEAN) | st.lists(codes, max_size=3).map(lambda found: error(*found))
+counts = st.integers(0, 4)
+results = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from([status.value for status in PatchOperationStatus]) | st.text(max_size=12) | st.none(),
+        "rebootStatus": st.sampled_from([status.value for status in RebootStatus]) | st.text(max_size=5),
+        "maintenanceWindowExceeded": st.booleans(),
+        "installedPatchCount": counts,
+        "failedPatchCount": counts,
+        "pendingPatchCount": counts,
+        "error": errors,
+    }
+)
+
+
+@given(results, st.sampled_from([None, True, False]), counts)
+def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
+    fields: dict[str, Any], reboot_pending: bool | None, needs_subscription: int
+) -> None:
+    result = InstallResult.model_validate(installation(**fields))
+    outcome = verdict.judge_installation(result, reboot_pending=reboot_pending, needs_subscription=needs_subscription)
+    details = {detail.code for detail in result.error.details} if result.error else set[str]()
+    if outcome.outcome in GOOD:
+        explained = (
+            result.status is PatchOperationStatus.FAILED
+            and outcome.reason is Reason.SUBSCRIPTION_REQUIRED
+            and details <= {"UA_ESM_REQUIRED", "PACKAGE_LIST_TRUNCATED"}
+            and 0 < result.failed_patch_count <= needs_subscription
+        )
+        assert explained or result.status.value in ("Succeeded", "CompletedWithWarnings")
+        assert not result.maintenance_window_exceeded
+        assert reboot_pending is not True
+    if outcome.outcome in (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL):
+        assert result.status is PatchOperationStatus.SUCCEEDED
+        assert not result.failed_patch_count
+        assert not result.pending_patch_count
+        assert not needs_subscription
+    assert Outcome.from_wire(outcome.to_wire()) == outcome
