@@ -21,7 +21,7 @@ class Settings(BaseSettings):
         pydantic.ValidationError: a value is missing or wrong; the health function reports the sentence.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PATCHWAVE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PATCHWAVE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     resource_manager: str = Field(
         default="https://management.azure.com",
