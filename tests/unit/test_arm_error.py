@@ -273,7 +273,7 @@ TABLE = [
         refusal(
             "AuthorizationFailed",
             "The client 'x' with object id 'x' does not have authorization to perform "
-            "action 'Microsoft.Compute/virtualMachines/assessPatches/action' over scope '/subscriptions/s/resourceGroups/rg' "
+            "action 'Microsoft.Compute/virtualMachines/assessPatches/action' over scope '/subscriptions/s' "
             "or the scope is invalid. If access was recently granted, please refresh your credentials.",
         ),
         "forbidden",

@@ -1,0 +1,92 @@
+"""App settings: read from the environment, checked once, and silent about secrets."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from settings import Settings
+
+CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://127.0.0.1:10002/a"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"PATCHWAVE_{name.upper()}", raising=False)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in ({"TABLES_CONNECTION": CONNECTION} | values).items():
+        monkeypatch.setenv(f"PATCHWAVE_{name}", value)
+    return Settings()
+
+
+def test_the_defaults_are_the_public_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch)
+    assert settings.manager_url == "https://management.azure.com"
+    assert settings.manager_scope == "https://management.azure.com/.default"
+    assert (settings.poll_seconds, settings.assess_concurrency, settings.table_prefix) == (30, 50, "patchwave")
+
+
+def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, RESOURCE_MANAGER="https://localhost:8443/")
+    assert settings.manager_url == "https://localhost:8443"
+    assert settings.manager_scope == "https://localhost:8443/.default"
+    audience = read(monkeypatch, RESOURCE_MANAGER_AUDIENCE="https://management.core.usgovcloudapi.net/")
+    assert audience.manager_scope == "https://management.core.usgovcloudapi.net/.default"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RESOURCE_MANAGER", "http://management.azure.com"),
+        ("RESOURCE_MANAGER", "management.azure.com"),
+        ("RESOURCE_MANAGER", ""),
+        ("RESOURCE_MANAGER", "https://"),
+        ("RESOURCE_MANAGER", "https://user@management.azure.com"),
+        ("RESOURCE_MANAGER", "https://management.azure.com/subscriptions"),
+        ("TABLES_ENDPOINT", "http://account.table.core.windows.net"),
+        ("TABLES_ENDPOINT", "account.table.core.windows.net"),
+        ("TABLE_PREFIX", "1table"),
+        ("TABLE_PREFIX", "patch-wave"),
+        ("TABLE_PREFIX", ""),
+        ("POLL_SECONDS", "0"),
+        ("POLL_SECONDS", "-1"),
+        ("POLL_SECONDS", "3600"),
+        ("POLL_SECONDS", "nan"),
+        ("POLL_SECONDS", "soon"),
+        ("ASSESS_CONCURRENCY", "0"),
+        ("ASSESS_CONCURRENCY", "1001"),
+    ],
+)
+def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        read(monkeypatch, **{name: value})
+
+
+def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="PATCHWAVE_TABLES_ENDPOINT"):
+        read(monkeypatch, TABLES_CONNECTION="")
+    endpoint = "https://account.table.core.windows.net"
+    assert read(monkeypatch, TABLES_CONNECTION="", TABLES_ENDPOINT=endpoint).tables_endpoint == endpoint
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, WEBHOOK_SECRET="hush-hush")
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "hush-hush" not in shown
+        assert "c2VjcmV0" not in shown
+
+
+@pytest.mark.parametrize(("name", "value"), [("POLL_SECONDS", "0"), ("RESOURCE_MANAGER", "http://x")])
+def test_a_refusal_does_not_show_the_other_values(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(monkeypatch, TABLES_CONNECTION="AccountKey=c2VjcmV0", **{name: value})
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch)
+    with pytest.raises(ValidationError):
+        settings.poll_seconds = 5
