@@ -153,7 +153,7 @@ class Product:
 
     # Our side
 
-    def start(self, ids: list[str], *, mode: str = "patch", **policy: object) -> str:
+    def start(self, ids: list[str], *, mode: str = "patch", **policy: Any) -> str:
         """Start a run over these machines with an inline policy; returns its id."""
         inline = {"scope": {"machineIds": ids}, "maxConcurrent": 50, **policy}
         reply = self.api.post("/api/runs", json={"policy": inline, "mode": mode})
@@ -168,11 +168,12 @@ class Product:
 
     def wait(self, run_id: str, *, timeout: float = 40) -> Json:
         """Wait until the run has ended; every machine then has exactly one outcome."""
-        run = wait_until(
-            lambda: (found := self.run(run_id)) and found["state"] not in ("queued", "running") and found,
-            timeout=timeout,
-            what=lambda: f"run {run_id}: {self.run(run_id)}",
-        )
+
+        def ended() -> Json | None:
+            found = self.run(run_id)
+            return None if found["state"] in ("queued", "running") else found
+
+        run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {self.run(run_id)}")
         assert sum(run["countsByOutcome"].values()) == run["machines"], run
         return run
 
@@ -188,19 +189,19 @@ class Product:
             if cursor is None:
                 return {row["id"].lower(): row for row in rows}
 
-    def patch(self, ids: list[str], *, timeout: float = 40, **policy: object) -> dict[str, Json]:
+    def patch(self, ids: list[str], *, timeout: float = 40, **policy: Any) -> dict[str, Json]:
         """Run to the end; the machines by id."""
         run_id = self.start(ids, **policy)
         self.wait(run_id, timeout=timeout)
         return self.machines(run_id)
 
-    def patch_one(self, one: str, **policy: object) -> Json:
+    def patch_one(self, one: str, **policy: Any) -> Json:
         """Run one machine to the end; its row."""
         return self.patch([one], **policy)[one.lower()]
 
 
 def wait_until[T](
-    probe: Callable[[], T], *, timeout: float = 20, what: Callable[[], str] = lambda: "nothing happened"
+    probe: Callable[[], T | None], *, timeout: float = 20, what: Callable[[], str] = lambda: "nothing happened"
 ) -> T:
     """Ask until the answer is true; fails with a sentence when it never is."""
     deadline = time.monotonic() + timeout
