@@ -1,0 +1,122 @@
+"""The app as Azure's own worker library finds it: exactly these functions, with these triggers and keys."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrators import names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A process of its own: the library keeps the functions of an app for the life of the process.
+_INDEX = """
+import asyncio, importlib, json, sys
+from pathlib import Path
+from local.host import messages
+
+async def main():
+    library = importlib.import_module("azure_functions_runtime")
+    app = sys.argv[1]
+    start = messages.StreamingMessage(worker_init_request=messages.WorkerInitRequest(function_app_directory=app))
+    await library.worker_init_request(messages.WorkerRequest(start, {"host": "127.0.0.1", "protos": messages}))
+    ask = messages.StreamingMessage(
+        functions_metadata_request=messages.FunctionsMetadataRequest(function_app_directory=app)
+    )
+    answer = await library.functions_metadata_request(messages.WorkerRequest(ask, {}))
+    if answer.result.status != messages.StatusResult.Success:
+        sys.exit(answer.result.exception.message)
+    print(json.dumps({f.name: [json.loads(text) for text in f.raw_bindings] for f in answer.function_metadata_results}))
+
+asyncio.run(main())
+"""
+
+HTTP = {
+    "start_run": ("runs", "post"),
+    "list_runs": ("runs", "get"),
+    "get_run": ("runs/{runId}", "get"),
+    "list_run_machines": ("runs/{runId}/machines", "get"),
+    "get_run_machine": ("runs/{runId}/machines/{machineKey}", "get"),
+    "cancel_run": ("runs/{runId}/cancel", "post"),
+    "run_webhook": ("webhooks/{policy}", "post"),
+    "list_policies": ("policies", "get"),
+    "get_policy": ("policies/{name}", "get"),
+    "put_policy": ("policies/{name}", "put"),
+    "delete_policy": ("policies/{name}", "delete"),
+    "health": ("health", "get"),
+}
+OTHER_TRIGGERS = {"scheduled_runs": "timerTrigger", "maintenance_event": "eventGridTrigger"}
+ORCHESTRATORS = {names.PATCH_RUN, names.PATCH_WAVE, names.PATCH_MACHINE, names.AWAIT_OPERATION}
+ACTIVITIES = {
+    names.OPEN_RUN,
+    names.DISCOVER_MACHINES,
+    names.CLOSE_OPEN_MACHINES,
+    names.CLOSE_RUN,
+    names.NEXT_MACHINES,
+    names.STILL_OPEN_MACHINES,
+    names.PREFLIGHT_MACHINE,
+    names.START_MACHINE,
+    names.STOP_MACHINE,
+    names.ASSESS_MACHINE,
+    names.INSTALL_PATCHES,
+    names.POLL_OPERATION,
+    names.VERIFY_MACHINE,
+    names.RELEASE_MACHINE,
+    names.RECORD_OUTCOME,
+}
+BUILT_IN = {"BuiltIn__HttpActivity", "BuiltIn__HttpPollOrchestrator"}
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, list[dict[str, Any]]]:
+    """The bindings of every function, by its name."""
+    found = subprocess.run(
+        [sys.executable, "-c", _INDEX, str(ROOT)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def trigger_of(bindings: list[dict[str, Any]]) -> dict[str, Any]:
+    (trigger,) = [each for each in bindings if each["type"].casefold().endswith("trigger")]
+    return trigger
+
+
+def test_the_app_has_exactly_these_functions(functions: dict[str, Any]) -> None:
+    assert set(functions) == {*HTTP, *OTHER_TRIGGERS, *ORCHESTRATORS, *ACTIVITIES, *BUILT_IN}
+
+
+@pytest.mark.parametrize("name", sorted(HTTP))
+def test_routes_methods_and_keys(functions: dict[str, Any], name: str) -> None:
+    trigger = trigger_of(functions[name])
+    route, method = HTTP[name]
+    assert trigger["type"] == "httpTrigger"
+    assert trigger["route"] == route
+    assert [each.casefold() for each in trigger["methods"]] == [method]
+    assert trigger["authLevel"].casefold() == ("anonymous" if name == "health" else "function")
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_TRIGGERS))
+def test_the_timer_and_the_event_trigger(functions: dict[str, Any], name: str) -> None:
+    trigger = trigger_of(functions[name])
+    assert trigger["type"] == OTHER_TRIGGERS[name]
+    if name == "scheduled_runs":
+        assert trigger["schedule"] == "0 */5 * * * *"
+        assert trigger["useMonitor"]
+        assert not trigger["runOnStartup"]
+
+
+@pytest.mark.parametrize("name", sorted(ORCHESTRATORS | ACTIVITIES))
+def test_durable_functions_are_registered_under_their_names(functions: dict[str, Any], name: str) -> None:
+    expected = "orchestrationTrigger" if name in ORCHESTRATORS else "activityTrigger"
+    assert trigger_of(functions[name])["type"] == expected
+
+
+def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: dict[str, Any]) -> None:
+    with_client = {name for name, bindings in functions.items() if any(b["type"] == "durableClient" for b in bindings)}
+    assert with_client == {"start_run", "cancel_run", "run_webhook", "scheduled_runs", "maintenance_event"}
