@@ -1,7 +1,8 @@
 """From what an operation brought to the outcome of the machine.
 
 Two levels of status (safety rule 4): the operation may have succeeded while the patches inside did not. Only the
-words ``Succeeded`` and ``CompletedWithWarnings`` of the inner level can lead to a good outcome.
+words ``Succeeded`` and ``CompletedWithWarnings`` of the inner level can lead to a good outcome; ``Failed`` to a warning
+at best, and only where missing Ubuntu Pro explains every patch that failed.
 """
 
 from __future__ import annotations
