@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from cli.watch import watch
 if TYPE_CHECKING:
     from local.stack import Stack, StackOptions
 
-SERVE_FOLDER = Path(".local/serve")
+DEFAULT_PORT = 7071
 
 
 def demo() -> None:
@@ -70,7 +71,9 @@ def serve(
     machines: Annotated[int | None, typer.Option(min=1, help="Make up a fleet of so many machines instead.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of what the simulator makes up.")] = 1,
     speed: Annotated[float, typer.Option(min=0.1, help="Simulated seconds per second.")] = 60.0,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the function app; 0 takes a free one.")] = 7071,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the function app; 0 takes a free one.")
+    ] = DEFAULT_PORT,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes of the function host.")] = 1,
     poll_seconds: Annotated[
         float | None, typer.Option(help="Seconds between polls of an operation; suits the speed when not given.")
@@ -78,7 +81,7 @@ def serve(
     require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for function keys, as Azure does.")] = False,
 ) -> None:
     """Keep the local stack running until Ctrl-C: storage, the function app, and a simulator of Azure."""
-    from local.demo import FLEET
+    from local.demo import FLEET, ROOT
     from local.stack import StackOptions
 
     if arm and (fleet or machines):
@@ -89,8 +92,11 @@ def serve(
         raise RefusedError("--ca belongs to --arm; the simulator has its own CA")
     if poll_seconds is None and not arm:
         poll_seconds = max(0.2, 30 / speed)
+    _refuse_used_port(port)
+    # Two stacks must not share a folder: each writes its data and its ready files there.
+    folder = ROOT / ".local" / ("serve" if port == DEFAULT_PORT else f"serve-{port}")
     options = StackOptions(
-        state=SERVE_FOLDER,
+        state=folder,
         port=port,
         workers=workers,
         require_keys=require_keys,
@@ -103,19 +109,24 @@ def serve(
         poll_seconds=poll_seconds,
     )
     console = open_console()
+    environment = folder / "env.sh"
     try:
         with _running(options, console) as stack:
-            write_environment(SERVE_FOLDER / "env.sh", _environment(stack))
-            console.print(f"Function app: {stack.url}", markup=False)
-            console.print(f"Resource Manager: {stack.arm}", markup=False)
-            console.print(f"Logs: {stack.logs}", markup=False)
-            console.print(f"In another terminal: source {SERVE_FOLDER / 'env.sh'}; Ctrl-C here ends everything.")
+            write_environment(environment, _environment(stack))
+            for line in (
+                f"Function app: {stack.url}",
+                f"Resource Manager: {stack.arm}",
+                f"Logs: {stack.logs}",
+                f"In another terminal: source {shlex.quote(str(environment))}",
+                "Ctrl-C ends everything.",
+            ):
+                console.print(line, markup=False, soft_wrap=True)
             _keep(stack)
     except KeyboardInterrupt:
         console.print("Ended.")
     finally:
         # Addresses and keys of a stack that is gone would only mislead whoever sources them.
-        (SERVE_FOLDER / "env.sh").unlink(missing_ok=True)
+        environment.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -138,14 +149,21 @@ def _running(options: StackOptions, console: Console) -> Generator[Stack]:
             signal.signal(number, handler)
 
 
-def _keep(stack: Stack) -> None:
-    """Wait for Ctrl-C, or for the host to end by itself."""
-    while True:
-        time.sleep(0.5)
+def _refuse_used_port(port: int) -> None:
+    """Say at once what the host would only find out after everything else has started."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            _ = stack.workers
-        except (OSError, ValueError) as error:
-            raise CommandError(f"The function host ended; see {stack.logs}", ExitCode.UNREACHABLE) from error
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RefusedError(f"Port {port} is in use, perhaps by another stack; choose one with --port") from error
+
+
+def _keep(stack: Stack) -> None:
+    """Wait for Ctrl-C, or for a part of the stack to end by itself."""
+    while not stack.ended:
+        time.sleep(0.5)
+    raise CommandError(f"Ended by itself: {', '.join(stack.ended)}; see {stack.logs}", ExitCode.UNREACHABLE)
 
 
 def _environment(stack: Stack) -> dict[str, str]:

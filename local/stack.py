@@ -141,6 +141,11 @@ class Stack:
             raise RuntimeError("The stack is not running.")
         return self._storage.connection_string
 
+    @property
+    def ended(self) -> list[str]:
+        """Names of the parts that ended by themselves."""
+        return [child.name for child in (self._simulator, self._host) if child is not None and not child.running]
+
     # Faults
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ RUN = "20261110T190000Z-demo"
 def test_options_that_contradict_each_other_start_nothing(patchwave: Patchwave, arguments: list[str]):
     result = patchwave("serve", *arguments)
     assert (result.code, result.output) == (2, "")
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(patchwave: Patchwave):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = patchwave("serve", "--port", str(taken.getsockname()[1]))
+    assert (result.code, result.output) == (2, "")
+    assert "is in use" in result.errors
 
 
 def test_the_environment_file_is_for_its_owner_and_for_any_shell(tmp_path: Path):
