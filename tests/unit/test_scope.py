@@ -13,10 +13,7 @@ OTHER_SUBSCRIPTION = "22222222-2222-2222-2222-222222222222"
 
 
 def machine_id(name: str = "web-01", group: str = "rg-web", subscription: str = SUBSCRIPTION) -> str:
-    return (
-        f"/subscriptions/{subscription}/resourceGroups/{group}"
-        f"/providers/Microsoft.Compute/virtualMachines/{name}"
-    )
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"
 
 
 def holds(scope: Scope, text: str, **facts: object) -> bool:
@@ -101,9 +98,7 @@ def test_every_selector_given_must_match() -> None:
             "machineIds": [machine_id()],
         }
     )
-    assert holds(
-        scope, machine_id().upper().replace("/SUBSCRIPTIONS", "/subscriptions"), location="WestEurope"
-    )
+    assert holds(scope, machine_id().upper().replace("/SUBSCRIPTIONS", "/subscriptions"), location="WestEurope")
     assert not holds(scope, machine_id("web-02"))
     assert not holds(scope, machine_id(), location="northeurope")
     assert not holds(scope, machine_id(), os_type="Windows")
@@ -142,9 +137,7 @@ def test_tags_match_all_or_any_without_case(match: str, tags: dict[str, str], ex
 def test_exclusions_win_over_every_selector(exclude: dict[str, object]) -> None:
     scope = Scope.model_validate({"machineIds": [machine_id()], "exclude": exclude})
     assert not holds(scope, machine_id(), tags={"Patching": "HOLD"})
-    assert holds(
-        Scope.model_validate({"machineIds": [machine_id()]}), machine_id(), tags={"Patching": "HOLD"}
-    )
+    assert holds(Scope.model_validate({"machineIds": [machine_id()]}), machine_id(), tags={"Patching": "HOLD"})
 
 
 def test_an_id_alone_can_only_rule_a_machine_out() -> None:
