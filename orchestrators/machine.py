@@ -41,8 +41,8 @@ MOST_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
 MOST_BOOT_LOOKS = 20
 """The same for a machine that was just started: Windows takes its time."""
-MOST_UNCOUNTED_WAITS = 1_000
-"""A run ends in bounded time, even when Azure throttles for ever."""
+MOST_UNCOUNTED_WAITS = 60
+"""A machine ends in bounded time and with a bounded history, even when Azure throttles for ever."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -233,9 +233,11 @@ class _Machine:
                 return _End(started.outcome)
             counted += started.counts
             uncounted += not started.counts
+            # Never earlier than asked; the longer it goes on, the longer the waits, up to sixteen times.
+            stretch = min(2 ** (uncounted // 5), 16)
             if counted >= MOST_LOOKS or uncounted >= MOST_UNCOUNTED_WAITS:
                 return _End(started.outcome or verdict.lost(None), keep_lock=started.outcome is None)
-            yield self._pause(started.wait_seconds)
+            yield self._pause(started.wait_seconds * stretch)
 
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[_End]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""

@@ -78,7 +78,8 @@ class Product:
                 fleet=write_fleet(folder / "fleet.json"),
                 speed=SPEED,
                 poll_seconds=POLL_SECONDS,
-                settings=settings,
+                # As the sample settings have it: every payload is read into a type that was asked for.
+                settings={"AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1", **settings},
             )
         )
         stack.start()

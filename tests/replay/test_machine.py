@@ -1,0 +1,267 @@
+"""patch_machine: every way through a step ends with exactly one word to the records and one to the wave."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from durabletask import task
+from durabletask.client import OrchestrationStatus
+
+from domain.arm_error import ArmFailure
+from domain.outcome import Outcome
+from domain.patch_results import InstallResult
+from domain.run import Mode
+from domain.work import MachineWork, OperationReport, OperationState, PowerResult, StartResult, StartState, Step
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import MOST_LOOKS, MOST_UNCOUNTED_WAITS, patch_machine
+from orchestrators.operation import await_operation
+from tests.replay import fakes
+from tests.replay.fakes import Fleet, Script
+
+KEY = "b" * 24
+
+
+def listener(context: task.OrchestrationContext, data: Any) -> Generator[task.Task[Any], Any, list[str]]:
+    """Stands for the wave: starts the machine, and returns what it is told."""
+    context.call_sub_orchestrator(names.PATCH_MACHINE, input=data, instance_id=f"{context.instance_id}:child")
+    told = yield context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
+    return [told]
+
+
+def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, start_stopped: bool = False) -> Workbench:
+    work = MachineWork(
+        run_id=fakes.RUN_ID,
+        machine_key=KEY,
+        step=step,
+        mode=mode,
+        start_stopped=start_stopped,
+        wave_id="wave",
+    )
+    with Workbench([patch_machine, await_operation, listener], fleet.activities()) as bench:
+        ended = bench.run("listener", work.to_wire(), instance_id="wave")
+        assert ended.status is OrchestrationStatus.COMPLETED
+        assert ended.output == [KEY], "the wave is always told"
+        child = bench.wait("wave:child")
+        assert child.status is OrchestrationStatus.COMPLETED
+        return bench
+
+
+def outcome_of(script: Script, **options: Any) -> tuple[str, str]:
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, **options)
+    return fleet.outcomes[KEY]
+
+
+# --- the assess step
+
+
+def test_assess_step_releases_a_machine_with_pending_patches() -> None:
+    fleet = Fleet([KEY])
+    run(fleet, step=Step.ASSESS)
+    assert fleet.recorded == {}
+    assert fleet.released[KEY] == 1
+    assert fleet.accepted == {(KEY, "assess"): 1}
+
+
+def test_assess_step_ends_a_machine_with_nothing_pending() -> None:
+    assert outcome_of(Script(assess_polls=[fakes.CLEAN]), step=Step.ASSESS) == (
+        "nothing_to_install",
+        "no_pending_patches",
+    )
+
+
+def test_assess_run_ends_with_assessed() -> None:
+    assert outcome_of(Script(), step=Step.ASSESS, mode=Mode.ASSESS) == ("assessed", "patches_pending")
+
+
+def test_a_machine_that_will_be_started_is_assessed_later() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START])})
+    run(fleet, step=Step.ASSESS, start_stopped=True)
+    assert fleet.recorded == {}
+    assert fleet.released[KEY] == 1
+    assert not fleet.accepted
+    assert not fleet.power
+
+
+def test_an_assess_run_starts_no_machine() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.STOPPED])})
+    bench = run(fleet, step=Step.ASSESS, mode=Mode.ASSESS, start_stopped=True)
+    assert bench.calls_of(names.PREFLIGHT_MACHINE)[0]["startStopped"] is False
+    assert fleet.outcomes[KEY] == ("skipped", "not_running")
+
+
+def test_a_passing_failure_of_an_assessment_is_tried_three_times() -> None:
+    fleet = Fleet([KEY], {KEY: Script(assess_polls=[fakes.PASSING])})
+    run(fleet, step=Step.ASSESS)
+    assert fleet.accepted == {(KEY, "assess"): 3}
+    assert fleet.outcomes[KEY] == ("failed", "operation_failed")
+
+
+def test_a_permanent_failure_of_an_assessment_is_not_repeated() -> None:
+    image = ArmFailure(
+        status=200, code="X", message="CPU Architecture 'arm64' was not found in the extension repository"
+    )
+    fleet = Fleet([KEY], {KEY: Script(assess_polls=[OperationReport(state=OperationState.FAILED, failure=image)])})
+    run(fleet, step=Step.ASSESS)
+    assert fleet.accepted == {(KEY, "assess"): 1}
+    assert fleet.outcomes[KEY] == ("skipped", "unsupported")
+
+
+# --- looks
+
+
+def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.LOCKED])})
+    bench = run(fleet)
+    assert len(bench.calls_of(names.PREFLIGHT_MACHINE)) == MOST_LOOKS
+    assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
+    assert not fleet.accepted
+
+
+def test_a_machine_that_becomes_ready_is_patched() -> None:
+    assert outcome_of(Script(looks=[fakes.LOCKED, fakes.LOCKED, fakes.READY])) == ("patched", "ok")
+
+
+# --- submitting
+
+
+def test_throttling_costs_no_patience() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.THROTTLED] * 30 + [fakes.ACCEPTED])})
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.THROTTLED])})
+    bench = run(fleet)
+    assert len(bench.calls_of(names.INSTALL_PATCHES)) == MOST_UNCOUNTED_WAITS
+    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
+
+
+def test_a_busy_machine_is_given_up() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.BUSY])})
+    bench = run(fleet)
+    assert len(bench.calls_of(names.INSTALL_PATCHES)) == MOST_LOOKS
+    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+
+
+def test_a_post_whose_answer_is_never_known_ends_unknown_and_keeps_the_lock() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.WAIT, wait_seconds=30)])})
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
+    assert fleet.recorded[KEY][0]["keepLock"] is True
+
+
+def test_a_stopped_run_starts_nothing() -> None:
+    ended = StartResult(state=StartState.ENDED, outcome=Outcome.canceled())
+    fleet = Fleet([KEY], {KEY: Script(assess_starts=[ended], install_starts=[ended])})
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("canceled", "canceled_by_user")
+    assert not fleet.accepted
+
+
+# --- the installation
+
+
+@pytest.mark.parametrize(
+    ("report", "outcome", "keeps_lock"),
+    [
+        (fakes.PASSING, ("failed", "operation_failed"), False),
+        (fakes.LOST, ("unknown", "operation_lost"), True),
+        (fakes.OVERDUE, ("timed_out", "deadline"), True),
+        (fakes.CANCELED, ("left_running", "canceled_by_user"), True),
+    ],
+    ids=lambda value: value.state.value if isinstance(value, OperationReport) else "",
+)
+def test_an_accepted_installation_is_never_posted_again(
+    report: OperationReport, outcome: tuple[str, str], keeps_lock: bool
+) -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_polls=[fakes.RUNNING, report])})
+    run(fleet)
+    assert fleet.outcomes[KEY] == outcome
+    assert fleet.accepted[KEY, "install"] == 1
+    assert fleet.recorded[KEY][0]["keepLock"] is keeps_lock
+
+
+def test_a_rebooting_machine_is_waited_for() -> None:
+    fleet = Fleet([KEY], {KEY: Script(verifications=[fakes.BOOTING, fakes.BOOTING, fakes.READY_AGAIN])})
+    bench = run(fleet)
+    assert len(bench.calls_of(names.VERIFY_MACHINE)) == 3
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
+
+
+def test_a_reboot_that_is_still_pending_is_said() -> None:
+    required = OperationReport(
+        state=OperationState.ENDED,
+        installation=InstallResult.model_validate(
+            {"status": "Succeeded", "installedPatchCount": 1, "rebootStatus": "Required"}
+        ),
+    )
+    silent = fakes.READY_AGAIN.model_copy(update={"reboot_pending": None})
+    assert outcome_of(Script(install_polls=[required], verifications=[silent])) == ("reboot_required", "reboot_pending")
+    assert outcome_of(Script(install_polls=[required])) == ("patched", "ok"), "somebody rebooted it since"
+
+
+# --- power
+
+
+def test_a_stopped_machine_is_started_assessed_patched_and_stopped() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.LOCKED, fakes.READY])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.accepted == {(KEY, "assess"): 1, (KEY, "install"): 1}
+    assert fleet.power == [("start", KEY), ("stop", KEY)]
+
+
+def test_a_machine_that_never_comes_up_is_stopped_again() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.LOCKED])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY][0] == "skipped"
+    assert fleet.power == [("start", KEY), ("stop", KEY)]
+
+
+def test_a_machine_that_still_installs_is_not_stopped() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], install_polls=[fakes.CANCELED])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY][0] == "left_running"
+    assert fleet.power == [("start", KEY)]
+
+
+def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
+    refused = PowerResult(accepted=False, failure=ArmFailure(status=403, code="AuthorizationFailed"))
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stop=refused)})
+    run(fleet, start_stopped=True)
+    outcome = fleet.recorded[KEY][0]["outcome"]
+    assert outcome["outcome"] == "patched"
+    assert "could not be stopped again" in outcome["message"]
+    assert "AuthorizationFailed" in outcome["message"]
+
+
+# --- what fails for good
+
+
+@pytest.mark.parametrize(
+    ("step", "breaks", "outcome"),
+    [
+        (Step.ASSESS, names.PREFLIGHT_MACHINE, ("failed", "internal")),
+        (Step.PATCH, names.INSTALL_PATCHES, ("unknown", "internal")),
+        (Step.PATCH, names.POLL_OPERATION, ("unknown", "internal")),
+        (Step.PATCH, names.VERIFY_MACHINE, ("unknown", "internal")),
+    ],
+)
+def test_what_is_thrown_is_recorded_and_keeps_the_lock(step: Step, breaks: str, outcome: tuple[str, str]) -> None:
+    fleet = Fleet([KEY], {KEY: Script(breaks=breaks)})
+    run(fleet, step=step)
+    assert fleet.outcomes[KEY] == outcome
+    assert fleet.recorded[KEY][0]["keepLock"] is True
+    assert "the storage is away" in fleet.recorded[KEY][0]["outcome"]["message"]
+
+
+def test_when_even_the_record_fails_the_wave_is_told() -> None:
+    fleet = Fleet([KEY], {KEY: Script(breaks=names.RECORD_OUTCOME)})
+    run(fleet)
+    assert fleet.recorded == {}
