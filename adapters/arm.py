@@ -17,6 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 from weakref import WeakKeyDictionary
 
 from adapters.credentials import open_credential
+from adapters.pipeline import CONNECT_SECONDS, READ_SECONDS, Answer, ArmPipeline
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
 from domain.base import as_object
 from domain.identity import MachineId
@@ -38,14 +39,11 @@ if TYPE_CHECKING:
     from azure.core.pipeline import PipelineResponse
     from azure.core.rest import AsyncHttpResponse
     from azure.mgmt.compute.aio import ComputeManagementClient
-    from azure.mgmt.core import AsyncARMPipelineClient
 
 PATCH_API_VERSION = "2025-04-01"
 """The version of both patch calls; their operation URLs carry it on."""
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
-_CONNECT_SECONDS = 15
-_READ_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +68,17 @@ class ResourceManager:
         self._settings = settings
         self._credential = credential
         self._clients: dict[str, ComputeManagementClient] = {}
-        self._pipeline: AsyncARMPipelineClient[Any, Any] | None = None
+        self._pipeline = ArmPipeline(settings, credential)
 
     async def read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
         """The machine with its instance view, in one read of the low-cost budget."""
         url = f"{self._settings.manager_url}{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}"
-        status, body, retry_after = await self._get(url)
-        if status != 200:
-            return read_failure(status, body, retry_after=retry_after)
+        reply = await self._get(url)
+        if reply.status != 200:
+            return reply.to_failure()
         try:
-            found = as_object(json.loads(body))
-        except ValueError:
+            found = as_object(json.loads(reply.body))
+        except (ValueError, RecursionError):
             found = None
         if found is None:
             return ArmFailure(status=0, message="Resource Manager answered the machine in no known form")
@@ -150,24 +148,22 @@ class ResourceManager:
     async def check(self) -> ArmFailure | None:
         """One cheap read: is Resource Manager reachable with this identity? ``None`` when it is."""
         url = f"{self._settings.manager_url}/subscriptions?api-version={_SUBSCRIPTIONS_API_VERSION}"
-        status, body, retry_after = await self._get(url)
-        return None if status == 200 else read_failure(status, body, retry_after=retry_after)
+        reply = await self._get(url)
+        return None if reply.status == 200 else reply.to_failure()
 
     async def close(self) -> None:
         """Give back the connections."""
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
-        if self._pipeline is not None:
-            await self._pipeline.close()
-            self._pipeline = None
+        await self._pipeline.close()
 
     async def _poll_one(self, machine: MachineId, url: str, *, is_location: bool) -> PollReading:
         check_operation_url(url, self._settings.manager_url, machine.subscription_id)
-        status, body, retry_after = await self._get(url)
+        reply = await self._get(url)
         read = read_location if is_location else read_operation
-        reading = read(status, body, retry_after=retry_after)
-        return reading.model_copy(update={"retry_after": retry_after})
+        reading = read(reply.status, reply.body, retry_after=reply.retry_after)
+        return reading.model_copy(update={"retry_after": reply.retry_after})
 
     async def _submit(self, call: Callable[..., Awaitable[object]], request_id: str | None = None) -> Submission:
         from azure.core.exceptions import AzureError, HttpResponseError
@@ -194,20 +190,10 @@ class ResourceManager:
                 return Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
         return _read_submission(answers[-1])
 
-    async def _get(self, url: str) -> tuple[int, str, float | None]:
-        """GET byte for byte, without redirects or retries; status 0 when there was no answer."""
-        from azure.core.exceptions import AzureError
+    async def _get(self, url: str) -> Answer:
         from azure.core.rest import HttpRequest
 
-        try:
-            reply = await self._read_pipeline().send_request(
-                HttpRequest("GET", url), connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
-            )
-            body = reply.text()
-        except (AzureError, UnicodeDecodeError) as error:
-            body = json.dumps({"code": type(error).__name__, "message": str(error)[:500]})
-            return 0, body, None
-        return reply.status_code, body, parse_retry_after(reply.headers.get("Retry-After"), datetime.now(UTC))
+        return await self._pipeline.send(HttpRequest("GET", url))
 
     def _client(self, subscription_id: str) -> ComputeManagementClient:
         client = self._clients.get(subscription_id)
@@ -222,27 +208,11 @@ class ResourceManager:
                 credential_scopes=[self._settings.manager_scope],
                 # The SDK's own log policy would write the signed operation URLs of every 202.
                 http_logging_policy=SansIOHTTPPolicy(),
-                connection_timeout=_CONNECT_SECONDS,
-                read_timeout=_READ_SECONDS,
+                connection_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
             )
             self._clients[subscription_id] = client
         return client
-
-    def _read_pipeline(self) -> AsyncARMPipelineClient[Any, Any]:
-        if self._pipeline is None:
-            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
-            from azure.mgmt.core import AsyncARMPipelineClient
-            from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
-
-            self._pipeline = AsyncARMPipelineClient(
-                self._settings.manager_url,
-                policies=[
-                    RequestIdPolicy(),
-                    UserAgentPolicy("patchwave"),
-                    AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
-                ],
-            )
-        return self._pipeline
 
 
 _managers: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceManager] = WeakKeyDictionary()

@@ -14,28 +14,20 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from adapters.credentials import open_credential
-from domain.arm_error import ArmFailure, ErrorClass, classify, parse_retry_after, read_failure
+from adapters.pipeline import Answer, ArmPipeline
+from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import as_object
 from settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from azure.core.credentials_async import AsyncTokenCredential
-    from azure.core.pipeline.transport import AsyncHttpTransport
-    from azure.mgmt.core import AsyncARMPipelineClient
 
 API_VERSION = "2021-03-01"
 ROWS_PER_PAGE = 1000
 """The most that the service returns."""
 DEFAULT_WAIT_SECONDS = 5.0
 """The length of the quota's interval; the wait when the service says nothing."""
-_CONNECT_SECONDS = 15
-_READ_SECONDS = 60
-_LONGEST_TEXT = 500
 
 type Row = dict[str, Any]
 
@@ -58,65 +50,25 @@ class Page:
 class ResourceGraph:
     """Queries as the identity of the app; made once per process and event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        credential: AsyncTokenCredential,
-        transport: AsyncHttpTransport[Any, Any] | None = None,
-    ) -> None:
-        self._settings = settings
-        self._credential = credential
-        self._transport = transport
-        self._pipeline: AsyncARMPipelineClient[Any, Any] | None = None
+    def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._url = f"{settings.manager_url}/providers/Microsoft.ResourceGraph/resources"
+        self._pipeline = pipeline
 
     async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
         """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
-        from azure.core.exceptions import AzureError
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(
-            "POST",
-            f"{self._settings.manager_url}/providers/Microsoft.ResourceGraph/resources",
-            params={"api-version": API_VERSION},
-            json=_body(query, subscriptions, skip_token),
+        body = _body(query, subscriptions, skip_token)
+        reply = await self._pipeline.send(
+            HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body)
         )
-        try:
-            reply = await self._open().send_request(
-                request, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
-            )
-            text = reply.text()
-        except (AzureError, UnicodeDecodeError) as error:
-            failure = ArmFailure(status=0, code=type(error).__name__, message=str(error)[:_LONGEST_TEXT])
-            return Page(wait_seconds=DEFAULT_WAIT_SECONDS, failure=failure)
-        headers = cast("Mapping[str, str]", reply.headers)
-        if reply.status_code != 200:
-            return _refused(reply.status_code, text, headers)
-        return _read(text, _quota_wait(headers))
+        if reply.status == 200:
+            return _read(reply.body, _quota_wait(reply.headers))
+        return _refused(reply)
 
     async def close(self) -> None:
         """Give back the connections."""
-        if self._pipeline is not None:
-            await self._pipeline.close()
-            self._pipeline = None
-
-    def _open(self) -> AsyncARMPipelineClient[Any, Any]:
-        if self._pipeline is None:
-            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
-            from azure.mgmt.core import AsyncARMPipelineClient
-            from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
-
-            # No retry policy: how often and when to ask again is the orchestrator's decision.
-            options: dict[str, Any] = {} if self._transport is None else {"transport": self._transport}
-            self._pipeline = AsyncARMPipelineClient(
-                self._settings.manager_url,
-                policies=[
-                    RequestIdPolicy(),
-                    UserAgentPolicy("patchwave"),
-                    AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
-                ],
-                **options,
-            )
-        return self._pipeline
+        await self._pipeline.close()
 
 
 _graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceGraph] = WeakKeyDictionary()
@@ -128,7 +80,7 @@ def open_resource_graph(settings: Settings | None = None) -> ResourceGraph:
     graph = _graphs.get(loop)
     if graph is None:
         chosen = settings or load_settings()
-        graph = ResourceGraph(chosen, open_credential(chosen))
+        graph = ResourceGraph(chosen, ArmPipeline(chosen, open_credential(chosen)))
         _graphs[loop] = graph
     return graph
 
@@ -143,13 +95,12 @@ def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str
     return body
 
 
-def _refused(status: int, text: str, headers: Mapping[str, str]) -> Page:
-    retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
-    failure = read_failure(status, text, retry_after=retry_after)
+def _refused(reply: Answer) -> Page:
+    failure = reply.to_failure()
     if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
         return Page(failure=failure)
     # The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
-    wait = max(retry_after or 0, _quota_wait(headers)) or DEFAULT_WAIT_SECONDS
+    wait = max(reply.retry_after or 0, _quota_wait(reply.headers)) or DEFAULT_WAIT_SECONDS
     return Page(wait_seconds=wait, failure=failure)
 
 

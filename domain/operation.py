@@ -136,6 +136,8 @@ def read_location(status: int, body: str, *, retry_after: float | None = None) -
         # Some services answer the operation's own form here; the bare result has no properties.output.
         if "properties" in fields or "name" in fields:
             return read_operation(status, body, retry_after=retry_after)
+        if str(fields["status"]).casefold() == "inprogress":
+            return PollReading(state=PollState.RUNNING)
         return PollReading(state=PollState.SUCCEEDED, result=fields)
     return _read_refusal(status, body, retry_after)
 

@@ -142,14 +142,29 @@ _SUBSCRIPTION_CLASSIFICATION = "security-esm"
 _SUBSCRIPTION_VERSION = "ua_esm_required"
 
 
-class AvailablePatch(Tolerant):
-    """``VirtualMachineSoftwarePatchProperties``. ``kbId`` is absent on Linux, ``version`` on Windows."""
+class _Patch(Tolerant):
+    """What both calls say of a patch. ``kbId`` is absent on Linux, ``version`` on Windows."""
 
     patch_id: Text = ""
     name: Text = ""
     version: Text = ""
     kb_id: Text = ""
     classifications: Texts = Field(default_factory=list[str])
+
+    def _record(self, state: str) -> PatchRecord:
+        return PatchRecord(
+            name=self.name,
+            version=self.version,
+            kb_id=self.kb_id,
+            classifications=self.classifications,
+            state=state,
+            patch_id=self.patch_id,
+        )
+
+
+class AvailablePatch(_Patch):
+    """``VirtualMachineSoftwarePatchProperties``."""
+
     reboot_behavior: Annotated[RebootBehavior, _lenient(RebootBehavior, RebootBehavior.UNKNOWN)] = (
         RebootBehavior.UNKNOWN
     )
@@ -170,15 +185,9 @@ class AvailablePatch(Tolerant):
 
     def to_record(self) -> PatchRecord:
         """The row kept of it."""
-        return PatchRecord(
-            name=self.name,
-            version=self.version,
-            kb_id=self.kb_id,
-            classifications=self.classifications,
-            state="NeedsSubscription" if self.needs_subscription else self.assessment_state.value,
-            reboot_behavior=self.reboot_behavior.value,
-            published_at=self.published_date,
-            patch_id=self.patch_id,
+        record = self._record("NeedsSubscription" if self.needs_subscription else self.assessment_state.value)
+        return record.model_copy(
+            update={"reboot_behavior": self.reboot_behavior.value, "published_at": self.published_date}
         )
 
 
@@ -217,14 +226,9 @@ class AssessResult(Tolerant):
         )
 
 
-class InstalledPatch(Tolerant):
+class InstalledPatch(_Patch):
     """``PatchInstallationDetail``; ``msrcSeverity`` is undocumented and present on some Windows items."""
 
-    patch_id: Text = ""
-    name: Text = ""
-    version: Text = ""
-    kb_id: Text = ""
-    classifications: Texts = Field(default_factory=list[str])
     installation_state: Annotated[
         PatchInstallationState, _lenient(PatchInstallationState, PatchInstallationState.UNKNOWN)
     ] = PatchInstallationState.UNKNOWN
@@ -232,15 +236,7 @@ class InstalledPatch(Tolerant):
 
     def to_record(self) -> PatchRecord:
         """The row kept of it."""
-        return PatchRecord(
-            name=self.name,
-            version=self.version,
-            kb_id=self.kb_id,
-            classifications=self.classifications,
-            state=self.installation_state.value,
-            patch_id=self.patch_id,
-            severity=self.msrc_severity,
-        )
+        return self._record(self.installation_state.value).model_copy(update={"severity": self.msrc_severity})
 
 
 class InstallResult(Tolerant):

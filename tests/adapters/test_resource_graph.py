@@ -14,6 +14,7 @@ from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
 
+from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
 from domain.discovery import build_queries
 from domain.scope import Scope
@@ -117,7 +118,7 @@ async def connect(credential: Credential, tmp_path: Path) -> AsyncIterator[Calla
 
     def open_one(url: str) -> ResourceGraph:
         transport = AioHttpTransport(connection_verify=str(roots))
-        graph = ResourceGraph(settings_for(url), credential, transport)
+        graph = ResourceGraph(settings_for(url), ArmPipeline(settings_for(url), credential, transport))
         opened.append(graph)
         return graph
 

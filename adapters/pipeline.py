@@ -1,0 +1,95 @@
+"""Plain requests to Resource Manager through azure-core: a token, nothing else.
+
+No retries (how often and when to ask again is the orchestrator's decision), no redirects (a token is sent to the
+configured host only), and no logging (operation URLs are signed).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from domain.arm_error import ArmFailure, parse_retry_after, read_failure
+from settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline.transport import AsyncHttpTransport
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.core import AsyncARMPipelineClient
+
+CONNECT_SECONDS = 15
+READ_SECONDS = 60
+_LONGEST_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; ``status`` 0 when there was no answer, and ``body`` then holds the error of the library."""
+
+    status: int
+    body: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the service asks to wait."""
+        return parse_retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
+
+    def to_failure(self) -> ArmFailure:
+        """The answer as an error."""
+        return read_failure(self.status, self.body, retry_after=self.retry_after)
+
+
+class ArmPipeline:
+    """One pipeline per process and event loop; opened with the first request."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credential: AsyncTokenCredential,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._transport = transport
+        self._client: AsyncARMPipelineClient[Any, Any] | None = None
+
+    async def send(self, request: HttpRequest) -> Answer:
+        """Send once, the URL byte for byte."""
+        from azure.core.exceptions import AzureError
+
+        try:
+            reply = await self._open().send_request(
+                request, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+            )
+            return Answer(reply.status_code, reply.text(), cast("Mapping[str, str]", reply.headers))
+        except (AzureError, UnicodeDecodeError) as error:
+            return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _open(self) -> AsyncARMPipelineClient[Any, Any]:
+        if self._client is None:
+            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
+            from azure.mgmt.core import AsyncARMPipelineClient
+            from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
+
+            options: dict[str, Any] = {} if self._transport is None else {"transport": self._transport}
+            self._client = AsyncARMPipelineClient(
+                self._settings.manager_url,
+                policies=[
+                    RequestIdPolicy(),
+                    UserAgentPolicy("patchwave"),
+                    AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
+                ],
+                **options,
+            )
+        return self._client
