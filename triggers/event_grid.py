@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
             continue
         if policy is None or not await _is_news(records, event, policy.name):
             continue
-        run_id = await claimed_run_id(records, "event", f"{event.key}|{policy.name}"[-255:], new_run_id(policy))
+        run_id = await claimed_run_id(records, "event", _claim_key(event, policy), new_run_id(policy))
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         runs.append(await start_run(records, client, policy, run_id, trigger, mode=Mode.ASSESS))
     return runs
@@ -67,6 +68,11 @@ def _policy_for(policy: Policy, event: AzureEvent) -> Policy | None:
                 return None
             # Tags and location are not in the event: discovery decides with the whole scope.
             return apply_overrides(policy.to_wire(), {"scope": {"machineIds": [event.machine.text]}})
+
+
+def _claim_key(event: AzureEvent, policy: Policy) -> str:
+    """Of any event, whatever its id: ids of maintenance events are paths that exceed the length of a key."""
+    return hashlib.sha256(f"{event.key}|{policy.name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def _is_news(records: Records, event: AzureEvent, policy: str) -> bool:

@@ -1,0 +1,90 @@
+"""The timer: what is due starts once, while its window is open, and one broken policy keeps nobody else back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adapters.tables import Records
+from domain.run import Mode, RunState, TriggerKind
+from tests.adapters.samples import NOW as STORED_AT
+from tests.triggers.support import SUBSCRIPTION, Engine, user_function
+from triggers.timers import scheduled_runs, start_due_policies
+
+OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
+SCHEDULE = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "Europe/Berlin", "window": "PT4H"}
+MINUTE = timedelta(minutes=1)
+
+
+async def put(records: Records, name: str, **document: Any) -> None:
+    whole = {"name": name, "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE} | document
+    await records.put_policy(name, whole, if_match=None, if_none_match=False, at=STORED_AT)
+
+
+@pytest.mark.parametrize("late", [timedelta(0), 5 * MINUTE, timedelta(hours=4) - MINUTE])
+async def test_an_occurrence_starts_while_its_window_is_open(records: Records, engine: Engine, late: timedelta) -> None:
+    await put(records, "monthly")
+    [run] = await start_due_policies(records, engine, OPENS + late)
+    assert run.id == "20261110T190000Z-monthly"
+    assert (run.mode, run.state, run.trigger.kind) == (Mode.PATCH, RunState.QUEUED, TriggerKind.TIMER)
+    assert (run.occurrence, run.window_end) == (OPENS, OPENS + timedelta(hours=4))
+    assert list(engine.instances) == [run.id]
+
+
+@pytest.mark.parametrize("moment", [OPENS - MINUTE, OPENS + timedelta(hours=4), OPENS + timedelta(days=3)])
+async def test_nothing_starts_outside_the_window(records: Records, engine: Engine, moment: datetime) -> None:
+    await put(records, "monthly")
+    assert await start_due_policies(records, engine, moment) == []
+    assert engine.attempts == []
+
+
+async def test_every_tick_of_a_window_means_the_same_run(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    for tick in range(4):
+        await start_due_policies(records, engine, OPENS + tick * 5 * MINUTE)
+    assert len(engine.instances) == 1
+    await records.close_run("20261110T190000Z-monthly", RunState.COMPLETED, "", OPENS + timedelta(hours=1))
+    await start_due_policies(records, engine, OPENS + timedelta(hours=2))
+    assert len((await records.list_runs(10, None)).items) == 1
+
+
+async def test_only_enabled_policies_with_a_schedule(records: Records, engine: Engine) -> None:
+    await put(records, "disabled", enabled=False)
+    await put(records, "by-hand", schedule=None)
+    await put(records, "monthly")
+    assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["monthly"]
+
+
+async def test_a_broken_policy_is_audited_and_keeps_nobody_back(records: Records, engine: Engine) -> None:
+    await put(records, "a-broken", schedule=SCHEDULE | {"timeZone": "Mars/Olympus"})
+    await put(records, "monthly")
+    assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["monthly"]
+    [line] = (await records.list_audit("a-broken", 10, None)).items
+    assert line["action"] == "scheduled_start_failed"
+    assert "schedule.timeZone" in str(line["detail"])
+
+
+async def test_a_start_that_the_engine_missed_is_made_good_by_the_next_tick(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    engine.failing = True
+    assert await start_due_policies(records, engine, OPENS) == []
+    engine.failing = False
+    assert [run.id for run in await start_due_policies(records, engine, OPENS + 5 * MINUTE)] == list(engine.instances)
+
+
+@pytest.mark.parametrize("past_due", [False, True])
+async def test_the_function_itself(records: Records, engine: Engine, past_due: bool) -> None:
+    """The clock is the real one here: a window of a week, open every day, is open now."""
+    daily = {"recurrence": "RRULE:FREQ=DAILY", "time": "00:00", "timeZone": "UTC", "window": "PT168H"}
+    await put(records, "daily", schedule=daily)
+
+    class Timer:
+        pass
+
+    timer = Timer()
+    timer.past_due = past_due  # type: ignore[attr-defined]  # stands in for the worker's request
+    await user_function(scheduled_runs)(timer=timer, client=engine)
+    [run_id] = engine.instances
+    assert run_id.endswith("T000000Z-daily")

@@ -1,0 +1,82 @@
+"""Events of Azure in both schemas and both casings; anything else is passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.azure_event import EventKind, read_event
+
+MACHINE = (
+    "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg-web"
+    "/providers/Microsoft.Compute/virtualMachines/web-01"
+)
+MAINTENANCE = (
+    "/subscriptions/11111111-1111-1111-1111-111111111111/resourcegroups/rg/providers/microsoft.maintenance"
+    "/maintenanceconfigurations/monthly/providers/microsoft.maintenance/applyupdates/20230509150000"
+)
+
+
+def written(**changes: Any) -> dict[str, Any]:
+    event = {
+        "id": "e-1",
+        "topic": "/subscriptions/11111111-1111-1111-1111-111111111111",
+        "subject": MACHINE,
+        "eventType": "Microsoft.Resources.ResourceWriteSuccess",
+        "data": {"operationName": "Microsoft.Compute/virtualMachines/write", "resourceUri": MACHINE},
+        "dataVersion": "2",
+    }
+    return event | changes
+
+
+def pascal(value: dict[str, Any]) -> dict[str, Any]:
+    return {key[:1].upper() + key[1:]: pascal(item) if isinstance(item, dict) else item for key, item in value.items()}
+
+
+def test_the_write_of_a_machine() -> None:
+    for event in (written(), pascal(written()), written(subject=MACHINE.replace("resourceGroups", "resourcegroups"))):
+        found = read_event(event)
+        assert found is not None
+        assert (found.kind, found.id) == (EventKind.RESOURCE_WRITTEN, "e-1")
+        assert found.machine is not None
+        assert found.machine.folded == MACHINE.lower()
+
+
+def test_cloud_events() -> None:
+    event = written(type="microsoft.resources.resourcewritesuccess", specversion="1.0", source="/subscriptions/x")
+    del event["eventType"]
+    found = read_event(event)
+    assert found is not None
+    assert found.machine is not None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        written(id=""),
+        written(id=7),
+        written(id=None),
+        written(eventType="Microsoft.Resources.ResourceDeleteSuccess"),
+        written(eventType=None),
+        written(data={"operationName": "Microsoft.Compute/virtualMachines/extensions/write"}),
+        written(subject=MACHINE + "/extensions/patching", data=None),
+        written(subject=MACHINE.replace("virtualMachines", "disks"), data={}),
+        written(subject=MACHINE + "'", data={}),
+    ],
+)
+def test_other_events_are_passed_over(event: dict[str, Any]) -> None:
+    assert read_event(event) is None
+
+
+def test_before_and_after_a_maintenance_share_the_id_and_are_two_events() -> None:
+    kinds = ("PreMaintenanceEvent", "PostMaintenanceEvent")
+    keys = set[str]()
+    for kind in kinds:
+        event = {"id": MAINTENANCE, "eventType": f"Microsoft.Maintenance.{kind}", "subject": "monthly", "data": None}
+        found = read_event(event)
+        assert found is not None
+        assert found.machine is None
+        keys.add(found.key)
+    assert len(keys) == len(kinds)
