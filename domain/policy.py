@@ -7,13 +7,13 @@ People write it as YAML, the API speaks it as JSON, and `policy_schema` describe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from domain.base import Document
+from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
 from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
 from domain.patching import (
@@ -171,10 +171,26 @@ def parse_policy(document: object, *, name: str = "") -> Policy:
     try:
         policy = Policy.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise PolicyError(problems + explain(error, Policy)) from None
+        problems += explain(error, Policy)
+        raise PolicyError(problems + _unseen_problems(given, problems)) from None
     if problems:
         raise PolicyError(problems)
     return policy
+
+
+def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[Problem]:
+    """The rule between Linux classifications, which is not looked at while another field beside them is wrong."""
+    path = "install.linux"
+    linux = as_object((as_object(given.get("install")) or {}).get("linux")) or {}
+    classifications = as_list(linux.get("classificationsToInclude"))
+    if not classifications or any(problem.path == path for problem in seen):
+        return []
+    try:
+        LinuxParameters.model_validate({"classificationsToInclude": classifications})
+    except ValidationError as error:
+        found = [problem for problem in explain(error, LinuxParameters) if problem.path == "$"]
+        return [Problem(path=path, message=problem.message) for problem in found]
+    return []
 
 
 def parse_inline_policy(document: object) -> Policy:

@@ -182,6 +182,28 @@ def test_a_rule_that_counts_needs_a_first_date_even_beside_other_errors() -> Non
     assert "startDate" in found["schedule.recurrence"]
 
 
+@pytest.mark.parametrize(
+    ("linux", "paths"),
+    [
+        (
+            {"classificationsToInclude": ["Other", "Critical"], "packageNameMasksToInclude": ["a b"]},
+            {"install.linux", "install.linux.packageNameMasksToInclude[0]"},
+        ),
+        (
+            {"classificationsToInclude": ["Othr", "Critical"], "packageNameMasksToInclude": ["a b"]},
+            {"install.linux.classificationsToInclude[0]", "install.linux.packageNameMasksToInclude[0]"},
+        ),
+        (
+            {"classificationsToInclude": "Other", "packageNameMasksToInclude": ["a b"]},
+            {"install.linux.classificationsToInclude", "install.linux.packageNameMasksToInclude[0]"},
+        ),
+        ({"classificationsToInclude": ["Other", "Critical"]}, {"install.linux"}),
+    ],
+)
+def test_a_rule_between_fields_is_reported_beside_a_wrong_field(linux: dict[str, object], paths: set[str]) -> None:
+    assert set(errors_of(SMALLEST | {"install": {"linux": linux}})) == paths
+
+
 def test_the_name_in_the_address_rules() -> None:
     assert parse_policy({"scope": SMALLEST["scope"]}, name="weekly").name == "weekly"
     assert set(errors_of(SMALLEST, name="weekly")) == {"name"}
