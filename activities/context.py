@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from adapters.tables import RecordMissing, open_records
 from domain.identity import MachineId
+from domain.outcome import Outcome, Reason
 from domain.policy import Policy
 from domain.run import MachineRecord, Run
+from domain.window import deadline
 from settings import load_settings
+
+_LOCK_MARGIN = timedelta(hours=1)
+"""Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,19 @@ def wait_seconds(asked: float | None = None, *, polls: float = 1) -> float:
         # Never earlier than asked: an earlier request is not processed, and answered with a new wait.
         return round(asked * random.uniform(1.0, 1.1) + 0.05, 3)
     return round(load_settings().poll_seconds * polls * random.uniform(0.9, 1.1), 3)
+
+
+async def lock(context: MachineContext) -> str | None:
+    """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6)."""
+    at = now()
+    until = deadline(at, context.policy.install.maximum_duration) + _LOCK_MARGIN
+    owner = await open_records().acquire_lease(context.machine.key, context.run.id, at, until)
+    return None if owner == context.run.id else owner
+
+
+def locked_by(run_id: str) -> Outcome:
+    """The outcome of a machine that another run works on."""
+    return Outcome.skipped(Reason.LOCKED_BY_RUN, f"The run {run_id} works on this machine.")
 
 
 async def load_run(run_id: str) -> tuple[Run, Policy]:

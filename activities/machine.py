@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from activities.context import MachineContext, load_machine, now, wait_seconds
+from activities.context import load_machine, lock, locked_by, now, wait_seconds
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
-from domain.outcome import Outcome, Reason
+from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
 from domain.preflight import Power, Preflight, Readiness, judge
 from domain.run import Stage
-from domain.window import deadline
 from domain.work import MachineRef, PreflightRequest, PreflightResult, RecordOutcome, Verified, VerifyRequest
-
-_LOCK_MARGIN = timedelta(hours=1)
-"""Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
 
 
 async def preflight_machine(data: Json) -> Json:
@@ -26,15 +22,18 @@ async def preflight_machine(data: Json) -> Json:
     context = await load_machine(request.run_id, request.machine_key)
     if context.run.cancel_requested_at is not None:
         return _skip(Outcome.canceled())
-    locked_by = await _lock(context)
-    if locked_by is not None:
-        return _wait(Outcome.skipped(Reason.LOCKED_BY_RUN, f"The run {locked_by} works on this machine."))
+    holder = await lock(context)
+    if holder is not None:
+        return _wait(locked_by(holder))
     view = await open_resource_manager().read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
         verdict = classify(view)
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
             return _wait(verdict.to_outcome(view), view.retry_after)
         return _skip(verdict.to_outcome(view))
+    if not context.machine.os_type and view.os_type:
+        # Resource Graph lags behind; the machine itself knows.
+        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, os_type=view.os_type)
     return PreflightResult(
         preflight=judge(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
@@ -82,14 +81,6 @@ async def record_outcome(data: Json) -> Json:
     if not request.keep_lock:
         await records.release_lease(request.machine_key, request.run_id)
     return stored.to_wire()
-
-
-async def _lock(context: MachineContext) -> str | None:
-    """Take or extend the lease; the run that holds it when it is not this one (safety rule 6)."""
-    at = now()
-    until = deadline(at, context.policy.install.maximum_duration) + _LOCK_MARGIN
-    owner = await open_records().acquire_lease(context.machine.key, context.run.id, at, until)
-    return None if owner == context.run.id else owner
 
 
 def _activity(summary: PatchSummary | None) -> str:

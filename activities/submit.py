@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from activities.context import MachineContext, load_machine, now, wait_seconds
+from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
 from adapters.arm import Submission, open_resource_manager
 from adapters.tables import budget_of, open_records
 from domain import verdict as verdicts
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.operation import UnsafeUrl, check_operation_url, is_ours, operation_id
-from domain.outcome import Outcome
+from domain.outcome import Outcome, Reason
 from domain.patch_results import PatchSummary
 from domain.patching import InstallParameters
 from domain.preflight import MachineView
@@ -49,7 +49,9 @@ async def _submit(request: StartOperation) -> StartResult:
     records = open_records()
     intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
     is_repeated = False
+    declared_at = now()
     if intent is not None and intent.attempt >= request.attempt:
+        is_repeated = intent.is_repeated
         if intent.state is IntentState.ACCEPTED:
             return StartResult(state=StartState.ACCEPTED)
         if intent.state is IntentState.DECLARED:
@@ -57,19 +59,25 @@ async def _submit(request: StartOperation) -> StartResult:
             if settled is not None:
                 return settled
             is_repeated = True
+        if is_repeated:
+            declared_at = intent.declared_at
     refusal = await _reason_not_to_send(context)
     if refusal is not None:
         return refusal
     duration = _duration(context, request.kind, now())
     if duration is None:
         return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed())
+    if _os_type(context) is None:
+        unknown = Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
+        return StartResult(state=StartState.ENDED, outcome=unknown)
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
         machine_id=context.machine.id,
         kind=request.kind,
         attempt=request.attempt,
-        declared_at=now(),
+        declared_at=declared_at,
+        posted_at=now(),
         deadline_at=deadline(now(), duration),
         previous_activity_id=request.previous_activity_id,
         is_repeated=is_repeated,
@@ -97,7 +105,7 @@ async def _send(context: MachineContext, intent: Intent, duration: timedelta) ->
 
 def _parameters(context: MachineContext, duration: timedelta) -> InstallParameters:
     install = context.policy.install
-    is_windows = context.machine.os_type.casefold() == OsType.WINDOWS.value.casefold()
+    is_windows = _os_type(context) is OsType.WINDOWS
     return InstallParameters(
         maximum_duration=duration,
         reboot_setting=install.reboot_setting,
@@ -106,10 +114,19 @@ def _parameters(context: MachineContext, duration: timedelta) -> InstallParamete
     )
 
 
+def _os_type(context: MachineContext) -> OsType | None:
+    given = context.machine.os_type.casefold()
+    return next((system for system in OsType if system.value.casefold() == given), None)
+
+
 async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
-    """Stop means no new starts, and a budget that is used up is left alone until Azure's word (rules 7 and 9)."""
+    """Stop means no new starts; another run's machine and a used-up budget are left alone (rules 6, 7 and 9)."""
     if context.run.cancel_requested_at is not None:
         return StartResult(state=StartState.ENDED, outcome=Outcome.canceled())
+    # Waiting may have taken longer than the lease that the preflight took.
+    holder = await lock(context)
+    if holder is not None:
+        return StartResult(state=StartState.ENDED, outcome=locked_by(holder))
     until = await open_records().paused_until(_budget(context))
     at = now()
     if until is not None and until > at:
@@ -131,6 +148,8 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         await records.save_intent(_accept(context, intent, submission))
         return StartResult(state=StartState.ACCEPTED)
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+    if failure.status in (429, 503) and failure.retry_after:
+        await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_uncertain:
         # The intent stays declared: the next call asks the machine.
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after))
@@ -144,7 +163,8 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     match verdict.kind:
         case ErrorClass.THROTTLED:
             wait = wait_seconds(failure.retry_after)
-            await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after or wait))
+            if not failure.retry_after:
+                await records.pause(_budget(context), now() + timedelta(seconds=wait))
             return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=False, outcome=outcome)
         case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
             wait = wait_seconds(failure.retry_after, polls=2)
@@ -190,7 +210,7 @@ async def _settle(context: MachineContext, intent: Intent) -> StartResult | None
     if is_ours(intent, _newest(view, intent.kind)):
         return await _adopt(intent, view)
     grace = timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
-    left = (intent.declared_at + grace - now()).total_seconds()
+    left = (intent.posted_at + grace - now()).total_seconds()
     if left > 0:
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
     return None

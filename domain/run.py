@@ -189,6 +189,9 @@ class Intent(Document):
     state: IntentState = IntentState.DECLARED
     attempt: int = 1
     declared_at: Instant
+    """Before the first POST that may have been accepted: an operation that began earlier is not ours."""
+    posted_at: Instant
+    """Before the newest POST."""
     deadline_at: Instant
     previous_activity_id: str = ""
     """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""

@@ -41,6 +41,8 @@ MOST_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
 MOST_BOOT_LOOKS = 20
 """The same for a machine that was just started: Windows takes its time."""
+LONGEST_PAUSE = timedelta(minutes=5)
+"""The longest wait without a look at the cancel mark; whether a call may be sent is decided anew each time."""
 MOST_UNCOUNTED_WAITS = 60
 """A machine ends in bounded time and with a bounded history, even when Azure throttles for ever."""
 
@@ -233,11 +235,12 @@ class _Machine:
                 return _End(started.outcome)
             counted += started.counts
             uncounted += not started.counts
-            # Never earlier than asked; the longer it goes on, the longer the waits, up to sixteen times.
-            stretch = min(2 ** (uncounted // 5), 16)
             if counted >= MOST_LOOKS or uncounted >= MOST_UNCOUNTED_WAITS:
                 return _End(started.outcome or verdict.lost(None), keep_lock=started.outcome is None)
-            yield self._pause(started.wait_seconds * stretch)
+            # The longer Azure throttles, the longer the waits; how long it asks for is kept with the budget.
+            stretch = 2 ** min(uncounted // 5, 4)
+            longer = min(started.wait_seconds * stretch, LONGEST_PAUSE.total_seconds())
+            yield self._pause(started.wait_seconds if started.counts else longer)
 
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[_End]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""

@@ -330,6 +330,7 @@ def intent(**fields: Any) -> Intent:
         "machine_id": "x",
         "kind": OperationKind.INSTALL,
         "declared_at": NOW,
+        "posted_at": NOW,
         "deadline_at": NOW + timedelta(hours=2),
     }
     return Intent(**(given_fields | fields))
