@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import random
+import secrets
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,16 +93,16 @@ class Operations:
     def __init__(self, clock: Clock, base_url: str, seed: int) -> None:
         self._clock = clock
         self._base_url = base_url
-        self._source = random.Random(f"operations:{seed}")
+        source = random.Random(f"operations:{seed}")
         self._all: dict[str, Operation] = {}
-        self._partition = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
-        self._certificate = "MIIHhz" + _base64url(self._source.randbytes(_CERTIFICATE_BYTES))
+        self._partition = str(uuid.UUID(int=source.getrandbits(128), version=4))
+        self._certificate = "MIIHhz" + _base64url(source.randbytes(_CERTIFICATE_BYTES))
 
     def begin(
         self, kind: str, machine: str, subscription_id: str, location: str, ending: Ending, api_version: str
     ) -> Operation:
         """Record an accepted operation; its id is the activity id everywhere."""
-        operation_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
+        operation_id = str(uuid.uuid4())  # not from the seed: a client may keep ids over a restart of the simulator
         made = Operation(
             id=operation_id,
             kind=kind,
@@ -150,7 +151,7 @@ class Operations:
 
     def _query(self, operation_id: str, api_version: str, *, monitor: bool) -> str:
         ticks = _TICKS_AT_UNIX_EPOCH + int(datetime.now(UTC).timestamp() * 10_000_000) + (37 if monitor else 0)
-        signature = _base64url(self._source.randbytes(256))
+        signature = _base64url(secrets.token_bytes(256))
         digest = _base64url(hashlib.sha256(f"{operation_id}{ticks}{monitor}".encode()).digest())
         follow = "monitor=true&" if monitor else ""
         return (

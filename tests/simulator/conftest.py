@@ -1,0 +1,136 @@
+"""One simulator process for all tests of it, over real HTTPS; tests take machines of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-sim"
+API = {"api-version": "2025-04-01"}
+SPEED = 1200.0
+
+type Json = dict[str, Any]
+
+
+def machine_id(number: int) -> str:
+    return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/vm-{number:03d}"
+
+
+@dataclass
+class Simulator:
+    """The simulator as a client sees it, with a token."""
+
+    ready: Json
+    http: httpx.Client
+    _next: Iterator[int] = field(default_factory=lambda: iter(range(100)))
+
+    def take(self, **simulation: object) -> str:
+        """A machine that no other test uses; even numbers run Linux."""
+        one = machine_id(next(self._next))
+        reply = self.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
+        assert reply.status_code == 200, reply.text
+        return one
+
+    def take_system(self, os_type: str, **simulation: object) -> str:
+        """The same, with this operating system."""
+        one = self.take(**simulation)
+        is_linux = int(one[-3:]) % 2 == 0
+        return one if is_linux == (os_type == "Linux") else self.take(**simulation)
+
+    def post(self, one: str, action: str, body: Json | None = None) -> httpx.Response:
+        return self.http.post(f"{one}/{action}", params=API, json=body)
+
+    def get(self, url: str) -> httpx.Response:
+        return self.http.get(url)
+
+    def machine(self, one: str) -> Json:
+        return self.http.get(one, params=API | {"$expand": "instanceView"}).json()
+
+    def follow(self, reply: httpx.Response) -> Json:
+        """Poll the operation of a 202 to its end; the last body."""
+        assert reply.status_code == 202, reply.text
+        deadline = time.monotonic() + 15
+        while True:
+            body = self.http.get(reply.headers["azure-asyncoperation"]).json()
+            if body["status"] != "InProgress":
+                return body
+            assert time.monotonic() < deadline, body
+            time.sleep(0.05)
+
+    def install(self, one: str, **parameters: Any) -> Json:
+        """Install to the end; the result."""
+        body = {"maximumDuration": "PT2H", "rebootSetting": "IfRequired"} | parameters
+        return self.follow(self.post(one, "installPatches", body))["properties"]["output"]
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    folder = tmp_path_factory.mktemp("simulator")
+    fleet = [
+        {
+            "id": machine_id(number),
+            "name": f"vm-{number:03d}",
+            "location": "westeurope",
+            "tags": {"number": str(number)},
+            "storageProfile": {"osDisk": {"osType": "Windows" if number % 2 else "Linux"}},
+        }
+        for number in range(100)
+    ]
+    (folder / "fleet.json").write_text(json.dumps(fleet))
+    ready = folder / "ready.json"
+    process = start(folder, "--fleet", str(folder / "fleet.json"), "--speed", str(SPEED))
+    try:
+        document = wait_ready(ready, process)
+        trust = ssl.create_default_context(cafile=document["ca"])
+        with httpx.Client(base_url=document["arm"], verify=trust, timeout=20, trust_env=False) as http:
+            http.headers["Authorization"] = f"Bearer {token(document)}"
+            http.post("/_sim/limits", json={"enabled": False})
+            yield Simulator(document, http)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A simulator process with its state in a folder."""
+    command = [sys.executable, "-m", "local.simulator", "--state", str(folder / "state"), *arguments]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [*command, "--ready", str(folder / "ready.json"), "--parent", str(os.getpid())],
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def wait_ready(path: Path, process: subprocess.Popen[bytes]) -> Json:
+    """The ready document."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert process.poll() is None, "the simulator ended"
+        assert time.monotonic() < deadline, "the simulator did not start"
+        time.sleep(0.05)
+    return json.loads(path.read_text())
+
+
+def token(document: Json) -> str:
+    """A token, as a managed identity gets it."""
+    environment = document["environment"]
+    reply = httpx.get(
+        environment["IDENTITY_ENDPOINT"],
+        params={"resource": document["arm"], "api-version": "2019-08-01"},
+        headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
+        trust_env=False,
+    )
+    return str(reply.json()["access_token"])

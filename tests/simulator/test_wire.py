@@ -1,0 +1,325 @@
+"""What Azure puts on the wire for patch operations, point by point of the recordings."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+
+from tests.simulator.conftest import API, GROUP, SUBSCRIPTION, Simulator
+
+INSTALL = {
+    "maximumDuration": "PT2H",
+    "rebootSetting": "IfRequired",
+    "windowsParameters": {"classificationsToInclude": ["Critical", "Security"]},
+    "linuxParameters": {"classificationsToInclude": ["Critical", "Security"]},
+}
+
+
+def test_accepted_without_a_body_with_two_signed_urls(simulator: Simulator) -> None:
+    reply = simulator.post(simulator.take(), "assessPatches")
+    assert reply.status_code == 202
+    assert reply.content == b""
+    assert "content-type" not in reply.headers
+    polled, location = reply.headers["azure-asyncoperation"], reply.headers["location"]
+    for url in (polled, location):
+        assert url.startswith(f"{simulator.ready['arm']}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/")
+        assert 3_000 < len(url) < 4_096
+        assert {"p", "t", "c", "s", "h", "api-version"} <= {key for key, _ in parse_qsl(urlsplit(url).query)}
+    assert "monitor=true" in location
+    assert "monitor=true" not in polled
+    assert dict(parse_qsl(urlsplit(polled).query))["s"] != dict(parse_qsl(urlsplit(location).query))["s"]
+
+
+def test_an_altered_url_is_refused(simulator: Simulator) -> None:
+    url = simulator.post(simulator.take(), "assessPatches").headers["azure-asyncoperation"]
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query)
+    reordered = parts._replace(query=urlencode(sorted(query))).geturl()
+    for altered in (reordered, url + "&x=1", url.replace("&t=6", "&t=7", 1), url[:-1]):
+        assert 400 <= simulator.get(altered).status_code < 500, altered[-60:]
+    assert simulator.get(url).status_code == 200
+
+
+def test_running_then_both_ends_of_the_operation(simulator: Simulator) -> None:
+    one = simulator.take(assessMinutes=20, pendingPatches=4)
+    reply = simulator.post(one, "assessPatches")
+    body = simulator.get(reply.headers["azure-asyncoperation"]).json()
+    assert list(body) == ["startTime", "status", "name"]
+    assert body["status"] == "InProgress"
+    early = simulator.get(reply.headers["location"])
+    assert (early.status_code, early.content) == (202, b"")
+    last = simulator.follow(reply)
+    result = last["properties"]["output"]
+    assert last["status"] == "Succeeded"
+    assert last["name"] == body["name"] == result["assessmentActivityId"]
+    assert simulator.get(reply.headers["location"]).json() == result
+    assert result["criticalAndSecurityPatchCount"] + result["otherPatchCount"] == 4 == len(result["availablePatches"])
+    assert isinstance(result["error"], dict), "an error object comes with clean success too"
+    summary = simulator.machine(one)["properties"]["instanceView"]["patchStatus"]["availablePatchSummary"]
+    assert summary["assessmentActivityId"] == result["assessmentActivityId"]
+
+
+@pytest.mark.parametrize(("system", "absent"), [("Linux", "kbId"), ("Windows", "version")])
+def test_keys_that_the_other_system_has(simulator: Simulator, system: str, absent: str) -> None:
+    one = simulator.take_system(system, pendingPatches=5)
+    result = simulator.follow(simulator.post(one, "assessPatches"))["properties"]["output"]
+    assert all(absent not in patch for patch in result["availablePatches"])
+    if system == "Linux":
+        assert {patch["publishedDate"][:4] for patch in result["availablePatches"]} == {"0001"}
+
+
+def test_ubuntu_pro_patches_are_counted_and_warned_about(simulator: Simulator) -> None:
+    one = simulator.take_system("Linux", pendingPatches=2, needsUbuntuPro=6)
+    result = simulator.follow(simulator.post(one, "assessPatches"))["properties"]["output"]
+    listed = [patch for patch in result["availablePatches"] if patch["classifications"] == ["Security-ESM"]]
+    assert len(listed) == 6
+    assert {patch["version"] for patch in listed} == {"UA_ESM_Required"}
+    assert result["status"] == "Succeeded"
+    assert [detail["code"] for detail in result["error"]["details"]] == ["UA_ESM_REQUIRED"]
+
+
+def test_installing_removes_what_was_selected_and_nothing_else(simulator: Simulator) -> None:
+    patches = [
+        {"name": "openssl", "version": "3.0.2", "classification": "Security"},
+        {"name": "kernel", "version": "6.1", "classification": "Critical"},
+        {"name": "nano", "version": "7.2", "classification": "Other"},
+        {"name": "curl", "version": "8.1", "classification": "Security"},
+    ]
+    one = simulator.take_system("Linux", pendingPatches=patches, installMinutes=1, rebootRequired=False)
+    chosen = {"classificationsToInclude": ["Critical", "Security"], "packageNameMasksToExclude": ["cur*"]}
+    result = simulator.install(one, linuxParameters=chosen)
+    states = {patch["name"]: patch["installationState"] for patch in result["patches"]}
+    assert states["openssl"] == states["kernel"] == "Installed"
+    assert (states["nano"], states["curl"]) == ("NotSelected", "Excluded")
+    assert (result["installedPatchCount"], result["excludedPatchCount"], result["notSelectedPatchCount"]) == (2, 1, 1)
+    again = simulator.follow(simulator.post(one, "assessPatches"))["properties"]["output"]
+    assert sorted(patch["name"] for patch in again["availablePatches"]) == ["curl", "nano"]
+
+
+@pytest.mark.parametrize(("setting", "status"), [("IfRequired", "Completed"), ("Never", "Required")])
+def test_reboots_happen_as_the_setting_says(simulator: Simulator, setting: str, status: str) -> None:
+    one = simulator.take_system("Linux", pendingPatches=3, rebootRequired=True, installMinutes=1, rebootMinutes=1)
+    everything = {"classificationsToInclude": ["Critical", "Security", "Other"]}
+    result = simulator.install(one, rebootSetting=setting, linuxParameters=everything)
+    assert result["rebootStatus"] == status
+    summary = simulator.machine(one)["properties"]["instanceView"]["patchStatus"]["lastPatchInstallationSummary"]
+    assert "rebootStatus" not in summary
+    assert summary["installationActivityId"] == result["installationActivityId"]
+    assert simulator.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is (
+        setting == "Never"
+    )
+
+
+def test_too_little_time_leaves_patches_pending(simulator: Simulator) -> None:
+    one = simulator.take(pendingPatches=5, windowTooShort=True)
+    result = simulator.install(one, **{key: INSTALL[key] for key in ("windowsParameters", "linuxParameters")})
+    assert result["status"] == "Failed"
+    assert result["maintenanceWindowExceeded"] is True
+    assert result["pendingPatchCount"] > 0
+
+
+# --- refusals
+
+
+def test_a_kb_without_its_prefix_is_refused_at_a_price(simulator: Simulator) -> None:
+    one = simulator.take_system("Windows")
+    body = INSTALL | {"windowsParameters": {"kbNumbersToInclude": ["1111"]}}
+    reply = simulator.post(one, "installPatches", body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["code"] == "InvalidParameter"
+    assert error["target"] == "windowsParameters.kbNumbersToInclude"
+    assert "azure-asyncoperation" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rebootSetting": "AlwaysReboot"},
+        {"rebootSetting": None},
+        {"windowsParameters": {}, "linuxParameters": {}},
+    ],
+)
+def test_senseless_parameters_are_refused(simulator: Simulator, change: dict[str, object]) -> None:
+    assert simulator.post(simulator.take(), "installPatches", INSTALL | change).status_code == 400
+
+
+def test_a_second_operation_on_a_machine_is_a_conflict(simulator: Simulator) -> None:
+    one = simulator.take(assessMinutes=60)
+    assert simulator.post(one, "assessPatches").status_code == 202
+    reply = simulator.post(one, "installPatches", INSTALL)
+    assert reply.status_code == 409
+    assert reply.json()["error"]["code"] in ("OperationNotAllowed", "Conflict")
+
+
+def test_arm64_is_accepted_and_fails_with_a_code_that_says_nothing(simulator: Simulator) -> None:
+    last = simulator.follow(simulator.post(simulator.take(architecture="Arm64"), "assessPatches"))
+    assert last["status"] == "Failed"
+    assert last["error"]["code"] == "VMGuestPatchInternalError"
+    assert "properties" not in last
+
+
+@pytest.mark.parametrize(
+    ("simulation", "power", "agent"),
+    [
+        ({}, "PowerState/running", "ProvisioningState/succeeded"),
+        ({"power": "stopped"}, "PowerState/stopped", "ProvisioningState/succeeded"),
+        ({"power": "deallocated"}, "PowerState/deallocated", None),
+        ({"agent": "notReady"}, "PowerState/running", "ProvisioningState/Unavailable"),
+        ({"agent": "missing"}, "PowerState/running", None),
+    ],
+)
+def test_states_of_machines(simulator: Simulator, simulation: dict[str, object], power: str, agent: str | None) -> None:
+    view = simulator.machine(simulator.take(**simulation))["properties"]["instanceView"]
+    assert power in [status["code"] for status in view["statuses"]]
+    codes = [status["code"] for status in view["vmAgent"]["statuses"]] if "vmAgent" in view else [None]
+    assert codes[0] == agent
+
+
+def test_missing_and_forbidden_machines(simulator: Simulator) -> None:
+    missing = simulator.http.get(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/nobody", params=API)
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "ResourceNotFound")
+    assert missing.headers["x-ms-failure-cause"] == "gateway"
+    forbidden = simulator.post(simulator.take(forbidden=True), "assessPatches")
+    assert (forbidden.status_code, forbidden.json()["error"]["code"]) == (403, "AuthorizationFailed")
+
+
+def test_no_token_no_answer(simulator: Simulator) -> None:
+    anonymous = httpx.get(
+        f"{simulator.ready['arm']}/subscriptions?api-version=2022-12-01",
+        verify=ssl.create_default_context(cafile=simulator.ready["ca"]),
+        trust_env=False,
+    )
+    assert anonymous.status_code == 401
+    without_header = httpx.get(
+        simulator.ready["identity"], params={"resource": "x", "api-version": "2019-08-01"}, trust_env=False
+    )
+    assert without_header.status_code == 401
+
+
+# --- budgets
+
+
+def test_the_budget_of_a_machine_runs_out_and_says_when_it_is_back(simulator: Simulator) -> None:
+    one = simulator.take_system("Windows")
+    simulator.http.post("/_sim/limits", json={"enabled": True})
+    try:
+        first = simulator.post(one, "assessPatches")
+        assert "VMGuestPatchOperationResource;5" in first.headers["x-ms-ratelimit-remaining-resource"]
+        body = INSTALL | {"windowsParameters": {"kbNumbersToInclude": ["1111"]}}
+        # What is refused costs a token as well, and one or two come back while this runs.
+        answers = [simulator.post(one, "installPatches", body).status_code for _ in range(4)]
+        assert answers == [400] * 4
+        reply = simulator.post(one, "installPatches", body)
+        while reply.status_code != 429:
+            assert len(answers) < 30
+            answers.append(reply.status_code)
+            reply = simulator.post(one, "installPatches", body)
+        assert int(reply.headers["Retry-After"]) >= 1
+        error = reply.json()
+        assert "error" not in error, "Compute's throttling has no wrapper"
+        assert error["code"] == "OperationNotAllowed"
+        assert error["details"][0]["code"] == "TooManyRequests"
+        time.sleep(int(reply.headers["Retry-After"]))
+        assert simulator.post(one, "installPatches", body).status_code == 400
+    finally:
+        simulator.http.post("/_sim/limits", json={"enabled": False})
+
+
+# --- Resource Graph
+
+
+def graph(simulator: Simulator, query: str, **options: object) -> httpx.Response:
+    return simulator.http.post(
+        "/providers/Microsoft.ResourceGraph/resources",
+        params={"api-version": "2021-03-01"},
+        json={"subscriptions": [SUBSCRIPTION], "query": query, "options": {"resultFormat": "objectArray", **options}},
+    )
+
+
+def test_resource_graph_pages(simulator: Simulator) -> None:
+    query = "Resources | where type =~ 'microsoft.compute/virtualmachines' | project id, name | order by id asc"
+    names: list[str] = []
+    options: dict[str, object] = {"$top": 30}
+    while True:
+        reply = graph(simulator, query, **options)
+        body = reply.json()
+        assert isinstance(body["resultTruncated"], str)
+        assert {"x-ms-user-quota-remaining", "x-ms-user-quota-resets-after"} <= set(reply.headers)
+        names += [row["name"] for row in body["data"]]
+        if "$skipToken" not in body:
+            break
+        options["$skipToken"] = body["$skipToken"]
+    assert names == [f"vm-{number:03d}" for number in range(100)]
+    assert body["totalRecords"] == 100
+
+
+@pytest.mark.parametrize(
+    ("condition", "count"),
+    [
+        ("tags['number'] =~ '7'", 1),
+        ("name in~ ('VM-001', 'vm-002')", 2),
+        ("tostring(properties.storageProfile.osDisk.osType) =~ 'windows'", 50),
+        ("name =~ 'vm-001' or name =~ 'vm-003'", 2),
+        ("not (name contains 'vm-0')", 0),
+        ("name == 'it''s'", None),
+    ],
+)
+def test_resource_graph_conditions(simulator: Simulator, condition: str, count: int | None) -> None:
+    reply = graph(simulator, f"resources | where type =~ 'microsoft.compute/virtualmachines' | where {condition}")
+    if count is None:
+        assert reply.status_code == 400
+        assert reply.json()["error"]["details"][0]["code"] in ("InvalidQuery", "ParserFailure")
+    else:
+        assert reply.json()["totalRecords"] == count
+
+
+# --- faults and books
+
+
+def test_faults_act_as_often_as_they_are_told(simulator: Simulator) -> None:
+    one = simulator.take()
+    rule = {
+        "match": {"machine": one, "operation": "read"},
+        "after": 1,
+        "times": 2,
+        "effect": {"status": 503, "body": {"error": {"code": "ServerBusy"}}, "headers": {"Retry-After": "7"}},
+    }
+    made = simulator.http.post("/_sim/faults", json=rule)
+    assert made.status_code == 201
+    answers = [simulator.http.get(one, params=API) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 503, 503, 200]
+    assert answers[1].headers["Retry-After"] == "7"
+    assert simulator.http.delete(f"/_sim/faults/{made.json()['id']}").status_code == 204
+
+
+def test_a_dropped_answer_may_have_been_accepted(simulator: Simulator) -> None:
+    for drop, accepted in (("before", 0), ("after", 1)):
+        one = simulator.take(assessMinutes=30)
+        rule = {"match": {"machine": one, "operation": "assess"}, "times": 1, "effect": {"drop": drop}}
+        assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+        with pytest.raises(httpx.TransportError):
+            simulator.post(one, "assessPatches")
+        books = simulator.http.get("/_sim/accepted").json()
+        assert books.get(one, {"assess": 0})["assess"] == accepted
+
+
+def test_a_lost_operation_runs_on(simulator: Simulator) -> None:
+    one = simulator.take(assessMinutes=1)
+    rule = {"match": {"machine": one, "operation": "assess"}, "times": 1, "effect": {"loseOperation": True}}
+    simulator.http.post("/_sim/faults", json=rule)
+    reply = simulator.post(one, "assessPatches")
+    assert simulator.get(reply.headers["azure-asyncoperation"]).status_code == 404
+    time.sleep(0.2)
+    summary = simulator.machine(one)["properties"]["instanceView"]["patchStatus"]["availablePatchSummary"]
+    assert summary["status"] == "Succeeded"
+
+
+@pytest.mark.parametrize("rule", [{}, {"effect": {}}, {"effect": {"status": 99}}, {"effect": {"sttus": 500}}])
+def test_senseless_fault_rules_are_refused(simulator: Simulator, rule: dict[str, object]) -> None:
+    reply = simulator.http.post("/_sim/faults", json=rule)
+    assert reply.status_code == 400, reply.text
