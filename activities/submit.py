@@ -50,7 +50,11 @@ async def _submit(request: StartOperation) -> StartResult:
     intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
     is_repeated = False
     declared_at = now()
-    if intent is not None and intent.attempt >= request.attempt:
+    previous = request.previous_activity_id
+    if intent is not None and intent.attempt < request.attempt:
+        # The attempt before this one is no longer what this one may be taken for.
+        previous = intent.activity_id or previous
+    elif intent is not None:
         is_repeated = intent.is_repeated
         if intent.state is IntentState.ACCEPTED:
             return StartResult(state=StartState.ACCEPTED)
@@ -79,7 +83,7 @@ async def _submit(request: StartOperation) -> StartResult:
         declared_at=declared_at,
         posted_at=now(),
         deadline_at=deadline(now(), duration),
-        previous_activity_id=request.previous_activity_id,
+        previous_activity_id=previous,
         is_repeated=is_repeated,
     )
     if intent is None:

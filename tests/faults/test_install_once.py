@@ -181,3 +181,11 @@ def test_a_stop_starts_nothing_more(product: Product) -> None:
     assert sum(product.accepted(one).get("install", 0) for one in ids) == 3
     posts = [request for one in ids for request in product.requests(one, "install")]
     assert all(datetime.fromisoformat(request["at"]) <= asked for request in posts)
+
+
+def test_a_failed_attempt_is_not_taken_for_the_next_one(product: Product) -> None:
+    failing = {"code": "VMGuestPatchInternalError", "kind": "assess", "times": 1}
+    (one,) = product.take(operationFails=failing)
+    product.fault(one, "assess", after=1, drop="before")
+    _ends_patched_once(product, one, product.start([one]))
+    assert product.accepted(one)["assess"] == 2
