@@ -20,7 +20,13 @@ async def compute(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Asyn
     async with (
         DefaultAzureCredential() as credential,
         ComputeManagementClient(
-            credential, SUBSCRIPTION, base_url=arm, credential_scopes=[f"{arm}/.default"], polling_interval=0
+            credential,
+            SUBSCRIPTION,
+            base_url=arm,
+            credential_scopes=[f"{arm}/.default"],
+            polling_interval=0,
+            # aiohttp reads SSL_CERT_FILE once per process, and another test may have been first.
+            connection_verify=simulator.ready["ca"],
         ) as client,
     ):
         yield client
