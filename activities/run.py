@@ -6,6 +6,7 @@ from activities.context import load_run, now
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
 from domain.run import Mode, RunState, Stage
+from domain.share import capacity
 from domain.work import (
     CloseOpenMachines,
     CloseRun,
@@ -36,7 +37,7 @@ async def open_run(data: Json) -> Json:
         ).to_wire()
     return OpenedRun(
         mode=run.mode,
-        max_concurrent=policy.max_concurrent,
+        max_concurrent=capacity(policy.max_concurrent, run.machines),
         assess_concurrency=load_settings().assess_concurrency,
         start_stopped=policy.start_stopped,
         is_final=run.state.is_final,

@@ -1,53 +1,374 @@
-"""Which machines may start now: the one rule that every wave follows.
+"""Which machines may start now: the one rule that the plan and the running phase both follow.
 
-Every separation rule is a group with a capacity; a machine may start when each of its groups has room. A run here
-knows one group, itself, with the policy's ``maxConcurrent``; further rules are further groups, not further code.
+Every separation rule is a group with a capacity. A machine takes a *place* in each of its groups while it is worked
+on, and may start when each of them has room:
+
+- a place without a slot is a unit of its own: ``run`` with capacity 20 lets 20 machines run;
+- a place with a slot is shared by everybody in the same slot: ``zones:westeurope`` with capacity 1 lets any number of
+  machines run as long as all of them are in one zone.
+
+The planner asks with predicted ends and so draws the timeline; the orchestrator asks with real ends and so follows
+the same rules. There is no clock here: whoever asks says what has ended.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import heapq
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+RUN_GROUP = "run"
+"""The whole run: its capacity is ``maxConcurrent``."""
+UNLIMITED = 0
+"""The capacity of a group that only holds, and never limits."""
+
+
+class Place(NamedTuple):
+    """What a machine takes in a group: a unit of its own, or a share of ``slot``. ``capacity`` is the group's."""
+
+    group: str
+    capacity: int
+    slot: str = ""
+
+    @property
+    def text(self) -> str:
+        """One short text, for rows and messages."""
+        return f"{self.capacity}|{self.slot}|{self.group}"
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read ``text`` back.
+
+        Raises:
+            ValueError: it is no place.
+        """
+        capacity, slot, group = text.split("|", 2)
+        return cls(group, int(capacity), slot)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A machine and the groups that it takes a place in while it is worked on."""
+    """A machine that waits for its turn: the lane and the wave that the plan put it in, and its places."""
 
     key: str
-    groups: tuple[str, ...]
+    lane: str = ""
+    wave: int = 0
+    places: tuple[Place, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+class Started(NamedTuple):
+    """A machine that may start now, and the group that held it back last (empty: none ever did)."""
+
+    key: str
+    after: str
+
+
+class Ended(NamedTuple):
+    """Whether the machine ran, and whether it was the last of its wave, as far as machines have been added."""
+
+    was_running: bool
+    wave_is_over: bool
+
+
+def lane_scope(lane: str) -> str:
+    """The scope that holds every machine of a lane."""
+    return f"lane:{lane}"
+
+
+def wave_scope(lane: str, wave: int) -> str:
+    """The scope that holds every machine of one wave of a lane."""
+    return f"wave:{lane}/{wave}"
+
+
+def ramp_limit(ended: int) -> int:
+    """How many may run at a time while a ring ramps up: 1, 2, 4, … each step after the one before has ended."""
+    return 1 << ((ended + 1).bit_length() - 1)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The places of one rule that are taken, and the queues that wait for one, by the slot that they want."""
+
+    units: int = 0
+    slots: dict[str, int] = field(default_factory=dict[str, int])
+    hold: str = ""
+    parked: dict[str, list[_Turn]] = field(default_factory=dict[str, "list[_Turn]"])
+
+    def has_room(self, slot: str, limit: int) -> bool:
+        if self.hold:
+            return False
+        return slot in self.slots or limit == UNLIMITED or self.units + len(self.slots) < limit
+
+    def take(self, slot: str) -> None:
+        if slot:
+            self.slots[slot] = self.slots.get(slot, 0) + 1
+        else:
+            self.units += 1
+
+    def give_back(self, slot: str) -> None:
+        if not slot:
+            self.units -= 1
+        elif self.slots[slot] == 1:
+            del self.slots[slot]
+        else:
+            self.slots[slot] -= 1
+
+    def park(self, slot: str, turn: _Turn) -> None:
+        heapq.heappush(self.parked.setdefault(slot, []), turn)
+
+    def next_parked(self) -> int | None:
+        """The queue whose turn comes first, whatever its slot."""
+        slot = min(self.parked, key=lambda name: self.parked[name][0], default=None)
+        return None if slot is None else self._pop(slot)
+
+    def parked_for(self, slot: str) -> list[int]:
+        """Every queue that wants this slot."""
+        return [turn.queue for turn in self.parked.pop(slot, [])]
+
+    def _pop(self, slot: str) -> int:
+        turn = heapq.heappop(self.parked[slot])
+        if not self.parked[slot]:
+            del self.parked[slot]
+        return turn.queue
+
+
+class _Turn(NamedTuple):
+    """When a queue is looked at: by the rank of its first machine. ``origin`` is the group that woke it."""
+
+    rank: int
+    queue: int
+    origin: str = ""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Machines with the same places, in order: they are interchangeable, so only the first is ever looked at."""
+
+    lane: str
+    wave: int
+    places: tuple[Place, ...]
+    waiting: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
+    is_queued: bool = False
+    after: str = ""
+
+
 class Admission:
-    """Who may start now, in the given order, and for everybody else the group that holds them back."""
+    """Who runs, who waits, and who may start: first come first served among those whose groups all have room.
 
-    start: tuple[str, ...]
-    held: Mapping[str, str]
-
-
-def admit(waiting: Sequence[Candidate], running: Iterable[Candidate], capacities: Mapping[str, int]) -> Admission:
-    """Fill the free places of every group, first come first served.
-
-    Args:
-        waiting: the machines that have not started, in order.
-        running: the machines that hold places now.
-        capacities: places per group; a group without an entry has no limit.
+    A queue that has to wait is looked at again only when the group that stopped it changes, so that admitting a whole
+    fleet takes time in proportion to its size.
     """
-    taken: Counter[str] = Counter(group for candidate in running for group in candidate.groups)
-    start: list[str] = []
-    held: dict[str, str] = {}
-    for candidate in waiting:
-        full = next((group for group in candidate.groups if _is_full(group, taken, capacities)), None)
-        if full is not None:
-            held[candidate.key] = full
-            continue
-        taken.update(candidate.groups)
-        start.append(candidate.key)
-    return Admission(tuple(start), held)
 
+    def __init__(self, *, ramp: bool = False, ended: int = 0, wave_barrier: bool = False) -> None:
+        """
+        Args:
+            ramp: the run's capacity grows 1, 2, 4, … with the number of machines that have ``ended``.
+            ended: machines of the ring that have ended before.
+            wave_barrier: a wave of a lane starts when the wave before it has ended; otherwise nobody waits for waves.
+        """
+        self._is_ramping = ramp
+        self._ended = ended
+        self._has_barrier = wave_barrier
+        self._groups: dict[str, _Group] = {}
+        self._queues: list[_Queue] = []
+        self._queue_of: dict[tuple[str, int, tuple[Place, ...]], int] = {}
+        self._ready: list[_Turn] = []
+        self._running: dict[str, Candidate] = {}
+        self._waiting: dict[str, Candidate] = {}
+        self._lanes: dict[str, Counter[int]] = {}
+        self._lowest_wave: dict[str, int] = {}
+        self._next_rank = 0
 
-def _is_full(group: str, taken: Counter[str], capacities: Mapping[str, int]) -> bool:
-    capacity = capacities.get(group)
-    return capacity is not None and taken[group] >= capacity
+    @property
+    def running(self) -> tuple[Candidate, ...]:
+        """The machines that hold places, in the order in which they started."""
+        return tuple(self._running.values())
+
+    @property
+    def waiting(self) -> tuple[Candidate, ...]:
+        """The machines that have not started, in order."""
+        return tuple(self._waiting.values())
+
+    @property
+    def ended(self) -> int:
+        """Machines that have ended, those of before included."""
+        return self._ended
+
+    @property
+    def holds(self) -> dict[str, str]:
+        """The groups and scopes that start nothing, and why."""
+        return {name: group.hold for name, group in self._groups.items() if group.hold}
+
+    def resume(self, running: Iterable[Candidate]) -> None:
+        """Take up machines that have been started before: they hold their places, whether or not there is room."""
+        for candidate in running:
+            self._join_lane(candidate)
+            self._occupy(candidate)
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Let machines wait, behind those that wait already. Known machines are passed over."""
+        for candidate in candidates:
+            if candidate.key in self._waiting or candidate.key in self._running:
+                continue
+            self._waiting[candidate.key] = candidate
+            self._join_lane(candidate)
+            number = self._queue(candidate)
+            self._queues[number].waiting.append((self._next_rank, candidate.key))
+            self._next_rank += 1
+            self._make_ready(number)
+
+    def start(self) -> list[Started]:
+        """Start everybody who may start now, in order; they hold their places until `end`."""
+        started: list[Started] = []
+        while self._ready:
+            turn = heapq.heappop(self._ready)
+            queue = self._queues[turn.queue]
+            queue.is_queued = False
+            self._drop_removed(queue)
+            blocking = self._blocking(queue) if queue.waiting else None
+            if blocking is not None:
+                queue.after = blocking.group
+                queue.is_queued = True
+                parked = _Turn(queue.waiting[0][0], turn.queue)
+                self._groups[blocking.group].park(blocking.slot, parked)
+            elif queue.waiting:
+                _, key = queue.waiting.popleft()
+                started.append(Started(key, queue.after))
+                self._occupy(self._waiting.pop(key))
+                self._make_ready(turn.queue)
+            if turn.origin and (blocking is None or blocking.group != turn.origin):
+                # There may be more room where this one was woken from.
+                self._wake(turn.origin)
+        return started
+
+    def end(self, key: str) -> Ended:
+        """Give back the places of a machine."""
+        candidate = self._running.pop(key, None)
+        if candidate is None:
+            return Ended(was_running=False, wave_is_over=False)
+        self._ended += 1
+        for place in self._places(candidate):
+            self._groups[place.group].give_back(place.slot)
+        for place in self._places(candidate):
+            self._wake(place.group)
+        return Ended(was_running=True, wave_is_over=self._leave_lane(candidate))
+
+    def remove(self, key: str) -> bool:
+        """Forget a machine that waits: it will not be started. ``False`` when it does not wait."""
+        candidate = self._waiting.pop(key, None)
+        if candidate is None:
+            return False
+        self._leave_lane(candidate)
+        return True
+
+    def hold(self, scope: str, why: str) -> None:
+        """Start nothing more in a scope: a group, a lane, a wave, or the run. What runs goes on."""
+        self._group(scope).hold = why
+
+    def release(self, scope: str) -> None:
+        """Let a scope start machines again."""
+        self._group(scope).hold = ""
+        self._wake(scope)
+
+    def held_by(self) -> dict[str, str]:
+        """For every machine that waits and was looked at, the group or scope that holds it back."""
+        return {
+            key: queue.after
+            for queue in self._queues
+            if queue.after
+            for _, key in queue.waiting
+            if key in self._waiting
+        }
+
+    def _blocking(self, queue: _Queue) -> Place | None:
+        """The first place that the machines of the queue cannot have now."""
+        if self._has_barrier and queue.wave > self._lowest_wave[queue.lane]:
+            return Place(wave_scope(queue.lane, queue.wave), UNLIMITED)
+        for place in queue.places:
+            limit = place.capacity
+            if place.group == RUN_GROUP and self._is_ramping:
+                limit = min(limit or sys.maxsize, ramp_limit(self._ended))
+            if not self._groups[place.group].has_room(place.slot, limit):
+                return place
+        return None
+
+    def _occupy(self, candidate: Candidate) -> None:
+        self._running[candidate.key] = candidate
+        for place in self._places(candidate):
+            group = self._group(place.group)
+            group.take(place.slot)
+            if place.slot and group.slots[place.slot] == 1:
+                # Whoever waits for this very slot may share it now.
+                for number in group.parked_for(place.slot):
+                    self._queues[number].is_queued = False
+                    self._make_ready(number)
+
+    def _join_lane(self, candidate: Candidate) -> None:
+        lane = candidate.lane
+        self._lanes.setdefault(lane, Counter())[candidate.wave] += 1
+        self._lowest_wave[lane] = min(candidate.wave, self._lowest_wave.get(lane, candidate.wave))
+
+    def _leave_lane(self, candidate: Candidate) -> bool:
+        """Count a machine out of its wave; whether it was the last of it."""
+        waves = self._lanes[candidate.lane]
+        waves[candidate.wave] -= 1
+        if waves[candidate.wave]:
+            return False
+        del waves[candidate.wave]
+        lowest = min(waves, default=None)
+        if lowest is None:
+            del self._lowest_wave[candidate.lane]
+        elif lowest != self._lowest_wave[candidate.lane]:
+            self._lowest_wave[candidate.lane] = lowest
+            self._wake(wave_scope(candidate.lane, lowest))
+        return True
+
+    def _wake(self, name: str) -> None:
+        """Look again at who is first in what waits for a group that has changed; `start` then looks at the next."""
+        group = self._groups.get(name)
+        if group is None or group.hold:
+            return
+        number = group.next_parked()
+        if number is not None:
+            self._queues[number].is_queued = False
+            self._make_ready(number, name)
+
+    def _make_ready(self, number: int, origin: str = "") -> None:
+        queue = self._queues[number]
+        if queue.waiting and not queue.is_queued:
+            queue.is_queued = True
+            heapq.heappush(self._ready, _Turn(queue.waiting[0][0], number, origin))
+
+    def _drop_removed(self, queue: _Queue) -> None:
+        while queue.waiting and queue.waiting[0][1] not in self._waiting:
+            queue.waiting.popleft()
+
+    def _queue(self, candidate: Candidate) -> int:
+        signature = (candidate.lane, candidate.wave, candidate.places)
+        number = self._queue_of.get(signature)
+        if number is None:
+            number = self._queue_of[signature] = len(self._queues)
+            places = self._places(candidate)
+            for place in places:
+                self._group(place.group)
+            self._queues.append(_Queue(candidate.lane, candidate.wave, places))
+        return number
+
+    def _group(self, name: str) -> _Group:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group()
+        return group
+
+    def _places(self, candidate: Candidate) -> tuple[Place, ...]:
+        """Scopes first, the run last: who is held for another reason must not wait in the queue of the whole run."""
+        own = [place for place in candidate.places if place.group != RUN_GROUP]
+        run = [place for place in candidate.places if place.group == RUN_GROUP] or [Place(RUN_GROUP, UNLIMITED)]
+        scopes = [
+            Place(lane_scope(candidate.lane), UNLIMITED),
+            Place(wave_scope(candidate.lane, candidate.wave), UNLIMITED),
+        ]
+        return (*scopes, *own, *run)

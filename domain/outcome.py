@@ -62,6 +62,14 @@ class Reason(StrEnum):
     OPERATION_FAILED = "operation_failed"
     OPERATION_LOST = "operation_lost"
     CANCELED_BY_USER = "canceled_by_user"
+    SKIPPED_BY_PERSON = "skipped_by_person"
+    ERROR_BUDGET = "error_budget"
+    NOT_APPROVED = "not_approved"
+    FROZEN = "frozen"
+    NOT_PINNED = "not_pinned"
+    ALERT_FIRING = "alert_firing"
+    UNHEALTHY = "unhealthy"
+    HOOK_FAILED = "hook_failed"
     INTERNAL = "internal"
 
 

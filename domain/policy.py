@@ -10,23 +10,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, Field, StrictBool, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
+from domain.gates import ErrorBudget
 from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
-from domain.patching import (
-    LinuxClassification,
-    LinuxParameters,
-    MaximumDuration,
-    RebootSetting,
-    WindowsClassification,
-    WindowsParameters,
-    parse_duration,
-)
-from domain.scope import Scope
+from domain.install import Install
+from domain.patching import LinuxParameters
+from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, Reboot, Ring
+from domain.scope import OsType, Scope
+from domain.share import Limit
 from domain.validation import Problem, explain
+from domain.window import too_short
 
 LARGEST_CONCURRENCY = 1000
 
@@ -59,43 +56,10 @@ def _check_scope(scope: Scope) -> Scope:
     return scope
 
 
-def _require_duration_text(value: object) -> object:
-    # A bare number would be read as seconds by one reader and as minutes by the next.
-    if isinstance(value, int | float):
-        raise ValueError(f"must be a duration such as PT2H or PT1H30M, not the number {value}")
+def _check_concurrency(value: int | str) -> int | str:
+    if isinstance(value, int) and value > LARGEST_CONCURRENCY:
+        raise ValueError(f"must be at most {LARGEST_CONCURRENCY}")
     return value
-
-
-class Install(Document):
-    """How patches are installed."""
-
-    windows: WindowsParameters = Field(
-        default=WindowsParameters(
-            classifications_to_include=[WindowsClassification.CRITICAL, WindowsClassification.SECURITY]
-        ),
-        title="Windows",
-        description="What to install on Windows machines; Critical and Security unless given.",
-    )
-    linux: LinuxParameters = Field(
-        default=LinuxParameters(
-            classifications_to_include=[LinuxClassification.CRITICAL, LinuxClassification.SECURITY]
-        ),
-        title="Linux",
-        description="What to install on Linux machines; Critical and Security unless given.",
-    )
-    reboot_setting: RebootSetting = Field(
-        default=RebootSetting.IF_REQUIRED,
-        title="Reboot setting",
-        description="Whether a machine restarts after installing: IfRequired, Never or Always.",
-    )
-    maximum_duration: Annotated[MaximumDuration, BeforeValidator(_require_duration_text)] = Field(
-        default=parse_duration("PT2H"),
-        title="Maximum duration",
-        description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
-        "It is shortened when the window ends earlier.",
-        json_schema_extra={"pattern": r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"},
-        examples=["PT2H", "PT1H30M"],
-    )
 
 
 class Events(Document):
@@ -137,10 +101,61 @@ class Policy(Document):
         title="Scope", description="Which machines; at least one selector."
     )
     install: Install = Field(default=Install(), title="Install", description="How patches are installed.")
-    max_concurrent: Annotated[StrictInt, Field(ge=1, le=LARGEST_CONCURRENCY)] = Field(
+    max_concurrent: Annotated[Limit, AfterValidator(_check_concurrency)] = Field(
         default=20,
         title="Machines at a time",
-        description="How many machines install at the same time, 1 to 1000.",
+        description='How many machines of the run install at the same time: 1 to 1000, or a per cent such as "10%".',
+    )
+    limits: Limits = Field(
+        default=Limits(), title="Limits", description="Further limits: per region, and per value of a tag."
+    )
+    exclusive_tag: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None,
+        title="Exclusive tag",
+        description="Machines with the same value of this tag, such as the nodes of a cluster, go one at a time.",
+        examples=["cluster"],
+    )
+    rings: list[Ring] = Field(
+        default_factory=list[Ring],
+        max_length=MOST_RINGS,
+        title="Rings",
+        description="Slices of the fleet, in order; a machine belongs to the first that selects it. One ring of"
+        " everything unless given.",
+    )
+    phases: list[list[str]] | None = Field(
+        default=None,
+        title="Phases",
+        description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
+        " are not named follow. Unless given, regions with the fewest machines go first. Paired regions are never"
+        " patched side by side.",
+        examples=[[["westeurope", "eastus"], ["northeurope"]]],
+    )
+    separate_zones: StrictBool = Field(
+        default=True,
+        title="Separate zones",
+        description="Machines of different zones of one region are never patched at the same time.",
+    )
+    availability_sets: AvailabilitySets = Field(
+        default=AvailabilitySets(),
+        title="Availability sets",
+        description="One update domain at a time, and only a part of the set.",
+    )
+    ramp: StrictBool = Field(
+        default=False,
+        title="Ramp",
+        description="Each ring begins with 1, then 2, then 4 machines at a time, and so on up to the limit.",
+    )
+    bake: Bake = Field(default=Bake(), title="Bake time", description="How long to wait before going on.")
+    error_budget: ErrorBudget = Field(
+        default=ErrorBudget(),
+        title="Error budget",
+        description="How many machines may fail before nothing more is started.",
+    )
+    reboot: Reboot = Field(
+        default=Reboot.TOGETHER,
+        title="Reboot",
+        description="together: machines restart while they install, as rebootSetting says. separate: they install"
+        " without a restart, and then restart ring by ring by the same rules.",
     )
     start_stopped: StrictBool = Field(
         default=False,
@@ -173,6 +188,7 @@ def parse_policy(document: object, *, name: str = "") -> Policy:
     except ValidationError as error:
         problems += explain(error, Policy)
         raise PolicyError(problems + _unseen_problems(given, problems)) from None
+    problems += _unsatisfiable(policy)
     if problems:
         raise PolicyError(problems)
     return policy
@@ -191,6 +207,15 @@ def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[
         found = [problem for problem in explain(error, LinuxParameters) if problem.path == "$"]
         return [Problem(path=path, message=problem.message) for problem in found]
     return []
+
+
+def _unsatisfiable(policy: Policy) -> list[Problem]:
+    """What is valid field by field and yet could never be done."""
+    if policy.schedule is None:
+        return []
+    systems = policy.scope.os_types or tuple(OsType)
+    message = too_short(policy.schedule.window, policy.install, systems)
+    return [Problem(path="schedule.window", message=message)] if message else []
 
 
 def parse_inline_policy(document: object) -> Policy:

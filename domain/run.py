@@ -19,19 +19,33 @@ class Mode(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands. ``empty``, ``completed``, ``canceled`` and ``failed`` are final."""
+    """Where a run stands. The last five are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
+    AWAITING_APPROVAL = "awaiting_approval"
+    PAUSED = "paused"
+    """Somebody paused it: nothing starts until somebody resumes it."""
+    HELD = "held"
+    """A gate holds it, or a part of it, until somebody resumes or cancels it."""
+    AWAITING_WINDOW = "awaiting_window"
+    """It goes on in the next window of its policy."""
     COMPLETED = "completed"
     CANCELED = "canceled"
+    STOPPED = "stopped"
+    """A gate ended it: an error budget, or an approval that was not given."""
     FAILED = "failed"
     EMPTY = "empty"
 
     @property
     def is_final(self) -> bool:
         """Whether nothing more will happen in the run."""
-        return self not in (RunState.QUEUED, RunState.RUNNING)
+        return self in _FINAL_STATES
+
+
+_FINAL_STATES = frozenset(
+    {RunState.COMPLETED, RunState.CANCELED, RunState.STOPPED, RunState.FAILED, RunState.EMPTY},
+)
 
 
 class Stage(StrEnum):
@@ -42,6 +56,9 @@ class Stage(StrEnum):
     ASSESSED = "assessed"
     INSTALLING = "installing"
     VERIFYING = "verifying"
+    INSTALLED = "installed"
+    """Patched, and waiting for its own turn to restart (``reboot: separate``)."""
+    RESTARTING = "restarting"
     DONE = "done"
 
 
@@ -77,6 +94,15 @@ class Run(Document):
     occurrence: Instant | None = None
     window_end: Instant | None = None
     cancel_requested_at: Instant | None = None
+    paused_at: Instant | None = None
+    """Since when a person keeps the run from starting anything; empty when nobody does."""
+    stop_reason: str = ""
+    """Why a gate ended the run: nothing more starts from the moment this is set."""
+    held_scopes: list[str] = Field(default_factory=list[str])
+    """Scopes that a gate keeps from starting anything: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``,
+    ``wave:{ring}/{region}/{wave}``."""
+    waiting_for: str = ""
+    """What the run waits for, for people: the ring to approve, the gate that holds, the next window."""
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
@@ -146,6 +172,12 @@ class MachineRecord(Document):
     power_state: str = ""
     availability_set: str = ""
     image: str = ""
+    ring: str = ""
+    phase: int = 0
+    lane: str = ""
+    wave: int = 0
+    why: list[str] = Field(default_factory=list[str])
+    """Where the plan put the machine, and why; see `domain.plan.PlannedMachine`."""
     stage: Stage = Stage.WAITING
     outcome: OutcomeKind | None = None
     reason: str = ""

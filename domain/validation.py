@@ -118,12 +118,13 @@ def _missing(name: str, parent: type[BaseModel] | None) -> str:
 
 def _unknown_key(name: str, parent: type[BaseModel] | None, root: type[BaseModel]) -> str:
     known = [alias for alias, _ in _described(parent)]
+    # The very name in another place is a better guess than a name that only looks like it.
+    elsewhere = [path for path, alias in _all_keys(root) if _fold(alias) == _fold(name)]
+    if elsewhere and _fold(name) not in map(_fold, known):
+        return f'is not known here; did you mean "{elsewhere[0]}"?'
     near = suggest(name, known)
     if near:
         return f"is not known here; {near}"
-    elsewhere = [path for path, alias in _all_keys(root) if _fold(alias) == _fold(name)]
-    if elsewhere:
-        return f'is not known here; did you mean "{elsewhere[0]}"?'
     return f"is not known here; use {', '.join(known)}" if known else "is not known here; leave it out"
 
 

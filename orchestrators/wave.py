@@ -8,7 +8,7 @@ from typing import Any
 
 from durabletask import task
 
-from domain.admission import Candidate, admit
+from domain.admission import RUN_GROUP, Admission, Candidate, Place
 from domain.work import MachinePage, MachinePageRequest, MachineWork, StillOpen, StillOpenRequest, Wave
 from orchestrators import names
 from orchestrators.retries import RETRY
@@ -21,8 +21,6 @@ HEARTBEAT = timedelta(minutes=10)
 """How often the wave compares its window with the records, in case the word of a machine got lost."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
-
-_RUN_GROUP = "run"
 
 
 def patch_wave(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any] | None]:
@@ -112,14 +110,13 @@ class _Window:
         self._heartbeat.cancel()
 
     def _start_admitted(self) -> None:
-        admission = admit(
-            [Candidate(key, (_RUN_GROUP,)) for key in self._waiting],
-            [Candidate(key, (_RUN_GROUP,)) for key in self._running],
-            {_RUN_GROUP: self._wave.max_concurrent},
-        )
-        for key in admission.start:
-            self._start(key)
-        self._waiting = [key for key in self._waiting if key in admission.held]
+        places = (Place(RUN_GROUP, self._wave.max_concurrent),)
+        admission = Admission()
+        admission.resume(Candidate(key, places=places) for key in self._running)
+        admission.add(Candidate(key, places=places) for key in self._waiting)
+        for started in admission.start():
+            self._start(started.key)
+        self._waiting = [candidate.key for candidate in admission.waiting]
 
     def _start(self, machine_key: str) -> None:
         work = MachineWork(

@@ -2,99 +2,152 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Sequence
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.admission import Admission, Candidate, admit
-
-GROUPS = ["run", "zone-1", "zone-2", "set-a"]
-
-groups = st.lists(st.sampled_from(GROUPS), unique=True, max_size=3).map(tuple)
-capacities = st.dictionaries(st.sampled_from(GROUPS), st.integers(0, 4))
+from domain.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope, ramp_limit, wave_scope
 
 
-def fleet(prefix: str, most: int) -> st.SearchStrategy[list[Candidate]]:
-    return st.lists(groups, max_size=most).map(
-        lambda found: [Candidate(f"{prefix}{number}", each) for number, each in enumerate(found)]
+def taken(place: Place, running: Sequence[Candidate]) -> int:
+    """Units and slots of a group that running machines take."""
+    theirs = [other for machine in running for other in machine.places if other.group == place.group]
+    return sum(not other.slot for other in theirs) + len({other.slot for other in theirs if other.slot})
+
+
+def shares(place: Place, running: Sequence[Candidate]) -> bool:
+    return bool(place.slot) and any(
+        (other.group, other.slot) == (place.group, place.slot) for machine in running for other in machine.places
     )
 
 
-def fits(candidates: list[Candidate], limits: dict[str, int]) -> bool:
-    return all(sum(group in candidate.groups for candidate in candidates) <= limit for group, limit in limits.items())
+def may_start(machine: Candidate, running: Sequence[Candidate]) -> bool:
+    return all(
+        shares(place, running) or not place.capacity or taken(place, running) < place.capacity
+        for place in machine.places
+    )
 
 
-def first_come_first_served(
-    waiting: list[Candidate], running: list[Candidate], limits: dict[str, int]
-) -> tuple[str, ...]:
-    """Of all sets that fit beside what runs, the one that prefers the earliest machine wherever two sets differ."""
-    # Groups that are over their limit already take nobody, and hold nobody else back.
-    over = {group for group, limit in limits.items() if sum(group in each.groups for each in running) > limit}
-    open_to = [each for each in waiting if not over & set(each.groups)]
-    counted = {group: limit for group, limit in limits.items() if group not in over}
-    best: tuple[bool, ...] = ()
-    chosen: tuple[str, ...] = ()
-    for size in range(len(open_to) + 1):
-        for subset in combinations(open_to, size):
-            if fits([*running, *subset], counted):
-                order = tuple(each in subset for each in open_to)
-                if order >= best:
-                    best, chosen = order, tuple(each.key for each in subset)
-    return chosen
+def draw_fleet(random: Random, size: int, waves: int) -> list[Candidate]:
+    units = {name: random.randint(1, 4) for name in "abcd"}
+    zones = random.choice([1, 1, 2])
+    total = random.randint(1, 8)
+    made: list[Candidate] = []
+    for number in range(size):
+        places = [Place(name, units[name]) for name in units if random.random() < 0.3]
+        if random.random() < 0.5:
+            places.append(Place("zones", zones, random.choice("123")))
+        if random.random() < 0.3:
+            places.append(Place("domains", 1, random.choice("12")))
+        places.append(Place(RUN_GROUP, total))
+        wave = random.randrange(waves) if waves else 0
+        made.append(Candidate(f"m{number}", random.choice("xy"), wave, tuple(places)))
+    return sorted(made, key=lambda machine: machine.wave)
 
 
-@given(fleet("w", 7), fleet("r", 5), capacities)
-def test_the_rule_agrees_with_trying_every_set(
-    waiting: list[Candidate], running: list[Candidate], limits: dict[str, int]
-) -> None:
-    assert admit(waiting, running, limits).start == first_come_first_served(waiting, running, limits)
+@given(seed=st.integers(0, 10**9), size=st.integers(1, 50), waves=st.sampled_from([0, 4]))
+def test_no_group_is_overfull_and_nobody_waits_who_could_start(seed: int, size: int, waves: int) -> None:
+    random = Random(seed)
+    fleet = draw_fleet(random, size, waves)
+    admission = Admission(wave_barrier=bool(waves))
+    admission.add(fleet)
+    ended: list[str] = []
+    while True:
+        started = admission.start()
+        running, waiting = admission.running, admission.waiting
+        assert {machine.key for machine in running} >= {each.key for each in started}
+        if not running:
+            break
+        lowest = {
+            lane: min((each.wave for each in (*running, *waiting) if each.lane == lane), default=0) for lane in "xy"
+        }
+        for machine in running:
+            assert all(not place.capacity or taken(place, running) <= place.capacity for place in machine.places)
+            assert not waves or machine.wave == lowest[machine.lane]
+        for machine in waiting:
+            is_behind = waves and machine.wave > lowest[machine.lane]
+            assert is_behind or not may_start(machine, running), f"{machine.key} waits for nothing"
+        assert set(admission.held_by()) == {machine.key for machine in waiting}
+        key = random.choice(running).key
+        assert admission.end(key).was_running
+        ended.append(key)
+        if waiting and random.random() < 0.1:
+            removed = random.choice(waiting).key
+            assert admission.remove(removed)
+            ended.append(removed)
+    assert sorted(ended) == sorted(machine.key for machine in fleet)
 
 
-@given(fleet("w", 12), fleet("r", 6), capacities)
-def test_nobody_is_lost_and_whoever_is_held_is_held_by_a_full_group(
-    waiting: list[Candidate], running: list[Candidate], limits: dict[str, int]
-) -> None:
-    found = admit(waiting, running, limits)
-    assert sorted([*found.start, *found.held]) == sorted(each.key for each in waiting)
-    by_key = {each.key: each for each in waiting}
-    busy = [*running, *(by_key[key] for key in found.start)]
-    for key, group in found.held.items():
-        assert group in by_key[key].groups
-        assert sum(group in each.groups for each in busy) >= limits[group]
-    for group, limit in limits.items():
-        before = sum(group in each.groups for each in running)
-        after = sum(group in each.groups for each in busy)
-        assert after <= max(limit, before)
+@given(seed=st.integers(0, 10**9), size=st.integers(1, 40))
+def test_taking_up_again_goes_on_as_before(seed: int, size: int) -> None:
+    """What an orchestration carries into its next generation, running and waiting, is all there is to know."""
+    random = Random(seed)
+    first = Admission()
+    first.add(draw_fleet(random, size, 0))
+    first.start()
+    for machine in first.running[: size // 3]:
+        first.end(machine.key)
+    second = Admission(ended=first.ended)
+    second.resume(first.running)
+    second.add(first.waiting)
+    assert [each.key for each in second.start()] == [each.key for each in first.start()]
 
 
-@given(fleet("w", 20), st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 3)), st.randoms())
-def test_every_machine_starts_in_the_end_whatever_order_they_end_in(
-    waiting: list[Candidate], limits: dict[str, int], random: Random
-) -> None:
-    by_key = {each.key: each for each in waiting}
-    left, running, started = list(waiting), list[Candidate](), list[str]()
-    while left or running:
-        found = admit(left, running, limits)
-        assert found.start or running, "nobody runs and nobody may start: the rest would wait for ever"
-        started += found.start
-        running += [by_key[key] for key in found.start]
-        left = [each for each in left if each.key in found.held]
-        assert fits(running, limits)
-        running.pop(random.randrange(len(running)))
-    assert sorted(started) == sorted(by_key)
+def test_places_survive_their_text() -> None:
+    for place in (Place("run", 20), Place("zones:westeurope", 1, "az-2"), Place("tag:a|b=c|d", 3)):
+        assert Place.parse(place.text) == place
 
 
-def test_the_window_of_a_run_is_filled_in_order() -> None:
-    waiting = [Candidate(key, ("run",)) for key in "abcd"]
-    running = [Candidate("x", ("run",))]
-    assert admit(waiting, running, {"run": 3}) == Admission(("a", "b"), {"c": "run", "d": "run"})
-    assert admit(waiting, running, {"run": 1}).start == ()
-    assert admit(waiting, running, {"run": 0}).start == ()
-    assert admit(waiting, running, {}).start == ("a", "b", "c", "d")
+def test_a_slot_is_shared_and_the_next_one_waits_for_it() -> None:
+    admission = Admission()
+    admission.add(Candidate(f"m{zone}{number}", places=(Place("zones", 1, zone),)) for zone in "12" for number in "ab")
+    assert [each.key for each in admission.start()] == ["m1a", "m1b"]
+    admission.end("m1a")
+    assert admission.start() == []
+    admission.end("m1b")
+    assert admission.start() == [("m2a", "zones"), ("m2b", "zones")]
 
 
-def test_a_machine_that_is_held_does_not_hold_those_behind_it() -> None:
-    waiting = [Candidate("a", ("zone-1",)), Candidate("b", ("zone-1",)), Candidate("c", ("zone-2",))]
-    assert admit(waiting, [], {"zone-1": 1, "zone-2": 1}) == Admission(("a", "c"), {"b": "zone-1"})
+def test_the_ramp_doubles_when_a_step_has_ended() -> None:
+    assert [ramp_limit(ended) for ended in range(9)] == [1, 2, 2, 4, 4, 4, 4, 8, 8]
+    admission = Admission(ramp=True)
+    admission.add(Candidate(f"m{number}", places=(Place(RUN_GROUP, 3),)) for number in range(9))
+    sizes: list[int] = []
+    while started := admission.start():
+        sizes.append(len(started))
+        for machine in admission.running:
+            admission.end(machine.key)
+    assert sizes == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("scope", [lane_scope("west"), wave_scope("west", 1), RUN_GROUP, "tag"])
+def test_a_scope_that_is_held_starts_nothing_until_it_is_released(scope: str) -> None:
+    admission = Admission()
+    admission.add([Candidate(key, "west", 1, (Place("tag", 2),)) for key in "abc"])
+    admission.hold(scope, "an error budget")
+    assert admission.start() == []
+    assert admission.held_by() == dict.fromkeys("abc", scope)
+    assert admission.holds == {scope: "an error budget"}
+    admission.release(scope)
+    assert [each.key for each in admission.start()] == ["a", "b"]
+    assert not admission.holds
+
+
+def test_a_held_lane_does_not_hold_the_others() -> None:
+    admission = Admission()
+    admission.add([Candidate("a", "west"), Candidate("b", "east")])
+    admission.hold(lane_scope("west"), "baking")
+    assert [each.key for each in admission.start()] == ["b"]
+
+
+def test_the_last_of_a_wave_is_told() -> None:
+    admission = Admission(wave_barrier=True)
+    admission.add([Candidate("a", "west", 1), Candidate("b", "west", 1), Candidate("c", "west", 2)])
+    assert [each.key for each in admission.start()] == ["a", "b"]
+    assert admission.end("a").wave_is_over is False
+    assert admission.end("b").wave_is_over is True
+    assert [each.key for each in admission.start()] == ["c"]
+    assert admission.end("b").was_running is False

@@ -165,7 +165,7 @@ def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> No
         ({"install": {"linux": {"classificationsToInclude": []}}}, "install.linux", "selects nothing"),
         ({"install": {"linux": {"classificationsToInclude": ["Other", "Critical"]}}}, "install.linux", "Other"),
         ({"schedule": {"recurrence": "second Tuesday"}}, "schedule.timeZone", "IANA"),
-        ({"rings": []}, "rings", "use name, description"),
+        ({"rungs": {}, "x9": 1}, "x9", "use name, description"),
     ],
 )
 def test_each_wrong_value_names_its_path_and_the_fix(change: dict[str, object], path: str, hint: str) -> None:
@@ -306,7 +306,7 @@ def test_the_schema_is_complete() -> None:
         {"install": {"rebootSetting": "NeverReboot"}},
         {"install": {"maximumDuration": "2 hours"}},
         {"schedule": {"recurrence": "second Tuesday"}},
-        {"rings": []},
+        {"rungs": []},
     ],
 )
 def test_the_schema_refuses_what_it_can_see(change: dict[str, Any]) -> None:
