@@ -22,7 +22,7 @@ from domain.patching import InstallParameters
 from domain.preflight import MachineView
 from domain.run import Intent, IntentState, OperationKind, Stage
 from domain.scope import OsType
-from domain.window import deadline, permitted_duration
+from domain.window import deadline, permitted_duration, shortest_installation
 from domain.work import StartOperation, StartResult, StartState
 from settings import load_settings
 
@@ -68,12 +68,14 @@ async def _submit(request: StartOperation) -> StartResult:
     refusal = await _reason_not_to_send(context)
     if refusal is not None:
         return refusal
-    duration = _duration(context, request.kind, now())
-    if duration is None:
-        return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed())
-    if _os_type(context) is None:
+    os_type = _os_type(context)
+    if os_type is None:
         unknown = Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
         return StartResult(state=StartState.ENDED, outcome=unknown)
+    duration = _duration(context, request.kind, os_type, now())
+    if duration is None:
+        needed = shortest_installation(context.policy.install, os_type)
+        return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed(needed))
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
@@ -138,11 +140,11 @@ async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
     return None
 
 
-def _duration(context: MachineContext, kind: OperationKind, at: datetime) -> timedelta | None:
+def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at: datetime) -> timedelta | None:
     """How long the operation may last; ``None`` when the window leaves too little."""
     if kind is OperationKind.ASSESS:
         return _ASSESS_TIME
-    return permitted_duration(at, context.policy.install.maximum_duration, context.run.window_end)
+    return permitted_duration(at, context.run.window_end, context.policy.install, os_type)
 
 
 async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, ValidationInfo
 from tzlocal import windows_tz
 
 from domain.base import Document
@@ -135,9 +135,16 @@ class Schedule(Document):
     )
     window: Annotated[Duration, AfterValidator(_check_window)] = Field(
         title="Window",
-        description="How long the window stays open, PTnHnM from PT30M to PT168H. Nothing is started after it.",
+        description="How long the window stays open, PTnHnM from PT30M to PT168H. No installation starts unless it can"
+        " end inside it.",
         json_schema_extra={"pattern": r"^[Pp][Tt](\d+[Hh](\d+[Mm])?|\d+[Mm])$"},
         examples=["PT4H"],
+    )
+    continue_in_next_window: StrictBool = Field(
+        default=False,
+        title="Continue in the next window",
+        description="Machines that the window left no time for: true, the run goes on with them in the next window that"
+        " is not frozen; false, they are skipped.",
     )
 
 

@@ -7,9 +7,12 @@ at best, and only where missing Ubuntu Pro explains every patch that failed.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from domain.arm_error import ArmFailure, ErrorClass, classify, failure_of_error
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import ApiError, AssessResult, InstallResult, PatchOperationStatus, RebootStatus
+from domain.patching import format_duration
 from domain.run import AssessmentSummary
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
@@ -191,11 +194,11 @@ def lost(failure: ArmFailure | None) -> Outcome:
     )
 
 
-def window_closed() -> Outcome:
-    """The outcome when the window leaves too little time to start an installation."""
+def window_closed(needed: timedelta | None = None) -> Outcome:
+    """The outcome of a machine that the window leaves no time for; ``needed`` is what one installation takes there."""
+    least = f" (one needs {format_duration(needed)})" if needed else ""
     return Outcome.skipped(
-        Reason.WINDOW_CLOSED,
-        "The rest of the window is too short to start an installation (30 minutes are needed).",
+        Reason.WINDOW_CLOSED, f"The rest of the window is too short to start an installation{least}."
     )
 
 

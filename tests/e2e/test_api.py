@@ -261,7 +261,7 @@ def test_an_occurrence_with_too_little_window_left_installs_nothing(product: Pro
     ids = product.take(1)
     began = (datetime.now(UTC) - timedelta(minutes=10)).replace(second=0, microsecond=0)
     schedule = {"recurrence": "RRULE:FREQ=DAILY", "time": f"{began:%H:%M}", "timeZone": "UTC", "window": "PT30M"}
-    put_policy(product, "too-late", policy_of(ids, schedule=schedule))
+    put_policy(product, "too-late", policy_of(ids, schedule=schedule, install={"minimumDuration": "PT30M"}))
     product.api.post("/admin/functions/scheduled_runs", json={"input": ""})
     run_id = f"{began:%Y%m%dT%H%M%SZ}-too-late"
     wait_until(lambda: product.api.get(f"/api/runs/{run_id}").status_code == 200)

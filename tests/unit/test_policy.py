@@ -161,6 +161,8 @@ def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> No
         ({"install": {"maximumDuration": 7200}}, "install.maximumDuration", "PT2H"),
         ({"install": {"maximumDuration": "PT24H"}}, "install.maximumDuration", "under PT24H"),
         ({"install": {"maximumDuration": "P1D"}}, "install.maximumDuration", "PT2H"),
+        ({"install": {"minimumDuration": "PT19M"}}, "install.minimumDuration", "at least PT20M"),
+        ({"install": {"minimumDuration": 60}}, "install.minimumDuration", "not the number 60"),
         ({"install": {"windows": {}}}, "install.windows", "kbNumbersToInclude"),
         ({"install": {"linux": {"classificationsToInclude": []}}}, "install.linux", "selects nothing"),
         ({"install": {"linux": {"classificationsToInclude": ["Other", "Critical"]}}}, "install.linux", "Other"),
@@ -173,6 +175,26 @@ def test_each_wrong_value_names_its_path_and_the_fix(change: dict[str, object], 
     matching = [message for where, message in found.items() if where.startswith(path)]
     assert matching, found
     assert hint in matching[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "needs"),
+    [
+        ({}, "PT1H"),
+        ({"install": {"minimumDuration": "PT46M"}}, "PT46M"),
+        ({"install": {"minimumDuration": "PT45M"}}, None),
+        ({"install": {"maximumDuration": "PT45M"}}, None),
+    ],
+)
+def test_a_window_shorter_than_one_installation_is_refused(change: dict[str, object], needs: str | None) -> None:
+    schedule = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT45M"}
+    document = SMALLEST | {"schedule": schedule} | change
+    if needs is None:
+        parse_policy(document)
+        return
+    found = errors_of(document)
+    assert set(found) == {"schedule.window"}
+    assert f"needs {needs};" in found["schedule.window"]
 
 
 def test_a_rule_that_counts_needs_a_first_date_even_beside_other_errors() -> None:

@@ -1,0 +1,92 @@
+"""The install section of a policy: what is installed on which system, how it restarts, and how long it may take."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from domain.base import Document
+from domain.patching import (
+    LONGEST_DURATION,
+    SHORTEST_DURATION,
+    Duration,
+    LinuxClassification,
+    LinuxParameters,
+    RebootSetting,
+    WindowsClassification,
+    WindowsParameters,
+    parse_duration,
+)
+
+SHORTEST_MAXIMUM = timedelta(minutes=30)
+"""With less, service packs of Windows could never start."""
+
+_PATTERN = r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"
+
+
+def _require_duration_text(value: object) -> object:
+    # A bare number would be read as seconds by one reader and as minutes by the next.
+    if isinstance(value, int | float):
+        raise ValueError(f"must be a duration such as PT2H or PT1H30M, not the number {value}")
+    return value
+
+
+def _check_maximum(value: timedelta) -> timedelta:
+    if not SHORTEST_MAXIMUM <= value < LONGEST_DURATION:
+        raise ValueError(
+            "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer"
+        )
+    return value
+
+
+def _check_minimum(value: timedelta) -> timedelta:
+    if not SHORTEST_DURATION <= value < LONGEST_DURATION:
+        raise ValueError("must be at least PT20M and under PT24H: no agent starts anything in less")
+    return value
+
+
+class Install(Document):
+    """How patches are installed."""
+
+    windows: WindowsParameters = Field(
+        default=WindowsParameters(
+            classifications_to_include=[WindowsClassification.CRITICAL, WindowsClassification.SECURITY]
+        ),
+        title="Windows",
+        description="What to install on Windows machines; Critical and Security unless given.",
+    )
+    linux: LinuxParameters = Field(
+        default=LinuxParameters(
+            classifications_to_include=[LinuxClassification.CRITICAL, LinuxClassification.SECURITY]
+        ),
+        title="Linux",
+        description="What to install on Linux machines; Critical and Security unless given.",
+    )
+    reboot_setting: RebootSetting = Field(
+        default=RebootSetting.IF_REQUIRED,
+        title="Reboot setting",
+        description="Whether a machine restarts after installing: IfRequired, Never or Always.",
+    )
+    maximum_duration: Annotated[Duration, BeforeValidator(_require_duration_text), AfterValidator(_check_maximum)] = (
+        Field(
+            default=parse_duration("PT2H"),
+            title="Maximum duration",
+            description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
+            "It is shortened when the window ends earlier.",
+            json_schema_extra={"pattern": _PATTERN},
+            examples=["PT2H", "PT1H30M"],
+        )
+    )
+    minimum_duration: Annotated[Duration, BeforeValidator(_require_duration_text), AfterValidator(_check_minimum)] = (
+        Field(
+            default=parse_duration("PT1H"),
+            title="Minimum duration",
+            description="No installation starts when less than this is left of the window, PTnHnM, at least PT20M. The"
+            " maximum duration counts instead when that is shorter. Windows needs 25 minutes in any case, with service"
+            " packs 30; Linux 20.",
+            json_schema_extra={"pattern": _PATTERN},
+            examples=["PT1H", "PT30M"],
+        )
+    )
