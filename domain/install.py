@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
 
 from domain.base import Document
 from domain.patching import (
@@ -89,4 +89,10 @@ class Install(Document):
             json_schema_extra={"pattern": _PATTERN},
             examples=["PT1H", "PT30M"],
         )
+    )
+    approval_delay_days: Annotated[StrictInt, Field(ge=0, le=60)] = Field(
+        default=0,
+        title="Approval delay in days",
+        description="Install only what was this old when the run began, 0 to 60 days: on Windows since its publication,"
+        " on Linux since Patchwave first saw the version on any machine.",
     )

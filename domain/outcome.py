@@ -67,6 +67,7 @@ class Reason(StrEnum):
     NOT_APPROVED = "not_approved"
     FROZEN = "frozen"
     NOT_PINNED = "not_pinned"
+    APPROVAL_DELAY = "approval_delay"
     ALERT_FIRING = "alert_firing"
     UNHEALTHY = "unhealthy"
     HOOK_FAILED = "hook_failed"

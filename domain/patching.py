@@ -24,7 +24,7 @@ LONGEST_DURATION = timedelta(hours=24)
 _DURATION = re.compile(r"PT(?=[0-9])(?:([0-9]{1,4})H)?(?:([0-9]{1,5})M)?(?:([0-9]{1,6})S)?")
 _KB = re.compile(r"(?:KB)?([0-9]{5,8})", re.IGNORECASE)
 _NAME_MASK = re.compile(r"[A-Za-z0-9*?]+")
-_PACKAGE_MASK = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*(?:=[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*)?")
+_PACKAGE_MASK = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*(?:=[A-Za-z0-9*?][A-Za-z0-9*?+._:~^-]*)?")
 
 
 class RebootSetting(StrEnum):
@@ -117,8 +117,13 @@ def _check_name_mask(text: str) -> str:
     return text
 
 
+def is_package_mask(text: str) -> bool:
+    """Whether the text is a package name with * and ?, or ``name=version``; versions may have epochs, ~ and ^."""
+    return _PACKAGE_MASK.fullmatch(text) is not None
+
+
 def _check_package_mask(text: str) -> str:
-    if _PACKAGE_MASK.fullmatch(text) is None:
+    if not is_package_mask(text):
         raise ValueError(
             f"{text!r} is not a package mask; write a name with * and ?, or pin a version as name=version",
         )
@@ -197,7 +202,7 @@ class LinuxParameters(Document):
     )
     package_name_masks_to_exclude: list[PackageMask] = Field(
         default_factory=list[str],
-        description="Packages never to install: a name with * and ?, or name=version.",
+        description="Packages never to install: a name with * and ?. The agent ignores a version behind it.",
     )
     maintenance_run_id: str | None = Field(
         default=None,

@@ -157,6 +157,11 @@ class Policy(Document):
         description="together: machines restart while they install, as rebootSetting says. separate: they install"
         " without a restart, and then restart ring by ring by the same rules.",
     )
+    pin_rings: StrictBool = Field(
+        default=False,
+        title="Pin rings",
+        description="Later rings install only what the first ring installed: the same KB numbers, the same versions.",
+    )
     start_stopped: StrictBool = Field(
         default=False,
         title="Start stopped machines",
@@ -211,11 +216,14 @@ def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[
 
 def _unsatisfiable(policy: Policy) -> list[Problem]:
     """What is valid field by field and yet could never be done."""
+    problems: list[Problem] = []
+    if policy.pin_rings and len(policy.rings) < 2:
+        problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
     if policy.schedule is None:
-        return []
+        return problems
     systems = policy.scope.os_types or tuple(OsType)
     message = too_short(policy.schedule.window, policy.install, systems)
-    return [Problem(path="schedule.window", message=message)] if message else []
+    return [*problems, Problem(path="schedule.window", message=message)] if message else problems
 
 
 def parse_inline_policy(document: object) -> Policy:
