@@ -21,7 +21,7 @@ from tzlocal import windows_tz
 
 from domain.base import Document
 from domain.patching import Duration
-from domain.recurrence import Rule, parse_recurrence
+from domain.recurrence import FIRST_DATE, LAST_DATE, Rule, parse_recurrence
 
 SHORTEST_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""
@@ -31,7 +31,6 @@ _TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Names of the zone database that do not name a place or an offset.
 _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
-_FIRST_DATE = date(2000, 1, 1)
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +66,7 @@ def _check_recurrence(text: str, given: ValidationInfo) -> str:
     start: date | None = given.data["start_date"]
     if start is None and recurrence.needs_start:
         raise ValueError(f"{recurrence.needs_start}; give startDate")
-    if next(recurrence.dates(start or _FIRST_DATE, start), None) is None:
+    if next(recurrence.dates(start or FIRST_DATE, start), None) is None:
         raise ValueError(f"{text!r} never happens")
     return text
 
@@ -93,8 +92,8 @@ def _check_date(value: object) -> object:
 
 
 def _check_start(value: date) -> date:
-    if not _FIRST_DATE <= value < date(3000, 1, 1):
-        raise ValueError("must lie between 2000-01-01 and 2999-12-31")
+    if not FIRST_DATE <= value <= LAST_DATE:
+        raise ValueError(f"must lie between {FIRST_DATE} and {LAST_DATE}")
     return value
 
 
@@ -114,12 +113,12 @@ class Schedule(Document):
         description="Local date before which nothing runs, YYYY-MM-DD. A rule with COUNT or INTERVAL counts from it.",
     )
     recurrence: Annotated[str, AfterValidator(_check_recurrence)] = Field(
-        max_length=500,
+        max_length=1300,
         title="Recurrence",
         description='A weekday of the month with an optional offset of -30 to +30 days, such as "second Tuesday'
-        ' + 3 days" (first to fourth, last), or an RFC 5545 rule of days or longer, such as'
-        " RRULE:FREQ=MONTHLY;BYDAY=2TU.",
-        examples=["second Tuesday + 3 days", "last Friday", "RRULE:FREQ=WEEKLY;BYDAY=TU"],
+        ' + 3 days" (first to fourth, last); an RFC 5545 rule of days or longer, such as'
+        ' RRULE:FREQ=MONTHLY;BYDAY=2TU; or up to a hundred dates, such as "2026-12-10, 2027-01-14".',
+        examples=["second Tuesday + 3 days", "last Friday", "RRULE:FREQ=WEEKLY;BYDAY=TU", "2026-12-10, 2027-01-14"],
     )
     time: Annotated[str, BeforeValidator(_check_time)] = Field(
         title="Time",
@@ -189,14 +188,14 @@ def _from(schedule: Schedule, moment: datetime) -> Iterator[Occurrence]:
         wall = datetime.combine(day, clock)
         if last_moment is not None and wall > last_moment:
             return
-        at_utc = _instant(wall, zone)
+        at_utc = from_wall_clock(wall, zone)
         # Where a whole day is skipped, two dates can fall on one moment.
         if at_utc != previous:
             yield Occurrence(at_utc, at_utc + schedule.window)
         previous = at_utc
 
 
-def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
+def from_wall_clock(wall: datetime, zone: ZoneInfo) -> datetime:
     """The UTC moment of a wall-clock time: the first of two, or the first minute after a gap."""
     first = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if _wall(first, zone) == wall:

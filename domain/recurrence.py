@@ -1,4 +1,4 @@
-"""On which local dates a schedule falls: "second Tuesday + 3 days", or an RRULE.
+"""On which local dates a schedule falls: "second Tuesday + 3 days", an RRULE, or a list of dates.
 
 Only dates are decided here; the time of day and the zone belong to `domain.calendar`.
 """
@@ -14,12 +14,19 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import rrulestr
 
 MAXIMUM_OFFSET_DAYS = 30
+FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2999, 12, 31)
+"""Dates that a schedule may name."""
 _LAST_YEAR = 9990
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "last": -1}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _WORDS = re.compile(r"([a-z0-9]+) +([a-z]+)(?: *([+-]) *(\d{1,4}) *(?:days?)?)?", re.IGNORECASE)
-_EXAMPLE = 'write for example "second Tuesday", "second Tuesday + 3 days", "last Friday" or RRULE:FREQ=WEEKLY;BYDAY=TU'
+_EXAMPLE = (
+    'write for example "second Tuesday", "second Tuesday + 3 days", "last Friday", RRULE:FREQ=WEEKLY;BYDAY=TU'
+    ' or "2026-12-10, 2027-01-14"'
+)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_LOOKS_LIKE_DATES = re.compile(r"[\d ,]*\d{1,4}[-./]\d")
 
 _INTEGER_PARTS = {
     # part: (largest value, negative allowed, frequencies that allow it)
@@ -121,18 +128,37 @@ class Rule:
         return moment.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None) if utc else moment
 
 
-type Recurrence = NthWeekday | Rule
+@dataclass(frozen=True, slots=True)
+class FixedDates:
+    """Exactly these dates, oldest first."""
+
+    days: tuple[date, ...]
+
+    @property
+    def needs_start(self) -> str:
+        """Why a first date is needed; empty as it never is."""
+        return ""
+
+    def dates(self, since: date, start: date | None) -> Iterator[date]:
+        """The dates from ``since`` on, none before ``start``."""
+        earliest = max(since, start) if start else since
+        return (day for day in self.days if day >= earliest)
+
+
+type Recurrence = NthWeekday | Rule | FixedDates
 
 
 def parse_recurrence(text: str) -> Recurrence:
-    """Read either form, without case.
+    """Read any of the three forms, without case.
 
     Raises:
-        ValueError: it is neither; the message names the part and the fix.
+        ValueError: it is none of them; the message names the part and the fix.
     """
     trimmed = text.strip()
     if "=" in trimmed or trimmed.upper().startswith("RRULE"):
         return _parse_rule(trimmed)
+    if _LOOKS_LIKE_DATES.match(trimmed):
+        return _parse_dates(trimmed)
     return _parse_words(trimmed)
 
 
@@ -152,6 +178,23 @@ def _parse_words(text: str) -> NthWeekday:
             f"the offset of {offset} days is too far; use -{MAXIMUM_OFFSET_DAYS} to +{MAXIMUM_OFFSET_DAYS} days"
         )
     return NthWeekday(_ORDINALS[ordinal.lower()], matches[0], offset)
+
+
+def _parse_dates(text: str) -> FixedDates:
+    days: list[date] = []
+    for item in re.split(r"[,\s]+", text.rstrip(", ")):
+        try:
+            if not _DATE.fullmatch(item):
+                raise ValueError
+            day = date.fromisoformat(item)
+        except ValueError:
+            raise ValueError(f"{item!r} is not a date; write dates such as 2026-12-10, 2027-01-14") from None
+        if not FIRST_DATE <= day <= LAST_DATE:
+            raise ValueError(f"{item} is too far away; dates lie between {FIRST_DATE} and {LAST_DATE}")
+        if day in days:
+            raise ValueError(f"{item} is given twice; keep one")
+        days.append(day)
+    return FixedDates(tuple(sorted(days)))
 
 
 def _parse_rule(text: str) -> Rule:

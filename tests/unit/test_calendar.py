@@ -87,6 +87,17 @@ def test_words(text: str, expected: NthWeekday) -> None:
         ("second Tuesday + 3 weeks", "write for example"),
         ("every day", "write for example"),
         ("0 0 * * *", "write for example"),
+        ("2026-12-10, 2026-13-01", "'2026-13-01' is not a date"),
+        ("2026-12-10, 2027-02-29", "'2027-02-29' is not a date"),
+        ("2026-12-10 - 2026-12-20", "'-' is not a date"),
+        ("2026-12-10, second Tuesday", "'second' is not a date"),
+        ("2026-1-5", "'2026-1-5' is not a date; write dates such as 2026-12-10"),
+        ("10.12.2026", "'10.12.2026' is not a date"),
+        ("12/10/2026", "'12/10/2026' is not a date"),
+        ("20261210", "write for example"),
+        ("2026-12-10T20:00", "is not a date"),
+        ("2026-12-10, 2027-01-14, 2026-12-10", "2026-12-10 is given twice"),
+        ("1999-12-31", "between 2000-01-01 and 2999-12-31"),
         ("RRULE:", "NAME=value"),
         ("RRULE:FREQ=HOURLY", "too often"),
         ("RRULE:FREQ=MINUTELY;INTERVAL=5", "too often"),
@@ -145,6 +156,27 @@ def test_until_in_utc_is_compared_in_the_zone_of_the_schedule() -> None:
     assert starts(plan, utc(2026, 11, 22), 9) == ["2026-11-22 19:00", "2026-11-23 19:00"]
 
 
+def test_fixed_dates() -> None:
+    plan = schedule("2027-01-14, 2026-12-10,2028-02-29 2027-03-28,", "02:30", "Europe/Berlin")
+    expected = ["2026-12-10 01:30", "2027-01-14 01:30", "2027-03-28 01:00", "2028-02-29 01:30"]
+    assert starts(plan, utc(2026, 1, 1), 9) == expected
+    assert starts(plan, utc(2027, 1, 14, 1, 30), 9) == expected[2:]
+    assert starts(plan, utc(2029, 1, 1), 9) == []
+    assert due_occurrence(plan, utc(2027, 3, 28, 4)) == Occurrence(utc(2027, 3, 28, 1), utc(2027, 3, 28, 5))
+
+
+def test_fixed_dates_before_the_first_date_do_not_count() -> None:
+    plan = schedule("2026-12-10, 2027-01-14", startDate="2026-12-11")
+    assert starts(plan, utc(2026, 1, 1), 9) == ["2027-01-14 02:30"]
+    with pytest.raises(ValidationError, match="never happens"):
+        schedule("2026-12-10, 2027-01-14", startDate="2027-01-15")
+
+
+def test_a_hundred_dates_fit() -> None:
+    days = [date(2027, 1, 1) + timedelta(weeks=week) for week in range(100)]
+    assert len(occurrences(schedule(", ".join(map(str, days))), utc(2026, 1, 1), 200)) == 100
+
+
 def test_count_and_interval_count_from_the_first_date() -> None:
     plan = schedule("RRULE:FREQ=WEEKLY;INTERVAL=2;COUNT=3", startDate="2026-11-10")
     assert starts(plan, utc(2026, 1, 1), 9) == ["2026-11-10 02:30", "2026-11-24 02:30", "2026-12-08 02:30"]
@@ -179,6 +211,8 @@ def test_nothing_happens_before_the_first_date() -> None:
         {"window": "PT30M30S"},
         {"window": "4 hours"},
         {"window": "P1D"},
+        {"recurrence": date(2026, 12, 10)},
+        {"continueInNextWindow": "yes"},
         {"startDate": "10.11.2026"},
         {"startDate": "2026-02-30"},
         {"startDate": 20261110},
