@@ -6,12 +6,144 @@ A sovereign cloud, a private test bed and the local simulator are selected by th
 
 from __future__ import annotations
 
+import base64
+import binascii
+from enum import StrEnum
 from functools import lru_cache
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LONGEST_URL = 4096
+MOST_RECIPIENTS = 50
+"""That Communication Services takes in one mail."""
+
+
+class ChannelKind(StrEnum):
+    """Where a notification can go."""
+
+    TEAMS = "teams"
+    SLACK = "slack"
+    WEBHOOK = "webhook"
+    MAIL = "mail"
+
+
+class ChannelsError(ValueError):
+    """The setting ``PATCHWAVE_CHANNELS`` cannot be used. The text says where and why, and holds no value of it."""
+
+
+class Channel(BaseModel):
+    """One place where notifications go, under the name that policies use.
+
+    Teams, Slack and webhooks have a ``url``, which is a secret by itself; a webhook also has the ``secret`` of its
+    signature. Mail has the ``connection`` string of a Communication Services resource, a sender and recipients.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+    kind: ChannelKind
+    url: SecretStr = SecretStr("")
+    secret: SecretStr = SecretStr("")
+    connection: SecretStr = SecretStr("")
+    sender: str = Field(default="", alias="from", max_length=254)
+    to: tuple[Annotated[str, StringConstraints(pattern=r"^[^\s@]+@[^\s@]+$", max_length=254)], ...] = Field(
+        default=(), max_length=MOST_RECIPIENTS
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted = {
+            ChannelKind.TEAMS: {"url"},
+            ChannelKind.SLACK: {"url"},
+            ChannelKind.WEBHOOK: {"url", "secret"},
+            ChannelKind.MAIL: {"connection", "from", "to"},
+        }[self.kind]
+        given = {
+            "url": self.url.get_secret_value(),
+            "secret": self.secret.get_secret_value(),
+            "connection": self.connection.get_secret_value(),
+            "from": self.sender,
+            "to": self.to,
+        }
+        if wanted != {key for key, value in given.items() if value}:
+            raise ValueError(f"a {self.kind} channel has {', '.join(sorted(wanted))} and nothing else")
+        if self.kind is ChannelKind.MAIL:
+            self.mail_resource()
+        elif not _is_https(self.url.get_secret_value()):
+            raise ValueError("url must be an https address without user and fragment")
+        return self
+
+    def mail_resource(self) -> tuple[str, bytes]:
+        """The endpoint without a trailing slash and the access key, out of the connection string.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts: dict[str, str] = {}
+        for part in self.connection.get_secret_value().split(";"):
+            name, _, value = part.partition("=")
+            parts[name.strip().lower()] = value.strip()
+        try:
+            key = base64.b64decode(parts.get("accesskey", ""), validate=True)
+        except binascii.Error:
+            key = b""
+        endpoint = parts.get("endpoint", "").rstrip("/")
+        if not key or not _is_https(endpoint) or urlsplit(endpoint).path or urlsplit(endpoint).query:
+            raise ValueError("connection must read endpoint=https://...;accesskey=...")
+        return endpoint, key
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme == "https" and bool(parts.hostname) and (parts.port or 443) > 0
+    except ValueError:
+        return False
+    has_extras = parts.username is not None or bool(parts.fragment)
+    return is_complete and not has_extras and url.isascii() and url.isprintable() and len(url) <= LONGEST_URL
+
+
+_CHANNELS = TypeAdapter(tuple[Channel, ...])
+
+
+def parse_channels(text: str) -> dict[str, Channel]:
+    """The channels of the setting, a JSON list, by name.
+
+    Raises:
+        ChannelsError: what is wrong, without the values: they are secrets.
+    """
+    if not text.strip():
+        return {}
+    if text.startswith("@Microsoft.KeyVault("):
+        raise ChannelsError("PATCHWAVE_CHANNELS is a Key Vault reference that the app could not resolve.")
+    try:
+        channels = _CHANNELS.validate_json(text)
+    except ValidationError as error:
+        problems = {_place(problem["loc"]) + problem["msg"] for problem in error.errors(include_input=False)}
+        raise ChannelsError("PATCHWAVE_CHANNELS is not valid: " + "; ".join(sorted(problems))) from None
+    by_name = {channel.name: channel for channel in channels}
+    if len(by_name) < len(channels):
+        raise ChannelsError("PATCHWAVE_CHANNELS is not valid: two channels have the same name")
+    return by_name
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    """``[0].url: ``. A key that is not ours may be a misplaced secret and is not shown."""
+    ours = {field.alias or name for name, field in Channel.model_fields.items()}
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part if part in ours else '?'}" for part in location]
+    return "".join(parts) + ": " if parts else ""
 
 
 class Settings(BaseSettings):
@@ -51,6 +183,11 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
         description="Key of the HMAC-SHA256 signature that webhook callers must send; none is asked for without it.",
+    )
+    channels: SecretStr = Field(
+        default=SecretStr(""),
+        description="Notification channels, a JSON list. It is parsed when there is something to tell: a mistake in "
+        "it must not keep machines from being patched.",
     )
     health_key: SecretStr = Field(
         default=SecretStr(""),

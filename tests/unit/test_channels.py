@@ -1,0 +1,106 @@
+"""PATCHWAVE_CHANNELS: read strictly, explained without a value, and never a reason for the app not to start."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from settings import ChannelKind, ChannelsError, Settings, parse_channels
+
+TEAMS = {"name": "ops", "kind": "teams", "url": "https://prod-1.westeurope.logic.azure.com:443/workflows/x?sig=SECRET"}
+SLACK = {"name": "chat", "kind": "slack", "url": "https://hooks.slack.com/services/T0/B0/SECRET"}
+WEBHOOK = {"name": "hook", "kind": "webhook", "url": "https://hooks.example.com/in", "secret": "SECRET-of-the-hook"}
+MAIL: dict[str, Any] = {
+    "name": "post",
+    "kind": "mail",
+    "connection": "endpoint=https://acs.europe.communication.azure.com/;accesskey=U0VDUkVU",
+    "from": "patchwave@example.com",
+    "to": ["ops@example.com", "boss@example.com"],
+}
+
+
+def test_every_kind() -> None:
+    channels = parse_channels(json.dumps([TEAMS, SLACK, WEBHOOK, MAIL]))
+    assert {name: channel.kind for name, channel in channels.items()} == {
+        "ops": ChannelKind.TEAMS,
+        "chat": ChannelKind.SLACK,
+        "hook": ChannelKind.WEBHOOK,
+        "post": ChannelKind.MAIL,
+    }
+    assert channels["ops"].url.get_secret_value() == TEAMS["url"]
+    assert channels["post"].mail_resource() == ("https://acs.europe.communication.azure.com", b"SECRET")
+    assert channels["post"].to == ("ops@example.com", "boss@example.com")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "[]"])
+def test_no_channels(text: str) -> None:
+    assert parse_channels(text) == {}
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        {**SLACK, "url": "http://hooks.slack.com/services/SECRET"},
+        {**SLACK, "url": "https://user:SECRET@hooks.slack.com/"},
+        {**SLACK, "url": "https:///SECRET"},
+        {**SLACK, "url": "https://hooks.slack.com:SECRET/"},
+        {**SLACK, "url": "https://hooks.slack.com/\r\nSECRET"},
+        {**SLACK, "url": "https://hooks.slack.com/#SECRET"},
+        {**SLACK, "url": "https://hooks.slack.com/" + "SECRET" * 1000},
+        {**SLACK, "url": ""},
+        {**SLACK, "url": None},
+        {**SLACK, "secret": "SECRET"},
+        {**SLACK, "name": "SECRET name"},
+        {**SLACK, "kind": "SECRET"},
+        {**SLACK, "https://hooks.slack.com/SECRET": 1},
+        {**WEBHOOK, "secret": ""},
+        {**MAIL, "connection": "endpoint=https://acs.communication.azure.com;accesskey=SECRET!"},
+        {**MAIL, "connection": "endpoint=http://acs.communication.azure.com;accesskey=U0VDUkVU"},
+        {**MAIL, "connection": "endpoint=https://acs.communication.azure.com/SECRET;accesskey=U0VDUkVU"},
+        {**MAIL, "connection": "SECRET"},
+        {**MAIL, "to": []},
+        {**MAIL, "to": ["SECRET"]},
+        {**MAIL, "to": ["a@example.com\nBcc: SECRET@example.com"]},
+        {**MAIL, "from": ""},
+        "SECRET",
+    ],
+)
+def test_a_mistake_is_told_without_the_values(channel: object) -> None:
+    with pytest.raises(ChannelsError) as caught:
+        parse_channels(json.dumps([TEAMS, channel]))
+    assert "[1]" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert "U0VDUkVU" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["SECRET", '{"name": "SECRET"}', '[{"url": "SECRET"', "null", "[" * 10_000])
+def test_what_is_no_list_of_channels(text: str) -> None:
+    with pytest.raises(ChannelsError) as caught:
+        parse_channels(text)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_two_channels_of_one_name() -> None:
+    with pytest.raises(ChannelsError, match="same name"):
+        parse_channels(json.dumps([TEAMS, {**SLACK, "name": "ops"}]))
+
+
+def test_a_reference_that_key_vault_did_not_resolve_is_called_so() -> None:
+    with pytest.raises(ChannelsError, match="Key Vault"):
+        parse_channels("@Microsoft.KeyVault(SecretUri=https://vault.azure.net/secrets/channels)")
+
+
+def test_a_mistake_does_not_keep_the_app_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", "UseDevelopmentStorage=true")
+    monkeypatch.setenv("PATCHWAVE_CHANNELS", "[{SECRET")
+    settings = Settings()
+    assert settings.channels.get_secret_value() == "[{SECRET"
+    assert "SECRET" not in repr(settings)
+
+
+def test_secrets_do_not_show() -> None:
+    shown = repr(parse_channels(json.dumps([TEAMS, SLACK, WEBHOOK, MAIL])))
+    assert "SECRET" not in shown
+    assert "U0VDUkVU" not in shown
