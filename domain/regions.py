@@ -70,7 +70,9 @@ usgovvirginia usgovtexas
 usgovtexas usgovvirginia
 """
 
-KNOWN_PAIRS: dict[str, str] = dict(line.split() for line in _PAIRS.strip().splitlines())
+KNOWN_PAIRS: dict[str, str] = {
+    region: pair for region, _, pair in (line.partition(" ") for line in _PAIRS.strip().splitlines())
+}
 """Region to the region that Azure pairs it with. Most of the newer regions have none."""
 
 
