@@ -39,6 +39,11 @@ class OsType(StrEnum):
     WINDOWS = "Windows"
     LINUX = "Linux"
 
+    @classmethod
+    def read(cls, text: str) -> OsType | None:
+        """The system that Azure names, in whatever case; ``None`` for anything else."""
+        return next((system for system in cls if system.value.casefold() == text.casefold()), None)
+
 
 class TagMatch(StrEnum):
     """How several tag names combine."""

@@ -25,13 +25,16 @@ from adapters.tables.machines import MachineRecords
 from adapters.tables.operations import IntentRecords, LeaseRecords
 from adapters.tables.paging import Page
 from adapters.tables.pauses import PauseRecords, budget_of
+from adapters.tables.pins import PinRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
 from adapters.tables.store import Store
 from settings import Settings, load_settings
 
 
-class Records(RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, PauseRecords, JournalRecords):
+class Records(
+    RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, PauseRecords, PinRecords, JournalRecords
+):
     """All records of one installation."""
 
     async def prepare(self) -> None:

@@ -39,6 +39,7 @@ class Store:
         self.policies = self._table(prefix, "policies")
         self.audit = self._table(prefix, "audit")
         self.claims = self._table(prefix, "claims")
+        self.seen = self._table(prefix, "seen")
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -56,7 +57,7 @@ class Store:
 
     async def prepare(self) -> None:
         """Create the tables that are absent."""
-        tables = (self.runs, self.results, self.machines, self.fleet, self.policies, self.audit, self.claims)
+        tables = (self.runs, self.results, self.machines, self.fleet, self.policies, self.audit, self.claims, self.seen)
         await asyncio.gather(*(table.create() for table in tables))
 
     async def close(self) -> None:
