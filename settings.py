@@ -189,6 +189,10 @@ class Settings(BaseSettings):
         description="Notification channels, a JSON list. It is parsed when there is something to tell: a mistake in "
         "it must not keep machines from being patched.",
     )
+    scripts: bool = Field(
+        default=False,
+        description="Whether policies may run scripts in guests: whoever writes a policy is root there then.",
+    )
     health_key: SecretStr = Field(
         default=SecretStr(""),
         description="Key of the deep health check; without one the deep check is off.",

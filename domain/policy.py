@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
 from domain.gates import ErrorBudget
+from domain.hooks import Hooks
 from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
 from domain.install import Install
 from domain.patching import LinuxParameters
@@ -166,6 +167,11 @@ class Policy(Document):
         default=False,
         title="Start stopped machines",
         description="Start a stopped machine, patch it, and put it back as it was; otherwise it is skipped.",
+    )
+    hooks: Hooks = Field(
+        default=Hooks(),
+        title="Hooks",
+        description="What is done to each machine before and after its installation: a snapshot, scripts.",
     )
     schedule: Schedule | None = Field(
         default=None, title="Schedule", description="When the policy runs by itself; never unless given."

@@ -79,6 +79,25 @@ class Trigger(Document):
     detail: str = ""
 
 
+class Decision(Document):
+    """What somebody said about a ring that needs an approval; the first decision counts."""
+
+    approved: bool
+    by: str
+    comment: str = ""
+    at: Instant
+
+
+class Steered(Document):
+    """A command that changed a run: who gave it and why, and what the run showed before and after it."""
+
+    by: str
+    why: str = ""
+    at: Instant
+    before: RunState
+    after: RunState
+
+
 class Run(Document):
     """One execution of a policy. Times are UTC; ``policy_snapshot`` is the frozen policy the run follows."""
 
@@ -96,13 +115,23 @@ class Run(Document):
     cancel_requested_at: Instant | None = None
     paused_at: Instant | None = None
     """Since when a person keeps the run from starting anything; empty when nobody does."""
+    resumes_as: RunState | None = None
+    """What the run shows again once nobody pauses it."""
+    resumed_at: Instant | None = None
+    resumptions: int = 0
+    """How often a person said "go on": after a pause, or to a gate that held."""
     stop_reason: str = ""
     """Why a gate ended the run: nothing more starts from the moment this is set."""
+    stopped_at: Instant | None = None
     held_scopes: list[str] = Field(default_factory=list[str])
     """Scopes that a gate keeps from starting anything: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``,
     ``wave:{ring}/{region}/{wave}``."""
     waiting_for: str = ""
-    """What the run waits for, for people: the ring to approve, the gate that holds, the next window."""
+    """What the run waits for, for people: the name of the ring to approve, the gate that holds, the next window."""
+    decisions: dict[str, Decision] = Field(default_factory=dict[str, Decision])
+    """Approvals and refusals by ring."""
+    steered: dict[str, Steered] = Field(default_factory=dict[str, Steered])
+    """By command (``pause``, ``resume``, ``cancel``): the newest one that changed the run."""
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
@@ -143,6 +172,36 @@ class InstallationSummary(Document):
     adopted: bool = False
 
 
+class SignalState(StrEnum):
+    """What one sign of a machine's health says."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+    """It could not be told: no answer, or an answer that says nothing."""
+    ABSENT = "absent"
+    """The machine has no such sign: no Application Health extension."""
+
+
+class Signal(Document):
+    """One sign of a machine's health, with the sentence behind it unless it is healthy."""
+
+    state: SignalState
+    detail: str = ""
+
+
+class HealthSummary(Document):
+    """How healthy a machine was at one moment; how it is judged is in `domain.health`.
+
+    ``healthy`` is false when any sign is unhealthy, and ``None`` when none says anything.
+    """
+
+    healthy: bool | None = None
+    signals: dict[str, Signal] = Field(default_factory=dict[str, Signal])
+    why: str = ""
+    at: Instant
+
+
 class PatchRecord(Document):
     """One patch of one machine in one run: found by the assessment, or handled by the installation."""
 
@@ -171,6 +230,8 @@ class MachineRecord(Document):
     tags: dict[str, str] = Field(default_factory=dict[str, str])
     power_state: str = ""
     availability_set: str = ""
+    update_domain: str = ""
+    """Told by the machine itself, the first time that it is looked at."""
     image: str = ""
     ring: str = ""
     phase: int = 0
@@ -184,7 +245,16 @@ class MachineRecord(Document):
     message: str = ""
     assessment: AssessmentSummary | None = None
     installation: InstallationSummary | None = None
+    health_before: HealthSummary | None = None
+    """Before the run touched it: what ``health_after`` is compared with."""
+    health_after: HealthSummary | None = None
     started_by_us: bool = False
+    snapshot_id: str = ""
+    rollback: str = ""
+    """How the machine is put back to before the run, for people: which snapshot, and the commands."""
+    before_output: str = ""
+    after_output: str = ""
+    """The end of what the policy's scripts printed, at most 2 KiB each."""
     queued_at: Instant | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None

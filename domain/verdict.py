@@ -151,6 +151,38 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
     )
 
 
+def judge_restart(is_ready: bool, reboot_pending: bool | None, installed: int) -> Outcome:
+    """The outcome of a machine whose patches are in and that was restarted apart from the installation.
+
+    Args:
+        is_ready: whether it runs and its agent reports, some time after the restart.
+        reboot_pending: what it says of a reboot in words newer than the restart; ``None`` when it says nothing.
+        installed: how many patches the installation brought.
+    """
+    if not is_ready:
+        return restart_failed(installed, "it does not report since its restart")
+    if reboot_pending:
+        return Outcome(
+            outcome=OutcomeKind.REBOOT_REQUIRED,
+            reason=Reason.REBOOT_PENDING,
+            message=f"{installed} patches are installed and the machine was restarted; another reboot is pending.",
+        )
+    return Outcome(
+        outcome=OutcomeKind.PATCHED,
+        reason=Reason.OK,
+        message=f"{installed} patches are installed and the machine was restarted.",
+    )
+
+
+def restart_failed(installed: int, why: str) -> Outcome:
+    """The outcome of a machine whose patches are in and whose restart did not work."""
+    return Outcome(
+        outcome=OutcomeKind.REBOOT_REQUIRED,
+        reason=Reason.REBOOT_FAILED,
+        message=f"{installed} patches are installed, but the restart failed ({why}): restart the machine.",
+    )
+
+
 def may_retry(failure: ArmFailure, attempt: int) -> bool:
     """Whether an operation that Azure accepted and then failed may be tried once more. ``attempt`` counts from 1."""
     return classify(failure).kind is ErrorClass.RETRY_LATER and attempt < MOST_ATTEMPTS
