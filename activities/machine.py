@@ -11,8 +11,8 @@ from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
-from domain.preflight import Power, Preflight, Readiness, judge
-from domain.run import Stage
+from domain.preflight import MachineView, Power, Preflight, Readiness, judge
+from domain.run import MachineRecord, Stage
 from domain.work import MachineRef, PreflightRequest, PreflightResult, RecordOutcome, Verified, VerifyRequest
 
 
@@ -31,9 +31,8 @@ async def preflight_machine(data: Json) -> Json:
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
             return _wait(verdict.to_outcome(view), view.retry_after)
         return _skip(verdict.to_outcome(view))
-    if not context.machine.os_type and view.os_type:
-        # Resource Graph lags behind; the machine itself knows.
-        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, os_type=view.os_type)
+    if learned := _learned(context.machine, view):
+        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
     return PreflightResult(
         preflight=judge(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
@@ -85,6 +84,12 @@ async def record_outcome(data: Json) -> Json:
 
 def _activity(summary: PatchSummary | None) -> str:
     return summary.activity_id if summary else ""
+
+
+def _learned(known: MachineRecord, view: MachineView) -> dict[str, str]:
+    """What the machine itself knows and Resource Graph, which lags behind or never tells, did not."""
+    said = {"os_type": view.os_type, "update_domain": view.update_domain}
+    return {name: value for name, value in said.items() if value and not getattr(known, name)}
 
 
 def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) -> bool | None:

@@ -7,12 +7,13 @@ has just booted says "Not Ready": so both the power state and the agent are need
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AliasPath, BeforeValidator, Field
 
-from domain.base import Document, Tolerant, as_object, objects_of
+from domain.base import Document, LenientInstant, Tolerant, as_object, objects_of
 from domain.outcome import Outcome, Reason
 from domain.patch_results import PatchSummary, Text
 
@@ -36,6 +37,7 @@ class _Status(Tolerant):
     code: Text = ""
     display_status: Text = ""
     message: Text = ""
+    time: LenientInstant = None
 
 
 Statuses = Annotated[list[_Status], BeforeValidator(objects_of)]
@@ -52,10 +54,20 @@ class _Agent(Tolerant):
     statuses: Statuses = Field(default_factory=list[_Status])
 
 
+def _whole_number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class _Health(Tolerant):
+    status: Annotated[_Status | None, BeforeValidator(as_object)] = None
+
+
 class _InstanceView(Tolerant):
     statuses: Statuses = Field(default_factory=list[_Status])
     vm_agent: Annotated[_Agent | None, BeforeValidator(as_object)] = None
     patch_status: Annotated[_PatchStatus | None, BeforeValidator(as_object)] = None
+    vm_health: Annotated[_Health | None, BeforeValidator(as_object)] = None
+    platform_update_domain: Annotated[int | None, BeforeValidator(_whole_number)] = None
 
 
 class MachineView(Tolerant):
@@ -91,10 +103,36 @@ class MachineView(Tolerant):
     @property
     def is_agent_ready(self) -> bool:
         """Whether the VM agent reports success. Believe it only of a running machine: a stopped one keeps saying so."""
+        return any(status.code.casefold() == "provisioningstate/succeeded" for status in self._agent_statuses)
+
+    @property
+    def agent_message(self) -> str:
+        """What the VM agent says of itself; empty when there is no agent."""
+        statuses = self._agent_statuses
+        return (statuses[0].message or statuses[0].display_status) if statuses else ""
+
+    @property
+    def agent_reported_at(self) -> datetime | None:
+        """When the VM agent was last heard of, as far as Azure tells."""
+        return max((status.time for status in self._agent_statuses if status.time is not None), default=None)
+
+    @property
+    def vm_health(self) -> str:
+        """The last word of ``vmHealth`` in lower case, such as ``healthy``; empty without the Application Health
+        extension."""
+        health = self.instance_view.vm_health if self.instance_view else None
+        return health.status.code.rpartition("/")[2].casefold() if health and health.status else ""
+
+    @property
+    def update_domain(self) -> str:
+        """The update domain; empty outside of availability sets."""
+        domain = self.instance_view.platform_update_domain if self.instance_view else None
+        return "" if domain is None else str(domain)
+
+    @property
+    def _agent_statuses(self) -> list[_Status]:
         agent = self.instance_view.vm_agent if self.instance_view else None
-        return agent is not None and any(
-            status.code.casefold() == "provisioningstate/succeeded" for status in agent.statuses
-        )
+        return agent.statuses if agent else []
 
     @property
     def last_assessment(self) -> PatchSummary | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -94,11 +95,39 @@ def test_the_patch_status_of_the_machine_is_read() -> None:
     assert (bare.location, bare.os_type, bare.power) == ("westeurope", "Linux", Power.RUNNING)
 
 
+def test_health_agent_and_update_domain_are_read() -> None:
+    agent = {
+        "vmAgentVersion": "2.11.1.12",
+        "statuses": [
+            {
+                "code": "ProvisioningState/succeeded",
+                "message": "Guest Agent is running",
+                "time": "2026-11-21T02:00:00+00:00",
+            }
+        ],
+    }
+    body = machine("running", vmAgent=agent, vmHealth={"status": {"code": "HealthState/unhealthy"}})
+    body["properties"]["instanceView"]["platformUpdateDomain"] = 0
+    view = MachineView.read(body)
+    assert view.vm_health == "unhealthy"
+    assert view.agent_message == "Guest Agent is running"
+    assert view.agent_reported_at == datetime(2026, 11, 21, 2, tzinfo=UTC)
+    assert view.update_domain == "0"
+
+
+@pytest.mark.parametrize("health", [None, {}, {"status": None}, {"status": {}}, [], "healthy"])
+def test_a_machine_without_the_health_extension_has_no_word(health: object) -> None:
+    view = MachineView.read(machine("running", vmHealth=health, vmAgent=None, platformUpdateDomain="one"))
+    assert (view.vm_health, view.agent_message, view.agent_reported_at, view.update_domain) == ("", "", None, "")
+
+
 anything: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("PowerState/running"),
     lambda inner: (
         st.lists(inner, max_size=2)
-        | st.dictionaries(st.sampled_from(["code", "statuses", "vmAgent", "patchStatus", "error", "message"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["code", "statuses", "status", "time", "vmAgent", "patchStatus", "error", "message"]), inner
+        )
     ),
     max_leaves=6,
 )
@@ -106,7 +135,9 @@ anything: st.SearchStrategy[Any] = st.recursive(
 
 @given(
     st.dictionaries(st.sampled_from(["id", "location", "tags", "properties"]), anything),
-    st.dictionaries(st.sampled_from(["statuses", "vmAgent", "patchStatus"]), anything),
+    st.dictionaries(
+        st.sampled_from(["statuses", "vmAgent", "patchStatus", "vmHealth", "platformUpdateDomain"]), anything
+    ),
     anything,
     st.booleans(),
 )
@@ -117,6 +148,8 @@ def test_any_answer_about_a_machine_is_judged(
         body = body | {"properties": {"instanceView": instance_view, "storageProfile": {"osDisk": {"osType": os_type}}}}
     view = MachineView.read(body)
     found = judge(view, start_stopped=True)
+    assert isinstance(view.vm_health + view.agent_message + view.update_domain, str)
+    assert view.agent_reported_at is None or view.agent_reported_at.tzinfo is not None
     if found.readiness is Readiness.READY:
         assert view.power is Power.RUNNING
         assert view.is_agent_ready
