@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local.simulator.app import make_app, make_identity_app
 from local.simulator.clock import Clock
-from local.simulator.fleet import FleetError, generate_fleet, read_fleet
+from local.simulator.fleet import Fleet, FleetError, generate_fleet, read_fleet
 from local.simulator.identity import Identity
 from local.simulator.server import Connections, listen, serve
 from local.simulator.tls import make_certificates
@@ -53,14 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         clock = Clock(options.speed)
         if options.fleet is not None:
-            machines = read_fleet(options.fleet, clock, options.seed)
+            fleet = read_fleet(options.fleet, clock, options.seed)
         else:
-            machines = generate_fleet(options.machines, clock, options.seed)
+            fleet = Fleet(generate_fleet(options.machines, clock, options.seed))
     except ValueError as error:
         kind = "fleet" if isinstance(error, FleetError) else "argument"
         sys.stderr.write(f"simulator: {kind}: {error}\n")
         return 2
-    world = World(machines, clock, base_url, seed=options.seed, retry_after=options.retry_after)
+    for note in fleet.notes:
+        sys.stderr.write(f"simulator: fleet: {note}\n")
+    machines = fleet.machines
+    world = World(
+        machines,
+        clock,
+        base_url,
+        seed=options.seed,
+        retry_after=options.retry_after,
+        geography=fleet.geography,
+    )
     identity = Identity(world, lifetime=options.token_seconds)
     bundle, certificate = make_certificates(options.state.resolve())
     document = {

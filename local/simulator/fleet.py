@@ -1,7 +1,8 @@
 """Fleets: read from what Azure's own tools print, or made up from a seed.
 
 A file may be the JSON of ``az vm list`` (flattened or with ``-d``), of a Resource Graph query (rows, or the answer with
-``data``), or of an ARM list (``value`` with ``properties``). Each entry may carry ``simulation`` overrides.
+``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``, which may carry ``zoneMappings``
+and ``regionPairs`` beside them. Each entry may carry ``simulation`` overrides.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import random
 import re
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 from local.simulator.clock import Clock
 from local.simulator.machine import Machine
 from local.simulator.reading import as_list, as_object, dig
+from local.simulator.regions import Geography
 from local.simulator.simulation import read_simulation
 
 _ID = re.compile(
@@ -29,57 +32,125 @@ _NOT_PROPERTIES = {
     "etag", "resourceGroup", "simulation", "powerState", "fqdns", "publicIps", "privateIps", "macAddresses",
     "properties", "subscriptionId", "tenantId", "kind", "sku", "osType", "vmSize", "placement",
 }  # fmt: skip
+_MOST_SHOWN = 5
 
 
 class FleetError(ValueError):
-    """A fleet file that cannot be used; the text says which entry and why."""
+    """A fleet file, or a machine of one, that cannot be used; the text says why."""
 
 
-def read_fleet(path: Path, clock: Clock, seed: int) -> list[Machine]:
-    """Read a fleet file.
+@dataclass(slots=True)
+class Fleet:
+    """What a fleet file says. ``notes`` tell what was left out or merged, each with its position in the file."""
+
+    machines: list[Machine] = field(default_factory=list[Machine])
+    geography: Geography = field(default_factory=Geography)
+    notes: list[str] = field(default_factory=list[str])
+
+
+def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
+    """Read a fleet file. A machine that cannot be used is left out, and one that is listed twice is merged.
 
     Raises:
-        FleetError: not JSON, not one of the three forms, a bad id, a duplicate, or a bad override.
+        FleetError: not JSON, not one of the three forms, or none of its machines can be used.
     """
     try:
-        document: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        # Given bytes, the reader finds out UTF-16 and the byte order mark that PowerShell writes.
+        document: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise FleetError(f"{path}: {error}") from error
+    fleet = Fleet()
+    name, listed = "", document
     if isinstance(document, dict):
         wrapped = cast(dict[str, Any], document)
-        document = wrapped.get("value", wrapped.get("data", wrapped.get("machines")))
-    if not isinstance(document, list):
-        raise FleetError(f"{path}: expected a list of machines, or an object with 'value' or 'data'")
-    machines: list[Machine] = []
-    seen: set[str] = set()
-    for index, entry in enumerate(cast(list[object], document)):
-        machine = _machine(entry, f"{path}: entry {index}", clock, seed)
-        if machine.folded in seen:
-            raise FleetError(f"{path}: entry {index}: {machine.id} is listed twice (ids are compared without case)")
-        seen.add(machine.folded)
-        machines.append(machine)
-    return machines
+        name = next((key for key in ("machines", "value", "data") if isinstance(wrapped.get(key), list)), "")
+        listed = wrapped.get(name)
+        fleet.geography = _geography(wrapped, fleet.notes)
+    if not isinstance(listed, list):
+        raise FleetError(f"{path}: expected a list of machines, or an object with 'machines', 'value' or 'data'")
+    entries = cast(list[object], listed)
+    merged: dict[str, tuple[str, dict[str, Any]]] = {}
+    for index, entry in enumerate(entries):
+        where = f"{name}[{index}]"
+        machine_id = as_object(entry).get("id")
+        if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
+            fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual machine")
+            continue
+        first, known = merged.get(machine_id.casefold(), (where, None))
+        given = as_object(entry)
+        if known is not None:
+            given = _merge(known, given)
+            fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
+        merged[machine_id.casefold()] = (first, given)
+    for where, given in merged.values():
+        try:
+            fleet.machines.append(_machine(given, clock, seed))
+        except FleetError as error:
+            fleet.notes.append(f"{where} is left out: {error}")
+    if entries and not fleet.machines:
+        shown = "; ".join(fleet.notes[:_MOST_SHOWN])
+        raise FleetError(f"{path}: none of its {len(entries)} machines can be used: {shown}")
+    return fleet
 
 
-def _machine(entry: object, where: str, clock: Clock, seed: int) -> Machine:
-    if not isinstance(entry, dict):
-        raise FleetError(f"{where}: not an object")
-    given = cast(dict[str, Any], entry)
-    machine_id = given.get("id")
-    if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
-        raise FleetError(f"{where}: 'id' is not the ARM id of a virtual machine: {machine_id!r}")
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both entries of a machine as one: the first wins, the second fills what it leaves open."""
+    made = dict(first)
+    for key, value in second.items():
+        below = made.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            made[key] = _merge(cast(dict[str, Any], below), cast(dict[str, Any], value))
+        elif below in (None, "", [], {}):
+            made[key] = value
+    return made
+
+
+def _geography(wrapped: dict[str, Any], notes: list[str]) -> Geography:
+    zones: dict[tuple[str, str, str], str] = {}
+    for index, entry in enumerate(as_list(wrapped.get("zoneMappings"))):
+        mapping = as_object(entry)
+        fields = [mapping.get(key) for key in ("subscriptionId", "location", "logicalZone", "physicalZone")]
+        if all(isinstance(each, str) and each for each in fields):
+            subscription, location, logical, physical = map(str, fields)
+            zones[subscription.casefold(), _region(location), logical] = physical
+        else:
+            notes.append(
+                f"zoneMappings[{index}] is left out: it needs subscriptionId, location, logicalZone and physicalZone"
+            )
+    pairs: dict[str, str] = {}
+    for index, entry in enumerate(as_list(wrapped.get("regionPairs"))):
+        pair = [each for each in as_list(entry) if isinstance(each, str) and each]
+        if len(pair) == 2 and len(as_list(entry)) == 2:
+            pairs[_region(pair[0])] = _region(pair[1])
+        else:
+            notes.append(f"regionPairs[{index}] is left out: a pair is a list of two regions")
+    return Geography(zones, pairs)
+
+
+def _region(text: str) -> str:
+    return text.replace(" ", "").lower()
+
+
+def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
+    """A machine whose id is known to be one.
+
+    Raises:
+        FleetError: an unknown or impossible override, or an unknown system.
+    """
     try:
         simulation = read_simulation(given.get("simulation"))
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
-        raise FleetError(f"{where}: simulation.{path}: {first['msg']}") from error
+        raise FleetError(f"simulation.{path}: {first['msg']}") from error
+    if not given.get("location"):
+        raise FleetError("it has no location")
     flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}
     shown = {**flat, **as_object(given.get("properties"))}
     return Machine(
-        machine_id=machine_id,
-        location=str(given.get("location") or "westeurope").replace(" ", "").lower(),
-        os_type=_os_type(given, shown, where),
+        machine_id=str(given["id"]),
+        location=_region(str(given["location"])),
+        os_type=_os_type(given, shown),
         simulation=simulation,
         seed=seed,
         clock=clock,
@@ -90,12 +161,12 @@ def _machine(entry: object, where: str, clock: Clock, seed: int) -> Machine:
     )
 
 
-def _os_type(given: dict[str, Any], shown: dict[str, Any], where: str) -> str:
+def _os_type(given: dict[str, Any], shown: dict[str, Any]) -> str:
     found = given.get("osType") or dig(shown, "storageProfile", "osDisk", "osType")
     if found is None:
         found = "Windows" if dig(shown, "osProfile", "windowsConfiguration") else "Linux"
     if str(found).casefold() not in ("windows", "linux"):
-        raise FleetError(f"{where}: osType must be Windows or Linux, not {found!r}")
+        raise FleetError(f"osType must be Windows or Linux, not {found!r}")
     return str(found).capitalize()
 
 

@@ -119,7 +119,9 @@ class Manager:
 
     def locations(self, call: Call) -> Answer:
         subscription_id = self.world.subscription(call.captured["subscription"])[0].subscription_id
-        return compact({"value": [location_document(subscription_id, region) for region in REGIONS.values()]})
+        geography = self.world.geography
+        listed = [location_document(subscription_id, region, geography) for region in REGIONS.values()]
+        return compact({"value": listed})
 
     def groups(self, call: Call) -> Answer:
         subscription = call.captured["subscription"].casefold()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -74,11 +75,22 @@ def _read() -> dict[str, Region]:
 REGIONS = _read()
 
 
-def location_document(subscription_id: str, region: Region) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Geography:
+    """What a fleet file says of places; what it leaves out is as in the table, and zones as they are made up here."""
+
+    zones: Mapping[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
+    """Physical zone by subscription (case-folded), region and logical zone."""
+    pairs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The region that each of these regions is paired with."""
+
+
+def location_document(subscription_id: str, region: Region, geography: Geography) -> dict[str, Any]:
     """A row of ``GET /subscriptions/{id}/locations``.
 
     Zone numbers are logical: which building "zone 1" is differs from one subscription to the next.
     """
+    pair = geography.pairs.get(region.name, region.pair)
     metadata: dict[str, Any] = {
         "regionType": "Physical",
         "regionCategory": "Recommended" if region.has_zones else "Other",
@@ -87,10 +99,8 @@ def location_document(subscription_id: str, region: Region) -> dict[str, Any]:
         "physicalLocation": region.place,
         "pairedRegion": [],
     }
-    if region.pair:
-        metadata["pairedRegion"] = [
-            {"name": region.pair, "id": f"/subscriptions/{subscription_id}/locations/{region.pair}"}
-        ]
+    if pair:
+        metadata["pairedRegion"] = [{"name": pair, "id": f"/subscriptions/{subscription_id}/locations/{pair}"}]
     made: dict[str, Any] = {
         "id": f"/subscriptions/{subscription_id}/locations/{region.name}",
         "name": region.name,
@@ -100,9 +110,13 @@ def location_document(subscription_id: str, region: Region) -> dict[str, Any]:
         "metadata": metadata,
     }
     if region.has_zones:
-        turn = hashlib.sha256(f"{subscription_id.casefold()}{region.name}".encode()).digest()[0] % 3
+        folded = subscription_id.casefold()
+        turn = hashlib.sha256(f"{folded}{region.name}".encode()).digest()[0] % 3
+        physical = {str(zone): f"{region.name}-az{(zone - 1 + turn) % 3 + 1}" for zone in (1, 2, 3)}
+        physical |= {
+            zone: geography.zones.get((folded, region.name, zone), made_up) for zone, made_up in physical.items()
+        }
         made["availabilityZoneMappings"] = [
-            {"logicalZone": str(zone), "physicalZone": f"{region.name}-az{(zone - 1 + turn) % 3 + 1}"}
-            for zone in (1, 2, 3)
+            {"logicalZone": logical, "physicalZone": zone} for logical, zone in physical.items()
         ]
     return made

@@ -45,6 +45,8 @@ class Simulation(BaseModel):
 
     power: PowerState | None = None
     agent: AgentState = "ready"
+    update_domain: int | None = Field(default=None, ge=0, le=19)
+    """The update domain in its availability set; none counts the members of the set in fives."""
     architecture: Literal["x64", "Arm64"] = "x64"
     image_unsupported: bool = False
     busy: bool | float = False

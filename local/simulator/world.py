@@ -14,6 +14,7 @@ from local.simulator.faults import Faults
 from local.simulator.machine import Machine
 from local.simulator.operations import Operations
 from local.simulator.reading import dig
+from local.simulator.regions import Geography
 from local.simulator.simulation import Simulation
 from local.simulator.throttle import Throttle
 
@@ -46,6 +47,7 @@ class World:
         *,
         seed: int = 0,
         retry_after: int | None = None,
+        geography: Geography | None = None,
     ) -> None:
         source = random.Random(f"world:{seed}")
         self.clock = clock
@@ -53,6 +55,7 @@ class World:
         self.seed = seed
         self.retry_after = retry_after
         """Real seconds in Retry-After of polls of patch operations; none leaves the header out."""
+        self.geography = geography or Geography()
         self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.operations = Operations(clock, base_url, seed)
@@ -77,7 +80,9 @@ class World:
         found = self.sets.setdefault(
             set_id.casefold(), AvailabilitySet(set_id, parts[8], parts[2], parts[4], machine.location, [])
         )
-        machine.update_domain = len(found.members) % 5
+        given = dig(machine.given, "properties", "instanceView", "platformUpdateDomain")
+        known = [domain for domain in (machine.simulation.update_domain, given) if isinstance(domain, int)]
+        machine.update_domain = known[0] if known else len(found.members) % 5
         machine.fault_domain = len(found.members) % 3
         found.members.append(machine)
 
