@@ -157,7 +157,12 @@ class Occurrence:
 
 def occurrences(schedule: Schedule, after: datetime, count: int) -> list[Occurrence]:
     """The next occurrences strictly after a moment, oldest first; fewer when the schedule ends."""
-    return list(islice((each for each in _from(schedule, after) if each.at_utc > after), count))
+    return list(islice(upcoming(schedule, after), count))
+
+
+def upcoming(schedule: Schedule, after: datetime) -> Iterator[Occurrence]:
+    """The occurrences strictly after a moment, oldest first, without end unless the schedule has one."""
+    return (each for each in _from(schedule, after) if each.at_utc > after)
 
 
 def due_occurrence(schedule: Schedule, now: datetime, lookback: timedelta | None = None) -> Occurrence | None:

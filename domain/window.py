@@ -13,6 +13,9 @@ REBOOT_RESERVE = timedelta(minutes=55)
 """What an installation may add after its maximum duration: 15 minutes that the Linux agent keeps for the reboot and the
 40 that it waits for the machine to come back."""
 
+RESTART_NEEDS = timedelta(minutes=10)
+"""No restart begins with less left of the window: what the Windows agent keeps free for one. Linux keeps 15."""
+
 # What the guest agents need to begin at all, with the reboot that they keep free inside the maximum duration.
 _WINDOWS_NEEDS = timedelta(minutes=25)
 """15 to scan, download and install, 10 for the reboot."""
@@ -39,6 +42,11 @@ def shortest_installation(install: Install, os_type: OsType) -> timedelta:
 def cutoff(window_end: datetime, install: Install, os_type: OsType) -> datetime:
     """The last moment at which an installation may start."""
     return window_end - shortest_installation(install, os_type)
+
+
+def last_start(window_end: datetime, install: Install, os_types: Iterable[OsType]) -> datetime:
+    """The cutoff of whichever of the systems needs the least time; ``os_types`` must not be empty."""
+    return max(cutoff(window_end, install, os_type) for os_type in os_types)
 
 
 def too_short(window: timedelta, install: Install, os_types: Iterable[OsType]) -> str:

@@ -16,6 +16,7 @@ from domain.window import (
     REBOOT_RESERVE,
     cutoff,
     deadline,
+    last_start,
     permitted_duration,
     shortest_installation,
     too_short,
@@ -132,3 +133,9 @@ def test_a_window_that_nothing_fits_into() -> None:
 def test_point_39_every_wait_has_an_end_of_our_own() -> None:
     assert deadline(NOW, minutes(120)) == NOW + minutes(120) + REBOOT_RESERVE
     assert minutes(40) < REBOOT_RESERVE < minutes(120)
+
+
+def test_the_last_start_is_that_of_the_system_which_needs_least() -> None:
+    short = install(minimumDuration="PT20M")
+    assert last_start(NOW, short, [WINDOWS]) == NOW - minutes(25)
+    assert last_start(NOW, short, OsType) == last_start(NOW, short, [LINUX]) == NOW - minutes(20)

@@ -1,0 +1,219 @@
+"""What becomes of an occurrence, what is listed as coming, and where a run goes on that its window left unfinished."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.agenda import (
+    Decision,
+    Waiting,
+    agenda,
+    decide,
+    forgettable_before,
+    next_run_window,
+    occurrence_to_skip,
+    pending_skip,
+)
+from domain.calendar import Occurrence, due_occurrence, occurrences
+from domain.controls import Controls, Pause, Skip
+from domain.freeze import Freeze, parse_freeze
+from domain.policy import Policy, parse_policy
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
+FIRST = datetime(2026, 11, 10, 19, tzinfo=UTC)
+SECOND = datetime(2026, 12, 8, 19, tzinfo=UTC)
+THIRD = datetime(2027, 1, 12, 19, tzinfo=UTC)
+RUN = "20261110T190000Z-monthly"
+PAUSE = Pause(by="ann", reason="audit", at=NOW)
+
+
+def policy(schedule: dict[str, Any] | None = None, **fields: Any) -> Policy:
+    monthly = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "Europe/Berlin", "window": "PT4H"}
+    document = {"scope": {"locations": ["westeurope"]}, "schedule": monthly | (schedule or {})} | fields
+    return parse_policy(document, name="monthly")
+
+
+def freeze(start: datetime, end: datetime, name: str = "closing", **fields: Any) -> Freeze:
+    bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "the books close"}
+    return parse_freeze(bounds | fields, name=name)
+
+
+def skip(opening: datetime) -> Skip:
+    return Skip(occurrence=opening, by="bob", reason="release", at=NOW)
+
+
+def occurrence(opening: datetime) -> Occurrence:
+    return Occurrence(opening, opening + 4 * HOUR)
+
+
+FREE = Controls()
+PAUSED = FREE.paused(PAUSE)
+SKIPPING = FREE.skipping(skip(FIRST), forget_before=NOW)
+CARRYING = FREE.carrying(RUN, FIRST + 3 * HOUR, forget_before=NOW)
+FROZEN = [freeze(FIRST - HOUR, FIRST + HOUR)]
+
+
+class TestDecide:
+    @pytest.mark.parametrize(
+        ("controls", "freezes", "opening", "decision", "why"),
+        [
+            (FREE, [], FIRST, Decision.RUN, ""),
+            (PAUSED, [], FIRST, Decision.PAUSED, "paused by ann: audit"),
+            (SKIPPING, [], FIRST, Decision.SKIPPED, "skipped by bob: release"),
+            (SKIPPING, [], SECOND, Decision.RUN, ""),
+            (FREE, FROZEN, FIRST, Decision.FROZEN, "frozen until 2026-11-10 20:00 UTC by closing: the books close"),
+            (FREE, FROZEN, SECOND, Decision.RUN, ""),
+            (CARRYING, [], FIRST, Decision.RUN, ""),
+            (CARRYING, [], SECOND, Decision.CONTINUE, f"the run {RUN} goes on in this window"),
+            (CARRYING.paused(PAUSE), FROZEN, SECOND, Decision.PAUSED, "paused by ann: audit"),
+        ],
+    )  # fmt: skip
+    def test_each_reason_in_its_own_words(
+        self, controls: Controls, freezes: list[Freeze], opening: datetime, decision: Decision, why: str
+    ) -> None:
+        verdict = decide(policy(), controls, freezes, occurrence(opening))
+        assert (verdict.decision, verdict.why) == (decision, why)
+        assert verdict.will_run is (decision in (Decision.RUN, Decision.CONTINUE))
+
+    def test_a_disabled_policy(self) -> None:
+        verdict = decide(policy(enabled=False), PAUSED, FROZEN, occurrence(FIRST))
+        assert (verdict.decision, verdict.why) == (Decision.DISABLED, "the policy is disabled")
+
+    def test_a_freeze_that_began_since_holds_a_start_that_comes_late(self) -> None:
+        later = [freeze(FIRST + MINUTE, FIRST + HOUR)]
+        assert decide(policy(), FREE, later, occurrence(FIRST)).will_run
+        assert decide(policy(), FREE, later, occurrence(FIRST), now=FIRST).will_run
+        assert not decide(policy(), FREE, later, occurrence(FIRST), now=FIRST + MINUTE).will_run
+
+    def test_a_freeze_that_ended_inside_the_window_has_cost_it(self) -> None:
+        assert not decide(policy(), FREE, FROZEN, occurrence(FIRST), now=FIRST + 2 * HOUR).will_run
+
+    def test_frozen_machines_are_told_of_and_keep_nobody_else(self) -> None:
+        some = [freeze(FIRST, FIRST + HOUR, name, tags={"values": {"app": ["shop"]}}) for name in ("shop", "bar")]
+        verdict = decide(policy(), FREE, some, occurrence(FIRST))
+        assert (verdict.decision, verdict.why) == (Decision.RUN, "without the machines that are frozen by bar, shop")
+
+    def test_freezes_of_other_policies(self) -> None:
+        assert decide(policy(), FREE, [freeze(FIRST, SECOND, policies=["weekly"])], occurrence(FIRST)).will_run
+
+
+class TestAgenda:
+    def test_what_will_not_run_is_listed_with_its_reason(self) -> None:
+        planned = agenda(policy(), SKIPPING, [freeze(SECOND, SECOND + HOUR)], NOW, 3)
+        assert [(each.at, each.will_run, each.decision) for each in planned] == [
+            (FIRST, False, Decision.SKIPPED),
+            (SECOND, False, Decision.FROZEN),
+            (THIRD, True, Decision.RUN),
+        ]
+        assert [bool(each.why) for each in planned] == [True, True, False]
+
+    def test_people_read_their_own_clock(self) -> None:
+        summer = agenda(policy(), FREE, [], datetime(2027, 3, 1, tzinfo=UTC), 2)
+        assert [each.local_time for each in summer] == ["2027-03-09T20:00:00+01:00", "2027-04-13T20:00:00+02:00"]
+        assert [each.run_id for each in summer] == ["20270309T190000Z-monthly", "20270413T180000Z-monthly"]
+        assert all(each.window_end - each.at == 4 * HOUR for each in summer)
+
+    def test_a_run_that_goes_on_takes_the_next_window_and_no_further_one(self) -> None:
+        planned = agenda(policy(), CARRYING, [], FIRST + 4 * HOUR, 2)
+        assert [(each.run_id, each.decision) for each in planned] == [
+            (RUN, Decision.CONTINUE),
+            ("20270112T190000Z-monthly", Decision.RUN),
+        ]
+
+    def test_a_run_that_goes_on_does_not_take_a_window_that_is_frozen(self) -> None:
+        planned = agenda(policy(), CARRYING, [freeze(SECOND, SECOND + HOUR)], FIRST + 4 * HOUR, 3)
+        assert [each.decision for each in planned] == [Decision.FROZEN, Decision.CONTINUE, Decision.RUN]
+
+    def test_fewer_when_the_schedule_ends_and_none_without_one(self) -> None:
+        dates = {"recurrence": "2026-11-10, 2026-12-08"}
+        assert len(agenda(policy(dates), FREE, [], NOW, 12)) == 2
+        assert agenda(parse_policy({"scope": {"locations": ["westeurope"]}}, name="x"), FREE, [], NOW, 12) == []
+
+    @given(st.integers(0, 400), st.integers(1, 6))
+    def test_the_list_says_what_the_timer_does(self, days: int, count: int) -> None:
+        after = NOW + days * DAY
+        freezes = [freeze(SECOND, SECOND + 40 * DAY)]
+        for planned in agenda(policy(), SKIPPING, freezes, after, count):
+            due = due_occurrence(policy().schedule, planned.at + MINUTE)  # type: ignore[arg-type]  # it has one
+            assert due is not None
+            assert decide(policy(), SKIPPING, freezes, due, now=planned.at + MINUTE).will_run is planned.will_run
+
+
+class TestNextRunWindow:
+    AFTER_FIRST = Waiting(since=FIRST + 3 * HOUR, behind=FIRST + 4 * HOUR)
+
+    def opening(self, now: datetime, controls: Controls = CARRYING, *freezes: Freeze, **fields: Any) -> datetime | None:
+        found = next_run_window(policy(**fields), controls, freezes, self.AFTER_FIRST, now)
+        return found.at_utc if found else None
+
+    def test_the_next_one(self) -> None:
+        assert self.opening(FIRST + 3 * HOUR) == SECOND
+
+    @pytest.mark.parametrize("late", [timedelta(0), 3 * HOUR])
+    def test_the_one_that_is_open_now(self, late: timedelta) -> None:
+        assert self.opening(SECOND + late) == SECOND
+
+    def test_no_window_in_which_nothing_can_start_any_more(self) -> None:
+        assert self.opening(SECOND + 3 * HOUR + MINUTE) == THIRD
+
+    def test_a_window_that_was_used_is_not_used_again(self) -> None:
+        used = Waiting(since=FIRST + 3 * HOUR, behind=SECOND + 4 * HOUR)
+        found = next_run_window(policy(), CARRYING, [], used, SECOND + HOUR)
+        assert found is not None
+        assert found.at_utc == THIRD
+
+    def test_no_window_that_a_run_of_its_own_has_begun_in(self) -> None:
+        """Windows of 40 days overlap; the one that was open already when the run stopped belongs to another run."""
+        daily = policy({"recurrence": "RRULE:FREQ=DAILY", "window": "PT48H"})
+        stopped = FIRST + 47 * HOUR
+        found = next_run_window(daily, FREE, [], Waiting(since=stopped, behind=FIRST + 48 * HOUR), stopped)
+        assert found is not None
+        assert found.at_utc == FIRST + 48 * HOUR
+
+    def test_frozen_and_skipped_ones_are_passed_over(self) -> None:
+        assert self.opening(FIRST + 4 * HOUR, CARRYING, freeze(SECOND, SECOND + HOUR)) == THIRD
+        assert self.opening(FIRST + 4 * HOUR, CARRYING.skipping(skip(SECOND), forget_before=NOW)) == THIRD
+        assert self.opening(SECOND + HOUR, CARRYING, freeze(SECOND + MINUTE, SECOND + DAY)) == THIRD
+
+    def test_a_pause_only_tells_of_now(self) -> None:
+        paused = CARRYING.paused(PAUSE)
+        assert self.opening(FIRST + 4 * HOUR, paused) == SECOND
+        assert self.opening(SECOND, paused) == THIRD
+        assert self.opening(SECOND + HOUR, paused.resumed()) == SECOND
+
+    def test_other_runs_that_go_on_do_not_stand_in_the_way(self) -> None:
+        others = CARRYING.carrying("20261111T080000Z-monthly-1a2b3c4d", FIRST + DAY, forget_before=NOW)
+        assert self.opening(FIRST + 4 * HOUR, others) == SECOND
+
+    def test_none_when_the_schedule_ends_or_the_policy_is_off(self) -> None:
+        assert self.opening(FIRST + 4 * HOUR, schedule={"recurrence": "2026-11-10"}) is None
+        assert self.opening(FIRST + 4 * HOUR, enabled=False) is None
+        nothing = parse_policy({"scope": {"locations": ["westeurope"]}}, name="x")
+        assert next_run_window(nothing, FREE, [], self.AFTER_FIRST, FIRST) is None
+
+
+class TestSkipping:
+    def test_the_next_occurrence_is_skipped_unless_it_is_frozen_anyway(self) -> None:
+        assert occurrence_to_skip(policy(), [], NOW) == occurrence(FIRST)
+        assert occurrence_to_skip(policy(), FROZEN, NOW) == occurrence(SECOND)
+        assert occurrence_to_skip(policy({"recurrence": "2026-10-01"}), [], NOW) is None
+
+    def test_an_order_counts_until_its_occurrence_has_begun(self) -> None:
+        assert pending_skip(policy(), SKIPPING, NOW) == skip(FIRST)
+        assert pending_skip(policy(), SKIPPING, FIRST) is None
+        assert pending_skip(policy(), FREE, NOW) is None
+
+    def test_an_order_about_a_time_that_the_schedule_no_longer_has(self) -> None:
+        assert pending_skip(policy({"time": "21:00"}), SKIPPING, NOW) is None
+
+    def test_orders_are_kept_while_a_window_may_be_open(self) -> None:
+        schedule = policy({"window": "PT168H"}).schedule
+        assert schedule is not None
+        [first] = occurrences(schedule, NOW, 1)
+        assert forgettable_before(first.window_end_utc - MINUTE) < first.at_utc

@@ -1,0 +1,107 @@
+"""Orders of people about one policy: saying one twice changes nothing, and old ones are forgotten."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from domain.controls import CarryOver, Controls, Pause, Skip
+
+NOW = datetime(2026, 11, 10, 19, tzinfo=UTC)
+DAY = timedelta(days=1)
+RUN, OTHER = "20261110T190000Z-monthly", "20261111T190000Z-monthly-1a2b3c4d"
+
+
+def pause(by: str, reason: str = "bank holiday") -> Pause:
+    return Pause(by=by, reason=reason, at=NOW)
+
+
+def skip(opening: datetime, by: str = "ann") -> Skip:
+    return Skip(occurrence=opening, by=by, reason="release night", at=NOW)
+
+
+def test_a_policy_without_orders_is_free() -> None:
+    free = Controls()
+    assert (free.pause, free.skips, free.carry_overs, free.ordered_run) == (None, [], [], "")
+    assert Controls.from_wire(free.to_wire()) == free
+
+
+def test_whoever_pauses_first_counts() -> None:
+    paused = Controls().paused(pause("ann"))
+    assert paused.paused(pause("bob")) is paused
+    assert paused.pause == pause("ann")
+    assert paused.resumed() == Controls()
+    assert Controls().resumed() == Controls()
+
+
+def test_an_occurrence_is_skipped_once_and_by_its_very_moment() -> None:
+    skipping = Controls().skipping(skip(NOW), forget_before=NOW - DAY)
+    assert skipping.skipping(skip(NOW, "bob"), forget_before=NOW - DAY) is skipping
+    assert skipping.skip_of(NOW) == skip(NOW)
+    assert skipping.skip_of(NOW + timedelta(seconds=1)) is None
+    assert skipping.unskipping(NOW) == Controls()
+    assert skipping.unskipping(NOW + DAY) == skipping
+
+
+def test_old_orders_are_forgotten_with_the_next_one() -> None:
+    old = Controls().skipping(skip(NOW), forget_before=NOW)
+    assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW).skips == [skip(NOW), skip(NOW + 9 * DAY)]
+    assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW + DAY).skips == [skip(NOW + 9 * DAY)]
+
+
+@pytest.mark.parametrize(
+    ("opening", "ended_at", "holds"),
+    [
+        (NOW - DAY, None, False),
+        (NOW, None, False),
+        (NOW + DAY, None, True),
+        (NOW + DAY, NOW + 2 * DAY, True),
+        (NOW + 2 * DAY, NOW + 2 * DAY, False),
+        (NOW + 3 * DAY, NOW + 2 * DAY, False),
+    ],
+)
+def test_windows_between_the_mark_and_the_end_belong_to_the_run(
+    opening: datetime, ended_at: datetime | None, holds: bool
+) -> None:
+    assert CarryOver(run_id=RUN, since=NOW, ended_at=ended_at).holds(opening) is holds
+
+
+def test_a_run_goes_on_since_the_first_time_that_it_said_so() -> None:
+    carrying = Controls().carrying(RUN, NOW, forget_before=NOW - DAY)
+    assert carrying.carrying(RUN, NOW + DAY, forget_before=NOW) is carrying
+    assert carrying.carry_over_of(RUN) == CarryOver(run_id=RUN, since=NOW)
+
+
+def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:
+    both = Controls().carrying(RUN, NOW, forget_before=NOW).carrying(OTHER, NOW + DAY, forget_before=NOW)
+    assert both.carrying(RUN, NOW + 2 * DAY, forget_before=NOW) is both
+    first_ended = both.carried(RUN, NOW + 3 * DAY)
+    assert first_ended.carry_over_of(RUN) is None
+    still = first_ended.carry_over_in(NOW + 9 * DAY)
+    assert still is not None
+    assert still.run_id == OTHER
+    used = first_ended.carry_over_in(NOW + DAY)
+    assert used is not None
+    assert used.run_id == RUN
+
+
+def test_the_end_of_a_run_that_did_not_go_on_changes_nothing() -> None:
+    carrying = Controls().carrying(RUN, NOW, forget_before=NOW)
+    assert carrying.carried(OTHER, NOW) is carrying
+    ended = carrying.carried(RUN, NOW + DAY)
+    assert ended.carried(RUN, NOW + 2 * DAY) is ended
+
+
+def test_runs_that_ended_long_ago_are_forgotten() -> None:
+    ended = Controls().carrying(RUN, NOW, forget_before=NOW).carried(RUN, NOW + DAY)
+    assert len(ended.carrying(OTHER, NOW + 2 * DAY, forget_before=NOW).carry_overs) == 2
+    assert [each.run_id for each in ended.carrying(OTHER, NOW + 9 * DAY, forget_before=NOW + 2 * DAY).carry_overs] == [
+        OTHER
+    ]
+
+
+def test_of_two_orders_at_once_one_counts() -> None:
+    first = Controls().ordering(RUN, instead_of="")
+    assert first.ordering(OTHER, instead_of="") is first
+    assert first.ordering(OTHER, instead_of=RUN).ordered_run == OTHER
