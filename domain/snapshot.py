@@ -25,9 +25,12 @@ EXPIRES_TAG = "patchwave-expires"
 EXPIRING_QUERY = (
     "resources | where type =~ 'microsoft.compute/snapshots'"
     f" | where isnotempty(tags['{EXPIRES_TAG}']) and isnotempty(tags['{RUN_TAG}'])"
-    " | project id, tags | order by id asc"
+    f" | project id, expires = tostring(tags['{EXPIRES_TAG}']) | order by expires asc, id asc"
 )
-"""The snapshots that may be ours, for Resource Graph; the tags of each are looked at before anything is deleted."""
+"""The snapshots that may be ours, for Resource Graph; the tags of each are looked at before anything is deleted.
+
+Times of our one form sort as texts, so those whose time is over come first.
+"""
 
 _PREFIX = "patchwave-"
 _SNAPSHOT_ID = re.compile(

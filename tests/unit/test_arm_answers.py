@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.arm import _read_submission
+from adapters.compute import _read_submission
 from domain.arm_error import ErrorClass, classify
 from tests.unit.wire_samples import ASYNC_URL, LOCATION_URL, refusal
 

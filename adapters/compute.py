@@ -1,0 +1,138 @@
+"""Calls of the compute SDK that change something: sent once, and every answer of Azure returned as a value.
+
+The SDK's retries are off: azure-core would repeat a POST after a 503 or after any error with Retry-After, and a
+repeated install kills the first one in the guest (safety rule 2). Nothing here waits for an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from adapters.pipeline import CONNECT_SECONDS, READ_SECONDS
+from domain.arm_error import ArmFailure, parse_retry_after, read_failure
+from settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline import PipelineResponse
+    from azure.core.rest import AsyncHttpResponse
+    from azure.mgmt.compute.aio import ComputeManagementClient
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a call.
+
+    ``accepted`` with both operation URLs as Azure gave them, byte for byte; or ``failure``, where ``is_uncertain``
+    says that Azure may have accepted all the same (no answer, or a 5xx).
+    """
+
+    accepted: bool
+    async_url: str = ""
+    location_url: str = ""
+    failure: ArmFailure | None = None
+    is_uncertain: bool = False
+
+
+class ComputeClients:
+    """The SDK's clients, one for each subscription; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._clients: dict[str, ComputeManagementClient] = {}
+
+    def of(self, subscription_id: str) -> ComputeManagementClient:
+        """The client of a subscription."""
+        client = self._clients.get(subscription_id)
+        if client is None:
+            from azure.core.pipeline.policies import SansIOHTTPPolicy
+            from azure.mgmt.compute.aio import ComputeManagementClient
+
+            client = ComputeManagementClient(
+                self._credential,
+                subscription_id,
+                base_url=self._settings.manager_url,
+                credential_scopes=[self._settings.manager_scope],
+                # The SDK's own log policy would write the signed operation URLs of every 202.
+                http_logging_policy=SansIOHTTPPolicy(),
+                connection_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+            )
+            self._clients[subscription_id] = client
+        return client
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+
+async def submit(call: Callable[..., Awaitable[object]], request_id: str | None = None) -> Submission:
+    """Make a ``begin_...`` call of the SDK without polling, and read what Azure answered.
+
+    Args:
+        call: takes the options of the pipeline and hands them to the SDK, with ``polling=False``.
+        request_id: the ``x-ms-client-request-id``, which names the call in Azure's own log.
+    """
+    from azure.core.exceptions import AzureError, HttpResponseError
+
+    answers: list[AsyncHttpResponse] = []
+
+    def keep(reply: PipelineResponse[Any, AsyncHttpResponse]) -> None:
+        answers.append(reply.http_response)
+
+    options: dict[str, Any] = {
+        "retry_total": 0,
+        "raw_response_hook": keep,
+    }
+    if request_id is not None:
+        options["request_id"] = request_id
+    try:
+        await call(**options)
+    except HttpResponseError as error:
+        if not answers:
+            return _unsent(error)
+    except AzureError as error:
+        # The SDK may fail on a body that it did not expect, after Azure has answered.
+        if not answers:
+            return Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
+    return _read_submission(answers[-1])
+
+
+def _read_submission(reply: AsyncHttpResponse) -> Submission:
+    headers = reply.headers
+    if reply.status_code in (200, 201, 202, 204):
+        return Submission(
+            accepted=True,
+            async_url=headers.get("Azure-AsyncOperation") or "",
+            location_url=headers.get("Location") or "",
+        )
+    retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
+    try:
+        body = reply.text()
+    except (UnicodeDecodeError, ValueError):
+        body = ""
+    failure = read_failure(reply.status_code, body, retry_after=retry_after)
+    return Submission(accepted=False, failure=failure, is_uncertain=reply.status_code >= 500)
+
+
+def _unsent(error: Exception) -> Submission:
+    """No answer of Resource Manager at all: the identity endpoint refused, so nothing was sent."""
+    return Submission(accepted=False, failure=_failure_of(error))
+
+
+def _failure_of(error: Exception) -> ArmFailure:
+    return ArmFailure(status=0, code=type(error).__name__, message=str(error)[:500])
+
+
+def _was_never_sent(error: Exception) -> bool:
+    """Whether the request surely did not leave: azure-core reports a broken connection as a request error as well."""
+    from aiohttp import ClientConnectorError, ConnectionTimeoutError
+
+    inner: object = getattr(error, "inner_exception", None)
+    return isinstance(inner, (ClientConnectorError, ConnectionTimeoutError))
