@@ -47,7 +47,8 @@ class Channel(BaseModel):
     """One place where notifications go, under the name that policies use.
 
     Teams, Slack and webhooks have a ``url``, which is a secret by itself; a webhook also has the ``secret`` of its
-    signature. Mail has the ``connection`` string of a Communication Services resource, a sender and recipients.
+    signature, and may be ``private``: in a private network. Mail has the ``connection`` string of a Communication
+    Services resource, a sender and recipients.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -56,6 +57,7 @@ class Channel(BaseModel):
     kind: ChannelKind
     url: SecretStr = SecretStr("")
     secret: SecretStr = SecretStr("")
+    private: bool = False
     connection: SecretStr = SecretStr("")
     sender: str = Field(default="", alias="from", max_length=254)
     to: tuple[Annotated[str, StringConstraints(pattern=r"^[^\s@]+@[^\s@]+$", max_length=254)], ...] = Field(
@@ -79,6 +81,8 @@ class Channel(BaseModel):
         }
         if wanted != {key for key, value in given.items() if value}:
             raise ValueError(f"a {self.kind} channel has {', '.join(sorted(wanted))} and nothing else")
+        if self.private and self.kind is not ChannelKind.WEBHOOK:
+            raise ValueError("private is for webhooks: the other services are never in a private network")
         if self.kind is ChannelKind.MAIL:
             self.mail_resource()
         elif not _is_https(self.url.get_secret_value()):

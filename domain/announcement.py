@@ -84,37 +84,35 @@ class Announcement:
             facts=self._facts(
                 {
                     "Started by": " ".join(part for part in (facts.trigger, facts.started_by) if part),
-                    "Machines": "" if facts.machines is None else str(facts.machines),
+                    "Machines": _number(facts.machines),
                 }
             ),
             command=f"patchwave run watch {shlex.quote(self.run_id)}",
         )
 
     def _approval_needed(self, facts: ApprovalNeeded) -> Message:
-        until = self.at + timedelta(seconds=facts.within_seconds)
+        answer_by = ""
+        if facts.within_seconds is not None:
+            until = self.at + timedelta(seconds=facts.within_seconds)
+            answer_by = f"{_moment(until)}, in {spoken_duration(facts.within_seconds)}; silence is a no."
         return Message(
-            title=self._title(f"ring {facts.ring} needs your approval"),
+            title=self._title(f"ring {facts.ring} needs your approval" if facts.ring else "an approval is needed"),
             tone=Tone.ATTENTION,
-            facts=self._facts(
-                {
-                    "Ring": facts.ring,
-                    "Machines": str(facts.machines),
-                    "Answer by": f"{_moment(until)}, in {spoken_duration(facts.within_seconds)}; silence is a no.",
-                }
-            ),
+            facts=self._facts({"Ring": facts.ring, "Machines": _number(facts.machines), "Answer by": answer_by}),
             command=facts.approve,
         )
 
     def _gate_closed(self, facts: GateClosed) -> Message:
-        failures = "" if facts.failures is None else str(facts.failures)
+        failures = _number(facts.failures)
         if failures and facts.limit is not None:
             failures += f", allowed {facts.limit}"
+        scope = spoken_scope(facts.scope)
         return Message(
-            title=self._title(f"stopped in {facts.scope}"),
+            title=self._title(f"nothing more starts in {scope}" if scope else "a gate has closed"),
             tone=Tone.ATTENTION,
             facts=self._facts(
                 {
-                    "Scope": facts.scope,
+                    "Where": scope,
                     "Failures": failures,
                     "Reason": facts.reason,
                     "Next": _NEXT.get(facts.on_exceeded, facts.on_exceeded),
@@ -169,6 +167,30 @@ def spoken_duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if count]
     return " ".join(parts)
+
+
+def spoken_scope(scope: str) -> str:
+    """A scope of `domain.gates` in words: ``lane:broad/westeurope`` is ``region westeurope of ring broad``.
+
+    Another text is returned as it is.
+    """
+    level, _, place = scope.partition(":")
+    ring, *narrower = place.split("/")
+    match level, narrower:
+        case "run", _:
+            return "the whole run"
+        case "ring", []:
+            return f"ring {ring}"
+        case "lane", [region]:
+            return f"region {region} of ring {ring}"
+        case "wave", [region, wave]:
+            return f"wave {wave} in region {region} of ring {ring}"
+        case _:
+            return scope
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else str(count)
 
 
 def _note(note: MachineNote) -> str:

@@ -7,7 +7,9 @@ its own medium.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
+import uuid
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -80,16 +82,23 @@ class Notifications(Document):
         description="What to tell: started, approval_needed, gate_closed, ended; all of them unless given.",
     )
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is told anything; a run of another policy need not even look."""
+        return bool(self.channels and self.on)
+
     def channels_for(self, event: Event) -> list[str]:
         """The channels that are told about the event, each once."""
         return list(dict.fromkeys(self.channels)) if event in self.on else []
 
 
 # --- facts --------------------------------------------------------------------------------------------------------
+# Whoever announces gives the facts that it has at hand; what is left at its default is read from the run's rows when
+# the notice is sent.
 
 
 class Started(Document):
-    """A run has started. What has a default is read from the run's row before it is told."""
+    """A run has started, and has found its machines."""
 
     event: Literal[Event.STARTED] = Event.STARTED
     mode: Fact = ""
@@ -102,21 +111,21 @@ class ApprovalNeeded(Document):
     """A ring waits for a person. ``within_seconds`` counts from the notice, ``approve`` is the command for a yes."""
 
     event: Literal[Event.APPROVAL_NEEDED] = Event.APPROVAL_NEEDED
-    ring: Fact
-    machines: int
-    within_seconds: float
+    ring: Fact = ""
+    machines: int | None = None
+    within_seconds: float | None = None
     approve: str = ""
 
 
 class GateClosed(Document):
-    """Nothing more starts in a scope, such as ``ring broad``.
+    """Nothing more starts in a scope, such as ``ring:broad``.
 
     ``failures`` and ``limit`` are of an error budget, ``on_exceeded`` is what the policy does about it (``hold``,
     ``end``); another gate gives its ``reason``.
     """
 
     event: Literal[Event.GATE_CLOSED] = Event.GATE_CLOSED
-    scope: Fact
+    scope: Fact = ""
     failures: int | None = None
     limit: int | None = None
     on_exceeded: Fact = ""
@@ -134,7 +143,7 @@ class MachineNote(Document):
 
 
 class Ended(Document):
-    """A run has ended. All of it is read from the run's rows before it is told."""
+    """A run has ended."""
 
     event: Literal[Event.ENDED] = Event.ENDED
     state: Fact = ""
@@ -161,18 +170,25 @@ class Notice(Document):
     at: Instant
     facts: Facts = Field(discriminator="event")
 
+    def delivery_id(self, channel: str) -> str:
+        """A UUID of this notice on this channel: the same for every attempt, and for a run that is replayed."""
+        text = "\n".join((self.run_id, self.facts.event, str(self.number), channel))
+        return str(uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=4))
+
 
 class NoticeChannels(Document):
-    """The channels that the policy wants told and that are configured."""
+    """The channels that the policy wants told: those that can be, and the others with the reason."""
 
     channels: list[str] = Field(default_factory=list[str])
+    failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
 
 
 class SendNotice(Document):
-    """Tell one channel."""
+    """Tell one channel. ``attempt`` counts from 1."""
 
     notice: Notice
     channel: str
+    attempt: int = Field(default=1, ge=1)
 
 
 class SendResult(Document):
@@ -183,8 +199,35 @@ class SendResult(Document):
     failure: Fact = ""
 
 
-class NotificationReport(Document):
+class NoticeReport(Document):
     """What became of a notice: the channels that were told, and the others with the reason."""
 
+    run_id: str
+    event: Event
+    number: int
+    at: Instant
     sent: list[str] = Field(default_factory=list[str])
-    failed: dict[str, str] = Field(default_factory=dict[str, str])
+    failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
+
+
+# --- patience -----------------------------------------------------------------------------------------------------
+
+MOST_ATTEMPTS = 6
+FIRST_WAIT_SECONDS = 15
+LONGEST_WAIT_SECONDS = 3600
+"""Also of what a service asks for: a notice that comes hours late helps nobody, and the run's records have it all."""
+
+
+def patience(attempt: int, asked: float | None = None) -> float:
+    """Seconds to wait after a failed attempt that may pass; 0 when it was the last one.
+
+    A quarter of a minute, then four times as long each time: some 80 minutes in all.
+
+    Args:
+        attempt: that failed, from 1.
+        asked: what the service asks for (Retry-After); never waited less than that.
+    """
+    wait = max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0)
+    if attempt >= MOST_ATTEMPTS or (asked or 0) > LONGEST_WAIT_SECONDS:
+        return 0
+    return min(wait, LONGEST_WAIT_SECONDS)

@@ -1,0 +1,188 @@
+"""Telling people about a run: which channels, one attempt at one of them, and what became of it in the audit log.
+
+Nothing in here fails a run: what a channel does is a value, and the orchestration that calls it is not awaited.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from activities.context import load_run, now, wait_seconds
+from adapters.notifications import Sender, deliver
+from adapters.tables import RecordMissing, open_records
+from domain.announcement import Announcement, approve_command
+from domain.base import Json
+from domain.notification import (
+    MOST_NOTES,
+    ApprovalNeeded,
+    Ended,
+    Facts,
+    GateClosed,
+    MachineNote,
+    Notice,
+    NoticeChannels,
+    NoticeReport,
+    SendNotice,
+    SendResult,
+    Started,
+    patience,
+)
+from domain.outcome import OutcomeKind
+from domain.policy import Policy
+from domain.run import Run
+from settings import ChannelsError, load_settings, parse_channels
+
+_WORST_FIRST = (
+    OutcomeKind.FAILED,
+    OutcomeKind.TIMED_OUT,
+    OutcomeKind.UNKNOWN,
+    OutcomeKind.LEFT_RUNNING,
+    OutcomeKind.REBOOT_REQUIRED,
+    OutcomeKind.PATCHED_WITH_WARNINGS,
+    OutcomeKind.SKIPPED,
+)
+"""Which machines a notice names before others: every kind that needs a person."""
+
+
+async def list_channels(data: Json) -> Json:
+    """The channels that the run's policy wants told. ``Notice`` to ``NoticeChannels``.
+
+    A channel that is not configured, or a setting that cannot be read, is told as the failure of each channel.
+    """
+    notice = Notice.from_wire(data)
+    try:
+        _, policy = await load_run(notice.run_id)
+    except RecordMissing:
+        return NoticeChannels().to_wire()
+    wanted = policy.notifications.channels_for(notice.facts.event)
+    try:
+        configured = parse_channels(load_settings().channels.get_secret_value())
+    except ChannelsError as error:
+        return NoticeChannels(failed=dict.fromkeys(wanted, str(error))).to_wire()
+    return NoticeChannels(
+        channels=[name for name in wanted if name in configured],
+        failed={name: "PATCHWAVE_CHANNELS has no such channel." for name in wanted if name not in configured},
+    ).to_wire()
+
+
+async def send_notice(data: Json) -> Json:
+    """One attempt to tell one channel. ``SendNotice`` to ``SendResult``.
+
+    Executed again after a crash it may tell the channel twice; the delivery id is the same then.
+    """
+    return (await attempt(SendNotice.from_wire(data), Sender())).to_wire()
+
+
+async def close_notice(data: Json) -> Json:
+    """Write into the run's audit log who was told and who could not be. ``NoticeReport`` to ``{}``."""
+    report = NoticeReport.from_wire(data)
+    await open_records().audit(
+        report.run_id,
+        "notification_failed" if report.failed else "notified",
+        by="patchwave",
+        at=report.at,
+        detail={
+            "event": report.event.value,
+            "number": report.number,
+            "sent": report.sent,
+            "failed": report.failed,
+        },
+    )
+    return {}
+
+
+async def attempt(request: SendNotice, sender: Sender) -> SendResult:
+    """Read what there is to tell now, and tell it once."""
+    notice = request.notice
+    try:
+        channel = parse_channels(load_settings().channels.get_secret_value()).get(request.channel)
+    except ChannelsError as error:
+        return SendResult(sent=False, failure=str(error))
+    if channel is None:
+        return SendResult(sent=False, failure="PATCHWAVE_CHANNELS has no such channel any more.")
+    run, policy = await load_run(notice.run_id)
+    announcement = Announcement(run.id, run.policy, notice.at, await _complete(notice.facts, run, policy))
+    delivery = await deliver(
+        channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now(), sender=sender
+    )
+    if delivery.sent:
+        return SendResult(sent=True)
+    pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
+    return SendResult(sent=False, wait_seconds=wait_seconds(pause) if pause else 0, failure=delivery.failure)
+
+
+# --- facts that the rows have -------------------------------------------------------------------------------------
+
+
+async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
+    """The facts, with what the announcer left to the rows."""
+    match facts:
+        case Started():
+            return Started(
+                mode=facts.mode or run.mode.value,
+                trigger=facts.trigger or run.trigger.kind.value,
+                started_by=facts.started_by or run.trigger.by,
+                machines=run.machines if facts.machines is None else facts.machines,
+            )
+        case ApprovalNeeded():
+            return _approval(facts, run, policy)
+        case GateClosed():
+            return GateClosed(
+                scope=facts.scope or (run.held_scopes[-1] if run.held_scopes else ""),
+                failures=facts.failures,
+                limit=facts.limit,
+                on_exceeded=facts.on_exceeded or policy.error_budget.on_exceeded.value,
+                reason=facts.reason or run.stop_reason,
+            )
+        case Ended():
+            return await _ended(run)
+
+
+def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded:
+    name = facts.ring or run.waiting_for
+    within = facts.within_seconds
+    for ring in policy.rings:
+        if ring.name == name and ring.approval is not None and within is None:
+            within = ring.approval.within.total_seconds()
+    return facts.model_copy(
+        update={
+            "ring": name,
+            "within_seconds": within,
+            "approve": facts.approve or (approve_command(run.id, name) if name else ""),
+        }
+    )
+
+
+async def _ended(run: Run) -> Ended:
+    counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in _WORST_FIRST}
+    began, ended = run.started_at or run.created_at, run.ended_at
+    return Ended(
+        state=run.state.value,
+        reason=run.reason,
+        machines=run.machines,
+        counts_by_outcome=run.counts_by_outcome,
+        duration_seconds=round((ended - began) / timedelta(seconds=1), 3) if ended else 0,
+        needs_person=sum(counts.values()),
+        notes=await _notes(run.id, [kind for kind, count in counts.items() if count]),
+    )
+
+
+async def _notes(run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
+    """The first machines that somebody has to look at, the worst outcomes first."""
+    notes: list[MachineNote] = []
+    for kind in kinds:
+        left = MOST_NOTES - len(notes)
+        if not left:
+            break
+        page = await open_records().list_machines(run_id, outcome=kind, limit=left, cursor=None)
+        notes += [
+            MachineNote(
+                name=machine.name,
+                resource_group=machine.resource_group,
+                outcome=kind.value,
+                reason=machine.reason,
+                message=machine.message,
+            )
+            for machine in page.items
+        ]
+    return notes
