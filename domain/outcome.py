@@ -65,6 +65,7 @@ class Reason(StrEnum):
     SKIPPED_BY_PERSON = "skipped_by_person"
     ERROR_BUDGET = "error_budget"
     NOT_APPROVED = "not_approved"
+    NO_RING = "no_ring"
     FROZEN = "frozen"
     NOT_PINNED = "not_pinned"
     APPROVAL_DELAY = "approval_delay"

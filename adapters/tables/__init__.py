@@ -20,12 +20,14 @@ from adapters.tables.errors import (
     StorageError,
     StorageUnreachable,
 )
+from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
-from adapters.tables.machines import MachineRecords
+from adapters.tables.machines import MachineRecords, Standing
 from adapters.tables.operations import IntentRecords, LeaseRecords
 from adapters.tables.paging import Page
 from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.pins import PinRecords
+from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
 from adapters.tables.store import Store
@@ -33,7 +35,16 @@ from settings import Settings, load_settings
 
 
 class Records(
-    RunRecords, MachineRecords, IntentRecords, LeaseRecords, PolicyRecords, PauseRecords, PinRecords, JournalRecords
+    RunRecords,
+    MachineRecords,
+    IntentRecords,
+    GuardRecords,
+    LeaseRecords,
+    PlanRecords,
+    PinRecords,
+    PolicyRecords,
+    PauseRecords,
+    JournalRecords,
 ):
     """All records of one installation."""
 
@@ -82,6 +93,7 @@ __all__ = [
     "RecordMissing",
     "RecordTooLarge",
     "Records",
+    "Standing",
     "StorageError",
     "StorageUnreachable",
     "StoredPolicy",

@@ -11,7 +11,7 @@ from adapters.tables.columns import Columns, get_json, pack
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.store import ChangeRounds, StoreBacked
 from adapters.tables.table import Row
-from domain.base import format_instant
+from domain.base import as_object, format_instant, parse_instant
 from domain.outcome import OutcomeKind
 from domain.run import MachineRecord
 
@@ -41,6 +41,21 @@ class HistoryRecords(StoreBacked):
             InvalidCursor: the cursor is not one of this list.
         """
         return await read_page(self._store.fleet, Span(_FLEET), _document, limit=limit, cursor=cursor)
+
+    async def install_seconds(self) -> dict[str, float]:
+        """How long the last installation of each machine of the fleet took that brought it to its end, by key.
+
+        From the start of the installation to the end of the machine's run: its restart is part of it. One scan.
+        """
+        found: dict[str, float] = {}
+        async for row in self._store.fleet.scan(_FLEET, select=["installation", "patchedAt"]):
+            installation = as_object(get_json(row.columns, "installation")) or {}
+            began = parse_instant(installation.get("startedAt"))
+            ended = parse_instant(row.columns.get("patchedAt"))
+            # A later installation that failed has taken the place of the one that ended then.
+            if began is not None and ended is not None and began < ended:
+                found[row.key] = (ended - began).total_seconds()
+        return found
 
     async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool) -> None:
         """Copy a machine's end to its history and, with ``latest``, to the fleet; the same rows every time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_names
 from adapters.tables.errors import RecordMissing
@@ -26,6 +27,14 @@ PATCHES = "p~"
 _PATCH_COUNT = "patchRows"
 _LISTED = wire_names(MachineRecord, without=["tags"])
 _PARALLEL = 16
+
+
+class Standing(NamedTuple):
+    """How far a machine is, and how it ended if it did."""
+
+    stage: Stage
+    outcome: OutcomeKind | None = None
+    reason: str = ""
 
 
 class MachineRecords(HistoryRecords):
@@ -87,6 +96,27 @@ class MachineRecords(HistoryRecords):
             row.key.removeprefix(MACHINES): Stage(row.columns["stage"])
             async for row in self._stretch(run_id, keys, ["stage"])
         }
+
+    async def machine_standings(self, run_id: str, keys: Sequence[str]) -> dict[str, Standing]:
+        """How far each of the machines is that the run has.
+
+        One point read each, side by side: the keys of a page of the plan are spread over the whole partition, and a
+        scan from the lowest to the highest would read a large run once for every page.
+        """
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def read(key: str) -> tuple[str, Row | None]:
+            async with gate:
+                return key, await self._store.results.get(run_id, MACHINES + key, ["stage", "outcome", "reason"])
+
+        found = await asyncio.gather(*map(read, keys))
+        return {key: _standing(row) for key, row in found if row is not None}
+
+    async def each_machine(self, run_id: str) -> AsyncGenerator[MachineRecord]:
+        """All machines of the run with everything that is known of them, in key order, a page at a time."""
+        span = Span(run_id, MACHINES)
+        async for row in self._store.results.scan(run_id, first=span.first, end=span.end):
+            yield _machine(row)
 
     async def set_stage(self, run_id: str, machine_key: str, stage: Stage, **columns: object) -> None:
         """Move a machine to a stage and set fields of its record; nothing happens once it has an outcome.
@@ -293,6 +323,15 @@ def _ended(outcome: Outcome, at: datetime) -> dict[str, object]:
 
 def _outcome_of(row: Row) -> Outcome:
     return Outcome.from_wire({name: row.columns[name] for name in ("outcome", "reason", "message")})
+
+
+def _standing(row: Row) -> Standing:
+    outcome = row.columns.get("outcome")
+    return Standing(
+        stage=Stage(row.columns["stage"]),
+        outcome=None if outcome is None else OutcomeKind(outcome),
+        reason=str(row.columns.get("reason", "")),
+    )
 
 
 def _columns(machine: MachineRecord) -> Columns:
