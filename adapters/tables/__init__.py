@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
+from adapters.tables.controls import ControlRecords
 from adapters.tables.errors import (
     InvalidCursor,
     PreconditionFailed,
@@ -20,6 +21,7 @@ from adapters.tables.errors import (
     StorageError,
     StorageUnreachable,
 )
+from adapters.tables.freezes import FreezeRecords, audit_subject
 from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
 from adapters.tables.machines import MachineRecords, Standing
@@ -30,12 +32,14 @@ from adapters.tables.pins import PinRecords
 from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
+from adapters.tables.skips import SkipRecords
 from adapters.tables.store import Store
 from settings import Settings, load_settings
 
 
 class Records(
     RunRecords,
+    SkipRecords,
     MachineRecords,
     IntentRecords,
     GuardRecords,
@@ -43,6 +47,8 @@ class Records(
     PlanRecords,
     PinRecords,
     PolicyRecords,
+    ControlRecords,
+    FreezeRecords,
     PauseRecords,
     JournalRecords,
 ):
@@ -97,6 +103,7 @@ __all__ = [
     "StorageError",
     "StorageUnreachable",
     "StoredPolicy",
+    "audit_subject",
     "budget_of",
     "close_records",
     "open_records",

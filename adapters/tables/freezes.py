@@ -1,0 +1,68 @@
+"""Freezes: one row each, all in one partition, since every start has to know all of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adapters.tables.columns import Columns, get_json, pack
+from adapters.tables.journal import JournalRecords
+from adapters.tables.store import ChangeRounds
+from domain.base import parse_instant
+from domain.freeze import Freeze
+
+_PARTITION = "freezes"
+
+
+def audit_subject(name: str) -> str:
+    """Under what the audit log has the changes of a freeze; no policy and no run has such a name."""
+    return f"freeze~{name}"
+
+
+class FreezeRecords(JournalRecords):
+    """Freezes by name. Every change is in the audit log under `audit_subject`."""
+
+    async def list_freezes(self) -> list[Freeze]:
+        """All of them, past and coming, by name."""
+        return [_freeze(row.columns) async for row in self._store.policies.scan(_PARTITION)]
+
+    async def get_freeze(self, name: str) -> Freeze | None:
+        """The freeze, or ``None``."""
+        row = await self._store.policies.get(_PARTITION, name)
+        return None if row is None else _freeze(row.columns)
+
+    async def put_freeze(self, freeze: Freeze, *, by: str, at: datetime) -> bool:
+        """Create or replace a freeze; whether it is new. The same one again changes nothing."""
+        columns = pack({"document": freeze.to_wire(), "by": by, "at": at})
+        async for _ in ChangeRounds(f"freeze {freeze.name}"):
+            row = await self._store.policies.get(_PARTITION, freeze.name)
+            if row is not None and _freeze(row.columns) == freeze:
+                # Whoever wrote it may have died before the line.
+                stored = row.columns
+                await self._note(freeze, by=str(stored["by"]), at=parse_instant(stored["at"]) or at)
+                return False
+            if row is None:
+                is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
+            else:
+                is_done = await self._store.policies.replace(_PARTITION, freeze.name, columns, row.etag)
+            if is_done:
+                await self._note(freeze, by=by, at=at)
+                return row is None
+        return False
+
+    async def _note(self, freeze: Freeze, *, by: str, at: datetime) -> None:
+        await self.audit(audit_subject(freeze.name), "freeze_written", by=by, at=at, detail=freeze.to_wire())
+
+    async def delete_freeze(self, name: str, *, by: str, reason: str, at: datetime) -> bool:
+        """Delete a freeze; ``False`` when there is none."""
+        async for _ in ChangeRounds(f"freeze {name}"):
+            row = await self._store.policies.get(_PARTITION, name)
+            if row is None:
+                return False
+            if await self._store.policies.delete(_PARTITION, name, row.etag):
+                await self.audit(audit_subject(name), "freeze_deleted", by=by, at=at, detail={"reason": reason})
+                return True
+        return False
+
+
+def _freeze(columns: Columns) -> Freeze:
+    return Freeze.from_wire(get_json(columns, "document"))
