@@ -16,9 +16,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
 from domain.gates import ErrorBudget
+from domain.health import Health
 from domain.hooks import Hooks
 from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
 from domain.install import Install
+from domain.notification import Notifications
 from domain.patching import LinuxParameters
 from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, Reboot, Ring
 from domain.scope import OsType, Scope
@@ -173,10 +175,18 @@ class Policy(Document):
         title="Hooks",
         description="What is done to each machine before and after its installation: a snapshot, scripts.",
     )
+    health: Health = Field(
+        default=Health(),
+        title="Health",
+        description="How the health of each machine is checked; one that became unhealthy has failed.",
+    )
     schedule: Schedule | None = Field(
         default=None, title="Schedule", description="When the policy runs by itself; never unless given."
     )
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
+    notifications: Notifications = Field(
+        default=Notifications(), title="Notifications", description="Who is told about the runs."
+    )
 
 
 def parse_policy(document: object, *, name: str = "") -> Policy:
