@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Self
@@ -28,6 +29,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 LONGEST_URL = 4096
 MOST_RECIPIENTS = 50
 """That Communication Services takes in one mail."""
+
+
+_PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
 class ChannelKind(StrEnum):
@@ -197,6 +201,15 @@ class Settings(BaseSettings):
         default=False,
         description="Whether policies may run scripts in guests: whoever writes a policy is root there then.",
     )
+    probe_hosts: str = Field(
+        default="",
+        description="Hosts that health probes of policies may call, separated by commas; *.example.org stands for all "
+        "names below it. None may be called when empty.",
+    )
+    probe_private: bool = Field(
+        default=False,
+        description="Whether health probes may call private addresses, where machines without public ones are.",
+    )
     health_key: SecretStr = Field(
         default=SecretStr(""),
         description="Key of the deep health check; without one the deep check is off.",
@@ -211,7 +224,14 @@ class Settings(BaseSettings):
             raise ValueError("set PATCHWAVE_TABLES_ENDPOINT (with an identity) or PATCHWAVE_TABLES_CONNECTION")
         if self.tables_endpoint and urlsplit(self.tables_endpoint).scheme != "https":
             raise ValueError("PATCHWAVE_TABLES_ENDPOINT must be https: a bearer token is sent to it")
+        if wrong := [host for host in self.listed_probe_hosts if not _PROBE_HOST.fullmatch(host)]:
+            raise ValueError(f"PATCHWAVE_PROBE_HOSTS: {wrong[0][:100]!r} is no host name, and not *. before one")
         return self
+
+    @property
+    def listed_probe_hosts(self) -> tuple[str, ...]:
+        """The hosts that health probes may call, one by one."""
+        return tuple(host.strip() for host in self.probe_hosts.split(",") if host.strip())
 
     @property
     def manager_url(self) -> str:
