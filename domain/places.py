@@ -1,0 +1,171 @@
+"""Every separation rule as a group with a capacity: the places that each machine takes, and the rules in words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from domain.admission import RUN_GROUP, Place
+from domain.policy import Policy
+from domain.share import capacity
+from domain.topology import PlannerMachine, Topology
+
+SMALLEST_SHARED_SET = 10
+"""Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
+
+_NUMBER = re.compile(r"\d+")
+
+
+class SlotWords(NamedTuple):
+    """What a slot is: ``zone 2``, or ``update domain 3`` with what it is a part of, `` of av-web``."""
+
+    name: str
+    of: str = ""
+
+
+def slot_order(slot: str) -> str:
+    """The key by which slots are sorted: update domain 10 comes after 2."""
+    return _NUMBER.sub(lambda found: found[0].zfill(12), slot)
+
+
+class Separation:
+    """The groups of a fleet under a policy.
+
+    ``rules`` says by group what it means for its machines, ``slots`` by group and slot what the slot is, both in words.
+    Groups that cannot hold anybody back have no words.
+    """
+
+    def __init__(
+        self, machines: Sequence[PlannerMachine], planned: Iterable[PlannerMachine], policy: Policy, topology: Topology
+    ) -> None:
+        """
+        Args:
+            machines: all machines of the run; per cents are of these.
+            planned: those that have a place in the plan. One unknown update domain among them makes their set go one
+                by one.
+            policy: the limits.
+            topology: which zones of two subscriptions are one building.
+        """
+        self.rules: dict[str, str] = {}
+        self.slots: dict[tuple[str, str], SlotWords] = {}
+        self._policy = policy
+        self._topology = topology
+        self._limited_tags = [limit.tag.lower() for limit in policy.limits.tags]
+        self._by_region = Counter(machine.region for machine in machines)
+        self._by_tag = self._count_tags(machines)
+        self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
+        self._unknown_domains: set[str] = set()
+        self._zone_owners: dict[str, set[str]] = {}
+        for machine in planned:
+            if machine.availability_set and not machine.update_domain:
+                self._unknown_domains.add(_set_key(machine))
+            if machine.zones:
+                self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
+        total = capacity(policy.max_concurrent, len(machines))
+        self._run = Place(RUN_GROUP, total)
+        self._say(RUN_GROUP, f"the run takes {total} at a time", binds=len(machines) > total)
+
+    def places(self, machine: PlannerMachine) -> tuple[Place, ...]:
+        """The places of a machine; groups of which only a part of the fleet is a member come first."""
+        places: list[Place] = []
+        if machine.zones and self._policy.separate_zones:
+            places.append(self._zone(machine))
+        if machine.availability_set:
+            places += self._availability_set(machine)
+        places += self._tags(machine)
+        if self._policy.limits.region is not None:
+            places.append(self._region(machine.region, self._policy.limits.region))
+        places.append(self._run)
+        return tuple(places)
+
+    def _zone(self, machine: PlannerMachine) -> Place:
+        """The physical zone where Azure tells it; else the zone of the subscription, which is mixed with no other."""
+        region, owner = machine.region, _subscription(machine)
+        zone = "+".join(sorted(machine.zones))
+        physical = self._topology.physical_zone(owner, region, zone)
+        place = Place(f"zones:{region}", 1, _plain(physical or f"{owner}/{zone}"))
+        if len(self._zone_owners.get(region, ())) <= 1:
+            label = f"zone {zone}"
+        else:
+            label = f"physical zone {physical}" if physical else f"zone {zone} of subscription {owner}"
+        self.slots[place.group, place.slot] = SlotWords(label)
+        return place
+
+    def _availability_set(self, machine: PlannerMachine) -> list[Place]:
+        """A share of the set, and the set's update domain; who goes one at a time is never beside another domain."""
+        key, percent = _set_key(machine), self._policy.availability_sets.percent
+        size, name = self._by_set[key], machine.availability_set.rstrip("/").rpartition("/")[2]
+        share, domains = Place(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"
+        if key in self._unknown_domains:
+            share = Place(share.group, 1)
+            self._say(share.group, f"an update domain of {name} is not known: one at a time", binds=size > 1)
+        elif size < SMALLEST_SHARED_SET:
+            share = Place(share.group, 1)
+            self._say(share.group, f"{name} has {size} machines: one at a time", binds=size > 1)
+        else:
+            self._say(share.group, f"{percent} % of {name} is {share.capacity} at a time", binds=True)
+        if not machine.update_domain or key in self._unknown_domains:
+            return [share]
+        domain = Place(domains, 1, _plain(machine.update_domain))
+        self.slots[domain.group, domain.slot] = SlotWords(f"update domain {machine.update_domain}", f" of {name}")
+        return [domain, share]
+
+    def _tags(self, machine: PlannerMachine) -> list[Place]:
+        exclusive = self._policy.exclusive_tag
+        if exclusive is None and not self._limited_tags:
+            return []
+        tags = _folded(machine.tags)
+        places: list[Place] = []
+        if exclusive is not None and (value := tags.get(exclusive.lower())):
+            places.append(Place(f"exclusive:{exclusive.lower()}={value}", 1))
+            machines = self._by_tag[exclusive.lower(), value]
+            self._say(places[-1].group, f"{exclusive}={value} goes one at a time", binds=machines > 1)
+        for limit in self._policy.limits.tags:
+            if value := tags.get(limit.tag.lower()):
+                machines = self._by_tag[limit.tag.lower(), value]
+                place = Place(f"tag:{limit.tag.lower()}={value}", capacity(limit.max_concurrent, machines))
+                self._say(
+                    place.group, f"{limit.tag}={value}: {place.capacity} at a time", binds=machines > place.capacity
+                )
+                places.append(place)
+        return places
+
+    def _region(self, region: str, limit: int | str) -> Place:
+        machines = self._by_region[region]
+        place = Place(f"region:{region}", capacity(limit, machines))
+        self._say(place.group, f"{region} takes {place.capacity} at a time", binds=machines > place.capacity)
+        return place
+
+    def _say(self, group: str, words: str, *, binds: bool) -> None:
+        if binds:
+            self.rules[group] = words
+
+    def _count_tags(self, machines: Iterable[PlannerMachine]) -> Counter[tuple[str, str]]:
+        wanted = {*self._limited_tags, *([self._policy.exclusive_tag.lower()] if self._policy.exclusive_tag else [])}
+        if not wanted:
+            return Counter()
+        return Counter(
+            (name, value) for machine in machines for name, value in _folded(machine.tags).items() if name in wanted
+        )
+
+
+def _folded(tags: Mapping[str, str]) -> dict[str, str]:
+    """Azure compares the names of tags without case; whoever writes their values rarely means the case either."""
+    return {name.lower(): value.strip().lower() for name, value in tags.items()}
+
+
+def _subscription(machine: PlannerMachine) -> str:
+    return machine.subscription.lower() or machine.id.lower().removeprefix("/subscriptions/").partition("/")[0]
+
+
+def _set_key(machine: PlannerMachine) -> str:
+    """Subscription, resource group and name of an availability set: what tells it from others."""
+    parts = machine.availability_set.lower().strip("/").split("/")
+    return "/".join(parts[1:4:2] + parts[-1:]) if len(parts) == 8 else "/".join(parts)
+
+
+def _plain(slot: str) -> str:
+    """A slot without the mark that parts the fields of a place's text."""
+    return slot.replace("|", "/")

@@ -1,0 +1,306 @@
+"""The planner: rings, phases, lanes and waves of a fleet, with the reason for every place and for every exclusion.
+
+Pure: the same machines in any order give the same plan. Times come from the admission that the running lane follows;
+see `domain.timeline`. What a machine may run beside is in `domain.places`, who goes first in `domain.chains`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from domain.admission import RUN_GROUP, Place
+from domain.chains import Job, longest_chains_first, lower_bound
+from domain.outcome import Reason
+from domain.phases import Phases, make_phases
+from domain.places import Separation, slot_order
+from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
+from domain.policy import Policy
+from domain.preflight import hold_reason
+from domain.rings import RingChoice, choose_rings, order_rings
+from domain.rollout import Reboot, Ring
+from domain.timeline import Slice, draw_timeline
+from domain.topology import PlannerMachine, Topology
+from domain.waves import number_waves
+
+DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
+"""How long an installation is expected to take on a machine without a history, its restart included."""
+UNKNOWN_SYSTEM_SECONDS = 2400.0
+
+_STOPPED = frozenset({"stopped", "stopping", "deallocated", "deallocating"})
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a machine stands in the plan, with what decides when it may start.
+
+    ``ring`` counts from 0 in the order of `Plan.rings`, ``phase`` and ``wave`` from 1. ``wave_size`` is the number of
+    machines in the wave. Times are seconds from the start of the run.
+    """
+
+    key: str
+    ring: int
+    ring_name: str
+    phase: int
+    lane: str
+    wave: int
+    wave_size: int
+    places: tuple[Place, ...]
+    why: str
+    predicted_start: float
+    predicted_end: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan as the document that people see, and as what the run needs, machine by machine.
+
+    ``placements`` are in the order (ring, phase, predicted start, key), as are ``plan.machines``; ``excluded`` is by
+    key.
+    """
+
+    plan: Plan
+    placements: list[Placement]
+    excluded: dict[str, ExcludedMachine]
+
+
+def has_wave_barrier(policy: Policy) -> bool:
+    """Whether a wave waits for the end of the one before it: when it has to bake, or to be judged as a whole."""
+    return policy.bake.waves is not None or policy.error_budget.wave is not None
+
+
+def make_plan(
+    machines: Sequence[PlannerMachine],
+    policy: Policy,
+    topology: Topology,
+    ended: Mapping[str, tuple[str, str]] = {},
+) -> PlanResult:
+    """Plan a run.
+
+    Args:
+        machines: every machine in scope, each once, in any order.
+        policy: a valid one.
+        topology: pairs of regions and physical zones.
+        ended: machines that are over already, by key, with reason and sentence. Per cents count them.
+    """
+    in_order = sorted(machines, key=lambda machine: machine.key)
+    rings = order_rings(policy.rings)
+    chosen = choose_rings(in_order, rings)
+    excluded: dict[str, ExcludedMachine] = {}
+    for machine in in_order:
+        left_out = _exclusion(machine, policy, chosen, ended)
+        if left_out is not None:
+            reason, detail = left_out
+            excluded[machine.key] = ExcludedMachine(id=machine.id, reason=reason, detail=detail)
+    planned = [machine for machine in in_order if machine.key not in excluded]
+    drawing = _Drawing(policy, topology, Separation(in_order, planned, policy, topology), chosen)
+    by_ring: dict[int, list[PlannerMachine]] = {}
+    for machine in planned:
+        by_ring.setdefault(chosen[machine.key].number, []).append(machine)
+    last = max(by_ring, default=-1)
+    for number, ring in enumerate(rings):
+        drawing.add_ring(number, ring, by_ring.get(number, []), is_last=number >= last)
+    plan = Plan(
+        policy=policy.name,
+        rings=drawing.rings,
+        machines=drawing.machines,
+        excluded=list(excluded.values()),
+        makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
+        notes=drawing.notes + _notes(policy),
+    )
+    return PlanResult(plan, drawing.placements, excluded)
+
+
+def expected_seconds(machine: PlannerMachine, policy: Policy) -> float:
+    """How long the installation is expected to take: as before, else a default that the policy's maximum may cut."""
+    if machine.predicted_seconds is not None and machine.predicted_seconds > 0:
+        return float(max(1, round(machine.predicted_seconds)))
+    default = DEFAULT_SECONDS.get(machine.os_type.lower(), UNKNOWN_SYSTEM_SECONDS)
+    return min(default, policy.install.maximum_duration.total_seconds())
+
+
+def _exclusion(
+    machine: PlannerMachine, policy: Policy, chosen: Mapping[str, RingChoice], ended: Mapping[str, tuple[str, str]]
+) -> tuple[str, str] | None:
+    """Why a machine has no place in the plan: reason code and sentence. ``None``: it has one."""
+    if machine.key in ended:
+        return ended[machine.key]
+    held = hold_reason(machine.tags)
+    if held is not None:
+        return Reason.HOLD_TAG, held
+    if machine.key not in chosen:
+        return Reason.NO_RING, "No ring of the policy selects this machine; give the last ring no selector."
+    power = machine.power_state.rpartition("/")[2].lower()
+    if power in _STOPPED and not policy.start_stopped:
+        return Reason.NOT_RUNNING, f"The machine is {power}; start it, or set startStopped in the policy."
+    if machine.pending == 0:
+        return Reason.NO_PENDING_PATCHES, "The latest assessment found no patch to install."
+    return None
+
+
+def _notes(policy: Policy) -> list[str]:
+    if policy.reboot is Reboot.SEPARATE:
+        return ["The times are those of the installations; each ring restarts afterwards, by the same rules."]
+    return []
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """The plan as far as it is drawn: ring after ring, phase after phase."""
+
+    policy: Policy
+    topology: Topology
+    separation: Separation
+    chosen: Mapping[str, RingChoice]
+    end: float = 0.0
+    lower_bound: float = 0.0
+    rings: list[PlannedRing] = field(default_factory=list[PlannedRing])
+    machines: list[PlannedMachine] = field(default_factory=list[PlannedMachine])
+    placements: list[Placement] = field(default_factory=list[Placement])
+    notes: list[str] = field(default_factory=list[str])
+
+    def add_ring(self, number: int, ring: Ring, machines: Sequence[PlannerMachine], *, is_last: bool) -> None:
+        """Draw a ring after what is drawn already, and its bake time unless nothing follows."""
+        by_region: dict[str, list[PlannerMachine]] = {}
+        for machine in machines:
+            by_region.setdefault(machine.region, []).append(machine)
+        phases = make_phases(
+            {region: len(members) for region, members in by_region.items()}, self.topology, self.policy.phases
+        )
+        self.rings.append(
+            PlannedRing(
+                name=ring.name, machines=len(machines), phases=phases.regions, approval=ring.approval is not None
+            )
+        )
+        self.notes += [f"Ring {ring.name}: {note}" for note in phases.notes]
+        if not machines:
+            self.notes.append(
+                f"Ring {ring.name} has nothing to do: it selects no machine, or all of them are left out."
+            )
+            return
+        if ring.approval is not None:
+            self.notes.append(f"Ring {ring.name} waits for an approval; the times take it as given at once.")
+        ended = 0
+        for phase, regions in enumerate(phases.regions, start=1):
+            members = {machine.key: machine for region in regions for machine in by_region[region]}
+            self._add_phase(_PhaseOf(number, ring, phase, phases, members), ended)
+            ended += len(members)
+        bake = ring.bake if ring.bake is not None else self.policy.bake.rings
+        if bake is not None and not is_last:
+            self.end += bake.total_seconds()
+            self.lower_bound += bake.total_seconds()
+
+    def _add_phase(self, phase: _PhaseOf, ended: int) -> None:
+        policy = self.policy
+        jobs = longest_chains_first(
+            Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.places(machine))
+            for machine in phase.members.values()
+        )
+        by_lane: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_lane.setdefault(job.lane, []).append(job)
+        waves = {key: wave for lane in by_lane.values() for key, wave in number_waves(lane).items()}
+        bake_seconds = policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0
+        slices = draw_timeline(
+            jobs,
+            waves,
+            at=self.end,
+            ramp=policy.ramp,
+            ended=ended,
+            wave_barrier=has_wave_barrier(policy),
+            bake_seconds=bake_seconds,
+        )
+        bounds = [lower_bound(jobs, ramp=policy.ramp, ended=ended)]
+        if has_wave_barrier(policy):
+            bounds += [_barrier_bound(lane, waves, bake_seconds) for lane in by_lane.values()]
+        self.lower_bound += max(bounds)
+        self.end = max(each.end for each in slices.values())
+        sizes = Counter((job.lane, waves[job.key]) for job in jobs)
+        words = _Words(self.separation, jobs, is_ramping=policy.ramp)
+        for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
+            wave, times = waves[job.key], slices[job.key]
+            why = [
+                *filter(None, (self.chosen[job.key].why, phase.phases.why.get(job.lane, ""))),
+                *words.why(job, wave, times),
+            ]
+            self.placements.append(
+                Placement(
+                    key=job.key,
+                    ring=phase.ring_number,
+                    ring_name=phase.ring.name,
+                    phase=phase.number,
+                    lane=job.lane,
+                    wave=wave,
+                    wave_size=sizes[job.lane, wave],
+                    places=job.places,
+                    why="; ".join(why),
+                    predicted_start=times.start,
+                    predicted_end=times.end,
+                )
+            )
+            self.machines.append(
+                PlannedMachine(
+                    id=phase.members[job.key].id,
+                    ring=phase.ring.name,
+                    phase=phase.number,
+                    lane=job.lane,
+                    wave=wave,
+                    groups=[place.group for place in job.places],
+                    predicted_start=times.start,
+                    predicted_end=times.end,
+                    why=why,
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _PhaseOf:
+    """One phase of one ring, before it is drawn."""
+
+    ring_number: int
+    ring: Ring
+    number: int
+    phases: Phases
+    members: Mapping[str, PlannerMachine]
+
+
+def _barrier_bound(lane: Iterable[Job], waves: Mapping[str, int], bake_seconds: float) -> float:
+    """Waves with a barrier are a chain: each takes as long as its longest machine, and then it bakes."""
+    longest: dict[int, float] = {}
+    for job in lane:
+        longest[waves[job.key]] = max(longest.get(waves[job.key], 0.0), job.seconds)
+    return sum(longest.values()) + bake_seconds * (len(longest) - 1)
+
+
+class _Words:
+    """Says of the machines of one phase what decided their turn."""
+
+    def __init__(self, separation: Separation, jobs: Iterable[Job], *, is_ramping: bool) -> None:
+        self._separation = separation
+        self._is_ramping = is_ramping
+        members: dict[str, set[str]] = {}
+        for job in jobs:
+            for place in job.places:
+                if place.slot:
+                    members.setdefault(place.group, set()).add(place.slot)
+        self._slots: dict[tuple[str, str], str] = {}
+        for group, slots in members.items():
+            after = ""
+            for slot in sorted(slots, key=slot_order):
+                words = separation.slots[group, slot]
+                self._slots[group, slot] = f"{words.name}{words.of}{after}"
+                after = f" after {words.name}"
+
+    def why(self, job: Job, wave: int, times: Slice) -> list[str]:
+        """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
+        said = [self._slots[place.group, place.slot] for place in job.places if place.slot]
+        rules = self._separation.rules
+        said += [rules[place.group] for place in job.places if place.group in rules and place.group != RUN_GROUP]
+        if times.after == RUN_GROUP:
+            said.append("the ring begins with 1, 2, 4, … at a time" if self._is_ramping else "waits for its turn")
+            if RUN_GROUP in rules:
+                said[-1] = rules[RUN_GROUP] + (", after a ramp of 1, 2, 4, …" if self._is_ramping else "")
+        elif times.after.startswith("wave:"):
+            said.append(f"wave {wave} after wave {wave - 1}")
+        return said
