@@ -12,6 +12,7 @@ import typer
 
 from cli.errors import CommandError, ExitCode
 from cli.local_commands import demo, serve
+from cli.plan_command import plan
 from cli.policy_commands import policies
 from cli.run_commands import runs
 from cli.terminal import show_error
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("serve")(serve)
+app.command("plan")(plan)
 app.add_typer(runs)
 app.add_typer(policies)
 

@@ -17,6 +17,8 @@ from cli.errors import Detail, NotFoundError, RefusedError, UnreachableError
 
 PAGE = 500
 """Rows asked for at a time."""
+PLAN_SECONDS = 230
+"""Azure Functions cuts an HTTP answer off after this; a plan of a large fleet takes a while."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -80,6 +82,10 @@ class ApiClient:
         """One machine of a run with every patch."""
         return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}"))
 
+    def draft_plan(self, request: Json) -> Json:
+        """What a run of a policy would do on the fleet as it is now; nothing is stored or started."""
+        return _document(self._send("POST", "/api/plans", json=request, timeout_seconds=PLAN_SECONDS))
+
     def policies(self) -> list[Json]:
         """Every policy."""
         return list(self._pages("/api/policies", "policies", {}, None))
@@ -133,9 +139,11 @@ class ApiClient:
         params: dict[str, str] | None = None,
         json: Json | None = None,
         headers: dict[str, str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> httpx.Response:
+        timeout = self._http.timeout if timeout_seconds is None else httpx.Timeout(timeout_seconds, connect=10)
         try:
-            response = self._http.request(method, path, params=params, json=json, headers=headers)
+            response = self._http.request(method, path, params=params, json=json, headers=headers, timeout=timeout)
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self._url} did not answer in time") from error
         except httpx.TransportError as error:

@@ -1,0 +1,81 @@
+"""Drafts: what a run of a policy would do on machines as they are known now, without touching one.
+
+A run plans after it has looked at each machine. A draft knows what Resource Graph or an exported file tells, so it
+plans every machine of which nothing says that a run would leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.discovery import DiscoveredMachine, missing_ids
+from domain.outcome import Reason
+from domain.plan import ExcludedMachine, Plan
+from domain.planner import make_plan
+from domain.policy import Policy
+from domain.topology import PlannerMachine, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMachine:
+    """A machine as it was found, with what else is known of it; ``None`` where nobody says."""
+
+    machine: DiscoveredMachine
+    update_domain: int | None = None
+    pending: int | None = None
+    """Pending patches of an assessment that still holds."""
+    seconds: float | None = None
+    """How long an installation takes, its reboot included."""
+
+    def to_planner(self) -> PlannerMachine:
+        """What the planner looks at."""
+        found, identity = self.machine, self.machine.machine_id
+        return PlannerMachine(
+            id=found.id,
+            key=identity.key,
+            name=found.name,
+            subscription=identity.subscription_id,
+            location=found.location,
+            zones=found.zones,
+            availability_set=found.availability_set_id,
+            update_domain="" if self.update_domain is None else str(self.update_domain),
+            os_type=found.os_type,
+            image=found.image,
+            tags=found.tags,
+            power_state=found.power_state,
+            pending=self.pending,
+            predicted_seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plan, and how many of the machines that were found are outside of the policy's scope."""
+
+    plan: Plan
+    outside: int = 0
+
+
+def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology) -> Draft:
+    """Plan for those of the machines that the policy is for. Each machine must be there once."""
+    inside = [
+        each
+        for each in found
+        if policy.scope.holds(
+            each.machine.machine_id,
+            location=each.machine.location,
+            os_type=each.machine.os_type,
+            tags=each.machine.tags,
+        )
+    ]
+    plan = make_plan([each.to_planner() for each in inside], policy, topology).plan
+    missing = [
+        ExcludedMachine(
+            id=identity.text,
+            reason=Reason.NOT_FOUND.value,
+            detail="No such machine: it does not exist, it cannot be read, or another selector leaves it out.",
+        )
+        for identity in missing_ids(policy.scope, [each.machine.machine_id for each in inside])
+    ]
+    return Draft(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))
