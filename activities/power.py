@@ -1,14 +1,26 @@
-"""Start a stopped machine, and put it back as it was."""
+"""Start a stopped machine, put it back as it was, and restart one that is patched."""
 
 from __future__ import annotations
 
-from activities.context import load_machine, wait_seconds
+import uuid
+from datetime import timedelta
+
+from activities.context import MachineContext, load_machine, now, wait_seconds
 from adapters.arm import Submission, open_resource_manager
 from adapters.tables import open_records
-from domain.arm_error import ArmFailure
+from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
+from domain.guard import Guard, GuardedCall
+from domain.operation import PollState
 from domain.preflight import Power
+from domain.run import IntentState, Stage
 from domain.work import MachineRef, PowerResult
+
+_LONGEST_RESTART = timedelta(minutes=30)
+"""Windows may configure updates for a long time before it goes down."""
+_UNSEEN_RESTART = timedelta(minutes=5)
+"""How long a restart gets whose operation cannot be read: the role may lack the right to."""
+_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 async def start_machine(data: Json) -> Json:
@@ -40,6 +52,65 @@ async def stop_machine(data: Json) -> Json:
     # Deallocated is the answer when in doubt: a machine that is only stopped goes on costing money.
     deallocate = context.machine.power_state != Power.STOPPED.value
     return _result(await open_resource_manager().stop(context.machine_id, deallocate=deallocate))
+
+
+async def restart_machine(data: Json) -> Json:
+    """Restart the machine once, and say when that is done. ``MachineRef`` to ``PowerResult``.
+
+    It is called until the restart has been carried out: until then the agent, read too early, still counts as ready.
+    """
+    request = MachineRef.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
+    if guard is not None and guard.state is IntentState.ACCEPTED:
+        return (await _follow_restart(context, guard)).to_wire()
+    return (await _ask_for_restart(context, guard)).to_wire()
+
+
+async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
+    records = open_records()
+    guard = known or await records.declare_guard(
+        Guard(
+            run_id=context.run.id,
+            machine_key=context.machine.key,
+            call=GuardedCall.RESTART,
+            token=uuid.uuid4().hex,
+            declared_at=now(),
+            deadline_at=now() + _LONGEST_RESTART,
+        )
+    )
+    await records.set_stage(context.run.id, context.machine.key, Stage.RESTARTING)
+    submission = await open_resource_manager().restart(context.machine_id)
+    if submission.accepted:
+        urls = {"async_url": submission.async_url, "location_url": submission.location_url}
+        await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
+        return PowerResult(accepted=False, wait_seconds=wait_seconds())
+    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+    is_passing = submission.is_uncertain or classify(failure).kind in _PASSING
+    # Asked for too long, or refused for good: nothing more is sent.
+    if not is_passing or now() >= guard.deadline_at:
+        return PowerResult(accepted=False, failure=failure)
+    return PowerResult(accepted=False, wait_seconds=wait_seconds(failure.retry_after), failure=failure)
+
+
+async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
+    # Location tells nothing beside the other URL: a restart has no result.
+    location_url = "" if guard.async_url else guard.location_url
+    reading = await open_resource_manager().poll(context.machine_id, guard.async_url, location_url)
+    at = now()
+    match reading.state:
+        case PollState.SUCCEEDED | PollState.SUCCEEDED_WITHOUT_RESULT:
+            return PowerResult(accepted=True)
+        case PollState.FAILED:
+            return PowerResult(accepted=False, failure=reading.failure)
+        case PollState.LOST | PollState.UNCLEAR if at >= guard.declared_at + _UNSEEN_RESTART:
+            # It was accepted and had its time; how the machine is now says the rest.
+            return PowerResult(accepted=True)
+        case PollState.RUNNING if at >= guard.deadline_at:
+            overdue = ArmFailure(status=0, code="Overdue", message="the restart did not end in half an hour")
+            return PowerResult(accepted=False, failure=overdue)
+        case _:
+            return PowerResult(accepted=False, wait_seconds=wait_seconds(reading.retry_after))
 
 
 def _result(submission: Submission) -> Json:

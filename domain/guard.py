@@ -1,8 +1,9 @@
 """The guard of a call that must happen at most once and leaves no trace that could be asked about afterwards.
 
 An installation shows in the machine's patch status, so an unanswered POST can be looked up (`domain.run.Intent`).
-A script and a restart do not: a guard that was declared and never answered therefore stays what it is, unknown, and
-nothing is sent again.
+A script and a restart do not. A script whose guard was declared and never answered may have run, and is not sent
+again. A restart is: it was the machine's turn to restart, and one reboot more is better than a kernel that nobody
+booted.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ class Guard(Document):
     state: IntentState = IntentState.DECLARED
     declared_at: Instant
     deadline_at: Instant
-    """When following the operation ends."""
+    """When following the operation ends; of a restart, the moment it was asked for."""
     async_url: str = ""
     location_url: str = ""
     unclear_polls: int = 0
     ended_at: Instant | None = None
+    """When the script was seen to have ended, or was given up; what came of it is then told again, never anew."""
     failure: str = ""
     """Why it counts as failed, once it has ended; empty when it went well."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
@@ -13,6 +13,9 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patching import Duration, format_duration
 from domain.scope import OsType, ResourceGroupName
 from domain.script import LONGEST_SCRIPT, TIMED_OUT_CODE, ScriptEnd, check_script
+
+if TYPE_CHECKING:
+    from domain.policy import Policy
 
 SHORTEST_KEEP = timedelta(hours=1)
 LONGEST_KEEP = timedelta(days=90)
@@ -143,10 +146,15 @@ class Hooks(Document):
         return self.before is not None or self.after is not None
 
 
+def wants_hooks(policy: Policy) -> bool:
+    """Whether the policy does anything to a machine before or after its installation."""
+    return policy.hooks.is_wanted
+
+
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-class Phase(StrEnum):
+class When(StrEnum):
     """When a script runs."""
 
     BEFORE = "before"
@@ -154,12 +162,17 @@ class Phase(StrEnum):
 
 
 class ScriptRequest(Document):
-    """Run the policy's script of that phase. ``outcome``: how the installation went, for the script after it."""
+    """Run the policy's script before or after the installation; ``outcome`` tells the one after it how that went."""
 
     run_id: str
     machine_key: str
-    phase: Phase
+    when: When
     outcome: OutcomeKind | None = None
+
+    def variables(self, policy: str, machine: str) -> dict[str, str]:
+        """What the script finds in its environment; ``policy`` and ``machine`` are names."""
+        found = {"PATCHWAVE_RUN": self.run_id, "PATCHWAVE_POLICY": policy, "PATCHWAVE_MACHINE": machine}
+        return found | ({"PATCHWAVE_OUTCOME": self.outcome.value} if self.outcome else {})
 
 
 class HookState(StrEnum):
@@ -170,11 +183,15 @@ class HookState(StrEnum):
     WAIT = "wait"
     """It runs, or has to wait: ask again after ``wait_seconds``."""
     FAILED = "failed"
-    """It did not go well; ``outcome`` says how a machine ends that is not patched because of it."""
+    """It did not go well, or the run does not go on with the machine."""
 
 
 class HookResult(Document):
-    """What became of a hook. ``counts`` tells whether a wait uses up patience: a hook that runs does not."""
+    """What became of a hook. ``counts`` tells whether a wait uses up patience: a hook that runs does not.
+
+    ``outcome`` says how a machine ends that is not patched because of it; beside a wait, should patience run out.
+    Without one the machine is patched all the same.
+    """
 
     state: HookState
     wait_seconds: float = 0
@@ -185,6 +202,16 @@ class HookResult(Document):
     def failed(cls, message: str) -> HookResult:
         """The hook failed, for that reason."""
         return cls(state=HookState.FAILED, outcome=hook_failed(message))
+
+    @classmethod
+    def stopped(cls, outcome: Outcome) -> HookResult:
+        """The run does not go on with this machine, whatever the hook would have brought."""
+        return cls(state=HookState.FAILED, outcome=outcome)
+
+    @classmethod
+    def wait(cls, seconds: float, message: str, *, counts: bool = True) -> HookResult:
+        """Ask again then; should patience run out, the hook has failed for that reason."""
+        return cls(state=HookState.WAIT, wait_seconds=seconds, counts=counts, outcome=hook_failed(message))
 
 
 def hook_failed(message: str) -> Outcome:
@@ -200,30 +227,30 @@ def scripts_are_off() -> str:
     return f"The policy has scripts, and running scripts is off: set {SCRIPTS_SETTING} to true in the app's settings."
 
 
-def script_failure(phase: Phase, end: ScriptEnd, timeout: timedelta) -> str:
+def script_failure(when: When, end: ScriptEnd, timeout: timedelta) -> str:
     """Why a script that ended counts as failed; empty when all is well."""
     match end.exit_code:
         case 0:
             return ""
         case None:
-            return f"The script {phase} the installation left no exit code: nobody knows whether it ran to its end."
+            return f"The script {when} the installation left no exit code: nobody knows whether it ran to its end."
         case code if code == TIMED_OUT_CODE:
-            return f"The script {phase} the installation took longer than {format_duration(timeout)} and was ended."
+            return f"The script {when} the installation took longer than {format_duration(timeout)} and was ended."
         case code:
-            return f"The script {phase} the installation ended with exit code {code}; its output is in the row."
+            return f"The script {when} the installation ended with exit code {code}; its output is in the row."
 
 
-def script_unknown(phase: Phase, why: str = "") -> str:
+def script_unknown(when: When, why: str = "") -> str:
     """Nobody saw what Azure answered, or what became of the script; it is not sent again."""
     return (
-        f"It is not known whether the script {phase} the installation ran, and it is never run twice:"
+        f"It is not known whether the script {when} the installation ran, and it is never run twice:"
         f" look at the machine.{f' ({why})' if why else ''}"
     )
 
 
-def script_overdue(phase: Phase, timeout: timedelta) -> str:
+def script_overdue(when: When, timeout: timedelta) -> str:
     """The script did not end in its time, and Azure cannot stop it."""
-    return f"The script {phase} the installation did not end within {format_duration(timeout)}; it may still run."
+    return f"The script {when} the installation did not end within {format_duration(timeout)}; it may still run."
 
 
 def with_after_failure(outcome: Outcome, message: str) -> Outcome:

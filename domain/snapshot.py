@@ -163,6 +163,11 @@ class SnapshotView(Tolerant):
         """Whether it will never be ready."""
         return self.state.casefold() in ("failed", "canceled", "deleting")
 
+    def belongs_to(self, run_id: str, machine_key: str) -> bool:
+        """Whether that run took it of that machine."""
+        tags = self.tags or {}
+        return (tags.get(RUN_TAG), tags.get(MACHINE_TAG)) == (run_id, machine_key)
+
     def expires(self) -> datetime | None:
         """Until when it is kept."""
         return parse_instant((self.tags or {}).get(EXPIRES_TAG))

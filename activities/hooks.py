@@ -1,0 +1,286 @@
+"""take_snapshot and run_script: what a policy does to a machine before and after its installation.
+
+Both are called again and again until they are done: a call does the next step, whatever the calls before it were, and
+says how long to wait. A snapshot is taken once because its name follows from run and machine; a script runs at most
+once because its guard is written before the POST, and completed with what Azure answered.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from adapters.disks import open_disks
+from adapters.run_command import open_run_commands
+from adapters.tables import open_records
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.base import Json
+from domain.guard import Guard, GuardedCall
+from domain.hooks import (
+    BeforeScript,
+    HookResult,
+    HookState,
+    Script,
+    ScriptRequest,
+    SnapshotHook,
+    When,
+    script_failure,
+    script_overdue,
+    script_unknown,
+    scripts_are_off,
+)
+from domain.operation import PollReading, PollState
+from domain.outcome import Outcome
+from domain.run import IntentState
+from domain.scope import OsType
+from domain.script import command_of, read_script_end, shorten_output, wrap_script
+from domain.snapshot import (
+    OsDisk,
+    SnapshotId,
+    SnapshotView,
+    rollback_advice,
+    snapshot_body,
+    snapshot_of,
+    snapshot_tags,
+)
+from domain.work import MachineRef
+from settings import load_settings
+
+_SCRIPT_RESERVE = timedelta(minutes=5)
+"""Azure hands a script to the guest, and its output back, in about half a minute; sometimes it takes longer."""
+_ANSWER_TIME = timedelta(minutes=3)
+"""After which an execution that has sent a script and not written down the answer is surely dead."""
+MOST_UNCLEAR_POLLS = 20
+_DONE = HookResult(state=HookState.DONE)
+
+
+# --- the snapshot
+
+
+async def take_snapshot(data: Json) -> Json:
+    """Have the snapshot of the policy, and the advice how to go back to it. ``MachineRef`` to ``HookResult``."""
+    request = MachineRef.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    hook = context.policy.hooks.snapshot
+    if hook is None or context.machine.rollback:
+        return _DONE.to_wire()
+    return (await _take_snapshot(context, hook)).to_wire()
+
+
+async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookResult:
+    stopped = await _reason_to_stop(context)
+    if stopped is not None:
+        return HookResult.stopped(stopped)
+    disks = open_disks()
+    disk = await disks.read_os_disk(context.machine_id)
+    if isinstance(disk, ArmFailure):
+        return _refused("The OS disk could not be read", disk)
+    if disk is None:
+        return HookResult.failed("No snapshot can be taken of the OS disk: it is ephemeral, or not a managed disk.")
+    snapshot = snapshot_of(context.run.id, context.machine_id, hook.resource_group)
+    view = await disks.read_snapshot(snapshot)
+    if isinstance(view, ArmFailure):
+        if view.status != 404:
+            return _refused("The snapshot could not be looked for", view)
+        tags = snapshot_tags(context.run.id, context.machine.key, now() + hook.keep)
+        body = snapshot_body(disk, tags, incremental=hook.incremental)
+        submission = await disks.take_snapshot(snapshot, body)
+        if submission.accepted or submission.is_uncertain:
+            not_there = f"The snapshot {snapshot.name} did not appear."
+            return HookResult.wait(wait_seconds(), not_there, counts=submission.is_uncertain)
+        return _refused("No snapshot could be taken", submission.failure)
+    if not view.belongs_to(context.run.id, context.machine.key):
+        return HookResult.failed(f"There is a snapshot {snapshot.name} that this run did not take: delete it.")
+    if view.has_failed:
+        return HookResult.failed(f"The snapshot {snapshot.name} is in the state {view.state}: delete it.")
+    if not view.is_ready:
+        return HookResult.wait(wait_seconds(), f"The snapshot {snapshot.name} did not get ready.", counts=False)
+    await _keep_advice(context, disk, snapshot, view)
+    return _DONE
+
+
+async def _keep_advice(context: MachineContext, disk: OsDisk, snapshot: SnapshotId, view: SnapshotView) -> None:
+    advice = rollback_advice(context.machine_id, disk, snapshot, view.expires())
+    await open_records().set_stage(
+        context.run.id, context.machine.key, context.machine.stage, snapshot_id=snapshot.text, rollback=advice
+    )
+
+
+# --- the scripts
+
+
+async def run_script(data: Json) -> Json:
+    """Run the policy's script, and keep what it printed. ``ScriptRequest`` to ``HookResult``."""
+    request = ScriptRequest.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    hooks = context.policy.hooks
+    script = hooks.before if request.when is When.BEFORE else hooks.after
+    os_type = OsType.read(context.machine.os_type)
+    text = script.text_for(os_type) if script is not None else None
+    if script is None or os_type is None or text is None:
+        return _DONE.to_wire()
+    run = _ScriptRun(context, request, script, os_type, text)
+    return (await run.go_on()).to_wire()
+
+
+class _ScriptRun:
+    """One script on one machine."""
+
+    def __init__(
+        self, context: MachineContext, request: ScriptRequest, script: Script, os_type: OsType, text: str
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._script = script
+        self._os_type = os_type
+        self._text = text
+        self._call = GuardedCall.BEFORE_SCRIPT if request.when is When.BEFORE else GuardedCall.AFTER_SCRIPT
+
+    async def go_on(self) -> HookResult:
+        """The next step. With ``onFailure: continue`` nothing of the script is held against the machine."""
+        result = await self._step()
+        if self._goes_on_after_failure and result.state is HookState.WAIT:
+            return result.model_copy(update={"outcome": None})
+        return result
+
+    async def _step(self) -> HookResult:
+        if not load_settings().scripts:
+            return self._judged(scripts_are_off())
+        guard = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
+        if guard is not None and guard.ended_at is not None:
+            return self._judged(guard.failure)
+        if self._request.when is When.BEFORE:
+            # The script after the installation runs in a run that was cancelled too: it may undo what the first did.
+            stopped = await _reason_to_stop(self._context)
+            if stopped is not None:
+                return HookResult.stopped(stopped)
+        if guard is None or guard.state is IntentState.REFUSED:
+            return await self._send(guard)
+        if guard.state is IntentState.ACCEPTED:
+            return await self._follow(guard)
+        if now() < guard.declared_at + _ANSWER_TIME:
+            return self._still_runs(wait_seconds())
+        return await self._end(guard, script_unknown(self._request.when))
+
+    async def _send(self, refused: Guard | None) -> HookResult:
+        records = open_records()
+        guard = Guard(
+            run_id=self._request.run_id,
+            machine_key=self._request.machine_key,
+            call=self._call,
+            token=uuid.uuid4().hex,
+            declared_at=now(),
+            deadline_at=now() + self._script.timeout + _SCRIPT_RESERVE,
+        )
+        if refused is None:
+            is_first = (await records.declare_guard(guard)).token == guard.token
+        else:
+            is_first = await records.take_over_guard(refused, guard)
+        if not is_first:
+            # Another execution of this very activity is under way: the next call sees what it has done.
+            return self._still_runs(wait_seconds())
+        variables = self._request.variables(self._context.policy.name, self._context.machine.name)
+        lines = wrap_script(self._text, self._os_type, self._script.timeout, variables)
+        submission = await open_run_commands().send(self._context.machine_id, command_of(self._os_type), lines)
+        if submission.accepted:
+            accepted = {
+                "state": IntentState.ACCEPTED,
+                "async_url": submission.async_url,
+                "location_url": submission.location_url,
+            }
+            await records.save_guard(guard.model_copy(update=accepted))
+            return self._still_runs(wait_seconds())
+        if submission.is_uncertain:
+            why = submission.failure.text if submission.failure else ""
+            return await self._end(guard, script_unknown(self._request.when, why))
+        await records.save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
+        refusal = _refused(f"The script {self._request.when} the installation was refused", submission.failure)
+        if refusal.state is HookState.FAILED and refusal.outcome is not None:
+            return self._judged(refusal.outcome.message)
+        return refusal
+
+    async def _follow(self, guard: Guard) -> HookResult:
+        when, machine = self._request.when, self._context.machine_id
+        reading = await open_run_commands().poll(machine, guard.async_url, guard.location_url)
+        match reading.state:
+            case PollState.RUNNING:
+                return await self._wait(guard, reading)
+            case PollState.UNCLEAR:
+                return await self._unclear(guard, reading)
+            case PollState.SUCCEEDED:
+                end = read_script_end(reading.result)
+                return await self._end(guard, script_failure(when, end, self._script.timeout), end.output)
+            case PollState.FAILED:
+                why = reading.failure.text if reading.failure else "Azure gave no reason"
+                return await self._end(guard, f"The script {when} the installation failed: {why}.")
+            case PollState.LOST | PollState.SUCCEEDED_WITHOUT_RESULT:
+                return await self._end(guard, script_unknown(when, reading.failure.text if reading.failure else ""))
+
+    async def _wait(self, guard: Guard, reading: PollReading) -> HookResult:
+        at = now()
+        if at >= guard.deadline_at:
+            return await self._end(guard, script_overdue(self._request.when, self._script.timeout))
+        if reading.retry_after is not None:
+            return self._still_runs(wait_seconds(reading.retry_after))
+        # A tenth of the time that it has run already: a long script does not fill the history with polls.
+        ran_for = (at - guard.declared_at).total_seconds()
+        return self._still_runs(max(wait_seconds(), ran_for / 10))
+
+    async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
+        if reading.failure is not None and reading.failure.status == 429:
+            return await self._wait(guard, reading)
+        polls = guard.unclear_polls + 1
+        if polls >= MOST_UNCLEAR_POLLS:
+            why = reading.failure.text if reading.failure else ""
+            return await self._end(guard, script_unknown(self._request.when, why))
+        counted = guard.model_copy(update={"unclear_polls": polls})
+        await open_records().save_guard(counted)
+        return await self._wait(counted, reading)
+
+    async def _end(self, guard: Guard, failure: str, output: str = "") -> HookResult:
+        """Keep what came of it: the row first, as only the guard's end says that both are written."""
+        if failure and self._goes_on_after_failure:
+            output = f"{failure}\n{output}".strip()
+        column = "before_output" if self._request.when is When.BEFORE else "after_output"
+        machine = self._context.machine
+        records = open_records()
+        await records.set_stage(self._request.run_id, machine.key, machine.stage, **{column: shorten_output(output)})
+        await records.save_guard(guard.model_copy(update={"ended_at": now(), "failure": failure}))
+        return self._judged(failure)
+
+    def _still_runs(self, seconds: float) -> HookResult:
+        overdue = script_overdue(self._request.when, self._script.timeout)
+        return HookResult.wait(seconds, overdue, counts=False)
+
+    def _judged(self, failure: str) -> HookResult:
+        return HookResult.failed(failure) if failure and not self._goes_on_after_failure else _DONE
+
+    @property
+    def _goes_on_after_failure(self) -> bool:
+        return isinstance(self._script, BeforeScript) and self._script.on_failure == "continue"
+
+
+# --- both
+
+
+async def _reason_to_stop(context: MachineContext) -> Outcome | None:
+    """Stop means no new starts; the lease may have to last longer than the look at the machine foresaw."""
+    if context.run.cancel_requested_at is not None:
+        return Outcome.canceled()
+    holder = await lock(context)
+    return None if holder is None else locked_by(holder)
+
+
+def _refused(what: str, failure: ArmFailure | None) -> HookResult:
+    """A call that Azure did not take: again when the reason passes, else the hook has failed."""
+    failure = failure or ArmFailure(status=0, message="Azure gave no answer")
+    verdict = classify(failure)
+    message = f"{what}: {failure.text}."
+    match verdict.kind:
+        case ErrorClass.THROTTLED:
+            return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
+        case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
+            return HookResult.wait(wait_seconds(failure.retry_after, polls=2), message)
+        case _:
+            return HookResult.failed(message)

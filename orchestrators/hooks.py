@@ -1,0 +1,73 @@
+"""The hooks of a machine, as parts of its orchestrator: snapshot and script before the installation, a script after."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+from durabletask import task
+
+from domain.base import Document
+from domain.hooks import HookResult, HookState, ScriptRequest, When
+from domain.outcome import Outcome, OutcomeKind
+from domain.work import MachineRef
+from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
+from orchestrators.retries import RETRY_RESULT
+
+MOST_REFUSALS = 6
+"""How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
+MOST_WAITS = 200
+"""A hook ends in bounded time and with a bounded history; the activities end what runs too long well before."""
+
+
+def before_install(
+    context: task.OrchestrationContext, run_id: str, machine_key: str
+) -> Generator[task.Task[Any], Any, Outcome | None]:
+    """Take the snapshot, then run the script; the machine's outcome when it must not be patched now.
+
+    The snapshot comes first: it shows the machine as it was before the run changed anything.
+    """
+    snapshot = MachineRef(run_id=run_id, machine_key=machine_key)
+    outcome = yield from _carry_out(context, TAKE_SNAPSHOT, snapshot)
+    if outcome is None:
+        script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.BEFORE)
+        outcome = yield from _carry_out(context, RUN_SCRIPT, script)
+    return outcome
+
+
+def after_install(
+    context: task.OrchestrationContext, run_id: str, machine_key: str, outcome: OutcomeKind | None = None
+) -> Generator[task.Task[Any], Any, str]:
+    """Run the script after the installation; the sentence about what failed, empty when all is well.
+
+    What becomes of the script never changes the outcome of a machine: that is about its patches. Not even an
+    activity that failed for good does, as then nobody would learn of the installation.
+
+    Args:
+        context: of the machine's orchestration.
+        run_id: the run.
+        machine_key: the machine.
+        outcome: how the installation went; the script finds it in its environment.
+    """
+    script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.AFTER, outcome=outcome)
+    try:
+        failed = yield from _carry_out(context, RUN_SCRIPT, script)
+    except task.TaskFailedError:
+        return "Patchwave itself failed on the script after the installation: it is not known whether it ran."
+    return failed.message if failed is not None else ""
+
+
+def _carry_out(
+    context: task.OrchestrationContext, activity: str, request: Document
+) -> Generator[task.Task[Any], Any, Outcome | None]:
+    """Call the activity, which does the next step each time, until the hook is done or has failed."""
+    counted = uncounted = 0
+    while True:
+        answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
+        result = HookResult.from_wire(answer)
+        counted += result.counts
+        uncounted += not result.counts
+        if result.state is not HookState.WAIT or counted >= MOST_REFUSALS or uncounted >= MOST_WAITS:
+            return result.outcome
+        yield context.create_timer(timedelta(seconds=result.wait_seconds))

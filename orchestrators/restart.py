@@ -1,0 +1,34 @@
+"""The restart of a machine apart from its installation, as a part of its orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+from durabletask import task
+
+from domain.work import MachineRef, PowerResult
+from orchestrators.names import RESTART_MACHINE
+from orchestrators.retries import RETRY_RESULT
+
+MOST_LOOKS = 60
+"""How often the restart is asked for or looked at: it ends in bounded time, even when Azure throttles for ever."""
+
+
+def restart(context: task.OrchestrationContext, run_id: str, machine_key: str) -> Generator[task.Task[Any], Any, str]:
+    """Restart the machine and wait until Azure says that it is done; why that did not work, empty when it did.
+
+    Waiting matters: until the machine goes down its agent still counts as ready.
+    """
+    request = MachineRef(run_id=run_id, machine_key=machine_key).to_wire()
+    looks = 0
+    while True:
+        answer = yield context.call_activity(RESTART_MACHINE, input=request, retry_policy=RETRY_RESULT)
+        result = PowerResult.from_wire(answer)
+        looks += 1
+        if result.accepted:
+            return ""
+        if not result.wait_seconds or looks >= MOST_LOOKS:
+            return result.failure.text if result.failure else "Azure did not say that it is done"
+        yield context.create_timer(timedelta(seconds=result.wait_seconds))
