@@ -215,7 +215,6 @@ class NoticeReport(Document):
 MOST_ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 15
 LONGEST_WAIT_SECONDS = 3600
-"""Also of what a service asks for: a notice that comes hours late helps nobody, and the run's records have it all."""
 
 
 def patience(attempt: int, asked: float | None = None) -> float:
@@ -225,9 +224,8 @@ def patience(attempt: int, asked: float | None = None) -> float:
 
     Args:
         attempt: that failed, from 1.
-        asked: what the service asks for (Retry-After); never waited less than that.
+        asked: what the service asks for (Retry-After); never waited less than that, up to an hour.
     """
-    wait = max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0)
-    if attempt >= MOST_ATTEMPTS or (asked or 0) > LONGEST_WAIT_SECONDS:
+    if attempt >= MOST_ATTEMPTS:
         return 0
-    return min(wait, LONGEST_WAIT_SECONDS)
+    return min(max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0), LONGEST_WAIT_SECONDS)

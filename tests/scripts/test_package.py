@@ -21,7 +21,8 @@ def test_the_package_is_the_app_and_nothing_else():
     packaged = {name for name in deployed if "/" in name}
     assert deployed - packaged == FILES
     assert {name.split("/")[0] for name in packaged} == PACKAGES
-    assert {name for name in packaged if not name.endswith(".py")} == set()
+    # Besides code, the templates of mails.
+    assert {name for name in packaged if not name.endswith((".py", ".j2"))} == set()
 
 
 def test_no_module_of_the_app_is_left_out():

@@ -1,0 +1,275 @@
+"""The activities of notifications, on real records and against a real receiver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities import notify
+from activities.notify import attempt, close_notice, list_channels, send_notice
+from adapters.notifications import Sender
+from adapters.tables import Records
+from domain.identity import MachineId
+from domain.notification import (
+    MOST_ATTEMPTS,
+    MOST_NOTES,
+    ApprovalNeeded,
+    Ended,
+    Facts,
+    GateClosed,
+    Notice,
+    NoticeChannels,
+    NoticeReport,
+    SendNotice,
+    SendResult,
+    Started,
+)
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from settings import load_settings
+from tests.receiver import Receiver, Reply, receiving
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+POLICY: dict[str, Any] = {
+    "name": "monthly",
+    "scope": {"subscriptions": [SUBSCRIPTION]},
+    "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT24H"}}],
+    "notifications": {"channels": ["hub", "gone", "hub"], "on": ["started", "approval_needed", "gate_closed", "ended"]},
+}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture
+def channels(monkeypatch: pytest.MonkeyPatch, records: Records, receiver: Receiver) -> None:
+    """The setting, with one webhook; ``records`` has made the other settings."""
+    hub = {"name": "hub", "kind": "webhook", "url": f"{receiver.url}/SECRET", "secret": "SECRET-of-the-hook"}
+    configure(monkeypatch, json.dumps([hub]))
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PATCHWAVE_CHANNELS", text)
+    load_settings.cache_clear()
+
+
+async def make_run(records: Records, *, policy: dict[str, Any] = POLICY, **fields: Any) -> Run:
+    trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
+    run = Run(
+        id=RUN_ID, policy="monthly", mode=Mode.PATCH, state=RunState.QUEUED, trigger=trigger, created_at=AT,
+        policy_snapshot=policy,
+    ).model_copy(update=fields)  # fmt: skip
+    await records.create_run(run)
+    return run
+
+
+def notice(facts: Facts, number: int = 1) -> Notice:
+    return Notice(run_id=RUN_ID, number=number, at=AT, facts=facts)
+
+
+async def tell(receiver: Receiver, facts: Facts, *, number: int = 1, tries: int = 1) -> SendResult:
+    request = SendNotice(notice=notice(facts, number), channel="hub", attempt=tries)
+    return await attempt(request, Sender(loopback_allowed=True, tls=receiver.tls))
+
+
+async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
+    """The document that the receiver got."""
+    assert await tell(receiver, facts) == SendResult(sent=True)
+    document = json.loads(receiver.received[-1].body)
+    assert (document.pop("version"), document.pop("runId"), document.pop("policy")) == (1, RUN_ID, "monthly")
+    assert document.pop("at") == "2026-11-21T00:00:00.000Z"
+    assert document.pop("event") == facts.event.value
+    return document
+
+
+# --- which channels
+
+
+async def asked(facts: Facts) -> NoticeChannels:
+    return NoticeChannels.from_wire(await list_channels(notice(facts).to_wire()))
+
+
+async def test_the_channels_of_the_policy_that_are_configured(records: Records, channels: None) -> None:
+    await make_run(records)
+    assert await asked(Started()) == NoticeChannels(
+        channels=["hub"], failed={"gone": "PATCHWAVE_CHANNELS has no such channel."}
+    )
+
+
+async def test_an_event_that_the_policy_does_not_name(records: Records, channels: None) -> None:
+    await make_run(records, policy={**POLICY, "notifications": {"channels": ["hub"], "on": ["ended"]}})
+    assert await asked(Started()) == NoticeChannels()
+    assert await asked(Ended()) == NoticeChannels(channels=["hub"])
+
+
+async def test_a_policy_that_tells_nobody(records: Records, channels: None) -> None:
+    await make_run(records, policy={key: value for key, value in POLICY.items() if key != "notifications"})
+    assert await asked(Started()) == NoticeChannels()
+
+
+async def test_a_run_without_a_row_tells_nobody(records: Records, channels: None) -> None:
+    assert await asked(Started()) == NoticeChannels()
+
+
+async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(monkeypatch, '[{"name": "hub", "url": "https://hooks.example.com/SECRET"}]')
+    await make_run(records)
+    answer = await asked(Started())
+    assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
+    assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
+    assert "SECRET" not in repr(answer)
+    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="hub").to_wire()))
+    assert (result.sent, result.wait_seconds) == (False, 0)
+    assert "SECRET" not in result.failure
+
+
+# --- what is told
+
+
+async def test_a_start_tells_who_and_how_many(records: Records, receiver: Receiver, channels: None) -> None:
+    await make_run(records, machines=60)
+    assert await told(receiver, Started()) == {
+        "mode": "patch",
+        "trigger": "http",
+        "startedBy": "ada@example.com",
+        "machines": 60,
+    }
+
+
+async def test_an_approval_tells_ring_deadline_and_command(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records, waiting_for="broad")
+    command = f"patchwave run approve {RUN_ID} --ring broad"
+    assert await told(receiver, ApprovalNeeded()) == {
+        "ring": "broad",
+        "machines": None,
+        "withinSeconds": 86_400.0,
+        "approve": command,
+    }
+    known = await told(receiver, ApprovalNeeded(ring="broad", machines=57, within_seconds=60))
+    assert known == {"ring": "broad", "machines": 57, "withinSeconds": 60.0, "approve": command}
+
+
+async def test_a_gate_tells_where_and_what_happens_next(records: Records, receiver: Receiver, channels: None) -> None:
+    await make_run(records, held_scopes=["lane:broad/westeurope"])
+    document = await told(receiver, GateClosed())
+    assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
+    document = await told(receiver, GateClosed(scope="run", failures=3, limit=2, on_exceeded="end"))
+    assert document == {"scope": "run", "failures": 3, "limit": 2, "onExceeded": "end", "reason": ""}
+
+
+async def test_an_end_tells_counts_and_the_worst_machines(records: Records, receiver: Receiver, channels: None) -> None:
+    await make_run(records)
+    await records.start_run(RUN_ID, AT)
+    outcomes = [OutcomeKind.PATCHED] * 3 + [OutcomeKind.SKIPPED] * 12 + [OutcomeKind.FAILED] * 2
+    machines = [machine(number) for number in range(len(outcomes))]
+    await records.add_machines(RUN_ID, machines)
+    for each, kind in zip(machines, outcomes, strict=True):
+        outcome = Outcome(outcome=kind, reason=Reason.PATCHES_FAILED, message="Look\nat it.")
+        await records.record_outcomes(RUN_ID, [each.key], outcome, AT)
+    await records.close_run(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
+    document = await told(receiver, Ended())
+    assert document["countsByOutcome"] == {"patched": 3, "failed": 2, "skipped": 12}
+    assert (document["state"], document["machines"], document["durationSeconds"]) == ("completed", 17, 4320.0)
+    assert (document["needsPerson"], len(document["notes"])) == (14, MOST_NOTES)
+    assert [note["outcome"] for note in document["notes"]] == ["failed"] * 2 + ["skipped"] * (MOST_NOTES - 2)
+    assert document["notes"][0] | {"name": "vm"} == {
+        "name": "vm",
+        "resourceGroup": "rg",
+        "outcome": "failed",
+        "reason": "patches_failed",
+        "message": "Look at it.",
+    }
+
+
+def machine(number: int) -> MachineRecord:
+    path = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm-{number}"
+    found = MachineId.parse(path)
+    return MachineRecord(
+        id=found.text, key=found.key, name=f"vm-{number}", subscription_id=SUBSCRIPTION, resource_group="rg"
+    )
+
+
+# --- attempts
+
+
+async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_another(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records)
+    await tell(receiver, GateClosed(), tries=1)
+    await tell(receiver, GateClosed(), tries=2)
+    await tell(receiver, GateClosed(), number=2)
+    await tell(receiver, Started())
+    first, again, *others = [got.headers["x-patchwave-delivery"] for got in receiver.received]
+    assert first == again
+    assert len({first, *others}) == 3
+
+
+async def test_a_failure_that_may_pass_says_when_to_try_again(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records)
+    receiver.replies += [Reply(503), Reply(429, headers={"Retry-After": "600"}), Reply(500)]
+    first = await tell(receiver, Started())
+    second = await tell(receiver, Started(), tries=2)
+    last = await tell(receiver, Started(), tries=MOST_ATTEMPTS)
+    assert (first.sent, first.failure) == (False, "HTTP 503.")
+    assert 15 <= first.wait_seconds <= 17
+    assert 600 <= second.wait_seconds <= 661
+    assert (last.sent, last.wait_seconds) == (False, 0)
+
+
+async def test_a_failure_that_does_not_pass_is_final(records: Records, receiver: Receiver, channels: None) -> None:
+    await make_run(records)
+    receiver.replies.append(Reply(404, b"no_service"))
+    assert await tell(receiver, Started()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
+
+
+async def test_the_activity_itself_calls_nothing_on_this_machine(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records)
+    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="hub").to_wire()))
+    assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
+    assert receiver.received == []
+
+
+async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, channels: None) -> None:
+    await make_run(records)
+    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="gone").to_wire()))
+    assert (result.sent, result.wait_seconds) == (False, 0)
+
+
+# --- the audit log
+
+
+async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records) -> None:
+    await make_run(records)
+    failure = "HTTP 404. Given up after 1 attempt."
+    report = NoticeReport(run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={})
+    for _ in range(2):
+        await close_notice(report.to_wire())
+    await close_notice(report.model_copy(update={"number": 2, "failed": {"ops": failure}}).to_wire())
+    lines = (await records.list_audit(RUN_ID, 10, None)).items
+    assert {line["action"]: line["detail"] for line in lines} == {
+        "notified": {"event": "started", "number": 1, "sent": ["hub"], "failed": {}},
+        "notification_failed": {"event": "started", "number": 2, "sent": ["hub"], "failed": {"ops": failure}},
+    }
+    assert len(lines) == 2
+
+
+def test_every_outcome_that_needs_a_person_can_be_named() -> None:
+    assert set(notify._WORST_FIRST) == {kind for kind in OutcomeKind if kind.needs_person}
