@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from domain.base import Document
+from domain.outcome import Outcome, OutcomeKind, Reason
 
 PLAN_VERSION = 1
 
@@ -41,6 +42,17 @@ class ExcludedMachine(Document):
     id: str
     reason: str
     detail: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the machine ends in a run that follows the plan: nothing is done to it.
+
+        Raises:
+            ValueError: the reason is none of a machine that could still be patched.
+        """
+        reason = Reason(self.reason)
+        kind = OutcomeKind.NOTHING_TO_INSTALL if reason is Reason.NO_PENDING_PATCHES else OutcomeKind.SKIPPED
+        return Outcome(outcome=kind, reason=reason, message=self.detail)
 
 
 class Makespan(Document):

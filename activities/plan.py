@@ -1,0 +1,141 @@
+"""plan_run: who is patched in which order is decided once, by `domain.planner`, and stored before anything begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from activities.context import load_run, now
+from adapters.locations import read_topology
+from adapters.tables import Records, open_records
+from domain.base import Json
+from domain.outcome import Outcome
+from domain.plan import Plan
+from domain.planner import Placement, make_plan
+from domain.policy import Policy
+from domain.rollout import Ring
+from domain.run import MachineRecord
+from domain.topology import PlannerMachine
+from domain.work import Placed, PlannedPhase, PlannedRing, PlannedRun, RunRef
+
+_PARALLEL = 16
+
+
+async def plan_run(data: Json) -> Json:
+    """Plan the run, or find the plan that it has. ``RunRef`` to ``PlannedRun``.
+
+    Machines that the plan leaves out get their outcome here. A second execution after a first one that was cut off
+    finds these ended, with the same reason, and so makes the same plan.
+    """
+    run_id = RunRef.from_wire(data).run_id
+    records = open_records()
+    planned = await records.get_planned_run(run_id)
+    if planned is None:
+        planned = await _plan(records, run_id)
+    return planned.to_wire()
+
+
+async def _plan(records: Records, run_id: str) -> PlannedRun:
+    _, policy = await load_run(run_id)
+    machines = [machine async for machine in records.each_machine(run_id)]
+    seconds = await records.install_seconds()
+    topology = await read_topology({machine.subscription_id for machine in machines})
+    ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
+    # A large fleet takes seconds: other activities of this worker go on meanwhile.
+    result = await asyncio.to_thread(
+        make_plan, [_as_planned(machine, seconds, policy) for machine in machines], policy, topology, ended
+    )
+    left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
+    await _record(records, run_id, left_out)
+    planned = _in_short(result.plan, policy)
+    await records.audit(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
+    return await records.save_plan(run_id, result.plan, [_placed(one) for one in result.placements], planned)
+
+
+async def _record(records: Records, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Give machines that no ring takes their outcome, those with the same one together."""
+    keys: dict[tuple[str, str, str], list[str]] = {}
+    by_text: dict[tuple[str, str, str], Outcome] = {}
+    for key, outcome in outcomes.items():
+        text = (outcome.outcome.value, outcome.reason.value, outcome.message)
+        keys.setdefault(text, []).append(key)
+        by_text[text] = outcome
+    at = now()
+    for text, outcome in by_text.items():
+        await records.record_outcomes(run_id, keys[text], outcome, at)
+
+
+def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:
+    """What the planner looks at."""
+    found = machine.assessment
+    took = seconds.get(machine.key)
+    longest = policy.install.maximum_duration.total_seconds()
+    return PlannerMachine(
+        id=machine.id,
+        key=machine.key,
+        name=machine.name,
+        subscription=machine.subscription_id,
+        location=machine.location,
+        zones=tuple(machine.zones),
+        availability_set=machine.availability_set,
+        update_domain=machine.update_domain,
+        os_type=machine.os_type,
+        image=machine.image,
+        tags=machine.tags,
+        # Resource Graph is minutes behind: a machine that has just been assessed runs, whatever it says.
+        power_state="" if found is not None else machine.power_state,
+        pending=None if found is None else found.installable,
+        # A machine that restarted days after its installation says nothing of how long the installation took.
+        predicted_seconds=None if took is None else min(took, longest),
+    )
+
+
+def _placed(placement: Placement) -> Placed:
+    return Placed(
+        key=placement.key,
+        lane=placement.lane,
+        wave=placement.wave,
+        wave_size=placement.wave_size,
+        places=[place.text for place in placement.places],
+    )
+
+
+def _in_short(plan: Plan, policy: Policy) -> PlannedRun:
+    """What the orchestrator goes by: sizes for the budgets, and how long to wait for a person and after a ring."""
+    by_name = {ring.name: ring for ring in policy.rings}
+    lanes = Counter((machine.ring, machine.phase, machine.lane) for machine in plan.machines)
+    rings: list[PlannedRing] = []
+    for ring in plan.rings:
+        settings = by_name.get(ring.name, Ring(name=ring.name))
+        bake = settings.bake if settings.bake is not None else policy.bake.rings
+        rings.append(
+            PlannedRing(
+                name=ring.name,
+                machines=ring.machines,
+                phases=[
+                    PlannedPhase(lanes=_present({lane: lanes[ring.name, number, lane] for lane in regions}))
+                    for number, regions in enumerate(ring.phases, start=1)
+                ],
+                approval_seconds=settings.approval.within.total_seconds() if settings.approval else None,
+                bake_seconds=bake.total_seconds() if bake is not None else 0,
+            )
+        )
+    return PlannedRun(machines=len(plan.machines), rings=rings)
+
+
+def _present(lanes: Mapping[str, int]) -> dict[str, int]:
+    return {lane: machines for lane, machines in lanes.items() if machines}
+
+
+def _counts(plan: Plan) -> dict[str, object]:
+    return {
+        "machines": len(plan.machines),
+        "rings": {ring.name: ring.machines for ring in plan.rings},
+        "excluded": _by_reason(machine.reason for machine in plan.excluded),
+        "predictedSeconds": plan.makespan.predicted_seconds,
+    }
+
+
+def _by_reason(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))

@@ -1,0 +1,68 @@
+"""Whose turn it is in a step: the plan handed out page by page, and who has ended. The order is `domain.planner`'s."""
+
+from __future__ import annotations
+
+from adapters.tables import Records, Standing, open_records
+from domain.base import Json
+from domain.gates import uses_budget
+from domain.run import Stage
+from domain.work import MachinePage, MachinePageRequest, Placed, Step, StillOpen, StillOpenRequest
+
+_ENDED = {
+    Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},
+    # Whoever waits for a restart of its own has been patched already.
+    Step.PATCH: frozenset({Stage.INSTALLED, Stage.RESTARTING, Stage.DONE}),
+    Step.RESTART: frozenset({Stage.DONE}),
+}
+"""The stages that a machine has behind each step."""
+_GONE = Standing(Stage.DONE)
+"""A machine without a row: nobody works on it."""
+
+
+async def next_machines(data: Json) -> Json:
+    """The next machines of a step that wait for it. ``MachinePageRequest`` to ``MachinePage``.
+
+    The assess step takes all machines, by key; the others follow the plan. Whoever has ended meanwhile, because an
+    earlier pass or a person ended it, is left out; the restart step takes only those that were patched. A page may so
+    be shorter than asked for, or empty, and not be the last.
+    """
+    request = MachinePageRequest.from_wire(data)
+    records = open_records()
+    if request.step is Step.ASSESS:
+        return (await _unassessed(records, request)).to_wire()
+    page = await records.list_placements(
+        request.run_id, request.ring_number, request.phase_number, request.limit, request.cursor
+    )
+    standings = await records.machine_standings(request.run_id, [machine.key for machine in page.items])
+    machines = [
+        machine.model_copy(update={"attempt": request.first_attempt})
+        for machine in page.items
+        if _is_due(request.step, standings.get(machine.key, _GONE).stage)
+    ]
+    return MachinePage(machines=machines, cursor=page.cursor).to_wire()
+
+
+async def still_open_machines(data: Json) -> Json:
+    """Which machines still work in a step, and which of the others failed. ``StillOpenRequest`` to ``StillOpen``."""
+    request = StillOpenRequest.from_wire(data)
+    standings = await open_records().machine_standings(request.run_id, request.keys)
+    ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
+    return StillOpen(
+        keys=[key for key in request.keys if key not in ended],
+        failed=[key for key, end in ended.items() if end.outcome is not None and uses_budget(end.outcome, end.reason)],
+    ).to_wire()
+
+
+async def _unassessed(records: Records, request: MachinePageRequest) -> MachinePage:
+    page = await records.machine_keys(request.run_id, limit=request.limit, cursor=request.cursor, stage=None)
+    stages = await records.machine_stages(request.run_id, page.items)
+    keys = [key for key in page.items if _is_due(Step.ASSESS, stages.get(key, Stage.DONE))]
+    return MachinePage(machines=[Placed(key=key, attempt=request.first_attempt) for key in keys], cursor=page.cursor)
+
+
+def _is_due(step: Step, stage: Stage) -> bool:
+    return stage is Stage.INSTALLED if step is Step.RESTART else stage not in _ENDED[step]
+
+
+def _has_ended(step: Step, standing: Standing | None) -> bool:
+    return standing is None or standing.stage in _ENDED[step]
