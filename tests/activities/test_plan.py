@@ -90,9 +90,17 @@ async def stored(records: Records) -> Plan:
     return found
 
 
-async def next_page(step: Step, ring: int = 0, phase: int = 0, **fields: Any) -> MachinePage:
+async def next_page(
+    step: Step, ring: int = 0, phase: int = 0, *, limit: int = 100, cursor: str | None = None, first_attempt: int = 1
+) -> MachinePage:
     request = MachinePageRequest(
-        run_id=RUN, step=step, ring_number=ring, phase_number=phase, **({"limit": 100} | fields)
+        run_id=RUN,
+        step=step,
+        ring_number=ring,
+        phase_number=phase,
+        first_attempt=first_attempt,
+        cursor=cursor,
+        limit=limit,
     )
     return MachinePage.from_wire(await turns.next_machines(request.to_wire()))
 
