@@ -1,0 +1,95 @@
+"""The windows of a run: until when a step may begin, where the run goes on, and what is frozen meanwhile."""
+
+from __future__ import annotations
+
+import logging
+
+from activities.context import MachineContext, load_run, now
+from adapters.tables import open_records
+from domain.agenda import Waiting, next_run_window
+from domain.base import Json
+from domain.freeze import frozen_by
+from domain.outcome import Outcome, Reason
+from domain.policy import Policy, PolicyError, parse_policy
+from domain.run import Run, RunState
+from domain.scope import OsType
+from domain.window import RESTART_NEEDS, last_start
+from domain.work import Cutoff, NextWindow, OpenWindow, RunRef, Step, StepRef
+
+_LOG = logging.getLogger("patchwave.windows")
+
+
+async def read_cutoff(data: Json) -> Json:
+    """The last moment at which a step may begin in the run's window. ``StepRef`` to ``Cutoff``.
+
+    It is that of the machines which need the least time; the start of each one asks for its own. An assessment changes
+    nothing on a machine, so that no window holds it.
+    """
+    request = StepRef.from_wire(data)
+    run, policy = await load_run(request.run_id)
+    if run.window_end is None:
+        return Cutoff().to_wire()
+    match request.step:
+        case Step.ASSESS:
+            return Cutoff().to_wire()
+        case Step.PATCH:
+            systems = policy.scope.os_types or tuple(OsType)
+            return Cutoff(at=last_start(run.window_end, policy.install, systems)).to_wire()
+        case Step.RESTART:
+            return Cutoff(at=run.window_end - RESTART_NEEDS).to_wire()
+
+
+async def next_window(data: Json) -> Json:
+    """The window in which the run goes on, which may be open. ``RunRef`` to ``NextWindow``, empty when there is none.
+
+    The schedule is that of the policy as it is stored now: what people change, pause, skip or freeze counts for a run
+    that waits too. From the first call on the windows that open belong to the run, and nothing else is started in them.
+    """
+    run, _ = await load_run(RunRef.from_wire(data).run_id)
+    policy = await _current_policy(run)
+    if policy is None or run.window_end is None or run.state.is_final:
+        return NextWindow().to_wire()
+    records = open_records()
+    at = now()
+    controls = await records.get_controls(run.policy)
+    known = controls.carry_over_of(run.id)
+    waiting = Waiting(since=known.since if known else at, behind=run.window_end)
+    window = next_run_window(policy, controls, await records.list_freezes(), waiting, at)
+    if window is None:
+        return NextWindow().to_wire()
+    await records.carry_over(run.policy, run.id, waiting.since)
+    if window.at_utc > at:
+        opening = f"the window that opens at {window.at_utc:%Y-%m-%d %H:%M} UTC"
+        await records.set_run_state(run.id, RunState.AWAITING_WINDOW, opening)
+    return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc).to_wire()
+
+
+async def open_window(data: Json) -> Json:
+    """The run goes on, in a window that ends later than the one before. ``OpenWindow`` to nothing."""
+    request = OpenWindow.from_wire(data)
+    await open_records().open_window(request.run_id, request.ends_at)
+    return {}
+
+
+async def leave_windows(run: Run) -> None:
+    """The run has ended: windows that open from now on are free for the next one."""
+    await open_records().end_carry_over(run.policy, run.id, run.ended_at or now())
+
+
+async def frozen(context: MachineContext) -> Outcome | None:
+    """The outcome of a machine that must not be changed at this moment; ``None`` when nothing freezes it."""
+    freezes = await open_records().list_freezes()
+    freeze = frozen_by(freezes, context.run.policy, context.machine.tags, now())
+    return Outcome.skipped(Reason.FROZEN, f"The machine is {freeze.sentence}") if freeze else None
+
+
+async def _current_policy(run: Run) -> Policy | None:
+    stored = await open_records().get_policy(run.policy)
+    if stored is None:
+        return None
+    try:
+        return parse_policy(stored.document, name=stored.name)
+    except PolicyError as error:
+        # What a newer version of the app would refuse has no windows either, as for the timer.
+        _LOG.warning("The policy %s is not valid, so run %s has no further window: %s", stored.name, run.id, error)
+        return None
