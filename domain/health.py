@@ -163,15 +163,15 @@ def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
     return not lost
 
 
-def next_look(looked_for: float, shortest: float, settle: timedelta) -> float:
+def next_look(looked_for: float, shortest: float, patience: float) -> float:
     """Seconds until the next look: the longer it lasts the rarer, so that histories stay short. The last is at the end.
 
     Args:
         looked_for: seconds since the first look.
         shortest: seconds between the first two looks.
-        settle: when to stop looking.
+        patience: seconds after which looking ends.
     """
-    left = settle.total_seconds() - looked_for
+    left = patience - looked_for
     return round(max(min(max(shortest, looked_for * _GROWTH), left), _LEAST_PAUSE), 3)
 
 

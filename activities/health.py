@@ -1,0 +1,140 @@
+"""How healthy a machine is before and after the run works on it, and whether the run may go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from activities.context import MachineContext, load_machine, now, wait_seconds
+from adapters.arm import open_resource_manager
+from adapters.probe import Prober
+from adapters.resource_health import open_resource_health
+from adapters.tables import open_records
+from domain.alerts import AlertVeto, alerts_unknown, judge_alerts
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.availability import judge_availability
+from domain.base import Json
+from domain.health import (
+    Health,
+    HealthRequest,
+    HealthResult,
+    HealthState,
+    Moment,
+    is_settled,
+    judge_change,
+    next_look,
+    read_signals,
+    summarize,
+)
+from domain.outcome import Outcome
+from domain.probe import judge_probe
+from domain.run import HealthSummary, Signal, SignalState
+from settings import load_settings
+
+PATIENCE_SECONDS = 300.0
+"""How long something that cannot be asked for the moment, before an installation, is asked again."""
+
+
+class _Look(NamedTuple):
+    """What one source says; ``asked_to_wait``: seconds in which it must not be asked again."""
+
+    signals: dict[str, Signal]
+    asked_to_wait: float = 0
+
+
+async def check_health(data: Json) -> Json:
+    """Read every sign of the machine's health, keep them, and judge them. ``HealthRequest`` to ``HealthResult``."""
+    request = HealthRequest.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    health = context.policy.health
+    if not health.enabled:
+        return HealthResult(state=HealthState.OK).to_wire()
+    if request.moment is Moment.BEFORE:
+        return (await _before(context, health, request.looked_for)).to_wire()
+    return (await _after(context, health, request.looked_for)).to_wire()
+
+
+async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
+    """What the machine was like; an alert that fires on it is a veto, being unhealthy is none."""
+    if health.alerts is not None:
+        vetoed = await _ask_alerts(context, health.alerts, looked_for)
+        if vetoed is not None:
+            return vetoed
+    summary, asked_to_wait = await _look(context, health)
+    patience = 0.0
+    if summary.healthy is None:
+        patience = PATIENCE_SECONDS
+    elif not summary.healthy and context.machine.started_by_us:
+        # It has just booted: its service gets the time that it gets after an installation.
+        patience = health.settle.total_seconds()
+    if looked_for < patience:
+        return _wait(looked_for, patience, asked_to_wait)
+    await _store(context, health_before=summary)
+    return HealthResult(state=HealthState.OK)
+
+
+async def _after(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
+    """Compare with what the machine was like."""
+    before = context.machine.health_before
+    summary, asked_to_wait = await _look(context, health)
+    await _store(context, health_after=summary)
+    settle = health.settle.total_seconds()
+    if looked_for < settle and not is_settled(before, summary):
+        return _wait(looked_for, settle, asked_to_wait)
+    outcome = judge_change(before, summary)
+    return HealthResult(state=HealthState.OK) if outcome is None else _end(outcome)
+
+
+async def _look(context: MachineContext, health: Health) -> tuple[HealthSummary, float]:
+    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none."""
+    looks = await asyncio.gather(_look_at_machine(context), _look_at_platform(context, health), _probe(context, health))
+    signals = {name: signal for look in looks for name, signal in look.signals.items()}
+    return summarize(signals, now()), max(look.asked_to_wait for look in looks)
+
+
+async def _look_at_machine(context: MachineContext) -> _Look:
+    view = await open_resource_manager().read_machine(context.machine_id)
+    if isinstance(view, ArmFailure):
+        unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.text}.")
+        return _Look({"power": unread}, view.retry_after or 0)
+    return _Look(read_signals(view, now()))
+
+
+async def _look_at_platform(context: MachineContext, health: Health) -> _Look:
+    if not health.resource_health:
+        return _Look({})
+    found = await open_resource_health().availability(context.machine_id)
+    asked = (found.retry_after or 0) if isinstance(found, ArmFailure) else 0
+    return _Look({"resourceHealth": judge_availability(found)}, asked)
+
+
+async def _probe(context: MachineContext, health: Health) -> _Look:
+    if health.probe is None:
+        return _Look({})
+    answer = await Prober(load_settings()).send(health.probe, context.machine)
+    return _Look({"probe": judge_probe(health.probe, answer)})
+
+
+async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: float) -> HealthResult | None:
+    """The veto of an alert that fires, or that nobody can be asked about; ``None`` when nothing fires."""
+    alerts = await open_resource_health().fired_alerts(context.machine_id, veto.fired_within)
+    if not isinstance(alerts, ArmFailure):
+        outcome = judge_alerts(alerts, context.machine.id, veto, now())
+        return None if outcome is None else _end(outcome)
+    may_pass = classify(alerts).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
+    if may_pass and looked_for < PATIENCE_SECONDS:
+        return HealthResult(state=HealthState.WAIT, wait_seconds=wait_seconds(alerts.retry_after))
+    return _end(alerts_unknown(alerts))
+
+
+async def _store(context: MachineContext, **columns: HealthSummary) -> None:
+    await open_records().set_stage(context.run.id, context.machine.key, context.machine.stage, **columns)
+
+
+def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:
+    pause = next_look(looked_for, wait_seconds(), patience)
+    return HealthResult(state=HealthState.WAIT, wait_seconds=max(pause, asked_to_wait))
+
+
+def _end(outcome: Outcome) -> HealthResult:
+    return HealthResult(state=HealthState.UNHEALTHY, outcome=outcome)
