@@ -21,11 +21,13 @@ from local.simulator.books import Entry
 from local.simulator.compute import Compute
 from local.simulator.errors import Refusal
 from local.simulator.faults import Effect
+from local.simulator.health import Health
 from local.simulator.identity import Identity
 from local.simulator.manager import Manager
 from local.simulator.operations import indented
 from local.simulator.resource_graph import ResourceGraph
 from local.simulator.routing import Answer, Call, Route, Router
+from local.simulator.snapshots import Snapshots
 from local.simulator.world import World, machine_id
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -54,7 +56,8 @@ class Front:
         self.world = world
         self.identity = identity
         self.reset = reset
-        handlers = [Compute(world), Manager(world), ResourceGraph(world)]
+        snapshots = Snapshots(world)
+        handlers = [Compute(world), snapshots, Manager(world), ResourceGraph(world, snapshots), Health(world)]
         self.router = Router([route for each in handlers for route in each.routes()])
 
     async def handle(self, request: Request) -> Response:

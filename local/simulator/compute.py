@@ -13,6 +13,7 @@ from local.simulator.install_request import read_install_request
 from local.simulator.machine import Machine
 from local.simulator.reading import as_object, dig
 from local.simulator.routing import Answer, Call, Route, compact, pretty
+from local.simulator.run_command import run_command
 from local.simulator.throttle import Charge
 from local.simulator.world import AvailabilitySet, World
 
@@ -39,6 +40,7 @@ class Compute:
             Route("PATCH", _MACHINE, "power", self.update),
             Route("POST", _MACHINE + "/assessPatches", "assess", self.assess),
             Route("POST", _MACHINE + "/installPatches", "install", self.install),
+            Route("POST", _MACHINE + "/runCommand", "script", self.run_command),
             Route("GET", subscription + "/locations/{location}/operations/{operation}", "poll", self.poll),
             Route("GET", subscription + "/availabilitySets", "list", self.list_sets),
             Route("GET", _GROUP + "/availabilitySets", "list", self.list_group_sets),
@@ -155,6 +157,16 @@ class Compute:
         request = read_install_request(call.json(), machine.os_type, call.api_version, machine.simulation.rejects_kb)
         return self._accepted(
             call, machine, "install", machine.plan("install", request, self.world.clock.now()), charge
+        )
+
+    def run_command(self, call: Call) -> Answer:
+        machine = self._machine(call)
+        self._authorize(machine, f"{_ACTION}/runCommand/action")
+        charge = self._charge(
+            call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
+        )
+        return self._accepted(
+            call, machine, "script", run_command(machine, call.json(), self.world.clock.now()), charge
         )
 
     def _patch_call(self, call: Call, action: str) -> tuple[Machine, Charge]:

@@ -77,6 +77,10 @@ class Machine:
         self.power = power
         self.reboot_pending = False
         self.busy_until = 0.0
+        self.command_until = 0.0
+        """Until when a run command works in the guest, which takes one at a time."""
+        self.unhealthy_until = 0.0
+        """Until when an installation leaves it unhealthy."""
         self.behave(simulation)
 
     def behave(self, simulation: Simulation, changed: set[str] | None = None) -> None:
@@ -137,6 +141,10 @@ class Machine:
         start, end = self.active.ending.reboot
         return start <= now - self.active.started < end
 
+    def is_made_unhealthy(self, now: float) -> bool:
+        """Whether an installation has left it unhealthy."""
+        return now < self.unhealthy_until
+
     # -- time -------------------------------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
@@ -167,6 +175,9 @@ class Machine:
         elif operation.kind == "install" and result is not None:
             self.install_summary = _install_summary(result, modified)
             self._assess_after_install(operation, modified)
+            broken = self.simulation.unhealthy_after_install
+            if broken:
+                self.unhealthy_until = NEVER if broken is True else operation.ends + float(broken) * 60
 
     def _assess_after_install(self, operation: Operation, modified: str) -> None:
         """The extension assesses once more after every installation."""

@@ -19,6 +19,7 @@ from local.simulator.kql import QueryError, Row
 from local.simulator.query import Query
 from local.simulator.reading import as_object
 from local.simulator.routing import Answer, Call, Route, compact
+from local.simulator.snapshots import Snapshots
 from local.simulator.world import World
 
 _RESOURCES = {
@@ -35,8 +36,9 @@ _KEPT_RESULTS = 32
 class ResourceGraph:
     """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, snapshots: Snapshots) -> None:
         self.world = world
+        self.snapshots = snapshots
         self._results: OrderedDict[str, list[Row]] = OrderedDict()
         self._made = 0
 
@@ -98,11 +100,12 @@ class ResourceGraph:
         return key
 
     def _resources(self, subscriptions: set[str] | None) -> list[Row]:
-        return [
+        machines = [
             views.graph_row(machine, self.world.tenant_id)
             for machine in self.world.settled()
             if subscriptions is None or machine.subscription_id.casefold() in subscriptions
         ]
+        return machines + self.snapshots.graph_rows(subscriptions)
 
     def _containers(self, subscriptions: set[str] | None) -> list[Row]:
         rows: list[Row] = []

@@ -26,6 +26,19 @@ class PendingPatch(BaseModel):
     minutes: float | None = Field(default=None, ge=0)
 
 
+class FiredAlert(BaseModel):
+    """An Azure Monitor alert on the machine."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    rule: str
+    severity: Literal["Sev0", "Sev1", "Sev2", "Sev3", "Sev4"] = "Sev1"
+    condition: Literal["Fired", "Resolved"] = "Fired"
+    state: Literal["New", "Acknowledged", "Closed"] = "New"
+    hours_ago: float = Field(default=0.5, ge=0)
+    """When it fired, in hours of the wall clock before the simulator's start."""
+
+
 class OperationFailure(BaseModel):
     """An operation that is accepted and then fails as a whole (HTTP 200, status Failed)."""
 
@@ -80,6 +93,17 @@ class Simulation(BaseModel):
     """A machine that is not running accepts the call and fails the operation, where others answer 409."""
     rejects_kb: list[str] = Field(default_factory=list)
     operation_fails: OperationFailure | None = None
+    snapshot_fails: bool = False
+    """A snapshot of the OS disk is accepted and ends in the state Failed."""
+    script_exit: int = 0
+    """The exit code of scripts that come by run command."""
+    script_minutes: float = Field(default=0.5, ge=0)
+    resource_health: Literal["Available", "Unavailable", "Degraded", "Unknown"] = "Available"
+    app_health: Literal["healthy", "unhealthy", "initializing", "unknown"] | None = None
+    """What the Application Health extension says; none when the machine does not have it."""
+    unhealthy_after_install: bool | float = False
+    """An installation leaves the machine unhealthy: for good, or for so many minutes."""
+    alerts: list[FiredAlert] = Field(default_factory=list[FiredAlert])
     gone: bool = False
     """Listed, but every call on the machine itself answers 404, as after a deletion."""
 

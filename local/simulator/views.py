@@ -66,12 +66,27 @@ def _defaults(machine: Machine) -> dict[str, Any]:
         "vmId": str(uuid.UUID(bytes=hashlib.sha256(machine.folded.encode()).digest()[:16], version=4)),
         "storageProfile": {
             "imageReference": image | {"version": "latest", "exactVersion": "1.0.20261110"},
-            "osDisk": {"osType": machine.os_type, "name": f"{machine.name}_OsDisk", "createOption": "FromImage"},
+            "osDisk": _os_disk(machine),
             "dataDisks": [],
         },
         "osProfile": os_profile,
         "networkProfile": {"networkInterfaces": []},
         "timeCreated": "2025-06-02T08:14:33.1275304+00:00",
+    }
+
+
+def _os_disk(machine: Machine) -> dict[str, Any]:
+    name = f"{machine.name}_OsDisk"
+    group = f"/subscriptions/{machine.subscription_id}/resourceGroups/{machine.resource_group}"
+    return {
+        "osType": machine.os_type,
+        "name": name,
+        "createOption": "FromImage",
+        "managedDisk": {
+            "storageAccountType": "Premium_LRS",
+            "id": f"{group}/providers/Microsoft.Compute/disks/{name}",
+        },
+        "diskSizeGB": 30,
     }
 
 
@@ -140,6 +155,8 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
                 "osVersion": "10.0.20348.2527" if windows else "22.04",
             }
         made["vmAgent"] = _agent(machine, agent, stamp)
+        if machine.simulation.app_health is not None:
+            made["vmHealth"] = {"status": _app_health(machine, now)}
     made["hyperVGeneration"] = "V2"
     patch_status: dict[str, Any] = {}
     if machine.available_summary is not None:
@@ -156,6 +173,14 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
         power_status(machine),
     ]
     return made
+
+
+def _app_health(machine: Machine, now: float) -> dict[str, Any]:
+    word = "unhealthy" if machine.is_made_unhealthy(now) else str(machine.simulation.app_health)
+    unwell = "The VM is reporting itself as unhealthy or is unreachable"
+    display = {"healthy": "The VM is reporting itself as healthy", "unhealthy": unwell}.get(word, word.capitalize())
+    made = _status(f"HealthState/{word}", display, machine.clock.stamp(now))
+    return made | ({"level": "Warning"} if word == "unhealthy" else {})
 
 
 def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
