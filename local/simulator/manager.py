@@ -146,7 +146,10 @@ class Manager:
 
     def providers(self, call: Call) -> Answer:
         self.world.subscription(call.captured["subscription"])
-        names = ["Microsoft.Compute", "Microsoft.Network", "Microsoft.ResourceGraph"]
+        names = [
+            "Microsoft.AlertsManagement", "Microsoft.Compute", "Microsoft.Network", "Microsoft.ResourceGraph",
+            "Microsoft.ResourceHealth",
+        ]  # fmt: skip
         return compact({"value": [self._provider(call, name) for name in names]})
 
     def provider(self, call: Call) -> Answer:
