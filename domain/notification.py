@@ -76,20 +76,21 @@ class Notifications(Document):
         description="Names of channels of the app setting PATCHWAVE_CHANNELS; nobody is told unless given.",
         examples=[["ops"]],
     )
-    on: list[Event] = Field(
+    # Not "on", which is a word for true in the YAML that people write policies in.
+    events: list[Event] = Field(
         default_factory=lambda: list(Event),
-        title="On",
+        title="Events",
         description="What to tell: started, approval_needed, gate_closed, ended; all of them unless given.",
     )
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody is told anything; a run of another policy need not even look."""
-        return bool(self.channels and self.on)
+        return bool(self.channels and self.events)
 
     def channels_for(self, event: Event) -> list[str]:
         """The channels that are told about the event, each once."""
-        return list(dict.fromkeys(self.channels)) if event in self.on else []
+        return list(dict.fromkeys(self.channels)) if event in self.events else []
 
 
 # --- facts --------------------------------------------------------------------------------------------------------

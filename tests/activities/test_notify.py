@@ -40,7 +40,10 @@ POLICY: dict[str, Any] = {
     "name": "monthly",
     "scope": {"subscriptions": [SUBSCRIPTION]},
     "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT24H"}}],
-    "notifications": {"channels": ["hub", "gone", "hub"], "on": ["started", "approval_needed", "gate_closed", "ended"]},
+    "notifications": {
+        "channels": ["hub", "gone", "hub"],
+        "events": ["started", "approval_needed", "gate_closed", "ended"],
+    },
 }
 
 
@@ -106,7 +109,7 @@ async def test_the_channels_of_the_policy_that_are_configured(records: Records, 
 
 
 async def test_an_event_that_the_policy_does_not_name(records: Records, channels: None) -> None:
-    await make_run(records, policy={**POLICY, "notifications": {"channels": ["hub"], "on": ["ended"]}})
+    await make_run(records, policy={**POLICY, "notifications": {"channels": ["hub"], "events": ["ended"]}})
     assert await asked(Started()) == NoticeChannels()
     assert await asked(Ended()) == NoticeChannels(channels=["hub"])
 
