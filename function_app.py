@@ -8,13 +8,30 @@ import azure.functions as func
 from activities.blueprint import bp as activities
 from orchestrators.blueprint import bp as orchestrators
 from triggers.event_grid import bp as event_grid
+from triggers.freezes import bp as freezes
 from triggers.health import bp as health
+from triggers.plans import bp as plans
 from triggers.policies import bp as policies
 from triggers.runs import bp as runs
+from triggers.schedules import bp as schedules
+from triggers.steering import bp as steering
 from triggers.timers import bp as timers
 from triggers.webhook import bp as webhook
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
-for blueprint in (runs, policies, webhook, timers, event_grid, health, orchestrators, activities):
+for blueprint in (
+    runs,
+    steering,
+    policies,
+    plans,
+    schedules,
+    freezes,
+    webhook,
+    timers,
+    event_grid,
+    health,
+    orchestrators,
+    activities,
+):
     app.register_functions(blueprint)

@@ -129,10 +129,16 @@ async def read_request(records: Records, body: object) -> tuple[Policy, Mode]:
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
-    return await _policy(records, fields), Mode(mode)
+    return await requested_policy(records, fields), Mode(mode)
 
 
-async def _policy(records: Records, fields: Mapping[str, Any]) -> Policy:
+async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Policy:
+    """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
+
+    Raises:
+        Refusal: 400 when ``policy`` is neither, 404 for an unknown name.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
     given = fields.get("policy")
     overrides = fields.get("overrides")
     if isinstance(given, str):

@@ -1,0 +1,236 @@
+"""Drafts over HTTP: the live fleet is the simulator's, over HTTPS; nothing is stored, and nothing is started."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from azure.core.pipeline.transport import AioHttpTransport
+
+from adapters.locations import Locations
+from adapters.pipeline import ArmPipeline
+from adapters.resource_graph import ResourceGraph
+from adapters.tables import Records
+from domain.identity import MachineId
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.plan import Plan
+from domain.run import AssessmentSummary, MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from settings import Settings
+from tests.adapters.test_locations import Credential
+from tests.simulator.conftest import start, token, wait_ready
+from tests.triggers.support import call
+from triggers import plans
+
+FIRST, SECOND = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
+RUN = "20261110T190000Z-monthly"
+
+
+def machine_id(number: int) -> str:
+    group = f"/subscriptions/{FIRST if number % 2 else SECOND}/resourceGroups/rg-plan"
+    return f"{group}/providers/Microsoft.Compute/virtualMachines/vm-{number:02d}"
+
+
+def policy(**changes: Any) -> dict[str, Any]:
+    return {"name": "monthly", "scope": {"subscriptions": [FIRST, SECOND]}, "maxConcurrent": 4, **changes}
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The ready document of a simulator with twelve machines in two subscriptions and two paired regions."""
+    folder = tmp_path_factory.mktemp("plans")
+    regions, words = ("westeurope", "northeurope"), ("running", "deallocated")
+    fleet = [
+        {
+            "id": machine_id(number),
+            "location": regions[number % 4 // 2],
+            "tags": {"patchwave-hold": "moving"} if number == 3 else {"env": "test"},
+            "zones": [str(number % 3 + 1)],
+            "osType": "Linux",
+            "simulation": {"power": words[number == 5]},
+        }
+        for number in range(12)
+    ]
+    (folder / "fleet.json").write_text(json.dumps(fleet))
+    process = start(folder, "--fleet", str(folder / "fleet.json"))
+    try:
+        yield wait_ready(folder / "ready.json", process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+async def azure(
+    simulator: dict[str, Any], records: Records, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Azure as the trigger reaches it; the simulator's own controls for the test."""
+    del records
+    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
+    credential = Credential(token(simulator))
+
+    def pipeline() -> ArmPipeline:
+        # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
+        return ArmPipeline(settings, credential, AioHttpTransport(connection_verify=simulator["ca"]))
+
+    graph, locations = ResourceGraph(settings, pipeline()), Locations(settings, pipeline())
+    monkeypatch.setattr(plans, "open_resource_graph", lambda: graph)
+    monkeypatch.setattr(plans, "read_topology", locations.read)
+    trust = ssl.create_default_context(cafile=simulator["ca"])
+    headers = {"Authorization": f"Bearer {token(simulator)}"}
+    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
+        yield http
+        await http.delete("/_sim/faults")
+    await graph.close()
+    await locations.close()
+
+
+async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: Records):
+    answered = await call(plans.draft_plan, body={"policy": policy()})
+    assert answered.status == 200, answered.text
+    plan = Plan.from_wire(answered.json)
+    assert plan.policy == "monthly"
+    assert {machine.id for machine in plan.machines} == {machine_id(number) for number in range(12)} - {
+        machine_id(3),
+        machine_id(5),
+    }
+    assert {machine.id: machine.reason for machine in plan.excluded} == {
+        machine_id(3): "hold_tag",
+        machine_id(5): "not_running",
+    }
+    # Paired regions, as the locations of the subscriptions say.
+    assert sorted(plan.rings[0].phases) == [["northeurope"], ["westeurope"]]
+    assert (await azure.get("/_sim/accepted")).json() == {}
+    assert (await records.list_runs(10, None)).items == []
+    assert (await records.list_policies()) == []
+
+
+async def test_zones_are_compared_by_building(azure: httpx.AsyncClient):
+    """Logical zones of the two subscriptions are different buildings here; the plan goes by the physical ones."""
+    mapping = {
+        (subscription, region["name"], zone["logicalZone"]): zone["physicalZone"]
+        for subscription in (FIRST, SECOND)
+        for region in (
+            await azure.get(
+                f"/subscriptions/{subscription}/locations",
+                params={"api-version": "2022-12-01"},
+            )
+        ).json()["value"]
+        for zone in region.get("availabilityZoneMappings", [])
+    }
+    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy(maxConcurrent=100)})).json)
+    for one in plan.machines:
+        for other in plan.machines:
+            overlap = one.predicted_start < other.predicted_end and other.predicted_start < one.predicted_end
+            if one.lane == other.lane and overlap:
+                assert building(mapping, one.id, one.lane) == building(mapping, other.id, other.lane)
+
+
+def building(mapping: dict[tuple[str, str, str], str], machine: str, region: str) -> str:
+    number = int(machine[-2:])
+    return mapping[MachineId.parse(machine).subscription_id, region, str(number % 3 + 1)]
+
+
+async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, records: Records):
+    await records.put_policy("monthly", policy(), if_match=None, if_none_match=True, at=datetime.now(UTC))
+    narrowed = {"scope": {"locations": ["westeurope"]}}
+    answered = await call(plans.draft_plan, body={"policy": "monthly", "overrides": narrowed})
+    plan = Plan.from_wire(answered.json)
+    assert {machine.lane for machine in plan.machines} == {"westeurope"}
+
+
+async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, records: Records):
+    now = datetime.now(UTC)
+    await ended(records, 0, now - timedelta(hours=1), now)
+    await ended(records, 1, now - timedelta(hours=30), now)
+    await ended(records, 2, now - timedelta(hours=1), now, OutcomeKind.PATCHED)
+    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy()})).json)
+    reasons = {machine.id: machine.reason for machine in plan.excluded}
+    assert reasons.pop(machine_id(0)) == "no_pending_patches"
+    assert set(reasons) == {machine_id(3), machine_id(5)}
+
+
+async def ended(
+    records: Records, number: int, assessed: datetime, at: datetime, kind: OutcomeKind = OutcomeKind.NOTHING_TO_INSTALL
+) -> None:
+    """A run that ended a machine, after an assessment that found nothing."""
+    identity = MachineId.parse(machine_id(number))
+    run_id = f"{RUN}-{number:08d}"
+    trigger = Trigger(kind=TriggerKind.HTTP)
+    await records.create_run(
+        Run(
+            id=run_id, policy="monthly", mode=Mode.PATCH, state=RunState.QUEUED, trigger=trigger, created_at=at,
+            policy_snapshot=policy(),
+        )
+    )  # fmt: skip
+    machine = MachineRecord(
+        id=identity.text,
+        key=identity.key,
+        name=identity.name,
+        subscription_id=identity.subscription_id,
+        resource_group=identity.resource_group,
+    )
+    await records.add_machines(run_id, [machine])
+    summary = AssessmentSummary(status="Succeeded", at=assessed)
+    await records.record_assessment(run_id, identity.key, summary, [], assessed)
+    outcome = Outcome(outcome=kind, reason=Reason.OK, message="")
+    await records.record_outcome(run_id, identity.key, outcome, at=at, installation=None, patches=[])
+
+
+async def test_ids_that_nobody_found(azure: httpx.AsyncClient):
+    asked = [machine_id(1), machine_id(77)]
+    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy(scope={"machineIds": asked})})).json)
+    assert [machine.id for machine in plan.machines] == [machine_id(1)]
+    assert [(machine.id, machine.reason) for machine in plan.excluded] == [(machine_id(77), "not_found")]
+
+
+async def test_a_fleet_that_one_answer_cannot_hold(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plans, "MOST_MACHINES", 11)
+    refused = await call(plans.draft_plan, body={"policy": policy()})
+    assert refused.problem["status"] == 422
+    assert "more than 11 machines" in refused.problem["detail"]
+    monkeypatch.setattr(plans, "MOST_MACHINES", 12)
+    assert (await call(plans.draft_plan, body={"policy": policy()})).status == 200
+
+
+async def test_a_throttled_page_is_asked_for_again(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "graph"}, "times": 1, "effect": {"status": 429, "headers": {"Retry-After": "1"}}}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    assert len((await call(plans.draft_plan, body={"policy": policy()})).json["machines"]) == 10
+
+
+async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plans, "LONGEST_SECONDS", 0.2)
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 503, "headers": {"Retry-After": "1"}}}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    refused = await call(plans.draft_plan, body={"policy": policy()})
+    assert (refused.problem["status"], refused.headers["Retry-After"]) == (503, "60")
+
+
+async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 403}}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    refused = await call(plans.draft_plan, body={"policy": policy()})
+    assert refused.problem["status"] == 502
+    assert "could not be listed" in refused.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "paths"),
+    [
+        ([], 400, ["$"]),
+        ({}, 400, ["policy"]),
+        ({"policy": policy(), "mode": "patch"}, 400, ["mode"]),
+        ({"policy": "nothing"}, 404, []),
+        ({"policy": policy(maxConcurrent=0)}, 400, ["maxConcurrent"]),
+        ({"policy": policy(), "overrides": {"maxConcurrent": 0}}, 400, ["maxConcurrent"]),
+    ],
+)
+async def test_a_request_that_is_not_valid(records: Records, body: object, status: int, paths: list[str]):
+    refused = await call(plans.draft_plan, body=body)
+    assert refused.problem["status"] == status
+    assert refused.paths == paths

@@ -1,0 +1,142 @@
+"""Drafts over HTTP: what a run of a policy would do on the live fleet. Nothing is locked, stored or started.
+
+The one function here that asks Azure while its caller waits, so it is bounded: in machines, and in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.locations import read_topology
+from adapters.resource_graph import Page, open_resource_graph
+from adapters.tables import Records, open_records
+from domain import draft
+from domain.arm_error import ErrorClass, classify
+from domain.base import as_object
+from domain.discovery import DiscoveredMachine, build_queries, select_machines
+from domain.draft import FoundMachine
+from domain.outcome import OutcomeKind
+from domain.policy import Policy
+from domain.run import AssessmentSummary
+from domain.scope import Scope
+from domain.validation import Problem
+from triggers.http import Refusal, answer, answered, read_json
+from triggers.start import requested_policy
+
+MOST_MACHINES = 5_000
+"""Machines that one answer holds: about 3 MB of JSON."""
+LONGEST_SECONDS = 120.0
+"""Azure cuts an HTTP answer off after 230 seconds; reading and planning have to end well before."""
+ASSESSMENT_HOLDS = timedelta(hours=24)
+"""How long "nothing is pending" is believed: updates are released every day."""
+_FLEET_PAGE = 1_000
+_NOTHING_DONE = (OutcomeKind.ASSESSED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.SKIPPED, OutcomeKind.CANCELED)
+
+bp = df.Blueprint()
+
+
+@bp.route(route="plans", methods=["POST"])
+@answered
+async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
+    """The plan of a run of a stored or an inline policy, as if it started now; see ``docs/rollouts.md``."""
+    records = open_records()
+    policy = await _read(records, read_json(req))
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            found = await _find(policy.scope)
+            pending, seconds, topology = await asyncio.gather(
+                _pending(records, datetime.now(UTC)),
+                records.install_seconds(),
+                read_topology({machine.subscription_id for machine in found}),
+            )
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            headers={"Retry-After": "60"},
+        ) from None
+    machines = [
+        FoundMachine(machine, pending=pending.get(key), seconds=seconds.get(key))
+        for machine, key in ((machine, machine.machine_id.key) for machine in found)
+    ]
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    made = await asyncio.to_thread(draft.draft_plan, machines, policy, topology)
+    return answer(made.plan.to_wire())
+
+
+async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
+    """The machines of a scope.
+
+    Raises:
+        Refusal: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
+    """
+    found: dict[str, DiscoveredMachine] = {}
+    async for page in _pages(scope):
+        for machine in select_machines(scope, page.rows):
+            found.setdefault(machine.machine_id.folded, machine)
+        if len(found) > MOST_MACHINES:
+            raise Refusal(
+                422,
+                f"The policy is for more than {MOST_MACHINES:,} machines, which is more than one answer holds: narrow"
+                " its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
+            )
+    return [found[folded] for folded in sorted(found)]
+
+
+async def _pages(scope: Scope) -> AsyncIterator[Page]:
+    graph = open_resource_graph()
+    for query in build_queries(scope):
+        token = ""
+        while True:
+            page = await graph.page(query.text, query.subscriptions, token)
+            if page.failure is not None:
+                reading = classify(page.failure)
+                if reading.kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+                    raise Refusal(502, f"The machines could not be listed. {reading.sentence} ({page.failure.text})")
+            else:
+                yield page
+                token = page.skip_token
+                if not token:
+                    break
+            # The quota's wait, or a pause before the same page is asked for again; the caller's patience bounds both.
+            await asyncio.sleep(page.wait_seconds)
+
+
+async def _pending(records: Records, now: datetime) -> dict[str, int]:
+    """Pending patches by machine key, of the machines whose latest run has assessed them lately and patched nothing."""
+    pending: dict[str, int] = {}
+    cursor: str | None = None
+    while True:
+        page = await records.fleet(_FLEET_PAGE, cursor)
+        for row in page.items:
+            found = as_object(row.get("assessment"))
+            summary = AssessmentSummary.from_wire(found) if found else None
+            is_lately = summary is not None and summary.at is not None and now - summary.at < ASSESSMENT_HOLDS
+            if summary is not None and is_lately and row.get("outcome") in _NOTHING_DONE:
+                pending[str(row["key"])] = summary.installable
+        cursor = page.cursor
+        if cursor is None:
+            return pending
+
+
+async def _read(records: Records, body: object) -> Policy:
+    """The policy of the request's body.
+
+    Raises:
+        Refusal: 400 for a body of another form, 404 for an unknown policy.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
+    fields = as_object(body)
+    if fields is None:
+        problem = Problem(path="$", message="must be an object with policy, and optionally overrides")
+        raise Refusal(400, "The request is not valid.", errors=[problem])
+    unknown = sorted(set(fields) - {"policy", "overrides"})
+    if unknown:
+        problem = Problem(path=unknown[0], message="is not known; a draft has policy and overrides")
+        raise Refusal(400, "The request is not valid.", errors=[problem])
+    return await requested_policy(records, fields)
