@@ -12,8 +12,10 @@ from typing import Any, cast
 import azure.functions as func
 
 from adapters.tables import InvalidCursor, PreconditionFailed, RecordTooLarge, StorageUnreachable
+from domain.freeze import FreezeError
 from domain.identity import RunId
 from domain.policy import PolicyError
+from domain.steering import NotPossible
 from domain.validation import Problem
 
 LARGEST_BODY = 256 * 1024
@@ -85,8 +87,12 @@ def _refusal_of(error: Exception) -> Refusal:
             return error
         case PolicyError():
             return Refusal(400, "The policy is not valid.", errors=error.errors)
+        case FreezeError():
+            return Refusal(400, "The freeze is not valid.", errors=error.errors)
         case InvalidCursor():
             return Refusal(400, "The cursor is not one that this list gave.")
+        case NotPossible():
+            return Refusal(409, str(error))
         case PreconditionFailed():
             return Refusal(412, "The policy is not the one you have seen: read it again, then repeat the change.")
         case RecordTooLarge():
@@ -171,7 +177,10 @@ def query_of(request: func.HttpRequest, name: str) -> str:
     return cast("Mapping[str, str]", request.params).get(name, "")
 
 
-def caller_of(request: func.HttpRequest) -> str:
-    """Who calls, for the audit log: the signed-in principal that the platform names, else the API."""
-    name = header_of(request, "x-ms-client-principal-name") or ""
+def caller_of(request: func.HttpRequest, *, claimed: str = "") -> str:
+    """Who calls, for the audit log: the signed-in principal that the platform names.
+
+    Without one it is the name that the caller ``claimed``, which a function key does not prove, else the API.
+    """
+    name = header_of(request, "x-ms-client-principal-name") or claimed
     return "".join(character for character in name if character.isprintable())[:200] or "api"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, StoredPolicy, open_records
-from domain.calendar import due_occurrence
+from domain.agenda import Decision, Verdict, decide
+from domain.calendar import Occurrence, due_occurrence
+from domain.freeze import Freeze
 from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
 from domain.run import Run, Trigger, TriggerKind
@@ -31,11 +34,14 @@ async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsCl
 
 
 async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
-    """Start every enabled policy with an occurrence whose window is open; the runs, new or not."""
+    """Start every policy with an occurrence whose window is open, unless something speaks against it; the runs, new or
+    not. Why an occurrence did not start is in the audit log of its policy.
+    """
     runs: list[Run] = []
+    freezes = await records.list_freezes()
     for stored in await records.list_policies():
         try:
-            run = await _start_if_due(records, client, stored, now)
+            run = await _start_if_due(records, client, stored, freezes, now)
         except (PolicyError, Refusal) as error:
             # One policy that cannot start must not keep the others from their night.
             _LOG.error("The policy %s could not be started: %s", stored.name, error)
@@ -48,13 +54,26 @@ async def start_due_policies(records: Records, client: DurableClient, now: datet
     return runs
 
 
-async def _start_if_due(records: Records, client: DurableClient, stored: StoredPolicy, now: datetime) -> Run | None:
+async def _start_if_due(
+    records: Records, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
+) -> Run | None:
     policy = parse_policy(stored.document, name=stored.name)
-    if not policy.enabled or policy.schedule is None:
+    if policy.schedule is None:
         return None
     occurrence = due_occurrence(policy.schedule, now)
     if occurrence is None:
         return None
-    trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
     run_id = RunId.of(occurrence.at_utc, policy.name)
+    verdict = decide(policy, await records.get_controls(policy.name), freezes, occurrence, now=now)
+    if verdict.decision is not Decision.RUN:
+        if await records.get_run(run_id.text) is None:
+            await _note_reason(records, policy.name, occurrence, verdict)
+        return None
+    trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
     return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)
+
+
+async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: Verdict) -> None:
+    """One line for each reason and occurrence, however often the timer looks: it bears the time of the occurrence."""
+    detail = {"decision": verdict.decision.value, "why": verdict.why}
+    await records.audit(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)

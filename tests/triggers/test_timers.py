@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from adapters.tables import Records
+from domain.controls import Pause, Skip
+from domain.freeze import parse_freeze
 from domain.run import Mode, RunState, TriggerKind
 from tests.adapters.samples import NOW as STORED_AT
 from tests.triggers.support import SUBSCRIPTION, Engine, user_function
@@ -55,6 +57,84 @@ async def test_only_enabled_policies_with_a_schedule(records: Records, engine: E
     await put(records, "by-hand", schedule=None)
     await put(records, "monthly")
     assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["monthly"]
+
+
+async def reasons(records: Records) -> list[tuple[str, str]]:
+    """Why occurrences of the policy did not start, by the audit log."""
+    lines = (await records.list_audit("monthly", 10, None)).items
+    assert all(line["by"] == "timer" for line in lines if line["action"] == "occurrence_not_started")
+    return [
+        (line["detail"]["decision"], line["detail"]["why"])
+        for line in lines
+        if line["action"] == "occurrence_not_started"
+    ]
+
+
+async def freeze(records: Records, start: datetime, end: datetime, **fields: Any) -> None:
+    bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
+    await records.put_freeze(parse_freeze(bounds | fields, name="year-end"), by="ann", at=STORED_AT)
+
+
+async def test_a_pause_holds_the_schedule_until_it_ends(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    await put(records, "weekly")
+    await records.pause_policy("monthly", Pause(by="ann", reason="audit", at=STORED_AT))
+    for tick in range(3):
+        runs = await start_due_policies(records, engine, OPENS + tick * 5 * MINUTE)
+        assert [run.policy for run in runs] == ["weekly"]
+    assert await reasons(records) == [("paused", "paused by ann: audit")]
+    await records.resume_policy("monthly", by="ann", reason="done", at=OPENS)
+    runs = await start_due_policies(records, engine, OPENS + 60 * MINUTE)
+    assert [run.id for run in runs] == ["20261110T190000Z-monthly", "20261110T190000Z-weekly"]
+
+
+async def test_a_skip_holds_one_occurrence(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    await records.skip_occurrence("monthly", Skip(occurrence=OPENS, by="ann", reason="release", at=STORED_AT))
+    assert await start_due_policies(records, engine, OPENS) == []
+    assert await reasons(records) == [("skipped", "skipped by ann: release")]
+    assert len(await start_due_policies(records, engine, OPENS + timedelta(days=28))) == 1
+
+
+async def test_a_freeze_at_the_opening_or_at_the_moment_holds_an_occurrence(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    await freeze(records, OPENS - MINUTE, OPENS + MINUTE)
+    for moment in (OPENS, OPENS + 5 * MINUTE):
+        assert await start_due_policies(records, engine, moment) == []
+    assert await reasons(records) == [("frozen", "frozen until 2026-11-10 19:01 UTC by year-end: closing")]
+    await freeze(records, OPENS + 5 * MINUTE, OPENS + 9 * MINUTE)
+    assert await start_due_policies(records, engine, OPENS + 5 * MINUTE) == []
+    assert len(await start_due_policies(records, engine, OPENS + 10 * MINUTE)) == 1
+
+
+async def test_a_freeze_of_some_machines_or_of_another_policy_holds_no_run(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    await freeze(records, OPENS, OPENS + MINUTE, tags={"values": {"app": ["shop"]}})
+    assert len(await start_due_policies(records, engine, OPENS)) == 1
+    await freeze(records, OPENS, OPENS + MINUTE, policies=["weekly"])
+    assert len(await start_due_policies(records, engine, OPENS)) == 1
+    assert await reasons(records) == []
+
+
+async def test_what_comes_behind_the_start_of_a_run_is_no_reason_why_it_did_not_start(
+    records: Records, engine: Engine
+) -> None:
+    await put(records, "monthly")
+    assert len(await start_due_policies(records, engine, OPENS)) == 1
+    await records.pause_policy("monthly", Pause(by="ann", reason="audit", at=OPENS))
+    assert await start_due_policies(records, engine, OPENS + 5 * MINUTE) == []
+    assert await reasons(records) == []
+
+
+async def test_a_run_that_goes_on_has_the_window_for_itself(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    earlier = "20261013T180000Z-monthly"
+    await records.carry_over("monthly", earlier, OPENS - timedelta(days=27))
+    assert await start_due_policies(records, engine, OPENS) == []
+    assert await reasons(records) == [("continue", f"the run {earlier} goes on in this window")]
+    await records.end_carry_over("monthly", earlier, OPENS + MINUTE)
+    assert await start_due_policies(records, engine, OPENS + 5 * MINUTE) == []
+    assert len(await start_due_policies(records, engine, OPENS + timedelta(days=28))) == 1
 
 
 async def test_a_broken_policy_is_audited_and_keeps_nobody_back(records: Records, engine: Engine) -> None:

@@ -1,0 +1,52 @@
+"""Who asks for something, and why: what every order about the calendar carries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import azure.functions as func
+
+from domain.base import as_object
+from domain.run import Order
+from domain.validation import Problem
+from triggers.http import Refusal, caller_of, query_of, read_body, read_json
+
+LONGEST_REASON = 500
+_LONGEST_NAME = 200
+
+
+def read_order(request: func.HttpRequest, at: datetime) -> Order:
+    """``reason``, and ``by``, from the body or, for a request without one, from the query.
+
+    The reason is shown to people wherever they wonder why nothing ran, so there must be one. ``by`` is the word of the
+    caller, and only counts where the platform does not know who calls.
+
+    Raises:
+        Refusal: 400 when the reason is missing or too long, or the body is of another form.
+    """
+    given = _given(request)
+    problems = [
+        Problem(path=name, message="is not known; an order has reason and by")
+        for name in given.keys() - {"reason", "by"}
+    ]
+    reason = given.get("reason", "")
+    if not isinstance(reason, str) or not reason.strip():
+        problems.append(Problem(path="reason", message="is missing; say why, for the audit log"))
+    elif len(reason) > LONGEST_REASON:
+        problems.append(Problem(path="reason", message=f"is too long; at most {LONGEST_REASON} characters"))
+    name = given.get("by", "")
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
+        problems.append(Problem(path="by", message=f"must be a name of at most {_LONGEST_NAME} printable characters"))
+    if problems:
+        raise Refusal(400, "The request is not valid.", errors=problems)
+    return Order(by=caller_of(request, claimed=str(name).strip()), why=str(reason).strip(), at=at)
+
+
+def _given(request: func.HttpRequest) -> dict[str, object]:
+    if not read_body(request):
+        return {"reason": query_of(request, "reason"), "by": query_of(request, "by")}
+    fields = as_object(read_json(request))
+    if fields is None:
+        problem = Problem(path="$", message="must be an object with reason, and optionally by")
+        raise Refusal(400, "The request is not valid.", errors=[problem])
+    return fields

@@ -1,0 +1,170 @@
+"""The calendar of a policy over HTTP: what comes next, and orders to pause it, skip an occurrence, or run now.
+
+Every order says who and why, may be repeated, and is in the audit log of the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.tables import Records, open_records
+from domain.agenda import agenda, occurrence_to_skip, pending_skip
+from domain.base import Json
+from domain.calendar import Occurrence
+from domain.controls import Controls, Pause, Skip
+from domain.freeze import frozen_by
+from domain.identity import RunId
+from domain.policy import Policy
+from domain.run import Order, Trigger, TriggerKind
+from domain.validation import Problem
+from orchestrators.names import STEER_EVENT
+from triggers.http import Refusal, answer, answered, query_of, route_of
+from triggers.orders import read_order
+from triggers.runs import accepted
+from triggers.start import DurableClient, find_policy, new_run_id, start_run
+
+DEFAULT_COUNT = 12
+LARGEST_COUNT = 100
+_START_TIME = timedelta(minutes=10)
+"""After this a run that was ordered and never stored will not be stored any more."""
+
+bp = df.Blueprint()
+
+_LOG = logging.getLogger("patchwave.schedule")
+
+
+@bp.route(route="policies/{name}/occurrences", methods=["GET"])
+@answered
+async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
+    """What happens next, with the reason wherever nothing will."""
+    count = _count(req)
+    records = open_records()
+    policy = await find_policy(records, route_of(req, "name"))
+    controls = await records.get_controls(policy.name)
+    planned = agenda(policy, controls, await records.list_freezes(), datetime.now(UTC), count)
+    return answer(
+        {
+            "policy": policy.name,
+            "enabled": policy.enabled,
+            "pause": controls.pause.to_wire() if controls.pause else None,
+            "occurrences": [each.to_wire() for each in planned],
+        }
+    )
+
+
+@bp.route(route="policies/{name}/pause", methods=["POST"])
+@answered
+async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
+    """Start nothing by the schedule until somebody resumes the policy."""
+    records, policy, order = await _read(req)
+    pause = Pause(by=order.by, reason=order.why, at=order.at)
+    return _shown(policy, await records.pause_policy(policy.name, pause))
+
+
+@bp.route(route="policies/{name}/resume", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
+    records, policy, order = await _read(req)
+    controls = await records.resume_policy(policy.name, by=order.by, reason=order.why, at=order.at)
+    await _tell_waiting_runs(client, controls)
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/skip-next", methods=["POST"])
+@answered
+async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+    """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
+    records, policy, order = await _read(req)
+    controls = await records.get_controls(policy.name)
+    if pending_skip(policy, controls, order.at) is None:
+        occurrence = occurrence_to_skip(policy, await records.list_freezes(), order.at)
+        if occurrence is None:
+            raise Refusal(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
+        skip = Skip(occurrence=occurrence.at_utc, by=order.by, reason=order.why, at=order.at)
+        controls = await records.skip_occurrence(policy.name, skip)
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/skip-next", methods=["DELETE"])
+@answered
+async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+    """Take back that the next occurrence is left out."""
+    records, policy, order = await _read(req)
+    controls = await records.get_controls(policy.name)
+    if skip := pending_skip(policy, controls, order.at):
+        controls = await records.unskip_occurrence(
+            policy.name, skip.occurrence, by=order.by, reason=order.why, at=order.at
+        )
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/run-now", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the order means this run.
+
+    A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
+    """
+    records, policy, order = await _read(req)
+    run_id = await _ordered_run(records, policy, order)
+    end = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
+    trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, detail=f"run now: {order.why}")
+    return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=end))
+
+
+async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:
+    known = (await records.get_controls(policy.name)).ordered_run
+    if known and await _is_under_way(records, known, order.at):
+        return RunId.parse(known)
+    freeze = frozen_by(await records.list_freezes(), policy.name, {}, order.at)
+    if freeze is not None:
+        raise Refusal(409, f"The policy is {freeze.sentence}")
+    controls = await records.order_run(
+        policy.name, new_run_id(policy).text, instead_of=known, by=order.by, reason=order.why, at=order.at
+    )
+    return RunId.parse(controls.ordered_run)
+
+
+async def _is_under_way(records: Records, run_id: str, at: datetime) -> bool:
+    run = await records.get_run(run_id)
+    if run is None:
+        # Whoever ordered it may be just about to store it, or died before.
+        return at - RunId.parse(run_id).at < _START_TIME
+    return not run.state.is_final
+
+
+async def _tell_waiting_runs(client: DurableClient, controls: Controls) -> None:
+    """A run that passed over the window which is open now looks again at once, and otherwise within a day."""
+    for carry_over in controls.carry_overs:
+        if carry_over.ended_at is None:
+            try:
+                await client.raise_orchestration_event(carry_over.run_id, STEER_EVENT)
+            except Exception as error:
+                _LOG.warning("Run %s could not be told of the resumption: %s", carry_over.run_id, type(error).__name__)
+
+
+async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
+    order = read_order(req, datetime.now(UTC))
+    records = open_records()
+    return records, await find_policy(records, route_of(req, "name")), order
+
+
+def _shown(policy: Policy, controls: Controls) -> func.HttpResponse:
+    document: Json = {"policy": policy.name, **controls.to_wire()}
+    return answer(document)
+
+
+def _count(req: func.HttpRequest) -> int:
+    text = query_of(req, "count") or str(DEFAULT_COUNT)
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= count <= LARGEST_COUNT:
+        problem = Problem(path="count", message=f"must be a number from 1 to {LARGEST_COUNT}")
+        raise Refusal(400, "The query is not valid.", errors=[problem])
+    return count
