@@ -7,6 +7,7 @@ import azure.functions as func
 
 from activities.blueprint import bp as activities
 from orchestrators.blueprint import bp as orchestrators
+from triggers.cleanup import bp as cleanup
 from triggers.event_grid import bp as event_grid
 from triggers.freezes import bp as freezes
 from triggers.health import bp as health
@@ -29,6 +30,7 @@ for blueprint in (
     freezes,
     webhook,
     timers,
+    cleanup,
     event_grid,
     health,
     orchestrators,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from adapters.compute import ComputeClients, Submission, submit
@@ -29,11 +30,18 @@ SNAPSHOT_API_VERSION = "2025-01-02"
 _MACHINE_API_VERSION = "2025-04-01"
 
 
+class ListedSnapshot(NamedTuple):
+    """A snapshot and its tags, as Resource Graph knew them some minutes ago."""
+
+    id: SnapshotId
+    tags: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotPage:
     """Snapshots that may be ours, those that expire first in front; ``skip_token`` is empty after the last page."""
 
-    snapshots: list[SnapshotId] = field(default_factory=list[SnapshotId])
+    snapshots: list[ListedSnapshot] = field(default_factory=list[ListedSnapshot])
     skip_token: str = ""
     failure: ArmFailure | None = None
 
@@ -90,12 +98,11 @@ class Disks:
         Resource Graph lags behind by minutes: read the snapshot itself before anything is done to it.
         """
         page = await open_resource_graph(self._settings).page(EXPIRING_QUERY, (), skip_token)
-        snapshots: list[SnapshotId] = []
+        snapshots: list[ListedSnapshot] = []
         for row in page.rows:
-            try:
-                snapshots.append(SnapshotId.parse(str(row.get("id"))))
-            except ValueError:
-                continue
+            tags = {key: str(value) for key, value in (as_object(row.get("tags")) or {}).items()}
+            with suppress(ValueError):
+                snapshots.append(ListedSnapshot(SnapshotId.parse(str(row.get("id"))), tags))
         return SnapshotPage(snapshots, page.skip_token, page.failure)
 
     async def close(self) -> None:

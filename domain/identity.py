@@ -89,6 +89,11 @@ def is_machine_key(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{24}", text) is not None
 
 
+def is_run_id(text: str) -> bool:
+    """Whether the text has the form of a run id."""
+    return _RUN_ID.fullmatch(text) is not None and len(text) <= LONGEST_RUN_ID
+
+
 @dataclass(frozen=True, slots=True)
 class RunId:
     """``YYYYMMDDTHHMMSSZ-{policy}[-{suffix}]``: readable, sortable, and safe in URLs, row keys and instance ids."""

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import AliasPath, BeforeValidator, Field
 
 from domain.base import Document, Json, Tolerant, as_list, as_object, format_instant, parse_instant
-from domain.identity import MachineId, is_machine_key
+from domain.identity import MachineId, is_machine_key, is_run_id
 from domain.patch_results import Text
 
 RUN_TAG = "patchwave-run"
@@ -25,7 +25,7 @@ EXPIRES_TAG = "patchwave-expires"
 EXPIRING_QUERY = (
     "resources | where type =~ 'microsoft.compute/snapshots'"
     f" | where isnotempty(tags['{EXPIRES_TAG}']) and isnotempty(tags['{RUN_TAG}'])"
-    f" | project id, expires = tostring(tags['{EXPIRES_TAG}']) | order by expires asc, id asc"
+    f" | project id, tags, expires = tostring(tags['{EXPIRES_TAG}']) | order by expires asc, id asc"
 )
 """The snapshots that may be ours, for Resource Graph; the tags of each are looked at before anything is deleted.
 
@@ -89,7 +89,7 @@ def expired_run(snapshot: SnapshotId, tags: Mapping[str, str], now: datetime) ->
     """
     run_id, machine_key = tags.get(RUN_TAG, ""), tags.get(MACHINE_TAG, "")
     expires = parse_instant(tags.get(EXPIRES_TAG))
-    if not run_id or not is_machine_key(machine_key) or expires is None or expires > now:
+    if not is_run_id(run_id) or not is_machine_key(machine_key) or expires is None or expires > now:
         return None
     name = snapshot.name.lower()
     is_ours = name.startswith(_PREFIX) and name.endswith("-" + _digest(run_id, machine_key))

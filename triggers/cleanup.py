@@ -1,0 +1,92 @@
+"""expired_snapshots: every quarter of an hour, delete the snapshots of ours whose time is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.disks import Disks, open_disks
+from adapters.tables import Records, open_records
+from domain.arm_error import ArmFailure
+from domain.snapshot import MACHINE_TAG, SnapshotId, expired_run
+
+MOST_SNAPSHOTS = 200
+"""One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
+_LOG = logging.getLogger("patchwave.cleanup")
+
+bp = df.Blueprint()
+
+
+@bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+async def expired_snapshots(timer: func.TimerRequest) -> None:
+    """Delete what is over. A call that is late or comes twice finds what is left."""
+    deleted = await delete_expired_snapshots(open_records(), open_disks(), datetime.now(UTC))
+    if deleted:
+        _LOG.info("%d snapshots were deleted: their time is over.", len(deleted))
+
+
+async def delete_expired_snapshots(
+    records: Records, disks: Disks, now: datetime, *, most: int = MOST_SNAPSHOTS
+) -> list[SnapshotId]:
+    """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
+
+    Whatever cannot be deleted now is left to a later call.
+    """
+    deleted: list[SnapshotId] = []
+    locked: set[tuple[str, str]] = set()
+    looks = 0
+    async for snapshot in _expired(disks, now):
+        place = (snapshot.subscription_id, snapshot.resource_group.lower())
+        if place in locked:
+            continue
+        if looks == most:
+            break
+        looks += 1
+        result = await _delete(records, disks, snapshot, now)
+        if isinstance(result, ArmFailure):
+            # A lock or a missing right holds for the whole group, and must not keep others from being cleaned up.
+            locked.add(place)
+            _LOG.warning("The snapshot %s could not be deleted: %s", snapshot.name, result.text)
+        elif result:
+            deleted.append(snapshot)
+    return deleted
+
+
+async def _expired(disks: Disks, now: datetime) -> AsyncGenerator[SnapshotId]:
+    """What the list calls expired and ours."""
+    skip_token = ""
+    while True:
+        page = await disks.list_expiring(skip_token)
+        if page.failure is not None:
+            _LOG.warning("The snapshots could not be listed: %s", page.failure.text)
+            return
+        for listed in page.snapshots:
+            if expired_run(listed.id, listed.tags, now) is not None:
+                yield listed.id
+        skip_token = page.skip_token
+        if not skip_token:
+            return
+
+
+async def _delete(records: Records, disks: Disks, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
+    """Read it again, since the list lags behind and somebody may have given it more time, then delete it.
+
+    Whether it was deleted, or why it could not be.
+    """
+    view = await disks.read_snapshot(snapshot)
+    if isinstance(view, ArmFailure):
+        return False if view.status == 404 else view
+    tags = view.tags or {}
+    run_id = expired_run(snapshot, tags, now)
+    if run_id is None:
+        return False
+    submission = await disks.delete_snapshot(snapshot)
+    if not submission.accepted:
+        return submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+    detail = {"snapshot": snapshot.text, "machine": tags[MACHINE_TAG]}
+    await records.audit(run_id, "snapshot_deleted", by="cleanup", at=now, detail=detail)
+    return True
