@@ -88,12 +88,17 @@ class Decision(Document):
     at: Instant
 
 
-class Steered(Document):
-    """A command that changed a run: who gave it and why, and what the run showed before and after it."""
+class Order(Document):
+    """What somebody asked for: who, why and when."""
 
     by: str
     why: str = ""
     at: Instant
+
+
+class Steered(Order):
+    """An order that changed a run, and what the run showed before and after it."""
+
     before: RunState
     after: RunState
 
@@ -131,7 +136,7 @@ class Run(Document):
     decisions: dict[str, Decision] = Field(default_factory=dict[str, Decision])
     """Approvals and refusals by ring."""
     steered: dict[str, Steered] = Field(default_factory=dict[str, Steered])
-    """By command (``pause``, ``resume``, ``cancel``): the newest one that changed the run."""
+    """By command (``pause``, ``resume``, ``cancel``; ``hold`` and ``stop`` of gates): the newest that changed it."""
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
@@ -250,6 +255,8 @@ class MachineRecord(Document):
     health_after: HealthSummary | None = None
     started_by_us: bool = False
     snapshot_id: str = ""
+    skip: Order | None = None
+    """Somebody wants the machine left out: it ends as skipped when its turn comes."""
     rollback: str = ""
     """How the machine is put back to before the run, for people: which snapshot, and the commands."""
     before_output: str = ""

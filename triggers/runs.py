@@ -1,9 +1,10 @@
-"""The API of runs: start, list, look at, cancel. Durable's own management addresses are never handed out."""
+"""The API of runs: start, list, look at; `triggers.steering` has the orders to a run that is under way.
+
+Durable's own management addresses are never handed out.
+"""
 
 from __future__ import annotations
 
-import logging
-from datetime import UTC, datetime
 from typing import Any
 
 import azure.durable_functions as df
@@ -12,9 +13,8 @@ import azure.functions as func
 from adapters.tables import Records, open_records
 from domain.identity import is_machine_key
 from domain.outcome import OutcomeKind
-from domain.run import Run, RunState, Trigger, TriggerKind
+from domain.run import Run, Trigger, TriggerKind
 from domain.validation import Problem
-from orchestrators.names import CANCEL_EVENT
 from triggers.http import (
     Refusal,
     answer,
@@ -28,15 +28,13 @@ from triggers.http import (
     route_of,
     run_id_of,
 )
-from triggers.start import DurableClient, claimed_run_id, new_run_id, read_request, schedule_run
+from triggers.start import claimed_run_id, new_run_id, read_request
 from triggers.start import start_run as start
 
 POLL_SECONDS = 5
 """How soon a caller should look at a run again."""
 
 bp = df.Blueprint()
-
-_LOG = logging.getLogger("patchwave.runs")
 
 
 @bp.route(route="runs", methods=["POST"])
@@ -68,7 +66,7 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """One run with its counts and its policy; the counts of a run that has not ended are counted now."""
     records = open_records()
-    run = await _find(records, run_id_of(req))
+    run = await find_run(records, run_id_of(req))
     if run.state.is_final:
         return answer(run.to_wire())
     outcomes, stages = await records.run_progress(run.id)
@@ -86,7 +84,7 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
         problem = Problem(path="outcome", message=f"must be one of {', '.join(OutcomeKind)}")
         raise Refusal(400, "The query is not valid.", errors=[problem])
     records = open_records()
-    run = await _find(records, run_id_of(req))
+    run = await find_run(records, run_id_of(req))
     outcome = OutcomeKind(word) if word else None
     page = await records.list_machines(run.id, outcome=outcome, limit=limit, cursor=cursor)
     rows: list[dict[str, Any]] = []
@@ -111,26 +109,27 @@ async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
     return answer({**machine.to_wire(), "patches": [patch.to_wire() for patch in patches]})
 
 
-@bp.route(route="runs/{runId}/cancel", methods=["POST"])
-@bp.durable_client_input(client_name="client")
+@bp.route(route="runs/{runId}/plan", methods=["GET"])
 @answered
-async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Ask a run to start nothing more: 202. A run that has ended by itself cannot be cancelled: 409.
-
-    The row is the truth: it is written first. The event makes the orchestration notice at once.
-    """
+async def get_run_plan(req: func.HttpRequest) -> func.HttpResponse:
+    """The plan that a run follows: 404 while there is none, and for runs that only assess."""
     records = open_records()
-    at = datetime.now(UTC)
-    run = await records.request_cancel(run_id_of(req), at)
-    if run is None:
-        raise no_such("run")
-    if run.state.is_final and run.state is not RunState.CANCELED:
-        raise Refusal(409, f"The run has ended as {run.state.value}; there is nothing to cancel.")
-    if not run.state.is_final:
-        if run.cancel_requested_at == at:
-            await records.audit(run.id, "cancel_requested", by=caller_of(req), at=at)
-        await _tell(client, run)
-    return accepted(run)
+    run = await find_run(records, run_id_of(req))
+    plan = await records.get_plan(run.id)
+    if plan is None:
+        raise Refusal(404, "The run has no plan: it has not planned yet, or only assesses.")
+    return answer(plan.to_wire())
+
+
+@bp.route(route="runs/{runId}/audit", methods=["GET"])
+@answered
+async def list_run_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who ordered what in a run and what its gates did, oldest first, a page at a time."""
+    limit, cursor = page_of(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    page = await records.list_audit(run.id, limit, cursor)
+    return answer({"audit": page.items, "cursor": page.cursor})
 
 
 def accepted(run: Run) -> func.HttpResponse:
@@ -139,18 +138,12 @@ def accepted(run: Run) -> func.HttpResponse:
     return answer(_listed(run), status=202, headers=headers)
 
 
-async def _tell(client: DurableClient, run: Run) -> None:
-    try:
-        if run.state is RunState.QUEUED:
-            # Whoever started it may have died before the orchestration existed; nothing else would end it then.
-            await schedule_run(client, run.id)
-        await client.raise_orchestration_event(run.id, CANCEL_EVENT)
-    except Exception as error:
-        # A repeated cancel raises the event again, and the row keeps what was asked for.
-        _LOG.warning("Run %s could not be told of its cancellation: %s", run.id, type(error).__name__)
+async def find_run(records: Records, run_id: str) -> Run:
+    """The run.
 
-
-async def _find(records: Records, run_id: str) -> Run:
+    Raises:
+        Refusal: 404 when there is none of this id.
+    """
     run = await records.get_run(run_id)
     if run is None:
         raise no_such("run")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from adapters.tables.columns import Columns, clean, pack, unpack, wire_names
 from adapters.tables.errors import RecordMissing
 from adapters.tables.machines import MACHINES
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.store import ChangeRounds, StoreBacked
+from domain import steering
 from domain.identity import RunId
 from domain.outcome import OutcomeKind
-from domain.run import Run, RunState, Stage
+from domain.run import Order, Run, RunState, Stage
+from domain.work import GateClosed
 
 _PARTITION = "runs"
 _SNAPSHOT = "policySnapshot"
@@ -60,13 +61,7 @@ class RunRecords(StoreBacked):
 
     async def start_run(self, run_id: str, at: datetime) -> Run:
         """Move a queued run to running; any other state is left alone. The run with its snapshot."""
-
-        def start(run: Run) -> Run:
-            if run.state is not RunState.QUEUED:
-                return run
-            return run.model_copy(update={"state": RunState.RUNNING, "started_at": at})
-
-        return await self._change(run_id, start)
+        return await self._change(run_id, lambda run: steering.start(run, at))
 
     async def close_run(self, run_id: str, state: RunState, reason: str, at: datetime) -> Run:
         """Give the run its final state and totals, counted from its machines. A final run stays as it is."""
@@ -80,11 +75,8 @@ class RunRecords(StoreBacked):
         def close(run: Run) -> Run:
             if run.state.is_final:
                 return run
-            return run.model_copy(
+            return steering.close(run, state, clean(reason), at).model_copy(
                 update={
-                    "state": state,
-                    "reason": clean(reason),
-                    "ended_at": at,
                     "machines": sum(stages.values()),
                     "counts_by_outcome": outcomes,
                     "counts_by_stage": stages,
@@ -93,18 +85,49 @@ class RunRecords(StoreBacked):
 
         return await self._change(run_id, close)
 
-    async def request_cancel(self, run_id: str, at: datetime) -> Run | None:
-        """Ask the run to stop; the first request wins and a final run is left alone. ``None``: no such run."""
+    # --- steering: orders may be repeated, and what the first one said stays
 
-        def cancel(run: Run) -> Run:
-            if run.state.is_final or run.cancel_requested_at is not None:
-                return run
-            return run.model_copy(update={"cancel_requested_at": at})
+    async def request_cancel(self, run_id: str, order: Order) -> Run:
+        """Ask the run to stop.
 
-        try:
-            return await self._change(run_id, cancel)
-        except RecordMissing:
-            return None
+        Raises (all of these):
+            RecordMissing: there is no such run.
+            NotPossible: the order comes too late, or contradicts another one.
+        """
+        return await self._change(run_id, lambda run: steering.cancel(run, clean_order(order)))
+
+    async def pause_run(self, run_id: str, order: Order) -> Run:
+        """Keep the run from starting anything."""
+        return await self._change(run_id, lambda run: steering.pause(run, clean_order(order)))
+
+    async def resume_run(self, run_id: str, order: Order) -> Run:
+        """Let the run go on after a pause, and after gates that held."""
+        return await self._change(run_id, lambda run: steering.resume(run, clean_order(order)))
+
+    async def decide_ring(self, run_id: str, ring: str, order: Order, *, approved: bool) -> Run:
+        """Approve or reject a ring."""
+        return await self._change(run_id, lambda run: steering.decide(run, ring, clean_order(order), approved=approved))
+
+    async def set_run_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
+        """Show where the run stands; a pause and a gate that holds are shown before it."""
+        return await self._change(run_id, lambda run: steering.show(run, state, waiting_for))
+
+    async def open_window(self, run_id: str, ends_at: datetime) -> Run:
+        """Let the run go on, in a window that ends then. A final run stays as it is."""
+        return await self._change(
+            run_id,
+            lambda run: steering.show(
+                run if run.state.is_final else run.model_copy(update={"window_end": ends_at}), RunState.RUNNING
+            ),
+        )
+
+    async def close_gate(self, gate: GateClosed, at: datetime) -> Run:
+        """An error budget is used up: hold its scope, or end the run."""
+        return await self._change(gate.run_id, lambda run: steering.close_gate(run, gate, at))
+
+    async def stop_run(self, run_id: str, reason: str, at: datetime) -> Run:
+        """A gate ends the run."""
+        return await self._change(run_id, lambda run: steering.stop(run, clean(reason), at))
 
     async def is_canceled(self, run_id: str) -> bool:
         """Whether somebody asked the run to stop: one point read of one column."""
@@ -136,16 +159,16 @@ class RunRecords(StoreBacked):
             wanted = decide(stored)
             if wanted == stored:
                 return stored
-            if await self._store.runs.merge(_PARTITION, key, _differences(stored, wanted), row.etag):
+            # The whole row: a merge could not take away what is empty again.
+            if await self._store.runs.replace(_PARTITION, key, pack(wanted.to_wire()), row.etag):
                 return wanted
         raise RecordMissing(f"no run {run_id}")
 
 
+def clean_order(order: Order) -> Order:
+    """The order with a reason that may be stored: people paste addresses and headers."""
+    return order.model_copy(update={"by": clean(order.by), "why": clean(order.why)})
+
+
 def _run(columns: Columns) -> Run:
     return unpack(Run, columns)
-
-
-def _differences(stored: Run, wanted: Run) -> Columns:
-    before, after = stored.to_wire(), wanted.to_wire()
-    changed: dict[str, Any] = {name: value for name, value in after.items() if before[name] != value}
-    return pack(changed)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from domain.identity import MachineId
-from domain.run import Intent, MachineRecord, OperationKind
+from domain.run import Intent, MachineRecord, OperationKind, Order
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -29,6 +29,10 @@ def machine(number: int, **changes: Any) -> MachineRecord:
         "queued_at": NOW,
     }
     return MachineRecord(**{**fields, **changes})
+
+
+def order(by: str = "ana", why: str = "", at: datetime = NOW) -> Order:
+    return Order(by=by, why=why, at=at)
 
 
 def intent(run_id: str, number: int = 1, **changes: Any) -> Intent:

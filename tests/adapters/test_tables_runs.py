@@ -12,7 +12,8 @@ from adapters.tables import InvalidCursor, RecordMissing, Records, RecordTooLarg
 from domain.identity import RunId
 from domain.outcome import Outcome, Reason
 from domain.run import Mode, Run, RunState, Stage, Trigger, TriggerKind
-from tests.adapters.samples import NOW, machine
+from domain.steering import NotPossible
+from tests.adapters.samples import NOW, machine, order
 
 RUN = "20261110T190000Z-monthly"
 
@@ -48,10 +49,11 @@ async def test_of_many_triggers_at_once_one_creates_the_run(records: Records) ->
 
 async def test_an_unknown_run_is_none(records: Records) -> None:
     assert await records.get_run(RUN) is None
-    assert await records.request_cancel(RUN, NOW) is None
     assert not await records.is_canceled(RUN)
     with pytest.raises(RecordMissing):
         await records.start_run(RUN, NOW)
+    with pytest.raises(RecordMissing):
+        await records.request_cancel(RUN, order())
 
 
 async def test_runs_are_listed_newest_first_page_by_page_without_snapshots(records: Records) -> None:
@@ -121,18 +123,16 @@ async def test_closing_counts_the_machines_and_happens_once(records: Records) ->
 async def test_the_first_cancel_wins_and_a_final_run_takes_none(records: Records) -> None:
     await records.create_run(run())
     assert not await records.is_canceled(RUN)
-    first = await records.request_cancel(RUN, NOW)
-    second = await records.request_cancel(RUN, NOW + timedelta(minutes=1))
-    assert first
-    assert second
+    first = await records.request_cancel(RUN, order())
+    second = await records.request_cancel(RUN, order(by="ben", at=NOW + timedelta(minutes=1)))
+    assert first == second
     assert first.cancel_requested_at == second.cancel_requested_at == NOW
     assert await records.is_canceled(RUN)
     other = run(NOW + timedelta(days=1))
     await records.create_run(other)
     await records.close_run(other.id, RunState.EMPTY, "nothing matched", NOW)
-    final = await records.request_cancel(other.id, NOW)
-    assert final
-    assert final.cancel_requested_at is None
+    with pytest.raises(NotPossible, match="empty"):
+        await records.request_cancel(other.id, order())
     assert not await records.is_canceled(other.id)
 
 
@@ -140,7 +140,7 @@ async def test_a_cancel_survives_a_start_and_a_close_at_the_same_time(records: R
     await records.create_run(run())
     await asyncio.gather(
         records.start_run(RUN, NOW),
-        records.request_cancel(RUN, NOW),
+        records.request_cancel(RUN, order()),
         records.add_machines(RUN, [machine(1)]),
     )
     stored = await records.get_run(RUN)

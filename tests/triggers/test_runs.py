@@ -232,9 +232,8 @@ async def test_what_is_not_there_is_not_found(records: Records, engine: Engine, 
         await call(runs.get_run, runId=run_id),
         await call(runs.list_run_machines, runId=run_id),
         await call(runs.get_run_machine, runId=run_id, machineKey="0" * 24),
-        await call(runs.cancel_run, runId=run_id, engine=engine),
     ]
-    assert [answer.problem["status"] for answer in answers] == [404] * 4
+    assert [answer.problem["status"] for answer in answers] == [404] * 3
 
 
 @pytest.mark.parametrize("key", ["0" * 24, "i~x", "A" * 24, "../x", ""])
@@ -242,54 +241,3 @@ async def test_a_machine_of_another_key_is_not_found(records: Records, key: str)
     await records.create_run(run())
     await records.add_machines(run().id, [machine(1)])
     assert (await call(runs.get_run_machine, runId=run().id, machineKey=key)).status == 404
-
-
-async def test_a_cancel_is_written_told_and_audited_once(records: Records, engine: Engine, monthly: str) -> None:
-    run_id = (await start(engine, {"policy": monthly})).json["id"]
-    await records.start_run(run_id, NOW)
-    first = await call(runs.cancel_run, engine=engine, headers={"x-ms-client-principal-name": "ana"}, runId=run_id)
-    second = await call(runs.cancel_run, engine=engine, runId=run_id)
-    assert (first.status, second.status) == (202, 202)
-    assert first.headers["Location"] == f"/api/runs/{run_id}"
-    assert first.json["cancelRequestedAt"] == second.json["cancelRequestedAt"] is not None
-    assert await records.is_canceled(run_id)
-    assert set(engine.events) == {(run_id, "cancel")}
-    lines = [line for line in (await records.list_audit(run_id, 10, None)).items if "cancel" in line["action"]]
-    assert [line["by"] for line in lines] == ["ana"]
-
-
-async def test_a_cancel_holds_when_the_engine_is_away(records: Records, engine: Engine, monthly: str) -> None:
-    run_id = (await start(engine, {"policy": monthly})).json["id"]
-    await records.start_run(run_id, NOW)
-    engine.failing = True
-    answer = await call(runs.cancel_run, engine=engine, runId=run_id)
-    assert answer.status == 202
-    assert "SECRET" not in answer.text
-    assert await records.is_canceled(run_id)
-
-
-async def test_a_cancelled_run_that_was_never_scheduled_can_end(records: Records, engine: Engine) -> None:
-    """Its starter died between the row and the engine; without an orchestration it would stay queued for ever."""
-    await records.create_run(run())
-    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
-    assert answer.status == 202
-    assert list(engine.instances) == [run().id]
-    assert engine.events == [(run().id, "cancel")]
-
-
-async def test_an_ended_run_cannot_be_cancelled(records: Records, engine: Engine) -> None:
-    await records.create_run(run())
-    await records.close_run(run().id, RunState.COMPLETED, "", NOW)
-    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
-    assert answer.status == 409
-    assert "completed" in answer.problem["detail"]
-    assert not engine.events
-
-
-async def test_a_cancel_of_a_cancelled_run_says_so_again(records: Records, engine: Engine) -> None:
-    await records.create_run(run())
-    await records.request_cancel(run().id, NOW)
-    await records.close_run(run().id, RunState.CANCELED, "", NOW)
-    answer = await call(runs.cancel_run, engine=engine, runId=run().id)
-    assert (answer.status, answer.json["state"]) == (202, "canceled")
-    assert not engine.events

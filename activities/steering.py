@@ -1,0 +1,52 @@
+"""What the orchestrators ask of and say to the run's row: the orders of people, and those of gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from activities.context import now
+from adapters.tables import RecordMissing, open_records
+from domain.base import Json
+from domain.run import Run
+from domain.steering import PATCHWAVE, controls
+from domain.work import GateClosed, RunRef, SetRunState, StopRun
+
+
+async def read_controls(data: Json) -> Json:
+    """What people and gates have said until now. ``RunRef`` to ``RunControls``."""
+    run_id = RunRef.from_wire(data).run_id
+    run = await open_records().get_run(run_id)
+    if run is None:
+        raise RecordMissing(f"run {run_id} has no row")
+    return controls(run).to_wire()
+
+
+async def set_run_state(data: Json) -> Json:
+    """Show where the run stands. ``SetRunState`` to nothing."""
+    request = SetRunState.from_wire(data)
+    await open_records().set_run_state(request.run_id, request.state, request.waiting_for)
+    return {}
+
+
+async def close_gate(data: Json) -> Json:
+    """An error budget is used up: hold its scope, or end the run. ``GateClosed`` to ``RunControls``."""
+    gate = GateClosed.from_wire(data)
+    run = await open_records().close_gate(gate, now())
+    detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}
+    await _note(run, "gate_closed", "stop" if gate.ends_run else "hold", detail)
+    return controls(run).to_wire()
+
+
+async def stop_run(data: Json) -> Json:
+    """A gate ends the run: nothing more starts. ``StopRun`` to nothing."""
+    request = StopRun.from_wire(data)
+    run = await open_records().stop_run(request.run_id, request.reason, now())
+    await _note(run, "run_stopped", "stop", {"reason": run.stop_reason})
+    return {}
+
+
+async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:
+    """Audit what a gate did, with its own time, so that a second execution writes the same line."""
+    order = run.steered.get(command)
+    if order is not None:
+        await open_records().audit(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)

@@ -1,0 +1,59 @@
+"""Leaving a machine out of a run, against the run that is about to work on it: who asks first wins.
+
+The machine's row decides. Whoever skips a machine and whoever sends its operation both change that row under its ETag:
+the one after it has found no intent that may have been accepted, the other after it has declared one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adapters.tables.columns import get_json, pack, unpack
+from adapters.tables.errors import RecordMissing
+from adapters.tables.machines import MachineRecords
+from adapters.tables.operations import IntentRecords
+from adapters.tables.runs import clean_order
+from adapters.tables.store import ChangeRounds
+from domain import steering
+from domain.run import MachineRecord, OperationKind, Order, Stage
+
+_SKIP = "skip"
+
+
+class SkipRecords(MachineRecords, IntentRecords):
+    """Skipping a machine, and beginning its operation."""
+
+    async def skip_machine(self, run_id: str, machine_key: str, order: Order, kind: OperationKind) -> MachineRecord:
+        """Leave the machine out of its run. ``kind`` is the operation that the run does to its machines.
+
+        Raises:
+            RecordMissing: the run has no such machine.
+            NotPossible: it has ended, or its operation has begun.
+        """
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, None)
+            machine = unpack(MachineRecord, row.columns)
+            # Read after the machine: whoever declares an intent changes the machine next, and this write then fails.
+            intent = await self.get_intent(run_id, machine_key, kind)
+            wanted = steering.skip(machine, intent, clean_order(order))
+            if wanted == machine:
+                return machine
+            if await self._store.results.merge(run_id, row.key, pack({_SKIP: wanted.skip}), row.etag):
+                return wanted
+        raise RecordMissing(f"run {run_id} has no machine {machine_key}")
+
+    async def begin_operation(self, run_id: str, machine_key: str, stage: Stage, at: datetime) -> Order | None:
+        """Move a machine to a stage right before its operation is sent, once the intent is declared.
+
+        Returns the order to skip the machine when there is one: it then stays as it is, and nothing may be sent.
+        Nothing happens either once it has an outcome.
+        """
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._open_row(run_id, machine_key, [_SKIP, "outcome", "startedAt"])
+            if _SKIP in row.columns:
+                return Order.from_wire(get_json(row.columns, _SKIP))
+            started = {} if "startedAt" in row.columns else {"startedAt": at}
+            changes = pack({"stage": stage, **started})
+            if "outcome" in row.columns or await self._store.results.merge(run_id, row.key, changes, row.etag):
+                break
+        return None

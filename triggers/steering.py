@@ -1,0 +1,251 @@
+"""Orders to a run: pause, resume, cancel, approve, reject; and to one of its machines: skip, retry.
+
+The row is the truth: it is written first, and whoever is about to start something reads it. The event makes the
+orchestration notice at once. Orders may be repeated; the first one's name and reason stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.tables import Records, open_records
+from domain.base import as_object
+from domain.identity import is_machine_key
+from domain.pinning import Pin
+from domain.policy import Policy
+from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
+from domain.steering import ring_in_question
+from domain.validation import Problem
+from orchestrators.names import CANCEL_EVENT, STEER_EVENT
+from triggers.http import Refusal, answer, answered, caller_of, no_such, read_body, read_json, route_of, run_id_of
+from triggers.runs import accepted, find_run
+from triggers.start import DurableClient, claimed_run_id, new_run_id, schedule_run, start_run
+
+LONGEST_COMMENT = 1_000
+
+bp = df.Blueprint()
+
+_LOG = logging.getLogger("patchwave.steering")
+
+
+# --- the run ------------------------------------------------------------------------------------------------
+
+
+@bp.route(route="runs/{runId}/pause", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.pause_run(run.id, given.order)
+    await _audit(records, run, "pause", "run_paused")
+    return await _told(client, run)
+
+
+@bp.route(route="runs/{runId}/resume", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.resume_run(run.id, given.order)
+    await _audit(records, run, "resume", "run_resumed")
+    return await _told(client, run)
+
+
+@bp.route(route="runs/{runId}/cancel", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.request_cancel(run.id, given.order)
+    await _audit(records, run, "cancel", "cancel_requested")
+    # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
+    await _tell(client, run, CANCEL_EVENT)
+    return accepted(run)
+
+
+@bp.route(route="runs/{runId}/approve", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Let a ring start: 202. Without ``ring`` it is the one that the run waits for; 409 when it was rejected."""
+    return await _decide(req, client, approved=True)
+
+
+@bp.route(route="runs/{runId}/reject", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Keep a ring from starting, which ends the run before it: 202; 409 when it was approved."""
+    return await _decide(req, client, approved=False)
+
+
+async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: bool) -> func.HttpResponse:
+    given = _read(req, "ring")
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    ring = given.ring or ring_in_question(run)
+    run = await records.decide_ring(run.id, ring, given.order, approved=approved)
+    decision = run.decisions[ring]
+    action = "ring_approved" if approved else "ring_rejected"
+    detail = {"ring": ring, "comment": decision.comment}
+    await records.audit(run.id, action, by=decision.by, at=decision.at, detail=detail)
+    return await _told(client, run)
+
+
+async def _audit(records: Records, run: Run, command: str, action: str) -> None:
+    """Audit the order that is in force, with its own time: however often it is repeated, that is one line."""
+    order = run.steered.get(command)
+    if order is not None:
+        detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
+        await records.audit(run.id, action, by=order.by, at=order.at, detail=detail)
+
+
+async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
+    """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
+    if not await _tell(client, run, STEER_EVENT):
+        raise Refusal(
+            503,
+            "The order is stored and holds, but the run could not be told of it; repeat the request.",
+            headers={"Retry-After": "15"},
+        )
+    return accepted(run)
+
+
+async def _tell(client: DurableClient, run: Run, event: str) -> bool:
+    if run.state.is_final:
+        return True
+    try:
+        if run.started_at is None:
+            # Whoever started it may have died before the orchestration existed; nothing else would end it then.
+            await schedule_run(client, run.id)
+        await client.raise_orchestration_event(run.id, event)
+    except Exception as error:
+        # A repeated order raises the event again, and the row keeps what was asked for.
+        _LOG.warning("Run %s could not be told (%s): %s", run.id, event, type(error).__name__)
+        return False
+    return True
+
+
+# --- one machine --------------------------------------------------------------------------------------------
+
+
+@bp.route(route="runs/{runId}/machines/{machineKey}/skip", methods=["POST"])
+@answered
+async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
+    """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
+
+    Nobody has to be told: whoever works on the machine reads its row before anything is sent.
+    """
+    given = _read(req)
+    records = open_records()
+    run, machine = await _find_machine(records, req)
+    kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
+    machine = await records.skip_machine(run.id, machine.key, given.order, kind)
+    order = machine.skip or given.order
+    detail = {"machine": machine.id, "comment": order.why}
+    await records.audit(run.id, "machine_skipped", by=order.by, at=order.at, detail=detail)
+    return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})
+
+
+@bp.route(route="runs/{runId}/machines/{machineKey}/retry", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@answered
+async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Take a machine that has ended once more, in a run of its own by the same policy: 202 with that run.
+
+    409 while the machine is open. One retry per machine and run: a repetition gives the same run.
+    """
+    given = _read(req)
+    records = open_records()
+    run, machine = await _find_machine(records, req)
+    if machine.outcome is None:
+        raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
+    policy = Policy.model_validate(run.policy_snapshot)
+    pin = await _pin_of(records, run, machine, policy)
+    policy = policy.model_copy(update={"scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)})})
+    retry_id = await claimed_run_id(records, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
+    if pin is not None:
+        await records.save_pin(retry_id.text, pin)
+    why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
+    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, detail=why)
+    retry = await start_run(records, client, policy, retry_id, trigger, mode=run.mode)
+    detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
+    for subject in (run.id, retry.id):
+        await records.audit(subject, "machine_retried", by=retry.trigger.by, at=retry.created_at, detail=detail)
+    return accepted(retry)
+
+
+async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
+    """What holds the machine to the patches of the first ring; a retry must not get it around that.
+
+    Raises:
+        Refusal: 409, the run ended before the first ring had told.
+    """
+    if not policy.pin_rings or machine.ring == policy.rings[0].name:
+        return None
+    pin = await records.get_pin(run.id)
+    if pin is None and run.mode is Mode.PATCH:
+        first = policy.rings[0].name
+        raise Refusal(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
+    return pin
+
+
+async def _find_machine(records: Records, req: func.HttpRequest) -> tuple[Run, MachineRecord]:
+    run = await find_run(records, run_id_of(req))
+    key = route_of(req, "machineKey")
+    machine = await records.get_machine(run.id, key) if is_machine_key(key) else None
+    if machine is None:
+        raise no_such("machine in this run")
+    return run, machine
+
+
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+class _Given(NamedTuple):
+    """What came with an order."""
+
+    order: Order
+    ring: str
+
+
+def _read(req: func.HttpRequest, *more: str) -> _Given:
+    """The body: ``comment`` and ``by``, and what else the order takes; all of it may be left out.
+
+    Raises:
+        Refusal: 400 with every field that is wrong.
+    """
+    fields = as_object(read_json(req)) if read_body(req).strip() else {}
+    names = ("comment", "by", *more)
+    if fields is None:
+        raise _invalid([Problem(path="$", message=f"must be an object with any of {', '.join(names)}")])
+    problems = [Problem(path=name, message="is not known") for name in sorted(set(fields) - set(names))]
+    texts: dict[str, str] = {}
+    for name in names:
+        value = fields.get(name, "")
+        if isinstance(value, str) and len(value) <= LONGEST_COMMENT:
+            texts[name] = value.strip()
+        else:
+            problems.append(Problem(path=name, message=f"must be a text of at most {LONGEST_COMMENT} characters"))
+    if problems:
+        raise _invalid(problems)
+    order = Order(by=caller_of(req, claimed=texts["by"]), why=texts["comment"], at=datetime.now(UTC))
+    return _Given(order, texts.get("ring", ""))
+
+
+def _invalid(problems: list[Problem]) -> Refusal:
+    return Refusal(400, "The request is not valid.", errors=problems)
