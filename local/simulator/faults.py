@@ -9,6 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+type Operation = Literal[
+    "assess", "install", "poll", "read", "list", "power", "snapshot", "script", "graph", "health", "alerts", "token"
+]
+"""The words of the routes, and ``token`` for the identity endpoint."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
@@ -22,7 +27,7 @@ class Match(_Strict):
     """A glob over the path, without the query."""
     machine: str | None = None
     """A glob over the name, or the full id, of the machine that the request is about (polls included)."""
-    operation: Literal["assess", "install", "poll", "read", "list", "power", "graph", "token"] | None = None
+    operation: Operation | None = None
 
 
 class Effect(_Strict):

@@ -1,0 +1,220 @@
+"""check_health on real records and the Resource Manager simulator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.transport import AioHttpTransport
+
+from activities import health
+from activities.health import PATIENCE_SECONDS, check_health
+from adapters.arm import ResourceManager
+from adapters.pipeline import ArmPipeline
+from adapters.resource_health import ResourceHealth
+from adapters.tables import Records
+from domain.health import HealthRequest, HealthResult, HealthState, Moment
+from domain.identity import MachineId
+from domain.outcome import OutcomeKind, Reason
+from domain.run import MachineRecord, Mode, Run, RunState, SignalState, Stage, Trigger, TriggerKind
+from settings import load_settings
+from tests.simulator.conftest import SUBSCRIPTION, Simulator, token
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+
+
+class Credential:
+    """The token of the simulator's identity endpoint."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def get_token(self, *_: str, **__: Any) -> AccessToken:
+        return AccessToken(self._text, 4_102_444_800)
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Credential:
+        return self
+
+    async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The simulator in the place of Azure; its CA is given to the clients, as aiohttp reads the environment once."""
+    del records  # which has made the other settings
+    monkeypatch.setenv("PATCHWAVE_RESOURCE_MANAGER", simulator.ready["arm"])
+    load_settings.cache_clear()
+    settings, credential = load_settings(), Credential(token(simulator.ready))
+
+    def pipeline() -> ArmPipeline:
+        transport: Any = AioHttpTransport(connection_verify=simulator.ready["ca"])
+        return ArmPipeline(settings, credential, transport)
+
+    manager, watcher = ResourceManager(settings, credential), ResourceHealth(settings, pipeline())
+    monkeypatch.setattr(manager, "_pipeline", pipeline())
+    monkeypatch.setattr(health, "open_resource_manager", lambda: manager)
+    monkeypatch.setattr(health, "open_resource_health", lambda: watcher)
+    yield
+    await manager.close()
+    await watcher.close()
+
+
+async def prepare(records: Records, one: str, section: dict[str, Any] | None = None, **fields: Any) -> str:
+    """A run with that machine; the machine's key."""
+    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "health": section or {}}
+    trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
+    await records.create_run(
+        Run(
+            id=RUN_ID,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.RUNNING,
+            trigger=trigger,
+            created_at=AT,
+            policy_snapshot=policy,
+        )
+    )
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one, key=found.key, name=found.name, subscription_id=SUBSCRIPTION, resource_group=found.resource_group,
+        stage=Stage.ASSESSED, **fields,
+    )  # fmt: skip
+    await records.add_machines(RUN_ID, [machine])
+    return found.key
+
+
+async def check(key: str, moment: Moment, looked_for: float = 0) -> HealthResult:
+    request = HealthRequest(run_id=RUN_ID, machine_key=key, moment=moment, looked_for=looked_for)
+    return HealthResult.from_wire(await check_health(request.to_wire()))
+
+
+async def row(records: Records, key: str) -> MachineRecord:
+    found = await records.get_machine(RUN_ID, key)
+    assert found is not None
+    return found
+
+
+def change(simulator: Simulator, one: str, **simulation: object) -> None:
+    reply = simulator.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
+    assert reply.status_code == 200, reply.text
+
+
+async def test_a_healthy_machine_before_and_after(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(appHealth="healthy"))
+    assert await check(key, Moment.BEFORE) == HealthResult(state=HealthState.OK)
+    assert await check(key, Moment.AFTER) == HealthResult(state=HealthState.OK)
+    machine = await row(records, key)
+    assert machine.stage is Stage.ASSESSED
+    assert machine.health_before is not None
+    assert machine.health_after is not None
+    states = {name: signal.state for name, signal in machine.health_before.signals.items()}
+    assert states == dict.fromkeys(["power", "agent", "vmHealth", "resourceHealth"], SignalState.HEALTHY)
+
+
+async def test_one_that_became_unhealthy_gets_time_and_then_fails(records: Records, simulator: Simulator) -> None:
+    one = simulator.take()
+    key = await prepare(records, one, {"settle": "PT10M"})
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    change(simulator, one, resourceHealth="Unavailable")
+    early = await check(key, Moment.AFTER, 30)
+    assert early.state is HealthState.WAIT
+    assert 0 < early.wait_seconds <= 570
+    late = await check(key, Moment.AFTER, 600)
+    assert late.state is HealthState.UNHEALTHY
+    assert late.outcome is not None
+    assert (late.outcome.outcome, late.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
+    assert "Resource Health says Unavailable" in late.outcome.message
+    assert (await row(records, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
+
+
+async def test_one_that_recovers_goes_on_at_once(records: Records, simulator: Simulator) -> None:
+    one = simulator.take()
+    key = await prepare(records, one)
+    await check(key, Moment.BEFORE)
+    change(simulator, one, agent="notReady")
+    assert (await check(key, Moment.AFTER)).state is HealthState.WAIT
+    change(simulator, one, agent="ready")
+    assert (await check(key, Moment.AFTER, 30)).state is HealthState.OK
+
+
+async def test_one_that_was_unhealthy_before_is_patched_and_noted(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(resourceHealth="Degraded"))
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    assert (await check(key, Moment.AFTER)).state is HealthState.OK
+    before = (await row(records, key)).health_before
+    assert before is not None
+    assert before.healthy is False
+    assert "Degraded" in before.why
+
+
+async def test_one_that_we_started_may_settle_before(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(appHealth="unhealthy"), started_by_us=True)
+    assert (await check(key, Moment.BEFORE)).state is HealthState.WAIT
+    assert (await row(records, key)).health_before is None
+    assert (await check(key, Moment.BEFORE, 15 * 60)).state is HealthState.OK
+
+
+async def test_a_firing_alert_vetoes(records: Records, simulator: Simulator) -> None:
+    one = simulator.take(alerts=[{"rule": "cpu-high", "severity": "Sev0"}])
+    key = await prepare(records, one, {"alerts": {}})
+    answer = await check(key, Moment.BEFORE)
+    assert answer.state is HealthState.UNHEALTHY
+    assert answer.outcome is not None
+    assert (answer.outcome.outcome, answer.outcome.reason) == (OutcomeKind.SKIPPED, Reason.ALERT_FIRING)
+    change(simulator, one, alerts=[{"rule": "cpu-high", "severity": "Sev0", "condition": "Resolved"}])
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+
+
+async def test_alerts_count_only_when_the_policy_says_so(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(alerts=[{"rule": "cpu-high"}]))
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+
+
+async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
+    records: Records, simulator: Simulator
+) -> None:
+    key = await prepare(records, simulator.take(), {"alerts": {}})
+    rule = {
+        "match": {"operation": "alerts"},
+        "times": 2,
+        "effect": {"status": 429, "headers": {"Retry-After": "17"}, "body": {"error": {"code": "TooManyRequests"}}},
+    }
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    first = await check(key, Moment.BEFORE)
+    assert first.state is HealthState.WAIT
+    assert first.wait_seconds >= 17
+    last = await check(key, Moment.BEFORE, PATIENCE_SECONDS)
+    assert last.outcome is not None
+    assert (last.outcome.outcome, last.outcome.reason) == (OutcomeKind.SKIPPED, Reason.THROTTLED)
+
+
+async def test_a_probe_of_a_host_that_is_not_listed_says_nothing(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(), {"probe": {"url": "http://169.254.169.254/metadata"}})
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    before = (await row(records, key)).health_before
+    assert before is not None
+    assert before.signals["probe"].state is SignalState.UNKNOWN
+    assert "PATCHWAVE_PROBE_HOSTS" in before.signals["probe"].detail
+
+
+async def test_a_machine_that_cannot_be_read_is_asked_again(records: Records, simulator: Simulator) -> None:
+    one = simulator.take()
+    key = await prepare(records, one, {"resourceHealth": False})
+    rule = {"match": {"operation": "read", "machine": one}, "times": 2, "effect": {"status": 503}}
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    assert (await check(key, Moment.BEFORE)).state is HealthState.WAIT
+    assert (await check(key, Moment.BEFORE, PATIENCE_SECONDS)).state is HealthState.OK
+    assert (await check(key, Moment.AFTER)).state is HealthState.OK
+
+
+async def test_a_policy_without_health_asks_nobody(records: Records, simulator: Simulator) -> None:
+    key = await prepare(records, simulator.take(), {"enabled": False})
+    before = simulator.http.get("/_sim").json()["requests"]
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    assert simulator.http.get("/_sim").json()["requests"] == before
