@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from cli.calendar_commands import freezes, schedules
 from cli.errors import CommandError, ExitCode
 from cli.local_commands import demo, serve
 from cli.plan_command import plan
@@ -31,6 +32,8 @@ app.command("serve")(serve)
 app.command("plan")(plan)
 app.add_typer(runs)
 app.add_typer(policies)
+app.add_typer(schedules)
+app.add_typer(freezes)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -116,6 +116,36 @@ class ApiClient:
         """Delete the policy that has this ETag; runs that it started go on with their own copy."""
         self._send("DELETE", f"/api/policies/{_segment(name)}", headers={"If-Match": etag} if etag else {})
 
+    def occurrences(self, policy: str, count: int) -> Json:
+        """What a policy does next, and why an occurrence will not run."""
+        return _document(
+            self._send("GET", f"/api/policies/{_segment(policy)}/occurrences", params={"count": str(count)})
+        )
+
+    def order(self, policy: str, what: str, reason: str, by: str) -> Json:
+        """Order ``pause``, ``resume``, ``skip-next`` or ``run-now`` of a policy: its orders, or the run, afterwards."""
+        return _document(
+            self._send("POST", f"/api/policies/{_segment(policy)}/{what}", json={"reason": reason, "by": by})
+        )
+
+    def unskip_next(self, policy: str, reason: str, by: str) -> Json:
+        """Take back that the next occurrence of a policy is skipped; its orders afterwards."""
+        parameters = {"reason": reason, "by": by}
+        return _document(self._send("DELETE", f"/api/policies/{_segment(policy)}/skip-next", params=parameters))
+
+    def freezes(self) -> list[Json]:
+        """Every freeze."""
+        return items(_document(self._send("GET", "/api/freezes")), "freezes")
+
+    def put_freeze(self, name: str, freeze: Json, by: str) -> tuple[Json, bool]:
+        """Create or replace a freeze; the freeze, and whether it is new."""
+        response = self._send("PUT", f"/api/freezes/{_segment(name)}", json=freeze, params={"by": by})
+        return _document(response), response.status_code == 201
+
+    def delete_freeze(self, name: str, reason: str, by: str) -> None:
+        """Delete a freeze."""
+        self._send("DELETE", f"/api/freezes/{_segment(name)}", params={"reason": reason, "by": by})
+
     def _pages(self, path: str, key: str, parameters: dict[str, str], limit: int | None) -> Iterator[Json]:
         left = limit
         cursor = ""
