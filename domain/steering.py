@@ -181,6 +181,7 @@ def controls(run: Run) -> RunControls:
         is_paused=run.paused_at is not None,
         stop_reason=run.stop_reason,
         resumptions=run.resumptions,
+        held_scopes=run.held_scopes,
         decided={ring: decision.approved for ring, decision in run.decisions.items()},
     )
 

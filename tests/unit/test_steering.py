@@ -185,6 +185,7 @@ class TestGates:
         held = steering.close_gate(run(), gate(), NOW)
         assert (held.state, held.held_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
+        assert steering.controls(held).held_scopes == held.held_scopes
         assert (held.steered["hold"].by, held.steered["hold"].after) == ("patchwave", RunState.HELD)
         assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.steered["hold"].why
         resumed = steering.resume(held, BEN)

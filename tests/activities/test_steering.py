@@ -1,0 +1,89 @@
+"""What the orchestrators ask of and say to the run's row."""
+
+from __future__ import annotations
+
+import pytest
+
+from activities.steering import close_gate, read_controls, set_run_state, stop_run
+from adapters.tables import RecordMissing, Records
+from domain.run import Run, RunState
+from domain.work import GateClosed, RunControls, RunRef, SetRunState, StopRun
+from tests.adapters.samples import NOW, order
+from tests.adapters.test_tables_runs import RUN, run
+
+POLICY = {
+    "name": "monthly",
+    "scope": {"osTypes": ["Linux"]},
+    "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}],
+}
+
+
+@pytest.fixture
+async def live(records: Records) -> Records:
+    """Records with a run that has started."""
+    await records.create_run(run(policy_snapshot=POLICY))
+    await records.start_run(RUN, NOW)
+    return records
+
+
+async def stored(records: Records) -> Run:
+    found = await records.get_run(RUN)
+    assert found
+    return found
+
+
+def gate(scope: str, *, ends_run: bool = False) -> dict[str, object]:
+    return GateClosed(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run).to_wire()
+
+
+async def lines(records: Records) -> list[tuple[str, str]]:
+    return [(line["action"], line["by"]) for line in (await records.list_audit(RUN, 50, None)).items]
+
+
+async def test_controls_are_what_the_row_says(live: Records) -> None:
+    assert RunControls.from_wire(await read_controls(RunRef(run_id=RUN).to_wire())) == RunControls()
+    await live.pause_run(RUN, order())
+    await live.resume_run(RUN, order())
+    await live.pause_run(RUN, order())
+    await live.decide_ring(RUN, "broad", order(), approved=False)
+    await live.request_cancel(RUN, order())
+    assert RunControls.from_wire(await read_controls(RunRef(run_id=RUN).to_wire())) == RunControls(
+        is_canceled=True, is_paused=True, resumptions=1, decided={"broad": False}
+    )
+
+
+async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
+    with pytest.raises(RecordMissing):
+        await read_controls(RunRef(run_id=RUN).to_wire())
+
+
+async def test_a_state_is_shown(live: Records) -> None:
+    request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
+    assert await set_run_state(request.to_wire()) == {}
+    assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.AWAITING_APPROVAL, "broad")
+    await set_run_state(SetRunState(run_id=RUN, state=RunState.RUNNING).to_wire())
+    assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
+
+
+async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
+    for _ in range(2):
+        controls = RunControls.from_wire(await close_gate(gate("ring:broad")))
+        assert controls.held_scopes == ["ring:broad"]
+        assert controls.stop_reason == ""
+    assert ((await stored(live)).state, (await stored(live)).held_scopes) == (RunState.HELD, ["ring:broad"])
+    assert await lines(live) == [("gate_closed", "patchwave")]
+
+
+async def test_a_gate_may_end_the_run(live: Records) -> None:
+    for _ in range(2):
+        controls = RunControls.from_wire(await close_gate(gate("run", ends_run=True)))
+        assert "used up: 3 failed, 2 may" in controls.stop_reason
+        assert controls.held_scopes == []
+    assert await lines(live) == [("gate_closed", "patchwave")]
+
+
+async def test_a_stop_keeps_its_first_reason(live: Records) -> None:
+    for reason in ("The ring broad was rejected.", "something else"):
+        assert await stop_run(StopRun(run_id=RUN, reason=reason).to_wire()) == {}
+    assert (await stored(live)).stop_reason == "The ring broad was rejected."
+    assert await lines(live) == [("run_stopped", "patchwave")]
