@@ -1,15 +1,13 @@
 """One GET to an address that a policy named: allowed hosts and addresses only, one try, no redirect, a bounded body.
 
-The address of the other side is judged at the moment its socket is made, after the one time that the name is
-resolved: a name that changes its address in between gains nothing.
+The host is judged by the list of the settings, and its address by `adapters.address_gate`.
 """
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.addresses import refusal
+from adapters.address_gate import AddressGate
 from domain.probe import Probe, ProbeAnswer, ProbeFailure, ProbeImpossible, fill_url, host_of, is_listed
 from domain.run import MachineRecord
 from settings import Settings
@@ -19,36 +17,8 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse
 
-type _Target = tuple[int, int, int, str, tuple[Any, ...]]
-"""Family, kind, protocol, canonical name and socket address, as ``getaddrinfo`` has them."""
-
 LONGEST_BODY = 64 * 1024
 """Bytes of an answer that are searched for a text; the rest is left unread."""
-
-
-class _Gate:
-    """Makes the sockets of one request, and remembers why it made none."""
-
-    def __init__(self, *, private_allowed: bool, loopback_allowed: bool) -> None:
-        self._private_allowed = private_allowed
-        self._loopback_allowed = loopback_allowed
-        self._has_opened = False
-        self._refusal = ""
-
-    @property
-    def refusal(self) -> str:
-        """Why no connection was tried; empty when one was, or when there was no address to try."""
-        return "" if self._has_opened else self._refusal
-
-    def open(self, target: _Target) -> socket.socket:
-        """A socket for an address that may be called."""
-        family, kind, protocol, _, address = target
-        why = refusal(str(address[0]), private_allowed=self._private_allowed, loopback_allowed=self._loopback_allowed)
-        if why:
-            self._refusal = why
-            raise PermissionError(why)
-        self._has_opened = True
-        return socket.socket(family, kind, protocol)
 
 
 class Prober:
@@ -83,7 +53,7 @@ class Prober:
         import aiohttp
         from yarl import URL
 
-        gate = _Gate(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
+        gate = AddressGate(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
         try:
             async with (
                 aiohttp.ClientSession(

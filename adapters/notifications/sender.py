@@ -1,22 +1,19 @@
 """One POST to an address that an operator configured: https, one try, ten seconds, no redirect, no secret place.
 
-The address of the other side is judged at the moment its socket is made. Whatever the name resolved to, and however
-often, no connection to a metadata or identity endpoint or to this machine can come about.
+Where it may go is decided by `adapters.address_gate`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from domain.addresses import refusal
+from adapters.address_gate import AddressGate
 from domain.arm_error import parse_retry_after
 from domain.base import as_object
 
@@ -30,10 +27,6 @@ LONGEST_ANSWER = 4096
 _TRANSIENT = frozenset({408, 425, 429})
 _CODE = re.compile(r"[A-Za-z_]{3,60}")
 """An error code as Slack and Azure write them. Other text of an answer may repeat the address, which is a secret."""
-
-
-class AddressRefused(OSError):
-    """The name of a channel leads to an address that must not be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +72,11 @@ class Sender:
 
         if urlsplit(outgoing.url).scheme != "https":
             return Delivery(sent=False, failure="The address is not https.")
+        gate = AddressGate(private_allowed=outgoing.private_allowed, loopback_allowed=self._loopback_allowed)
         try:
             async with (
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(
-                        socket_factory=partial(self._socket, outgoing.private_allowed), ssl=self._tls or True
-                    ),
+                    connector=aiohttp.TCPConnector(socket_factory=gate.open, ssl=self._tls or True),
                     timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS),
                     auto_decompress=False,
                 ) as session,
@@ -104,9 +96,9 @@ class Sender:
             return Delivery(sent=False, failure="The certificate is not trusted.")
         except aiohttp.ClientConnectorDNSError:
             return Delivery(sent=False, failure="The name could not be resolved.", may_pass=True)
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, AddressRefused):
-                return Delivery(sent=False, failure=f"The address must not be called: it {error.os_error}.")
+        except aiohttp.ClientConnectorError:
+            if gate.refusal:
+                return Delivery(sent=False, failure=f"The address must not be called: it {gate.refusal}.")
             return Delivery(sent=False, failure="No connection could be made.", may_pass=True)
         except ValueError:
             # Such as a label of a name that is too long. Its text holds the address.
@@ -114,13 +106,6 @@ class Sender:
         except (aiohttp.ClientError, OSError) as error:
             # Only the kind of error: its text may hold the address.
             return Delivery(sent=False, failure=f"The request broke off ({type(error).__name__}).", may_pass=True)
-
-    def _socket(self, private_allowed: bool, target: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, address = target
-        why = refusal(str(address[0]), private_allowed=private_allowed, loopback_allowed=self._loopback_allowed)
-        if why:
-            raise AddressRefused(why)
-        return socket.socket(family, kind, protocol)
 
 
 def _read(status: int, retry_after: str | None, head: bytes) -> Delivery:
