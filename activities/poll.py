@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from activities.context import now, wait_seconds
+from activities.pinning import note_packages
 from adapters.arm import open_resource_manager
 from adapters.tables import RecordMissing, open_records
 from domain.arm_error import ArmFailure
@@ -61,6 +62,7 @@ async def _keep(intent: Intent, result: Json) -> OperationReport:
         summary = assessed.summarize()
         patches = [patch.to_record() for patch in assessed.available_patches]
         await records.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())
+        await note_packages(patches)
         return OperationReport(state=OperationState.ENDED, assessment=summary, outcome=bad, adopted=intent.adopted)
     installed = InstallResult.model_validate(result)
     patches = [patch.to_record() for patch in installed.patches]

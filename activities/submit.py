@@ -10,6 +10,8 @@ import logging
 from datetime import datetime, timedelta
 
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from activities.pinning import what_to_install
+from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
 from adapters.tables import budget_of, open_records
 from domain import verdict as verdicts
@@ -18,10 +20,12 @@ from domain.base import Json
 from domain.operation import UnsafeUrl, check_operation_url, is_ours, operation_id
 from domain.outcome import Outcome, Reason
 from domain.patch_results import PatchSummary
-from domain.patching import InstallParameters
+from domain.patching import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
 from domain.preflight import MachineView
+from domain.rollout import Reboot
 from domain.run import Intent, IntentState, OperationKind, Stage
 from domain.scope import OsType
+from domain.steering import reason_not_to_start
 from domain.window import deadline, permitted_duration, shortest_installation
 from domain.work import StartOperation, StartResult, StartState
 from settings import load_settings
@@ -68,14 +72,22 @@ async def _submit(request: StartOperation) -> StartResult:
     refusal = await _reason_not_to_send(context)
     if refusal is not None:
         return refusal
-    os_type = _os_type(context)
+    held = await frozen(context) if request.kind is OperationKind.INSTALL else None
+    if held is not None:
+        return StartResult(state=StartState.ENDED, outcome=held)
+    os_type = OsType.read(context.machine.os_type)
     if os_type is None:
         unknown = Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
         return StartResult(state=StartState.ENDED, outcome=unknown)
     duration = _duration(context, request.kind, os_type, now())
+    if duration is None and _continues(context):
+        return StartResult(state=StartState.LEFT)
     if duration is None:
         needed = shortest_installation(context.policy.install, os_type)
         return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed(needed))
+    parameters = await _parameters(context, os_type, duration) if request.kind is OperationKind.INSTALL else None
+    if isinstance(parameters, Outcome):
+        return StartResult(state=StartState.ENDED, outcome=parameters)
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
@@ -96,39 +108,39 @@ async def _submit(request: StartOperation) -> StartResult:
     else:
         await records.save_intent(declared)
     stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
-    columns = {} if context.machine.started_at else {"started_at": now()}
-    await records.set_stage(request.run_id, request.machine_key, stage, **columns)
-    submission = await _send(context, declared, duration)
+    refusal = await _last_look(context, declared, stage)
+    if refusal is not None:
+        return refusal
+    submission = await _send(context, declared, parameters)
     return await _conclude(context, declared, submission)
 
 
-async def _send(context: MachineContext, intent: Intent, duration: timedelta) -> Submission:
+async def _send(context: MachineContext, intent: Intent, parameters: InstallParameters | None) -> Submission:
     manager = open_resource_manager()
-    if intent.kind is OperationKind.ASSESS:
+    if parameters is None:
         return await manager.assess(context.machine_id, intent)
-    return await manager.install(context.machine_id, _parameters(context, duration), intent)
+    return await manager.install(context.machine_id, parameters, intent)
 
 
-def _parameters(context: MachineContext, duration: timedelta) -> InstallParameters:
-    install = context.policy.install
-    is_windows = _os_type(context) is OsType.WINDOWS
+async def _parameters(context: MachineContext, os_type: OsType, duration: timedelta) -> InstallParameters | Outcome:
+    chosen = await what_to_install(context, os_type)
+    if isinstance(chosen, Outcome):
+        return chosen
+    # A machine that only runs for this serves nobody: it restarts while it installs.
+    restarts_apart = context.policy.reboot is Reboot.SEPARATE and not context.machine.started_by_us
     return InstallParameters(
         maximum_duration=duration,
-        reboot_setting=install.reboot_setting,
-        windows_parameters=install.windows if is_windows else None,
-        linux_parameters=None if is_windows else install.linux,
+        reboot_setting=RebootSetting.NEVER if restarts_apart else context.policy.install.reboot_setting,
+        windows_parameters=chosen if isinstance(chosen, WindowsParameters) else None,
+        linux_parameters=chosen if isinstance(chosen, LinuxParameters) else None,
     )
-
-
-def _os_type(context: MachineContext) -> OsType | None:
-    given = context.machine.os_type.casefold()
-    return next((system for system in OsType if system.value.casefold() == given), None)
 
 
 async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
     """Stop means no new starts; another run's machine and a used-up budget are left alone (rules 6, 7 and 9)."""
-    if context.run.cancel_requested_at is not None:
-        return StartResult(state=StartState.ENDED, outcome=Outcome.canceled())
+    refusal = reason_not_to_start(context.run, context.machine)
+    if refusal is not None:
+        return refusal
     # Waiting may have taken longer than the lease that the preflight took.
     holder = await lock(context)
     if holder is not None:
@@ -138,6 +150,22 @@ async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
     if until is not None and until > at:
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds((until - at).total_seconds()), counts=False)
     return None
+
+
+async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:
+    """Right before the call, what people and gates say now: with hundreds in flight, an earlier look is an old one."""
+    records = open_records()
+    skip = await records.begin_operation(declared.run_id, declared.machine_key, stage, now())
+    run = await records.get_run(declared.run_id)
+    refusal = reason_not_to_start(run or context.run, context.machine.model_copy(update={"skip": skip}))
+    if refusal is not None:
+        await records.save_intent(declared.model_copy(update={"state": IntentState.REFUSED}))
+    return refusal
+
+
+def _continues(context: MachineContext) -> bool:
+    schedule = context.policy.schedule
+    return schedule is not None and schedule.continue_in_next_window
 
 
 def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at: datetime) -> timedelta | None:

@@ -1,0 +1,120 @@
+"""pin_ring, and what a machine may install under ring pinning and approval delay; the rules are in `domain.pinning`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from activities.context import MachineContext, now
+from adapters.tables import open_records
+from domain.base import Json
+from domain.outcome import Outcome
+from domain.patching import LinuxParameters, WindowsParameters
+from domain.pinning import (
+    Assessed,
+    Delay,
+    Installed,
+    Pin,
+    choose_linux,
+    choose_packages,
+    choose_windows,
+    ended_well,
+    list_unknown,
+    not_pinned_yet,
+)
+from domain.rings import order_rings
+from domain.run import MachineRecord, PatchRecord
+from domain.scope import OsType
+from domain.work import RingRef
+
+_PAGE = 500
+_PARALLEL = 16
+
+
+async def pin_ring(data: Json) -> Json:
+    """Write down what a ring installed; the first pin of a run counts. ``RingRef`` to ``PinSize``."""
+    request = RingRef.from_wire(data)
+    records = open_records()
+    pin = await records.get_pin(request.run_id)
+    if pin is None:
+        installed = await _installed(request.run_id, request.ring)
+        pin = await records.save_pin(request.run_id, installed.to_pin(request.ring, now()))
+    return pin.size.to_wire()
+
+
+async def _installed(run_id: str, ring: str) -> Installed:
+    records = open_records()
+    installed = Installed()
+    gate = asyncio.Semaphore(_PARALLEL)
+
+    async def read(machine: MachineRecord) -> list[PatchRecord]:
+        async with gate:
+            return await records.list_patches(run_id, machine.key)
+
+    cursor: str | None = None
+    while True:
+        page = await records.list_machines(run_id, outcome=None, limit=_PAGE, cursor=cursor)
+        machines = [machine for machine in page.items if machine.ring == ring and ended_well(machine)]
+        for machine, patches in zip(machines, await asyncio.gather(*map(read, machines)), strict=True):
+            os_type = OsType.read(machine.os_type)
+            if os_type is not None:
+                installed.add(os_type, patches)
+        cursor = page.cursor
+        if cursor is None:
+            return installed
+
+
+async def note_packages(patches: Sequence[PatchRecord]) -> None:
+    """Write down that the Linux packages of an assessment exist, whatever the policy of the run says of their age.
+
+    Always, so that the first policy with a delay finds a history; a version that this worker has met costs nothing.
+    """
+    packages = [(patch.name, patch.version) for patch in patches if patch.version and not patch.kb_id]
+    await open_records().note_first_seen(OsType.LINUX, packages, now())
+
+
+async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsParameters | LinuxParameters | Outcome:
+    """The part of the install call that says what: the policy's own, narrowed by pin and delay; or why nothing is.
+
+    A machine behind the first ring never installs unpinned: without a pin it is skipped.
+    """
+    install = context.policy.install
+    wanted = install.windows if os_type is OsType.WINDOWS else install.linux
+    delay = _delay(context)
+    is_pinned = _is_pinned(context)
+    if delay is None and not is_pinned:
+        return wanted
+    records = open_records()
+    pin: Pin | None = None
+    if is_pinned:
+        pin = await records.get_pin(context.run.id)
+        if pin is None:
+            return not_pinned_yet(_first_ring(context))
+    summary = context.machine.assessment
+    assessed = Assessed(
+        patches=await records.list_patches(context.run.id, context.machine.key),
+        is_partial=summary is None or summary.list_is_partial,
+    )
+    if isinstance(wanted, WindowsParameters):
+        return choose_windows(wanted, assessed, pin=pin, delay=delay)
+    if pin is None and assessed.is_partial and not assessed.patches:
+        return list_unknown()
+    packages = choose_packages(wanted, assessed, pin=pin)
+    if isinstance(packages, Outcome):
+        return packages
+    first_seen = await records.first_seen(os_type, packages) if delay is not None else {}
+    return choose_linux(wanted, packages, delay=delay, first_seen=first_seen)
+
+
+def _is_pinned(context: MachineContext) -> bool:
+    return context.policy.pin_rings and context.machine.ring != _first_ring(context)
+
+
+def _first_ring(context: MachineContext) -> str:
+    """The ring that goes first by the policy, also when it has nothing to do this time: nobody else is the canary."""
+    return order_rings(context.policy.rings)[0].name
+
+
+def _delay(context: MachineContext) -> Delay | None:
+    days = context.policy.install.approval_delay_days
+    return Delay(days, context.run.started_at or context.run.created_at) if days else None

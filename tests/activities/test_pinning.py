@@ -1,0 +1,287 @@
+"""pin_ring, and what is sent to a machine under ring pinning and approval delay, on a real Azurite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from activities import pinning, poll, submit
+from activities.context import load_machine
+from adapters.arm import Submission
+from adapters.tables import Records
+from domain.base import Json
+from domain.identity import MachineId
+from domain.operation import PollReading, PollState
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.patching import InstallParameters, LinuxParameters, WindowsParameters
+from domain.pinning import PinSize
+from domain.policy import parse_policy
+from domain.run import (
+    AssessmentSummary,
+    InstallationSummary,
+    Intent,
+    MachineRecord,
+    Mode,
+    OperationKind,
+    PatchRecord,
+    Run,
+    RunState,
+    Stage,
+    Trigger,
+    TriggerKind,
+)
+from domain.scope import OsType
+from domain.work import OperationRef, OperationReport, OperationState, RingRef, StartOperation, StartResult, StartState
+from tests.adapters.samples import NOW, intent, machine
+
+RUN = "20261110T190000Z-monthly"
+POLICY: dict[str, Any] = {
+    "name": "monthly",
+    "scope": {"locations": ["westeurope"]},
+    "rings": [{"name": "broad", "after": "canary"}, {"name": "canary", "tags": {"values": {"ring": ["canary"]}}}],
+    "pinRings": True,
+}
+DAY = timedelta(days=1)
+INSTALLED = InstallationSummary(status="Succeeded", installed=1)
+
+
+def package(name: str, version: str, state: str = "Available") -> PatchRecord:
+    return PatchRecord(name=name, version=version, state=state, classifications=["Security"])
+
+
+def kb(number: str, state: str = "Available") -> PatchRecord:
+    return PatchRecord(
+        name=f"Update {number}", kb_id=number, state=state, classifications=["Security"], published_at=NOW - 30 * DAY
+    )
+
+
+async def begin(records: Records, **changes: Any) -> None:
+    run = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.HTTP),
+        created_at=NOW,
+        policy_snapshot=parse_policy(POLICY | changes).to_wire(),
+    )
+    await records.create_run(run)
+    await records.start_run(RUN, NOW)
+
+
+async def add(
+    records: Records, number: int, ring: str, patches: Sequence[PatchRecord], os_type: str = "Linux"
+) -> MachineRecord:
+    """A machine of a ring, assessed with these patches."""
+    one = machine(number, ring=ring, os_type=os_type)
+    await records.add_machines(RUN, [one])
+    summary = AssessmentSummary(status="Succeeded", critical_and_security=len(patches))
+    await records.record_assessment(RUN, one.key, summary, patches, NOW)
+    return one
+
+
+async def install(
+    records: Records, one: MachineRecord, patches: Sequence[PatchRecord], outcome: OutcomeKind = OutcomeKind.PATCHED
+) -> None:
+    """The machine has installed these, and ended."""
+    await records.record_installation(RUN, one.key, INSTALLED, patches)
+    ended = Outcome(outcome=outcome, reason=Reason.OK, message="-")
+    await records.record_outcome(RUN, one.key, ended, at=NOW, installation=INSTALLED, patches=[])
+
+
+async def pin(ring: str = "canary") -> PinSize:
+    return PinSize.from_wire(await pinning.pin_ring(RingRef(run_id=RUN, ring=ring).to_wire()))
+
+
+async def choice(one: MachineRecord) -> WindowsParameters | LinuxParameters | Outcome:
+    os_type = OsType.read(one.os_type)
+    assert os_type
+    return await pinning.what_to_install(await load_machine(RUN, one.key), os_type)
+
+
+async def masks_of(one: MachineRecord) -> list[str]:
+    found = await choice(one)
+    assert isinstance(found, LinuxParameters), found
+    return found.package_name_masks_to_include
+
+
+async def refusal(one: MachineRecord) -> Outcome:
+    found = await choice(one)
+    assert isinstance(found, Outcome), found
+    return found
+
+
+async def test_the_pin_holds_what_machines_of_the_ring_installed_that_ended_well(records: Records) -> None:
+    await begin(records)
+    good = await add(records, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
+    await install(records, good, [package("curl", "8.1", "Installed"), package("vim", "9", "Failed")])
+    bad = await add(records, 2, "canary", [package("systemd", "1")])
+    await install(records, bad, [package("systemd", "1", "Installed")], OutcomeKind.FAILED)
+    other = await add(records, 3, "broad", [package("nano", "7")])
+    await install(records, other, [package("nano", "7", "Installed")])
+    windows = await add(records, 4, "canary", [kb("5000001")], "Windows")
+    await install(records, windows, [kb("5000001", "Installed")])
+    waiting = await add(records, 5, "canary", [package("bash", "5")])
+    await records.record_installation(RUN, waiting.key, INSTALLED, [package("bash", "5", "Installed")])
+    await records.set_stage(RUN, waiting.key, Stage.INSTALLED)
+    assert await pin() == PinSize(kbs=1, packages=2)
+    stored = await records.get_pin(RUN)
+    assert stored
+    assert stored.from_ring == "canary"
+    assert stored.linux
+    assert stored.linux.masks == ["bash=5", "curl=8.1"]
+    assert stored.windows
+    assert stored.windows.kbs == ["KB5000001"]
+
+
+async def test_the_pin_does_not_grow_after_it_was_written(records: Records) -> None:
+    await begin(records)
+    first = await add(records, 1, "canary", [package("curl", "8.1")])
+    await install(records, first, [package("curl", "8.1", "Installed")])
+    assert await pin() == PinSize(packages=1)
+    late = await add(records, 2, "canary", [package("vim", "9")])
+    await install(records, late, [package("vim", "9", "Installed")])
+    assert await pin() == PinSize(packages=1)
+
+
+async def test_only_the_ring_that_goes_first_installs_freely(records: Records) -> None:
+    """The list of the policy names the broad ring first; its order does not."""
+    await begin(records)
+    canary = await add(records, 1, "canary", [package("curl", "8.1")])
+    broad = await add(records, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
+    found = await choice(canary)
+    assert isinstance(found, LinuxParameters)
+    assert found.classifications_to_include
+    early = await refusal(broad)
+    assert (early.outcome, early.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
+    assert "canary" in early.message
+    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await pin()
+    assert await masks_of(broad) == ["curl=8.1"]
+
+
+async def test_an_empty_first_ring_lets_nobody_install(records: Records) -> None:
+    await begin(records)
+    broad = await add(records, 1, "broad", [package("curl", "8.1")])
+    assert await pin() == PinSize()
+    outcome = await refusal(broad)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
+    assert "installed nothing" in outcome.message
+
+
+async def test_without_pinning_and_delay_the_policy_decides_alone(records: Records) -> None:
+    await begin(records, pinRings=False)
+    one = await add(records, 1, "broad", [package("curl", "8.1")])
+    assert await choice(one) == parse_policy(POLICY).install.linux
+
+
+async def test_a_delay_counts_from_the_first_sighting_to_the_start_of_the_run(records: Records) -> None:
+    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
+    one = await add(records, 1, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
+    await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
+    await records.note_first_seen(OsType.LINUX, [("vim", "9")], NOW - 6 * DAY)
+    assert await masks_of(one) == ["curl=8.1"]
+
+
+async def test_pin_and_delay_both_take_away(records: Records) -> None:
+    await begin(records, install={"approvalDelayDays": 7})
+    canary = await add(records, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
+    await install(records, canary, [package("curl", "8.1", "Installed"), package("vim", "9", "Installed")])
+    await pin()
+    broad = await add(records, 2, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
+    await records.note_first_seen(OsType.LINUX, [("curl", "8.1"), ("git", "2")], NOW - 8 * DAY)
+    await records.note_first_seen(OsType.LINUX, [("vim", "9")], NOW)
+    assert await masks_of(broad) == ["curl=8.1"]
+
+
+async def test_a_count_without_a_list_has_no_age(records: Records) -> None:
+    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
+    one = machine(1, ring="broad")
+    await records.add_machines(RUN, [one])
+    summary = AssessmentSummary(status="Succeeded", critical_and_security=9, list_is_partial=True)
+    await records.record_assessment(RUN, one.key, summary, [], NOW)
+    outcome = await refusal(one)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.APPROVAL_DELAY)
+
+
+async def test_every_assessment_notes_its_linux_packages(records: Records) -> None:
+    await pinning.note_packages([package("curl", "8.1"), kb("5000001"), PatchRecord(name="unversioned")])
+    seen = await records.first_seen(OsType.LINUX, [("curl", "8.1"), ("Update 5000001", ""), ("unversioned", "")])
+    assert list(seen) == [("curl", "8.1")]
+
+
+class Azure:
+    """Takes every installation, and keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[InstallParameters] = []
+
+    async def install(self, machine_id: MachineId, parameters: InstallParameters, intent: Intent) -> Submission:
+        self.asked.append(parameters)
+        return Submission(accepted=True)
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
+    found = Azure()
+    monkeypatch.setattr(submit, "open_resource_manager", lambda: found)
+    return found
+
+
+async def install_patches(one: MachineRecord) -> StartResult:
+    request = StartOperation(run_id=RUN, machine_key=one.key, kind=OperationKind.INSTALL)
+    return StartResult.from_wire(await submit.install_patches(request.to_wire()))
+
+
+async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(records: Records, azure: Azure) -> None:
+    await begin(records)
+    canary = await add(records, 1, "canary", [package("curl", "8.1")])
+    broad = await add(records, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
+    assert (await install_patches(canary)).state is StartState.ACCEPTED
+    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await pin()
+    assert (await install_patches(broad)).state is StartState.ACCEPTED
+    free, pinned = [parameters.to_azure()["linuxParameters"] for parameters in azure.asked]
+    assert free == {"classificationsToInclude": ["Critical", "Security"]}
+    assert pinned == {"packageNameMasksToInclude": ["curl=8.1"]}
+
+
+async def test_a_machine_for_which_nothing_is_left_ends_without_a_call_and_without_an_intent(
+    records: Records, azure: Azure
+) -> None:
+    await begin(records)
+    broad = await add(records, 1, "broad", [package("curl", "8.2")])
+    answer = await install_patches(broad)
+    assert answer.state is StartState.ENDED
+    assert answer.outcome
+    assert answer.outcome.reason is Reason.NOT_PINNED
+    assert azure.asked == []
+    assert await records.get_intent(RUN, broad.key, OperationKind.INSTALL) is None
+
+
+async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_says(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: Json = {
+        "status": "Succeeded",
+        "availablePatches": [
+            {"patchId": "curl_8.1", "name": "curl", "version": "8.1", "classifications": ["Security"]},
+        ],
+    }
+
+    class Ended:
+        async def poll(self, machine_id: MachineId, async_url: str, location_url: str) -> PollReading:
+            return PollReading(state=PollState.SUCCEEDED, result=found)
+
+    monkeypatch.setattr(poll, "open_resource_manager", Ended)
+    await begin(records, pinRings=False)
+    one = machine(1, ring="broad")
+    await records.add_machines(RUN, [one])
+    await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS))
+    request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
+    report = OperationReport.from_wire(await poll.poll_operation(request.to_wire()))
+    assert report.state is OperationState.ENDED
+    assert list(await records.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
