@@ -43,13 +43,13 @@ class AlertVeto(Document):
     """Which alerts keep a machine from being patched while they fire on it."""
 
     severities: list[Severity] = Field(
-        default_factory=lambda: [Severity.SEV0, Severity.SEV1],
+        default=[Severity.SEV0, Severity.SEV1],
         min_length=1,
         title="Severities",
         description="Alerts of these severities count.",
     )
     rules: list[Annotated[str, Field(min_length=1, max_length=260)]] = Field(
-        default_factory=list[str],
+        default=[],
         max_length=50,
         title="Rules",
         description="Names of alert rules; with names, alerts of other rules do not count.",

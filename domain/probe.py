@@ -76,7 +76,7 @@ class Probe(Document):
         examples=["https://{name}.example.org/health"],
     )
     status: list[Annotated[StrictInt, AfterValidator(_check_status)]] = Field(
-        default_factory=lambda: [200],
+        default=[200],
         min_length=1,
         max_length=20,
         title="Status",

@@ -197,13 +197,15 @@ def test_the_section_of_the_policy() -> None:
     given_alerts = parse_policy(SMALLEST | {"health": {"alerts": {}}}).health.alerts
     assert given_alerts is not None
     assert given_alerts.severities == ["Sev0", "Sev1"]
+    at_once = parse_policy(SMALLEST | {"health": {"settle": "PT0M"}})
+    assert at_once.health.settle == timedelta(0)
 
 
 @pytest.mark.parametrize(
     ("section", "path"),
     [
         ({"settle": "PT3H"}, "health.settle"),
-        ({"settle": "PT30S"}, "health.settle"),
+        ({"settle": "P1D"}, "health.settle"),
         ({"enabled": "yes"}, "health.enabled"),
         ({"alerts": {"severities": []}}, "health.alerts.severities"),
         ({"alerts": {"severities": ["Sev9"]}}, "health.alerts.severities[0]"),

@@ -58,11 +58,21 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("POLL_SECONDS", "soon"),
         ("ASSESS_CONCURRENCY", "0"),
         ("ASSESS_CONCURRENCY", "1001"),
+        ("PROBE_HOSTS", "*"),
+        ("PROBE_HOSTS", "good.example.org, https://example.org"),
+        ("PROBE_HOSTS", "*example.org"),
+        ("PROBE_PRIVATE", "perhaps"),
     ],
 )
 def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValidationError):
         read(monkeypatch, **{name: value})
+
+
+def test_probe_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch).listed_probe_hosts == ()
+    listed = read(monkeypatch, PROBE_HOSTS="web.example.org, *.inner.test,10.0.0.4,").listed_probe_hosts
+    assert listed == ("web.example.org", "*.inner.test", "10.0.0.4")
 
 
 def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
