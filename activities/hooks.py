@@ -221,11 +221,9 @@ class _ScriptRun:
         at = now()
         if at >= guard.deadline_at:
             return await self._end(guard, script_overdue(self._request.when, self._script.timeout))
-        if reading.retry_after is not None:
-            return self._still_runs(wait_seconds(reading.retry_after))
         # A tenth of the time that it has run already: a long script does not fill the history with polls.
         ran_for = (at - guard.declared_at).total_seconds()
-        return self._still_runs(max(wait_seconds(), ran_for / 10))
+        return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
     async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
         if reading.failure is not None and reading.failure.status == 429:

@@ -1,0 +1,40 @@
+"""The simulator in the place of Azure, for the real clients in this process."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+
+import aiohttp.connector
+import pytest
+
+from adapters.arm import open_resource_manager
+from adapters.credentials import close_credential
+from adapters.disks import open_disks
+from adapters.run_command import open_run_commands
+from adapters.tables import Records
+from settings import load_settings
+from tests.simulator.conftest import Simulator
+
+
+@pytest.fixture
+async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
+    """Settings and trust that lead to the simulator, and a poll interval that costs no time."""
+    del records  # which has made the other settings
+    # aiohttp reads the environment once per process, and another test may have been first.
+    trust = ssl.create_default_context(cafile=simulator.ready["ca"])
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trust)
+    for name, value in simulator.ready["environment"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "0.05")
+    monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
+    load_settings.cache_clear()
+    yield simulator
+    await open_disks().close()
+    await open_run_commands().close()
+    await open_resource_manager().close()
+    await close_credential()
+    simulator.http.delete("/_sim/faults")
+
+
+__all__ = ["azure"]
