@@ -10,6 +10,7 @@ import pytest
 from activities import windows
 from activities.context import load_machine
 from activities.machine import preflight_machine
+from activities.run import close_run
 from activities.submit import install_patches
 from adapters.tables import Records
 from domain.agenda import Decision, decide
@@ -21,6 +22,7 @@ from domain.policy import Policy, parse_policy
 from domain.preflight import Readiness
 from domain.run import Mode, OperationKind, Order, Run, RunState, Stage, Trigger, TriggerKind
 from domain.work import (
+    CloseRun,
     Cutoff,
     NextWindow,
     OpenWindow,
@@ -62,7 +64,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("windows", "submit", "machine", "context"):
+    for module in ("windows", "run", "submit", "machine", "context"):
         monkeypatch.setattr(f"activities.{module}.now", lambda: found.now)
     return found
 
@@ -216,7 +218,7 @@ class TestNextWindow:
         await look()
         clock.now = NEXT + HOUR
         for _ in range(2):
-            await windows.leave_windows(await records.close_run(RUN, RunState.COMPLETED, "", clock.now))
+            await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason="").to_wire())
         assert await look() == NextWindow()
         controls = await records.get_controls("monthly")
         policy = parse_policy(DOCUMENT)
