@@ -47,19 +47,17 @@ async def check_health(data: Json) -> Json:
     request = HealthRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     health = context.policy.health
-    if not health.enabled:
-        return HealthResult(state=HealthState.OK).to_wire()
-    if request.moment is Moment.BEFORE:
-        return (await _before(context, health, request.looked_for)).to_wire()
-    return (await _after(context, health, request.looked_for)).to_wire()
+    result: HealthResult | None = None
+    if request.moment is Moment.BEFORE and health.alerts is not None:
+        result = await _ask_alerts(context, health.alerts, request.looked_for)
+    if result is None and health.enabled:
+        judge = _before if request.moment is Moment.BEFORE else _after
+        result = await judge(context, health, request.looked_for)
+    return (result or HealthResult(state=HealthState.OK)).to_wire()
 
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
-    """What the machine was like; an alert that fires on it is a veto, being unhealthy is none."""
-    if health.alerts is not None:
-        vetoed = await _ask_alerts(context, health.alerts, looked_for)
-        if vetoed is not None:
-            return vetoed
+    """Keep what the machine was like. Being unhealthy is no veto."""
     summary, asked_to_wait = await _look(context, health)
     patience = 0.0
     if summary.healthy is None:

@@ -46,8 +46,8 @@ class Health(Document):
     enabled: StrictBool = Field(
         default=True,
         title="Enabled",
-        description="Whether health is checked at all. Power, VM agent and the Application Health extension always"
-        " count when it is.",
+        description="Whether health is checked. Power, VM agent and the Application Health extension always count when"
+        " it is. Alerts count either way.",
     )
     resource_health: StrictBool = Field(
         default=True, title="Resource Health", description="Whether Azure Resource Health is asked as well."
@@ -72,8 +72,8 @@ class Health(Document):
 
 
 def wants_health(policy: Policy) -> bool:
-    """Whether runs of the policy check the health of machines."""
-    return policy.health.enabled
+    """Whether runs of the policy have to call ``check_health``."""
+    return policy.health.enabled or policy.health.alerts is not None
 
 
 # --- messages -----------------------------------------------------------------------------------------------

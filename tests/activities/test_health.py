@@ -160,9 +160,10 @@ async def test_one_that_we_started_may_settle_before(records: Records, simulator
     assert (await check(key, Moment.BEFORE, 15 * 60)).state is HealthState.OK
 
 
-async def test_a_firing_alert_vetoes(records: Records, simulator: Simulator) -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_firing_alert_vetoes(records: Records, simulator: Simulator, enabled: bool) -> None:
     one = simulator.take(alerts=[{"rule": "cpu-high", "severity": "Sev0"}])
-    key = await prepare(records, one, {"alerts": {}})
+    key = await prepare(records, one, {"alerts": {}, "enabled": enabled})
     answer = await check(key, Moment.BEFORE)
     assert answer.state is HealthState.UNHEALTHY
     assert answer.outcome is not None

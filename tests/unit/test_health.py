@@ -194,6 +194,7 @@ def test_the_section_of_the_policy() -> None:
     assert policy.health.alerts is None
     off = parse_policy(SMALLEST | {"health": {"enabled": False}})
     assert not wants_health(off)
+    assert wants_health(parse_policy(SMALLEST | {"health": {"enabled": False, "alerts": {}}})), "a veto is a veto"
     given_alerts = parse_policy(SMALLEST | {"health": {"alerts": {}}}).health.alerts
     assert given_alerts is not None
     assert given_alerts.severities == ["Sev0", "Sev1"]
