@@ -10,6 +10,8 @@ from tests.product import Product
 
 WEBHOOK_SECRET = "a-secret-for-tests-only"
 HEALTH_KEY = "a-health-key-for-tests"
+CHANNELS = '[{"name": "hub", "kind": "webhook", "url": "https://127.0.0.1:9/in", "secret": "for tests only"}]'
+"""On this machine, which is never called."""
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,7 @@ def stack_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]
         tmp_path_factory.mktemp("stack"),
         PATCHWAVE_WEBHOOK_SECRET=WEBHOOK_SECRET,
         PATCHWAVE_HEALTH_KEY=HEALTH_KEY,
+        PATCHWAVE_CHANNELS=CHANNELS,
     )
     try:
         yield product
