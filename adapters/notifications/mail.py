@@ -1,8 +1,10 @@
 """Mail through Azure Communication Services: one signed POST, which the service queues.
 
-202 says that the mail is queued, not that it has arrived. The operation id is ours and the same for every attempt, so
-that the service can tell a repetition.
-Source: learn.microsoft.com, "Email - Send" (2023-03-31) and "Sign an HTTP request" of Communication Services.
+202 says that the mail is queued, not that it has arrived; under the operation id, which is ours and the same for every
+attempt, the service tells what became of it. Its repeatability headers are not used: it knows a request again for five
+minutes and refuses it afterwards, while our attempts are up to an hour apart.
+Source: learn.microsoft.com, "Email - Send" (2023-03-31), "Sign an HTTP request" and "Repeatability of requests" of
+Communication Services.
 """
 
 from __future__ import annotations
