@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import open_records
+from adapters.tables import audit_subject, open_records
 from domain.freeze import parse_freeze
 from domain.identity import is_policy_name
-from triggers.http import answer, answered, caller_of, no_such, query_of, read_json, route_of
+from triggers.http import answer, answered, caller_of, no_such, page_of, query_of, read_json, route_of
 from triggers.orders import read_order
 
 bp = df.Blueprint()
@@ -57,3 +57,15 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     ):
         raise no_such("freeze")
     return func.HttpResponse(status_code=204)
+
+
+@bp.route(route="freezes/{name}/audit", methods=["GET"])
+@answered
+async def list_freeze_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who changed a freeze, and why; also of one that is gone."""
+    name = route_of(req, "name")
+    if not is_policy_name(name):
+        raise no_such("freeze")
+    limit, cursor = page_of(req)
+    page = await open_records().list_audit(audit_subject(name), limit, cursor)
+    return answer({"audit": page.items, "cursor": page.cursor})

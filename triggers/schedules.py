@@ -17,12 +17,12 @@ from domain.base import Json
 from domain.calendar import Occurrence
 from domain.controls import Controls, Pause, Skip
 from domain.freeze import frozen_by
-from domain.identity import RunId
+from domain.identity import RunId, is_policy_name
 from domain.policy import Policy
 from domain.run import Order, Trigger, TriggerKind
 from domain.validation import Problem
 from orchestrators.names import STEER_EVENT
-from triggers.http import Refusal, answer, answered, query_of, route_of
+from triggers.http import Refusal, answer, answered, no_such, page_of, query_of, route_of
 from triggers.orders import read_order
 from triggers.runs import accepted
 from triggers.start import DurableClient, find_policy, new_run_id, start_run
@@ -117,6 +117,18 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     end = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
     trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, detail=f"run now: {order.why}")
     return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=end))
+
+
+@bp.route(route="policies/{name}/audit", methods=["GET"])
+@answered
+async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who changed and ordered what about a policy, and why the timer did not start it; also when the policy is gone."""
+    name = route_of(req, "name")
+    if not is_policy_name(name):
+        raise no_such("policy")
+    limit, cursor = page_of(req)
+    page = await open_records().list_audit(name, limit, cursor)
+    return answer({"audit": page.items, "cursor": page.cursor})
 
 
 async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:

@@ -257,11 +257,12 @@ class TestFrozenMachines:
         clock.now += MINUTE
         assert await self.look_at(self.SHOP.key) is not None
 
+    @pytest.mark.parametrize("stage", [Stage.ASSESSED, Stage.INSTALLED])
     async def test_nothing_is_asked_of_azure_for_a_frozen_machine(
-        self, records: Records, run: Run, clock: Clock
+        self, records: Records, run: Run, clock: Clock, stage: Stage
     ) -> None:
         """There is no Azure here: whoever called it would fail."""
-        await records.add_machines(RUN, [self.SHOP])
+        await records.add_machines(RUN, [self.SHOP.model_copy(update={"stage": stage})])
         await freeze(records, clock.now, clock.now + HOUR)
         request = PreflightRequest(run_id=RUN, machine_key=self.SHOP.key, start_stopped=True)
         look = PreflightResult.from_wire(await preflight_machine(request.to_wire()))

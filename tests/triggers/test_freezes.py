@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, audit_subject
+from adapters.tables import Records
 from tests.triggers.support import call
-from triggers.freezes import delete_freeze, get_freeze, list_freezes, put_freeze
+from triggers.freezes import delete_freeze, get_freeze, list_freeze_audit, list_freezes, put_freeze
 
 FREEZE: dict[str, Any] = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
@@ -28,7 +28,7 @@ async def test_a_freeze_lives(records: Records) -> None:
     assert (gone.status, gone.text) == (204, "")
     assert (await call(get_freeze, name="year-end")).problem["status"] == 404
     assert (await call(list_freezes)).json == {"freezes": []}
-    lines = (await records.list_audit(audit_subject("year-end"), 10, None)).items
+    lines = (await call(list_freeze_audit, name="year-end")).json["audit"]
     assert [(line["action"], line["by"], line["detail"]["reason"]) for line in lines] == [
         ("freeze_written", "ann", "closing"),
         ("freeze_written", "api", "closing"),
@@ -57,6 +57,7 @@ async def test_a_wrong_freeze_is_refused_with_every_error(records: Records, body
 async def test_a_name_that_no_freeze_may_have(records: Records, name: str) -> None:
     assert (await call(put_freeze, body=FREEZE, name=name)).paths == ["name"]
     assert (await call(get_freeze, name=name)).problem["status"] == 404
+    assert (await call(list_freeze_audit, name=name)).problem["status"] == 404
     assert (await call(delete_freeze, query={"reason": "x"}, name=name)).problem["status"] == 404
 
 

@@ -236,6 +236,21 @@ class TestRunNow:
         await self.run_now(engine)
 
 
+async def test_the_audit_log_of_a_policy_is_read_in_pages(records: Records, engine: Engine, nightly: str) -> None:
+    await call(schedules.pause_policy, body=WHY, name=nightly)
+    await call(schedules.resume_policy, body={"reason": "done"}, engine=engine, name=nightly)
+    await records.delete_policy(nightly, if_match=None)
+    first = await call(schedules.list_policy_audit, query={"limit": "1"}, name=nightly)
+    rest = await call(schedules.list_policy_audit, query={"cursor": first.json["cursor"]}, name=nightly)
+    lines = [*first.json["audit"], *rest.json["audit"]]
+    assert [(line["action"], line["by"], line["detail"]) for line in lines] == [
+        ("policy_paused", "ann", {"reason": "release night"}),
+        ("policy_resumed", "api", {"reason": "done"}),
+    ]
+    assert rest.json["cursor"] is None
+    assert (await call(schedules.list_policy_audit, name="No Policy")).problem["status"] == 404
+
+
 ORDERS = [
     schedules.pause_policy,
     schedules.resume_policy,
