@@ -14,7 +14,6 @@ from domain.pinning import (
     Assessed,
     Delay,
     Installed,
-    Pin,
     choose_linux,
     choose_packages,
     choose_windows,
@@ -81,15 +80,13 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     install = context.policy.install
     wanted = install.windows if os_type is OsType.WINDOWS else install.linux
     delay = _delay(context)
-    is_pinned = _is_pinned(context)
-    if delay is None and not is_pinned:
-        return wanted
     records = open_records()
-    pin: Pin | None = None
-    if is_pinned:
-        pin = await records.get_pin(context.run.id)
-        if pin is None:
-            return not_pinned_yet(_first_ring(context))
+    # Of the first ring as well: a retry of a later ring's machine has the pin of its run, wherever it is put.
+    pin = await records.get_pin(context.run.id) if context.policy.pin_rings else None
+    if pin is None and _is_pinned(context):
+        return not_pinned_yet(_first_ring(context))
+    if pin is None and delay is None:
+        return wanted
     summary = context.machine.assessment
     assessed = Assessed(
         patches=await records.list_patches(context.run.id, context.machine.key),

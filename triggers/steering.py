@@ -18,6 +18,7 @@ from domain.base import as_object
 from domain.identity import is_machine_key
 from domain.pinning import Pin
 from domain.policy import Policy
+from domain.rings import order_rings
 from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
 from domain.steering import ring_in_question
 from domain.validation import Problem
@@ -195,11 +196,11 @@ async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Po
     Raises:
         Refusal: 409, the run ended before the first ring had told.
     """
-    if not policy.pin_rings or machine.ring == policy.rings[0].name:
+    first = order_rings(policy.rings)[0].name if policy.pin_rings else machine.ring
+    if machine.ring == first:
         return None
     pin = await records.get_pin(run.id)
     if pin is None and run.mode is Mode.PATCH:
-        first = policy.rings[0].name
         raise Refusal(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
     return pin
 

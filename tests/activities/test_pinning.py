@@ -17,7 +17,7 @@ from domain.identity import MachineId
 from domain.operation import PollReading, PollState
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patching import InstallParameters, LinuxParameters, WindowsParameters
-from domain.pinning import PinSize
+from domain.pinning import LinuxPin, Pin, PinSize
 from domain.policy import parse_policy
 from domain.run import (
     AssessmentSummary,
@@ -161,6 +161,14 @@ async def test_only_the_ring_that_goes_first_installs_freely(records: Records) -
     await install(records, canary, [package("curl", "8.1", "Installed")])
     await pin()
     assert await masks_of(broad) == ["curl=8.1"]
+
+
+async def test_a_retry_that_brings_its_pin_stays_pinned_in_any_ring(records: Records) -> None:
+    """Alone in its run, a machine of a later ring may be the percentage that makes the first one."""
+    await begin(records)
+    await records.save_pin(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
+    canary = await add(records, 1, "canary", [package("curl", "8.2")])
+    assert await masks_of(canary) == ["curl=8.1"]
 
 
 async def test_an_empty_first_ring_lets_nobody_install(records: Records) -> None:
