@@ -8,11 +8,19 @@ from typing import cast
 import azure.durable_functions as df
 
 from activities.discovery import discover_machines
+from activities.health import check_health
+from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine, record_outcome, release_machine, verify_machine
+from activities.notify import close_notice, list_channels, send_notice
+from activities.pinning import pin_ring
+from activities.plan import plan_run
 from activities.poll import poll_operation
-from activities.power import start_machine, stop_machine
-from activities.run import close_open_machines, close_run, next_machines, open_run, still_open_machines
+from activities.power import restart_machine, start_machine, stop_machine
+from activities.run import close_open_machines, close_run, open_run
+from activities.steering import close_gate, read_controls, set_run_state, stop_run
 from activities.submit import assess_machine, install_patches
+from activities.turns import next_machines, still_open_machines
+from activities.windows import next_window, open_window, read_cutoff
 from domain.base import Json
 
 bp = df.Blueprint()
@@ -37,12 +45,28 @@ for activity in (
     preflight_machine,
     start_machine,
     stop_machine,
+    restart_machine,
+    take_snapshot,
+    run_script,
     assess_machine,
     install_patches,
     poll_operation,
     verify_machine,
+    check_health,
     release_machine,
     record_outcome,
+    plan_run,
+    pin_ring,
+    read_controls,
+    set_run_state,
+    close_gate,
+    stop_run,
+    read_cutoff,
+    next_window,
+    open_window,
+    list_channels,
+    send_notice,
+    close_notice,
     close_open_machines,
     close_run,
 ):

@@ -5,23 +5,42 @@ from __future__ import annotations
 from datetime import datetime
 
 from activities.context import load_machine, lock, locked_by, now, wait_seconds
+from activities.windows import frozen
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
+from domain.gates import uses_budget
 from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.run import MachineRecord, Stage
-from domain.work import MachineRef, PreflightRequest, PreflightResult, RecordOutcome, Verified, VerifyRequest
+from domain.steering import reason_to_end
+from domain.work import (
+    PreflightRequest,
+    PreflightResult,
+    Recorded,
+    RecordOutcome,
+    ReleaseMachine,
+    Verified,
+    VerifyRequest,
+)
+
+_CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
+"""Stages behind which a machine is installed on or restarted; an assessment changes nothing on it."""
 
 
 async def preflight_machine(data: Json) -> Json:
     """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``."""
     request = PreflightRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
-    if context.run.cancel_requested_at is not None:
-        return _skip(Outcome.canceled())
+    outcome = reason_to_end(context.run, context.machine)
+    if outcome is not None:
+        return _skip(outcome)
+    held = await frozen(context) if context.machine.stage in _CHANGED_NEXT else None
+    if held is not None:
+        # Before anything is done to it: started, or its disk copied.
+        return _skip(held)
     holder = await lock(context)
     if holder is not None:
         return _wait(locked_by(holder))
@@ -39,6 +58,7 @@ async def preflight_machine(data: Json) -> Json:
         assess_activity_id=_activity(view.last_assessment),
         install_activity_id=_activity(view.last_installation),
         assessment=context.machine.assessment,
+        installation=context.machine.installation,
     ).to_wire()
 
 
@@ -57,16 +77,17 @@ async def verify_machine(data: Json) -> Json:
 
 
 async def release_machine(data: Json) -> Json:
-    """End of the assess step for a machine that stays in the run. ``MachineRef`` to nothing."""
-    request = MachineRef.from_wire(data)
+    """The machine stays in the run until its next step. ``ReleaseMachine`` to nothing."""
+    request = ReleaseMachine.from_wire(data)
     records = open_records()
-    await records.set_stage(request.run_id, request.machine_key, Stage.ASSESSED)
+    installation = {"installation": request.installation} if request.installation else {}
+    await records.set_stage(request.run_id, request.machine_key, request.stage, **installation)
     await records.release_lease(request.machine_key, request.run_id)
     return {}
 
 
 async def record_outcome(data: Json) -> Json:
-    """The machine's final row; the first one counts. ``RecordOutcome`` to the ``Outcome`` that is stored."""
+    """The machine's final row; the first one counts. ``RecordOutcome`` to ``Recorded``, of what is stored."""
     request = RecordOutcome.from_wire(data)
     records = open_records()
     stored = await records.record_outcome(
@@ -79,7 +100,7 @@ async def record_outcome(data: Json) -> Json:
     )
     if not request.keep_lock:
         await records.release_lease(request.machine_key, request.run_id)
-    return stored.to_wire()
+    return Recorded(failed=uses_budget(stored.outcome, stored.reason)).to_wire()
 
 
 def _activity(summary: PatchSummary | None) -> str:

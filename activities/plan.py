@@ -15,11 +15,10 @@ from domain.plan import Plan
 from domain.planner import Placement, make_plan
 from domain.policy import Policy
 from domain.rollout import Ring
+from domain.roster import Placed
 from domain.run import MachineRecord
 from domain.topology import PlannerMachine
-from domain.work import Placed, PlannedPhase, PlannedRing, PlannedRun, RunRef
-
-_PARALLEL = 16
+from domain.work import PlannedPhase, PlannedRing, PlannedRun, RunRef
 
 
 async def plan_run(data: Json) -> Json:

@@ -110,7 +110,9 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             overdue = ArmFailure(status=0, code="Overdue", message="the restart did not end in half an hour")
             return PowerResult(accepted=False, failure=overdue)
         case _:
-            return PowerResult(accepted=False, wait_seconds=wait_seconds(reading.retry_after))
+            # A tenth of the time that it has taken: a long restart does not fill the history with polls.
+            wait = max(wait_seconds(reading.retry_after), (at - guard.declared_at).total_seconds() / 10)
+            return PowerResult(accepted=False, wait_seconds=wait)
 
 
 def _result(submission: Submission) -> Json:

@@ -1,22 +1,23 @@
-"""The run as a whole: open it, page through its machines, close it."""
+"""The run as a whole: open it, and close it."""
 
 from __future__ import annotations
 
 from activities.context import load_run, now
+from activities.windows import leave_windows
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
-from domain.run import Mode, RunState, Stage
-from domain.share import capacity
+from domain.health import wants_health
+from domain.hooks import wants_hooks
+from domain.outcome import Outcome
+from domain.rollout import Reboot
+from domain.run import Mode, RunState
+from domain.verdict import left_over
 from domain.work import (
     CloseOpenMachines,
     CloseRun,
-    MachinePage,
-    MachinePageRequest,
     OpenedRun,
     RunRef,
-    Step,
-    StillOpen,
-    StillOpenRequest,
+    Traits,
 )
 from settings import load_settings
 
@@ -32,46 +33,40 @@ async def open_run(data: Json) -> Json:
         run, policy = await load_run(run_id)
     except RecordMissing:
         # Nothing can be recorded for a run without a row: whoever started it did not create it.
-        return OpenedRun(
-            mode=Mode.ASSESS, max_concurrent=1, assess_concurrency=1, start_stopped=False, is_final=True
-        ).to_wire()
+        return OpenedRun(traits=Traits(mode=Mode.ASSESS), is_final=True).to_wire()
+    bake = policy.bake.waves
     return OpenedRun(
-        mode=run.mode,
-        max_concurrent=capacity(policy.max_concurrent, run.machines),
+        traits=Traits(
+            mode=run.mode,
+            start_stopped=policy.start_stopped,
+            hooks=wants_hooks(policy),
+            health=wants_health(policy),
+            reboot_apart=policy.reboot is Reboot.SEPARATE,
+            continues=policy.schedule is not None and policy.schedule.continue_in_next_window,
+        ),
         assess_concurrency=load_settings().assess_concurrency,
-        start_stopped=policy.start_stopped,
+        error_budget=policy.error_budget,
+        ramp=policy.ramp,
+        wave_bake_seconds=bake.total_seconds() if bake is not None else None,
+        pin_rings=policy.pin_rings,
+        announces=policy.notifications.is_wanted,
         is_final=run.state.is_final,
     ).to_wire()
 
 
-async def next_machines(data: Json) -> Json:
-    """The next machines that have no outcome. ``MachinePageRequest`` to ``MachinePage``."""
-    request = MachinePageRequest.from_wire(data)
-    records = open_records()
-    page = await records.machine_keys(request.run_id, limit=request.limit, cursor=request.cursor, stage=None)
-    stages = await records.machine_stages(request.run_id, page.items)
-    keys = [key for key in page.items if stages[key] is not Stage.DONE]
-    return MachinePage(keys=keys, cursor=page.cursor).to_wire()
-
-
-async def still_open_machines(data: Json) -> Json:
-    """Which of the machines are still worked on in this step. ``StillOpenRequest`` to ``StillOpen``."""
-    request = StillOpenRequest.from_wire(data)
-    records = open_records()
-    ended = {Stage.DONE, Stage.ASSESSED} if request.step is Step.ASSESS else {Stage.DONE}
-    stages = await records.machine_stages(request.run_id, request.keys)
-    return StillOpen(keys=[key for key in request.keys if stages.get(key, Stage.DONE) not in ended]).to_wire()
-
-
 async def close_open_machines(data: Json) -> Json:
-    """Give every machine without an outcome the same one. ``CloseOpenMachines`` to ``{"closed": n}``."""
+    """Give every machine that has no outcome yet its own. ``CloseOpenMachines`` to ``{"closed": n}``."""
     request = CloseOpenMachines.from_wire(data)
     records = open_records()
     at = now()
     closed, cursor = 0, None
     while True:
         page = await records.machine_keys(request.run_id, limit=_CLOSE_PAGE, cursor=cursor, stage=None)
-        closed += await records.record_outcomes(request.run_id, page.items, request.outcome, at)
+        by_outcome: dict[Outcome, list[str]] = {}
+        for key, stage in (await records.machine_stages(request.run_id, page.items)).items():
+            by_outcome.setdefault(left_over(stage, request.outcome), []).append(key)
+        for outcome, keys in by_outcome.items():
+            closed += await records.record_outcomes(request.run_id, keys, outcome, at)
         cursor = page.cursor
         if cursor is None:
             return {"closed": closed}
@@ -90,6 +85,7 @@ async def close_run(data: Json) -> Json:
         run = await records.close_run(request.run_id, state, request.reason, at)
     except RecordMissing:
         return {}
+    await leave_windows(run)
     await records.audit(
         request.run_id,
         "run_ended",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from adapters.tables import Records, Standing, open_records
 from domain.base import Json
 from domain.gates import uses_budget
+from domain.roster import Placed
 from domain.run import Stage
-from domain.work import MachinePage, MachinePageRequest, Placed, Step, StillOpen, StillOpenRequest
+from domain.work import MachinePage, MachinePageRequest, Step, StillOpen, StillOpenRequest
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from domain.base import Document
-from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.outcome import OutcomeKind, Reason
 from domain.patching import Duration
 from domain.share import Share, portion
 
@@ -31,8 +31,10 @@ class Approval(Document):
     within: Annotated[Duration, AfterValidator(_check_deadline)] = Field(
         default=timedelta(hours=24),
         title="Within",
-        description="How long to wait for the approval; the answer is no after that.",
+        description="How long to wait for the approval, from PT1M to PT720H; the answer is no after that.",
         examples=["PT24H"],
+        # The library writes a day as P1D into the schema, which no policy may hold.
+        json_schema_extra={"default": "PT24H"},
     )
 
 
@@ -80,14 +82,12 @@ def uses_budget(outcome: OutcomeKind, reason: str) -> bool:
     return outcome in _FAILURES or reason in _FAILED_REASONS
 
 
-def stopped_by_budget(scope: str) -> Outcome:
-    """The outcome of a machine that an exceeded error budget kept from starting."""
-    return Outcome.skipped(Reason.ERROR_BUDGET, f"Not started: the error budget of {scope} is used up.")
-
-
 @dataclass(slots=True)
 class BudgetLedger:
-    """Failures by scope, against the budgets. Scopes: ``run``, ``ring``, ``lane:{lane}``, ``wave:{lane}/{wave}``."""
+    """Failures by scope, against the budgets.
+
+    Scopes: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``, ``wave:{ring}/{region}/{wave}``.
+    """
 
     budget: ErrorBudget
     sizes: Mapping[str, int]
@@ -96,14 +96,14 @@ class BudgetLedger:
     forgiven: Counter[str] = field(default_factory=Counter[str])
     """Failures by scope that a person has looked at and accepted."""
 
-    def count(self, scopes: Mapping[str, str]) -> list[str]:
-        """Count one failed machine into its scopes, by level; the scopes whose budget it used up.
+    def count(self, scopes: Mapping[str, str]) -> dict[str, str]:
+        """Count one failed machine into its scopes; those whose budget it used up.
 
         Args:
-            scopes: scope by level, such as ``{"run": "run", "lane": "lane:westeurope"}``.
+            scopes: scope by level, such as ``{"run": "run", "lane": "lane:broad/westeurope"}``; the answer likewise.
         """
         self.failures.update(scopes.values())
-        return [scope for level, scope in scopes.items() if self._is_exceeded(level, scope)]
+        return {level: scope for level, scope in scopes.items() if self._is_exceeded(level, scope)}
 
     def forgive(self) -> None:
         """A person says: go on. The next failure in a scope that is over its budget stops it again."""

@@ -13,7 +13,7 @@ from domain.arm_error import ArmFailure, ErrorClass, classify, failure_of_error
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import ApiError, AssessResult, InstallResult, PatchOperationStatus, RebootStatus
 from domain.patching import format_duration
-from domain.run import AssessmentSummary
+from domain.run import AssessmentSummary, Stage
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
 _SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
@@ -183,6 +183,15 @@ def restart_failed(installed: int, why: str) -> Outcome:
     )
 
 
+def not_restarted(installed: int, why: str) -> Outcome:
+    """The outcome of a machine whose patches are in and that could not even be asked to restart."""
+    return Outcome(
+        outcome=OutcomeKind.REBOOT_REQUIRED,
+        reason=Reason.REBOOT_PENDING,
+        message=f"{installed} patches are installed; it was not restarted: {why}",
+    )
+
+
 def may_retry(failure: ArmFailure, attempt: int) -> bool:
     """Whether an operation that Azure accepted and then failed may be tried once more. ``attempt`` counts from 1."""
     return classify(failure).kind is ErrorClass.RETRY_LATER and attempt < MOST_ATTEMPTS
@@ -224,6 +233,25 @@ def lost(failure: ArmFailure | None) -> Outcome:
         message="Azure accepted the operation, but no longer tells how it went; look at the machine."
         + (f" ({failure.text})" if failure else ""),
     )
+
+
+def left_over(stage: Stage, outcome: Outcome) -> Outcome:
+    """The outcome of a machine that the run ends without: ``outcome`` unless more than an assessment was done."""
+    match stage:
+        case Stage.INSTALLED:
+            return Outcome(
+                outcome=OutcomeKind.REBOOT_REQUIRED,
+                reason=Reason.REBOOT_PENDING,
+                message="The patches are installed, but the run ended before the machine was restarted: restart it.",
+            )
+        case Stage.INSTALLING | Stage.VERIFYING | Stage.RESTARTING:
+            return Outcome(
+                outcome=OutcomeKind.UNKNOWN,
+                reason=Reason.INTERNAL,
+                message="The run ended while it worked on this machine, without a word from it; look at it.",
+            )
+        case _:
+            return outcome
 
 
 def window_closed(needed: timedelta | None = None) -> Outcome:

@@ -12,17 +12,32 @@ from pydantic import Field
 
 from domain.arm_error import ArmFailure
 from domain.base import Document, Instant
+from domain.gates import ErrorBudget
 from domain.outcome import Outcome
 from domain.patch_results import InstallResult
 from domain.preflight import Preflight
-from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, RunState
+from domain.roster import Placed, Roster
+from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, RunState, Stage
 
 
 class Step(StrEnum):
-    """A pass over the machines of a run: all are assessed first, then those with pending patches are patched."""
+    """A pass over machines: all are assessed, then ring by ring patched and, where the policy says so, restarted."""
 
     ASSESS = "assess"
     PATCH = "patch"
+    RESTART = "restart"
+
+
+class Traits(Document):
+    """What the policy asks for on each machine; carried along, so that nothing is called that nobody wants."""
+
+    mode: Mode
+    start_stopped: bool = False
+    hooks: bool = False
+    health: bool = False
+    reboot_apart: bool = False
+    continues: bool = False
+    """What the window leaves over goes on in the next one."""
 
 
 # --- the run ------------------------------------------------------------------------------------------------
@@ -37,10 +52,14 @@ class RunRef(Document):
 class OpenedRun(Document):
     """What the orchestrator of a run needs of its policy. ``is_final``: the run has ended already, do nothing."""
 
-    mode: Mode
-    max_concurrent: int
-    assess_concurrency: int
-    start_stopped: bool
+    traits: Traits
+    assess_concurrency: int = 1
+    error_budget: ErrorBudget = ErrorBudget()
+    ramp: bool = False
+    wave_bake_seconds: float | None = None
+    pin_rings: bool = False
+    announces: bool = False
+    """Somebody wants to be told how the run goes."""
     is_final: bool = False
 
 
@@ -80,39 +99,180 @@ class CloseOpenMachines(Document):
     outcome: Outcome
 
 
-# --- a wave -------------------------------------------------------------------------------------------------
+class PlannedPhase(Document):
+    """The machines of a phase by lane."""
+
+    lanes: dict[str, int]
 
 
-class Wave(Document):
-    """A sliding window over the machines of a run; also the state that it carries into its next generation."""
+class PlannedRing(Document):
+    """A ring, as far as the orchestrator needs it: where to go, whom to ask, how long to wait afterwards."""
+
+    name: str
+    machines: int
+    phases: list[PlannedPhase]
+    approval_seconds: float | None = None
+    bake_seconds: float = 0
+
+
+class PlannedRun(Document):
+    """The plan of a run in short; all of it is in Table storage."""
+
+    machines: int = 0
+    rings: list[PlannedRing] = Field(default_factory=list[PlannedRing])
+
+
+class RingRef(Document):
+    """Which ring of which run."""
+
+    run_id: str
+    ring: str
+
+
+class RunControls(Document):
+    """What people and gates have said about a run until now."""
+
+    is_canceled: bool = False
+    is_paused: bool = False
+    stop_reason: str = ""
+    resumptions: int = 0
+    held_scopes: list[str] = Field(default_factory=list[str])
+    """Scopes of error budgets that are used up, until somebody resumes the run."""
+    decided: dict[str, bool] = Field(default_factory=dict[str, bool])
+    """Ring by name: whether it was approved."""
+
+
+class SetRunState(Document):
+    """Show where the run stands. ``ring`` and ``machines`` tell whoever has to approve what it is about."""
+
+    run_id: str
+    state: RunState
+    waiting_for: str = ""
+
+
+class GateClosed(Document):
+    """An error budget is used up: ``scope`` starts nothing more, or the run ends."""
+
+    run_id: str
+    scope: str
+    failures: int
+    limit: int
+    ends_run: bool
+
+
+class NextWindow(Document):
+    """When the run goes on; without ``opens_at`` its policy has no further window."""
+
+    opens_at: Instant | None = None
+    ends_at: Instant | None = None
+
+
+class StepRef(Document):
+    """Which step of which run."""
 
     run_id: str
     step: Step
-    mode: Mode
-    max_concurrent: int
-    start_stopped: bool
+
+
+class Cutoff(Document):
+    """The last moment at which a step may begin on a machine; without one there is no window."""
+
+    at: Instant | None = None
+
+
+class StopRun(Document):
+    """A gate ends the run."""
+
+    run_id: str
+    reason: str
+
+
+class OpenWindow(Document):
+    """The window that a run goes on in."""
+
+    run_id: str
+    ends_at: Instant
+
+
+# --- a phase ------------------------------------------------------------------------------------------------
+
+
+class Phase(Document):
+    """A sliding window over the machines of one phase; also the state that it carries into its next generation."""
+
+    run_id: str
+    step: Step
+    traits: Traits
+    ring: str = ""
+    ring_number: int = 0
+    phase_number: int = 0
+    max_concurrent: int = 0
+    """For the assess step, which has no plan."""
+    lanes: dict[str, int] = Field(default_factory=dict[str, int])
+    machines: int = 0
+    """Machines of the run, for budgets in per cent; ``ring_machines`` those of the ring."""
+    ring_machines: int = 0
+    error_budget: ErrorBudget = ErrorBudget()
+    announces: bool = False
+    failures: dict[str, int] = Field(default_factory=dict[str, int])
+    forgiven: dict[str, int] = Field(default_factory=dict[str, int])
+    ramp: bool = False
+    ended: int = 0
+    wave_bake_seconds: float | None = None
+    closes_at: Instant | None = None
+    """The last moment at which anything may start."""
+    first_attempt: int = 1
+    """What an instance of this pass begins with: the machines of an earlier one may have been started before."""
+    last_attempt: int = 1
+    """The highest attempt that any machine is at."""
     cursor: str | None = None
     is_exhausted: bool = False
-    is_canceled: bool = False
-    waiting: list[str] = Field(default_factory=list[str])
-    running: list[str] = Field(default_factory=list[str])
+    resumptions: int = 0
+    resting: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    """Lanes between two waves, and until when."""
+    waiting: Roster = Field(default_factory=list[Placed])
+    running: Roster = Field(default_factory=list[Placed])
     started: int = 0
 
 
+class PhaseEnd(Document):
+    """How a phase ended. ``left``: machines may be left that the window did not let start."""
+
+    started: int = 0
+    ended: int = 0
+    failures: dict[str, int] = Field(default_factory=dict[str, int])
+    forgiven: dict[str, int] = Field(default_factory=dict[str, int])
+    resumptions: int = 0
+    left: bool = False
+    last_attempt: int = 1
+    stop_reason: str = ""
+
+
 class MachinePageRequest(Document):
-    """The next machines of a run that have no outcome yet."""
+    """The next machines of a phase, or of the whole run in the assess step."""
 
     run_id: str
     step: Step
+    ring_number: int = 0
+    phase_number: int = 0
+    first_attempt: int = 1
     cursor: str | None = None
     limit: int
 
 
 class MachinePage(Document):
-    """Machine keys in key order; no ``cursor`` after the last page."""
+    """Machines in the order of the plan; no ``cursor`` after the last page."""
 
-    keys: list[str] = Field(default_factory=list[str])
+    machines: Roster = Field(default_factory=list[Placed])
     cursor: str | None = None
+
+
+class MachineEnded(Document):
+    """A machine tells its phase that it has ended its step. ``left``: it was not touched, and waits again."""
+
+    key: str
+    failed: bool = False
+    left: bool = False
 
 
 class StillOpenRequest(Document):
@@ -124,23 +284,23 @@ class StillOpenRequest(Document):
 
 
 class StillOpen(Document):
-    """Those that have not ended."""
+    """Those that have not ended, and of the others those whose end uses the error budgets."""
 
     keys: list[str]
+    failed: list[str] = Field(default_factory=list[str])
 
 
 # --- a machine ----------------------------------------------------------------------------------------------
 
 
 class MachineWork(Document):
-    """One machine in one step of a run; ``wave_id`` is the instance that waits for its end."""
+    """One machine in one step of a run; ``phase_id`` is the instance that waits for its end."""
 
     run_id: str
     machine_key: str
     step: Step
-    mode: Mode
-    start_stopped: bool
-    wave_id: str
+    traits: Traits
+    phase_id: str
 
 
 class PreflightRequest(Document):
@@ -155,7 +315,7 @@ class PreflightResult(Document):
     """The look at the machine. ``wait_seconds`` is how long to wait before looking again.
 
     The activity ids are the newest operations that the machine knew before anything of ours: whatever carries them
-    is not ours. ``assessment`` is what this run's assessment step found, if it did.
+    is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
     """
 
     preflight: Preflight
@@ -163,6 +323,7 @@ class PreflightResult(Document):
     assess_activity_id: str = ""
     install_activity_id: str = ""
     assessment: AssessmentSummary | None = None
+    installation: InstallationSummary | None = None
 
 
 class StartOperation(Document):
@@ -181,6 +342,8 @@ class StartState(StrEnum):
     ACCEPTED = "accepted"
     WAIT = "wait"
     """Not accepted, or not known: ask again after ``wait_seconds``."""
+    LEFT = "left"
+    """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
     ENDED = "ended"
     """There will be no operation; ``outcome`` says why."""
 
@@ -263,11 +426,29 @@ class MachineRef(Document):
 
 
 class PowerResult(Document):
-    """Whether the power call was taken; ``failure`` says why not."""
+    """Whether the power call was taken, a restart also carried out; ``failure`` says why not.
+
+    Beside a restart that is not accepted, ``wait_seconds`` over 0 asks to call again then.
+    """
 
     accepted: bool
     wait_seconds: float = 0
     failure: ArmFailure | None = None
+
+
+class ReleaseMachine(Document):
+    """The machine stays in the run and gives its lock back. ``installation``: what was done, before its restart."""
+
+    run_id: str
+    machine_key: str
+    stage: Stage
+    installation: InstallationSummary | None = None
+
+
+class Recorded(Document):
+    """Whether the stored end of a machine uses the error budgets."""
+
+    failed: bool
 
 
 class RecordOutcome(Document):

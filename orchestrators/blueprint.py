@@ -5,11 +5,12 @@ from __future__ import annotations
 import azure.durable_functions as df
 
 from orchestrators.machine import patch_machine
+from orchestrators.notify import send_notifications
 from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
 from orchestrators.run import patch_run
-from orchestrators.wave import patch_wave
 
 bp = df.Blueprint()
 
-for orchestrator in (patch_run, patch_wave, patch_machine, await_operation):
+for orchestrator in (patch_run, patch_phase, patch_machine, await_operation, send_notifications):
     bp.orchestration_trigger(context_name="context")(orchestrator)

@@ -17,7 +17,7 @@ from orchestrators.retries import RETRY_RESULT
 
 MOST_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
-MOST_WAITS = 200
+MOST_WAITS = 100
 """A hook ends in bounded time and with a bounded history; the activities end what runs too long well before."""
 
 

@@ -1,77 +1,72 @@
 """patch_machine: one machine through one step of a run, to exactly one outcome.
 
 Assess step: lock, look, assess. Patch step: lock, look, start it if the policy says so, assess if that has not been
-done, install, verify, put its power back, record. Expected failures are values; what is thrown is recorded as well.
+done, health, hooks, install, hooks, verify, health, put its power back, record. Restart step: lock, look, restart,
+verify, health, record. Expected failures are values; what is thrown is recorded as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any
 
 from durabletask import task
 
 from domain import verdict
+from domain.gates import uses_budget
+from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
 from domain.preflight import Readiness
-from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind
+from domain.run import AssessmentSummary, Mode, OperationKind, Stage
 from domain.work import (
-    AwaitOperation,
+    MachineEnded,
     MachineRef,
     MachineWork,
-    OperationReport,
-    OperationState,
     PowerResult,
     PreflightRequest,
     PreflightResult,
+    Recorded,
     RecordOutcome,
-    StartOperation,
-    StartResult,
-    StartState,
+    ReleaseMachine,
     Step,
     Verified,
     VerifyRequest,
 )
 from orchestrators import names
+from orchestrators.clock import utc_now
+from orchestrators.hooks import after_install, before_install
+from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.restart import restart
 from orchestrators.retries import RETRY, RETRY_RESULT
 
 MOST_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
 MOST_BOOT_LOOKS = 20
 """The same for a machine that was just started: Windows takes its time."""
-LONGEST_PAUSE = timedelta(minutes=5)
-"""The longest wait without a look at the cancel mark; whether a call may be sent is decided anew each time."""
-MOST_UNCOUNTED_WAITS = 60
-"""A machine ends in bounded time and with a bounded history, even when Azure throttles for ever."""
-
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
-
-
-class _End(NamedTuple):
-    """How a machine ends, and whether something may still run in its guest."""
-
-    outcome: Outcome
-    installation: InstallationSummary | None = None
-    keep_lock: bool = False
+_RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPROVED)
+"""What a look says when the run starts nothing more: the end of the run says how its machines end."""
 
 
 def patch_machine(
     context: task.OrchestrationContext, data: dict[str, Any]
 ) -> Generator[task.Task[Any], Any, dict[str, Any]]:
-    """Take one machine through a step. Input ``MachineWork``; tells the wave when it is done, whatever happened."""
+    """Take one machine through a step. Input ``MachineWork``; tells its phase when it is done, whatever happened."""
     work = MachineWork.from_wire(data)
     machine = _Machine(context, work)
     try:
-        if work.step is Step.ASSESS:
-            yield from machine.assess_step()
-        else:
-            yield from machine.patch_step()
+        match work.step:
+            case Step.ASSESS:
+                ended = yield from machine.assess_step()
+            case Step.PATCH:
+                ended = yield from machine.patch_step()
+            case Step.RESTART:
+                ended = yield from machine.restart_step()
     except task.TaskFailedError as error:
-        yield from machine.record_crash(error)
-    context.send_event(work.wave_id, names.MACHINE_ENDED_EVENT, data=work.machine_key)
-    return {"machineKey": work.machine_key}
+        ended = yield from machine.record_crash(error)
+    context.send_event(work.phase_id, names.MACHINE_ENDED_EVENT, data=ended.to_wire())
+    return ended.to_wire()
 
 
 class _Machine:
@@ -80,47 +75,71 @@ class _Machine:
     def __init__(self, context: task.OrchestrationContext, work: MachineWork) -> None:
         self._context = context
         self._work = work
+        self._traits = work.traits
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
 
-    # --- the two steps
+    # --- the steps
 
-    def assess_step(self) -> Steps[None]:
+    def assess_step(self) -> Steps[MachineEnded]:
         """Assess; machines that stay in the run are released, the others get their outcome."""
-        work = self._work
-        may_start_later = work.start_stopped and work.mode is Mode.PATCH
+        may_start_later = self._traits.start_stopped and self._traits.mode is Mode.PATCH
         look = yield from self._look(may_start=may_start_later, most_looks=MOST_LOOKS)
         if look.preflight.readiness is Readiness.NEEDS_START:
             # It is assessed in the patch step, once it runs.
-            yield from self._call(names.RELEASE_MACHINE, self._ref.to_wire())
-            return
+            return (yield from self._release(Stage.ASSESSED))
         if look.preflight.outcome is not None:
-            yield from self._record(_End(look.preflight.outcome))
-            return
+            return (yield from self._record(End(look.preflight.outcome)))
         found = yield from self._assess(look)
-        if isinstance(found, _End):
-            yield from self._record(found)
-        elif work.mode is Mode.ASSESS:
-            yield from self._record(_End(verdict.assessed(found)))
-        elif (nothing := verdict.nothing_to_install(found)) is not None:
-            yield from self._record(_End(nothing))
-        else:
-            yield from self._call(names.RELEASE_MACHINE, self._ref.to_wire())
+        if isinstance(found, PutBack):
+            return (yield from self._put_back(Stage.WAITING))
+        if isinstance(found, End):
+            return (yield from self._record(found))
+        if self._traits.mode is Mode.ASSESS:
+            return (yield from self._record(End(verdict.assessed(found))))
+        if (nothing := verdict.nothing_to_install(found)) is not None:
+            return (yield from self._record(End(nothing)))
+        return (yield from self._release(Stage.ASSESSED))
 
-    def patch_step(self) -> Steps[None]:
+    def patch_step(self) -> Steps[MachineEnded]:
         """Install, and leave the machine's power as it was."""
-        look = yield from self._look(may_start=self._work.start_stopped, most_looks=MOST_LOOKS)
+        look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MOST_LOOKS)
         was_started = look.preflight.readiness is Readiness.NEEDS_START
         if was_started:
             look = yield from self._start()
+        end: End | PutBack
         if look.preflight.outcome is not None:
-            end = _End(look.preflight.outcome)
+            end = End(look.preflight.outcome)
         else:
-            end = yield from self._assess_and_install(look)
+            end = yield from self._patch(look)
+        if isinstance(end, PutBack):
+            if was_started:
+                yield from self._put_power_back()
+            return (yield from self._put_back(Stage.ASSESSED))
         if was_started and not end.keep_lock:
-            end = yield from self._put_power_back(end)
-        yield from self._record(end)
+            end = _add(end, (yield from self._put_power_back()))
+        elif self._restarts_later(end, was_started=was_started):
+            return (yield from self._release(Stage.INSTALLED, end))
+        return (yield from self._record(end))
 
-    def record_crash(self, error: task.TaskFailedError) -> Steps[None]:
+    def restart_step(self) -> Steps[MachineEnded]:
+        """Restart a machine that is patched, and see that it comes back."""
+        look = yield from self._look(may_start=False, most_looks=MOST_LOOKS)
+        installation = look.installation
+        installed = installation.installed if installation else 0
+        if look.preflight.outcome is not None:
+            if look.preflight.outcome.reason in _RUN_IS_STOPPED:
+                return (yield from self._put_back(Stage.INSTALLED))
+            outcome = verdict.not_restarted(installed, look.preflight.outcome.message)
+            return (yield from self._record(End(outcome, installation)))
+        asked_at = utc_now(self._context)
+        failure = yield from restart(self._context, self._work.run_id, self._work.machine_key)
+        if failure:
+            return (yield from self._record(End(verdict.restart_failed(installed, failure), installation)))
+        seen = yield from self._watch(asked_at, MOST_BOOT_LOOKS)
+        end = End(verdict.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
+        return (yield from self._record((yield from self._check_health_after(end))))
+
+    def record_crash(self, error: task.TaskFailedError) -> Steps[MachineEnded]:
         """The last resort: an activity failed for good. When even this cannot be stored, closing the run finds it."""
         # In the patch step an installation may have been accepted: nobody may call that a plain failure.
         kind = OutcomeKind.FAILED if self._work.step is Step.ASSESS else OutcomeKind.UNKNOWN
@@ -130,38 +149,72 @@ class _Machine:
             message=f"Patchwave itself failed on this machine: {error}"[:2_000],
         )
         try:
-            yield from self._record(_End(outcome, keep_lock=True))
+            return (yield from self._record(End(outcome, keep_lock=True)))
         except task.TaskFailedError:
-            return
+            return MachineEnded(key=self._work.machine_key, failed=True)
 
-    # --- parts of a step
+    # --- parts of the patch step
 
-    def _assess_and_install(self, look: PreflightResult) -> Steps[_End]:
+    def _patch(self, look: PreflightResult) -> Steps[End | PutBack]:
+        """Everything between the lock and the record, on a machine that runs."""
         assessment = look.assessment
         if assessment is None:
             found = yield from self._assess(look)
-            if isinstance(found, _End):
+            if isinstance(found, End | PutBack):
                 return found
             nothing = verdict.nothing_to_install(found)
             if nothing is not None:
-                return _End(nothing)
+                return End(nothing)
             assessment = found
-        report = yield from self._operate(OperationKind.INSTALL, look.install_activity_id)
-        if isinstance(report, _End):
-            return report
-        if report.installation is None:
-            return _unfinished(report)
-        return (yield from self._verify(report.installation, assessment, adopted=report.adopted))
+        veto = yield from self._check_health(Moment.BEFORE)
+        if veto is None and self._traits.hooks:
+            veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
+        if veto is not None:
+            return End(veto)
+        end = yield from self._install(look, assessment)
+        if isinstance(end, End) and end.installation is not None:
+            if self._traits.hooks:
+                complaint = yield from after_install(
+                    self._context, self._work.run_id, self._work.machine_key, end.outcome.outcome
+                )
+                end = _add(end, complaint)
+            end = yield from self._check_health_after(end)
+        return end
 
-    def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | _End]:
-        report = yield from self._operate(OperationKind.ASSESS, look.assess_activity_id)
-        if isinstance(report, _End):
+    def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | End | PutBack]:
+        report = yield from operate(self._context, self._work, OperationKind.ASSESS, look.assess_activity_id)
+        if isinstance(report, End | PutBack):
             return report
         if report.outcome is not None:
-            return _End(report.outcome)
+            return End(report.outcome)
         if report.assessment is not None:
             return report.assessment
-        return _unfinished(report)
+        return unfinished(report)
+
+    def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[End | PutBack]:
+        report = yield from operate(self._context, self._work, OperationKind.INSTALL, look.install_activity_id)
+        if isinstance(report, End | PutBack):
+            return report
+        if report.installation is None:
+            return unfinished(report)
+        return (yield from self._verify(report.installation, assessment, adopted=report.adopted))
+
+    def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:
+        """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
+        seen = yield from self._watch(result.start_date_time, MOST_LOOKS)
+        outcome = verdict.judge_installation(
+            result,
+            reboot_pending=seen.reboot_pending,
+            needs_subscription=assessment.needs_subscription,
+        )
+        return End(outcome, result.summarize(adopted=adopted))
+
+    def _restarts_later(self, end: End, *, was_started: bool) -> bool:
+        """Whether the machine waits for its turn to restart. One that only runs for this has restarted already."""
+        waits = end.outcome.outcome is OutcomeKind.REBOOT_REQUIRED and end.outcome.reason is Reason.REBOOT_PENDING
+        return self._traits.reboot_apart and waits and end.installation is not None and not was_started
+
+    # --- looking at the machine
 
     def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
         """Look until the machine is ready or will not be: something that changes on its own gets time to settle."""
@@ -176,6 +229,42 @@ class _Machine:
             looks += 1
         return look
 
+    def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
+        """Look until it runs and its agent reports; what it says of a reboot counts when it is newer than ``since``."""
+        request = VerifyRequest(
+            run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since
+        ).to_wire()
+        looks = 1
+        seen = Verified.from_wire((yield from self._result(names.VERIFY_MACHINE, request)))
+        while not seen.is_ready and looks < most_looks:
+            yield self._pause(seen.wait_seconds)
+            seen = Verified.from_wire((yield from self._result(names.VERIFY_MACHINE, request)))
+            looks += 1
+        return seen
+
+    def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
+        """Ask until the signs of health have settled; an outcome when they say that something is wrong."""
+        looked_for = 0.0
+        while self._traits.health:
+            request = HealthRequest(
+                run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
+            )
+            answer = HealthResult.from_wire((yield from self._result(names.CHECK_HEALTH, request.to_wire())))
+            if answer.state is not HealthState.WAIT:
+                return answer.outcome
+            yield self._pause(answer.wait_seconds)
+            looked_for += answer.wait_seconds
+        return None
+
+    def _check_health_after(self, end: End) -> Steps[End]:
+        """A machine that became unhealthy has failed, however well the installation went."""
+        worse = yield from self._check_health(Moment.AFTER)
+        if worse is None or uses_budget(end.outcome.outcome, end.outcome.reason):
+            return end
+        return _add(end._replace(outcome=worse), end.outcome.message)
+
+    # --- power
+
     def _start(self) -> Steps[PreflightResult]:
         """Start the machine and wait for its agent."""
         started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
@@ -184,85 +273,17 @@ class _Machine:
         # When it was not accepted the look finds it stopped, and says so.
         return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS if started.accepted else 1))
 
-    def _put_power_back(self, end: _End) -> Steps[_End]:
+    def _put_power_back(self) -> Steps[str]:
+        """Stop it again; the sentence that says why that did not work."""
         stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
         if stopped.accepted:
-            return end
+            return ""
         reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
-        message = f"{end.outcome.message} It was started for this and could not be stopped again: {reason}."
-        return end._replace(outcome=end.outcome.model_copy(update={"message": message}))
+        return f"It was started for this and could not be stopped again: {reason}."
 
-    def _operate(self, kind: OperationKind, previous_activity_id: str) -> Steps[OperationReport | _End]:
-        """Start one operation and follow it to its end.
+    # --- the end
 
-        An assessment that Azure accepted and then failed for a passing reason is tried again; an installation never
-        is: at most one accepted installation per machine and run (safety rule 1).
-        """
-        attempt = 1
-        while True:
-            refused = yield from self._submit(kind, attempt, previous_activity_id)
-            if refused is not None:
-                return refused
-            follow = AwaitOperation(run_id=self._work.run_id, machine_key=self._work.machine_key, kind=kind)
-            answer = yield self._context.call_sub_orchestrator(
-                names.AWAIT_OPERATION,
-                input=follow.to_wire(),
-                instance_id=names.operation_instance(self._context.instance_id, kind.value, attempt),
-            )
-            report = OperationReport.from_wire(answer)
-            failure = report.failure if report.state is OperationState.FAILED else None
-            if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, attempt):
-                return report
-            attempt += 1
-            yield self._pause(report.wait_seconds)
-
-    def _submit(self, kind: OperationKind, attempt: int, previous_activity_id: str) -> Steps[_End | None]:
-        """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does."""
-        activity = names.ASSESS_MACHINE if kind is OperationKind.ASSESS else names.INSTALL_PATCHES
-        request = StartOperation(
-            run_id=self._work.run_id,
-            machine_key=self._work.machine_key,
-            kind=kind,
-            attempt=attempt,
-            previous_activity_id=previous_activity_id,
-        ).to_wire()
-        counted = uncounted = 0
-        while True:
-            started = StartResult.from_wire((yield from self._call(activity, request)))
-            if started.state is StartState.ACCEPTED:
-                return None
-            if started.state is StartState.ENDED and started.outcome is not None:
-                return _End(started.outcome)
-            counted += started.counts
-            uncounted += not started.counts
-            if counted >= MOST_LOOKS or uncounted >= MOST_UNCOUNTED_WAITS:
-                return _End(started.outcome or verdict.lost(None), keep_lock=started.outcome is None)
-            # The longer Azure throttles, the longer the waits; how long it asks for is kept with the budget.
-            stretch = 2 ** min(uncounted // 5, 4)
-            longer = min(started.wait_seconds * stretch, LONGEST_PAUSE.total_seconds())
-            yield self._pause(started.wait_seconds if started.counts else longer)
-
-    def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[_End]:
-        """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
-        request = VerifyRequest(
-            run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=result.start_date_time
-        ).to_wire()
-        looks = 0
-        while True:
-            answer = yield self._context.call_activity(names.VERIFY_MACHINE, input=request, retry_policy=RETRY_RESULT)
-            seen = Verified.from_wire(answer)
-            looks += 1
-            if seen.is_ready or looks >= MOST_LOOKS:
-                break
-            yield self._pause(seen.wait_seconds)
-        outcome = verdict.judge_installation(
-            result,
-            reboot_pending=seen.reboot_pending,
-            needs_subscription=assessment.needs_subscription,
-        )
-        return _End(outcome, result.summarize(adopted=adopted))
-
-    def _record(self, end: _End) -> Steps[None]:
+    def _record(self, end: End) -> Steps[MachineEnded]:
         request = RecordOutcome(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -270,23 +291,39 @@ class _Machine:
             installation=end.installation,
             keep_lock=end.keep_lock,
         )
-        yield self._context.call_activity(names.RECORD_OUTCOME, input=request.to_wire(), retry_policy=RETRY_RESULT)
+        stored = Recorded.from_wire((yield from self._result(names.RECORD_OUTCOME, request.to_wire())))
+        return MachineEnded(key=self._work.machine_key, failed=stored.failed)
+
+    def _release(self, stage: Stage, end: End | None = None) -> Steps[MachineEnded]:
+        """The machine stays in the run: its lock is free until its next step."""
+        request = ReleaseMachine(
+            run_id=self._work.run_id,
+            machine_key=self._work.machine_key,
+            stage=stage,
+            installation=end.installation if end else None,
+        )
+        yield from self._result(names.RELEASE_MACHINE, request.to_wire())
+        return MachineEnded(key=self._work.machine_key)
+
+    def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
+        ended = yield from self._release(stage)
+        return ended.model_copy(update={"left": True})
+
+    # --- calls
 
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY))
+
+    def _result(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
+        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
     def _pause(self, seconds: float) -> task.Task[Any]:
         return self._context.create_timer(timedelta(seconds=seconds))
 
 
-def _unfinished(report: OperationReport) -> _End:
-    """The end of a machine whose operation brought no result."""
-    match report.state:
-        case OperationState.CANCELED:
-            return _End(verdict.left_running(), keep_lock=True)
-        case OperationState.DEADLINE:
-            return _End(verdict.past_deadline(), keep_lock=True)
-        case OperationState.FAILED if report.failure is not None:
-            return _End(verdict.failed(report.failure))
-        case _:
-            return _End(verdict.lost(report.failure), keep_lock=True)
+def _add(end: End, sentence: str) -> End:
+    """The same end with one more sentence."""
+    if not sentence:
+        return end
+    message = f"{end.outcome.message} {sentence}"
+    return end._replace(outcome=end.outcome.model_copy(update={"message": message}))

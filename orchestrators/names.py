@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 PATCH_RUN = "patch_run"
-PATCH_WAVE = "patch_wave"
+PATCH_PHASE = "patch_phase"
 PATCH_MACHINE = "patch_machine"
 AWAIT_OPERATION = "await_operation"
+SEND_NOTIFICATIONS = "send_notifications"
 
 OPEN_RUN = "open_run"
 DISCOVER_MACHINES = "discover_machines"
 CLOSE_OPEN_MACHINES = "close_open_machines"
 CLOSE_RUN = "close_run"
+PLAN_RUN = "plan_run"
+READ_CONTROLS = "read_controls"
+SET_RUN_STATE = "set_run_state"
+CLOSE_GATE = "close_gate"
+STOP_RUN = "stop_run"
+READ_CUTOFF = "read_cutoff"
+NEXT_WINDOW = "next_window"
+OPEN_WINDOW = "open_window"
 NEXT_MACHINES = "next_machines"
 STILL_OPEN_MACHINES = "still_open_machines"
 PREFLIGHT_MACHINE = "preflight_machine"
@@ -20,28 +29,54 @@ ASSESS_MACHINE = "assess_machine"
 INSTALL_PATCHES = "install_patches"
 POLL_OPERATION = "poll_operation"
 VERIFY_MACHINE = "verify_machine"
+RESTART_MACHINE = "restart_machine"
+TAKE_SNAPSHOT = "take_snapshot"
+RUN_SCRIPT = "run_script"
+CHECK_HEALTH = "check_health"
 RELEASE_MACHINE = "release_machine"
 RECORD_OUTCOME = "record_outcome"
+PIN_RING = "pin_ring"
+LIST_CHANNELS = "list_channels"
+SEND_NOTICE = "send_notice"
+CLOSE_NOTICE = "close_notice"
 
 CANCEL_EVENT = "cancel"
-"""Raised on a run, and passed on to its wave: no new starts."""
+"""Raised on a run, and passed on to its phase: no new starts."""
+STEER_EVENT = "steer"
+"""Raised on a run, and passed on to its phase: somebody said something; the row tells what."""
 MACHINE_ENDED_EVENT = "machine_ended"
-"""Raised by a machine on its wave; the data is the machine key.
+"""Raised by a machine on its phase; the data is ``MachineEnded``.
 
 An event, not the child's completion: completions do not reach a parent that has continued as new since.
 """
 
 
-def wave_instance(run_id: str, step: str) -> str:
-    """The instance id of a wave."""
-    return f"{run_id}:{step}"
+def phase_instance(run_id: str, step: str, place: str = "") -> str:
+    """The instance id of a phase in a step; ``place`` tells phases and repeated passes apart."""
+    return f"{run_id}:{step}{f':{place}' if place else ''}"
 
 
-def machine_instance(run_id: str, step: str, machine_key: str) -> str:
-    """The instance id of a machine in a step."""
-    return f"{run_id}:{step}:{machine_key}"
+def machine_instance(run_id: str, step: str, machine_key: str, attempt: int = 1) -> str:
+    """The instance id of a machine in a step; one that was put back and starts again gets a new instance.
+
+    The attempt is written in base 36, so that every window that a run can take adds one character at most.
+    """
+    return f"{run_id}:{step}{_base_36(attempt) if attempt > 1 else ''}:{machine_key}"
+
+
+def notice_instance(run_id: str, event: str, number: int) -> str:
+    """The instance id of telling people about an event of a run."""
+    return f"{run_id}:notify:{event}:{number}"
 
 
 def operation_instance(machine_instance_id: str, kind: str, attempt: int) -> str:
     """The instance id of one attempt at an operation."""
     return f"{machine_instance_id}:{kind}:{attempt}"
+
+
+def _base_36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

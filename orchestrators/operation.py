@@ -1,19 +1,91 @@
-"""await_operation: follow one long-running operation with durable timers until it ends."""
+"""One long-running operation on one machine: submitted until Azure takes it or will not, followed until it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from durabletask import task
 
-from domain.work import AwaitOperation, OperationRef, OperationReport, OperationState
-from orchestrators.names import POLL_OPERATION
-from orchestrators.retries import RETRY_RESULT
+from domain import verdict
+from domain.outcome import Outcome
+from domain.run import InstallationSummary, OperationKind
+from domain.work import (
+    AwaitOperation,
+    MachineWork,
+    OperationRef,
+    OperationReport,
+    OperationState,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from orchestrators import names
+from orchestrators.retries import RETRY, RETRY_RESULT
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
+MOST_REFUSALS = 6
+"""How often a machine that is busy is asked again before it is given up."""
+LONGEST_PAUSE = timedelta(minutes=5)
+"""The longest wait without a look at the cancel mark; whether a call may be sent is decided anew each time."""
+MOST_UNCOUNTED_WAITS = 60
+"""A machine ends in bounded time and with a bounded history, even when Azure throttles for ever."""
+
+type Steps[Result] = Generator[task.Task[Any], Any, Result]
+
+
+class End(NamedTuple):
+    """How a machine ends, and whether something may still run in its guest."""
+
+    outcome: Outcome
+    installation: InstallationSummary | None = None
+    keep_lock: bool = False
+
+
+class PutBack(NamedTuple):
+    """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
+
+
+def operate(
+    context: task.OrchestrationContext, work: MachineWork, kind: OperationKind, previous_activity_id: str
+) -> Steps[OperationReport | End | PutBack]:
+    """Start one operation and follow it to its end.
+
+    An assessment that Azure accepted and then failed for a passing reason is tried again; an installation never
+    is: at most one accepted installation per machine and run (safety rule 1).
+    """
+    attempt = 1
+    while True:
+        not_sent = yield from _submit(context, work, kind, attempt, previous_activity_id)
+        if not_sent is not None:
+            return not_sent
+        follow = AwaitOperation(run_id=work.run_id, machine_key=work.machine_key, kind=kind)
+        answer = yield context.call_sub_orchestrator(
+            names.AWAIT_OPERATION,
+            input=follow.to_wire(),
+            instance_id=names.operation_instance(context.instance_id, kind.value, attempt),
+        )
+        report = OperationReport.from_wire(answer)
+        failure = report.failure if report.state is OperationState.FAILED else None
+        if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, attempt):
+            return report
+        attempt += 1
+        yield context.create_timer(timedelta(seconds=report.wait_seconds))
+
+
+def unfinished(report: OperationReport) -> End:
+    """The end of a machine whose operation brought no result."""
+    match report.state:
+        case OperationState.CANCELED:
+            return End(verdict.left_running(), keep_lock=True)
+        case OperationState.DEADLINE:
+            return End(verdict.past_deadline(), keep_lock=True)
+        case OperationState.FAILED if report.failure is not None:
+            return End(verdict.failed(report.failure))
+        case _:
+            return End(verdict.lost(report.failure), keep_lock=True)
 
 
 def await_operation(
@@ -27,7 +99,7 @@ def await_operation(
     operation = AwaitOperation.from_wire(data)
     target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind).to_wire()
     for _ in range(POLLS_PER_GENERATION):
-        answer = yield context.call_activity(POLL_OPERATION, input=target, retry_policy=RETRY_RESULT)
+        answer = yield context.call_activity(names.POLL_OPERATION, input=target, retry_policy=RETRY_RESULT)
         report = OperationReport.from_wire(answer)
         if report.state is not OperationState.RUNNING:
             return report.to_wire()
@@ -35,3 +107,36 @@ def await_operation(
     polls = operation.polls + POLLS_PER_GENERATION
     context.continue_as_new(operation.model_copy(update={"polls": polls}).to_wire(), save_events=True)
     return None
+
+
+def _submit(
+    context: task.OrchestrationContext, work: MachineWork, kind: OperationKind, attempt: int, previous_activity_id: str
+) -> Steps[End | PutBack | None]:
+    """Submit until Azure has accepted (``None``) or will not. Being throttled costs no patience, being busy does."""
+    activity = names.ASSESS_MACHINE if kind is OperationKind.ASSESS else names.INSTALL_PATCHES
+    request = StartOperation(
+        run_id=work.run_id,
+        machine_key=work.machine_key,
+        kind=kind,
+        attempt=attempt,
+        previous_activity_id=previous_activity_id,
+    ).to_wire()
+    counted = uncounted = 0
+    while True:
+        answer = yield context.call_activity(activity, input=request, retry_policy=RETRY)
+        started = StartResult.from_wire(answer)
+        if started.state is StartState.ACCEPTED:
+            return None
+        if started.state is StartState.LEFT:
+            return PutBack()
+        if started.state is StartState.ENDED and started.outcome is not None:
+            return End(started.outcome)
+        counted += started.counts
+        uncounted += not started.counts
+        if counted >= MOST_REFUSALS or uncounted >= MOST_UNCOUNTED_WAITS:
+            return End(started.outcome or verdict.lost(None), keep_lock=started.outcome is None)
+        # The longer Azure throttles, the longer the waits; how long it asks for is kept with the budget.
+        stretch = 2 ** min(uncounted // 5, 4)
+        longer = min(started.wait_seconds * stretch, LONGEST_PAUSE.total_seconds())
+        seconds = started.wait_seconds if started.counts else longer
+        yield context.create_timer(timedelta(seconds=seconds))

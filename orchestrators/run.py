@@ -1,32 +1,49 @@
-"""patch_run: open, discover, assess, patch, close."""
+"""patch_run: open, discover, assess, plan; then ring by ring ask, patch, restart and wait; close."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
 
+from domain.notification import ApprovalNeeded, Event, Facts
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
+from domain.steering import not_started
+from domain.verdict import window_closed
 from domain.work import (
     CloseOpenMachines,
     CloseRun,
+    Cutoff,
     Discovered,
     DiscoverRequest,
+    NextWindow,
     OpenedRun,
+    OpenWindow,
+    Phase,
+    PhaseEnd,
+    PlannedPhase,
+    PlannedRing,
+    PlannedRun,
+    RingRef,
+    RunControls,
     RunRef,
+    SetRunState,
     Step,
-    Wave,
+    StepRef,
+    StopRun,
 )
 from orchestrators import names
+from orchestrators.clock import timer_until, utc_now
+from orchestrators.notify import announce
 from orchestrators.retries import RETRY, RETRY_RESULT
 
 MOST_DISCOVERY_FAILURES = 6
 """Pages of the discovery that may fail in a row before the run says that Azure cannot be reached."""
-
-_CANCELED = "Cancelled on request."
+MOST_WINDOWS = 30
+"""Windows that one run may take before what is left over is left to the next run."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -36,95 +53,288 @@ def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps
     run_id = RunRef.from_wire(data).run_id
     run = _Run(context, run_id)
     try:
-        state, reason = yield from run.execute()
+        end = yield from run.execute()
+    except _Ended as ended:
+        end = ended
     except task.TaskFailedError as error:
-        state, reason = RunState.FAILED, f"Patchwave itself failed: {error}"[:2_000]
-    yield from run.close(state, reason)
-    return {"runId": run_id, "state": state.value}
+        end = _failed(f"Patchwave itself failed: {error}"[:2_000])
+    yield from run.close(end)
+    return {"runId": run_id, "state": end.state.value}
+
+
+class _Ended(Exception):
+    """The run ends here: its state, why, and the outcome of the machines that nobody started."""
+
+    def __init__(self, state: RunState, reason: str = "", outcome: Outcome | None = None) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+        self.outcome = outcome or Outcome(
+            outcome=OutcomeKind.UNKNOWN,
+            reason=Reason.INTERNAL,
+            message="The run ended without a word from this machine; look at it." + (f" {reason}" if reason else ""),
+        )
+
+
+def _failed(reason: str) -> _Ended:
+    return _Ended(RunState.FAILED, reason)
 
 
 class _Run:
-    """The steps of one run."""
+    """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
     def __init__(self, context: task.OrchestrationContext, run_id: str) -> None:
         self._context = context
         self._run_id = run_id
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
+        self._steer = context.wait_for_external_event(names.STEER_EVENT)
+        self._passes = 0
+        self._windows = 0
+        self._failures: dict[str, int] = {}
+        self._forgiven: dict[str, int] = {}
+        self._resumptions: int = 0
+        self._announces = False
 
-    def execute(self) -> Steps[tuple[RunState, str]]:
-        """Everything up to the close; returns how the run ends, and why."""
+    # --- the whole run
+
+    def execute(self) -> Steps[_Ended]:
+        """Everything up to the close; returns how the run ends.
+
+        Raises:
+            _Ended: it ends early.
+        """
         opened = OpenedRun.from_wire((yield from self._call(names.OPEN_RUN, RunRef(run_id=self._run_id).to_wire())))
         if opened.is_final:
-            return RunState.COMPLETED, ""
-        discovered, failure = yield from self._discover()
-        if self._cancel.is_complete:
-            return RunState.CANCELED, _CANCELED
-        if failure:
-            return RunState.FAILED, failure
-        if not discovered.machines:
-            return RunState.EMPTY, f"No machine matches the scope: {discovered.selectors}"
-        steps = [Step.ASSESS] if opened.mode is Mode.ASSESS else [Step.ASSESS, Step.PATCH]
-        for step in steps:
-            if self._cancel.is_complete:
-                break
-            yield from self._wave(step, opened)
-        if self._cancel.is_complete:
-            return RunState.CANCELED, _CANCELED
-        return RunState.COMPLETED, ""
-
-    def close(self, state: RunState, reason: str) -> Steps[None]:
-        """Give every machine an outcome, then the run its end."""
-        if state is RunState.CANCELED:
-            outcome = Outcome.canceled()
-        else:
-            outcome = Outcome(
-                outcome=OutcomeKind.UNKNOWN,
-                reason=Reason.INTERNAL,
-                message="The run ended without a word from this machine; look at it."
-                + (f" {reason}" if reason else ""),
+            return _Ended(RunState.COMPLETED)
+        self._announces = opened.announces
+        yield from self._discover()
+        self._announce(Event.STARTED)
+        yield from self._assess(opened)
+        if opened.traits.mode is Mode.PATCH:
+            plan = PlannedRun.from_wire(
+                (yield from self._result(names.PLAN_RUN, RunRef(run_id=self._run_id).to_wire()))
             )
-        yield from self._result(
-            names.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=outcome).to_wire()
-        )
-        yield from self._result(names.CLOSE_RUN, CloseRun(run_id=self._run_id, state=state, reason=reason).to_wire())
+            rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines]
+            for number, ring in rings:
+                yield from self._approve(number, ring)
+                if opened.pin_rings and number:
+                    # That of the first ring, also when it had nothing to do; only the first call writes anything.
+                    first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
+                    yield from self._result(names.PIN_RING, first.to_wire())
+                yield from self._take_ring(opened, plan, number, ring)
+                if number != rings[-1][0]:
+                    yield from self._wait(ring.bake_seconds)
+        return _Ended(RunState.COMPLETED)
 
-    def _discover(self) -> Steps[tuple[Discovered, str]]:
-        """Page after page; returns the last page, with the size of the fleet, and the sentence of a failure."""
+    def close(self, end: _Ended) -> Steps[None]:
+        """Give every machine an outcome, then the run its end."""
+        open_machines = CloseOpenMachines(run_id=self._run_id, outcome=end.outcome)
+        yield from self._result(names.CLOSE_OPEN_MACHINES, open_machines.to_wire())
+        close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
+        yield from self._result(names.CLOSE_RUN, close.to_wire())
+        self._announce(Event.ENDED)
+
+    # --- steps
+
+    def _discover(self) -> Steps[None]:
+        """Page after page, until the machines of the scope all have their row."""
         cursor, attempt = "", 0
         while True:
             request = DiscoverRequest(run_id=self._run_id, cursor=cursor, attempt=attempt).to_wire()
             page = Discovered.from_wire((yield from self._call(names.DISCOVER_MACHINES, request)))
+            self._end_if_canceled()
             if page.failure:
                 attempt += 1
                 if attempt >= MOST_DISCOVERY_FAILURES or page.wait_seconds <= 0:
-                    return page, page.failure
+                    raise _failed(page.failure)
             else:
                 cursor, attempt = page.cursor, 0
                 if not cursor:
-                    return page, ""
-            if self._cancel.is_complete:
-                return page, ""
+                    break
             if page.wait_seconds > 0:
                 yield self._context.create_timer(timedelta(seconds=page.wait_seconds))
+        if not page.machines:
+            raise _Ended(RunState.EMPTY, f"No machine matches the scope: {page.selectors}")
 
-    def _wave(self, step: Step, opened: OpenedRun) -> Steps[None]:
-        """One pass over the machines. A cancel is passed on, and the wave ends by itself."""
-        wave = Wave(
+    def _assess(self, opened: OpenedRun) -> Steps[None]:
+        """All machines, before anything is planned: a plan knows who needs nothing."""
+        phase = Phase(
             run_id=self._run_id,
-            step=step,
-            mode=opened.mode,
-            max_concurrent=opened.assess_concurrency if step is Step.ASSESS else opened.max_concurrent,
-            start_stopped=opened.start_stopped,
+            step=Step.ASSESS,
+            traits=opened.traits,
+            max_concurrent=opened.assess_concurrency,
         )
-        wave_id = names.wave_instance(self._run_id, step.value)
+        yield from self._phase(phase, names.phase_instance(self._run_id, Step.ASSESS.value))
+
+    def _approve(self, ring_number: int, ring: PlannedRing) -> Steps[None]:
+        """Wait until a person says yes. No, or nothing at all in time, ends the run."""
+        if ring.approval_seconds is None:
+            return
+        deadline = utc_now(self._context) + timedelta(seconds=ring.approval_seconds)
+        controls = yield from self._controls()
+        if ring.name not in controls.decided:
+            yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
+            needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
+            self._announce(needed, ring_number)
+        while ring.name not in controls.decided and utc_now(self._context) < deadline:
+            yield from self._wake(deadline)
+            controls = yield from self._controls()
+        if not controls.decided.get(ring.name, False):
+            said = "was rejected" if ring.name in controls.decided else "was not approved in time"
+            reason = f"The ring {ring.name} {said}."
+            yield from self._result(names.STOP_RUN, StopRun(run_id=self._run_id, reason=reason).to_wire())
+            outcome = Outcome.skipped(Reason.NOT_APPROVED, f"Not started: {reason[0].lower()}{reason[1:]}")
+            raise _Ended(RunState.STOPPED, reason, outcome)
+        yield from self._show(RunState.RUNNING)
+
+    def _take_ring(self, opened: OpenedRun, plan: PlannedRun, number: int, ring: PlannedRing) -> Steps[None]:
+        """Patch the ring phase by phase, then restart it the same way when restarts are a step of their own."""
+        ramped = 0
+        for step in (Step.PATCH, Step.RESTART) if opened.traits.reboot_apart else (Step.PATCH,):
+            for phase_number, planned in enumerate(ring.phases):
+                ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, planned, ramped)
+                ramped += ended
+            ramped = 0
+
+    def _take_phase(
+        self,
+        opened: OpenedRun,
+        plan: PlannedRun,
+        number: int,
+        ring: PlannedRing,
+        step: Step,
+        phase_number: int,
+        planned: PlannedPhase,
+        ended: int,
+    ) -> Steps[int]:
+        """One phase, over as many windows as it takes; how many machines ended."""
+        attempt = 1
+        while True:
+            cutoff = yield from self._cutoff(step)
+            self._passes += 1
+            place = f"{number}.{phase_number}.{self._passes}"
+            end = yield from self._phase(
+                Phase(
+                    run_id=self._run_id,
+                    step=step,
+                    traits=opened.traits,
+                    ring=ring.name,
+                    ring_number=number,
+                    phase_number=phase_number,
+                    lanes=planned.lanes,
+                    machines=plan.machines,
+                    ring_machines=ring.machines,
+                    error_budget=opened.error_budget,
+                    announces=opened.announces,
+                    failures=self._failures,
+                    forgiven=self._forgiven,
+                    resumptions=self._resumptions,
+                    ramp=opened.ramp,
+                    ended=ended,
+                    wave_bake_seconds=opened.wave_bake_seconds,
+                    closes_at=cutoff.at,
+                    first_attempt=attempt,
+                    last_attempt=attempt,
+                ),
+                names.phase_instance(self._run_id, step.value, place),
+            )
+            self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
+            if not end.left:
+                return end.ended - ended
+            if not opened.traits.continues:
+                raise _Ended(RunState.COMPLETED, "The window closed before every machine was started.", window_closed())
+            yield from self._await_next_window()
+            attempt, ended = end.last_attempt + 1, end.ended
+
+    def _phase(self, phase: Phase, phase_id: str) -> Steps[PhaseEnd]:
+        """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself.
+
+        Raises:
+            _Ended: the run was cancelled, or a gate ended it.
+        """
         running: task.Task[Any] = self._context.call_sub_orchestrator(
-            names.PATCH_WAVE, input=wave.to_wire(), instance_id=wave_id
+            names.PATCH_PHASE, input=phase.to_wire(), instance_id=phase_id
         )
-        yield task.when_any([running, self._cancel])
-        if not running.is_complete:
-            self._context.send_event(wave_id, names.CANCEL_EVENT)
-            yield running
-        running.get_result()
+        is_told = False
+        while not running.is_complete:
+            if self._cancel.is_complete and not is_told:
+                self._context.send_event(phase_id, names.CANCEL_EVENT)
+                is_told = True
+            yield task.when_any([running, self._steer] if is_told else [running, self._steer, self._cancel])
+            if self._steered() and not running.is_complete:
+                self._context.send_event(phase_id, names.STEER_EVENT)
+        end = PhaseEnd.from_wire(running.get_result())
+        self._end_if_canceled()
+        if end.stop_reason:
+            raise _Ended(RunState.STOPPED, end.stop_reason, not_started(end.stop_reason))
+        return end
+
+    # --- waiting
+
+    def _cutoff(self, step: Step) -> Steps[Cutoff]:
+        """The last moment at which this step may begin on a machine, in the window that the run is in."""
+        request = StepRef(run_id=self._run_id, step=step).to_wire()
+        return Cutoff.from_wire((yield from self._call(names.READ_CUTOFF, request)))
+
+    def _await_next_window(self) -> Steps[None]:
+        """Sleep until the policy's next window opens, and go on in it."""
+        self._windows += 1
+        while True:
+            request = RunRef(run_id=self._run_id).to_wire()
+            window = NextWindow.from_wire((yield from self._call(names.NEXT_WINDOW, request)))
+            if window.opens_at is None or window.ends_at is None or self._windows >= MOST_WINDOWS:
+                raise _Ended(RunState.COMPLETED, "The policy has no further window for what is left.", window_closed())
+            if utc_now(self._context) >= window.opens_at:
+                break
+            # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
+            yield from self._wake(window.opens_at)
+        opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
+        yield from self._result(names.OPEN_WINDOW, opened.to_wire())
+
+    def _wait(self, seconds: float) -> Steps[None]:
+        """Bake time: only a cancel ends it early."""
+        until = utc_now(self._context) + timedelta(seconds=seconds)
+        while seconds and utc_now(self._context) < until:
+            yield from self._wake(until)
+
+    def _wake(self, until: datetime) -> Steps[None]:
+        """Sleep until that moment, a day at most, or until somebody says something.
+
+        Raises:
+            _Ended: the run was cancelled.
+        """
+        timer = timer_until(self._context, until)
+        yield task.when_any([timer, self._cancel, self._steer])
+        if not timer.is_complete:
+            timer.cancel()
+        self._steered()
+        self._end_if_canceled()
+
+    def _steered(self) -> bool:
+        """Whether somebody said something since the last look; the row tells what."""
+        was_steered = False
+        while self._steer.is_complete:
+            was_steered = True
+            self._steer = self._context.wait_for_external_event(names.STEER_EVENT)
+        return was_steered
+
+    def _end_if_canceled(self) -> None:
+        if self._cancel.is_complete:
+            raise _Ended(RunState.CANCELED, "Cancelled on request.", Outcome.canceled())
+
+    # --- calls
+
+    def _announce(self, what: Event | Facts, number: int = 1) -> None:
+        if self._announces:
+            announce(self._context, self._run_id, what, number)
+
+    def _controls(self) -> Steps[RunControls]:
+        request = RunRef(run_id=self._run_id).to_wire()
+        return RunControls.from_wire((yield from self._call(names.READ_CONTROLS, request)))
+
+    def _show(self, state: RunState, waiting_for: str = "") -> Steps[None]:
+        request = SetRunState(run_id=self._run_id, state=state, waiting_for=waiting_for)
+        yield from self._call(names.SET_RUN_STATE, request.to_wire())
 
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY))

@@ -20,7 +20,8 @@ from adapters.tables.table import Change, Row, batches
 from domain.identity import MachineId
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
-from domain.work import Placed, PlannedRun
+from domain.roster import Placed
+from domain.work import PlannedRun
 
 PLACEMENTS = "o~"
 """Row key prefix of a placement: ``o~{ring}~{phase}~{rank}``, ring and phase by their position, from 0."""

@@ -35,7 +35,7 @@ type Json = dict[str, Any]
 type Activity = Callable[[Json], Awaitable[Json]]
 
 
-async def prepare(records: Records, one: str, hooks: Json, **fields: Any) -> str:
+async def prepare(records: Records, one: str, hooks: Json) -> str:
     """A run of a policy with these hooks over that machine; the machine's key."""
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "hooks": hooks}
     await records.create_run(
@@ -51,16 +51,13 @@ async def prepare(records: Records, one: str, hooks: Json, **fields: Any) -> str
     )
     found = MachineId.parse(one)
     machine = MachineRecord(
-        **{
-            "id": one,
-            "key": found.key,
-            "name": found.name,
-            "subscription_id": SUBSCRIPTION,
-            "resource_group": found.resource_group,
-            "os_type": "Windows" if int(one[-3:]) % 2 else "Linux",
-            "stage": Stage.ASSESSED,
-            **fields,
-        }
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+        stage=Stage.ASSESSED,
     )
     await records.add_machines(RUN_ID, [machine])
     return found.key

@@ -16,6 +16,7 @@ from domain.admission import Place
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import Plan
 from domain.policy import parse_policy
+from domain.roster import Placed
 from domain.run import (
     AssessmentSummary,
     InstallationSummary,
@@ -28,7 +29,7 @@ from domain.run import (
     TriggerKind,
 )
 from domain.topology import Topology
-from domain.work import MachinePage, MachinePageRequest, Placed, PlannedRun, RunRef, Step, StillOpen, StillOpenRequest
+from domain.work import MachinePage, MachinePageRequest, PlannedRun, RunRef, Step, StillOpen, StillOpenRequest
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-monthly"

@@ -19,7 +19,8 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
 from domain.run import InstallationSummary, MachineRecord, Stage
-from domain.work import Placed, PlannedPhase, PlannedRing, PlannedRun
+from domain.roster import Placed
+from domain.work import PlannedPhase, PlannedRing, PlannedRun
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-monthly"

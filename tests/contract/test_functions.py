@@ -42,16 +42,47 @@ HTTP = {
     "get_run": ("runs/{runId}", "get"),
     "list_run_machines": ("runs/{runId}/machines", "get"),
     "get_run_machine": ("runs/{runId}/machines/{machineKey}", "get"),
+    "get_run_plan": ("runs/{runId}/plan", "get"),
+    "list_run_audit": ("runs/{runId}/audit", "get"),
+    "pause_run": ("runs/{runId}/pause", "post"),
+    "resume_run": ("runs/{runId}/resume", "post"),
     "cancel_run": ("runs/{runId}/cancel", "post"),
+    "approve_ring": ("runs/{runId}/approve", "post"),
+    "reject_ring": ("runs/{runId}/reject", "post"),
+    "skip_machine": ("runs/{runId}/machines/{machineKey}/skip", "post"),
+    "retry_machine": ("runs/{runId}/machines/{machineKey}/retry", "post"),
     "run_webhook": ("webhooks/{policy}", "post"),
     "list_policies": ("policies", "get"),
     "get_policy": ("policies/{name}", "get"),
     "put_policy": ("policies/{name}", "put"),
     "delete_policy": ("policies/{name}", "delete"),
+    "list_occurrences": ("policies/{name}/occurrences", "get"),
+    "pause_policy": ("policies/{name}/pause", "post"),
+    "resume_policy": ("policies/{name}/resume", "post"),
+    "skip_next_occurrence": ("policies/{name}/skip-next", "post"),
+    "unskip_next_occurrence": ("policies/{name}/skip-next", "delete"),
+    "run_policy_now": ("policies/{name}/run-now", "post"),
+    "list_policy_audit": ("policies/{name}/audit", "get"),
+    "list_freezes": ("freezes", "get"),
+    "get_freeze": ("freezes/{name}", "get"),
+    "put_freeze": ("freezes/{name}", "put"),
+    "delete_freeze": ("freezes/{name}", "delete"),
+    "list_freeze_audit": ("freezes/{name}/audit", "get"),
+    "draft_plan": ("plans", "post"),
     "health": ("health", "get"),
 }
-OTHER_TRIGGERS = {"scheduled_runs": "timerTrigger", "maintenance_event": "eventGridTrigger"}
-ORCHESTRATORS = {names.PATCH_RUN, names.PATCH_WAVE, names.PATCH_MACHINE, names.AWAIT_OPERATION}
+OTHER_TRIGGERS = {
+    "scheduled_runs": "timerTrigger",
+    "expired_snapshots": "timerTrigger",
+    "maintenance_event": "eventGridTrigger",
+}
+ORCHESTRATORS = {
+    names.PATCH_RUN,
+    names.PATCH_PHASE,
+    names.PATCH_MACHINE,
+    names.AWAIT_OPERATION,
+    names.SEND_NOTIFICATIONS,
+}
 ACTIVITIES = {
     names.OPEN_RUN,
     names.DISCOVER_MACHINES,
@@ -62,12 +93,28 @@ ACTIVITIES = {
     names.PREFLIGHT_MACHINE,
     names.START_MACHINE,
     names.STOP_MACHINE,
+    names.RESTART_MACHINE,
+    names.TAKE_SNAPSHOT,
+    names.RUN_SCRIPT,
     names.ASSESS_MACHINE,
     names.INSTALL_PATCHES,
     names.POLL_OPERATION,
     names.VERIFY_MACHINE,
     names.RELEASE_MACHINE,
     names.RECORD_OUTCOME,
+    names.PLAN_RUN,
+    names.PIN_RING,
+    names.CHECK_HEALTH,
+    names.READ_CONTROLS,
+    names.SET_RUN_STATE,
+    names.CLOSE_GATE,
+    names.STOP_RUN,
+    names.READ_CUTOFF,
+    names.NEXT_WINDOW,
+    names.OPEN_WINDOW,
+    names.LIST_CHANNELS,
+    names.SEND_NOTICE,
+    names.CLOSE_NOTICE,
 }
 BUILT_IN = {"BuiltIn__HttpActivity", "BuiltIn__HttpPollOrchestrator"}
 
@@ -119,4 +166,17 @@ def test_durable_functions_are_registered_under_their_names(functions: dict[str,
 
 def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: dict[str, Any]) -> None:
     with_client = {name for name, bindings in functions.items() if any(b["type"] == "durableClient" for b in bindings)}
-    assert with_client == {"start_run", "cancel_run", "run_webhook", "scheduled_runs", "maintenance_event"}
+    assert with_client == {
+        "start_run",
+        "pause_run",
+        "resume_run",
+        "cancel_run",
+        "approve_ring",
+        "reject_ring",
+        "retry_machine",
+        "resume_policy",
+        "run_policy_now",
+        "run_webhook",
+        "scheduled_runs",
+        "maintenance_event",
+    }

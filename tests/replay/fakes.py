@@ -8,30 +8,44 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.admission import RUN_GROUP, Place
 from domain.arm_error import ArmFailure
-from domain.outcome import Outcome, Reason
+from domain.gates import uses_budget
+from domain.health import HealthResult, HealthState
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
 from domain.preflight import Preflight, Readiness
-from domain.run import AssessmentSummary, Mode, OperationKind
+from domain.roster import Placed
+from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, Stage
 from domain.work import (
+    Cutoff,
     Discovered,
+    MachineEnded,
     MachinePage,
+    NextWindow,
     OpenedRun,
     OperationReport,
     OperationState,
+    PlannedPhase,
+    PlannedRing,
+    PlannedRun,
     PowerResult,
     PreflightResult,
+    Recorded,
+    RunControls,
     StartResult,
     StartState,
+    Step,
     StillOpen,
+    Traits,
     Verified,
 )
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
 from orchestrators.run import patch_run
-from orchestrators.wave import patch_wave
 
 type Json = dict[str, Any]
 
@@ -49,6 +63,7 @@ STOPPED = PreflightResult(
     preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is stopped.")),
 )
 ACCEPTED = StartResult(state=StartState.ACCEPTED)
+LEFT = StartResult(state=StartState.LEFT)
 THROTTLED = StartResult(state=StartState.WAIT, wait_seconds=60, counts=False)
 BUSY = StartResult(
     state=StartState.WAIT, wait_seconds=60, outcome=Outcome.skipped(Reason.BUSY_ELSEWHERE, "Another operation runs.")
@@ -64,6 +79,16 @@ INSTALLED = OperationReport(
         {"status": "Succeeded", "installedPatchCount": 3, "rebootStatus": "NotNeeded"}
     ),
 )
+NEEDS_REBOOT = OperationReport(
+    state=OperationState.ENDED,
+    installation=InstallResult.model_validate(
+        {"status": "Succeeded", "installedPatchCount": 3, "rebootStatus": "Required"}
+    ),
+)
+BROKEN = OperationReport(
+    state=OperationState.ENDED,
+    installation=InstallResult.model_validate({"status": "Failed", "installedPatchCount": 1, "failedPatchCount": 2}),
+)
 PASSING = OperationReport(
     state=OperationState.FAILED,
     failure=ArmFailure(status=200, code="VMGuestPatchInternalError", message="Please retry later."),
@@ -73,7 +98,14 @@ CANCELED = OperationReport(state=OperationState.CANCELED)
 LOST = OperationReport(state=OperationState.LOST)
 OVERDUE = OperationReport(state=OperationState.DEADLINE)
 READY_AGAIN = Verified(is_ready=True, reboot_pending=False)
+REBOOT_PENDING = Verified(is_ready=True, reboot_pending=True)
 BOOTING = Verified(is_ready=False, wait_seconds=30)
+WELL = HealthResult(state=HealthState.OK)
+SETTLING = HealthResult(state=HealthState.WAIT, wait_seconds=30)
+UNWELL = HealthResult(
+    state=HealthState.UNHEALTHY,
+    outcome=Outcome(outcome=OutcomeKind.FAILED, reason=Reason.UNHEALTHY, message="It became unhealthy."),
+)
 
 
 class Broken(Exception):
@@ -90,6 +122,8 @@ class Script:
     assess_polls: list[OperationReport] = field(default_factory=lambda: [RUNNING, ASSESSED])
     install_polls: list[OperationReport] = field(default_factory=lambda: [RUNNING, RUNNING, INSTALLED])
     verifications: list[Verified] = field(default_factory=lambda: [READY_AGAIN])
+    health: list[HealthResult] = field(default_factory=lambda: [WELL])
+    restart: PowerResult = field(default_factory=lambda: PowerResult(accepted=True, wait_seconds=30))
     stop: PowerResult = field(default_factory=lambda: PowerResult(accepted=True))
     breaks: str = ""
     """The activity that fails for good."""
@@ -99,22 +133,72 @@ def _next[Item](items: list[Item]) -> Item:
     return items.pop(0) if len(items) > 1 else items[0]
 
 
-class Fleet:
-    """Activities with books of their own. ``scripts`` are by machine key; other machines just work."""
+@dataclass
+class Ring:
+    """A ring of the scripted plan: its phases, each the keys of its machines by lane, in order."""
 
-    def __init__(self, keys: list[str], scripts: dict[str, Script] | None = None, *, mode: Mode = Mode.PATCH) -> None:
+    name: str
+    phases: list[dict[str, list[str]]]
+    approval_seconds: float | None = None
+    bake_seconds: float = 0
+
+    @property
+    def machines(self) -> int:
+        return sum(len(keys) for phase in self.phases for keys in phase.values())
+
+
+class Fleet:
+    """Activities with books of their own. ``scripts`` are by machine key; other machines just work.
+
+    Without ``rings`` everybody is in one lane of one ring. ``controls`` is what people have said.
+    """
+
+    def __init__(
+        self,
+        keys: list[str],
+        scripts: dict[str, Script] | None = None,
+        *,
+        mode: Mode = Mode.PATCH,
+        rings: list[Ring] | None = None,
+        cap: int = 5,
+        **opened: Any,
+    ) -> None:
         self.keys = sorted(keys)
         self.scripts = {key: Script() for key in keys} | (scripts or {})
-        self.opened = OpenedRun(mode=mode, max_concurrent=5, assess_concurrency=5, start_stopped=False)
+        self.opened = OpenedRun(traits=Traits(mode=mode), assess_concurrency=5).model_copy(update=opened)
+        self.rings = rings if rings is not None else [Ring("all", [{"westeurope": self.keys}])]
+        self.cap = cap
+        self.waves: dict[str, int] = {}
+        self.places: dict[str, list[Place]] = {}
         self.discoveries: list[Discovered] = [Discovered(machines=len(keys), selectors="tags env=prod")]
+        self.controls = RunControls()
+        self.cutoffs: list[Cutoff] = [Cutoff()]
+        self.next_windows: list[NextWindow] = [NextWindow()]
         self.accepted: Counter[tuple[str, str]] = Counter()
         self.recorded: dict[str, list[Json]] = {}
         self.released: Counter[str] = Counter()
+        self.stages: dict[str, Stage] = {}
         self.power: list[tuple[str, str]] = []
         self.assessments: dict[str, Json] = {}
+        self.installations: dict[str, Json] = {}
+        self.told = MachineEnded(key="")
+        self.calls: list[tuple[str, Json]] = []
         self.closed: list[Json] = []
-        self.order: list[str] = []
         self._lock = threading.Lock()
+
+    @property
+    def order(self) -> list[str]:
+        """The activities by name, in the order in which they were called."""
+        return [name for name, _ in self.calls]
+
+    def calls_of(self, name: str) -> list[Json]:
+        """The inputs of one activity."""
+        return [data for called, data in self.calls if called == name]
+
+    @property
+    def installed(self) -> list[str]:
+        """Keys of machines in the order in which their installations were asked for."""
+        return [data["machineKey"] for data in self.calls_of(names.INSTALL_PATCHES)]
 
     @property
     def outcomes(self) -> dict[str, tuple[str, str]]:
@@ -127,7 +211,7 @@ class Fleet:
 
     def bench(self, **replaced: Callable[[Any], Any]) -> Workbench:
         """A workbench with the real orchestrators and these activities, some of them replaced."""
-        orchestrators = [patch_run, patch_wave, patch_machine, await_operation]
+        orchestrators = [patch_run, patch_phase, patch_machine, await_operation]
         return Workbench(orchestrators, self.activities() | replaced)
 
     def activities(self) -> dict[str, Callable[[Any], Any]]:
@@ -135,13 +219,22 @@ class Fleet:
         named: dict[str, Callable[[Json], Any]] = {
             names.OPEN_RUN: lambda _: self.opened.to_wire(),
             names.DISCOVER_MACHINES: lambda _: _next(self.discoveries).to_wire(),
+            names.PLAN_RUN: lambda _: self.plan().to_wire(),
+            names.READ_CONTROLS: lambda _: self.controls.to_wire(),
+            names.SET_RUN_STATE: lambda _: {},
+            names.CLOSE_GATE: self._close_gate,
+            names.STOP_RUN: lambda _: {},
+            names.READ_CUTOFF: lambda _: _next(self.cutoffs).to_wire(),
+            names.NEXT_WINDOW: lambda _: _next(self.next_windows).to_wire(),
+            names.OPEN_WINDOW: lambda _: {},
+            names.PIN_RING: lambda _: {},
             names.NEXT_MACHINES: self._next_machines,
-            names.STILL_OPEN_MACHINES: lambda data: StillOpen(
-                keys=[key for key in data["keys"] if key not in self.recorded]
-            ).to_wire(),
+            names.STILL_OPEN_MACHINES: self._still_open,
             names.PREFLIGHT_MACHINE: self._preflight,
             names.START_MACHINE: lambda data: self._power("start", data),
             names.STOP_MACHINE: lambda data: self._power("stop", data),
+            names.RESTART_MACHINE: lambda data: self._power("restart", data),
+            names.CHECK_HEALTH: lambda data: _next(self._script(data).health).to_wire(),
             names.ASSESS_MACHINE: lambda data: self._submit(data, self._script(data).assess_starts),
             names.INSTALL_PATCHES: lambda data: self._submit(data, self._script(data).install_starts),
             names.POLL_OPERATION: self._poll,
@@ -153,10 +246,40 @@ class Fleet:
         }
         return {name: self._guarded(name, activity) for name, activity in named.items()}
 
+    def plan(self) -> PlannedRun:
+        """The plan in short."""
+        rings = [
+            PlannedRing(
+                name=ring.name,
+                machines=ring.machines,
+                phases=[PlannedPhase(lanes={lane: len(keys) for lane, keys in phase.items()}) for phase in ring.phases],
+                approval_seconds=ring.approval_seconds,
+                bake_seconds=ring.bake_seconds,
+            )
+            for ring in self.rings
+        ]
+        return PlannedRun(machines=sum(ring.machines for ring in self.rings), rings=rings)
+
+    def placed(self, ring: int, phase: int) -> list[Placed]:
+        """The machines of a phase, with their places."""
+        lanes = self.rings[ring].phases[phase]
+        waves = Counter((lane, self.waves.get(key, 1)) for lane, keys in lanes.items() for key in keys)
+        return [
+            Placed(
+                key=key,
+                lane=lane,
+                wave=self.waves.get(key, 1),
+                wave_size=waves[lane, self.waves.get(key, 1)],
+                places=[place.text for place in (*self.places.get(key, []), Place(RUN_GROUP, self.cap))],
+            )
+            for lane, keys in lanes.items()
+            for key in keys
+        ]
+
     def _guarded(self, name: str, activity: Callable[[Json], Any]) -> Callable[[Any], Any]:
         def call(data: Json) -> Any:
             with self._lock:
-                self.order.append(name)
+                self.calls.append((name, data))
                 key = data.get("machineKey")
                 if key is not None and self.scripts[key].breaks == name:
                     raise Broken("the storage is away")
@@ -168,16 +291,39 @@ class Fleet:
         return self.scripts[data["machineKey"]]
 
     def _next_machines(self, data: Json) -> Json:
-        rest = [key for key in self.keys if key > (data["cursor"] or "")]
-        page = rest[: data["limit"]]
-        cursor = page[-1] if len(rest) > len(page) else None
-        return MachinePage(keys=[key for key in page if key not in self.recorded], cursor=cursor).to_wire()
+        if data["step"] == Step.ASSESS:
+            machines = [Placed(key=key) for key in self.keys]
+        else:
+            machines = self.placed(data["ringNumber"], data["phaseNumber"])
+        if data["step"] == Step.RESTART:
+            machines = [each for each in machines if self.stages.get(each.key) is Stage.INSTALLED]
+        begin = int(data["cursor"] or 0)
+        end = begin + data["limit"]
+        page = [each for each in machines[begin:end] if each.key not in self.recorded]
+        return MachinePage(machines=page, cursor=str(end) if end < len(machines) else None).to_wire()
+
+    def _still_open(self, data: Json) -> Json:
+        ended = [key for key in data["keys"] if key in self.recorded]
+        failed = [key for key in ended if self.recorded[key][0].get("failed")]
+        return StillOpen(keys=[key for key in data["keys"] if key not in ended], failed=failed).to_wire()
+
+    def _close_gate(self, data: Json) -> Json:
+        if data["endsRun"]:
+            update: Json = {"stop_reason": f"The error budget of {data['scope']} is used up."}
+        else:
+            update = {"held_scopes": [*self.controls.held_scopes, data["scope"]]}
+        self.controls = self.controls.model_copy(update=update)
+        return self.controls.to_wire()
 
     def _preflight(self, data: Json) -> Json:
         look = _next(self._script(data).looks)
-        found = self.assessments.get(data["machineKey"])
-        assessment = AssessmentSummary.from_wire(found) if found else None
-        return look.model_copy(update={"assessment": assessment}).to_wire()
+        assessment = self.assessments.get(data["machineKey"])
+        installation = self.installations.get(data["machineKey"])
+        learned = {
+            "assessment": AssessmentSummary.from_wire(assessment) if assessment else None,
+            "installation": InstallationSummary.from_wire(installation) if installation else None,
+        }
+        return look.model_copy(update=learned).to_wire()
 
     def _submit(self, data: Json, starts: list[StartResult]) -> Json:
         answer = _next(starts)
@@ -195,16 +341,21 @@ class Fleet:
 
     def _power(self, what: str, data: Json) -> Json:
         self.power.append((what, data["machineKey"]))
-        answer = self._script(data).stop if what == "stop" else PowerResult(accepted=True, wait_seconds=30)
-        return answer.to_wire()
+        script = self._script(data)
+        answers = {"stop": script.stop, "restart": script.restart}
+        return answers.get(what, PowerResult(accepted=True, wait_seconds=30)).to_wire()
 
     def _release(self, data: Json) -> Json:
         self.released[data["machineKey"]] += 1
+        self.stages[data["machineKey"]] = Stage(data["stage"])
+        if data["installation"]:
+            self.installations[data["machineKey"]] = data["installation"]
         return {}
 
     def _record(self, data: Json) -> Json:
         self.recorded.setdefault(data["machineKey"], []).append(data)
-        return data["outcome"]
+        outcome = Outcome.from_wire(data["outcome"])
+        return Recorded(failed=uses_budget(outcome.outcome, outcome.reason)).to_wire()
 
     def _close_open(self, data: Json) -> Json:
         left = [key for key in self.keys if key not in self.recorded]

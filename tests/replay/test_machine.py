@@ -1,4 +1,4 @@
-"""patch_machine: every way through a step ends with exactly one word to the records and one to the wave."""
+"""patch_machine: every way through a step ends with exactly one word to the records and one to the phase."""
 
 from __future__ import annotations
 
@@ -10,41 +10,52 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from domain.arm_error import ArmFailure
-from domain.outcome import Outcome
+from domain.health import HealthResult, HealthState
+from domain.outcome import Outcome, Reason
 from domain.patch_results import InstallResult
-from domain.run import Mode
-from domain.work import MachineWork, OperationReport, OperationState, PowerResult, StartResult, StartState, Step
+from domain.preflight import Preflight, Readiness
+from domain.run import InstallationSummary, Mode, Stage
+from domain.work import (
+    MachineEnded,
+    MachineWork,
+    OperationReport,
+    OperationState,
+    PowerResult,
+    StartResult,
+    StartState,
+    Step,
+    Traits,
+)
 from local.host.testing import Workbench
 from orchestrators import names
-from orchestrators.machine import MOST_LOOKS, MOST_UNCOUNTED_WAITS, patch_machine
-from orchestrators.operation import await_operation
+from orchestrators.machine import MOST_LOOKS, patch_machine
+from orchestrators.operation import MOST_REFUSALS, MOST_UNCOUNTED_WAITS, await_operation
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 
 KEY = "b" * 24
 
 
-def listener(context: task.OrchestrationContext, data: Any) -> Generator[task.Task[Any], Any, list[str]]:
-    """Stands for the wave: starts the machine, and returns what it is told."""
+def listener(context: task.OrchestrationContext, data: Any) -> Generator[task.Task[Any], Any, Any]:
+    """Stands for the phase: starts the machine, and returns what it is told."""
     context.call_sub_orchestrator(names.PATCH_MACHINE, input=data, instance_id=f"{context.instance_id}:child")
-    told = yield context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
-    return [told]
+    return (yield context.wait_for_external_event(names.MACHINE_ENDED_EVENT))
 
 
-def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, start_stopped: bool = False) -> Workbench:
+def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **traits: bool) -> Workbench:
     work = MachineWork(
         run_id=fakes.RUN_ID,
         machine_key=KEY,
         step=step,
-        mode=mode,
-        start_stopped=start_stopped,
-        wave_id="wave",
+        traits=Traits(mode=mode).model_copy(update=traits),
+        phase_id="phase",
     )
     with Workbench([patch_machine, await_operation, listener], fleet.activities()) as bench:
-        ended = bench.run("listener", work.to_wire(), instance_id="wave")
+        ended = bench.run("listener", work.to_wire(), instance_id="phase")
         assert ended.status is OrchestrationStatus.COMPLETED
-        assert ended.output == [KEY], "the wave is always told"
-        child = bench.wait("wave:child")
+        fleet.told = MachineEnded.from_wire(ended.output)
+        assert fleet.told.key == KEY, "the phase is always told"
+        child = bench.wait("phase:child")
         assert child.status is OrchestrationStatus.COMPLETED
         return bench
 
@@ -144,7 +155,7 @@ def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
 def test_a_busy_machine_is_given_up() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.BUSY])})
     bench = run(fleet)
-    assert len(bench.calls_of(names.INSTALL_PATCHES)) == MOST_LOOKS
+    assert len(bench.calls_of(names.INSTALL_PATCHES)) == MOST_REFUSALS
     assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
 
 
@@ -261,7 +272,148 @@ def test_what_is_thrown_is_recorded_and_keeps_the_lock(step: Step, breaks: str, 
     assert "the storage is away" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
-def test_when_even_the_record_fails_the_wave_is_told() -> None:
+def test_when_even_the_record_fails_the_phase_is_told() -> None:
     fleet = Fleet([KEY], {KEY: Script(breaks=names.RECORD_OUTCOME)})
     run(fleet)
     assert fleet.recorded == {}
+    assert fleet.told.failed
+
+
+# --- put back
+
+
+def test_a_machine_whose_turn_is_over_is_put_back_with_nothing_sent() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.LEFT])})
+    run(fleet)
+    assert fleet.told.left
+    assert not fleet.told.failed
+    assert fleet.recorded == {}
+    assert fleet.stages[KEY] is Stage.ASSESSED
+    assert fleet.accepted == {(KEY, "assess"): 1}
+
+
+def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_put_back() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], install_starts=[fakes.LEFT])})
+    run(fleet, start_stopped=True)
+    assert fleet.told.left
+    assert fleet.power == [("start", KEY), ("stop", KEY)]
+
+
+# --- what the phase is told
+
+
+@pytest.mark.parametrize(
+    ("script", "failed"),
+    [
+        (Script(), False),
+        (Script(install_polls=[fakes.BROKEN]), True),
+        (Script(install_polls=[fakes.LOST]), True),
+        (Script(looks=[fakes.STOPPED]), False),
+    ],
+    ids=["patched", "failed", "lost", "skipped"],
+)
+def test_the_phase_is_told_whether_the_end_uses_the_error_budget(script: Script, failed: bool) -> None:
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet)
+    assert fleet.told.failed is failed
+
+
+# --- health
+
+
+def test_a_machine_that_became_unhealthy_has_failed_although_it_is_patched() -> None:
+    fleet = Fleet([KEY], {KEY: Script(health=[fakes.WELL, fakes.SETTLING, fakes.UNWELL])})
+    run(fleet, health=True)
+    assert fleet.outcomes[KEY] == ("failed", "unhealthy")
+    assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
+    assert "3 patches are installed" in fleet.recorded[KEY][0]["outcome"]["message"]
+    assert fleet.told.failed
+    asked = fleet.calls_of(names.CHECK_HEALTH)
+    assert [(call["moment"], call["lookedFor"]) for call in asked] == [("before", 0), ("after", 0), ("after", 30)]
+
+
+def test_a_veto_before_the_installation_leaves_the_machine_alone() -> None:
+    veto = HealthResult(
+        state=HealthState.UNHEALTHY, outcome=Outcome.skipped(Reason.ALERT_FIRING, "The alert cpu fires.")
+    )
+    fleet = Fleet([KEY], {KEY: Script(health=[veto])})
+    run(fleet, health=True)
+    assert fleet.outcomes[KEY] == ("skipped", "alert_firing")
+    assert (KEY, "install") not in fleet.accepted
+    assert not fleet.told.failed
+
+
+def test_a_failed_installation_stays_the_reason() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_polls=[fakes.BROKEN], health=[fakes.WELL, fakes.UNWELL])})
+    run(fleet, health=True)
+    assert fleet.outcomes[KEY] == ("failed", "patches_failed")
+
+
+def test_nobody_asks_for_health_that_no_policy_wants() -> None:
+    fleet = Fleet([KEY])
+    run(fleet)
+    assert not fleet.calls_of(names.CHECK_HEALTH)
+
+
+# --- restarts apart
+
+
+def test_a_machine_that_needs_a_restart_waits_for_its_turn() -> None:
+    script = Script(install_polls=[fakes.NEEDS_REBOOT], verifications=[fakes.REBOOT_PENDING])
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, reboot_apart=True)
+    assert fleet.recorded == {}
+    assert fleet.stages[KEY] is Stage.INSTALLED
+    assert fleet.installations[KEY]["installed"] == 3
+    assert fleet.power == []
+    run(fleet, step=Step.RESTART, reboot_apart=True)
+    assert fleet.power == [("restart", KEY)]
+
+
+def test_a_machine_that_needs_no_restart_is_done() -> None:
+    fleet = Fleet([KEY])
+    run(fleet, reboot_apart=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+def restarted(script: Script) -> Fleet:
+    fleet = Fleet([KEY], {KEY: script})
+    fleet.installations[KEY] = InstallationSummary(status="Succeeded", installed=3).to_wire()
+    run(fleet, step=Step.RESTART, reboot_apart=True, health=True)
+    return fleet
+
+
+def test_a_restarted_machine_is_patched_once_it_is_back() -> None:
+    fleet = restarted(Script(verifications=[fakes.BOOTING, fakes.BOOTING, fakes.READY_AGAIN]))
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
+    assert not fleet.accepted
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        (Script(verifications=[fakes.BOOTING]), ("reboot_required", "reboot_failed")),
+        (Script(verifications=[fakes.REBOOT_PENDING]), ("reboot_required", "reboot_pending")),
+        (
+            Script(restart=PowerResult(accepted=False, failure=ArmFailure(status=409, code="Conflict"))),
+            ("reboot_required", "reboot_failed"),
+        ),
+        (Script(looks=[fakes.STOPPED]), ("reboot_required", "reboot_pending")),
+        (Script(health=[fakes.UNWELL]), ("failed", "unhealthy")),
+    ],
+    ids=["never back", "needs another", "refused", "stopped meanwhile", "unhealthy"],
+)
+def test_a_restart_that_did_not_work_is_said(script: Script, outcome: tuple[str, str]) -> None:
+    assert restarted(script).outcomes[KEY] == outcome
+
+
+def test_a_stopped_run_restarts_nothing_and_leaves_the_end_to_its_close() -> None:
+    stopped = fakes.READY.model_copy(
+        update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled())}
+    )
+    fleet = restarted(Script(looks=[stopped]))
+    assert fleet.told.left
+    assert fleet.recorded == {}
+    assert fleet.stages[KEY] is Stage.INSTALLED
+    assert not fleet.power

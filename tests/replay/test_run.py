@@ -1,4 +1,4 @@
-"""patch_run: open, discover, assess, patch, close; closed in every case, with one outcome per machine."""
+"""patch_run: assess, plan, ring by ring; closed in every case, with one outcome per machine."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_scope_without_machines_is_empty() -> None:
     assert "tags env=prod" in closed["reason"]
 
 
-def test_a_cancel_before_the_waves_ends_every_machine_as_canceled() -> None:
+def test_a_cancel_before_the_phases_ends_every_machine_as_canceled() -> None:
     fleet = Fleet(keys(4))
     fleet.discoveries = [Discovered(machines=2, cursor="2", wait_seconds=3600), Discovered(machines=4)]
     with fleet.bench() as bench:

@@ -1,0 +1,123 @@
+"""restart_machine on real records and the simulator: one restart, followed to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities import power
+from activities.power import restart_machine
+from adapters.tables import Records
+from domain.guard import GuardedCall
+from domain.run import IntentState, Stage
+from domain.work import MachineRef, PowerResult
+from tests.activities.azure import azure
+from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
+from tests.simulator.conftest import Simulator
+
+__all__ = ["azure"]
+
+
+def request(key: str) -> Json:
+    return MachineRef(run_id=RUN_ID, machine_key=key).to_wire()
+
+
+async def ask(key: str) -> PowerResult:
+    return PowerResult.from_wire(await restart_machine(request(key)))
+
+
+async def finish(key: str) -> PowerResult:
+    """Call until it is done or has failed, as the orchestrator does."""
+    for _ in range(100):
+        result = await ask(key)
+        if result.accepted or not result.wait_seconds:
+            return result
+        await asyncio.sleep(0.05)
+    raise AssertionError("the restart does not end")
+
+
+async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator, records: Records) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    first = await ask(key)
+    assert not first.accepted, "Azure has taken the call; the machine has not restarted yet"
+    assert first.wait_seconds
+    assert (await row(records, key)).stage is Stage.RESTARTING
+    assert (await finish(key)).accepted
+    assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
+    assert (await finish(key)).accepted
+    assert len(sent(azure, "power", "POST", one)) == 1
+
+
+async def test_a_refusal_for_good_says_why(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(forbidden=True), {})
+    result = await ask(key)
+    assert (result.accepted, result.wait_seconds) == (False, 0)
+    assert result.failure is not None
+    assert result.failure.code == "AuthorizationFailed"
+
+
+@pytest.mark.parametrize("effect", [{"status": 429}, {"status": 503}, {"drop": "before"}])
+async def test_a_restart_that_was_not_taken_is_asked_for_again(
+    azure: Simulator, records: Records, effect: Json
+) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": effect})
+    first = await ask(key)
+    assert not first.accepted
+    assert first.wait_seconds
+    assert (await finish(key)).accepted
+    assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
+
+
+async def test_a_restart_that_is_refused_for_too_long_is_given_up(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 429}})
+    assert (await ask(key)).wait_seconds
+    monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(hours=1))
+    result = await ask(key)
+    assert (result.accepted, result.wait_seconds) == (False, 0)
+
+
+async def test_an_operation_that_cannot_be_read_gets_its_time(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {})
+    await ask(key)
+    fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 403}})
+    assert not (await ask(key)).accepted
+    monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(minutes=6))
+    assert (await ask(key)).accepted, "it was accepted; how the machine is now says the rest"
+
+
+async def test_a_restart_that_does_not_end_is_given_up(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {})
+    await ask(key)
+    running = {"startTime": "2026-11-21T00:00:00+00:00", "status": "InProgress", "name": "x"}
+    fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 200, "body": running}})
+    monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(minutes=20))
+    waiting = await ask(key)
+    assert waiting.wait_seconds >= 120, "the longer it takes, the longer the waits"
+    monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(hours=1))
+    result = await ask(key)
+    assert (result.accepted, result.wait_seconds) == (False, 0)
+    assert "half an hour" in (result.failure.text if result.failure else "")
+
+
+async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(), {})
+    assert "http" not in repr(await restart_machine(request(key)))
+    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    assert guard is not None
+    assert guard.state is IntentState.ACCEPTED
+    assert guard.async_url

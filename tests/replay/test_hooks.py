@@ -1,0 +1,167 @@
+"""Hooks and restarts as parts of an orchestrator: they wait with timers, end in bounded time, and say what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from durabletask import task
+from durabletask.client import OrchestrationStatus
+
+from domain.arm_error import ArmFailure
+from domain.gates import uses_budget
+from domain.hooks import HookResult, HookState, ScriptRequest, When
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.work import MachineRef, PowerResult
+from local.host.testing import Ended, Workbench
+from orchestrators.hooks import MOST_REFUSALS, MOST_WAITS, after_install, before_install
+from orchestrators.restart import MOST_LOOKS, restart
+
+RUN_ID = "20261121T000000Z-monthly"
+KEY = "c" * 24
+
+DONE = HookResult(state=HookState.DONE)
+RUNS = HookResult.wait(60, "The script did not end.", counts=False)
+BUSY = HookResult.wait(60, "Another command runs.")
+FORGIVEN = BUSY.model_copy(update={"outcome": None})
+FAILED = HookResult.failed("The script ended with exit code 3.")
+CANCELED = HookResult.stopped(Outcome.canceled())
+
+type Steps = Generator[task.Task[Any], Any, Any]
+
+
+def before(context: task.OrchestrationContext, data: Any) -> Steps:
+    outcome = yield from before_install(context, RUN_ID, KEY)
+    return None if outcome is None else outcome.to_wire()
+
+
+def after(context: task.OrchestrationContext, data: Any) -> Steps:
+    return (yield from after_install(context, RUN_ID, KEY, OutcomeKind.PATCHED))
+
+
+def restarting(context: task.OrchestrationContext, data: Any) -> Steps:
+    return (yield from restart(context, RUN_ID, KEY))
+
+
+class Hooks:
+    """Activities that answer from lists; the last entry of each stays."""
+
+    def __init__(self, *, snapshot: list[HookResult] | None = None, script: list[HookResult] | None = None) -> None:
+        self.answers = {"take_snapshot": snapshot or [DONE], "run_script": script or [DONE]}
+        self.calls: list[tuple[str, Any]] = []
+
+    def run(self, orchestrator: Any) -> Ended:
+        named = {name: self._activity(name) for name in self.answers}
+        with Workbench([orchestrator], named) as bench:
+            ended = bench.run(orchestrator.__name__, {}, timeout=60)
+        assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
+        return ended
+
+    def _activity(self, name: str) -> Any:
+        def call(data: Any) -> Any:
+            self.calls.append((name, data))
+            answers = self.answers[name]
+            return (answers.pop(0) if len(answers) > 1 else answers[0]).to_wire()
+
+        return call
+
+    @property
+    def order(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+
+def test_the_snapshot_is_ready_before_the_script_begins() -> None:
+    hooks = Hooks(snapshot=[RUNS, RUNS, DONE], script=[RUNS, DONE])
+    assert hooks.run(before).output is None
+    assert hooks.order == ["take_snapshot"] * 3 + ["run_script"] * 2
+    assert hooks.calls[0][1] == MachineRef(run_id=RUN_ID, machine_key=KEY).to_wire()
+    assert hooks.calls[-1][1] == ScriptRequest(run_id=RUN_ID, machine_key=KEY, when=When.BEFORE).to_wire()
+
+
+@pytest.mark.parametrize("where", ["snapshot", "script"])
+def test_a_failed_hook_skips_the_machine_and_uses_the_budgets(where: str) -> None:
+    answers: dict[str, list[HookResult]] = {where: [RUNS, FAILED]}
+    hooks = Hooks(**answers)
+    outcome = Outcome.from_wire(hooks.run(before).output)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
+    assert uses_budget(outcome.outcome, outcome.reason)
+    assert ("run_script" in hooks.order) == (where == "script"), "no script without its snapshot"
+
+
+def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
+    outcome = Outcome.from_wire(Hooks(snapshot=[CANCELED]).run(before).output)
+    assert outcome == Outcome.canceled()
+    assert not uses_budget(outcome.outcome, outcome.reason)
+
+
+def test_refusals_are_borne_for_a_while() -> None:
+    hooks = Hooks(script=[BUSY] * (MOST_REFUSALS - 1) + [DONE])
+    assert hooks.run(before).output is None
+    hooks = Hooks(script=[BUSY])
+    outcome = Outcome.from_wire(hooks.run(before).output)
+    assert hooks.order.count("run_script") == MOST_REFUSALS
+    assert outcome.message == "Another command runs."
+
+
+def test_what_the_policy_does_not_mind_does_not_skip_the_machine() -> None:
+    assert Hooks(script=[FORGIVEN]).run(before).output is None
+
+
+def test_a_hook_that_never_ends_ends_all_the_same() -> None:
+    hooks = Hooks(snapshot=[RUNS])
+    ended = hooks.run(before)
+    assert Outcome.from_wire(ended.output).reason is Reason.HOOK_FAILED
+    assert len(hooks.calls) == MOST_WAITS
+    assert len(ended.history) <= 8 * MOST_WAITS
+
+
+def test_after_the_installation_a_failure_is_a_sentence() -> None:
+    assert Hooks(script=[RUNS, DONE]).run(after).output == ""
+    hooks = Hooks(script=[RUNS, FAILED])
+    assert hooks.run(after).output == "The script ended with exit code 3."
+    request = ScriptRequest(run_id=RUN_ID, machine_key=KEY, when=When.AFTER, outcome=OutcomeKind.PATCHED)
+    assert hooks.calls[0] == ("run_script", request.to_wire())
+
+
+def test_after_the_installation_even_a_broken_activity_is_only_a_sentence() -> None:
+    def broken(_: Any) -> Any:
+        raise RuntimeError("the storage is away")
+
+    with Workbench([after], {"run_script": broken}) as bench:
+        ended = bench.run("after", {}, timeout=60)
+    assert ended.status is OrchestrationStatus.COMPLETED
+    assert "not known whether it ran" in ended.output
+
+
+# --- restarts
+
+ASKED = PowerResult(accepted=False, wait_seconds=30)
+RESTARTED = PowerResult(accepted=True)
+REFUSED = PowerResult(accepted=False, failure=ArmFailure(status=403, code="AuthorizationFailed", message="No."))
+
+
+def restarted(answers: list[PowerResult]) -> tuple[str, int]:
+    """Why it did not work, and how often the activity was called."""
+    calls: list[Any] = []
+
+    def call(data: Any) -> Any:
+        calls.append(data)
+        return (answers.pop(0) if len(answers) > 1 else answers[0]).to_wire()
+
+    with Workbench([restarting], {"restart_machine": call}) as bench:
+        ended = bench.run("restarting", {}, timeout=60)
+    assert ended.status is OrchestrationStatus.COMPLETED
+    return ended.output, len(calls)
+
+
+def test_a_restart_is_over_when_azure_says_so() -> None:
+    assert restarted([ASKED, ASKED, RESTARTED]) == ("", 3)
+
+
+def test_a_restart_that_is_refused_says_why() -> None:
+    assert restarted([ASKED, REFUSED]) == ("HTTP 403 AuthorizationFailed: No.", 2)
+
+
+def test_a_restart_that_never_ends_is_given_up() -> None:
+    assert restarted([ASKED]) == ("Azure did not say that it is done", MOST_LOOKS)

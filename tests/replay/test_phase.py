@@ -1,0 +1,406 @@
+"""patch_phase: it loses nobody, starts nobody twice, keeps apart what has to be, and stops when told."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from durabletask import task
+from durabletask.client import OrchestrationStatus
+
+from domain.admission import Place
+from domain.gates import ErrorBudget, OnExceeded
+from domain.run import Mode
+from domain.work import MachineEnded, Phase, Step, Traits
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.phase import ENDINGS_PER_GENERATION, MOST_FREE_WAITING, patch_phase
+from tests.replay.fakes import RUN_ID, Fleet, Ring
+
+type Steps = Generator[task.Task[Any], Any, Any]
+
+
+def keys(count: int) -> list[str]:
+    return [f"{number:024x}" for number in range(count)]
+
+
+class Floor:
+    """Children that only keep books: when each started, with whom it ran, and how it ended."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        seed: int = 1,
+        silent: Iterable[str] = (),
+        failing: Iterable[str] = (),
+        left_once: Iterable[str] = (),
+        repeats: int = 1,
+        seconds: Callable[[str], float] | None = None,
+        on_leave: Callable[[str], None] | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.started: list[str] = []
+        self.began: dict[str, datetime] = {}
+        self.left: dict[str, datetime] = {}
+        self.running: set[str] = set()
+        self.together: set[frozenset[str]] = set()
+        self.most = 0
+        self._lock = threading.Lock()
+        random_seconds = random.Random(seed)
+        self._seconds = seconds or (lambda _: random_seconds.uniform(1, 600))
+        self._silent = set(silent)
+        self._failing = set(failing)
+        self._left_once = set(left_once)
+        self._repeats = repeats
+        self._on_leave = on_leave
+
+    def patch_machine(self, context: task.OrchestrationContext, data: Any) -> Steps:
+        key = data["machineKey"]
+        at = context.current_utc_datetime.isoformat()
+        seconds = yield context.call_activity("enter", input=[key, at])
+        yield context.create_timer(timedelta(seconds=seconds))
+        is_left = yield context.call_activity("leave", input=[key, context.current_utc_datetime.isoformat()])
+        if key not in self._silent:
+            ended = MachineEnded(key=key, failed=key in self._failing, left=is_left)
+            for _ in range(self._repeats):
+                context.send_event(data["phaseId"], names.MACHINE_ENDED_EVENT, data=ended.to_wire())
+        return None
+
+    def enter(self, data: list[str]) -> float:
+        key, at = data
+        with self._lock:
+            self.started.append(key)
+            self.began[key] = datetime.fromisoformat(at)
+            self.together |= {frozenset((key, other)) for other in self.running}
+            self.running.add(key)
+            self.most = max(self.most, len(self.running))
+            return self._seconds(key)
+
+    def leave(self, data: list[str]) -> bool:
+        key, at = data
+        with self._lock:
+            self.running.remove(key)
+            self.left[key] = datetime.fromisoformat(at)
+            if key in self._left_once:
+                self._left_once.remove(key)
+                return True
+            self.fleet.recorded[key] = [{"failed": key in self._failing}]
+        if self._on_leave:
+            self._on_leave(key)
+        return False
+
+    def bench(self) -> Workbench:
+        activities = self.fleet.activities() | {"enter": self.enter, "leave": self.leave}
+        return Workbench({"patch_phase": patch_phase, "patch_machine": self.patch_machine}, activities)
+
+
+def phase(fleet: Fleet, **fields: Any) -> dict[str, Any]:
+    ring = fleet.rings[0]
+    return Phase(
+        run_id=RUN_ID,
+        step=Step.PATCH,
+        traits=Traits(mode=Mode.PATCH),
+        ring=ring.name,
+        lanes={lane: len(members) for lane, members in ring.phases[0].items()},
+        machines=ring.machines,
+        ring_machines=ring.machines,
+        **fields,
+    ).to_wire()
+
+
+def two_lanes(count: int) -> Fleet:
+    """Machines that take turns in two regions."""
+    everybody = keys(count)
+    return Fleet(everybody, rings=[Ring("broad", [{"eastus": everybody[::2], "westus": everybody[1::2]}])])
+
+
+# --- the window ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "cap"), [(1, 5), (7, 1), (30, 4), (12, 50)])
+def test_every_machine_once_and_never_more_than_the_cap(count: int, cap: int) -> None:
+    floor = Floor(Fleet(keys(count), cap=cap))
+    with floor.bench() as bench:
+        ended = bench.run("patch_phase", phase(floor.fleet))
+    assert (ended.output["started"], ended.output["ended"], ended.output["left"]) == (count, count, False)
+    assert sorted(floor.started) == keys(count)
+    assert floor.most <= cap
+
+
+def test_a_phase_without_machines_ends_at_once() -> None:
+    floor = Floor(Fleet([]))
+    with floor.bench() as bench:
+        assert bench.run("patch_phase", phase(floor.fleet)).output["started"] == 0
+
+
+def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
+    fleet = Fleet(keys(20), cap=1)
+    floor = Floor(fleet)
+    assess = Phase(run_id=RUN_ID, step=Step.ASSESS, traits=Traits(mode=Mode.PATCH), max_concurrent=7)
+    with floor.bench() as bench:
+        bench.run("patch_phase", assess.to_wire())
+    assert sorted(floor.started) == keys(20)
+    assert floor.most == 7
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_generations_lose_no_completion_and_keep_the_history_small(seed: int) -> None:
+    count = 2 * ENDINGS_PER_GENERATION + 57
+    floor = Floor(Fleet(keys(count), cap=40), seed=seed)
+    with floor.bench() as bench:
+        ended = bench.run("patch_phase", phase(floor.fleet), timeout=60)
+    assert ended.status is OrchestrationStatus.COMPLETED
+    assert ended.output["started"] == count
+    assert sorted(floor.started) == keys(count)
+    assert floor.most <= 40
+    assert len(ended.history) < 12 * ENDINGS_PER_GENERATION
+
+
+def test_an_end_that_is_told_twice_counts_once() -> None:
+    floor = Floor(Fleet(keys(20), cap=3), repeats=2)
+    with floor.bench() as bench:
+        assert bench.run("patch_phase", phase(floor.fleet)).output["ended"] == 20
+    assert floor.most <= 3
+    assert sorted(floor.started) == keys(20)
+
+
+def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
+    floor = Floor(Fleet(keys(10), cap=2), silent=keys(10)[2:4])
+    with floor.bench() as bench:
+        assert bench.run("patch_phase", phase(floor.fleet)).output["started"] == 10
+        assert bench.calls_of(names.STILL_OPEN_MACHINES)
+    assert sorted(floor.started) == keys(10)
+
+
+def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
+    floor = Floor(Fleet(keys(6), cap=2), left_once=keys(6)[1:3])
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet))
+    assert Counter(floor.started) == Counter(keys(6)) + Counter(keys(6)[1:3])
+    assert set(floor.fleet.recorded) == set(keys(6))
+
+
+# --- rules --------------------------------------------------------------------------------------------------
+
+
+def test_machines_of_one_group_never_run_together_and_others_do_not_wait_for_them() -> None:
+    fleet = Fleet(keys(24), cap=24)
+    cluster = keys(24)[:6]
+    fleet.places = {key: [Place("tag:cluster=a", 1)] for key in cluster}
+    floor = Floor(fleet, seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet))
+    assert not any(pair <= set(cluster) for pair in floor.together)
+    others = [floor.began[key] for key in keys(24)[6:]]
+    assert max(others) - min(others) < timedelta(seconds=60), "they all start at once"
+
+
+def test_zones_share_a_slot_and_never_mix() -> None:
+    fleet = Fleet(keys(30), cap=30)
+    zone = {key: str(number % 3 + 1) for number, key in enumerate(keys(30))}
+    fleet.places = {key: [Place("zones:westeurope", 1, zone[key])] for key in keys(30)}
+    floor = Floor(fleet)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet))
+    assert all(len({zone[key] for key in pair}) == 1 for pair in floor.together)
+    assert floor.most == 10
+
+
+def test_who_may_start_is_found_behind_those_who_wait() -> None:
+    """A page of machines that one rule keeps back does not keep back the free machine behind them."""
+    everybody = keys(MOST_FREE_WAITING)
+    fleet = Fleet(everybody, cap=10)
+    fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody[:-1]}
+    floor = Floor(fleet, seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet), timeout=60)
+    assert floor.started.index(everybody[-1]) <= 1
+    assert floor.most == 2
+
+
+def test_a_ramp_doubles() -> None:
+    floor = Floor(Fleet(keys(40), cap=8), seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet, ramp=True))
+    first = min(floor.began.values())
+    after = Counter(round((at - first).total_seconds() / 60) for at in floor.began.values())
+    assert [after[step] for step in range(4)] == [1, 2, 4, 8]
+    assert floor.most == 8
+
+
+def test_a_wave_waits_for_the_one_before_it_and_for_its_bake_time() -> None:
+    fleet = two_lanes(12)
+    fleet.cap = 12
+    fleet.waves = {key: 1 if number < 6 else 2 for number, key in enumerate(keys(12))}
+    floor = Floor(fleet, seconds=lambda key: 100 if key in keys(12)[::2] else 300)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet, wave_bake_seconds=1_000.0))
+    for lane in (keys(12)[::2], keys(12)[1::2]):
+        over = max(floor.left[key] for key in lane if fleet.waves[key] == 1)
+        second = min(floor.began[key] for key in lane if fleet.waves[key] == 2)
+        assert timedelta(seconds=1_000) <= second - over < timedelta(seconds=1_030)
+
+
+# --- gates --------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> None:
+    fleet = two_lanes(40)
+    fleet.cap = 4
+    east = keys(40)[::2]
+    floor = Floor(fleet, failing=east[:3], seconds=lambda _: 60)
+    held_at: list[int] = []
+
+    def looked(data: Any) -> Any:
+        if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started) and not held_at:
+            held_at.append(sum(key in floor.started for key in east))
+            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        end = bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=2))).output
+        gates = bench.calls_of(names.CLOSE_GATE)
+    assert [(gate["scope"], gate["failures"], gate["limit"]) for gate in gates] == [("lane:broad/eastus", 3, 2)]
+    assert held_at
+    assert held_at[0] < 10, "the lane stopped soon after its third failure"
+    assert sorted(floor.started) == keys(40), "resumed, it went on to its end"
+    assert end["failures"]["lane:broad/eastus"] == end["forgiven"]["lane:broad/eastus"] == 3
+
+
+def test_a_budget_that_ends_the_run_starts_nothing_more_anywhere() -> None:
+    fleet = two_lanes(40)
+    fleet.cap = 4
+    floor = Floor(fleet, failing=keys(40)[::2][:2], seconds=lambda _: 60)
+    budget = ErrorBudget(run="4%", on_exceeded=OnExceeded.END)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(fleet, error_budget=budget)).output
+    assert end["stopReason"] == "The error budget of run is used up."
+    assert len(floor.started) <= 6
+    assert not floor.running
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_budget_that_is_not_used_up_stops_nothing(failures: int) -> None:
+    fleet = Fleet(keys(20), cap=4)
+    floor = Floor(fleet, failing=keys(20)[:failures])
+    budget = ErrorBudget(wave=2, lane=2, ring=2, run=2, on_exceeded=OnExceeded.END)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(fleet, error_budget=budget)).output
+    assert end["started"] == 20
+    assert end["failures"].get("run", 0) == failures
+    assert not bench.calls_of(names.CLOSE_GATE)
+
+
+def test_failures_of_earlier_phases_go_on_using_the_budget() -> None:
+    fleet = Fleet(keys(20), cap=2)
+    floor = Floor(fleet, failing=keys(20)[:1])
+    budget = ErrorBudget(run=2, on_exceeded=OnExceeded.END)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(fleet, error_budget=budget, failures={"run": 2})).output
+    assert end["stopReason"]
+    assert len(floor.started) < 20
+
+
+def test_what_an_earlier_phase_left_held_is_held_here_as_well() -> None:
+    fleet = Fleet(keys(4))
+    fleet.controls = fleet.controls.model_copy(update={"held_scopes": ["run"]})
+    looks = 0
+
+    def looked(data: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            assert not floor.started
+            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    floor = Floor(fleet)
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        bench.run("patch_phase", phase(fleet))
+    assert sorted(floor.started) == keys(4)
+
+
+# --- stops --------------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_starts_nothing_more_and_waits_for_what_runs() -> None:
+    canceled_at: list[int] = []
+
+    def cancel(key: str) -> None:
+        if not canceled_at:
+            # From inside the run, so that virtual time cannot pass between the cancel and its delivery.
+            bench.client.raise_orchestration_event("phase", names.CANCEL_EVENT)
+            time.sleep(0.3)
+            canceled_at.append(len(floor.started))
+
+    floor = Floor(Fleet(keys(60), cap=4), on_leave=cancel)
+    with floor.bench() as bench:
+        ended = bench.run("patch_phase", phase(floor.fleet), instance_id="phase")
+    assert canceled_at == [4]
+    assert len(floor.started) == 4
+    assert (ended.output["started"], ended.output["left"]) == (4, True)
+    assert not floor.running
+
+
+def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
+    fleet = Fleet(keys(12), cap=2)
+    paused_at: list[int] = []
+
+    def steer(**controls: Any) -> None:
+        fleet.controls = fleet.controls.model_copy(update=controls)
+        bench.client.raise_orchestration_event("phase", names.STEER_EVENT)
+        time.sleep(0.3)
+
+    def pause(key: str) -> None:
+        if not paused_at:
+            paused_at.append(len(floor.started))
+            steer(is_paused=True)
+
+    looks = 0
+
+    def looked(data: Any) -> Any:
+        nonlocal looks
+        looks += fleet.controls.is_paused
+        if fleet.controls.is_paused and looks == 3:
+            assert len(floor.started) == paused_at[0]
+            assert not floor.running
+            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    floor = Floor(fleet, on_leave=pause)
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        bench.run("patch_phase", phase(fleet), instance_id="phase")
+    assert looks == 3
+    assert sorted(floor.started) == keys(12)
+
+
+def test_nothing_starts_after_the_cutoff_and_the_rest_is_left() -> None:
+    fleet = Fleet(keys(30), cap=2)
+    floor = Floor(fleet, seconds=lambda _: 600)
+    with floor.bench() as bench:
+        closes_at = datetime.now(UTC) + timedelta(minutes=35)
+        ended = bench.run("patch_phase", phase(fleet, closes_at=closes_at))
+    assert ended.output["left"] is True
+    assert 4 <= len(floor.started) <= 8
+    assert max(floor.began.values()).replace(tzinfo=UTC) <= closes_at
+    assert not floor.running
+
+
+def test_a_paused_phase_ends_with_its_window() -> None:
+    fleet = Fleet(keys(3))
+    fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
+    floor = Floor(fleet)
+    with floor.bench() as bench:
+        closes_at = datetime.now(UTC) + timedelta(hours=3)
+        ended = bench.run("patch_phase", phase(fleet, closes_at=closes_at))
+    assert (ended.output["started"], ended.output["left"]) == (0, True)
