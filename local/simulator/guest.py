@@ -147,6 +147,7 @@ class _Installation:
         self.request = request
         self.problems = problems
         self.windows = guest.os_type == "Windows"
+        self.shown: list[Patch] = []
         self.states: dict[str, str] = {}
         self.minutes = 0.0
         self.window_exceeded = False
@@ -155,8 +156,9 @@ class _Installation:
         guest, simulation = self.guest, self.guest.simulation
         selection = select(guest.pending, self.request.parameters, guest.os_type)
         installable = [patch for patch in selection.selected if not patch.is_esm]
+        self.shown = _with_older(guest.pending, selection.selected)
         self.states = {patch.patch_id: "Excluded" for patch in selection.excluded}
-        self.states |= {patch.patch_id: "NotSelected" for patch in selection.not_selected}
+        self.states |= {patch.patch_id: "NotSelected" for patch in selection.not_selected + selection.passed_over}
         # The Linux extension reports packages that need a subscription as Failed, yet the run as a success.
         self.states |= {patch.patch_id: "Failed" for patch in selection.selected if patch.is_esm}
         self._install(installable)
@@ -175,7 +177,7 @@ class _Installation:
             status = "CompletedWithWarnings"
             self.problems.append(_detail("WARNING", "All patches are installed, but some needed more than one try."))
         result = _install_result(
-            guest, list(guest.pending), self.states, status, reboot_status, self.window_exceeded, self.problems
+            guest, self.shown, self.states, status, reboot_status, self.window_exceeded, self.problems
         )
         return Ending(
             GOAL_STATE_SECONDS + self.minutes * 60,
@@ -235,6 +237,12 @@ class _Installation:
             self.problems.append(_detail("ERROR", "Reboot failed to proceed on the machine in a timely manner."))
             return window, "Failed", True
         return window, "Completed", False
+
+
+def _with_older(pending: list[Patch], selected: list[Patch]) -> list[Patch]:
+    """What a result lists: the pending patches, and older versions that were asked for by name."""
+    known = {patch.patch_id for patch in pending}
+    return pending + [patch for patch in selected if patch.patch_id not in known]
 
 
 def _count(value: bool | int, when_true: int) -> int:

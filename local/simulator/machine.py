@@ -164,7 +164,7 @@ class Machine:
         ending = operation.ending
         if not ending.touches_guest:
             return
-        self._pending = [patch for patch in self.pending if patch.patch_id not in ending.removed]
+        self._pending = [left for patch in self.pending if (left := patch.without(ending.removed)) is not None]
         if ending.reboot_pending is not None:
             self.reboot_pending = ending.reboot_pending
         result = operation.result(self.clock)

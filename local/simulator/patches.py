@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -58,6 +58,19 @@ class Patch:
     minutes: float
     dependency: bool = False
     """An Other package that a security package pulls in, whatever the filter says."""
+    older: tuple[str, ...] = ()
+    """Versions that the repository still holds beside this one."""
+
+    def at(self, version: str) -> Patch:
+        """The same package in an older version."""
+        return replace(self, patch_id=_linux_id(self.name, version), version=version, older=())
+
+    def without(self, installed: frozenset[str]) -> Patch | None:
+        """What is still pending after these were installed, by their ids; nothing, or a version that is newer."""
+        if self.patch_id in installed:
+            return None
+        there = [place for place, version in enumerate(self.older) if self.at(version).patch_id in installed]
+        return replace(self, older=self.older[max(there) + 1 :]) if there else self
 
     @property
     def is_esm(self) -> bool:
@@ -105,11 +118,15 @@ class Patch:
 
 
 def generate(os_type: str, count: int | None, esm: int, source: random.Random, month: datetime) -> list[Patch]:
-    """A plausible list of pending patches; the same source gives the same list."""
+    """A plausible list of pending patches; the same source gives the same list.
+
+    Which patches a machine lacks is its own affair; what a patch is called is not: KB numbers and versions are those
+    of the month, the same for every machine, so that what one has installed can be asked for on another.
+    """
     if os_type == "Windows":
         made = _windows(source.randint(2, 6) if count is None else count, source, month)
     else:
-        made = _linux(source.randint(5, 18) if count is None else count, source)
+        made = _linux(source.randint(5, 18) if count is None else count, source, month)
     return made + [_esm(index, source) for index in range(esm)]
 
 
@@ -121,7 +138,7 @@ def spelt_out(entries: list[PendingPatch], os_type: str, source: random.Random) 
         version = None if windows else entry.version or "1.0-1"
         made.append(
             Patch(
-                patch_id=_guid(source) if windows else f"{entry.name}_{version}_Ubuntu_22.04",
+                patch_id=_guid(source) if windows else _linux_id(entry.name, version or ""),
                 name=entry.name,
                 version=version,
                 kb=entry.kb,
@@ -130,6 +147,7 @@ def spelt_out(entries: list[PendingPatch], os_type: str, source: random.Random) 
                 published=entry.published or ("2026-11-10T18:00:00+00:00" if windows else UNPUBLISHED),
                 needs_reboot=entry.needs_reboot,
                 minutes=entry.minutes if entry.minutes is not None else 1.0,
+                older=tuple(entry.older),
             )
         )
     return made
@@ -139,12 +157,20 @@ def _guid(source: random.Random) -> str:
     return str(uuid.UUID(int=source.getrandbits(128), version=4))
 
 
+def _linux_id(name: str, version: str) -> str:
+    return f"{name}_{version}_Ubuntu_22.04"
+
+
+def _of_the_month(month: datetime, what: str, lowest: int, highest: int) -> int:
+    return random.Random(f"{month:%Y-%m} {what}").randint(lowest, highest)
+
+
 def _windows(count: int, source: random.Random, month: datetime) -> list[Patch]:
     name = f"{month:%Y-%m}"
     published = f"{month:%Y-%m}-01T18:00:00+00:00"
     made: list[Patch] = []
     for index in range(count):
-        kb = str(source.randint(5_030_000, 5_079_999))
+        kb = str(_of_the_month(month, f"update {index}", 5_030_000, 5_079_999))
         title, classification, severity, reboot, minutes = [
             (f"{name} Cumulative Update for Windows Server (KB{kb})", "Security", "Critical", True, 3.5),
             (f"{name} Cumulative Update for .NET Framework 4.8.1 (KB{kb})", "Security", "Important", False, 1.5),
@@ -169,19 +195,20 @@ def _windows(count: int, source: random.Random, month: datetime) -> list[Patch]:
     return made
 
 
-def _linux(count: int, source: random.Random) -> list[Patch]:
+def _linux(count: int, source: random.Random, month: datetime) -> list[Patch]:
     made: list[Patch] = []
     order = source.sample(_LINUX_PACKAGES, len(_LINUX_PACKAGES))
     depended = False
     for index in range(count):
         name, version, classification = order[index % len(order)]
-        name = name.format(n=index) if index < len(order) else f"{name.format(n=index)}-extra{index}"
-        version = version.format(n=source.randint(2, 40))
+        number = _of_the_month(month, name, 2, 40)
+        name = name.format(n=number) if index < len(order) else f"{name.format(n=number)}-extra{index}"
+        version = version.format(n=number)
         is_dependency = classification == "Other" and not depended and source.random() < 0.5
         depended = depended or is_dependency
         made.append(
             Patch(
-                patch_id=f"{name}_{version}_Ubuntu_22.04",
+                patch_id=_linux_id(name, version),
                 name=name,
                 version=version,
                 kb=None,
@@ -213,11 +240,13 @@ def _esm(index: int, source: random.Random) -> Patch:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which pending patches an install request takes; everything else is Excluded or NotSelected."""
+    """Which patches an install request takes; everything else that is pending is Excluded or NotSelected."""
 
     selected: list[Patch]
     excluded: list[Patch]
     not_selected: list[Patch]
+    passed_over: list[Patch]
+    """Newer versions of packages that are taken in an older one."""
 
 
 def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Selection:
@@ -227,18 +256,22 @@ def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Se
     selected: list[Patch] = []
     excluded: list[Patch] = []
     left: list[Patch] = []
+    passed_over: list[Patch] = []
     for patch in pending:
         if refused(patch, parameters):
             excluded.append(patch)
         elif chosen(patch, parameters):
             selected.append(patch)
+        elif older := _older(patch, parameters):
+            selected.append(older)
+            passed_over.append(patch)
         else:
             left.append(patch)
     if any(patch.is_critical_or_security and not patch.is_esm for patch in selected):
         pulled = [patch for patch in left if patch.dependency]
         selected += pulled
         left = [patch for patch in left if not patch.dependency]
-    return Selection(selected, excluded, left)
+    return Selection(selected, excluded, left, passed_over)
 
 
 def _strings(parameters: dict[str, Any], key: str) -> list[str]:
@@ -251,6 +284,11 @@ def _classified(patch: Patch, parameters: dict[str, Any]) -> bool:
     return own in wanted
 
 
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _kb(value: str) -> str:
     return value.strip().upper().removeprefix("KB")
 
@@ -261,7 +299,7 @@ def _mask(name: str, masks: list[str]) -> bool:
 
 def _wants_windows(patch: Patch, parameters: dict[str, Any]) -> bool:
     latest = parameters.get("maxPatchPublishDate")
-    if latest and patch.published > str(latest).replace("Z", "+00:00"):
+    if latest and _moment(patch.published) > _moment(str(latest)):
         return False
     return (
         _classified(patch, parameters)
@@ -291,5 +329,13 @@ def _wants_linux(patch: Patch, parameters: dict[str, Any]) -> bool:
     return _classified(patch, parameters) or _package(patch, _strings(parameters, "packageNameMasksToInclude"))
 
 
+def _older(patch: Patch, parameters: dict[str, Any]) -> Patch | None:
+    """The newest of the older versions that a mask names; without a version in the mask the newest of all is meant."""
+    masks = [mask for mask in _strings(parameters, "packageNameMasksToInclude") if "=" in mask]
+    found = (patch.at(version) for version in reversed(patch.older))
+    return next((older for older in found if _package(older, masks)), None)
+
+
 def _excludes_linux(patch: Patch, parameters: dict[str, Any]) -> bool:
-    return _package(patch, _strings(parameters, "packageNameMasksToExclude"))
+    """By name alone: the agent ignores a version behind it."""
+    return _mask(patch.name, [mask.partition("=")[0] for mask in _strings(parameters, "packageNameMasksToExclude")])

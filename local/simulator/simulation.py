@@ -24,6 +24,8 @@ class PendingPatch(BaseModel):
     needs_reboot: bool = False
     published: str | None = None
     minutes: float | None = Field(default=None, ge=0)
+    older: list[str] = Field(default_factory=list[str])
+    """Versions that a Linux repository still holds beside the newest; installed when a request names them."""
 
 
 class FiredAlert(BaseModel):

@@ -323,3 +323,61 @@ def test_a_lost_operation_runs_on(simulator: Simulator) -> None:
 def test_senseless_fault_rules_are_refused(simulator: Simulator, rule: dict[str, object]) -> None:
     reply = simulator.http.post("/_sim/faults", json=rule)
     assert reply.status_code == 400, reply.text
+
+
+def test_a_version_that_is_asked_for_is_installed_while_the_repository_holds_it(simulator: Simulator) -> None:
+    patches = [
+        {"name": "openssl", "version": "1.4", "older": ["1.1", "1.2", "1.3"]},
+        {"name": "curl", "version": "8.1"},
+        {"name": "vim", "version": "9.1", "older": ["9.0"]},
+    ]
+    one = simulator.take_system("Linux", pendingPatches=patches, installMinutes=1)
+    result = simulator.install(one, linuxParameters={"packageNameMasksToInclude": ["openssl=1.2", "curl=8.0", "vim"]})
+    states = {(patch["name"], patch["version"]): patch["installationState"] for patch in result["patches"]}
+    assert states == {
+        ("openssl", "1.2"): "Installed",
+        ("openssl", "1.4"): "NotSelected",
+        ("curl", "8.1"): "NotSelected",
+        ("vim", "9.1"): "Installed",
+    }
+    assert (result["installedPatchCount"], result["notSelectedPatchCount"]) == (2, 2)
+    again = simulator.follow(simulator.post(one, "assessPatches"))["properties"]["output"]
+    assert {(patch["name"], patch["version"]) for patch in again["availablePatches"]} == {
+        ("openssl", "1.4"),
+        ("curl", "8.1"),
+    }
+    older = simulator.install(one, linuxParameters={"packageNameMasksToInclude": ["openssl=1.1", "openssl=1.2"]})
+    assert older["installedPatchCount"] == 0, "what is older than what is installed is no update"
+    newer = simulator.install(one, linuxParameters={"packageNameMasksToInclude": ["openssl=1.3", "openssl=1.4"]})
+    assert [patch["version"] for patch in newer["patches"] if patch["installationState"] == "Installed"] == ["1.4"]
+
+
+def test_an_exclusion_goes_by_the_name_whatever_version_stands_behind_it(simulator: Simulator) -> None:
+    one = simulator.take_system("Linux", pendingPatches=[{"name": "curl", "version": "8.1"}], installMinutes=1)
+    chosen = {"classificationsToInclude": ["Security"], "packageNameMasksToExclude": ["curl=7.0"]}
+    assert simulator.install(one, linuxParameters=chosen)["excludedPatchCount"] == 1
+
+
+def test_windows_goes_by_kb_numbers_and_the_date_of_publication(simulator: Simulator) -> None:
+    patches = [
+        {"name": "Cumulative", "kb": "5000001", "published": "2026-11-10T18:00:00.0000000+00:00"},
+        {"name": "Definitions", "kb": "2267602", "published": "2026-11-12T06:00:00+01:00"},
+        {"name": "Other", "kb": "5000003", "published": "2026-11-01T18:00:00+00:00"},
+    ]
+    one = simulator.take_system("Windows", pendingPatches=patches, installMinutes=1)
+    chosen = {"kbNumbersToInclude": ["KB5000001", "KB2267602"], "maxPatchPublishDate": "2026-11-12T05:00:00.000Z"}
+    before = chosen | {"maxPatchPublishDate": "2026-11-12T04:59:59.000Z"}
+    first = simulator.install(one, windowsParameters=before)
+    assert [patch["kbId"] for patch in first["patches"] if patch["installationState"] == "Installed"] == ["5000001"]
+    second = simulator.install(one, windowsParameters=chosen)
+    assert [patch["kbId"] for patch in second["patches"] if patch["installationState"] == "Installed"] == ["2267602"]
+
+
+@pytest.mark.parametrize(("system", "key"), [("Windows", "kbId"), ("Linux", "version")])
+def test_one_months_patches_have_the_same_names_on_every_machine(simulator: Simulator, system: str, key: str) -> None:
+    found: list[dict[str, str]] = []
+    for _ in range(2):
+        one = simulator.take_system(system, pendingPatches=22)
+        listed = simulator.follow(simulator.post(one, "assessPatches"))["properties"]["output"]["availablePatches"]
+        found.append({patch["name"]: patch[key] for patch in listed})
+    assert found[0] == found[1]
