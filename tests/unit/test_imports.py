@@ -117,7 +117,7 @@ def test_the_import_linter_refuses(module: str, line: str, contract: str, tmp_pa
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "function_app.py", "settings.py"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / module / "probe.py").write_text(line + "\n", encoding="utf-8")
+    (tmp_path / module / "intruder.py").write_text(line + "\n", encoding="utf-8")
     found = lint_imports(tmp_path)
     assert [name for name in found if contract in name] == found
     assert found
