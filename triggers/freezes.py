@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import audit_subject, open_records
-from domain.freeze import parse_freeze
-from domain.identity import is_policy_name
+from adapters.tables import Records, audit_subject, open_records
+from domain.freeze import Freeze, FreezeError, parse_freeze
+from domain.identity import ADHOC_POLICY, is_policy_name
+from domain.validation import Problem, suggest
 from triggers.http import answer, answered, caller_of, no_such, page_of, query_of, read_json, route_of
 from triggers.orders import read_order
 
@@ -40,10 +41,25 @@ async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
 async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a freeze: 201 or 200. It counts from the next start of a machine on."""
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
-    is_new = await open_records().put_freeze(
-        freeze, by=caller_of(req, claimed=query_of(req, "by")), at=datetime.now(UTC)
-    )
+    records = open_records()
+    await _check_policies(records, freeze)
+    is_new = await records.put_freeze(freeze, by=caller_of(req, claimed=query_of(req, "by")), at=datetime.now(UTC))
     return answer(freeze.to_wire(), status=201 if is_new else 200)
+
+
+async def _check_policies(records: Records, freeze: Freeze) -> None:
+    """Refuse a name that no policy has: with a slip in it the freeze would hold nothing, and nobody would notice."""
+    if not freeze.policies:
+        return
+    known = {stored.name for stored in await records.list_policies()} | {ADHOC_POLICY}
+    problems: list[Problem] = []
+    for index, name in enumerate(freeze.policies):
+        if name not in known:
+            hint = suggest(name, known)
+            message = f"there is no policy {name}" + (f"; {hint}" if hint else "")
+            problems.append(Problem(path=f"policies[{index}]", message=message))
+    if problems:
+        raise FreezeError(problems)
 
 
 @bp.route(route="freezes/{name}", methods=["DELETE"])

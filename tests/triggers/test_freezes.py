@@ -13,15 +13,15 @@ from triggers.freezes import delete_freeze, get_freeze, list_freeze_audit, list_
 FREEZE: dict[str, Any] = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
 
-async def test_a_freeze_lives(records: Records) -> None:
+async def test_a_freeze_lives(records: Records, monthly: str) -> None:
     created = await call(put_freeze, body=FREEZE, query={"by": "ann"}, name="year-end")
     assert created.status == 201
     assert created.json == FREEZE | {"name": "year-end", "policies": [], "tags": None}
     assert (await call(get_freeze, name="year-end")).json == created.json
     # What was read can be written again, and that changes nothing.
     assert (await call(put_freeze, body=created.json, name="year-end")).status == 200
-    changed = await call(put_freeze, body=FREEZE | {"policies": ["monthly"]}, name="year-end")
-    assert (changed.status, changed.json["policies"]) == (200, ["monthly"])
+    changed = await call(put_freeze, body=FREEZE | {"policies": [monthly]}, name="year-end")
+    assert (changed.status, changed.json["policies"]) == (200, [monthly])
     assert (await call(list_freezes)).json == {"freezes": [changed.json]}
 
     gone = await call(delete_freeze, body={"reason": "the books are closed", "by": "bob"}, name="year-end")
@@ -50,6 +50,16 @@ async def test_a_wrong_freeze_is_refused_with_every_error(records: Records, body
     refused = await call(put_freeze, body=body, name="year-end")
     assert refused.status == 400
     assert set(refused.paths) == paths
+    assert await records.list_freezes() == []
+
+
+async def test_a_slip_in_the_name_of_a_policy_is_told(records: Records, monthly: str) -> None:
+    refused = await call(put_freeze, body=FREEZE | {"policies": [monthly, "adhoc", "montly", "x"]}, name="year-end")
+    assert refused.status == 400
+    assert [(error["path"], error["message"]) for error in refused.problem["errors"]] == [
+        ("policies[2]", 'there is no policy montly; did you mean "monthly"?'),
+        ("policies[3]", "there is no policy x"),
+    ]
     assert await records.list_freezes() == []
 
 

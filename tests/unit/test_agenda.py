@@ -169,7 +169,7 @@ class TestNextRunWindow:
         assert found.at_utc == THIRD
 
     def test_no_window_that_a_run_of_its_own_has_begun_in(self) -> None:
-        """Windows of 40 days overlap; the one that was open already when the run stopped belongs to another run."""
+        """Windows of two days overlap; the one that was open already when the run stopped belongs to another run."""
         daily = policy({"recurrence": "RRULE:FREQ=DAILY", "window": "PT48H"})
         stopped = FIRST + 47 * HOUR
         found = next_run_window(daily, FREE, [], Waiting(since=stopped, behind=FIRST + 48 * HOUR), stopped)
@@ -196,6 +196,54 @@ class TestNextRunWindow:
         assert self.opening(FIRST + 4 * HOUR, enabled=False) is None
         nothing = parse_policy({"scope": {"locations": ["westeurope"]}}, name="x")
         assert next_run_window(nothing, FREE, [], self.AFTER_FIRST, FIRST) is None
+
+
+DAILY = {"recurrence": "RRULE:FREQ=DAILY", "window": "PT30H"}
+DAYS = st.integers(0, 20)
+
+
+@given(
+    st.lists(st.tuples(DAYS, st.integers(1, 70)), max_size=4),
+    st.lists(DAYS, max_size=6, unique=True),
+    st.booleans(),
+    st.integers(0, 20 * 24 * 60),
+)
+def test_a_run_that_goes_on_and_the_timer_agree_on_whose_window_it_is(
+    frozen: list[tuple[int, int]], skipped: list[int], is_paused: bool, minutes: int
+) -> None:
+    """Whatever people ordered: the run only takes a window that may be used, and the timer starts nothing in it."""
+    daily = policy(DAILY)
+    schedule = daily.schedule
+    assert schedule is not None
+    since = FIRST + 29 * HOUR
+    now = since + minutes * MINUTE
+    freezes = [
+        freeze(FIRST + day * DAY - HOUR, FIRST + day * DAY - HOUR + hours * HOUR, f"f{index}")
+        for index, (day, hours) in enumerate(frozen)
+    ]
+    controls = Controls().carrying(RUN, since, forget_before=NOW)
+    for day in skipped:
+        controls = controls.skipping(skip(FIRST + day * DAY), forget_before=NOW)
+    if is_paused:
+        controls = controls.paused(PAUSE)
+    run = Waiting(since=since, behind=FIRST + 30 * HOUR)
+    window = next_run_window(daily, controls, freezes, run, now)
+    assert window is not None
+    assert window.at_utc > since
+    assert window.window_end_utc - HOUR >= now
+    assert decide(daily, controls.resumed(), freezes, window).decision is Decision.CONTINUE
+    if window.at_utc <= now:
+        assert not is_paused
+        assert not any(each.starts_at <= now < each.ends_at for each in freezes)
+    # And it takes the first of them.
+    for other in occurrences(schedule, since, 60):
+        if other.at_utc >= window.at_utc:
+            break
+        is_over = other.window_end_utc - HOUR < now or other.window_end_utc <= run.behind
+        if other.at_utc <= now:
+            assert is_over or not decide(daily, controls, freezes, other, now=now).will_run
+        else:
+            assert not decide(daily, controls.resumed(), freezes, other).will_run
 
 
 class TestSkipping:
