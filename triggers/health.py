@@ -1,4 +1,4 @@
-"""health: anonymous and shallow; with the health key it checks storage, identity and Resource Manager."""
+"""health: anonymous and shallow; with the health key it checks storage, identity, Resource Manager and channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from adapters.arm import open_resource_manager
 from adapters.tables import StorageError, open_records
-from settings import Settings, load_settings
+from settings import ChannelsError, Settings, load_settings, parse_channels
 from triggers.http import Refusal, answer, answered, header_of, query_of
 
 HEALTH_KEY_HEADER = "x-health-key"
@@ -30,7 +30,7 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
     if query_of(req, "deep") not in ("1", "true"):
         return answer({"status": "healthy"})
     _check_key(settings, header_of(req, HEALTH_KEY_HEADER) or query_of(req, "key"))
-    parts = {"storage": await _storage(), **await _azure()}
+    parts = {"storage": await _storage(), **await _azure(), "channels": _channels(settings)}
     is_healthy = all(word == "ok" for word in parts.values())
     return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)
 
@@ -40,6 +40,15 @@ def _check_key(settings: Settings, given: str) -> None:
     wanted = settings.health_key.get_secret_value()
     if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
         raise Refusal(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
+
+
+def _channels(settings: Settings) -> str:
+    """A mistake in the channels stops nothing, so that nobody would notice before a notice is missed."""
+    try:
+        parse_channels(settings.channels.get_secret_value())
+    except ChannelsError as error:
+        return str(error)
+    return "ok"
 
 
 async def _storage() -> str:

@@ -47,7 +47,24 @@ async def test_the_shallow_answer_asks_nothing_of_anybody(records: Records, monk
 async def test_the_deep_answer_names_every_part(records: Records) -> None:
     answer = await deep()
     assert answer.status == 200
-    assert answer.json == {"status": "healthy", "storage": "ok", "identity": "ok", "resourceManager": "ok"}
+    assert answer.json == {
+        "status": "healthy",
+        "storage": "ok",
+        "identity": "ok",
+        "resourceManager": "ok",
+        "channels": "ok",
+    }
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_a_mistake_in_the_channels_is_named_before_a_notice_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHWAVE_CHANNELS", '[{"name": "ops", "kind": "teams", "url": "http://SECRET"}]')
+    load_settings.cache_clear()
+    answer = await deep()
+    assert answer.status == 503
+    assert answer.json["channels"].startswith("PATCHWAVE_CHANNELS is not valid: [0]")
+    assert answer.json["storage"] == "ok"
+    assert "SECRET" not in answer.text
 
 
 @pytest.mark.usefixtures("keyed")
