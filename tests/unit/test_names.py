@@ -24,3 +24,11 @@ def test_the_longest_instance_id_fits() -> None:
             if (step, kind) != ("assess", "install"):  # the assess step installs nothing
                 assert len(instance) <= 100
             assert not set(instance) & set("/\\#?")
+
+
+def test_a_machine_that_was_put_back_in_every_window_of_a_run_still_fits() -> None:
+    run_id = RunId.of(datetime(2026, 11, 21, tzinfo=UTC), "a" * 32, "0" * 8).text
+    instances = {names.machine_instance(run_id, "patch", MACHINE.key, attempt) for attempt in range(1, 36)}
+    assert len(instances) == 35
+    assert max(len(names.operation_instance(one, "install", 3)) for one in instances) <= 100
+    assert names.machine_instance(run_id, "patch", "key", 37) == f"{run_id}:patch11:key"
