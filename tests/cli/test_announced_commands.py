@@ -1,0 +1,40 @@
+"""The commands that notifications tell people to type are ones that the command takes."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+import typer
+
+from cli.app import app
+from domain.announcement import Announcement, approve_command
+from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, Started
+
+RUN_ID = "20261121T000000Z-monthly"
+ALL: list[Facts] = [Started(), ApprovalNeeded(approve=approve_command(RUN_ID, "broad")), GateClosed(), Ended()]
+
+
+def parsed(command: str) -> dict[str, Any]:
+    """The parameters that the command reads out of a line, without running it."""
+    program, *words = shlex.split(command)
+    assert program == "patchwave"
+    found: Any = typer.main.get_command(app)
+    context = None
+    while hasattr(found, "commands"):
+        name, *words = words
+        found = found.commands[name]
+    context = found.make_context(found.name, words)
+    return cast("dict[str, Any]", context.params)
+
+
+@pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.event.value)
+def test_the_command_of_a_notice_can_be_typed(facts: Facts) -> None:
+    command = Announcement(RUN_ID, "monthly", datetime(2026, 11, 21, tzinfo=UTC), facts).to_message().command
+    assert parsed(command)["run"] == RUN_ID
+
+
+def test_the_command_of_an_approval_names_its_ring() -> None:
+    assert parsed(approve_command(RUN_ID, "broad"))["ring"] == "broad"
