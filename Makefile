@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo serve test lint format requirements-check lock clean
+.PHONY: help setup demo serve test lint format docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -28,10 +28,16 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/node node_modules/pyright/index.js --warnings
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/check_requirements.py
+	@.venv/bin/python scripts/policy_docs.py --check
+	@.venv/bin/python scripts/rollout_docs.py --check
 
 format: setup ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
+
+docs: setup ## Write what is generated in docs/: the keys of policies, and the drawn example of rollouts
+	@.venv/bin/python scripts/policy_docs.py
+	@.venv/bin/python scripts/rollout_docs.py
 
 requirements-check: setup ## Fail when requirements.txt does not hold exactly what the deployed app needs
 	@.venv/bin/python scripts/check_requirements.py

@@ -176,7 +176,7 @@ _MIXED: dict[str, Any] = {
     "document", [_MIXED, *[json.loads(path.read_text()) for path in (ROOT / "fleets").glob("*.json")]]
 )
 def test_the_simulator_reads_the_same_machines(tmp_path: Path, document: object):
-    """The simulator is an independent reading of Azure and shares no code; what both make of a file must be one fleet."""
+    """The simulator is an independent reading of Azure and shares no code: what both make of a file must agree."""
     path = tmp_path / "fleet.json"
     path.write_text(json.dumps(document))
     simulated, read = read_as_simulator(path, Clock(60), 1), read_fleet(path)
