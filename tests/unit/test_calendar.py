@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tzlocal import windows_tz
 
-from domain.calendar import Occurrence, Schedule, due_occurrence, find_zone, occurrences
+from domain.calendar import Occurrence, Schedule, due_occurrence, find_zone, occurrences, upcoming
 from domain.recurrence import NthWeekday, parse_recurrence
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -381,3 +381,19 @@ def test_a_schedule_survives_the_wire() -> None:
     plan = schedule("second Tuesday", window="PT3H30M", startDate="2026-11-10")
     assert plan.to_wire()["window"] == "PT3H30M"
     assert Schedule.from_wire(plan.to_wire()) == plan
+
+
+def test_what_a_window_leaves_over_is_skipped_unless_the_policy_says_otherwise() -> None:
+    given = {"recurrence": "second Tuesday", "time": "02:30", "timeZone": "UTC", "window": "PT4H"}
+    assert not Schedule.model_validate(given).continue_in_next_window
+    assert Schedule.model_validate(given | {"continueInNextWindow": True}).continue_in_next_window
+    for unclear in ("yes", "true", 1, None):
+        with pytest.raises(ValidationError):
+            Schedule.model_validate(given | {"continueInNextWindow": unclear})
+
+
+def test_upcoming_has_no_end_of_its_own() -> None:
+    endless = upcoming(schedule("second Tuesday"), utc(2026, 11, 1))
+    assert [f"{next(endless).at_utc:%Y-%m-%d}" for _ in range(3)] == ["2026-11-10", "2026-12-08", "2027-01-12"]
+    ended = upcoming(schedule("2026-11-10, 2026-12-08"), utc(2026, 11, 10, 2, 30))
+    assert [f"{each.at_utc:%Y-%m-%d}" for each in ended] == ["2026-12-08"]
