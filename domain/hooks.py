@@ -251,8 +251,3 @@ def script_unknown(when: When, why: str = "") -> str:
 def script_overdue(when: When, timeout: timedelta) -> str:
     """The script did not end in its time, and Azure cannot stop it."""
     return f"The script {when} the installation did not end within {format_duration(timeout)}; it may still run."
-
-
-def with_after_failure(outcome: Outcome, message: str) -> Outcome:
-    """The outcome as it was, with the sentence about what failed after the installation."""
-    return outcome.model_copy(update={"message": f"{outcome.message} {message}"})

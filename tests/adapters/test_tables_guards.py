@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from adapters.tables import PreconditionFailed, Records, RecordTooLarge
-from domain.run import OperationKind
+from domain.guard import Guard, GuardedCall
+from domain.run import IntentState, OperationKind
 from tests.adapters.samples import NOW, intent, machine
 
 RUN = "20261110T190000Z-monthly"
@@ -188,3 +190,44 @@ async def test_policies_are_listed_by_name_and_large_ones_kept_whole(records: Re
     assert stored.document == {"ids": []}
     with pytest.raises(RecordTooLarge):
         await records.put_policy("weekly", {"x": "é" * 500_000}, if_match=None, if_none_match=False, at=NOW)
+
+
+def guard(**changes: Any) -> Guard:
+    fields: dict[str, Any] = {
+        "run_id": RUN,
+        "machine_key": KEY,
+        "call": GuardedCall.BEFORE_SCRIPT,
+        "token": "mine",
+        "declared_at": NOW,
+        "deadline_at": NOW + HOUR,
+    }
+    return Guard(**{**fields, **changes})
+
+
+async def test_of_many_executions_one_declares_the_guard(records: Records) -> None:
+    tokens = [f"token-{number}" for number in range(8)]
+    stored = await asyncio.gather(*(records.declare_guard(guard(token=token)) for token in tokens))
+    assert len({one.token for one in stored}) == 1
+    # The answer to the first insert may be lost: whoever asks again finds his own row.
+    again = await records.declare_guard(guard(token=stored[0].token))
+    assert again.token == stored[0].token
+    assert (await records.declare_guard(guard(call=GuardedCall.AFTER_SCRIPT, token="other"))).token == "other"
+
+
+async def test_a_guard_keeps_its_urls_byte_for_byte(records: Records) -> None:
+    await records.declare_guard(guard())
+    done = guard(state=IntentState.ACCEPTED, async_url=SIGNED, location_url=SIGNED + "?x", ended_at=NOW, failure="why")
+    await records.save_guard(done)
+    assert await records.get_guard(RUN, KEY, GuardedCall.BEFORE_SCRIPT) == done
+    assert await records.get_guard(RUN, KEY, GuardedCall.RESTART) is None
+
+
+async def test_a_refused_call_is_declared_anew_by_one_execution(records: Records) -> None:
+    refused = guard(state=IntentState.REFUSED)
+    await records.declare_guard(refused)
+    taken = await asyncio.gather(*(records.take_over_guard(refused, guard(token=f"token-{n}")) for n in range(6)))
+    assert sum(taken) == 1
+    assert not await records.take_over_guard(refused, guard(token="late"))
+    stored = await records.get_guard(RUN, KEY, GuardedCall.BEFORE_SCRIPT)
+    assert stored is not None
+    assert (stored.state, stored.token) == (IntentState.DECLARED, f"token-{taken.index(True)}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from domain import verdict
 from domain.arm_error import read_failure
+from domain.gates import uses_budget
 from domain.operation import read_operation
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
@@ -264,3 +265,31 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
         assert not result.pending_patch_count
         assert not needs_subscription
     assert Outcome.from_wire(outcome.to_wire()) == outcome
+
+
+# --- restarts apart from the installation
+
+
+@pytest.mark.parametrize(
+    ("is_ready", "reboot_pending", "outcome", "reason"),
+    [
+        (True, None, OutcomeKind.PATCHED, Reason.OK),
+        (True, False, OutcomeKind.PATCHED, Reason.OK),
+        (True, True, OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING),
+        (False, None, OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED),
+        (False, False, OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED),
+    ],
+)
+def test_a_machine_is_patched_when_it_came_back_without_a_pending_reboot(
+    is_ready: bool, reboot_pending: bool | None, outcome: OutcomeKind, reason: Reason
+) -> None:
+    judged = verdict.judge_restart(is_ready, reboot_pending, 3)
+    assert (judged.outcome, judged.reason) == (outcome, reason)
+    assert judged.message.startswith("3 patches are installed")
+
+
+def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
+    judged = verdict.restart_failed(3, "HTTP 403 AuthorizationFailed")
+    assert (judged.outcome, judged.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED)
+    assert "AuthorizationFailed" in judged.message
+    assert uses_budget(judged.outcome, judged.reason)
