@@ -225,6 +225,8 @@ class Phase(Document):
     """What an instance of this pass begins with: the machines of an earlier one may have been started before."""
     last_attempt: int = 1
     """The highest attempt that any machine is at."""
+    gave_up: bool = False
+    """A machine was put back so often that it is left to a later pass."""
     cursor: str | None = None
     is_exhausted: bool = False
     resumptions: int = 0

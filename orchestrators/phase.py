@@ -45,7 +45,7 @@ PAGE = 100
 HEARTBEAT = timedelta(minutes=10)
 """How often the phase compares itself with the records, in case the word of a machine or a person got lost."""
 MOST_ATTEMPTS = 9
-"""How often one machine is started in one pass: when it is put back more often, it is left to the end of the run."""
+"""How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 MOST_FREE_WAITING = 200
 """Machines that wait and that no gate holds: rules between machines keep a start from being further down the plan."""
 MOST_WAITING = 700
@@ -103,6 +103,7 @@ class _Window:
         self._is_exhausted = phase.is_exhausted
         self._started = phase.started
         self._last_attempt = phase.last_attempt
+        self._gave_up = phase.gave_up
         self.looks = 0
         self._ended = context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
@@ -136,7 +137,7 @@ class _Window:
             failures={scope: count for scope, count in self._ledger.failures.items() if not scope.startswith("wave:")},
             forgiven={scope: count for scope, count in self._ledger.forgiven.items() if not scope.startswith("wave:")},
             resumptions=self._controls.resumptions,
-            left=bool(self._admission.waiting) or not self._is_exhausted,
+            left=self._gave_up or bool(self._admission.waiting) or not self._is_exhausted,
             last_attempt=self._last_attempt,
             stop_reason=self._controls.stop_reason,
         )
@@ -157,6 +158,7 @@ class _Window:
                 "running": [self._placed[each.key] for each in self._admission.running],
                 "started": self._started,
                 "last_attempt": self._last_attempt,
+                "gave_up": self._gave_up,
             }
         )
 
@@ -313,6 +315,8 @@ class _Window:
             if machine.attempt - self._phase.first_attempt + 1 < MOST_ATTEMPTS:
                 self._last_attempt = max(self._last_attempt, machine.attempt + 1)
                 self._add([machine.model_copy(update={"attempt": machine.attempt + 1})])
+            else:
+                self._gave_up = True
             return 1
         if ended.failed:
             yield from self._count_failure(machine)

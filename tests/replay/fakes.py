@@ -299,7 +299,8 @@ class Fleet:
             machines = [each for each in machines if self.stages.get(each.key) is Stage.INSTALLED]
         begin = int(data["cursor"] or 0)
         end = begin + data["limit"]
-        page = [each for each in machines[begin:end] if each.key not in self.recorded]
+        attempt = {"attempt": data["firstAttempt"]}
+        page = [each.model_copy(update=attempt) for each in machines[begin:end] if each.key not in self.recorded]
         return MachinePage(machines=page, cursor=str(end) if end < len(machines) else None).to_wire()
 
     def _still_open(self, data: Json) -> Json:

@@ -20,7 +20,7 @@ from domain.run import Mode
 from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
-from orchestrators.phase import ENDINGS_PER_GENERATION, MOST_FREE_WAITING, patch_phase
+from orchestrators.phase import ENDINGS_PER_GENERATION, MOST_ATTEMPTS, MOST_FREE_WAITING, patch_phase
 from tests.replay.fakes import RUN_ID, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -41,12 +41,14 @@ class Floor:
         silent: Iterable[str] = (),
         failing: Iterable[str] = (),
         left_once: Iterable[str] = (),
+        always_left: Iterable[str] = (),
         repeats: int = 1,
         seconds: Callable[[str], float] | None = None,
         on_leave: Callable[[str], None] | None = None,
     ) -> None:
         self.fleet = fleet
         self.started: list[str] = []
+        self.instances: list[str] = []
         self.began: dict[str, datetime] = {}
         self.left: dict[str, datetime] = {}
         self.running: set[str] = set()
@@ -58,13 +60,14 @@ class Floor:
         self._silent = set(silent)
         self._failing = set(failing)
         self._left_once = set(left_once)
+        self._always_left = set(always_left)
         self._repeats = repeats
         self._on_leave = on_leave
 
     def patch_machine(self, context: task.OrchestrationContext, data: Any) -> Steps:
         key = data["machineKey"]
         at = context.current_utc_datetime.isoformat()
-        seconds = yield context.call_activity("enter", input=[key, at])
+        seconds = yield context.call_activity("enter", input=[key, at, context.instance_id])
         yield context.create_timer(timedelta(seconds=seconds))
         is_left = yield context.call_activity("leave", input=[key, context.current_utc_datetime.isoformat()])
         if key not in self._silent:
@@ -74,9 +77,10 @@ class Floor:
         return None
 
     def enter(self, data: list[str]) -> float:
-        key, at = data
+        key, at, instance_id = data
         with self._lock:
             self.started.append(key)
+            self.instances.append(instance_id)
             self.began[key] = datetime.fromisoformat(at)
             self.together |= {frozenset((key, other)) for other in self.running}
             self.running.add(key)
@@ -88,6 +92,8 @@ class Floor:
         with self._lock:
             self.running.remove(key)
             self.left[key] = datetime.fromisoformat(at)
+            if key in self._always_left:
+                return True
             if key in self._left_once:
                 self._left_once.remove(key)
                 return True
@@ -185,6 +191,27 @@ def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
         bench.run("patch_phase", phase(floor.fleet))
     assert Counter(floor.started) == Counter(keys(6)) + Counter(keys(6)[1:3])
     assert set(floor.fleet.recorded) == set(keys(6))
+
+
+def test_a_later_pass_uses_no_instance_of_an_earlier_one() -> None:
+    everybody = keys(6)
+    floor = Floor(Fleet(everybody, cap=2), left_once=everybody[1:3])
+    with floor.bench() as bench:
+        # Behind a pass in which some machine was at its third attempt.
+        end = bench.run("patch_phase", phase(floor.fleet, first_attempt=4, last_attempt=4)).output
+    numbered = {(key, attempt) for key in everybody for attempt in ((4, 5) if key in everybody[1:3] else (4,))}
+    wanted = {names.machine_instance(RUN_ID, Step.PATCH, key, attempt) for key, attempt in numbered}
+    assert Counter(floor.instances) == Counter(wanted)
+    assert end["lastAttempt"] == 5
+
+
+def test_a_machine_that_is_put_back_again_and_again_is_left_to_the_next_pass() -> None:
+    floor = Floor(Fleet(keys(3), cap=2), always_left=keys(3)[:1], seconds=lambda _: 60)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(floor.fleet, first_attempt=3, last_attempt=3)).output
+    assert Counter(floor.started)[keys(3)[0]] == MOST_ATTEMPTS
+    assert end["left"]
+    assert set(floor.fleet.recorded) == set(keys(3)[1:])
 
 
 # --- rules --------------------------------------------------------------------------------------------------
