@@ -16,6 +16,7 @@ from cli.local_commands import demo, serve
 from cli.plan_command import plan
 from cli.policy_commands import policies
 from cli.run_commands import runs
+from cli.steering_commands import add_steering
 from cli.terminal import show_error
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("serve")(serve)
 app.command("plan")(plan)
+add_steering(runs)
 app.add_typer(runs)
 app.add_typer(policies)
 app.add_typer(schedules)

@@ -5,7 +5,6 @@ Every order says why, since whoever wonders later why nothing ran reads it in ``
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -15,32 +14,13 @@ from cli.documents import Json
 from cli.errors import RefusedError
 from cli.policy_commands import NameArgument, policies
 from cli.render import run_facts
-from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
+from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
 schedules = typer.Typer(name="schedule", no_args_is_help=True, help="See what will happen next, and why not.")
 freezes = typer.Typer(name="freeze", no_args_is_help=True, help="Keep and see times in which nothing is patched.")
 
 FreezeArgument = Annotated[str, typer.Argument(metavar="FREEZE", help="Name of the freeze.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except OSError:
-        # Nobody is logged in: a container, a pipeline.
-        return ""
-
-
-ByOption = Annotated[
-    str,
-    typer.Option(
-        "--by",
-        default_factory=_login_name,
-        show_default="your login name",
-        help="Who asks, where the service does not know it.",
-    ),
-]
 
 
 @schedules.command("show")

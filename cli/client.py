@@ -68,10 +68,23 @@ class ApiClient:
         """The newest runs, newest first."""
         return list(self._pages("/api/runs", "runs", {}, limit))
 
-    def cancel_run(self, run_id: str) -> Json:
-        """Ask a run to start nothing more; what the service says of the run then."""
-        response = self._send("POST", f"/api/runs/{_segment(run_id)}/cancel")
-        return _document(response) if response.content else self.run(run_id)
+    def steer_run(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
+        """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
+        body = _given(comment=comment, by=by, ring=ring)
+        return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{order}", json=body))
+
+    def steer_machine(self, run_id: str, machine_key: str, order: str, comment: str, by: str) -> Json:
+        """Skip a machine (its row), or retry it (the new run)."""
+        path = f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}/{order}"
+        return _document(self._send("POST", path, json=_given(comment=comment, by=by)))
+
+    def run_audit(self, run_id: str, limit: int | None = None) -> Iterator[Json]:
+        """Who ordered what in a run and what its gates did, oldest first."""
+        return self._pages(f"/api/runs/{_segment(run_id)}/audit", "audit", {}, limit)
+
+    def run_plan(self, run_id: str) -> Json:
+        """The plan that a run follows."""
+        return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/plan", timeout_seconds=PLAN_SECONDS))
 
     def machines(self, run_id: str, outcome: str = "", limit: int | None = None) -> Iterator[Json]:
         """The machines of a run, page by page, of one outcome or of all."""
@@ -187,6 +200,10 @@ class ApiClient:
         if response.is_client_error:
             raise RefusedError(sentence, _details(problem))
         raise UnreachableError(sentence)
+
+
+def _given(**texts: str) -> Json:
+    return {name: text for name, text in texts.items() if text}
 
 
 def _segment(text: str) -> str:

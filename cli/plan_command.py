@@ -91,20 +91,28 @@ def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
 
 
 def _plan_live(policy: str, changes: Json, url: str, key: str) -> Plan:
-    from domain.plan import Plan
-
     is_file = policy == "-" or policy.endswith(_POLICY_SUFFIXES)
     request: Json = {"policy": _read_policy(policy) if is_file else policy}
     if changes:
         request["overrides"] = changes
     with open_client(url, key) as client:
-        document = client.draft_plan(request)
+        return _understand(client.draft_plan(request), url)
+
+
+def show_stored_plan(document: Json, url: str, output: PlanOutput) -> None:
+    """Print the plan of a run, as the service at this address keeps it."""
+    _show(_understand(document, url), None, output)
+
+
+def _understand(document: Json, url: str) -> Plan:
+    from domain.plan import Plan
+
     try:
         return Plan.from_wire(document)
     except ValueError as error:
         raise RefusedError(
             f"{url} answered with a plan that this command cannot read: is it of another version?"
-        ) from (error)
+        ) from error
 
 
 def _policy(file: str, changes: Json) -> Policy:

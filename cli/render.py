@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.documents import Json, counts, items, part
 from cli.terminal import plain
 
-FINAL_STATES = frozenset({"completed", "canceled", "failed", "empty"})
+FINAL_STATES = frozenset({"completed", "canceled", "stopped", "failed", "empty"})
 
 STAGES = {
     "waiting": "bright_black",
@@ -23,8 +23,13 @@ STAGES = {
     "assessed": "cyan",
     "installing": "blue",
     "verifying": "magenta",
+    "installed": "magenta",
+    "restarting": "magenta",
     "done": "green",
 }
+
+_RARE_STAGES = frozenset({"installed", "restarting"})
+"""Only where a policy restarts machines apart from their installation."""
 
 OUTCOMES = {
     "failed": "bold red",
@@ -47,8 +52,13 @@ NEEDS_PERSON = tuple(list(OUTCOMES)[:7])
 _STATES = {
     "queued": "bright_black",
     "running": "blue",
+    "awaiting_approval": "bold yellow",
+    "paused": "bold yellow",
+    "held": "bold red",
+    "awaiting_window": "cyan",
     "completed": "green",
     "canceled": "yellow",
+    "stopped": "bold red",
     "failed": "bold red",
 }
 
@@ -87,8 +97,9 @@ def run_facts(run: Json) -> RenderableType:
     grid.add_row("run", Text(plain(run.get("id", "")), style="bold"))
     grid.add_row("policy", Text(f"{plain(run.get('policy', ''))}, mode {plain(run.get('mode', ''))}"))
     grid.add_row("state", _state(run))
-    if run.get("reason"):
-        grid.add_row("reason", Text(plain(run["reason"])))
+    for label, key in (("reason", "reason"), ("waiting for", "waitingFor")):
+        if run.get(key):
+            grid.add_row(label, Text(plain(run[key])))
     grid.add_row("started by", Text(by))
     for label, key in (
         ("created", "createdAt"),
@@ -102,6 +113,11 @@ def run_facts(run: Json) -> RenderableType:
             grid.add_row(label, _moment(run[key]))
     if run.get("startedAt"):
         grid.add_row("took", took(run))
+    for ring, decision in part(run, "decisions").items():
+        said = "approved" if decision.get("approved") else "rejected"
+        grid.add_row(f"ring {plain(ring)}", _said(said, decision, "comment"))
+    for order, steered in part(run, "steered").items():
+        grid.add_row(plain(order), _said("", steered, "why"))
     grid.add_row("machines", str(run.get("machines", 0)))
     return Group(grid, outcome_bars(run)) if run.get("countsByOutcome") else grid
 
@@ -142,6 +158,8 @@ def machine_facts(machine: Json) -> RenderableType:
     for label, key in (("reason", "reason"), ("message", "message")):
         if machine.get(key):
             grid.add_row(label, Text(plain(machine[key])))
+    if machine.get("skip"):
+        grid.add_row("skip", _said("", part(machine, "skip"), "why"))
     for label in ("assessment", "installation"):
         facts = {key: value for key, value in part(machine, label).items() if value not in (None, "", 0, False)}
         if facts:
@@ -157,6 +175,22 @@ def machine_facts(machine: Json) -> RenderableType:
             Text(plain(patch.get("rebootBehavior", ""))),
         )
     return Group(grid, table) if machine.get("patches") else grid
+
+
+def audit_table(lines: Iterable[Json]) -> RenderableType:
+    """One line per order and per act of a gate."""
+    table = _table("at", "action", "by", "detail")
+    for line in lines:
+        detail = line.get("detail")
+        facts = cast("Json", detail).items() if isinstance(detail, dict) else [("", detail)]
+        said = ", ".join(f"{plain(key)} {plain(value)}".strip() for key, value in facts if value not in (None, "", {}))
+        table.add_row(
+            _moment(line.get("at")),
+            Text(plain(line.get("action", ""))),
+            Text(plain(line.get("by", ""))),
+            Text(said, overflow="fold"),
+        )
+    return table
 
 
 def policies_table(policies: Iterable[Json]) -> RenderableType:
@@ -187,6 +221,10 @@ def progress_view(run: Json, attention: Sequence[Json], height: int | None = Non
     final = run.get("state") in FINAL_STATES
     if run.get("cancelRequestedAt") and not final:
         title.append("  cancel asked, waiting for what is running", style="yellow")
+    elif run.get("stopReason") and not final:
+        title.append("  a gate ends it, waiting for what is running", style="yellow")
+    elif run.get("waitingFor") and not final:
+        title.append(f"  {plain(run['waitingFor'])}", style="yellow")
     parts: list[RenderableType] = [title]
     if run.get("reason"):
         parts.append(Text(plain(run["reason"]), style="yellow"))
@@ -204,7 +242,12 @@ def progress_view(run: Json, attention: Sequence[Json], height: int | None = Non
 def stage_bars(run: Json) -> RenderableType:
     """A bar per stage; the last one is how far the run is."""
     by_stage = counts(run, "countsByStage")
-    return _bars([(stage, by_stage.get(stage, 0), style) for stage, style in STAGES.items()], run.get("machines", 0))
+    rows = [
+        (stage, by_stage.get(stage, 0), style)
+        for stage, style in STAGES.items()
+        if stage not in _RARE_STAGES or by_stage.get(stage)
+    ]
+    return _bars(rows, run.get("machines", 0))
 
 
 def outcome_bars(run: Json) -> RenderableType:
@@ -292,6 +335,14 @@ def _outcome_or_stage(machine: Json) -> Text:
 def _state(run: Json) -> Text:
     state = run.get("state", "")
     return Text(plain(state), style=_STATES.get(state, ""))
+
+
+def _said(what: str, order: Json, why: str) -> Text:
+    """What somebody ordered, who it was, when, and why."""
+    line = Text(" ".join(filter(None, (what, f"by {plain(order.get('by', ''))}", _moment(order.get("at"))))))
+    if order.get(why):
+        line.append(f": {plain(order[why])}")
+    return line
 
 
 def _counts(by_outcome: dict[str, int]) -> Text:

@@ -1,4 +1,4 @@
-"""``patchwave run``: start runs, look at them, follow them, stop them."""
+"""``patchwave run``: start runs, look at them, follow them; the orders to a run are in `cli.steering_commands`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def start(
     with open_client(url, key) as client:
         run = client.start_run(request, idempotency_key)
         if wait:
-            _follow(client, run["id"], output, interval)
+            follow(client, run["id"], output, interval)
         show(output, run, lambda: run_facts(run))
 
 
@@ -92,7 +92,7 @@ def show_run(
 ) -> None:
     """Show one run."""
     with open_client(url, key) as client:
-        found = client.run(_resolve(client, run))
+        found = client.run(resolve(client, run))
     show(output, found, lambda: run_facts(found))
 
 
@@ -109,7 +109,7 @@ def watch_run(
     Exits with 1 when the run failed, was cancelled, or left machines that need a person.
     """
     with open_client(url, key) as client:
-        _follow(client, _resolve(client, run), output, interval)
+        follow(client, resolve(client, run), output, interval)
 
 
 @runs.command("machines")
@@ -129,9 +129,9 @@ def machines(
 ) -> None:
     """List the machines of a run, or show one of them with every patch."""
     with open_client(url, key) as client:
-        run_id = _resolve(client, run)
+        run_id = resolve(client, run)
         if machine:
-            found = client.machine(run_id, _machine_key(client, run_id, machine))
+            found = client.machine(run_id, machine_key(client, run_id, machine))
             show(output, found, lambda: machine_facts(found))
             return
         rows: list[Json] = []
@@ -140,22 +140,7 @@ def machines(
     show(output, rows, lambda: machines_table(rows))
 
 
-@runs.command("cancel")
-def cancel(
-    run: RunArgument,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Start nothing more in a run, at once; what runs inside a machine cannot be stopped and ends by itself."""
-    with open_client(url, key) as client:
-        run_id = _resolve(client, run)
-        client.cancel_run(run_id)
-        found = client.run(run_id)
-    show(output, found, lambda: run_facts(found))
-
-
-def _follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float) -> None:
+def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float) -> None:
     """Watch a run and end the command as the run ended."""
     as_json = output is OutputFormat.JSON
     try:
@@ -168,7 +153,12 @@ def _follow(client: ApiClient, run_id: str, output: OutputFormat, interval: floa
     raise typer.Exit(exit_code_of(final))
 
 
-def _resolve(client: ApiClient, run: str) -> str:
+def resolve(client: ApiClient, run: str) -> str:
+    """The id of the run that somebody named, or of the newest one.
+
+    Raises:
+        NotFoundError: there is no run yet.
+    """
     if run != NEWEST:
         return run
     newest = client.runs(1)
@@ -177,7 +167,7 @@ def _resolve(client: ApiClient, run: str) -> str:
     return str(newest[0]["id"])
 
 
-def _machine_key(client: ApiClient, run_id: str, machine: str) -> str:
+def machine_key(client: ApiClient, run_id: str, machine: str) -> str:
     """The key of a machine that a person named by key, by ARM id or by its name alone."""
     if _MACHINE_KEY.fullmatch(machine):
         return machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sys
@@ -34,6 +35,25 @@ KeyOption = Annotated[
     typer.Option("--key", envvar="PATCHWAVE_KEY", help="Function key; better in the environment.", show_default=False),
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except OSError:
+        # Nobody is logged in: a container, a pipeline.
+        return ""
+
+
+ByOption = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        default_factory=_login_name,
+        show_default="your login name",
+        help="Who asks, where the service does not know it.",
+    ),
+]
 
 
 def open_client(url: str, key: str) -> ApiClient:

@@ -108,6 +108,6 @@ def _as_lines(client: ApiClient, run_id: str, console: Console, interval_seconds
 
 def exit_code_of(run: Json) -> ExitCode:
     """How the command ends for a run that has ended: 0 only when nobody has to look at anything."""
-    if run.get("state") in ("failed", "canceled") or needs_person(run):
+    if run.get("state") in ("failed", "canceled", "stopped") or needs_person(run):
         return ExitCode.NEEDS_PERSON
     return ExitCode.OK

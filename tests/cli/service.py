@@ -21,6 +21,17 @@ type Json = dict[str, Any]
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 
 
+MOMENT = "2026-11-10T19:30:00.000Z"
+ORDERED: dict[str, Json] = {
+    "pause": {"state": "paused", "resumesAs": "running", "pausedAt": MOMENT},
+    "resume": {"state": "running", "resumesAs": None, "pausedAt": None},
+    "cancel": {"cancelRequestedAt": MOMENT},
+    "approve": {"state": "running", "waitingFor": ""},
+    "reject": {"state": "running", "waitingFor": ""},
+}
+"""What an order changes in the document of a run."""
+
+
 def run_document(run_id: str, state: str = "completed", **changes: Any) -> Json:
     """A run as GET /api/runs/{id} gives it."""
     return {
@@ -74,6 +85,8 @@ class Service:
     """Per run the documents that successive GETs give; the last one stays."""
     machines: dict[str, list[Json]] = field(default_factory=dict[str, list[Json]])
     policies: dict[str, tuple[Json, int]] = field(default_factory=dict[str, tuple[Json, int]])
+    audit: list[Json] = field(default_factory=list[Json])
+    plan: Json = field(default_factory=dict[str, Any])
     requests: list[Json] = field(default_factory=list[Json])
     answers: list[Response] = field(default_factory=list[Response])
     """Answers to give, in turn, before any other."""
@@ -108,10 +121,21 @@ class Service:
             case "GET", ["runs", run_id] if run_id in self.runs:
                 script = self.runs[run_id]
                 return JSONResponse(script.pop(0) if len(script) > 1 else script[0])
-            case "POST", ["runs", run_id, "cancel"] if run_id in self.runs:
-                document = {**self.runs[run_id][-1], "cancelRequestedAt": "2026-11-10T19:30:00.000Z"}
+            case "POST", ["runs", run_id, order] if run_id in self.runs:
+                document = {**self.runs[run_id][-1], **ORDERED[order]}
                 self.runs[run_id] = [document]
                 return JSONResponse(document, status_code=202)
+            case "POST", ["runs", run_id, "machines", key, order]:
+                for row in self.machines.get(run_id, []):
+                    if row["key"] == key:
+                        retry = run_document(f"{run_id}-retry", "queued")
+                        self.runs[retry["id"]] = [retry, run_document(retry["id"])]
+                        skipped = {**row, "skip": {"by": "ana", "why": "being rebuilt", "at": MOMENT}}
+                        return JSONResponse(skipped if order == "skip" else retry, status_code=202)
+            case "GET", ["runs", run_id, "audit"] if run_id in self.runs:
+                return self._page(request, "audit", self.audit)
+            case "GET", ["runs", _, "plan"] if self.plan:
+                return JSONResponse(self.plan)
             case "GET", ["runs", run_id, "machines"] if run_id in self.runs:
                 outcome = request.query_params.get("outcome")
                 rows = [row for row in self.machines.get(run_id, []) if outcome in (None, row["outcome"])]

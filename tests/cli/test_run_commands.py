@@ -244,15 +244,3 @@ class TestWatch:
 
     def test_a_run_that_is_gone_ends_the_watch(self, patchwave: Patchwave):
         assert patchwave("run", "watch", RUN).code == 2
-
-
-class TestCancel:
-    def test_asks_and_shows(self, patchwave: Patchwave, service: Service):
-        service.runs[RUN] = [run_document(RUN, "running")]
-        result = patchwave("run", "cancel", RUN, "-o", "json")
-        assert result.code == 0
-        assert result.document["cancelRequestedAt"]
-        assert len(service.asked("POST", f"/api/runs/{RUN}/cancel")) == 1
-
-    def test_of_an_unknown_run(self, patchwave: Patchwave):
-        assert patchwave("run", "cancel", RUN).code == 2
