@@ -69,13 +69,13 @@ class Product:
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(_MACHINES)))
 
     @classmethod
-    def open(cls, folder: Path, **settings: str) -> Product:
-        """Start everything in a folder."""
+    def open(cls, folder: Path, fleet: Path | None = None, **settings: str) -> Product:
+        """Start everything in a folder, with a fleet of plain machines unless another one is given."""
         stack = Stack(
             StackOptions(
                 state=folder,
                 port=0,
-                fleet=write_fleet(folder / "fleet.json"),
+                fleet=fleet or write_fleet(folder / "fleet.json"),
                 speed=SPEED,
                 poll_seconds=POLL_SECONDS,
                 # As the sample settings have it: every payload is read into a type that was asked for.
@@ -143,6 +143,10 @@ class Product:
         books: Json = self.azure.get("/_sim/accepted").json()
         return next((counts for key, counts in books.items() if key.lower() == one.lower()), {})
 
+    def intervals(self, kind: str = "install") -> list[Json]:
+        """When the operations that Azure accepted began and ended, in simulated seconds: ``{machine, start, end}``."""
+        return self.azure.get("/_sim/operations", params={"kind": kind}).json()["operations"]
+
     def state(self, one: str) -> Json:
         """What the simulator knows of a machine."""
         return self.azure.get("/_sim/state", params={"id": one}).json()["machines"][0]
@@ -172,7 +176,7 @@ class Product:
 
         def ended() -> Json | None:
             found = self.run(run_id)
-            return None if found["state"] in ("queued", "running") else found
+            return found if found["endedAt"] else None
 
         run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {self.run(run_id)}")
         assert sum(run["countsByOutcome"].values()) == run["machines"], run

@@ -44,6 +44,8 @@ class Admin:
             return JSONResponse(self._overview())
         if part == "accepted":
             return JSONResponse(self.world.accepted())
+        if part == "operations":
+            return JSONResponse({"operations": self.world.intervals(query.get("kind", ""))})
         if part == "faults":
             return JSONResponse({"faults": self.world.faults.documents()})
         if part == "requests":

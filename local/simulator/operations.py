@@ -128,6 +128,10 @@ class Operations:
     def find(self, operation_id: str) -> Operation | None:
         return self._all.get(operation_id.casefold())
 
+    def all(self) -> list[Operation]:
+        """Every accepted operation, in the order in which they began."""
+        return list(self._all.values())
+
     def polled(self, operation_id: str, subscription_id: str, location: str, query: str) -> tuple[Operation, bool]:
         """The operation that a URL names, and whether it was its Location.
 

@@ -158,6 +158,20 @@ class World:
             "simulation": machine.simulation.model_dump(mode="json", by_alias=True, exclude_unset=True),
         }
 
+    def intervals(self, kind: str = "") -> list[dict[str, Any]]:
+        """When accepted operations began and end, in simulated seconds: what ran side by side, and what did not."""
+        now = self.clock.now()
+        return [
+            {
+                "machine": self.machines[each.machine].id,
+                "kind": each.kind,
+                "start": each.started,
+                "end": each.ends if each.is_over(now) else None,
+            }
+            for each in self.operations.all()
+            if each.machine in self.machines and kind in ("", each.kind)
+        ]
+
     def accepted(self) -> dict[str, dict[str, int]]:
         """Accepted patch operations by machine id, for the machines that have any."""
         return {

@@ -32,7 +32,7 @@ def test_worker_killed_before_the_post_is_accepted(product: Product) -> None:
 
 def test_worker_killed_after_the_post_was_accepted(product: Product) -> None:
     (one,) = product.take(installMinutes=20)
-    product.fault(one, "install", delaySeconds=3)
+    product.fault(one, "install", delaySeconds=20)
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
     product.stack.kill_worker()
