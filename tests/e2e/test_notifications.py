@@ -34,6 +34,35 @@ def test_a_run_whose_channels_cannot_be_told_ends_as_any_other(product: Product)
         }
 
 
+def test_an_approval_is_told_while_the_run_waits_for_it(product: Product) -> None:
+    first, *others = product.take(2)
+    run_id = product.start(
+        [first, *others],
+        rings=[{"name": "canary", "machineIds": [first]}, {"name": "broad", "approval": {"within": "PT24H"}}],
+        notifications={"channels": ["hub"], "events": ["approval_needed"]},
+    )
+    wait_until(lambda: notices(product, run_id), what=lambda: str(product.run(run_id)))
+    assert product.run(run_id)["state"] == "awaiting_approval"
+    reply = product.api.post(f"/api/runs/{run_id}/approve", json={})
+    assert reply.status_code == 202, reply.text
+    assert product.wait(run_id)["countsByOutcome"] == {"patched": 2}
+    # The other events are not what the policy asks for.
+    assert set(notices(product, run_id)) == {"approval_needed"}
+
+
+def test_a_gate_that_closes_is_told(product: Product) -> None:
+    run_id = product.start(
+        product.take(3, installFails=2),
+        maxConcurrent=1,
+        errorBudget={"run": 0, "onExceeded": "end"},
+        notifications={"channels": ["hub"]},
+    )
+    run = product.wait(run_id)
+    assert (run["state"], run["countsByOutcome"]) == ("stopped", {"failed": 1, "skipped": 2})
+    events = {"started", "gate_closed", "ended"}
+    wait_until(lambda: events <= notices(product, run_id).keys(), what=lambda: str(notices(product, run_id)))
+
+
 def test_a_policy_without_channels_costs_nothing(product: Product) -> None:
     run_id = product.start(product.take(1))
     product.wait(run_id)
