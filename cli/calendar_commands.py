@@ -13,13 +13,14 @@ from cli.calendar_tables import freezes_table, occurrences_view, orders_line
 from cli.documents import Json
 from cli.errors import RefusedError
 from cli.policy_commands import NameArgument, policies
-from cli.render import run_facts
+from cli.render import audit_table, run_facts
 from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
 schedules = typer.Typer(name="schedule", no_args_is_help=True, help="See what will happen next, and why not.")
 freezes = typer.Typer(name="freeze", no_args_is_help=True, help="Keep and see times in which nothing is patched.")
 
 FreezeArgument = Annotated[str, typer.Argument(metavar="FREEZE", help="Name of the freeze.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many lines; all by default.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
 
 
@@ -98,6 +99,20 @@ def run_now(
     show(output, found, lambda: run_facts(found))
 
 
+@policies.command("audit")
+def audit_policy(
+    name: NameArgument,
+    limit: LimitOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List who changed and ordered what about a policy, and why it was not started, oldest first."""
+    with open_client(url, key) as client:
+        found = list(client.policy_audit(name, limit))
+    show(output, found, lambda: audit_table(found))
+
+
 @freezes.command("list")
 def list_freezes(output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
     """List the freezes, past and coming."""
@@ -143,6 +158,20 @@ def delete_freeze(
     with open_client(url, key) as client:
         client.delete_freeze(name, reason, by)
     typer.echo(f"freeze {name} deleted")
+
+
+@freezes.command("audit")
+def audit_freeze(
+    name: FreezeArgument,
+    limit: LimitOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List who changed a freeze and why, oldest first."""
+    with open_client(url, key) as client:
+        found = list(client.freeze_audit(name, limit))
+    show(output, found, lambda: audit_table(found))
 
 
 def _tags(options: list[str]) -> dict[str, list[str]]:

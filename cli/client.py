@@ -146,6 +146,14 @@ class ApiClient:
         parameters = {"reason": reason, "by": by}
         return _document(self._send("DELETE", f"/api/policies/{_segment(policy)}/skip-next", params=parameters))
 
+    def policy_audit(self, name: str, limit: int | None = None) -> Iterator[Json]:
+        """Who changed and ordered what about a policy, and why it was not started, oldest first."""
+        return self._pages(f"/api/policies/{_segment(name)}/audit", "audit", {}, limit)
+
+    def freeze_audit(self, name: str, limit: int | None = None) -> Iterator[Json]:
+        """Who changed a freeze, and why, oldest first."""
+        return self._pages(f"/api/freezes/{_segment(name)}/audit", "audit", {}, limit)
+
     def freezes(self) -> list[Json]:
         """Every freeze."""
         return items(_document(self._send("GET", "/api/freezes")), "freezes")

@@ -199,3 +199,23 @@ class TestFreezes:
         result = patchwave("freeze", "delete", "year-end", "-r", "over", "--by", "ann")
         assert (result.code, result.output) == (0, "freeze year-end deleted\n")
         assert service.asked("DELETE", "/api/freezes/year-end")[0]["query"] == {"reason": "over", "by": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [(("policy", "audit", "monthly"), "policies/monthly"), (("freeze", "audit", "year-end"), "freezes/year-end")],
+)
+def test_the_audit_log_is_read_page_by_page(
+    patchwave: Patchwave, service: Service, command: tuple[str, ...], path: str
+):
+    lines = [
+        {"at": f"2026-11-0{day}T08:00:00.000Z", "action": "policy_paused", "by": "ann", "detail": {"reason": f"r{day}"}}
+        for day in (1, 2)
+    ]
+    pages = [{"audit": lines[:1], "cursor": "x"}, {"audit": lines[1:], "cursor": None}]
+    service.answers = [JSONResponse(page) for page in pages]
+    output = patchwave(*command).output
+    for said in ("2026-11-01 08:00:00Z", "policy_paused", "ann", "reason r1", "reason r2"):
+        assert said in output
+    asked = service.asked("GET", f"/api/{path}/audit")
+    assert [each["query"].get("cursor") for each in asked] == [None, "x"]
