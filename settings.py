@@ -96,6 +96,8 @@ class Channel(BaseModel):
     def mail_resource(self) -> tuple[str, bytes]:
         """The endpoint without a trailing slash and the access key, out of the connection string.
 
+        The endpoint is written as clients write a Host header, which is part of what is signed.
+
         Raises:
             ValueError: it is none.
         """
@@ -107,7 +109,7 @@ class Channel(BaseModel):
             key = base64.b64decode(parts.get("accesskey", ""), validate=True)
         except binascii.Error:
             key = b""
-        endpoint = parts.get("endpoint", "").rstrip("/")
+        endpoint = parts.get("endpoint", "").lower().rstrip("/").removesuffix(":443")
         if not key or not _is_https(endpoint) or urlsplit(endpoint).path or urlsplit(endpoint).query:
             raise ValueError("connection must read endpoint=https://...;accesskey=...")
         return endpoint, key

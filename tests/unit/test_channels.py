@@ -34,6 +34,17 @@ def test_every_kind() -> None:
     assert channels["post"].to == ("ops@example.com", "boss@example.com")
 
 
+def test_the_endpoint_of_mail_is_as_the_host_header_has_it() -> None:
+    connection = "Endpoint=https://ACS.europe.communication.azure.com:443/;AccessKey=U0VDUkVU"
+    (mail,) = parse_channels(json.dumps([{**MAIL, "connection": connection}])).values()
+    assert mail.mail_resource() == ("https://acs.europe.communication.azure.com", b"SECRET")
+
+
+def test_private_networks_are_for_webhooks() -> None:
+    channels = parse_channels(json.dumps([{**WEBHOOK, "private": True}, SLACK]))
+    assert [channel.private for channel in channels.values()] == [True, False]
+
+
 @pytest.mark.parametrize("text", ["", "  ", "[]"])
 def test_no_channels(text: str) -> None:
     assert parse_channels(text) == {}
@@ -52,6 +63,8 @@ def test_no_channels(text: str) -> None:
         {**SLACK, "url": ""},
         {**SLACK, "url": None},
         {**SLACK, "secret": "SECRET"},
+        {**SLACK, "private": True},
+        {**WEBHOOK, "private": "SECRET"},
         {**SLACK, "name": "SECRET name"},
         {**SLACK, "kind": "SECRET"},
         {**SLACK, "https://hooks.slack.com/SECRET": 1},
