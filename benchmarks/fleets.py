@@ -53,7 +53,7 @@ class Shape:
 
 _RINGS: list[dict[str, Any]] = [
     {"name": "canary", "percent": 2},
-    {"name": "early", "percent": 20, "bake": "PT24H"},
+    {"name": "early", "percent": 20},
     {"name": "broad"},
 ]
 

@@ -307,9 +307,12 @@ class Admission:
                     self._make_ready(number)
 
     def _join_lane(self, candidate: Candidate) -> None:
-        lane = candidate.lane
-        self._lanes.setdefault(lane, Counter())[candidate.wave] += 1
-        self._lowest_wave[lane] = min(candidate.wave, self._lowest_wave.get(lane, candidate.wave))
+        lane, wave = candidate.lane, candidate.wave
+        waves = self._lanes.get(lane)
+        if waves is None:
+            waves = self._lanes[lane] = Counter()
+        waves[wave] += 1
+        self._lowest_wave[lane] = min(wave, self._lowest_wave.get(lane, wave))
 
     def _leave_lane(self, candidate: Candidate) -> bool:
         """Count a machine out of its wave; whether it was the last of it."""

@@ -7,6 +7,7 @@ first. That is the critical-path rule of scheduling theory; nothing here decides
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -91,6 +92,22 @@ def longest_chains_first(jobs: Iterable[Job]) -> list[Job]:
         levels[job.key] = level
     # The sort is stable: equal levels keep their precedence.
     return sorted(in_order, key=lambda job: -levels[job.key])
+
+
+def shortest_first(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Move so many short jobs to the front: a ramp takes as long as its slowest machine at every step.
+
+    Only jobs of the first slot of each of their groups are moved, so that zone 1 stays before zone 2.
+    """
+    first: dict[str, str] = {}
+    for job in jobs:
+        for place in job.places:
+            if place.slot:
+                first.setdefault(place.group, place.slot)
+    movable = (job for job in jobs if all(first[place.group] == place.slot for place in job.places if place.slot))
+    front = heapq.nsmallest(count, movable, key=lambda job: job.seconds)
+    moved = {job.key for job in front}
+    return front + [job for job in jobs if job.key not in moved]
 
 
 def _precedence(job: Job) -> tuple[tuple[str, ...], float, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from domain.admission import RUN_GROUP, Place
@@ -25,6 +26,7 @@ class SlotWords(NamedTuple):
     of: str = ""
 
 
+@lru_cache(maxsize=4096)
 def slot_order(slot: str) -> str:
     """The key by which slots are sorted: update domain 10 comes after 2."""
     return _NUMBER.sub(lambda found: found[0].zfill(12), slot)
@@ -52,9 +54,10 @@ class Separation:
         self.slots: dict[tuple[str, str], SlotWords] = {}
         self._policy = policy
         self._topology = topology
-        self._limited_tags = [limit.tag.lower() for limit in policy.limits.tags]
+        tags = [limit.tag for limit in policy.limits.tags] + ([policy.exclusive_tag] if policy.exclusive_tag else [])
+        self._limited_tags = frozenset(tag.lower() for tag in tags)
         self._by_region = Counter(machine.region for machine in machines)
-        self._by_tag = self._count_tags(machines)
+        self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
         self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
         self._unknown_domains: set[str] = set()
         self._zone_owners: dict[str, set[str]] = {}
@@ -66,6 +69,11 @@ class Separation:
         total = capacity(policy.max_concurrent, len(machines))
         self._run = Place(RUN_GROUP, total)
         self._say(RUN_GROUP, f"the run takes {total} at a time", binds=len(machines) > total)
+
+    @property
+    def run_capacity(self) -> int:
+        """How many machines the run takes at a time."""
+        return self._run.capacity
 
     def places(self, machine: PlannerMachine) -> tuple[Place, ...]:
         """The places of a machine; groups of which only a part of the fleet is a member come first."""
@@ -113,10 +121,10 @@ class Separation:
         return [domain, share]
 
     def _tags(self, machine: PlannerMachine) -> list[Place]:
-        exclusive = self._policy.exclusive_tag
-        if exclusive is None and not self._limited_tags:
+        if not self._limited_tags:
             return []
-        tags = _folded(machine.tags)
+        exclusive = self._policy.exclusive_tag
+        tags = self._tag_values(machine)
         places: list[Place] = []
         if exclusive is not None and (value := tags.get(exclusive.lower())):
             places.append(Place(f"exclusive:{exclusive.lower()}={value}", 1))
@@ -126,11 +134,19 @@ class Separation:
             if value := tags.get(limit.tag.lower()):
                 machines = self._by_tag[limit.tag.lower(), value]
                 place = Place(f"tag:{limit.tag.lower()}={value}", capacity(limit.max_concurrent, machines))
-                self._say(
-                    place.group, f"{limit.tag}={value}: {place.capacity} at a time", binds=machines > place.capacity
-                )
+                words = f"{limit.tag}={value}: {place.capacity} at a time"
+                self._say(place.group, words, binds=machines > place.capacity)
                 places.append(place)
         return places
+
+    def _tag_values(self, machine: PlannerMachine) -> dict[str, str]:
+        """The tags that a limit is about. Azure compares their names without case; values are folded like them."""
+        values: dict[str, str] = {}
+        for name, value in machine.tags.items():
+            folded = name.lower()
+            if folded in self._limited_tags:
+                values[folded] = value.strip().lower()
+        return values
 
     def _region(self, region: str, limit: int | str) -> Place:
         machines = self._by_region[region]
@@ -141,19 +157,6 @@ class Separation:
     def _say(self, group: str, words: str, *, binds: bool) -> None:
         if binds:
             self.rules[group] = words
-
-    def _count_tags(self, machines: Iterable[PlannerMachine]) -> Counter[tuple[str, str]]:
-        wanted = {*self._limited_tags, *([self._policy.exclusive_tag.lower()] if self._policy.exclusive_tag else [])}
-        if not wanted:
-            return Counter()
-        return Counter(
-            (name, value) for machine in machines for name, value in _folded(machine.tags).items() if name in wanted
-        )
-
-
-def _folded(tags: Mapping[str, str]) -> dict[str, str]:
-    """Azure compares the names of tags without case; whoever writes their values rarely means the case either."""
-    return {name.lower(): value.strip().lower() for name, value in tags.items()}
 
 
 def _subscription(machine: PlannerMachine) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.admission import RUN_GROUP, Place
-from domain.chains import Job, longest_chains_first, lower_bound
+from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
 from domain.outcome import Reason
 from domain.phases import Phases, make_phases
 from domain.places import Separation, slot_order
@@ -197,6 +197,8 @@ class _Drawing:
             Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.places(machine))
             for machine in phase.members.values()
         )
+        if policy.ramp:
+            jobs = shortest_first(jobs, max(0, self.separation.run_capacity - ended))
         by_lane: dict[str, list[Job]] = {}
         for job in jobs:
             by_lane.setdefault(job.lane, []).append(job)
