@@ -27,7 +27,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     given = _given(request)
     problems = [
         Problem(path=name, message="is not known; an order has reason and by")
-        for name in given.keys() - {"reason", "by"}
+        for name in sorted(given.keys() - {"reason", "by"})
     ]
     reason = given.get("reason", "")
     if not isinstance(reason, str) or not reason.strip():

@@ -114,9 +114,9 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     """
     records, policy, order = await _read(req)
     run_id = await _ordered_run(records, policy, order)
-    end = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
+    window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
     trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, detail=f"run now: {order.why}")
-    return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=end))
+    return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=window))
 
 
 @bp.route(route="policies/{name}/audit", methods=["GET"])

@@ -12,6 +12,7 @@ import azure.functions as func
 from adapters.tables import Records, StoredPolicy, open_records
 from domain.agenda import Decision, Verdict, decide
 from domain.calendar import Occurrence, due_occurrence
+from domain.controls import Controls
 from domain.freeze import Freeze
 from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
@@ -64,13 +65,27 @@ async def _start_if_due(
     if occurrence is None:
         return None
     run_id = RunId.of(occurrence.at_utc, policy.name)
-    verdict = decide(policy, await records.get_controls(policy.name), freezes, occurrence, now=now)
+    controls = await _current_controls(records, policy.name, occurrence)
+    verdict = decide(policy, controls, freezes, occurrence, now=now)
     if verdict.decision is not Decision.RUN:
         if await records.get_run(run_id.text) is None:
             await _note_reason(records, policy.name, occurrence, verdict)
         return None
     trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
     return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)
+
+
+async def _current_controls(records: Records, policy: str, occurrence: Occurrence) -> Controls:
+    """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
+    controls = await records.get_controls(policy)
+    carry_over = controls.carry_over_in(occurrence.at_utc)
+    if carry_over is None or carry_over.ended_at is not None:
+        return controls
+    run = await records.get_run(carry_over.run_id)
+    if run is not None and not run.state.is_final:
+        return controls
+    ended_at = run.ended_at if run and run.ended_at else carry_over.since
+    return await records.end_carry_over(policy, carry_over.run_id, ended_at)
 
 
 async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: Verdict) -> None:

@@ -17,7 +17,7 @@ from triggers.timers import scheduled_runs, start_due_policies
 
 OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
 SCHEDULE = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "Europe/Berlin", "window": "PT4H"}
-MINUTE = timedelta(minutes=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 async def put(records: Records, name: str, **document: Any) -> None:
@@ -128,13 +128,31 @@ async def test_what_comes_behind_the_start_of_a_run_is_no_reason_why_it_did_not_
 
 async def test_a_run_that_goes_on_has_the_window_for_itself(records: Records, engine: Engine) -> None:
     await put(records, "monthly")
+    [run] = await start_due_policies(records, engine, OPENS - timedelta(days=28) - HOUR)
     earlier = "20261013T180000Z-monthly"
+    assert run.id == earlier
     await records.carry_over("monthly", earlier, OPENS - timedelta(days=27))
     assert await start_due_policies(records, engine, OPENS) == []
     assert await reasons(records) == [("continue", f"the run {earlier} goes on in this window")]
     await records.end_carry_over("monthly", earlier, OPENS + MINUTE)
     assert await start_due_policies(records, engine, OPENS + 5 * MINUTE) == []
     assert len(await start_due_policies(records, engine, OPENS + timedelta(days=28))) == 1
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+async def test_a_run_that_is_over_keeps_no_window(records: Records, engine: Engine, is_forgotten: bool) -> None:
+    """Its row was deleted, or it ended before the window and the mark was not taken away."""
+    await put(records, "monthly")
+    earlier = "20200101T000000Z-monthly"
+    if not is_forgotten:
+        [run] = await start_due_policies(records, engine, OPENS - timedelta(days=28) - HOUR)
+        earlier = run.id
+        await records.close_run(earlier, RunState.COMPLETED, "", OPENS - HOUR)
+    await records.carry_over("monthly", earlier, OPENS - timedelta(days=27))
+    [started] = await start_due_policies(records, engine, OPENS)
+    assert started.id == "20261110T190000Z-monthly"
+    assert await reasons(records) == []
+    assert (await records.get_controls("monthly")).carry_over_of(earlier) is None
 
 
 async def test_a_broken_policy_is_audited_and_keeps_nobody_back(records: Records, engine: Engine) -> None:
