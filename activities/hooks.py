@@ -11,6 +11,7 @@ import uuid
 from datetime import timedelta
 
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from activities.windows import frozen
 from adapters.disks import open_disks
 from adapters.run_command import open_run_commands
 from adapters.tables import open_records
@@ -31,7 +32,6 @@ from domain.hooks import (
     scripts_are_off,
 )
 from domain.operation import PollReading, PollState
-from domain.outcome import Outcome
 from domain.run import IntentState
 from domain.scope import OsType
 from domain.script import command_of, read_script_end, shorten_output, wrap_script
@@ -44,6 +44,9 @@ from domain.snapshot import (
     snapshot_of,
     snapshot_tags,
 )
+from domain.steering import reason_not_to_start, reason_to_end
+from domain.verdict import window_closed
+from domain.window import cutoff, shortest_installation
 from domain.work import MachineRef
 from settings import load_settings
 
@@ -53,6 +56,7 @@ _ANSWER_TIME = timedelta(minutes=3)
 """After which an execution that has sent a script and not written down the answer is surely dead."""
 MOST_UNCLEAR_POLLS = 20
 _DONE = HookResult(state=HookState.DONE)
+_LEFT = HookResult(state=HookState.LEFT)
 
 
 # --- the snapshot
@@ -69,9 +73,9 @@ async def take_snapshot(data: Json) -> Json:
 
 
 async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookResult:
-    stopped = await _reason_to_stop(context)
-    if stopped is not None:
-        return HookResult.stopped(stopped)
+    over = reason_to_end(context.run, context.machine)
+    if over is not None:
+        return HookResult.stopped(over)
     disks = open_disks()
     disk = await disks.read_os_disk(context.machine_id)
     if isinstance(disk, ArmFailure):
@@ -83,6 +87,9 @@ async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookRes
     if isinstance(view, ArmFailure):
         if view.status != 404:
             return _refused("The snapshot could not be looked for", view)
+        refusal = await _reason_not_to_begin(context)
+        if refusal is not None:
+            return refusal
         tags = snapshot_tags(context.run.id, context.machine.key, now() + hook.keep)
         body = snapshot_body(disk, tags, incremental=hook.incremental)
         submission = await disks.take_snapshot(snapshot, body)
@@ -150,11 +157,9 @@ class _ScriptRun:
         guard = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
         if guard is not None and guard.ended_at is not None:
             return self._judged(guard.failure)
-        if self._request.when is When.BEFORE:
-            # The script after the installation runs in a run that was cancelled too: it may undo what the first did.
-            stopped = await _reason_to_stop(self._context)
-            if stopped is not None:
-                return HookResult.stopped(stopped)
+        refusal = await self._reason_to_stop(guard)
+        if refusal is not None:
+            return refusal
         if guard is None or guard.state is IntentState.REFUSED:
             return await self._send(guard)
         if guard.state is IntentState.ACCEPTED:
@@ -162,6 +167,15 @@ class _ScriptRun:
         if now() < guard.declared_at + _ANSWER_TIME:
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when))
+
+    async def _reason_to_stop(self, guard: Guard | None) -> HookResult | None:
+        """The script after the installation runs in a run that was stopped too: it may undo what the first one did."""
+        if self._request.when is When.AFTER:
+            return None
+        if guard is None or guard.state is IntentState.REFUSED:
+            return await _reason_not_to_begin(self._context)
+        over = reason_to_end(self._context.run, self._context.machine)
+        return None if over is None else HookResult.stopped(over)
 
     async def _send(self, refused: Guard | None) -> HookResult:
         records = open_records()
@@ -262,12 +276,33 @@ class _ScriptRun:
 # --- both
 
 
-async def _reason_to_stop(context: MachineContext) -> Outcome | None:
-    """Stop means no new starts; the lease may have to last longer than the look at the machine foresaw."""
-    if context.run.cancel_requested_at is not None:
-        return Outcome.canceled()
+async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
+    """Why no hook may begin on the machine; ``None``: it may. What would keep the installation back keeps its hooks back.
+
+    The lease is extended: it may have to last longer than the look at the machine foresaw.
+    """
+    refusal = reason_not_to_start(context.run, context.machine)
+    if refusal is not None:
+        return _LEFT if refusal.outcome is None else HookResult.stopped(refusal.outcome)
+    held = await frozen(context)
+    if held is not None:
+        return HookResult.stopped(held)
+    late = _too_late(context)
+    if late is not None:
+        return late
     holder = await lock(context)
-    return None if holder is None else locked_by(holder)
+    return None if holder is None else HookResult.stopped(locked_by(holder))
+
+
+def _too_late(context: MachineContext) -> HookResult | None:
+    """The window leaves no time for the installation that would follow."""
+    os_type, end = OsType.read(context.machine.os_type), context.run.window_end
+    if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
+        return None
+    schedule = context.policy.schedule
+    if schedule is not None and schedule.continue_in_next_window:
+        return _LEFT
+    return HookResult.stopped(window_closed(shortest_installation(context.policy.install, os_type)))
 
 
 def _refused(what: str, failure: ArmFailure | None) -> HookResult:
