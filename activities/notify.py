@@ -25,6 +25,7 @@ from domain.notification import (
     SendNotice,
     SendResult,
     Started,
+    WindowAwaited,
     patience,
 )
 from domain.outcome import OutcomeKind
@@ -134,6 +135,8 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
                 on_exceeded=facts.on_exceeded or policy.error_budget.on_exceeded.value,
                 reason=facts.reason or run.stop_reason,
             )
+        case WindowAwaited():
+            return await _window_awaited(facts, run)
         case Ended():
             return await _ended(run)
 
@@ -151,6 +154,13 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
             "approve": facts.approve or (approve_command(run.id, name) if name else ""),
         }
     )
+
+
+async def _window_awaited(facts: WindowAwaited, run: Run) -> WindowAwaited:
+    if facts.open_machines is not None:
+        return facts
+    outcomes, stages = await open_records().run_progress(run.id)
+    return facts.model_copy(update={"open_machines": sum(stages.values()) - sum(outcomes.values())})
 
 
 async def _ended(run: Run) -> Ended:

@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from domain.base import Json, format_instant
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, MachineNote, Started, one_line
+from domain.notification import (
+    ApprovalNeeded,
+    Ended,
+    Facts,
+    GateClosed,
+    MachineNote,
+    Started,
+    WindowAwaited,
+    one_line,
+)
 from domain.run import RunState
 
 VERSION = 1
@@ -74,6 +83,8 @@ class Announcement:
                 return self._approval_needed(facts)
             case GateClosed() as facts:
                 return self._gate_closed(facts)
+            case WindowAwaited() as facts:
+                return self._window_awaited(facts)
             case Ended() as facts:
                 return self._ended(facts)
 
@@ -119,6 +130,19 @@ class Announcement:
                 }
             ),
             command=f"patchwave run machines {shlex.quote(self.run_id)} --outcome failed",
+        )
+
+    def _window_awaited(self, facts: WindowAwaited) -> Message:
+        return Message(
+            title=self._title("the rest waits for the next window"),
+            tone=Tone.PLAIN,
+            facts=self._facts(
+                {
+                    "Goes on at": "" if facts.opens_at is None else _moment(facts.opens_at),
+                    "Machines left": _number(facts.open_machines),
+                }
+            ),
+            command=f"patchwave run watch {shlex.quote(self.run_id)}",
         )
 
     def _ended(self, facts: Ended) -> Message:

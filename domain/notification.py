@@ -51,6 +51,7 @@ class Event(StrEnum):
     STARTED = "started"
     APPROVAL_NEEDED = "approval_needed"
     GATE_CLOSED = "gate_closed"
+    AWAITING_WINDOW = "awaiting_window"
     ENDED = "ended"
 
 
@@ -80,7 +81,7 @@ class Notifications(Document):
     events: list[Event] = Field(
         default_factory=lambda: list(Event),
         title="Events",
-        description="What to tell: started, approval_needed, gate_closed, ended; all of them unless given.",
+        description="What to tell: started, approval_needed, gate_closed, awaiting_window, ended; all unless given.",
     )
 
     @property
@@ -133,6 +134,14 @@ class GateClosed(Document):
     reason: Fact = ""
 
 
+class WindowAwaited(Document):
+    """The window has closed; what is left goes on in the next one, which opens at ``opens_at``."""
+
+    event: Literal[Event.AWAITING_WINDOW] = Event.AWAITING_WINDOW
+    opens_at: Instant | None = None
+    open_machines: int | None = None
+
+
 class MachineNote(Document):
     """A machine that somebody has to look at, in short."""
 
@@ -157,7 +166,7 @@ class Ended(Document):
     notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MOST_NOTES)
 
 
-type Facts = Started | ApprovalNeeded | GateClosed | Ended
+type Facts = Started | ApprovalNeeded | GateClosed | WindowAwaited | Ended
 
 
 # --- messages -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from domain.notification import (
     SendNotice,
     SendResult,
     Started,
+    WindowAwaited,
     patience,
 )
 from orchestrators import names
@@ -32,6 +33,7 @@ _NOTHING_KNOWN: dict[Event, Facts] = {
     Event.STARTED: Started(),
     Event.APPROVAL_NEEDED: ApprovalNeeded(),
     Event.GATE_CLOSED: GateClosed(),
+    Event.AWAITING_WINDOW: WindowAwaited(),
     Event.ENDED: Ended(),
 }
 

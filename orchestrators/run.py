@@ -8,7 +8,7 @@ from typing import Any
 
 from durabletask import task
 
-from domain.notification import ApprovalNeeded, Event, Facts
+from domain.notification import ApprovalNeeded, Event, Facts, WindowAwaited
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
 from domain.steering import not_started
@@ -279,6 +279,7 @@ class _Run:
     def _await_next_window(self) -> Steps[None]:
         """Sleep until the policy's next window opens, and go on in it."""
         self._windows += 1
+        is_told = False
         while True:
             request = RunRef(run_id=self._run_id).to_wire()
             window = NextWindow.from_wire((yield from self._call(names.NEXT_WINDOW, request)))
@@ -286,6 +287,9 @@ class _Run:
                 raise _Ended(RunState.COMPLETED, "The policy has no further window for what is left.", window_closed())
             if utc_now(self._context) >= window.opens_at:
                 break
+            if not is_told:
+                self._announce(WindowAwaited(opens_at=window.opens_at), self._windows)
+                is_told = True
             # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)

@@ -27,6 +27,7 @@ from domain.notification import (
     SendNotice,
     SendResult,
     Started,
+    WindowAwaited,
 )
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
@@ -194,6 +195,21 @@ async def test_an_end_tells_counts_and_the_worst_machines(records: Records, rece
         "outcome": "failed",
         "reason": "patches_failed",
         "message": "Look at it.",
+    }
+
+
+async def test_a_wait_for_the_next_window_tells_how_many_are_left(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records)
+    machines = [machine(number) for number in range(3)]
+    await records.add_machines(RUN_ID, machines)
+    outcome = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="Patched.")
+    await records.record_outcomes(RUN_ID, [machines[0].key], outcome, AT)
+    opens_at = AT + timedelta(days=1)
+    assert await told(receiver, WindowAwaited(opens_at=opens_at)) == {
+        "opensAt": "2026-11-22T00:00:00.000Z",
+        "openMachines": 2,
     }
 
 

@@ -19,7 +19,7 @@ import pytest
 from adapters.address_gate import AddressGate
 from adapters.notifications import Delivery, Outgoing, Sender, compose, deliver, sender
 from domain.announcement import Announcement
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, MachineNote, Started
+from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, MachineNote, Started, WindowAwaited
 from settings import Channel, ChannelKind
 from tests.receiver import Received, Receiver, Reply, receiving
 
@@ -34,6 +34,7 @@ ALL: list[Facts] = [
         ring="broad", machines=50, within_seconds=86400, approve=f"patchwave run approve {RUN_ID} --ring broad"
     ),
     GateClosed(scope="lane:broad/westeurope", failures=3, limit=2, on_exceeded="hold"),
+    WindowAwaited(opens_at=NOW, open_machines=12),
     Ended(
         state="completed",
         machines=60,

@@ -11,10 +11,16 @@ import typer
 
 from cli.app import app
 from domain.announcement import Announcement, approve_command
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, Started
+from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, Started, WindowAwaited
 
 RUN_ID = "20261121T000000Z-monthly"
-ALL: list[Facts] = [Started(), ApprovalNeeded(approve=approve_command(RUN_ID, "broad")), GateClosed(), Ended()]
+ALL: list[Facts] = [
+    Started(),
+    ApprovalNeeded(approve=approve_command(RUN_ID, "broad")),
+    GateClosed(),
+    WindowAwaited(),
+    Ended(),
+]
 
 
 def parsed(command: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
+from domain.base import format_instant
 from domain.notification import (
     MOST_ATTEMPTS,
     Ended,
@@ -22,9 +23,15 @@ from domain.notification import (
     SendResult,
     patience,
 )
+from domain.work import Cutoff, NextWindow, RunRef
 from local.host.testing import Workbench
 from orchestrators import names
+from orchestrators.machine import patch_machine
 from orchestrators.notify import announce, send_notifications
+from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
+from orchestrators.run import patch_run
+from tests.replay.fakes import Fleet
 
 type Json = dict[str, Any]
 
@@ -199,6 +206,50 @@ def test_a_run_does_not_notice_that_its_announcement_failed() -> None:
         told = bench.wait(f"{RUN_ID}:notify:started:1")
     assert told.status is OrchestrationStatus.FAILED
     assert (ended.status, ended.output) == (OrchestrationStatus.COMPLETED, "ended")
+
+
+# --- the run itself
+
+
+def told_by(fleet: Fleet) -> list[Json]:
+    """Run the fleet to its end; the facts of everything that was announced, in the order of its announcement."""
+    town = Town(ops=[SENT])
+    orchestrators = [patch_run, patch_phase, patch_machine, await_operation, send_notifications]
+    with Workbench(orchestrators, fleet.activities() | town.activities()) as bench:
+        ended = bench.run("patch_run", RunRef(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
+        assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
+        if fleet.opened.announces:
+            bench.wait(f"{RUN_ID}:notify:ended:1")
+    notices = [Notice.from_wire(attempt["notice"]) for attempt in town.attempts["ops"]]
+    assert len({(notice.facts.event, notice.number) for notice in notices}) == len(notices)
+    return [notice.facts.to_wire() for notice in sorted(notices, key=lambda notice: notice.at)]
+
+
+def test_a_run_tells_its_start_and_its_end() -> None:
+    facts = told_by(Fleet(["a" * 24], announces=True))
+    assert [fact["event"] for fact in facts] == ["started", "ended"]
+
+
+def test_a_run_that_nobody_listens_to_starts_nothing() -> None:
+    assert told_by(Fleet(["a" * 24])) == []
+
+
+def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
+    now = datetime.now(UTC)
+    opens_at = now + timedelta(days=3)
+    fleet = Fleet(["a" * 24], announces=True)
+    fleet.opened = fleet.opened.model_copy(
+        update={"traits": fleet.opened.traits.model_copy(update={"continues": True})}
+    )
+    fleet.cutoffs = [Cutoff(at=now - timedelta(hours=1)), Cutoff(at=opens_at + timedelta(hours=2))]
+    fleet.next_windows = [NextWindow(opens_at=opens_at, ends_at=opens_at + timedelta(hours=4))]
+    facts = told_by(fleet)
+    assert [fact["event"] for fact in facts] == ["started", "awaiting_window", "ended"]
+    assert facts[1]["opensAt"] == format_instant(opens_at)
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+
+
+# --- patience
 
 
 def test_patience() -> None:

@@ -32,13 +32,14 @@ from domain.notification import (
     Notice,
     Notifications,
     Started,
+    WindowAwaited,
     one_line,
 )
 from domain.policy import PolicyError, parse_policy
 
 AT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
-ALL: list[Facts] = [Started(), ApprovalNeeded(), GateClosed(), Ended()]
+ALL: list[Facts] = [Started(), ApprovalNeeded(), GateClosed(), WindowAwaited(), Ended()]
 
 
 def message(facts: Facts, policy: str = "monthly") -> Message:
@@ -132,6 +133,12 @@ def test_a_gate(on_exceeded: str, word: str) -> None:
     assert (told.title, told.tone) == ("monthly: nothing more starts in ring broad", Tone.ATTENTION)
     assert fact(told, "Failures") == "3, allowed 2"
     assert word in fact(told, "Next")
+
+
+def test_a_wait_for_the_next_window() -> None:
+    told = message(WindowAwaited(opens_at=datetime(2026, 11, 22, 21, 0, tzinfo=UTC), open_machines=12))
+    assert (told.title, told.tone) == ("monthly: the rest waits for the next window", Tone.PLAIN)
+    assert dict(told.facts) == {"Run": RUN_ID, "Goes on at": "2026-11-22 21:00 UTC", "Machines left": "12"}
 
 
 def test_an_end_that_is_good() -> None:

@@ -14,8 +14,17 @@ import yaml
 
 from adapters.notifications import compose
 from domain.announcement import Announcement
-from domain.base import to_camel
-from domain.notification import MOST_ATTEMPTS, MOST_NOTES, ApprovalNeeded, Ended, Event, GateClosed, Started
+from domain.base import Document, to_camel
+from domain.notification import (
+    MOST_ATTEMPTS,
+    MOST_NOTES,
+    ApprovalNeeded,
+    Ended,
+    Event,
+    GateClosed,
+    Started,
+    WindowAwaited,
+)
 from domain.policy import parse_policy
 from settings import ChannelKind, parse_channels
 
@@ -80,8 +89,8 @@ def test_the_document_is_one_that_the_app_sends() -> None:
     assert Announcement(document["runId"], document["policy"], NOW, facts).to_json() == document
 
 
-@pytest.mark.parametrize("facts", [Started, ApprovalNeeded, GateClosed, Ended])
-def test_every_field_is_listed(facts: type[Started | ApprovalNeeded | GateClosed | Ended]) -> None:
+@pytest.mark.parametrize("facts", [Started, ApprovalNeeded, GateClosed, WindowAwaited, Ended])
+def test_every_field_is_listed(facts: type[Document]) -> None:
     event = facts.model_fields["event"].default
     (row,) = re.findall(rf"^\| `{event}` \| (`.*) \|$", PAGE, re.MULTILINE)
     listed = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", row))
