@@ -22,7 +22,9 @@ _MARGIN = 20
 _LINE = 16
 _BAR = 10
 _CHART = 36
-_HEADER = 64
+_HEADER = 80
+_ROOM = 70
+"""What a short word beside a line takes."""
 _SLOTS = 240
 _LONGEST_LABEL = 34
 _NAMESPACE = "http://www.w3.org/2000/svg"
@@ -53,7 +55,7 @@ class _Picture:
         self._seconds = total_seconds(plan.machines) or 1.0
         self._has_machines = len(plan.machines) <= MOST_MACHINES
         self._peak = max((peak(lane.machines) for lane in self._lanes), default=1)
-        self._height = _HEADER + sum(_LINE + self._body(lane) + _LINE // 2 for lane in self._lanes) + _MARGIN
+        self._height = _HEADER + self._height_of(self._lanes) + _MARGIN
         self._root = Element(
             "svg",
             {
@@ -76,10 +78,11 @@ class _Picture:
         shortest = clock(plan.makespan.lower_bound_seconds)
         left_out = f"; {len(plan.excluded)} left out" if plan.excluded else ""
         self._write(_MARGIN, 46, f"{summary} (at least {shortest}){left_out}", "quiet")
+        self._bands()
+        self._axis()
         top = float(_HEADER)
-        for number, lanes in enumerate(self._by_ring()):
-            top = self._ring(lanes, top, shaded=number % 2 == 0)
-        self._axis(top)
+        for lanes in self._by_ring():
+            top = self._ring(lanes, top)
         ElementTree.indent(self._root)
         return ElementTree.tostring(self._root, encoding="unicode") + "\n"
 
@@ -89,15 +92,22 @@ class _Picture:
             rings.setdefault(lane.ring.name, []).append(lane)
         return list(rings.values())
 
-    def _ring(self, lanes: Sequence[Lane], top: float, *, shaded: bool) -> float:
-        height = sum(_LINE + self._body(lane) + _LINE // 2 for lane in lanes)
-        if shaded:
-            band = {"x": "0", "y": _number(top), "width": str(_WIDTH), "height": str(height), "class": "band"}
-            SubElement(self._root, "rect", band)
+    def _bands(self) -> None:
+        """A shade behind every other ring, so that one sees where each begins."""
+        top = _HEADER
+        for number, lanes in enumerate(self._by_ring()):
+            height = self._height_of(lanes)
+            if number % 2 == 0:
+                band = {"x": "0", "y": str(top), "width": str(_WIDTH), "height": str(height), "class": "band"}
+                SubElement(self._root, "rect", band)
+            top += height
+
+    def _ring(self, lanes: Sequence[Lane], top: float) -> float:
         if lanes[0].ring.approval:
             start = self._x(min(lane.start for lane in lanes))
-            gate = self._line(start, top, start, top + height, "approval")
+            gate = self._line(start, top, start, top + self._height_of(lanes), "approval")
             SubElement(gate, "title").text = plain(f"Ring {lanes[0].ring.name} waits for an approval")
+            self._beside(start, top + 12, "approval")
         for lane in lanes:
             place = f"{lane.ring.name}, phase {lane.phase}: {lane.region}"
             self._write(_MARGIN, top + 12, place, "lane")
@@ -109,6 +119,9 @@ class _Picture:
                 self._chart(lane, top)
             top += self._body(lane) + _LINE // 2
         return top
+
+    def _height_of(self, lanes: Sequence[Lane]) -> int:
+        return sum(_LINE + self._body(lane) + _LINE // 2 for lane in lanes)
 
     def _body(self, lane: Lane) -> int:
         return len(lane.machines) * _LINE if self._has_machines else _CHART
@@ -149,11 +162,17 @@ class _Picture:
         )
         self._write(_MARGIN + 12, top + 14, f"{len(lane.machines)} machines, {len(lane.waves)} waves", "quiet")
 
-    def _axis(self, bottom: float) -> None:
+    def _axis(self) -> None:
         for moment in ticks(self._seconds, most=12):
             x = self._x(moment)
-            self._line(x, _HEADER - 6, x, bottom, "grid")
-            self._write(x + 3, _HEADER - 8, clock(moment), "quiet")
+            self._line(x, _HEADER - 18, x, self._height - _MARGIN, "grid")
+            self._beside(x, _HEADER - 8, clock(moment))
+
+    def _beside(self, x: float, y: float, text: str) -> None:
+        """A short word at a line: on its right, unless the picture ends there."""
+        is_last = x > _WIDTH - _ROOM
+        place = {"x": _number(x - 3 if is_last else x + 3), "y": _number(y), "class": "quiet"}
+        SubElement(self._root, "text", place | ({"text-anchor": "end"} if is_last else {})).text = text
 
     def _line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> Element:
         ends = {"x1": _number(x1), "y1": _number(y1), "x2": _number(x2), "y2": _number(y2)}
