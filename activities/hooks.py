@@ -277,7 +277,7 @@ class _ScriptRun:
 
 
 async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
-    """Why no hook may begin on the machine; ``None``: it may. What would keep the installation back keeps its hooks back.
+    """Why no hook may begin on the machine; ``None``: it may. What would keep the installation back keeps hooks back.
 
     The lease is extended: it may have to last longer than the look at the machine foresaw.
     """

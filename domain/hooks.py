@@ -182,6 +182,8 @@ class HookState(StrEnum):
     """It went well, or there was nothing to do."""
     WAIT = "wait"
     """It runs, or has to wait: ask again after ``wait_seconds``."""
+    LEFT = "left"
+    """Nothing was begun, and nothing may be for now: the machine waits for its turn again."""
     FAILED = "failed"
     """It did not go well, or the run does not go on with the machine."""
 

@@ -13,6 +13,7 @@ from domain.hooks import HookResult, HookState, ScriptRequest, When
 from domain.outcome import Outcome, OutcomeKind
 from domain.work import MachineRef
 from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
+from orchestrators.operation import PutBack
 from orchestrators.retries import RETRY_RESULT
 
 MOST_REFUSALS = 6
@@ -23,17 +24,18 @@ MOST_WAITS = 100
 
 def before_install(
     context: task.OrchestrationContext, run_id: str, machine_key: str
-) -> Generator[task.Task[Any], Any, Outcome | None]:
-    """Take the snapshot, then run the script; the machine's outcome when it must not be patched now.
+) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
+    """Take the snapshot, then run the script; the machine's outcome when it must not be patched.
 
-    The snapshot comes first: it shows the machine as it was before the run changed anything.
+    The snapshot comes first: it shows the machine as it was before the run changed anything. What was done stays done
+    when the machine is put back: nothing is repeated when its turn comes again.
     """
     snapshot = MachineRef(run_id=run_id, machine_key=machine_key)
-    outcome = yield from _carry_out(context, TAKE_SNAPSHOT, snapshot)
-    if outcome is None:
+    result = yield from _carry_out(context, TAKE_SNAPSHOT, snapshot)
+    if result is None:
         script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.BEFORE)
-        outcome = yield from _carry_out(context, RUN_SCRIPT, script)
-    return outcome
+        result = yield from _carry_out(context, RUN_SCRIPT, script)
+    return result
 
 
 def after_install(
@@ -52,20 +54,22 @@ def after_install(
     """
     script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.AFTER, outcome=outcome)
     try:
-        failed = yield from _carry_out(context, RUN_SCRIPT, script)
+        result = yield from _carry_out(context, RUN_SCRIPT, script)
     except task.TaskFailedError:
         return "Patchwave itself failed on the script after the installation: it is not known whether it ran."
-    return failed.message if failed is not None else ""
+    return result.message if isinstance(result, Outcome) else ""
 
 
 def _carry_out(
     context: task.OrchestrationContext, activity: str, request: Document
-) -> Generator[task.Task[Any], Any, Outcome | None]:
+) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
     counted = uncounted = 0
     while True:
         answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
         result = HookResult.from_wire(answer)
+        if result.state is HookState.LEFT:
+            return PutBack()
         counted += result.counts
         uncounted += not result.counts
         if result.state is not HookState.WAIT or counted >= MOST_REFUSALS or uncounted >= MOST_WAITS:

@@ -35,9 +35,17 @@ type Json = dict[str, Any]
 type Activity = Callable[[Json], Awaitable[Json]]
 
 
-async def prepare(records: Records, one: str, hooks: Json) -> str:
+async def prepare(
+    records: Records, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
+) -> str:
     """A run of a policy with these hooks over that machine; the machine's key."""
-    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "hooks": hooks}
+    schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
+    policy = {
+        "name": "monthly",
+        "scope": {"subscriptions": [SUBSCRIPTION]},
+        "schedule": schedule | {"continueInNextWindow": continues},
+        "hooks": hooks,
+    }
     await records.create_run(
         Run(
             id=RUN_ID,
@@ -46,6 +54,7 @@ async def prepare(records: Records, one: str, hooks: Json) -> str:
             state=RunState.RUNNING,
             trigger=Trigger(kind=TriggerKind.HTTP, by="ada@example.com"),
             created_at=AT,
+            window_end=window_end,
             policy_snapshot=policy,
         )
     )
@@ -183,19 +192,52 @@ async def test_nothing_is_asked_where_no_snapshot_is_wanted(azure: Simulator, re
     assert sent(azure, "read", "GET", one) == []
 
 
-async def test_a_cancelled_run_and_a_machine_of_another_run_stop_it(azure: Simulator, records: Records) -> None:
+# --- what keeps the installation back keeps hooks back
+
+
+async def both_end(key: str) -> list[HookResult]:
+    """How both hooks end that were not begun."""
+    return [await finish(take_snapshot, snapshot_request(key)), await finish(run_script, script_request(key))]
+
+
+def reasons(results: list[HookResult]) -> set[str]:
+    return {result.outcome.reason.value if result.outcome else result.state.value for result in results}
+
+
+async def test_a_machine_of_another_run(azure: Simulator, records: Records) -> None:
     key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
     await records.acquire_lease(key, "another-run", datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1))
-    for activity, request in ((take_snapshot, snapshot_request(key)), (run_script, script_request(key))):
-        result = await finish(activity, request)
-        assert result.outcome is not None
-        assert result.outcome.reason is Reason.LOCKED_BY_RUN
-    await records.release_lease(key, "another-run")
+    assert reasons(await both_end(key)) == {Reason.LOCKED_BY_RUN}
+
+
+async def test_a_cancelled_run(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
     await records.request_cancel(RUN_ID, order(at=AT))
-    for activity, request in ((take_snapshot, snapshot_request(key)), (run_script, script_request(key))):
-        result = await finish(activity, request)
-        assert result.outcome is not None
-        assert result.outcome.outcome is OutcomeKind.CANCELED
+    assert reasons(await both_end(key)) == {Reason.CANCELED_BY_USER}
+
+
+async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(scriptMinutes=100_000), {"before": BOTH})
+    assert HookResult.from_wire(await run_script(script_request(key))).state is HookState.WAIT
+    await records.request_cancel(RUN_ID, order(at=AT))
+    assert reasons([await finish(run_script, script_request(key))]) == {Reason.CANCELED_BY_USER}
+
+
+async def test_a_paused_run(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}, "before": BOTH})
+    await records.pause_run(RUN_ID, order(at=AT))
+    assert reasons(await both_end(key)) == {"left"}
+    await records.resume_run(RUN_ID, order(at=AT))
+    assert reasons(await both_end(key)) == {"done"}
+
+
+@pytest.mark.parametrize(("continues", "reason"), [(True, "left"), (False, "window_closed")])
+async def test_a_window_that_is_over(azure: Simulator, records: Records, continues: bool, reason: str) -> None:
+    key = await prepare(
+        records, azure.take(), {"snapshot": {}, "before": BOTH}, window_end=datetime.now(UTC), continues=continues
+    )
+    assert reasons(await both_end(key)) == {reason}
 
 
 # --- scripts

@@ -16,6 +16,7 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.work import MachineRef, PowerResult
 from local.host.testing import Ended, Workbench
 from orchestrators.hooks import MOST_REFUSALS, MOST_WAITS, after_install, before_install
+from orchestrators.operation import PutBack
 from orchestrators.restart import MOST_LOOKS, restart
 
 RUN_ID = "20261121T000000Z-monthly"
@@ -26,14 +27,17 @@ RUNS = HookResult.wait(60, "The script did not end.", counts=False)
 BUSY = HookResult.wait(60, "Another command runs.")
 FORGIVEN = BUSY.model_copy(update={"outcome": None})
 FAILED = HookResult.failed("The script ended with exit code 3.")
+LEFT = HookResult(state=HookState.LEFT)
 CANCELED = HookResult.stopped(Outcome.canceled())
 
 type Steps = Generator[task.Task[Any], Any, Any]
 
 
 def before(context: task.OrchestrationContext, data: Any) -> Steps:
-    outcome = yield from before_install(context, RUN_ID, KEY)
-    return None if outcome is None else outcome.to_wire()
+    result = yield from before_install(context, RUN_ID, KEY)
+    if isinstance(result, PutBack):
+        return "put back"
+    return None if result is None else result.to_wire()
 
 
 def after(context: task.OrchestrationContext, data: Any) -> Steps:
@@ -93,6 +97,12 @@ def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
     outcome = Outcome.from_wire(Hooks(snapshot=[CANCELED]).run(before).output)
     assert outcome == Outcome.canceled()
     assert not uses_budget(outcome.outcome, outcome.reason)
+
+
+@pytest.mark.parametrize("where", ["snapshot", "script"])
+def test_a_machine_whose_hooks_may_not_begin_waits_for_its_turn_again(where: str) -> None:
+    left: dict[str, list[HookResult]] = {where: [LEFT]}
+    assert Hooks(**left).run(before).output == "put back"
 
 
 def test_refusals_are_borne_for_a_while() -> None:
