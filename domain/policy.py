@@ -23,7 +23,8 @@ from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
 from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, Reboot, Ring
-from domain.scope import OsType, Scope
+from domain.rollout_check import rollout_problems
+from domain.scope import Location, OsType, Scope
 from domain.share import Limit
 from domain.validation import Problem, explain
 from domain.window import too_short
@@ -125,7 +126,7 @@ class Policy(Document):
         description="Slices of the fleet, in order; a machine belongs to the first that selects it. One ring of"
         " everything unless given.",
     )
-    phases: list[list[str]] | None = Field(
+    phases: list[list[Location]] | None = Field(
         default=None,
         title="Phases",
         description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
@@ -189,10 +190,11 @@ class Policy(Document):
     )
 
 
-def parse_policy(document: object, *, name: str = "") -> Policy:
+def parse_policy(document: object, *, name: str = "", is_narrowed: bool = False) -> Policy:
     """Validate a policy document, as it comes from JSON or YAML.
 
-    ``name`` is the name in the address: the document may leave its own out, or must repeat it.
+    ``name`` is the name in the address: the document may leave its own out, or must repeat it. ``is_narrowed``: a
+    request has put another scope in, so that rings may well be empty.
 
     Raises:
         PolicyError: with every error of the document.
@@ -209,7 +211,7 @@ def parse_policy(document: object, *, name: str = "") -> Policy:
     except ValidationError as error:
         problems += explain(error, Policy)
         raise PolicyError(problems + _unseen_problems(given, problems)) from None
-    problems += _unsatisfiable(policy)
+    problems += _unsatisfiable(policy, None if is_narrowed else policy.scope)
     if problems:
         raise PolicyError(problems)
     return policy
@@ -230,9 +232,9 @@ def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[
     return []
 
 
-def _unsatisfiable(policy: Policy) -> list[Problem]:
+def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
     """What is valid field by field and yet could never be done."""
-    problems: list[Problem] = []
+    problems = rollout_problems(policy.rings, policy.phases or [], policy.limits, policy.exclusive_tag, scope)
     if policy.pin_rings and len(policy.rings) < 2:
         problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
     if policy.schedule is None:
@@ -282,7 +284,7 @@ def apply_overrides(policy_document: Mapping[str, Any], overrides: object) -> Po
         merged = merge_patch(policy_document, changes)
     except RecursionError:
         raise PolicyError([Problem(path="overrides", message="are nested too deeply")]) from None
-    return parse_policy(merged)
+    return parse_policy(merged, is_narrowed="scope" in changes)
 
 
 def policy_schema() -> JsonObject:

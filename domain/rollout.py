@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StrictInt, model_validator
 from domain.base import Document
 from domain.gates import Approval
 from domain.patching import Duration
-from domain.scope import TagFilter
+from domain.scope import MachineIdText, TagFilter
 from domain.share import Limit
 
 MOST_RINGS = 20
@@ -39,7 +39,7 @@ class Ring(Document):
         title="Per cent",
         description="A part of the machines in scope, spread over regions and images. The same machines every time.",
     )
-    machine_ids: list[str] | None = Field(
+    machine_ids: list[MachineIdText] | None = Field(
         default=None, min_length=1, max_length=1000, title="Machine ids", description="Exactly these machines."
     )
     after: str | None = Field(
