@@ -99,8 +99,8 @@ def _plan_live(policy: str, changes: Json, url: str, key: str) -> Plan:
         return _understand(client.draft_plan(request), url)
 
 
-def show_stored_plan(document: Json, url: str, output: PlanOutput) -> None:
-    """Print the plan of a run, as the service at this address keeps it."""
+def show_plan(document: Json, url: str, output: PlanOutput) -> None:
+    """Print a plan that the service at this address made or keeps."""
     _show(_understand(document, url), None, output)
 
 
@@ -169,7 +169,9 @@ def _show(made: Plan, earlier: Plan | None, output: PlanOutput) -> None:
     diff = None if earlier is None else compare(earlier, made)
     if output is PlanOutput.JSON:
         document = made.to_wire() | ({} if diff is None else {"diff": diff.to_wire()})
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        # Half a character, which JSON may hold and no output can.
+        typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
         return
     from cli.plan_tables import diff_table, plan_tables
     from cli.timeline import timeline

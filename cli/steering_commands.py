@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.documents import Json
-from cli.plan_command import PlanOutput, show_stored_plan
+from cli.plan_command import PlanOutput, show_plan
 from cli.render import audit_table, machine_facts, run_facts
 from cli.run_commands import IntervalOption, RunArgument, follow, machine_key, resolve
 from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
@@ -143,7 +143,7 @@ def plan(
     """Show the plan that a run follows: who, in which order, why, and when."""
     with open_client(url, key) as client:
         found = client.run_plan(resolve(client, run))
-    show_stored_plan(found, url, output)
+    show_plan(found, url, output)
 
 
 def _steer(

@@ -93,5 +93,6 @@ def show_error(error: CommandError) -> None:
 
 
 def plain(text: Any) -> str:
-    """Text of the service's without control characters, which a terminal would obey."""
-    return "".join(" " if unicodedata.category(each) in ("Cc", "Cf") else each for each in str(text))
+    """Text of the service's without control characters, which a terminal would obey, or halves of characters, which
+    cannot be written."""
+    return "".join(" " if unicodedata.category(each) in ("Cc", "Cf", "Cs") else each for each in str(text))

@@ -27,6 +27,7 @@ _ROOM = 70
 """What a short word beside a line takes."""
 _SLOTS = 240
 _LONGEST_LABEL = 34
+_NO_CHARACTERS = {0xFFFE: " ", 0xFFFF: " "}
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
@@ -71,7 +72,7 @@ class _Picture:
         """Draw everything."""
         plan = self._plan
         summary = f"{len(plan.machines)} machines, {clock(plan.makespan.predicted_seconds)} hours"
-        SubElement(self._root, "title").text = plain(f"Plan of policy {plan.policy}: {summary}")
+        SubElement(self._root, "title").text = _plain(f"Plan of policy {plan.policy}: {summary}")
         SubElement(self._root, "style").text = _STYLE
         SubElement(self._root, "rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})
         self._write(_MARGIN, 26, f"Plan of policy {plan.policy}", "title")
@@ -106,7 +107,7 @@ class _Picture:
         if lanes[0].ring.approval:
             start = self._x(min(lane.start for lane in lanes))
             gate = self._line(start, top, start, top + self._height_of(lanes), "approval")
-            SubElement(gate, "title").text = plain(f"Ring {lanes[0].ring.name} waits for an approval")
+            SubElement(gate, "title").text = _plain(f"Ring {lanes[0].ring.name} waits for an approval")
             self._beside(start, top + 12, "approval")
         for lane in lanes:
             place = f"{lane.ring.name}, phase {lane.phase}: {lane.region}"
@@ -144,7 +145,7 @@ class _Picture:
         )
         times = f"{clock(machine.predicted_start)} to {clock(machine.predicted_end)}"
         lines = [f"{name}: wave {machine.wave}, {times}", *machine.why]
-        SubElement(bar, "title").text = "\n".join(map(plain, lines))
+        SubElement(bar, "title").text = "\n".join(map(_plain, lines))
 
     def _chart(self, lane: Lane, top: float) -> None:
         """How many machines of a lane run at a time, as an area."""
@@ -156,7 +157,7 @@ class _Picture:
             points += [f"{_number(_LABELS + slot * width)},{y}", f"{_number(_LABELS + (slot + 1) * width)},{y}"]
         points.append(f"{_WIDTH - _MARGIN},{_number(bottom)}")
         area = SubElement(self._root, "polygon", {"points": " ".join(points), "class": "odd"})
-        SubElement(area, "title").text = plain(
+        SubElement(area, "title").text = _plain(
             f"{lane.region}: {len(lane.machines)} machines in {len(lane.waves)} waves,"
             f" up to {peak(lane.machines)} at a time"
         )
@@ -179,13 +180,18 @@ class _Picture:
         return SubElement(self._root, "line", {**ends, "class": style})
 
     def _write(self, x: float, y: float, text: str, style: str) -> None:
-        shown = plain(text)
+        shown = _plain(text)
         if x < _LABELS and style == "quiet" and len(shown) > _LONGEST_LABEL and y > _HEADER:
             shown = shown[: _LONGEST_LABEL - 1] + "…"
         SubElement(self._root, "text", {"x": _number(x), "y": _number(y), "class": style}).text = shown
 
     def _x(self, seconds: float) -> float:
         return _LABELS + (_WIDTH - _LABELS - _MARGIN) * seconds / self._seconds
+
+
+def _plain(text: str) -> str:
+    """Text without what no XML document may hold."""
+    return plain(text).translate(_NO_CHARACTERS)
 
 
 def _number(value: float) -> str:

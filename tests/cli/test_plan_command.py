@@ -102,6 +102,18 @@ class TestOffline:
         assert "value[1] is left out: 5 is not the id of a virtual machine" in result.errors
         assert "value[2] is value[0] again" in result.errors
 
+    @pytest.mark.parametrize("output", ["json", "table", "timeline"])
+    def test_characters_that_cannot_be_written(self, patchwave: Patchwave, tmp_path: Path, anything: str, output: str):
+        fleet, svg = tmp_path / "fleet.json", tmp_path / "plan.svg"
+        tags = {"cluster": "half \ud800 \uffff \x1b[2J <b>"}
+        entries = [{"id": f"{GROUP}/virtualMachines/vm{n}", "location": "eastus", "tags": tags} for n in (1, 2)]
+        fleet.write_text(json.dumps([*entries, {"id": "\ud800"}]))
+        changes = ["--set", "exclusiveTag=cluster", "--svg", str(svg), "-o", output]
+        result = patchwave("plan", "--fleet", str(fleet), "--policy", anything, *changes)
+        assert result.code == 0, result.errors
+        assert "\x1b" not in result.output
+        assert "<b>" in "".join(ElementTree.parse(svg).getroot().itertext())
+
     def test_ids_that_the_fleet_does_not_hold(self, patchwave: Patchwave, tmp_path: Path):
         missing = f"{GROUP}/virtualMachines/gone"
         policy = tmp_path / "one.json"
