@@ -22,6 +22,7 @@ def stack_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]
         PATCHWAVE_WEBHOOK_SECRET=WEBHOOK_SECRET,
         PATCHWAVE_HEALTH_KEY=HEALTH_KEY,
         PATCHWAVE_CHANNELS=CHANNELS,
+        PATCHWAVE_SCRIPTS="true",
     )
     try:
         yield product
