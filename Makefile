@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo serve test lint format docs requirements-check lock clean
+.PHONY: help setup demo demo-stop serve test bench-plan lint format docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -16,11 +16,17 @@ setup: ## Make .venv and node_modules from the lock files; ends at once when the
 demo: setup ## Patch a sample fleet on this machine and write .local/demo/report.json
 	@.venv/bin/patchwave demo
 
+demo-stop: setup ## The same with a bad update in one region: an error budget stops the run
+	@.venv/bin/patchwave demo-stop
+
 serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
 	@.venv/bin/patchwave serve $(ARGS)
 
 test: setup ## Run every test
 	@.venv/bin/python -m pytest $(ARGS)
+
+bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
+	@.venv/bin/python -m benchmarks.plan
 
 lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/ruff check .

@@ -102,18 +102,14 @@ def make_fleet(shape: Shape, size: int, seed: int) -> list[PlannerMachine]:
     random = Random(f"{shape.name}/{size}/{seed}")
     regions = _REGIONS[: shape.regions]
     weights = [1 / (rank + 2) for rank in range(len(regions))]
+    # The shares are of machines, and a set brings 21 at once, a cluster 3.
+    kinds = (shape.in_sets / 21, shape.clustered / 3, max(0.0, 1 - shape.in_sets - shape.clustered))
     machines: list[PlannerMachine] = []
     while len(machines) < size:
         region = random.choices(regions, weights)[0]
         subscription = _subscription(random.randrange(shape.subscriptions))
-        draw = random.random()
-        # The shares are of machines, and a set or a cluster brings many at once.
-        if draw < shape.in_sets / 21:
-            kind, members = "set", random.randint(2, 40)
-        elif draw < (shape.in_sets / 21) + shape.clustered / 3:
-            kind, members = "cluster", random.randint(2, 4)
-        else:
-            kind, members = "machine", 1
+        kind = random.choices(("set", "cluster", "machine"), kinds)[0]
+        members = {"set": random.randint(2, 40), "cluster": random.randint(2, 4), "machine": 1}[kind]
         group = len(machines)
         for member in range(min(members, size - len(machines))):
             machines.append(_machine(shape, random, len(machines), region, subscription, kind, group, member))

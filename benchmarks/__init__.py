@@ -1,0 +1,1 @@
+"""Measurements with bars: each prints JSON and fails when a bar is missed. Not deployed."""

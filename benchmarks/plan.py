@@ -1,0 +1,101 @@
+"""``make bench-plan``: how long planning takes by the size of the fleet, and how close plans come to the shortest run.
+
+Prints JSON and exits with 1 when a bar is missed. Times are processor seconds: what else the machine does is not the
+planner's fault, and the slope of a few sizes would otherwise be noise.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
+from domain.planner import PlanResult, make_plan
+
+MOST_SLOPE = 1.1
+"""Of log(time) over log(machines): 1 is linear."""
+MOST_RATIO = 1.25
+"""Of the predicted makespan over its lower bound."""
+SEED = 3
+
+# Short runs are repeated and the fastest counts: the first one also warms the caches up.
+_TIMED_SIZES = {1_000: 7, 10_000: 3, 100_000: 1}
+_RATIO_SIZES = (1_000, 10_000)
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    shape = SHAPES[0]
+    times: dict[int, float] = {}
+    ratios: list[dict[str, Any]] = []
+    for size, repetitions in _TIMED_SIZES.items():
+        times[size], result = measure(shape, size, repetitions)
+        ratios.append(ratio_of(shape, size, result))
+    for other in SHAPES[1:]:
+        ratios += [ratio_of(other, size, _plan(other, size)) for size in _RATIO_SIZES]
+    report = judge(times, ratios)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0 if report["passed"] else 1
+
+
+def measure(shape: Shape, size: int, repetitions: int) -> tuple[float, PlanResult]:
+    """Processor seconds of the fastest plan of such a fleet, and the plan."""
+    fleet, policy, topology = make_fleet(shape, size, SEED), make_policy(shape), make_topology(shape)
+    fastest = math.inf
+    while True:
+        gc.collect()
+        # The fleet is the caller's: looking through it for garbage is not a part of planning.
+        gc.freeze()
+        begin = time.process_time()
+        result = make_plan(fleet, policy, topology)
+        fastest = min(fastest, time.process_time() - begin)
+        gc.unfreeze()
+        repetitions -= 1
+        if repetitions <= 0:
+            return fastest, result
+
+
+def ratio_of(shape: Shape, size: int, result: PlanResult) -> dict[str, Any]:
+    """The makespan of a plan against its lower bound."""
+    makespan = result.plan.makespan
+    return {
+        "fleet": shape.name,
+        "machines": size,
+        "planned": len(result.placements),
+        "predictedSeconds": makespan.predicted_seconds,
+        "lowerBoundSeconds": round(makespan.lower_bound_seconds, 1),
+        "ratio": round(makespan.predicted_seconds / makespan.lower_bound_seconds, 4),
+    }
+
+
+def slope(times: Mapping[int, float]) -> float:
+    """The exponent by which the time grows with the size: least squares through the logarithms."""
+    points = [(math.log(size), math.log(seconds)) for size, seconds in times.items()]
+    mean_x, mean_y = (sum(each) / len(points) for each in zip(*points, strict=True))
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+
+
+def judge(times: Mapping[int, float], ratios: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report, with whether every bar is kept."""
+    grows, worst = slope(times), max(each["ratio"] for each in ratios)
+    return {
+        "seconds": {str(size): round(seconds, 3) for size, seconds in times.items()},
+        "slope": round(grows, 3),
+        "makespans": list(ratios),
+        "worstRatio": worst,
+        "bars": {"slope": MOST_SLOPE, "ratio": MOST_RATIO},
+        "passed": grows <= MOST_SLOPE and worst <= MOST_RATIO,
+    }
+
+
+def _plan(shape: Shape, size: int) -> PlanResult:
+    return make_plan(make_fleet(shape, size, SEED), make_policy(shape), make_topology(shape))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
