@@ -11,8 +11,9 @@ import sys
 import typer
 
 from cli.calendar_commands import freezes, schedules
+from cli.demo_commands import demo, demo_stop
 from cli.errors import CommandError, ExitCode
-from cli.local_commands import demo, serve
+from cli.local_commands import serve
 from cli.plan_command import plan
 from cli.policy_commands import policies
 from cli.run_commands import runs
@@ -29,6 +30,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 machines need a person; 2 refused or wrong usage; 3 service cannot be reached.",
 )
 app.command("demo")(demo)
+app.command("demo-stop")(demo_stop)
 app.command("serve")(serve)
 app.command("plan")(plan)
 add_steering(runs)

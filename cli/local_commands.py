@@ -1,4 +1,4 @@
-"""``patchwave demo`` and ``patchwave serve``: the whole product on this machine, out of a checkout.
+"""``patchwave serve``: the whole product on this machine, out of a checkout.
 
 What a command needs of ``local`` is imported when it runs: the rest of the command works without those packages.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import socket
 import time
@@ -18,44 +17,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console
 
-from cli.client import ApiClient
-from cli.errors import CommandError, Detail, ExitCode, RefusedError
-from cli.render import reasons_table, took
+from cli.errors import CommandError, ExitCode, RefusedError
 from cli.terminal import open_console, plain
-from cli.watch import watch
 
 if TYPE_CHECKING:
     from local.stack import Stack, StackOptions
 
 DEFAULT_PORT = 7071
-
-
-def demo() -> None:
-    """Patch the sample fleet on this machine and write .local/demo/report.json."""
-    from local.demo import FOLDER, REPORT, ROOT, Report, accepted_installs, policy, stack_options
-
-    console = open_console()
-    # What an earlier demonstration recorded, its machine locks above all, is not this one's.
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    with _running(stack_options(), console) as stack, ApiClient(stack.url) as client:
-        document = policy()
-        client.apply_policy("demo", document)
-        run_id = client.start_run({"policy": "demo", "mode": "patch"})["id"]
-        run = watch(client, run_id, console, interval_seconds=0.5)
-        report = Report(run, list(client.machines(run_id)), accepted_installs(stack))
-        report.write()
-    console.print(Group("", reasons_table(report.machines), ""))
-    broken = report.broken_promises()
-    if broken:
-        details = tuple(Detail("", sentence) for sentence in broken)
-        raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
-    console.print(
-        f"{run['machines']} machines in {took(run)}, {len(report.accepted)} installs and none twice."
-        f" Report: {REPORT.relative_to(ROOT)}",
-        markup=False,
-    )
 
 
 def serve(
@@ -111,7 +81,7 @@ def serve(
     console = open_console()
     environment = folder / "env.sh"
     try:
-        with _running(options, console) as stack:
+        with running_stack(options, console) as stack:
             write_environment(environment, _environment(stack))
             for line in (
                 f"Function app: {stack.url}",
@@ -130,7 +100,7 @@ def serve(
 
 
 @contextmanager
-def _running(options: StackOptions, console: Console) -> Generator[Stack]:
+def running_stack(options: StackOptions, console: Console) -> Generator[Stack]:
     """The stack, ended however the block ends: SIGTERM and SIGHUP are taken as Ctrl-C."""
     from local.processes import ChildFailed
     from local.stack import Stack

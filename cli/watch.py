@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -73,16 +73,23 @@ def _attention(client: ApiClient, run_id: str, by_outcome: dict[str, int]) -> tu
     return tuple(found)
 
 
-def watch(client: ApiClient, run_id: str, console: Console, interval_seconds: float) -> Json:
+def watch(
+    client: ApiClient,
+    run_id: str,
+    console: Console,
+    interval_seconds: float,
+    answer: Callable[[Json], None] = lambda _: None,
+) -> Json:
     """Show a run until it ends, live on a terminal and as lines elsewhere; the final run document.
 
-    Ctrl-C ends the watching, not the run.
+    Ctrl-C ends the watching, not the run. ``answer`` is called with each state of the run, for whoever steers it.
     """
     if not console.is_terminal:
-        return _as_lines(client, run_id, console, interval_seconds)
+        return _as_lines(client, run_id, console, interval_seconds, answer)
     final: Json = {}
     with Live(console=console, refresh_per_second=4) as live:
         for snapshot in snapshots(client, run_id, interval_seconds):
+            answer(snapshot.run)
             # While it is live the view must fit the terminal; what stays on the screen at the end may be longer.
             height = None if snapshot.is_final else console.height
             live.update(progress_view(snapshot.run, snapshot.attention, height))
@@ -90,7 +97,9 @@ def watch(client: ApiClient, run_id: str, console: Console, interval_seconds: fl
     return final
 
 
-def _as_lines(client: ApiClient, run_id: str, console: Console, interval_seconds: float) -> Json:
+def _as_lines(
+    client: ApiClient, run_id: str, console: Console, interval_seconds: float, answer: Callable[[Json], None]
+) -> Json:
     said = ""
     snapshot = None
     for snapshot in snapshots(client, run_id, interval_seconds):
@@ -100,6 +109,7 @@ def _as_lines(client: ApiClient, run_id: str, console: Console, interval_seconds
         if line != said:
             console.print(line, markup=False, soft_wrap=True)
             said = line
+        answer(snapshot.run)
     if snapshot is None:
         return {}
     console.print(progress_view(snapshot.run, snapshot.attention))

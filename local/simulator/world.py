@@ -165,6 +165,7 @@ class World:
             {
                 "machine": self.machines[each.machine].id,
                 "kind": each.kind,
+                "startedAt": self.clock.stamp(each.started),
                 "start": each.started,
                 "end": each.ends if each.is_over(now) else None,
             }
