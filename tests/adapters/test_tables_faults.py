@@ -18,9 +18,9 @@ from yarl import URL
 from adapters.tables import Records, RecordTooLarge, StorageError, StorageUnreachable, store
 from adapters.tables.store import Store
 from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, PatchRecord, Stage
+from domain.run import MachineRecord, OperationKind, PatchRecord, Stage
 from settings import Settings
-from tests.adapters.samples import NOW, intent, machine
+from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import run
 
 RUN = "20261110T190000Z-monthly"
@@ -141,6 +141,26 @@ async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Recor
     """Not created is the safe answer: the caller asks Azure before it posts."""
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     assert await shaky.declare_intent(intent(RUN)) == (intent(RUN), False)
+
+
+async def test_an_order_whose_answer_was_lost_counts_once(shaky: Records, line: Line) -> None:
+    await shaky.create_run(run())
+    await shaky.start_run(RUN, NOW)
+    paused = await shaky.pause_run(RUN, order())
+    line.count_from_here(lambda number, _: "lose" if number == 2 else "pass")
+    resumed = await shaky.resume_run(RUN, order("ben"))
+    assert line.seen[1].startswith("PUT")
+    assert (paused.state, resumed.state, resumed.resumptions) == ("paused", "running", 1)
+    assert await shaky.get_run(RUN) == resumed
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Records, line: Line, lost: int) -> None:
+    await shaky.add_machines(RUN, [machine(1)])
+    line.count_from_here(lambda number, _: "lose" if number == lost else "pass")
+    assert (await shaky.skip_machine(RUN, KEY, order(), OperationKind.INSTALL)).skip == order()
+    await shaky.declare_intent(intent(RUN))
+    assert await shaky.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
 
 
 async def test_a_service_that_leaves_etags_out_of_bodies_is_understood(shaky: Records, line: Line) -> None:
