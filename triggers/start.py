@@ -19,6 +19,7 @@ from domain.validation import Problem
 from domain.work import RunRef
 from orchestrators.names import PATCH_RUN
 from triggers.http import Refusal, no_such
+from triggers.scripts import check_scripts
 
 LONGEST_KEY = 255
 
@@ -144,10 +145,10 @@ async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Polic
     if isinstance(given, str):
         policy = await find_policy(records, given)
     elif isinstance(given, dict):
-        policy = parse_inline_policy(cast("dict[str, Any]", given))
+        policy = check_scripts(parse_inline_policy(cast("dict[str, Any]", given)))
     else:
         raise _invalid("policy", "must be the name of a policy, or a policy")
-    return policy if overrides is None else apply_overrides(policy.to_wire(), overrides)
+    return policy if overrides is None else check_scripts(apply_overrides(policy.to_wire(), overrides))
 
 
 async def find_policy(records: Records, name: str) -> Policy:
