@@ -25,6 +25,8 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _WIDTH = "112"
+_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""What makes the command write for a terminal although it has none."""
 
 
 def run(command: str) -> str:
@@ -33,7 +35,8 @@ def run(command: str) -> str:
     Raises:
         RuntimeError: it fails; with what it wrote on standard error.
     """
-    environment = os.environ | {"COLUMNS": _WIDTH, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = {name: value for name, value in os.environ.items() if name not in _TERMINAL}
+    environment |= {"COLUMNS": _WIDTH, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
     arguments = [sys.executable, "-m", "cli.app", *shlex.split(command)[1:]]
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, check=False)
     if done.returncode:

@@ -30,6 +30,20 @@ def test_page_and_drawing_are_what_the_command_prints():
     assert rollout_docs.main(["--check"]) == 0, "run `make docs`"
 
 
+def test_the_output_does_not_depend_on_who_looks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert rollout_docs.run(f"{rollout_docs.EXAMPLE} -o timeline") in PAGE
+
+
+@pytest.mark.parametrize("name", ["rollouts.md", "policy.md"])
+def test_links_lead_somewhere(name: str):
+    page = rollout_docs.PAGE.with_name(name)
+    links = re.findall(r"\]\((?!https?:)([\w./-]+)[)#]", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_every_block_of_output_is_found():
     blocks = rollout_docs._BLOCK.findall(PAGE)
     assert len(blocks) == PAGE.count("<!-- $ ") == 3
