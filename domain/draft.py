@@ -28,9 +28,10 @@ class FoundMachine:
     seconds: float | None = None
     """How long an installation takes, its reboot included."""
 
-    def to_planner(self) -> PlannerMachine:
-        """What the planner looks at."""
+    def to_planner(self, policy: Policy) -> PlannerMachine:
+        """What the planner looks at. No installation takes longer than the policy lets it."""
         found, identity = self.machine, self.machine.machine_id
+        longest = policy.install.maximum_duration.total_seconds()
         return PlannerMachine(
             id=found.id,
             key=identity.key,
@@ -45,7 +46,7 @@ class FoundMachine:
             tags=found.tags,
             power_state=found.power_state,
             pending=self.pending,
-            predicted_seconds=self.seconds,
+            predicted_seconds=None if self.seconds is None else min(self.seconds, longest),
         )
 
 
@@ -69,7 +70,7 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
             tags=each.machine.tags,
         )
     ]
-    plan = make_plan([each.to_planner() for each in inside], policy, topology).plan
+    plan = make_plan([each.to_planner(policy) for each in inside], policy, topology).plan
     missing = [
         ExcludedMachine(
             id=identity.text,

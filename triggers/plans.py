@@ -16,7 +16,7 @@ from adapters.locations import read_topology
 from adapters.resource_graph import Page, open_resource_graph
 from adapters.tables import Records, open_records
 from domain import draft
-from domain.arm_error import ErrorClass, classify
+from domain.arm_error import classify
 from domain.base import as_object
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.draft import FoundMachine
@@ -95,9 +95,9 @@ async def _pages(scope: Scope) -> AsyncIterator[Page]:
         while True:
             page = await graph.page(query.text, query.subscriptions, token)
             if page.failure is not None:
-                reading = classify(page.failure)
-                if reading.kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
-                    raise Refusal(502, f"The machines could not be listed. {reading.sentence} ({page.failure.text})")
+                if not page.wait_seconds:
+                    sentence = classify(page.failure).sentence
+                    raise Refusal(502, f"The machines could not be listed. {sentence} ({page.failure.text})")
             else:
                 yield page
                 token = page.skip_token

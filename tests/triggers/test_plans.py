@@ -211,8 +211,11 @@ async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monke
     assert (refused.problem["status"], refused.headers["Retry-After"]) == (503, "60")
 
 
-async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient):
-    rule = {"match": {"operation": "graph"}, "effect": {"status": 403}}
+@pytest.mark.parametrize(
+    "effect", [{"status": 403}, {"status": 200, "body": {"count": 3}}], ids=["no right", "no list"]
+)
+async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient, effect: dict[str, Any]):
+    rule = {"match": {"operation": "graph"}, "effect": effect}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
     refused = await call(plans.draft_plan, body={"policy": policy()})
     assert refused.problem["status"] == 502

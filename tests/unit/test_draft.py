@@ -1,0 +1,75 @@
+"""Drafts: which machines a policy is for, what is known of them, and what nobody found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.discovery import read_row
+from domain.draft import FoundMachine, draft_plan
+from domain.plan import Plan
+from domain.policy import parse_inline_policy
+from domain.topology import Topology
+
+GROUP = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+
+
+def found(name: str, *, known: dict[str, Any] | None = None, **columns: Any) -> FoundMachine:
+    row = read_row(
+        {"id": f"{GROUP}/virtualMachines/{name}", "location": "westeurope", "osType": "Linux", "tags": {}} | columns
+    )
+    assert row is not None
+    return FoundMachine(row, **(known or {}))
+
+
+def draft(*machines: FoundMachine, **policy: Any) -> Plan:
+    return draft_plan(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}} | policy), Topology.of()).plan
+
+
+def names(plan: Plan) -> list[str]:
+    return sorted(machine.id.rpartition("/")[2] for machine in plan.machines)
+
+
+def test_only_machines_of_the_scope_are_planned_and_the_others_counted():
+    policy = parse_inline_policy({"scope": {"tags": {"values": {"env": ["test"]}}}})
+    machines = [found("in", tags={"ENV": "Test"}), found("out", tags={"env": "prod"}), found("bare")]
+    made = draft_plan(machines, policy, Topology.of())
+    assert (names(made.plan), made.outside) == (["in"], 2)
+
+
+def test_ids_that_nobody_found_are_left_out():
+    ids = [f"{GROUP}/virtualMachines/{name}" for name in ("here", "GONE", "excluded")]
+    plan = draft(found("HERE"), scope={"machineIds": ids, "exclude": {"machineIds": [ids[2]]}})
+    assert names(plan) == ["HERE"]
+    assert [(machine.id, machine.reason) for machine in plan.excluded] == [(ids[1], "not_found")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "known", "reason"),
+    [
+        ({"tags": {"patchwave-hold": "moving"}}, {}, "hold_tag"),
+        ({"powerState": "PowerState/deallocated"}, {}, "not_running"),
+        ({}, {"pending": 0}, "no_pending_patches"),
+    ],
+)
+def test_what_a_run_would_leave_out(columns: dict[str, Any], known: dict[str, Any], reason: str):
+    plan = draft(found("vm", known=known, **columns))
+    assert [machine.reason for machine in plan.excluded] == [reason]
+
+
+def test_what_is_known_decides_the_times():
+    plan = draft(found("fast", known={"seconds": 300.0}), found("endless", known={"seconds": 1e6}), found("new"))
+    took = {each.id.rpartition("/")[2]: each.predicted_end - each.predicted_start for each in plan.machines}
+    # No history: the default for Linux. A machine that restarted days later: the longest that the policy allows.
+    assert took == {"fast": 300, "endless": 7200, "new": 1200}
+
+
+def test_update_domains_are_kept_apart():
+    in_set = {"availabilitySetId": f"{GROUP}/availabilitySets/av"}
+    machines = [found(f"vm{number:02d}", known={"update_domain": number % 2}, **in_set) for number in range(12)]
+    plan = draft(*machines, maxConcurrent=100)
+    for one in plan.machines:
+        for other in plan.machines:
+            if int(one.id[-1]) % 2 != int(other.id[-1]) % 2:
+                assert one.predicted_end <= other.predicted_start or other.predicted_end <= one.predicted_start
