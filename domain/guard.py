@@ -36,7 +36,7 @@ class Guard(Document):
     state: IntentState = IntentState.DECLARED
     declared_at: Instant
     deadline_at: Instant
-    """When following the operation ends; of a restart, the moment it was asked for."""
+    """When following the operation ends, and a restart is not asked for again."""
     async_url: str = ""
     location_url: str = ""
     unclear_polls: int = 0

@@ -386,6 +386,43 @@ async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Sim
     assert "It is not known" in message(result)
 
 
+async def test_the_result_behind_the_other_url_is_as_good(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptExit=4)
+    key = await prepare(records, one, {"before": LINUX})
+    without = {"headers": {"Azure-AsyncOperation": None}}
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": without})
+    result = await finish(run_script, script_request(key))
+    assert "exit code 4" in message(result)
+
+
+async def test_a_url_that_leads_elsewhere_is_not_followed(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    elsewhere = {"headers": {"Azure-AsyncOperation": "https://example.org/subscriptions/x/operations/1"}}
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": elsewhere})
+    result = await finish(run_script, script_request(key))
+    assert "not on the Resource Manager host" in message(result)
+
+
+async def test_polls_that_fail_for_a_while_do_no_harm(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    await run_script(script_request(key))
+    for effect in ({"status": 500}, {"status": 429}, {"status": 200, "body": "<html>"}):
+        fault(azure, {"match": {"machine": one, "operation": "poll"}, "times": 2, "effect": effect})
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+
+
+async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    await run_script(script_request(key))
+    fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 500}})
+    result = await finish(run_script, script_request(key))
+    assert "It is not known" in message(result)
+    assert len(sent(azure, "poll", "GET", "/operations/")) >= hooks.MOST_UNCLEAR_POLLS
+
+
 async def test_scripts_are_off_unless_the_app_says_otherwise(
     azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
