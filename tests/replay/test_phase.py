@@ -411,6 +411,31 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
     assert sorted(floor.started) == keys(12)
 
 
+def test_a_machine_that_is_put_back_tells_of_a_pause_whose_event_was_lost() -> None:
+    fleet = Fleet(keys(4), cap=1)
+    floor = Floor(fleet, left_once=keys(4)[:1])
+    starts_while_paused: list[int] = []
+
+    def leave(data: Any) -> bool:
+        is_left = floor.leave(data)
+        if is_left:
+            fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
+        return is_left
+
+    def looked(_: Any) -> Any:
+        if fleet.controls.is_paused:
+            starts_while_paused.append(len(floor.started))
+        if len(starts_while_paused) == 3:
+            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    activities = fleet.activities() | {"enter": floor.enter, "leave": leave, names.READ_CONTROLS: looked}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        bench.run("patch_phase", phase(fleet))
+    assert starts_while_paused == [1, 1, 1]
+    assert Counter(floor.started) == Counter(keys(4)) + Counter(keys(4)[:1])
+
+
 def test_nothing_starts_after_the_cutoff_and_the_rest_is_left() -> None:
     fleet = Fleet(keys(30), cap=2)
     floor = Floor(fleet, seconds=lambda _: 600)
