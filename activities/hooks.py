@@ -127,12 +127,11 @@ async def run_script(data: Json) -> Json:
     text = script.text_for(os_type) if script is not None else None
     if script is None or os_type is None or text is None:
         return _DONE.to_wire()
-    run = _ScriptRun(context, request, script, os_type, text)
-    return (await run.go_on()).to_wire()
+    return (await _ScriptStep(context, request, script, os_type, text).go_on()).to_wire()
 
 
-class _ScriptRun:
-    """One script on one machine."""
+class _ScriptStep:
+    """The next step of one script on one machine."""
 
     def __init__(
         self, context: MachineContext, request: ScriptRequest, script: Script, os_type: OsType, text: str
@@ -145,7 +144,7 @@ class _ScriptRun:
         self._call = GuardedCall.BEFORE_SCRIPT if request.when is When.BEFORE else GuardedCall.AFTER_SCRIPT
 
     async def go_on(self) -> HookResult:
-        """The next step. With ``onFailure: continue`` nothing of the script is held against the machine."""
+        """Take it. With ``onFailure: continue`` nothing of the script is held against the machine."""
         result = await self._step()
         if self._goes_on_after_failure and result.state is HookState.WAIT:
             return result.model_copy(update={"outcome": None})
