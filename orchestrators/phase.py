@@ -266,8 +266,8 @@ class _Window:
             self._admission.hold(scope, why)
 
     def _group(self, scope: str) -> str:
-        """What of this phase a scope holds: the ring and the run are all of it."""
-        return RUN_GROUP if scope == f"ring:{self._phase.ring}" else scope
+        """What of this phase a scope holds: all of it, when the scope is the run, its ring, or one before it."""
+        return RUN_GROUP if scope.startswith("ring:") else scope
 
     def _notice(self) -> Steps[None]:
         if self._cancel.is_complete and not self._controls.is_canceled:
@@ -312,6 +312,8 @@ class _Window:
             return 0
         machine = self._placed.pop(ended.key)
         if ended.left:
+            # Whoever put it back knew of an order that this phase may not have heard of: it would only try again.
+            yield from self.look_at_controls()
             if machine.attempt - self._phase.first_attempt + 1 < MOST_ATTEMPTS:
                 self._last_attempt = max(self._last_attempt, machine.attempt + 1)
                 self._add([machine.model_copy(update={"attempt": machine.attempt + 1})])

@@ -8,6 +8,7 @@ from typing import Any
 
 from durabletask import task
 
+from domain.admission import RUN_GROUP
 from domain.notification import ApprovalNeeded, Event, Facts, WindowAwaited
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
@@ -36,7 +37,7 @@ from domain.work import (
     StopRun,
 )
 from orchestrators import names
-from orchestrators.clock import timer_until, utc_now
+from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
 from orchestrators.retries import RETRY, RETRY_RESULT
 
@@ -123,6 +124,7 @@ class _Run:
                     yield from self._result(names.PIN_RING, first.to_wire())
                 yield from self._take_ring(opened, plan, number, ring)
                 if number != rings[-1][0]:
+                    yield from self._await_release(ring)
                     yield from self._wait(ring.bake_seconds)
         return _Ended(RunState.COMPLETED)
 
@@ -294,6 +296,21 @@ class _Run:
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
         yield from self._result(names.OPEN_WINDOW, opened.to_wire())
+
+    def _await_release(self, ring: PlannedRing) -> Steps[None]:
+        """A gate over the whole ring holds the rings behind it too, until somebody resumes the run or its window ends.
+
+        Behind the end of the window the next phase starts nothing, and says so.
+        """
+        cutoff = yield from self._cutoff(Step.PATCH)
+        controls = yield from self._controls()
+        while not {RUN_GROUP, f"ring:{ring.name}"}.isdisjoint(controls.held_scopes):
+            now = utc_now(self._context)
+            if cutoff.at is not None and now > cutoff.at:
+                return
+            tomorrow = now + LONGEST_TIMER
+            yield from self._wake(tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1)))
+            controls = yield from self._controls()
 
     def _wait(self, seconds: float) -> Steps[None]:
         """Bake time: only a cancel ends it early."""

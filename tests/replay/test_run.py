@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from durabletask.client import OrchestrationStatus
 
+from domain.gates import ErrorBudget, OnExceeded
 from domain.run import Mode
-from domain.work import Discovered, RunRef
+from domain.work import Cutoff, Discovered, NextWindow, RunRef, Traits
+from local.host.testing import Ended
 from orchestrators import names
 from orchestrators.run import MOST_DISCOVERY_FAILURES
 from tests.replay import fakes
-from tests.replay.fakes import RUN_ID, Fleet, Script
+from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 
 INPUT = RunRef(run_id=RUN_ID).to_wire()
 
@@ -135,3 +139,246 @@ def _random_script(source: random.Random) -> Script:
         ],
         breaks=source.choice([""] * 8 + [names.POLL_OPERATION, names.INSTALL_PATCHES]),
     )
+
+
+# --- rings
+
+
+def two_rings(count: int, **fields: Any) -> tuple[Fleet, list[str], list[str]]:
+    """A fleet with a canary ring of three machines and a broad ring of two phases."""
+    everybody = keys(count)
+    canary, broad = everybody[:3], everybody[3:]
+    half = len(broad) // 2
+    rings = [
+        Ring("canary", [{"eastus": canary}]),
+        Ring("broad", [{"eastus": broad[:half]}, {"westus": broad[half:]}]),
+    ]
+    return Fleet(everybody, rings=rings, **fields), canary, broad
+
+
+def took(ended: Ended) -> timedelta:
+    """Virtual time from the first to the last event."""
+    return ended.history[-1].timestamp - ended.history[0].timestamp
+
+
+def steered(fleet: Fleet, when: Callable[[int], bool], then: Callable[[], None]) -> Callable[[Any], Any]:
+    """`read_controls` that lets a person speak when so many looks have been taken."""
+    looks = 0
+
+    def look(_: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if when(looks):
+            then()
+        return fleet.controls.to_wire()
+
+    return look
+
+
+def test_rings_and_phases_go_one_after_the_other() -> None:
+    fleet, canary, broad = two_rings(13)
+    assert run(fleet)["state"] == "completed"
+    order = [fleet.installed.index(key) for key in (*canary, *broad)]
+    assert max(order[:3]) < min(order[3:])
+    assert max(order[3:8]) < min(order[8:])
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+
+
+def test_a_ring_waits_for_its_approval_and_shows_it() -> None:
+    fleet, canary, _ = two_rings(9)
+    fleet.rings[1].approval_seconds = 3 * 86_400.0
+
+    def approve() -> None:
+        if fleet.controls.decided:
+            return
+        assert set(fleet.installed) == set(canary), "nobody behind the gate has been started"
+        fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": True}})
+
+    shown = "awaiting_approval"
+    waiting = steered(
+        fleet, lambda _: any(call["state"] == shown for call in fleet.calls_of(names.SET_RUN_STATE)), approve
+    )
+    assert run(fleet, **{names.READ_CONTROLS: waiting})["state"] == "completed"
+    states = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)]
+    assert states == [(shown, "broad"), ("running", "")]
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+
+
+@pytest.mark.parametrize("says_no", [True, False], ids=["rejected", "nobody answers"])
+def test_no_approval_means_no(says_no: bool) -> None:
+    fleet, canary, broad = two_rings(9)
+    fleet.rings[1].approval_seconds = 3_600.0
+    if says_no:
+        fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": False}})
+    closed = run(fleet)
+    assert closed["state"] == "stopped"
+    assert ("was rejected" if says_no else "was not approved in time") in closed["reason"]
+    assert fleet.calls_of(names.STOP_RUN)[0]["reason"] == closed["reason"]
+    assert {fleet.outcomes[key] for key in canary} == {("patched", "ok")}
+    assert {fleet.outcomes[key] for key in broad} == {("skipped", "not_approved")}
+
+
+def test_a_ring_bakes_before_the_next_one() -> None:
+    fleet, canary, broad = two_rings(9)
+    fleet.rings[0].bake_seconds = 26 * 3_600.0
+    with fleet.bench() as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert timedelta(hours=26) < took(ended) < timedelta(hours=30)
+    assert set(fleet.installed) == {*canary, *broad}
+
+
+def test_a_gate_over_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left_to_start() -> None:
+    fleet, canary, broad = two_rings(9, error_budget=ErrorBudget(ring=0))
+    fleet.scripts[canary[-1]].install_polls = [fakes.BROKEN]
+    held_looks = 0
+
+    def look(_: Any) -> Any:
+        nonlocal held_looks
+        if fleet.controls.held_scopes:
+            assert not set(fleet.installed) & set(broad)
+            held_looks += 1
+            if held_looks == 3:
+                fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    assert run(fleet, **{names.READ_CONTROLS: look})["state"] == "completed"
+    assert held_looks == 3
+    assert set(fleet.installed) == {*canary, *broad}
+
+
+def test_a_budget_that_ends_the_run_leaves_the_rings_behind_it_alone() -> None:
+    budget = ErrorBudget(ring=0, on_exceeded=OnExceeded.END)
+    fleet, canary, broad = two_rings(9, error_budget=budget)
+    fleet.scripts[canary[0]].install_polls = [fakes.BROKEN]
+    closed = run(fleet)
+    assert (closed["state"], closed["reason"]) == ("stopped", "The error budget of ring:canary is used up.")
+    assert {fleet.outcomes[key] for key in broad} == {("skipped", "error_budget")}
+    assert sum(fleet.accepted[key, "install"] for key in broad) == 0
+
+
+def test_failures_are_counted_over_the_rings_of_a_run() -> None:
+    fleet, canary, broad = two_rings(23, error_budget=ErrorBudget(run=1, on_exceeded=OnExceeded.END), cap=2)
+    for key in (canary[0], broad[0]):
+        fleet.scripts[key].install_polls = [fakes.BROKEN]
+    assert run(fleet)["state"] == "stopped"
+    assert len(set(fleet.installed) & set(broad)) <= 4
+
+
+def test_an_empty_ring_is_passed_over() -> None:
+    fleet, canary, _ = two_rings(3)
+    assert run(fleet)["state"] == "completed"
+    assert set(fleet.installed) == set(canary)
+
+
+def test_a_plan_without_machines_completes() -> None:
+    fleet = Fleet(keys(3), {key: Script(assess_polls=[fakes.CLEAN]) for key in keys(3)}, rings=[])
+    assert run(fleet)["state"] == "completed"
+    assert set(fleet.outcomes.values()) == {("nothing_to_install", "no_pending_patches")}
+
+
+def test_later_rings_are_pinned_to_the_first() -> None:
+    fleet, canary, broad = two_rings(9, pin_rings=True)
+    run(fleet)
+    assert [call["ring"] for call in fleet.calls_of(names.PIN_RING)] == ["canary"]
+    pinned_at = fleet.order.index(names.PIN_RING)
+    installs = [at for at, name in enumerate(fleet.order) if name == names.INSTALL_PATCHES]
+    assert sum(at < pinned_at for at in installs) == len(canary)
+    assert sum(at > pinned_at for at in installs) == len(broad)
+
+
+def test_restarts_of_a_ring_come_after_its_installations_and_before_the_next_ring() -> None:
+    fleet, canary, broad = two_rings(9)
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, reboot_apart=True)})
+    for key in (*canary, *broad[:2]):
+        fleet.scripts[key] = Script(
+            install_polls=[fakes.NEEDS_REBOOT], verifications=[fakes.REBOOT_PENDING, fakes.READY_AGAIN]
+        )
+    run(fleet)
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+    assert sorted(fleet.power) == sorted(("restart", key) for key in (*canary, *broad[:2]))
+    steps = [
+        (name, data["machineKey"] in canary)
+        for name, data in fleet.calls
+        if name in (names.INSTALL_PATCHES, names.RESTART_MACHINE)
+    ]
+    assert steps == [
+        *[(names.INSTALL_PATCHES, True)] * 3,
+        *[(names.RESTART_MACHINE, True)] * 3,
+        *[(names.INSTALL_PATCHES, False)] * 6,
+        *[(names.RESTART_MACHINE, False)] * 2,
+    ]
+
+
+# --- windows
+
+
+def test_what_the_window_leaves_is_skipped() -> None:
+    fleet, _, _ = two_rings(30, cap=1)
+    fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=8))]
+    closed = run(fleet)
+    assert closed["state"] == "completed"
+    left = [key for key, outcome in fleet.outcomes.items() if outcome == ("skipped", "window_closed")]
+    assert len(left) + len(set(fleet.installed)) == 30
+    assert left
+
+
+def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
+    fleet, canary, broad = two_rings(12, cap=1)
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    now = datetime.now(UTC)
+    fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=30, hours=3))]
+
+    def cutoff(_: Any) -> Any:
+        is_second = bool(fleet.calls_of(names.OPEN_WINDOW))
+        return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=6))).to_wire()
+
+    assert run(fleet, **{names.READ_CUTOFF: cutoff})["state"] == "completed"
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+    assert len(fleet.calls_of(names.OPEN_WINDOW)) == 1
+    assert [fleet.accepted[key, "install"] for key in (*canary, *broad)] == [1] * 12
+    assert fleet.order.index(names.OPEN_WINDOW) > fleet.order.index(names.INSTALL_PATCHES)
+
+
+def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
+    fleet, _, _ = two_rings(12, cap=1)
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=6))]
+    closed = run(fleet)
+    assert (closed["state"], closed["reason"]) == ("completed", "The policy has no further window for what is left.")
+    assert ("skipped", "window_closed") in fleet.outcomes.values()
+
+
+# --- a cancel at every wait
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "asked_before"),
+    [("approval", names.SET_RUN_STATE), ("bake", names.READ_CONTROLS), ("window", names.NEXT_WINDOW)],
+)
+def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
+    fleet, canary, _ = two_rings(9, cap=1)
+    far = datetime.now(UTC) + timedelta(days=20)
+    match waits_for:
+        case "approval":
+            fleet.rings[1].approval_seconds = 20 * 86_400.0
+        case "bake":
+            fleet.rings[0].bake_seconds = 20 * 86_400.0
+        case _:
+            fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+            fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=3))]
+            fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
+    answer = fleet.activities()[asked_before]
+
+    def cancel_first(data: Any) -> Any:
+        if set(canary) <= set(fleet.recorded) or waits_for == "window":
+            # From inside the run, so that virtual time cannot pass between the cancel and its delivery.
+            bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+            time.sleep(0.3)
+        return answer(data)
+
+    with fleet.bench(**{asked_before: cancel_first}) as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert ended.output["state"] == "canceled"
+    assert took(ended) < timedelta(days=19)
+    assert {outcome for outcome, _ in fleet.outcomes.values()} == {"patched", "canceled"}
+    assert set(fleet.installed) <= set(canary)
