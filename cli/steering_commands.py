@@ -112,7 +112,7 @@ def retry(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """Take a machine that has ended once more, in a run of its own by the same policy; a second order gives that run."""
+    """Take a machine that has ended once more, in a run of its own by the same policy; ordered twice it is one."""
     with open_client(url, key) as client:
         run_id = resolve(client, run)
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "retry", comment, by)
