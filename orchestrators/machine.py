@@ -166,20 +166,21 @@ class _Machine:
             if nothing is not None:
                 return End(nothing)
             assessment = found
-        veto = yield from self._check_health(Moment.BEFORE)
+        veto: Outcome | PutBack | None = yield from self._check_health(Moment.BEFORE)
         if veto is None and self._traits.hooks:
             veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
         if veto is not None:
-            return End(veto)
+            return End(veto) if isinstance(veto, Outcome) else veto
         end = yield from self._install(look, assessment)
-        if isinstance(end, End) and end.installation is not None:
-            if self._traits.hooks:
-                complaint = yield from after_install(
-                    self._context, self._work.run_id, self._work.machine_key, end.outcome.outcome
-                )
-                end = _add(end, complaint)
-            end = yield from self._check_health_after(end)
-        return end
+        if isinstance(end, PutBack):
+            return end
+        if self._traits.hooks and not end.keep_lock:
+            # However it went: the second script may put back what the first one took away.
+            complaint = yield from after_install(
+                self._context, self._work.run_id, self._work.machine_key, end.outcome.outcome
+            )
+            end = _add(end, complaint)
+        return (yield from self._check_health_after(end)) if end.installation is not None else end
 
     def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | End | PutBack]:
         report = yield from operate(self._context, self._work, OperationKind.ASSESS, look.assess_activity_id)
