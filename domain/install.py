@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
+from pydantic import AfterValidator, Field, StrictInt
 
 from domain.base import Document
 from domain.patching import (
@@ -24,13 +24,6 @@ SHORTEST_MAXIMUM = timedelta(minutes=30)
 """With less, service packs of Windows could never start."""
 
 _PATTERN = r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"
-
-
-def _require_duration_text(value: object) -> object:
-    # A bare number would be read as seconds by one reader and as minutes by the next.
-    if isinstance(value, int | float):
-        raise ValueError(f"must be a duration such as PT2H or PT1H30M, not the number {value}")
-    return value
 
 
 def _check_maximum(value: timedelta) -> timedelta:
@@ -69,26 +62,22 @@ class Install(Document):
         title="Reboot setting",
         description="Whether a machine restarts after installing: IfRequired, Never or Always.",
     )
-    maximum_duration: Annotated[Duration, BeforeValidator(_require_duration_text), AfterValidator(_check_maximum)] = (
-        Field(
-            default=parse_duration("PT2H"),
-            title="Maximum duration",
-            description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
-            "It is shortened when the window ends earlier.",
-            json_schema_extra={"pattern": _PATTERN},
-            examples=["PT2H", "PT1H30M"],
-        )
+    maximum_duration: Annotated[Duration, AfterValidator(_check_maximum)] = Field(
+        default=parse_duration("PT2H"),
+        title="Maximum duration",
+        description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
+        "It is shortened when the window ends earlier.",
+        json_schema_extra={"pattern": _PATTERN},
+        examples=["PT2H", "PT1H30M"],
     )
-    minimum_duration: Annotated[Duration, BeforeValidator(_require_duration_text), AfterValidator(_check_minimum)] = (
-        Field(
-            default=parse_duration("PT1H"),
-            title="Minimum duration",
-            description="No installation starts when less than this is left of the window, PTnHnM, at least PT20M. The"
-            " maximum duration counts instead when that is shorter. Windows needs 25 minutes in any case, with service"
-            " packs 30; Linux 20.",
-            json_schema_extra={"pattern": _PATTERN},
-            examples=["PT1H", "PT30M"],
-        )
+    minimum_duration: Annotated[Duration, AfterValidator(_check_minimum)] = Field(
+        default=parse_duration("PT1H"),
+        title="Minimum duration",
+        description="No installation starts when less than this is left of the window, PTnHnM, at least PT20M. The"
+        " maximum duration counts instead when that is shorter. Windows needs 25 minutes in any case, with service"
+        " packs 30; Linux 20.",
+        json_schema_extra={"pattern": _PATTERN},
+        examples=["PT1H", "PT30M"],
     )
     approval_delay_days: Annotated[StrictInt, Field(ge=0, le=60)] = Field(
         default=0,

@@ -78,6 +78,9 @@ def format_duration(duration: timedelta) -> str:
 
 
 def _read_duration(value: object) -> object:
+    if isinstance(value, int | float):
+        # A bare number would be read as seconds by one reader and as minutes by the next.
+        raise ValueError(f"must be a duration such as PT2H or PT1H30M, not the number {value}")
     return parse_duration(value) if isinstance(value, str) else value
 
 

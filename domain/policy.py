@@ -57,6 +57,8 @@ def _check_scope(scope: Scope) -> Scope:
         raise ValueError(
             "selects nothing; give at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
         )
+    if name := scope.emptied_by:
+        raise ValueError(f"selects nothing: scope.exclude.{name} leaves out all of scope.{name}")
     return scope
 
 

@@ -244,6 +244,18 @@ class Scope(Document):
             or self.machine_ids
         )
 
+    @property
+    def emptied_by(self) -> str:
+        """The exclusion that leaves out everything one selector names, such as ``locations``; empty: there is none."""
+        out = self.exclude
+        pairs = {
+            "machineIds": (self.machine_ids, out.machine_ids),
+            "subscriptions": (self.subscriptions, out.subscriptions),
+            "resourceGroups": (self.resource_groups, out.resource_groups),
+            "locations": (self.locations, out.locations),
+        }
+        return next((name for name, (ours, theirs) in pairs.items() if ours and _folded(ours) <= _folded(theirs)), "")
+
     def describe(self) -> str:
         """The selectors in one line, for the reason of a run that found nothing."""
         parts = [

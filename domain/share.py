@@ -28,7 +28,7 @@ def _read(value: object) -> object:
 def _read_limit(value: object) -> object:
     limit = _read(value)
     if limit in (0, "0%"):
-        raise ValueError("must let at least one machine run; leave it out for no limit")
+        raise ValueError('lets no machine run at all; write at least 1 or "1%"')
     return limit
 
 

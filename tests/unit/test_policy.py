@@ -29,9 +29,9 @@ MONTHLY = Path(__file__).parents[2] / "policies" / "monthly.yaml"
 SMALLEST: dict[str, Any] = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
 
 
-def errors_of(document: object, **more: str) -> dict[str, str]:
+def errors_of(document: object, *, name: str = "") -> dict[str, str]:
     with pytest.raises(PolicyError) as refused:
-        parse_policy(document, **more)
+        parse_policy(document, name=name)
     return {problem.path: problem.message for problem in refused.value.errors}
 
 
@@ -140,6 +140,24 @@ def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize(
+    ("scope", "name"),
+    [
+        ({"locations": ["westeurope", "eastus"], "exclude": {"locations": ["East US", "West Europe"]}}, "locations"),
+        ({"resourceGroups": ["rg-a"], "exclude": {"resourceGroups": ["RG-A", "rg-b"]}}, "resourceGroups"),
+        ({"subscriptions": [SUBSCRIPTION], "exclude": {"subscriptions": [SUBSCRIPTION.upper()]}}, "subscriptions"),
+    ],
+)
+def test_a_scope_that_excludes_all_that_it_selects_is_refused(scope: dict[str, object], name: str) -> None:
+    found = errors_of(SMALLEST | {"scope": scope})
+    assert found == {"scope": f"selects nothing: scope.exclude.{name} leaves out all of scope.{name}"}
+
+
+def test_a_scope_that_excludes_a_part_of_what_it_selects_is_taken() -> None:
+    scope = {"locations": ["westeurope", "eastus"], "exclude": {"locations": ["eastus"]}}
+    assert parse_policy(SMALLEST | {"scope": scope}).scope.locations == ("westeurope", "eastus")
+
+
+@pytest.mark.parametrize(
     ("change", "path", "hint"),
     [
         ({"name": "a" * 33}, "name", "32"),
@@ -163,6 +181,11 @@ def test_a_scope_without_any_selector_is_refused(scope: dict[str, object]) -> No
         ({"install": {"maximumDuration": "P1D"}}, "install.maximumDuration", "PT2H"),
         ({"install": {"minimumDuration": "PT19M"}}, "install.minimumDuration", "at least PT20M"),
         ({"install": {"minimumDuration": 60}}, "install.minimumDuration", "not the number 60"),
+        ({"bake": {"waves": 10}}, "bake.waves", "not the number 10"),
+        ({"rings": [{"name": "a", "approval": {"within": 3600}}]}, "rings[0].approval.within", "not the number 3600"),
+        ({"hooks": {"snapshot": {"keep": 7200.0}}}, "hooks.snapshot.keep", "not the number 7200.0"),
+        ({"maxConcurrent": 0}, "maxConcurrent", "at least 1"),
+        ({"maxConcurrent": "0%"}, "maxConcurrent", 'or "1%"'),
         ({"install": {"windows": {}}}, "install.windows", "kbNumbersToInclude"),
         ({"install": {"linux": {"classificationsToInclude": []}}}, "install.linux", "selects nothing"),
         ({"install": {"linux": {"classificationsToInclude": ["Other", "Critical"]}}}, "install.linux", "Other"),
