@@ -177,6 +177,7 @@ class Admission:
         self._queue_of: dict[tuple[str, int, tuple[Place, ...]], int] = {}
         self._ready: list[_Turn] = []
         self._running: dict[str, Candidate] = {}
+        self._held: dict[str, tuple[Place, ...]] = {}
         self._waiting: dict[str, Candidate] = {}
         self._lanes: dict[str, Counter[int]] = {}
         self._lowest_wave: dict[str, int] = {}
@@ -206,7 +207,7 @@ class Admission:
         """Take up machines that have been started before: they hold their places, whether or not there is room."""
         for candidate in running:
             self._join_lane(candidate)
-            self._occupy(candidate)
+            self._occupy(candidate, self._places(candidate))
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         """Let machines wait, behind those that wait already. Known machines are passed over."""
@@ -237,7 +238,7 @@ class Admission:
             elif queue.waiting:
                 _, key = queue.waiting.popleft()
                 started.append(Started(key, queue.after))
-                self._occupy(self._waiting.pop(key))
+                self._occupy(self._waiting.pop(key), queue.places)
                 self._make_ready(turn.queue)
             if turn.origin and (blocking is None or blocking.group != turn.origin):
                 # There may be more room where this one was woken from.
@@ -250,9 +251,10 @@ class Admission:
         if candidate is None:
             return Ended(was_running=False, wave_is_over=False)
         self._ended += 1
-        for place in self._places(candidate):
+        places = self._held.pop(key)
+        for place in places:
             self._groups[place.group].give_back(place.slot)
-        for place in self._places(candidate):
+        for place in places:
             self._wake(place.group)
         return Ended(was_running=True, wave_is_over=self._leave_lane(candidate))
 
@@ -295,9 +297,10 @@ class Admission:
                 return place
         return None
 
-    def _occupy(self, candidate: Candidate) -> None:
+    def _occupy(self, candidate: Candidate, places: tuple[Place, ...]) -> None:
         self._running[candidate.key] = candidate
-        for place in self._places(candidate):
+        self._held[candidate.key] = places
+        for place in places:
             group = self._group(place.group)
             group.take(place.slot)
             if place.slot and group.slots[place.slot] == 1:

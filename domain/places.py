@@ -67,6 +67,8 @@ class Separation:
             if machine.zones:
                 self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
         total = capacity(policy.max_concurrent, len(machines))
+        # Most machines take the same places as many others: keeping them once keeps large plans small.
+        self._shared: dict[tuple[Place, ...], tuple[Place, ...]] = {}
         self._run = Place(RUN_GROUP, total)
         self._say(RUN_GROUP, f"the run takes {total} at a time", binds=len(machines) > total)
 
@@ -86,7 +88,8 @@ class Separation:
         if self._policy.limits.region is not None:
             places.append(self._region(machine.region, self._policy.limits.region))
         places.append(self._run)
-        return tuple(places)
+        taken = tuple(places)
+        return self._shared.setdefault(taken, taken)
 
     def _zone(self, machine: PlannerMachine) -> Place:
         """The physical zone where Azure tells it; else the zone of the subscription, which is mixed with no other."""

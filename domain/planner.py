@@ -84,7 +84,7 @@ def make_plan(
         topology: pairs of regions and physical zones.
         ended: machines that are over already, by key, with reason and sentence. Per cents count them.
     """
-    in_order = sorted(machines, key=lambda machine: machine.key)
+    in_order = sorted(machines, key=lambda machine: machine.id.lower())
     rings = order_rings(policy.rings)
     chosen = choose_rings(in_order, rings)
     excluded: dict[str, ExcludedMachine] = {}

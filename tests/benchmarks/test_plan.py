@@ -68,6 +68,6 @@ def test_a_missed_bar_is_told() -> None:
 
 
 def test_a_measurement_comes_with_its_plan() -> None:
-    seconds, result = measure(SHAPES[0], 50, 2)
-    assert seconds > 0
-    assert len(result.placements) + len(result.excluded) == 50
+    times, plans = measure(SHAPES[0], {50: 3, 80: 1}, 2)
+    assert min(times.values()) > 0
+    assert {size: len(each.placements) + len(each.excluded) for size, each in plans.items()} == {50: 50, 80: 80}
