@@ -129,7 +129,8 @@ def _excluded(plan: Plan) -> RenderableType:
         table.add_row(_name(machine.id), Text(plain(machine.reason)), _folding(machine.detail))
     _count_rest(table, plan.excluded)
     reasons = Counter(machine.reason for machine in plan.excluded)
-    return Group(table, Text(", ".join(f"{count} {plain(reason)}" for reason, count in reasons.most_common())))
+    in_order = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
+    return Group(table, Text(", ".join(f"{count} {plain(reason)}" for reason, count in in_order)))
 
 
 def _placed(machine: PlannedMachine) -> str:

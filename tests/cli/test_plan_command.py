@@ -65,7 +65,7 @@ class TestOffline:
             "uksouth beside westeurope; then northeurope",
             "update domain 0 of av-sql",
             "moves to new hardware until Friday",
-            "1 hold_tag, 1 not_running, 1 no_pending_patches",
+            "1 hold_tag, 1 no_pending_patches, 1 not_running",
         ):
             assert text in output, text
 
