@@ -70,7 +70,7 @@ def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Ste
             return window.end().to_wire()
         endings += yield from window.wait_for_endings()
         is_long = endings >= ENDINGS_PER_GENERATION or window.looks >= LOOKS_PER_GENERATION
-        if is_long and not window.is_done:
+        if is_long and window.has_heard_everybody and not window.is_done:
             window.close()
             context.continue_as_new(window.state().to_wire(), save_events=True)
             return None
@@ -108,8 +108,7 @@ class _Window:
         self._ended = context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
         self._steer = context.wait_for_external_event(names.STEER_EVENT)
-        self._timer = context.create_timer(HEARTBEAT)
-        self._set_timer()
+        self._timer = self._next_timer()
 
     # --- where the phase stands
 
@@ -128,6 +127,12 @@ class _Window:
         """Nothing runs, and nothing will start."""
         nothing_to_start = self._is_stopped or (self._is_exhausted and not self._admission.waiting)
         return nothing_to_start and not self._admission.running
+
+    @property
+    def has_heard_everybody(self) -> bool:
+        """No end has arrived that was not taken yet, such as one during a look at the records: a new generation would
+        never see it."""
+        return not self._ended.is_complete
 
     def end(self) -> PhaseEnd:
         """How the phase ended."""
@@ -260,14 +265,21 @@ class _Window:
         holds |= {self._group(scope): "error budget" for scope in self._controls.held_scopes}
         if self._controls.is_paused:
             holds[RUN_GROUP] = "paused"
-        for scope in self._admission.holds.keys() - holds.keys():
+        for scope in sorted(self._admission.holds.keys() - holds.keys()):
             self._admission.release(scope)
         for scope, why in holds.items():
             self._admission.hold(scope, why)
 
     def _group(self, scope: str) -> str:
-        """What of this phase a scope holds: all of it, when the scope is the run, its ring, or one before it."""
-        return RUN_GROUP if scope.startswith("ring:") else scope
+        """What of this phase a scope holds: its lane, or all of it.
+
+        A wave holds the waves behind it too, as most of its machines have been started when it is judged. Whatever is
+        not a part of this phase is around it or lies before it.
+        """
+        kind, _, name = scope.partition(":")
+        lane = name.rpartition("/")[0] if kind == "wave" else name
+        is_here = kind in ("lane", "wave") and lane in {f"{self._phase.ring}/{each}" for each in self._phase.lanes}
+        return lane_scope(lane) if is_here else RUN_GROUP
 
     def _notice(self) -> Steps[None]:
         if self._cancel.is_complete and not self._controls.is_canceled:
@@ -292,11 +304,15 @@ class _Window:
         return endings
 
     def _set_timer(self) -> None:
+        self._cancel_timer()
+        self._timer = self._next_timer()
+
+    def _next_timer(self) -> task.CancellableTask[Any]:
         """Wake when a lane has rested, when the window closes, or to compare with the records."""
         now = utc_now(self._context)
         closes_at = self._phase.closes_at
         closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
-        self._timer = timer_until(self._context, min([now + HEARTBEAT, *self._resting.values(), *closing]))
+        return timer_until(self._context, min([now + HEARTBEAT, *self._resting.values(), *closing]))
 
     def _cancel_timer(self) -> None:
         if not self._timer.is_complete:
@@ -361,7 +377,6 @@ class _Window:
         until = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._resting[lane] = until
         self._hold()
-        self._cancel_timer()
         self._set_timer()
 
     def _reconcile(self) -> Steps[int]:

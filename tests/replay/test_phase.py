@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
+from durabletask.history import TimerCreatedEvent
 
 from domain.admission import Place
 from domain.gates import ErrorBudget, OnExceeded
@@ -185,6 +186,35 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     assert sorted(floor.started) == keys(10)
 
 
+def test_an_end_that_arrives_during_a_look_is_taken_before_the_next_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the records tells of a machine that was put back: its event is all there is."""
+    monkeypatch.setattr("orchestrators.phase.ENDINGS_PER_GENERATION", 1)
+    silent, put_back, *others = keys(4)
+    fleet = Fleet(keys(4), cap=2)
+    floor = Floor(fleet, silent=[silent, put_back], left_once=[put_back], seconds=lambda _: 60)
+    told: list[str] = []
+
+    def look(_: Any) -> Any:
+        if silent in fleet.recorded and not told:
+            told.append(put_back)
+            ended = MachineEnded(key=put_back, left=True).to_wire()
+            bench.client.raise_orchestration_event("phase", names.MACHINE_ENDED_EVENT, data=ended)
+            time.sleep(0.3)
+        return fleet.controls.to_wire()
+
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: look}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        bench.run("patch_phase", phase(fleet), instance_id="phase")
+    assert Counter(floor.started) == Counter([silent, put_back, put_back, *others])
+
+
+def test_a_phase_leaves_no_timer_behind() -> None:
+    """A timer that nobody waits for keeps an instance of Durable Functions running until it fires."""
+    with Floor(Fleet([])).bench() as bench:
+        ended = bench.run("patch_phase", phase(Fleet([])))
+    assert len([event for event in ended.history if isinstance(event, TimerCreatedEvent)]) == 1
+
+
 def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
     floor = Floor(Fleet(keys(6), cap=2), left_once=keys(6)[1:3])
     with floor.bench() as bench:
@@ -336,9 +366,33 @@ def test_failures_of_earlier_phases_go_on_using_the_budget() -> None:
     assert len(floor.started) < 20
 
 
-def test_what_an_earlier_phase_left_held_is_held_here_as_well() -> None:
+def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> None:
+    fleet = two_lanes(12)
+    fleet.cap = 12
+    fleet.waves = {key: 1 if number < 6 else 2 for number, key in enumerate(keys(12))}
+    east = [key for key in keys(12)[::2] if fleet.waves[key] == 1]
+    floor = Floor(fleet, failing=east[-1:], seconds=lambda key: 300 if key == east[-1] else 60)
+    held: list[str] = []
+
+    def look(_: Any) -> Any:
+        if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started):
+            held.extend(key for key in keys(12) if key not in floor.started)
+            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+        return fleet.controls.to_wire()
+
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: look}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(wave=0)))
+        gates = bench.calls_of(names.CLOSE_GATE)
+    assert [gate["scope"] for gate in gates] == ["wave:broad/eastus/1"]
+    assert held == [key for key in keys(12)[::2] if fleet.waves[key] == 2]
+    assert sorted(floor.started) == keys(12), "resumed, it went on to its end"
+
+
+@pytest.mark.parametrize("scope", ["run", "ring:canary", "ring:all", "lane:all/uksouth", "wave:canary/westeurope/1"])
+def test_what_an_earlier_phase_left_held_is_held_here_as_well(scope: str) -> None:
     fleet = Fleet(keys(4))
-    fleet.controls = fleet.controls.model_copy(update={"held_scopes": ["run"]})
+    fleet.controls = fleet.controls.model_copy(update={"held_scopes": [scope]})
     looks = 0
 
     def looked(data: Any) -> Any:
@@ -353,6 +407,7 @@ def test_what_an_earlier_phase_left_held_is_held_here_as_well() -> None:
     activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
     with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
         bench.run("patch_phase", phase(fleet))
+    assert looks >= 3
     assert sorted(floor.started) == keys(4)
 
 
