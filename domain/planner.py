@@ -300,9 +300,8 @@ class _Words:
         rules = self._separation.rules
         said += [rules[place.group] for place in job.places if place.group in rules and place.group != RUN_GROUP]
         if times.after == RUN_GROUP:
-            said.append("the ring begins with 1, 2, 4, … at a time" if self._is_ramping else "waits for its turn")
-            if RUN_GROUP in rules:
-                said[-1] = rules[RUN_GROUP] + (", after a ramp of 1, 2, 4, …" if self._is_ramping else "")
+            said += [rules[RUN_GROUP]] if RUN_GROUP in rules else []
+            said += ["the ring begins with 1, 2, 4, … at a time"] if self._is_ramping else []
         elif times.after.startswith("wave:"):
             said.append(f"wave {wave} after wave {wave - 1}")
         return said
