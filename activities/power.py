@@ -14,6 +14,7 @@ from domain.guard import Guard, GuardedCall
 from domain.operation import PollState
 from domain.preflight import Power
 from domain.run import IntentState, Stage
+from domain.steering import reason_not_to_start
 from domain.work import MachineRef, PowerResult
 
 _LONGEST_RESTART = timedelta(minutes=30)
@@ -64,6 +65,8 @@ async def restart_machine(data: Json) -> Json:
     guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
         return (await _follow_restart(context, guard)).to_wire()
+    if reason_not_to_start(context.run, context.machine) is not None:
+        return PowerResult(accepted=False, left=True).to_wire()
     return (await _ask_for_restart(context, guard)).to_wire()
 
 

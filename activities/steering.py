@@ -38,11 +38,13 @@ async def close_gate(data: Json) -> Json:
 
 
 async def stop_run(data: Json) -> Json:
-    """A gate ends the run: nothing more starts. ``StopRun`` to nothing."""
+    """A gate ends the run: nothing more starts. ``StopRun`` to ``RunControls``, which tell whether it did."""
     request = StopRun.from_wire(data)
-    run = await open_records().stop_run(request.run_id, request.reason, now())
-    await _note(run, "run_stopped", "stop", {"reason": run.stop_reason})
-    return {}
+    records = open_records()
+    run = await records.stop_run(request.run_id, request.reason, now(), unless_approved=request.unless_approved)
+    if run.stop_reason:
+        await _note(run, "run_stopped", "stop", {"reason": run.stop_reason})
+    return controls(run).to_wire()
 
 
 async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:

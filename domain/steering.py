@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from domain.admission import RUN_GROUP, lane_scope, wave_scope
+from domain.admission import RUN_GROUP, lane_scope
 from domain.base import format_instant
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy
@@ -157,9 +157,10 @@ def close_gate(run: Run, gate: GateClosed, at: datetime) -> Run:
     return _steer(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
 
 
-def stop(run: Run, reason: str, at: datetime) -> Run:
-    """A gate ends the run: nothing more starts. The first reason stays."""
-    if run.state.is_final or run.stop_reason:
+def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
+    """A gate ends the run: nothing more starts. The first reason stays; a ring that was approved first goes on."""
+    decision = run.decisions.get(unless_approved)
+    if run.state.is_final or run.stop_reason or (decision is not None and decision.approved):
         return run
     stopped = run.model_copy(update={"stop_reason": reason, "stopped_at": at})
     return _steer(_show(stopped, RunState.RUNNING), run, "stop", Order(by=PATCHWAVE, why=reason, at=at))
@@ -262,15 +263,18 @@ def reason_not_to_start(run: Run, machine: MachineRecord) -> StartResult | None:
     outcome = reason_to_end(run, machine)
     if outcome is not None:
         return StartResult(state=StartState.ENDED, outcome=outcome)
-    if run.paused_at is not None or not scopes_of(machine).isdisjoint(run.held_scopes):
+    if run.paused_at is not None or any(holds(scope, machine) for scope in run.held_scopes):
         return StartResult(state=StartState.LEFT)
     return None
 
 
-def scopes_of(machine: MachineRecord) -> frozenset[str]:
-    """Every scope of a gate that the machine is in."""
+def holds(scope: str, machine: MachineRecord) -> bool:
+    """Whether a gate over this scope keeps the machine from being started. A wave holds the waves behind it too."""
     lane = f"{machine.ring}/{machine.lane}"
-    return frozenset({RUN_GROUP, f"ring:{machine.ring}", lane_scope(lane), wave_scope(lane, machine.wave)})
+    if scope in (RUN_GROUP, f"ring:{machine.ring}", lane_scope(lane)):
+        return True
+    before, _, wave = scope.rpartition("/")
+    return before == f"wave:{lane}" and int(wave) <= machine.wave
 
 
 def describe_scope(scope: str) -> str:

@@ -181,10 +181,11 @@ class Cutoff(Document):
 
 
 class StopRun(Document):
-    """A gate ends the run."""
+    """A gate ends the run; not when that ring was approved in the same moment."""
 
     run_id: str
     reason: str
+    unless_approved: str = ""
 
 
 class OpenWindow(Document):
@@ -286,10 +287,14 @@ class StillOpenRequest(Document):
 
 
 class StillOpen(Document):
-    """Those that have not ended, and of the others those whose end uses the error budgets."""
+    """Those that have not ended, and of the others those whose end uses the error budgets.
+
+    ``unlocked``: of those that have not ended, the machines that the run has no lock on.
+    """
 
     keys: list[str]
     failed: list[str] = Field(default_factory=list[str])
+    unlocked: list[str] = Field(default_factory=list[str])
 
 
 # --- a machine ----------------------------------------------------------------------------------------------
@@ -430,10 +435,12 @@ class MachineRef(Document):
 class PowerResult(Document):
     """Whether the power call was taken, a restart also carried out; ``failure`` says why not.
 
-    Beside a restart that is not accepted, ``wait_seconds`` over 0 asks to call again then.
+    Beside a restart that is not accepted, ``wait_seconds`` over 0 asks to call again then, and ``left`` says that
+    nothing was sent because somebody or a gate said so.
     """
 
     accepted: bool
+    left: bool = False
     wait_seconds: float = 0
     failure: ArmFailure | None = None
 

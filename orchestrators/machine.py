@@ -133,6 +133,8 @@ class _Machine:
             return (yield from self._record(End(outcome, installation)))
         asked_at = utc_now(self._context)
         failure = yield from restart(self._context, self._work.run_id, self._work.machine_key)
+        if isinstance(failure, PutBack):
+            return (yield from self._put_back(Stage.INSTALLED))
         if failure:
             return (yield from self._record(End(verdict.restart_failed(installed, failure), installation)))
         seen = yield from self._watch(asked_at, MOST_BOOT_LOOKS)

@@ -10,14 +10,19 @@ from durabletask import task
 
 from domain.work import MachineRef, PowerResult
 from orchestrators.names import RESTART_MACHINE
+from orchestrators.operation import PutBack
 from orchestrators.retries import RETRY_RESULT
 
 MOST_LOOKS = 60
 """How often the restart is asked for or looked at: it ends in bounded time, even when Azure throttles for ever."""
 
 
-def restart(context: task.OrchestrationContext, run_id: str, machine_key: str) -> Generator[task.Task[Any], Any, str]:
+def restart(
+    context: task.OrchestrationContext, run_id: str, machine_key: str
+) -> Generator[task.Task[Any], Any, str | PutBack]:
     """Restart the machine and wait until Azure says that it is done; why that did not work, empty when it did.
+
+    ``PutBack`` when nothing was sent, because somebody or a gate says that nothing may be.
 
     Waiting matters: until the machine goes down its agent still counts as ready.
     """
@@ -29,6 +34,8 @@ def restart(context: task.OrchestrationContext, run_id: str, machine_key: str) -
         looks += 1
         if result.accepted:
             return ""
+        if result.left:
+            return PutBack()
         if not result.wait_seconds or looks >= MOST_LOOKS:
             return result.failure.text if result.failure else "Azure did not say that it is done"
         yield context.create_timer(timedelta(seconds=result.wait_seconds))

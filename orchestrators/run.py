@@ -8,7 +8,6 @@ from typing import Any
 
 from durabletask import task
 
-from domain.admission import RUN_GROUP
 from domain.notification import ApprovalNeeded, Event, Facts, WindowAwaited
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
@@ -124,7 +123,7 @@ class _Run:
                     yield from self._result(names.PIN_RING, first.to_wire())
                 yield from self._take_ring(opened, plan, number, ring)
                 if number != rings[-1][0]:
-                    yield from self._await_release(ring)
+                    yield from self._await_release()
                     yield from self._wait(ring.bake_seconds)
         return _Ended(RunState.COMPLETED)
 
@@ -184,7 +183,12 @@ class _Run:
         if not controls.decided.get(ring.name, False):
             said = "was rejected" if ring.name in controls.decided else "was not approved in time"
             reason = f"The ring {ring.name} {said}."
-            yield from self._result(names.STOP_RUN, StopRun(run_id=self._run_id, reason=reason).to_wire())
+            stop = StopRun(run_id=self._run_id, reason=reason, unless_approved=ring.name)
+            stopped = RunControls.from_wire((yield from self._result(names.STOP_RUN, stop.to_wire())))
+            if stopped.decided.get(ring.name, False):
+                # Approved between the last look and the stop: whoever was told so may rely on it.
+                yield from self._show(RunState.RUNNING)
+                return
             outcome = Outcome.skipped(Reason.NOT_APPROVED, f"Not started: {reason[0].lower()}{reason[1:]}")
             raise _Ended(RunState.STOPPED, reason, outcome)
         yield from self._show(RunState.RUNNING)
@@ -297,14 +301,14 @@ class _Run:
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
         yield from self._result(names.OPEN_WINDOW, opened.to_wire())
 
-    def _await_release(self, ring: PlannedRing) -> Steps[None]:
-        """A gate over the whole ring holds the rings behind it too, until somebody resumes the run or its window ends.
+    def _await_release(self) -> Steps[None]:
+        """A gate that holds a part of a ring holds the rings behind it too, until somebody resumes or the window ends.
 
         Behind the end of the window the next phase starts nothing, and says so.
         """
         cutoff = yield from self._cutoff(Step.PATCH)
         controls = yield from self._controls()
-        while not {RUN_GROUP, f"ring:{ring.name}"}.isdisjoint(controls.held_scopes):
+        while controls.held_scopes:
             now = utc_now(self._context)
             if cutoff.at is not None and now > cutoff.at:
                 return

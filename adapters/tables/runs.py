@@ -125,9 +125,11 @@ class RunRecords(StoreBacked):
         """An error budget is used up: hold its scope, or end the run."""
         return await self._change(gate.run_id, lambda run: steering.close_gate(run, gate, at))
 
-    async def stop_run(self, run_id: str, reason: str, at: datetime) -> Run:
-        """A gate ends the run."""
-        return await self._change(run_id, lambda run: steering.stop(run, clean(reason), at))
+    async def stop_run(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
+        """A gate ends the run, unless that ring has been approved."""
+        return await self._change(
+            run_id, lambda run: steering.stop(run, clean(reason), at, unless_approved=unless_approved)
+        )
 
     async def is_canceled(self, run_id: str) -> bool:
         """Whether somebody asked the run to stop: one point read of one column."""

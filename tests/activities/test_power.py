@@ -11,7 +11,7 @@ from activities import power
 from activities.power import restart_machine
 from adapters.tables import Records
 from domain.guard import GuardedCall
-from domain.run import IntentState, Stage
+from domain.run import IntentState, Order, Stage
 from domain.work import MachineRef, PowerResult
 from tests.activities.azure import azure
 from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
@@ -49,6 +49,16 @@ async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator
     assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
     assert (await finish(key)).accepted
     assert len(sent(azure, "power", "POST", one)) == 1
+
+
+async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, records: Records) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    await records.pause_run(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    assert (await ask(key)).left
+    assert sent(azure, "power", "POST", one) == []
+    await records.resume_run(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    assert (await finish(key)).accepted
 
 
 async def test_a_refusal_for_good_says_why(azure: Simulator, records: Records) -> None:

@@ -223,7 +223,7 @@ class Fleet:
             names.READ_CONTROLS: lambda _: self.controls.to_wire(),
             names.SET_RUN_STATE: lambda _: {},
             names.CLOSE_GATE: self._close_gate,
-            names.STOP_RUN: lambda _: {},
+            names.STOP_RUN: lambda _: self.controls.to_wire(),
             names.READ_CUTOFF: lambda _: _next(self.cutoffs).to_wire(),
             names.NEXT_WINDOW: lambda _: _next(self.next_windows).to_wire(),
             names.OPEN_WINDOW: lambda _: {},

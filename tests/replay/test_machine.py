@@ -408,6 +408,13 @@ def test_a_restart_that_did_not_work_is_said(script: Script, outcome: tuple[str,
     assert restarted(script).outcomes[KEY] == outcome
 
 
+def test_a_restart_that_may_not_be_sent_now_waits_for_its_turn() -> None:
+    fleet = restarted(Script(restart=PowerResult(accepted=False, left=True)))
+    assert fleet.told.left
+    assert fleet.recorded == {}
+    assert fleet.stages[KEY] is Stage.INSTALLED
+
+
 def test_a_stopped_run_restarts_nothing_and_leaves_the_end_to_its_close() -> None:
     stopped = fakes.READY.model_copy(
         update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled())}

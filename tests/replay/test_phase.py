@@ -22,7 +22,7 @@ from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.phase import ENDINGS_PER_GENERATION, MOST_ATTEMPTS, MOST_FREE_WAITING, patch_phase
-from tests.replay.fakes import RUN_ID, Fleet, Ring
+from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
 
@@ -215,6 +215,53 @@ def test_a_phase_leaves_no_timer_behind() -> None:
     assert len([event for event in ended.history if isinstance(event, TimerCreatedEvent)]) == 1
 
 
+def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
+    """The word that it was put back got lost, or its orchestration was ended: no record tells of either."""
+    gone, *others = keys(4)
+    fleet = Fleet(keys(4), cap=2)
+    floor = Floor(fleet, silent=[gone], left_once=[gone], seconds=lambda _: 60)
+
+    def still_open(data: Any) -> Any:
+        answer = fleet.activities()[names.STILL_OPEN_MACHINES](data)
+        return answer | {"unlocked": [key for key in answer["keys"] if key not in floor.running]}
+
+    activities = {"enter": floor.enter, "leave": floor.leave, names.STILL_OPEN_MACHINES: still_open}
+    with Workbench(
+        {"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, fleet.activities() | activities
+    ) as bench:
+        bench.run("patch_phase", phase(fleet))
+    assert Counter(floor.started) == Counter([gone, gone, *others])
+    assert timedelta(minutes=30) <= floor.began[gone] - floor.left[others[-1]] < timedelta(minutes=60)
+
+
+def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
+    floor = Floor(Fleet(keys(2), cap=2), seconds=lambda _: 5 * 3_600)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet))
+    assert sorted(floor.started) == keys(2)
+
+
+@pytest.mark.parametrize("activity", [names.READ_CONTROLS, names.NEXT_MACHINES, names.STILL_OPEN_MACHINES])
+def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
+    """Its machines go on meanwhile; without the phase nobody would start the others, or hear of these."""
+    fleet = Fleet(keys(4), cap=2)
+    floor = Floor(fleet, seconds=lambda _: 1_000)
+    failures = 0
+
+    def away(data: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures <= 8:
+            raise Broken("the storage is away")
+        return fleet.activities()[activity](data)
+
+    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, activity: away}
+    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+        ended = bench.run("patch_phase", phase(fleet))
+    assert ended.status is OrchestrationStatus.COMPLETED
+    assert sorted(floor.started) == keys(4)
+
+
 def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
     floor = Floor(Fleet(keys(6), cap=2), left_once=keys(6)[1:3])
     with floor.bench() as bench:
@@ -290,6 +337,14 @@ def test_a_ramp_doubles() -> None:
     after = Counter(round((at - first).total_seconds() / 60) for at in floor.began.values())
     assert [after[step] for step in range(4)] == [1, 2, 4, 8]
     assert floor.most == 8
+
+
+def test_a_machine_that_was_put_back_is_no_step_of_a_ramp() -> None:
+    floor = Floor(Fleet(keys(8), cap=8), always_left=keys(8)[:1], seconds=lambda _: 60)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(floor.fleet, ramp=True)).output
+    assert end["ended"] == 7
+    assert floor.most == 4, "1, 2, 4 by machines that were patched"
 
 
 def test_a_wave_waits_for_the_one_before_it_and_for_its_bake_time() -> None:
@@ -501,6 +556,15 @@ def test_nothing_starts_after_the_cutoff_and_the_rest_is_left() -> None:
     assert 4 <= len(floor.started) <= 8
     assert max(floor.began.values()).replace(tzinfo=UTC) <= closes_at
     assert not floor.running
+
+
+def test_a_window_that_closed_on_nobody_leaves_nobody() -> None:
+    """Such as before the restarts of a ring in which no machine needs one: no further window is waited for."""
+    fleet = Fleet(keys(3))
+    fleet.recorded = {key: [{}] for key in keys(3)}
+    with Floor(fleet).bench() as bench:
+        ended = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) - timedelta(hours=1)))
+    assert (ended.output["started"], ended.output["left"]) == (0, False)
 
 
 def test_a_paused_phase_ends_with_its_window() -> None:

@@ -218,6 +218,18 @@ def test_no_approval_means_no(says_no: bool) -> None:
     assert {fleet.outcomes[key] for key in broad} == {("skipped", "not_approved")}
 
 
+def test_an_approval_in_the_moment_of_the_deadline_counts() -> None:
+    fleet, _, _ = two_rings(5)
+    fleet.rings[1].approval_seconds = 3_600.0
+
+    def approved_first(_: Any) -> Any:
+        fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": True}})
+        return fleet.controls.to_wire()
+
+    assert run(fleet, **{names.STOP_RUN: approved_first})["state"] == "completed"
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+
+
 def test_a_ring_bakes_before_the_next_one() -> None:
     fleet, canary, broad = two_rings(9)
     fleet.rings[0].bake_seconds = 26 * 3_600.0
@@ -227,8 +239,11 @@ def test_a_ring_bakes_before_the_next_one() -> None:
     assert set(fleet.installed) == {*canary, *broad}
 
 
-def test_a_gate_over_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left_to_start() -> None:
-    fleet, canary, broad = two_rings(9, error_budget=ErrorBudget(ring=0))
+@pytest.mark.parametrize(
+    "budget", [ErrorBudget(wave=0), ErrorBudget(lane=0), ErrorBudget(ring=0), ErrorBudget(run=0)], ids=str
+)
+def test_a_gate_in_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left_to_start(budget: ErrorBudget) -> None:
+    fleet, canary, broad = two_rings(9, error_budget=budget)
     fleet.scripts[canary[-1]].install_polls = [fakes.BROKEN]
     held_looks = 0
 

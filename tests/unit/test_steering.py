@@ -217,6 +217,13 @@ class TestGates:
         assert steering.stop(stopped, "another reason", LATER) == stopped
         assert steering.controls(stopped).stop_reason == stopped.stop_reason
 
+    def test_a_ring_that_was_approved_first_is_not_stopped_for_want_of_an_approval(self) -> None:
+        asked = run(RunState.AWAITING_APPROVAL, waiting_for="broad")
+        assert steering.stop(asked, "late", LATER, unless_approved="broad").stop_reason == "late"
+        assert steering.stop(reject(asked, "broad"), "no", LATER, unless_approved="broad").stop_reason == "no"
+        approved = approve(asked, "broad")
+        assert steering.stop(approved, "late", LATER, unless_approved="broad") == approved
+
     def test_nothing_changes_a_run_that_has_ended(self) -> None:
         ended = steering.close(steering.pause(run(waiting_for=""), ANA), RunState.CANCELED, "asked for", LATER)
         assert (ended.state, ended.resumes_as, ended.ended_at) == (RunState.CANCELED, None, LATER)
@@ -244,8 +251,9 @@ class TestTheTurnOfAMachine:
         assert steering.reason_not_to_start(run(), placed()) is None
 
     @pytest.mark.parametrize(
-        "scope", ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2"]
-    )  # fmt: skip
+        "scope",
+        ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2", "wave:broad/westeurope/1"],
+    )
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
         result = steering.reason_not_to_start(run(held_scopes=["ring:other", scope]), placed())
         assert result is not None
