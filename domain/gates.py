@@ -42,7 +42,7 @@ class OnExceeded(StrEnum):
     """What happens to the run when an error budget is used up."""
 
     HOLD = "hold"
-    """The scope starts nothing more until somebody resumes or cancels the run."""
+    """The scope, and whatever comes behind it, starts nothing more until somebody resumes or cancels the run."""
     END = "end"
     """The run starts nothing more and ends when the machines under way have ended."""
 
@@ -61,7 +61,8 @@ class ErrorBudget(Document):
     on_exceeded: OnExceeded = Field(
         default=OnExceeded.HOLD,
         title="On exceeded",
-        description="hold: start nothing more there until somebody resumes or cancels; end: end the run.",
+        description="hold: start nothing more there, nor in the waves, phases and rings behind it, until somebody"
+        " resumes or cancels the run; end: end the run.",
     )
 
     @property
