@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from domain.admission import RUN_GROUP, Place
+from domain.admission import Place
 from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
+from domain.explanation import Explanation
 from domain.outcome import Reason
 from domain.phases import Phases, make_phases
-from domain.places import Separation, slot_order
+from domain.places import Separation
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
 from domain.policy import Policy
 from domain.preflight import hold_reason
@@ -219,41 +220,44 @@ class _Drawing:
         self.lower_bound += max(bounds)
         self.end = max(each.end for each in slices.values())
         sizes = Counter((job.lane, waves[job.key]) for job in jobs)
-        words = _Words(self.separation, jobs, is_ramping=policy.ramp)
+        explanation = Explanation(self.separation, jobs, slices, ramp=policy.ramp, ended=ended)
         for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
-            wave, times = waves[job.key], slices[job.key]
+            wave = waves[job.key]
             why = [
                 *filter(None, (self.chosen[job.key].why, phase.phases.why.get(job.lane, ""))),
-                *words.why(job, wave, times),
+                *explanation.why(job, wave),
             ]
-            self.placements.append(
-                Placement(
-                    key=job.key,
-                    ring=phase.ring_number,
-                    ring_name=phase.ring.name,
-                    phase=phase.number,
-                    lane=job.lane,
-                    wave=wave,
-                    wave_size=sizes[job.lane, wave],
-                    places=job.places,
-                    why="; ".join(why),
-                    predicted_start=times.start,
-                    predicted_end=times.end,
-                )
+            self._place(phase, job, wave, sizes[job.lane, wave], slices[job.key], why)
+
+    def _place(self, phase: _PhaseOf, job: Job, wave: int, wave_size: int, times: Slice, why: list[str]) -> None:
+        self.placements.append(
+            Placement(
+                key=job.key,
+                ring=phase.ring_number,
+                ring_name=phase.ring.name,
+                phase=phase.number,
+                lane=job.lane,
+                wave=wave,
+                wave_size=wave_size,
+                places=job.places,
+                why="; ".join(why),
+                predicted_start=times.start,
+                predicted_end=times.end,
             )
-            self.machines.append(
-                PlannedMachine(
-                    id=phase.members[job.key].id,
-                    ring=phase.ring.name,
-                    phase=phase.number,
-                    lane=job.lane,
-                    wave=wave,
-                    groups=[place.group for place in job.places],
-                    predicted_start=times.start,
-                    predicted_end=times.end,
-                    why=why,
-                )
+        )
+        self.machines.append(
+            PlannedMachine(
+                id=phase.members[job.key].id,
+                ring=phase.ring.name,
+                phase=phase.number,
+                lane=job.lane,
+                wave=wave,
+                groups=[place.group for place in job.places],
+                predicted_start=times.start,
+                predicted_end=times.end,
+                why=why,
             )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,35 +277,3 @@ def _barrier_bound(lane: Iterable[Job], waves: Mapping[str, int], bake_seconds: 
     for job in lane:
         longest[waves[job.key]] = max(longest.get(waves[job.key], 0.0), job.seconds)
     return sum(longest.values()) + bake_seconds * (len(longest) - 1)
-
-
-class _Words:
-    """Says of the machines of one phase what decided their turn."""
-
-    def __init__(self, separation: Separation, jobs: Iterable[Job], *, is_ramping: bool) -> None:
-        self._separation = separation
-        self._is_ramping = is_ramping
-        members: dict[str, set[str]] = {}
-        for job in jobs:
-            for place in job.places:
-                if place.slot:
-                    members.setdefault(place.group, set()).add(place.slot)
-        self._slots: dict[tuple[str, str], str] = {}
-        for group, slots in members.items():
-            after = ""
-            for slot in sorted(slots, key=slot_order):
-                words = separation.slots[group, slot]
-                self._slots[group, slot] = f"{words.name}{words.of}{after}"
-                after = f" after {words.name}"
-
-    def why(self, job: Job, wave: int, times: Slice) -> list[str]:
-        """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
-        said = [self._slots[place.group, place.slot] for place in job.places if place.slot]
-        rules = self._separation.rules
-        said += [rules[place.group] for place in job.places if place.group in rules and place.group != RUN_GROUP]
-        if times.after == RUN_GROUP:
-            said += [rules[RUN_GROUP]] if RUN_GROUP in rules else []
-            said += ["the ring begins with 1, 2, 4, … at a time"] if self._is_ramping else []
-        elif times.after.startswith("wave:"):
-            said.append(f"wave {wave} after wave {wave - 1}")
-        return said
