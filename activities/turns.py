@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from activities.context import now
 from adapters.tables import Records, Standing, open_records
 from domain.base import Json
 from domain.gates import uses_budget
@@ -44,13 +45,20 @@ async def next_machines(data: Json) -> Json:
 
 
 async def still_open_machines(data: Json) -> Json:
-    """Which machines still work in a step, and which of the others failed. ``StillOpenRequest`` to ``StillOpen``."""
+    """Which machines still work in a step, and which of the others failed. ``StillOpenRequest`` to ``StillOpen``.
+
+    Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.
+    """
     request = StillOpenRequest.from_wire(data)
-    standings = await open_records().machine_standings(request.run_id, request.keys)
+    records = open_records()
+    standings = await records.machine_standings(request.run_id, request.keys)
     ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
+    keys = [key for key in request.keys if key not in ended]
+    locked = await records.leased(keys, request.run_id, now())
     return StillOpen(
-        keys=[key for key in request.keys if key not in ended],
+        keys=keys,
         failed=[key for key, end in ended.items() if end.outcome is not None and uses_budget(end.outcome, end.reason)],
+        unlocked=[key for key in keys if key not in locked],
     ).to_wire()
 
 

@@ -245,12 +245,12 @@ class Admission:
                 self._wake(turn.origin)
         return started
 
-    def end(self, key: str) -> Ended:
-        """Give back the places of a machine."""
+    def end(self, key: str, *, counts: bool = True) -> Ended:
+        """Give back the places of a machine; one that was put back does not count for the ramp."""
         candidate = self._running.pop(key, None)
         if candidate is None:
             return Ended(was_running=False, wave_is_over=False)
-        self._ended += 1
+        self._ended += counts
         places = self._held.pop(key)
         for place in places:
             self._groups[place.group].give_back(place.slot)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
@@ -34,7 +34,7 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import timer_until, utc_now
 from orchestrators.notify import announce
-from orchestrators.retries import RETRY, RETRY_RESULT
+from orchestrators.retries import RETRY_RESULT
 
 ENDINGS_PER_GENERATION = 100
 """After this many machines the phase continues as new, so that its history stays small at any size of fleet."""
@@ -44,6 +44,9 @@ PAGE = 100
 """Machines fetched at a time."""
 HEARTBEAT = timedelta(minutes=10)
 """How often the phase compares itself with the records, in case the word of a machine or a person got lost."""
+GONE_AFTER = timedelta(minutes=30)
+"""A machine without a lock for so long has nobody who works on it: it was put back and the word of that got lost, or
+its orchestration was ended. It gets another turn; what Azure accepted for it is taken up, never repeated."""
 MOST_ATTEMPTS = 9
 """How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 MOST_FREE_WAITING = 200
@@ -66,6 +69,7 @@ def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Ste
     while True:
         yield from window.fill()
         if window.is_done:
+            yield from window.see_who_is_left()
             window.close()
             return window.end().to_wire()
         endings += yield from window.wait_for_endings()
@@ -99,6 +103,7 @@ class _Window:
         )
         self._controls = RunControls(resumptions=phase.resumptions)
         self._resting = dict(phase.resting)
+        self._unlocked: dict[str, datetime] = {}
         self._cursor = phase.cursor
         self._is_exhausted = phase.is_exhausted
         self._started = phase.started
@@ -183,6 +188,11 @@ class _Window:
                 return
             yield from self._fetch()
             yield from self._notice()
+
+    def see_who_is_left(self) -> Steps[None]:
+        """Whether anybody waits behind the end of the window: for nobody, no further window is needed."""
+        while not self._is_exhausted and not self._admission.waiting:
+            yield from self._fetch()
 
     @property
     def _is_full(self) -> bool:
@@ -322,11 +332,12 @@ class _Window:
 
     def _take(self, ended: MachineEnded) -> Steps[int]:
         """Give back the places of a machine, count a failure, let a finished wave rest."""
-        result = self._admission.end(ended.key)
+        result = self._admission.end(ended.key, counts=not ended.left)
         if not result.was_running:
             # The same end may be told twice, by event and by the records.
             return 0
         machine = self._placed.pop(ended.key)
+        self._unlocked.pop(ended.key, None)
         if ended.left:
             # Whoever put it back knew of an order that this phase may not have heard of: it would only try again.
             yield from self.look_at_controls()
@@ -357,7 +368,7 @@ class _Window:
                 limit=self._ledger.limit(level, scope) or 0,
                 ends_run=self._phase.error_budget.on_exceeded is OnExceeded.END,
             )
-            self._obey(RunControls.from_wire((yield from self._result(names.CLOSE_GATE, gate.to_wire()))))
+            self._obey(RunControls.from_wire((yield from self._call(names.CLOSE_GATE, gate.to_wire()))))
             if self._phase.announces:
                 facts = notification.GateClosed(
                     scope=scope,
@@ -389,15 +400,17 @@ class _Window:
         for key in keys:
             if key not in answer.keys:
                 endings += yield from self._take(MachineEnded(key=key, failed=key in answer.failed))
+        now = utc_now(self._context)
+        self._unlocked = {key: self._unlocked.get(key, now) for key in answer.unlocked}
+        for key in [key for key, since in self._unlocked.items() if now - since >= GONE_AFTER]:
+            endings += yield from self._take(MachineEnded(key=key, left=True))
         return endings
 
     def _lane(self, machine: Placed) -> str:
         return f"{self._phase.ring}/{machine.lane}"
 
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY))
-
-    def _result(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
+        # Machines work meanwhile: when their phase gives up, nobody hears of them any more.
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from datetime import datetime
+from itertools import compress
 
 from adapters.tables.columns import pack, unpack
 from adapters.tables.errors import RecordMissing
@@ -12,6 +15,7 @@ from domain.run import Intent, OperationKind
 
 _URLS = ("asyncUrl", "locationUrl")
 _LEASE = "lease"
+_PARALLEL = 16
 
 
 class IntentRecords(StoreBacked):
@@ -66,6 +70,18 @@ class LeaseRecords(StoreBacked):
             if await table.replace(machine_key, _LEASE, columns, row.etag):
                 return owner
         return ""
+
+    async def leased(self, keys: Iterable[str], owner: str, now: datetime) -> set[str]:
+        """Those of the machines whose lease the owner holds at that moment."""
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def is_held(key: str) -> bool:
+            async with gate:
+                row = await self._store.machines.get(key, _LEASE, ["owner", "until"])
+            return row is not None and row.columns["owner"] == owner and str(row.columns["until"]) > format_instant(now)
+
+        wanted = list(keys)
+        return set(compress(wanted, await asyncio.gather(*map(is_held, wanted))))
 
     async def release_lease(self, machine_key: str, owner: str) -> None:
         """Give the lease back; nothing happens when somebody else holds it."""

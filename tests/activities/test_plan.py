@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -290,4 +290,16 @@ async def test_who_still_works_and_who_failed(records: Records) -> None:
     failed = [ended[0].key, ended[2].key]
     for step, working in ((Step.ASSESS, 2), (Step.PATCH, 4), (Step.RESTART, 6)):
         answer = await still_open(step, [*machines, *ended, gone])
+        assert answer.unlocked == answer.keys
         assert (answer.keys, answer.failed) == ([one.key for one in machines[:working]], failed)
+
+
+async def test_who_works_is_locked_by_the_run(records: Records) -> None:
+    machines = fleet()[:4]
+    await begin(records, machines)
+    at = datetime.now(UTC)
+    leases = [(RUN, at + timedelta(hours=1)), (RUN, at - timedelta(hours=1)), ("another run", at + timedelta(hours=1))]
+    for one, (owner, until) in zip(machines, leases, strict=False):
+        await records.acquire_lease(one.key, owner, at - timedelta(hours=2), until)
+    answer = await still_open(Step.PATCH, machines)
+    assert answer.unlocked == [one.key for one in machines[1:]]
