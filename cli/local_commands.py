@@ -91,6 +91,8 @@ def serve(
                 "Ctrl-C ends everything.",
             ):
                 console.print(line, markup=False, soft_wrap=True)
+            for note in stack.simulator.get("notes", []):
+                open_console(errors=True).print(plain(note), markup=False, soft_wrap=True)
             _keep(stack)
     except KeyboardInterrupt:
         console.print("Ended.")

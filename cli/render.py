@@ -62,6 +62,8 @@ _STATES = {
     "failed": "bold red",
 }
 
+_HEALTH = {"True": "healthy", "False": "unhealthy"}
+
 _BAR_WIDTH = 32
 
 
@@ -160,10 +162,20 @@ def machine_facts(machine: Json) -> RenderableType:
             grid.add_row(label, Text(plain(machine[key])))
     if machine.get("skip"):
         grid.add_row("skip", _said("", part(machine, "skip"), "why"))
+    if machine.get("wave"):
+        grid.add_row("place", Text(_place(machine)))
     for label in ("assessment", "installation"):
-        facts = {key: value for key, value in part(machine, label).items() if value not in (None, "", 0, False)}
+        facts = {key: value for key, value in part(machine, label).items() if value not in (0, False)}
         if facts:
-            grid.add_row(label, Text(", ".join(f"{plain(key)} {plain(value)}" for key, value in facts.items())))
+            grid.add_row(label, Text(_facts(facts)))
+    for label, key in (("before", "healthBefore"), ("after", "healthAfter")):
+        health = part(machine, key)
+        if health:
+            word = _HEALTH.get(str(health.get("healthy")), "unknown")
+            grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('why', ''))}".rstrip()))
+    for label, key in (("script before", "beforeOutput"), ("script after", "afterOutput"), ("way back", "rollback")):
+        if machine.get(key):
+            grid.add_row(label, Text(plain(machine[key])))
     table = _table("patch", "version", "kb", "classification", "state", "reboot")
     for patch in items(machine, "patches"):
         table.add_row(
@@ -181,14 +193,11 @@ def audit_table(lines: Iterable[Json]) -> RenderableType:
     """One line per order and per act of a gate."""
     table = _table("at", "action", "by", "detail")
     for line in lines:
-        detail = line.get("detail")
-        facts = cast("Json", detail).items() if isinstance(detail, dict) else [("", detail)]
-        said = ", ".join(f"{plain(key)} {plain(value)}".strip() for key, value in facts if value not in (None, "", {}))
         table.add_row(
             _moment(line.get("at")),
             Text(plain(line.get("action", ""))),
             Text(plain(line.get("by", ""))),
-            Text(said, overflow="fold"),
+            Text(_shown(line.get("detail")), overflow="fold"),
         )
     return table
 
@@ -335,6 +344,38 @@ def _outcome_or_stage(machine: Json) -> Text:
 def _state(run: Json) -> Text:
     state = run.get("state", "")
     return Text(plain(state), style=_STATES.get(state, ""))
+
+
+def _place(machine: Json) -> str:
+    """Where the machine stands in the plan of its run, and why."""
+    place = f"ring {machine.get('ring')}, phase {machine.get('phase')}, {machine.get('lane')}, wave {machine['wave']}"
+    why = "; ".join(cast("list[str]", machine.get("why") or []))
+    return plain(f"{place}: {why}" if why else place)
+
+
+def _shown(value: object) -> str:
+    """A value of a document in words; empty when it says nothing."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return _facts(cast("Json", value))
+        case list():
+            return ", ".join(_shown(each) for each in cast("list[object]", value))
+        case _:
+            return plain(value)
+
+
+def _facts(facts: Json) -> str:
+    """The keys that say something with their values; what is below a key in brackets."""
+    said = {key: _shown(value) for key, value in facts.items()}
+    return ", ".join(
+        f"{plain(key)} ({words})" if isinstance(facts[key], dict) else f"{plain(key)} {words}"
+        for key, words in said.items()
+        if words
+    )
 
 
 def _said(what: str, order: Json, why: str) -> Text:

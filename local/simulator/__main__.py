@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         "identity": identity_url,
         "ca": str(bundle),
         "machines": len(machines),
+        "notes": fleet.notes,
         "environment": {
             "SSL_CERT_FILE": str(bundle),
             "REQUESTS_CA_BUNDLE": str(bundle),

@@ -140,9 +140,10 @@ def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
     try:
         simulation = read_simulation(given.get("simulation"))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise FleetError(f"simulation.{path}: {first['msg']}") from error
+        # Of the forms that a value may have, the one that was tried furthest is the one that was meant.
+        meant = max(error.errors(), key=lambda each: len(each["loc"]))
+        path = ".".join(str(part) for part in meant["loc"] if "[" not in str(part))
+        raise FleetError(f"simulation.{path}: {meant['msg']}") from error
     if not given.get("location"):
         raise FleetError("it has no location")
     flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}

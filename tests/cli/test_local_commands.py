@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import socket
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +40,19 @@ def test_a_port_in_use_is_refused_before_anything_starts(patchwave: Patchwave):
         result = patchwave("serve", "--port", str(taken.getsockname()[1]))
     assert (result.code, result.output) == (2, "")
     assert "is in use" in result.errors
+
+
+def test_serve_says_what_it_left_out_of_a_fleet(patchwave: Patchwave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def running_stack(*_: object) -> Generator[SimpleNamespace]:
+        simulator = {"notes": ["value[3] is left out: it has no location"]}
+        yield SimpleNamespace(url="http://x", arm="", logs="", keys={}, simulator=simulator, ended=["host"])
+
+    (tmp_path / ".local" / "serve-0").mkdir(parents=True)
+    monkeypatch.setattr("local.demo.ROOT", tmp_path)
+    monkeypatch.setattr("cli.local_commands.running_stack", running_stack)
+    result = patchwave("serve", "--port", "0")
+    assert "value[3] is left out: it has no location" in result.errors.splitlines()
 
 
 def test_the_environment_file_is_for_its_owner_and_for_any_shell(tmp_path: Path):

@@ -179,6 +179,23 @@ class TestMachines:
         assert "openssl" in output
         assert "What to do about web-2." in output
 
+    def test_one_machine_shows_its_place_its_health_and_the_way_back(self, patchwave: Patchwave, service: Service):
+        placed = {"ring": "broad", "phase": 2, "lane": "westeurope", "wave": 3, "why": ["zone 2 after zone 1"]}
+        health = {"healthBefore": {"healthy": True}, "healthAfter": {"healthy": False, "why": "The probe said 500."}}
+        hooks = {"rollback": "Use the snapshot snap-1.", "beforeOutput": "drained", "afterOutput": ""}
+        service.runs[RUN] = [run_document(RUN)]
+        service.machines[RUN] = [machine_document("web-1", "failed", **placed, **health, **hooks)]
+        output = patchwave("run", "machines", RUN, "web-1").output
+        lines = {" ".join(line.split()) for line in output.splitlines()}
+        assert {
+            "place ring broad, phase 2, westeurope, wave 3: zone 2 after zone 1",
+            "health before healthy",
+            "health after unhealthy The probe said 500.",
+            "script before drained",
+            "way back Use the snapshot snap-1.",
+        } <= lines
+        assert "script after" not in output
+
     def test_one_machine_by_key(self, patchwave: Patchwave, fleet: Service):
         key = fleet.machines[RUN][0]["key"]
         assert patchwave("run", "machines", RUN, key, "-o", "json").document["name"] == "web-1"

@@ -128,6 +128,15 @@ class TestAuditAndPlan:
         {"at": MOMENT, "action": "run_resumed", "by": "ben", "detail": None},
     ]
 
+    def test_what_is_nested_in_the_audit_is_said_in_words(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN)]
+        rings = {"canary": 1, "broad": 12}
+        detail = {"endsRun": False, "trigger": {"kind": "http", "detail": ""}, "rings": rings, "excluded": {}}
+        service.audit = [{"at": MOMENT, "action": "planned", "by": "patchwave", "detail": detail}]
+        output = patchwave("run", "audit", RUN).output
+        assert "endsRun no, trigger (kind http), rings (canary 1, broad 12)" in " ".join(output.split())
+        assert "excluded" not in output
+
     def test_the_audit_as_a_table(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         service.audit = self.LINES

@@ -57,6 +57,10 @@ def test_what_is_no_fleet_is_refused(tmp_path: Path, document: Any) -> None:
         ({"id": machine_id(2), "location": "eastus", "osType": "Plan9"}, "osType must be Windows or Linux"),
         ({"id": machine_id(2)}, "it has no location"),
         ({"id": machine_id(2), "location": "eastus", "simulation": {"powr": "stopped"}}, "simulation.powr: "),
+        (
+            {"id": machine_id(2), "location": "eastus", "simulation": {"pendingPatches": [{"name": "x", "kb": "KB1"}]}},
+            "simulation.pendingPatches.0.kb: ",
+        ),
     ],
 )
 def test_a_broken_machine_is_left_out_and_reported(tmp_path: Path, entry: Any, complaint: str) -> None:
