@@ -8,6 +8,7 @@ first. That is the critical-path rule of scheduling theory; nothing here decides
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -125,7 +126,7 @@ def _slot_limits(jobs: Iterable[Job]) -> dict[str, int]:
                 common[place.group] = (
                     dict(mine) if theirs is None else {name: most for name, most in theirs.items() if name in mine}
                 )
-    return {group: min(limits.values(), default=len(common)) or 1 for group, limits in common.items()}
+    return {group: min(limits.values(), default=sys.maxsize) for group, limits in common.items()}
 
 
 @dataclass(slots=True)

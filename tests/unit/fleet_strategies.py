@@ -113,6 +113,8 @@ def policies(draw: st.DrawFn) -> Policy:
         fields["limits"] = limits | ({"region": draw(_LIMITS)} if draw(st.booleans()) else {})
     if draw(st.sampled_from([True, False, False])):
         fields["bake"] = {"waves": "PT10M", "rings": "PT1H"}
+    elif draw(st.sampled_from([True, False, False])):
+        fields["errorBudget"] = {"wave": "10%"}
     if draw(st.sampled_from([True, False, False])):
         fields["phases"] = [["westus"], ["eastus", "westeurope"]]
     return make_policy(**fields)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from random import Random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.chains import Job
 from domain.outcome import Reason
 from domain.plan import Plan
-from domain.planner import PlanResult, expected_seconds, make_plan
+from domain.planner import PlanResult, expected_seconds, has_wave_barrier, make_plan
 from domain.policy import Policy
+from domain.timeline import draw_timeline
 from domain.topology import PlannerMachine, Topology
 from tests.rules import Interval, broken_rules
 from tests.unit.fleet_strategies import (
@@ -47,6 +50,33 @@ def why(machines: list[PlannerMachine], topology: Topology = PAIRS, **policy: An
 def test_no_plan_breaks_a_rule(machines: list[PlannerMachine], policy: Policy, topology: Topology) -> None:
     result = make_plan(machines, policy, topology)
     assert broken_rules(intervals(result), machines, policy, topology) == []
+
+
+@MANY
+@given(machines=fleets(), policy=policies(), topology=topologies(), seed=st.integers(0, 1000))
+def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
+    machines: list[PlannerMachine], policy: Policy, topology: Topology, seed: int
+) -> None:
+    """The stored order and places, phase after phase, with durations that nobody predicted."""
+    random = Random(seed)
+    at, ended = 0.0, Counter[int]()
+    observed: list[Interval] = []
+    placements = make_plan(machines, policy, topology).placements
+    for (ring, _), members in groupby(placements, key=lambda each: (each.ring, each.phase)):
+        phase = list(members)
+        slices = draw_timeline(
+            [Job(each.key, each.lane, random.choice([1.0, 60.0, 61.5, 9000.0]), each.places) for each in phase],
+            {each.key: each.wave for each in phase},
+            at=at,
+            ramp=policy.ramp,
+            ended=ended[ring],
+            wave_barrier=has_wave_barrier(policy),
+        )
+        ended[ring] += len(phase)
+        observed += [Interval(key, each.start, each.end) for key, each in slices.items()]
+        at = max(each.end for each in observed)
+    assert len(observed) == len(placements)
+    assert broken_rules(observed, machines, policy, topology) == []
 
 
 @FEWER
