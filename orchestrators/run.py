@@ -38,10 +38,13 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
-from orchestrators.retries import RETRY, RETRY_RESULT
+from orchestrators.retries import RETRY_RESULT
 
 MOST_DISCOVERY_FAILURES = 6
 """Pages of the discovery that may fail in a row before the run says that Azure cannot be reached."""
+MOST_CLOSINGS = 100
+"""How often the run is closed anew when that fails for good each time."""
+BETWEEN_CLOSINGS = timedelta(hours=1)
 MOST_WINDOWS = 30
 """Windows that one run may take before what is left over is left to the next run."""
 
@@ -56,7 +59,8 @@ def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps
         end = yield from run.execute()
     except _Ended as ended:
         end = ended
-    except task.TaskFailedError as error:
+    except Exception as error:
+        # Whatever it was: a run that stays open would keep its windows from the runs behind it for ever.
         end = _failed(f"Patchwave itself failed: {error}"[:2_000])
     yield from run.close(end)
     return {"runId": run_id, "state": end.state.value}
@@ -78,6 +82,14 @@ class _Ended(Exception):
 
 def _failed(reason: str) -> _Ended:
     return _Ended(RunState.FAILED, reason)
+
+
+def _canceled() -> _Ended:
+    return _Ended(RunState.CANCELED, "Cancelled on request.", Outcome.canceled())
+
+
+def _stopped(reason: str) -> _Ended:
+    return _Ended(RunState.STOPPED, reason, not_started(reason))
 
 
 class _Run:
@@ -111,16 +123,14 @@ class _Run:
         self._announce(Event.STARTED)
         yield from self._assess(opened)
         if opened.traits.mode is Mode.PATCH:
-            plan = PlannedRun.from_wire(
-                (yield from self._result(names.PLAN_RUN, RunRef(run_id=self._run_id).to_wire()))
-            )
+            plan = PlannedRun.from_wire((yield from self._call(names.PLAN_RUN, RunRef(run_id=self._run_id).to_wire())))
             rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines]
             for number, ring in rings:
                 yield from self._approve(number, ring)
                 if opened.pin_rings and number:
                     # That of the first ring, also when it had nothing to do; only the first call writes anything.
                     first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
-                    yield from self._result(names.PIN_RING, first.to_wire())
+                    yield from self._call(names.PIN_RING, first.to_wire())
                 yield from self._take_ring(opened, plan, number, ring)
                 if number != rings[-1][0]:
                     yield from self._await_release()
@@ -130,9 +140,9 @@ class _Run:
     def close(self, end: _Ended) -> Steps[None]:
         """Give every machine an outcome, then the run its end."""
         open_machines = CloseOpenMachines(run_id=self._run_id, outcome=end.outcome)
-        yield from self._result(names.CLOSE_OPEN_MACHINES, open_machines.to_wire())
+        yield from self._insist(names.CLOSE_OPEN_MACHINES, open_machines.to_wire())
         close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
-        yield from self._result(names.CLOSE_RUN, close.to_wire())
+        yield from self._insist(names.CLOSE_RUN, close.to_wire())
         self._announce(Event.ENDED)
 
     # --- steps
@@ -178,13 +188,12 @@ class _Run:
             needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
             self._announce(needed, ring_number)
         while ring.name not in controls.decided and utc_now(self._context) < deadline:
-            yield from self._wake(deadline)
-            controls = yield from self._controls()
+            controls = yield from self._wake(deadline)
         if not controls.decided.get(ring.name, False):
             said = "was rejected" if ring.name in controls.decided else "was not approved in time"
             reason = f"The ring {ring.name} {said}."
             stop = StopRun(run_id=self._run_id, reason=reason, unless_approved=ring.name)
-            stopped = RunControls.from_wire((yield from self._result(names.STOP_RUN, stop.to_wire())))
+            stopped = RunControls.from_wire((yield from self._call(names.STOP_RUN, stop.to_wire())))
             if stopped.decided.get(ring.name, False):
                 # Approved between the last look and the stop: whoever was told so may rely on it.
                 yield from self._show(RunState.RUNNING)
@@ -214,7 +223,7 @@ class _Run:
         ended: int,
     ) -> Steps[int]:
         """One phase, over as many windows as it takes; how many machines ended."""
-        attempt = 1
+        attempt, begun_at = 1, ended
         while True:
             cutoff = yield from self._cutoff(step)
             self._passes += 1
@@ -246,7 +255,8 @@ class _Run:
             )
             self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
             if not end.left:
-                return end.ended - ended
+                return end.ended - begun_at
+            yield from self._controls()
             if not opened.traits.continues:
                 raise _Ended(RunState.COMPLETED, "The window closed before every machine was started.", window_closed())
             yield from self._await_next_window()
@@ -272,7 +282,7 @@ class _Run:
         end = PhaseEnd.from_wire(running.get_result())
         self._end_if_canceled()
         if end.stop_reason:
-            raise _Ended(RunState.STOPPED, end.stop_reason, not_started(end.stop_reason))
+            raise _stopped(end.stop_reason)
         return end
 
     # --- waiting
@@ -299,7 +309,7 @@ class _Run:
             # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
-        yield from self._result(names.OPEN_WINDOW, opened.to_wire())
+        yield from self._call(names.OPEN_WINDOW, opened.to_wire())
 
     def _await_release(self) -> Steps[None]:
         """A gate that holds a part of a ring holds the rings behind it too, until somebody resumes or the window ends.
@@ -313,8 +323,8 @@ class _Run:
             if cutoff.at is not None and now > cutoff.at:
                 return
             tomorrow = now + LONGEST_TIMER
-            yield from self._wake(tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1)))
-            controls = yield from self._controls()
+            until = tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1))
+            controls = yield from self._wake(until)
 
     def _wait(self, seconds: float) -> Steps[None]:
         """Bake time: only a cancel ends it early."""
@@ -322,11 +332,11 @@ class _Run:
         while seconds and utc_now(self._context) < until:
             yield from self._wake(until)
 
-    def _wake(self, until: datetime) -> Steps[None]:
-        """Sleep until that moment, a day at most, or until somebody says something.
+    def _wake(self, until: datetime) -> Steps[RunControls]:
+        """Sleep until that moment, a day at most, or until somebody says something; what the row says then.
 
         Raises:
-            _Ended: the run was cancelled.
+            _Ended: the run was cancelled, or a gate ended it.
         """
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
@@ -334,6 +344,7 @@ class _Run:
             timer.cancel()
         self._steered()
         self._end_if_canceled()
+        return (yield from self._controls())
 
     def _steered(self) -> bool:
         """Whether somebody said something since the last look; the row tells what."""
@@ -345,7 +356,7 @@ class _Run:
 
     def _end_if_canceled(self) -> None:
         if self._cancel.is_complete:
-            raise _Ended(RunState.CANCELED, "Cancelled on request.", Outcome.canceled())
+            raise _canceled()
 
     # --- calls
 
@@ -354,15 +365,34 @@ class _Run:
             announce(self._context, self._run_id, what, number)
 
     def _controls(self) -> Steps[RunControls]:
+        """What people and gates have said: the row is the truth, also when the event of a cancel got lost.
+
+        Raises:
+            _Ended: the run was cancelled, or a gate ended it.
+        """
         request = RunRef(run_id=self._run_id).to_wire()
-        return RunControls.from_wire((yield from self._call(names.READ_CONTROLS, request)))
+        controls = RunControls.from_wire((yield from self._call(names.READ_CONTROLS, request)))
+        if controls.is_canceled:
+            raise _canceled()
+        if controls.stop_reason:
+            raise _stopped(controls.stop_reason)
+        return controls
 
     def _show(self, state: RunState, waiting_for: str = "") -> Steps[None]:
         request = SetRunState(run_id=self._run_id, state=state, waiting_for=waiting_for)
         yield from self._call(names.SET_RUN_STATE, request.to_wire())
 
-    def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY))
+    def _insist(self, activity: str, request: dict[str, Any]) -> Steps[None]:
+        """Call until it works, for days: nothing else would ever close the run."""
+        for attempt in range(1, MOST_CLOSINGS + 1):
+            try:
+                yield from self._call(activity, request)
+            except task.TaskFailedError:
+                if attempt == MOST_CLOSINGS:
+                    raise
+                yield self._context.create_timer(BETWEEN_CLOSINGS)
+            else:
+                return
 
-    def _result(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
+    def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))

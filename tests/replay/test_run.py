@@ -14,9 +14,12 @@ from durabletask.client import OrchestrationStatus
 from domain.gates import ErrorBudget, OnExceeded
 from domain.run import Mode
 from domain.work import Cutoff, Discovered, NextWindow, RunRef, Traits
-from local.host.testing import Ended
+from local.host.testing import Ended, Workbench
 from orchestrators import names
-from orchestrators.run import MOST_DISCOVERY_FAILURES
+from orchestrators.machine import patch_machine
+from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
+from orchestrators.run import MOST_DISCOVERY_FAILURES, patch_run
 from tests.replay import fakes
 from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 
@@ -397,3 +400,86 @@ def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
     assert took(ended) < timedelta(days=19)
     assert {outcome for outcome, _ in fleet.outcomes.values()} == {"patched", "canceled"}
     assert set(fleet.installed) <= set(canary)
+
+
+@pytest.mark.parametrize("waits_for", ["approval", "bake", "gate", "window"])
+def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: str) -> None:
+    """The answer to a cancel is 202 whether or not the engine hears of it: the row has to be enough."""
+    budget = ErrorBudget(ring=0) if waits_for == "gate" else ErrorBudget()
+    fleet, canary, _ = two_rings(9, cap=1, error_budget=budget)
+    far = datetime.now(UTC) + timedelta(days=20)
+    match waits_for:
+        case "approval":
+            fleet.rings[1].approval_seconds = 20 * 86_400.0
+        case "bake":
+            fleet.rings[0].bake_seconds = 20 * 86_400.0
+        case "gate":
+            fleet.scripts[canary[-1]].install_polls = [fakes.BROKEN]
+        case _:
+            fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+            fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=12))]
+            fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
+    look = fleet.activities()[names.READ_CONTROLS]
+
+    def canceled(data: Any) -> Any:
+        if set(canary) <= set(fleet.recorded) or waits_for == "window":
+            fleet.controls = fleet.controls.model_copy(update={"is_canceled": bool(fleet.installed)})
+        return look(data)
+
+    with fleet.bench(**{names.READ_CONTROLS: canceled}) as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert ended.output["state"] == "canceled"
+    assert took(ended) < timedelta(days=2)
+    assert {outcome for outcome, _ in fleet.outcomes.values()} <= {"patched", "failed", "canceled"}
+
+
+# --- whatever happens, the run is closed
+
+
+@pytest.mark.parametrize("activity", [names.CLOSE_OPEN_MACHINES, names.CLOSE_RUN])
+def test_a_run_is_closed_once_that_works_again(activity: str) -> None:
+    fleet = Fleet(keys(2))
+    close = fleet.activities()[activity]
+    failures = 0
+
+    def away(data: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures <= 30:
+            raise fakes.Broken("the storage is away")
+        return close(data)
+
+    assert run(fleet, **{activity: away})["state"] == "completed"
+
+
+def test_an_answer_that_nobody_understands_closes_the_run() -> None:
+    fleet = Fleet(keys(2))
+    closed = run(fleet, **{names.PLAN_RUN: lambda _: {"rings": "none"}})
+    assert closed["state"] == "failed"
+    assert set(fleet.outcomes.values()) == {("unknown", "internal")}
+
+
+def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_that_took() -> None:
+    fleet = Fleet(keys(20), ramp=True, cap=1)
+    fleet.rings = [Ring("all", [{"eastus": fleet.keys[:10]}, {"westus": fleet.keys[10:]}])]
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    now = datetime.now(UTC)
+    fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=31))]
+
+    def cutoff(_: Any) -> Any:
+        is_second = bool(fleet.calls_of(names.OPEN_WINDOW))
+        return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=8))).to_wire()
+
+    begun: dict[str, int] = {}
+
+    def begin(context: Any, data: Any) -> Any:
+        if data["step"] == "patch":
+            begun.setdefault(context.instance_id, data["ended"])
+        return (yield from patch_phase(context, data))
+
+    orchestrators = {"patch_run": patch_run, "patch_phase": begin, "patch_machine": patch_machine}
+    activities = fleet.activities() | {names.READ_CUTOFF: cutoff}
+    with Workbench(orchestrators | {"await_operation": await_operation}, activities) as bench:
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    first, second, third = begun.values()
+    assert 0 == first < second < third == 10
