@@ -12,7 +12,9 @@ from cli.render import audit_table, machine_facts, run_facts
 from cli.run_commands import IntervalOption, RunArgument, follow, machine_key, resolve
 from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
-CommentOption = Annotated[str, typer.Option("--comment", "-c", help="Why, for people and the audit log.")]
+CommentOption = Annotated[
+    str, typer.Option("--comment", "-c", "--reason", "-r", help="Why, for people and the audit log.")
+]
 RingOption = Annotated[str, typer.Option("--ring", help="Name of the ring; the one that the run waits for by default.")]
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="Name, ARM id or key of the machine.")]
 

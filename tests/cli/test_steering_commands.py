@@ -76,6 +76,13 @@ class TestDecisions:
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
         assert request["body"] == {"comment": "looks good", "by": "ana", "ring": "broad"}
 
+    @pytest.mark.parametrize("option", ["--comment", "-c", "--reason", "-r"])
+    def test_why_is_said_as_for_policies_and_freezes_too(self, patchwave: Patchwave, service: Service, option: str):
+        service.runs[RUN] = [run_document(RUN, "running")]
+        assert patchwave("run", "pause", RUN, option, "disks are full", "--by", "ana").code == 0
+        (request,) = service.asked("POST", f"/api/runs/{RUN}/pause")
+        assert request["body"] == {"comment": "disks are full", "by": "ana"}
+
     def test_of_a_ring_by_name(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "awaiting_approval", waitingFor="early")]
         assert patchwave("run", "approve", RUN, "--ring", "broad", "--by", "ana").code == 0
