@@ -245,7 +245,14 @@ def not_started(stop_reason: str) -> Outcome:
 
 
 def reason_to_end(run: Run, machine: MachineRecord) -> Outcome | None:
-    """The outcome of a machine whose turn has come and on which nothing will be started; ``None``: it goes on."""
+    """The outcome of a machine whose turn has come and on which nothing will be started; ``None``: it goes on.
+
+    One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are under way.
+    """
+    if machine.outcome is not None:
+        return Outcome(outcome=machine.outcome, reason=Reason(machine.reason), message=machine.message)
+    if run.state.is_final:
+        return Outcome.skipped(Reason.INTERNAL, f"Not started: the run has ended as {run.state.value}.")
     if run.cancel_requested_at is not None:
         return Outcome.canceled()
     if machine.skip is not None:

@@ -54,10 +54,15 @@ async def skip(records: Records, key: str) -> None:
     await records.skip_machine(RUN_ID, key, order(why="being rebuilt"), OperationKind.INSTALL)
 
 
+async def close(records: Records, key: str) -> None:
+    await records.close_run(RUN_ID, RunState.FAILED, "Patchwave itself failed.", AT)
+
+
 ENDS: list[tuple[Give, OutcomeKind, Reason]] = [
     (cancel, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
     (skip, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
     (stop, OutcomeKind.SKIPPED, Reason.ERROR_BUDGET),
+    (close, OutcomeKind.SKIPPED, Reason.INTERNAL),
 ]
 
 

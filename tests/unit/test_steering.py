@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import steering
-from domain.outcome import OutcomeKind, Reason
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Intent, IntentState, MachineRecord, Mode, Order, Run, RunState, Trigger, TriggerKind
 from domain.steering import NotPossible
 from domain.work import GateClosed, StartState
@@ -282,6 +282,19 @@ class TestTheTurnOfAMachine:
             assert result.outcome is not None
             assert (result.state, result.outcome.outcome, result.outcome.reason) == (StartState.ENDED, kind, reason)
             assert steering.reason_to_end(state, one) == result.outcome
+
+    def test_nothing_starts_in_a_run_that_has_ended(self) -> None:
+        """It was closed because it failed itself, and the machine's orchestration has not heard of that."""
+        result = steering.reason_not_to_start(steering.close(run(), RunState.FAILED, "-", LATER), placed())
+        assert result is not None
+        assert result.outcome is not None
+        assert (result.state, result.outcome.outcome) == (StartState.ENDED, OutcomeKind.SKIPPED)
+
+    def test_a_machine_that_has_ended_keeps_its_outcome(self) -> None:
+        ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip=ANA)
+        result = steering.reason_not_to_start(run(), ended)
+        assert result is not None
+        assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
     def test_its_outcome_says_who_and_why(self) -> None:
         assert steering.skipped(ANA).message == "Skipped by ana: the disks are full"
