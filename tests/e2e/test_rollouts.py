@@ -110,7 +110,7 @@ ESTATES = [
         },
     ),
     Estate(3, "sets", 5, {"maxConcurrent": 20, "reboot": "separate"}),
-    Estate(4, "unmapped", 9, {"maxConcurrent": 20, "exclusiveTag": "cluster", "phases": [["eastus"], ["westus"]]}),
+    Estate(4, "zoned", 9, {"maxConcurrent": 20, "exclusiveTag": "cluster", "phases": [["eastus"], ["westus"]]}),
 ]
 
 

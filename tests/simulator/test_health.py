@@ -52,7 +52,9 @@ def test_application_health_shows_only_with_the_extension(simulator: Simulator) 
 
 
 def test_an_installation_that_leaves_the_machine_unhealthy(simulator: Simulator) -> None:
-    one = simulator.take(unhealthyAfterInstall=True, appHealth="healthy", installMinutes=1, pendingPatches=2)
+    one = simulator.take_system(
+        "Linux", unhealthyAfterInstall=True, appHealth="healthy", installMinutes=1, pendingPatches=2
+    )
     assert availability(simulator, one)["availabilityState"] == "Available"
     result = simulator.install(one, linuxParameters={"classificationsToInclude": ["Critical", "Security"]})
     assert result["status"] == "Succeeded"
