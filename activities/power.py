@@ -6,6 +6,7 @@ import uuid
 from datetime import timedelta
 
 from activities.context import MachineContext, load_machine, now, wait_seconds
+from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
@@ -15,6 +16,7 @@ from domain.operation import PollState
 from domain.preflight import Power
 from domain.run import IntentState, Stage
 from domain.steering import reason_not_to_start
+from domain.window import RESTART_NEEDS
 from domain.work import MachineRef, PowerResult
 
 _LONGEST_RESTART = timedelta(minutes=30)
@@ -65,23 +67,35 @@ async def restart_machine(data: Json) -> Json:
     guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
         return (await _follow_restart(context, guard)).to_wire()
-    if reason_not_to_start(context.run, context.machine) is not None:
+    if await _may_not_begin(context):
         return PowerResult(accepted=False, left=True).to_wire()
     return (await _ask_for_restart(context, guard)).to_wire()
 
 
+async def _may_not_begin(context: MachineContext) -> bool:
+    """Whether a restart must not be sent now: since the look at the machine, Azure may have made it wait for long."""
+    end = context.run.window_end
+    is_late = end is not None and now() > end - RESTART_NEEDS
+    return is_late or reason_not_to_start(context.run, context.machine) is not None or bool(await frozen(context))
+
+
 async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
     records = open_records()
-    guard = known or await records.declare_guard(
-        Guard(
-            run_id=context.run.id,
-            machine_key=context.machine.key,
-            call=GuardedCall.RESTART,
-            token=uuid.uuid4().hex,
-            declared_at=now(),
-            deadline_at=now() + _LONGEST_RESTART,
-        )
+    guard = Guard(
+        run_id=context.run.id,
+        machine_key=context.machine.key,
+        call=GuardedCall.RESTART,
+        token=uuid.uuid4().hex,
+        declared_at=now(),
+        deadline_at=now() + _LONGEST_RESTART,
     )
+    if known is None:
+        guard = await records.declare_guard(guard)
+    elif context.machine.stage is Stage.RESTARTING:
+        guard = known
+    else:
+        # It was put back, perhaps to another window: its time begins anew.
+        await records.save_guard(guard)
     await records.set_stage(context.run.id, context.machine.key, Stage.RESTARTING)
     submission = await open_resource_manager().restart(context.machine_id)
     if submission.accepted:

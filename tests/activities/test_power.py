@@ -10,6 +10,7 @@ import pytest
 from activities import power
 from activities.power import restart_machine
 from adapters.tables import Records
+from domain.freeze import parse_freeze
 from domain.guard import GuardedCall
 from domain.run import IntentState, Order, Stage
 from domain.work import MachineRef, PowerResult
@@ -59,6 +60,37 @@ async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, r
     assert sent(azure, "power", "POST", one) == []
     await records.resume_run(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
     assert (await finish(key)).accepted
+
+
+async def test_nothing_is_sent_once_the_window_leaves_no_time_for_it(azure: Simulator, records: Records) -> None:
+    """Azure may have throttled the restart since the machine was looked at."""
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {}, window_end=datetime.now(UTC) + timedelta(minutes=9))
+    assert (await ask(key)).left
+    assert sent(azure, "power", "POST", one) == []
+
+
+async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Simulator, records: Records) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    at = datetime.now(UTC)
+    bounds = {"from": at - timedelta(hours=1), "to": at + timedelta(hours=1)}
+    frozen = {name: f"{moment:%Y-%m-%dT%H:%M:%SZ}" for name, moment in bounds.items()} | {"reason": "year end"}
+    await records.put_freeze(parse_freeze(frozen, name="year-end"), by="ana", at=at)
+    assert (await ask(key)).left
+    assert sent(azure, "power", "POST", one) == []
+
+
+async def test_a_machine_that_was_put_back_gets_all_its_time_in_its_next_turn(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 429}})
+    assert (await ask(key)).wait_seconds
+    await records.set_stage(RUN_ID, key, Stage.INSTALLED)
+    monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(days=30))
+    assert (await ask(key)).wait_seconds, "the half hour of the turn before is long over"
 
 
 async def test_a_refusal_for_good_says_why(azure: Simulator, records: Records) -> None:
