@@ -18,8 +18,8 @@ from domain.admission import Place
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
-from domain.run import InstallationSummary, MachineRecord, Stage
 from domain.roster import Placed
+from domain.run import InstallationSummary, MachineRecord, Stage
 from domain.work import PlannedPhase, PlannedRing, PlannedRun
 from tests.adapters.samples import NOW, machine
 

@@ -100,7 +100,7 @@ def test_a_pair_at_the_same_time_and_a_ring_too_early_break_promises():
 
 
 def test_the_stop_has_to_keep_machines_from_being_patched():
-    stopped: dict[str, Any] = {"state": "stopped", "stoppedAt": STOPPED_AT, "stopReason": "The error budget of run is used up."}
+    stopped: dict[str, Any] = {"state": "stopped", "stoppedAt": STOPPED_AT, "stopReason": "The budget is used up."}
     assert "kept no machine" in STOP.broken_promises(report(**stopped))[0]
     made = report(**stopped)
     made.machines[2]["reason"] = "error_budget"

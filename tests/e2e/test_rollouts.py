@@ -147,6 +147,7 @@ def most_at_a_time(intervals: list[Interval]) -> int:
     return max(sum(each.start <= one.start < each.end for each in intervals) for one in intervals)
 
 
+@pytest.mark.timeout(300)
 def test_no_two_installations_that_the_rules_keep_apart_overlap(estates: Product) -> None:
     runs = {estate.number: estates.start([], **estate.document) for estate in ESTATES}
     for estate in ESTATES:
