@@ -197,7 +197,8 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
     """The run with what it shows: a pause before everything else, a wait for somebody before a gate that holds."""
     if state is None:
         state = _base(run)
-        waiting_for = "" if state is RunState.RUNNING else run.waiting_for
+        is_held = (run.resumes_as or run.state) is RunState.HELD
+        waiting_for = "" if is_held else run.waiting_for
     if state is RunState.RUNNING and run.held_scopes:
         state, waiting_for = RunState.HELD, ", ".join(run.held_scopes)
     is_paused = run.paused_at is not None

@@ -8,6 +8,7 @@ from typing import Any
 
 from durabletask import task
 
+from domain.base import format_instant
 from domain.notification import ApprovalNeeded, Event, Facts, WindowAwaited
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
@@ -134,7 +135,7 @@ class _Run:
                 yield from self._take_ring(opened, plan, number, ring)
                 if number != rings[-1][0]:
                     yield from self._await_release()
-                    yield from self._wait(ring.bake_seconds)
+                    yield from self._bake(ring)
         return _Ended(RunState.COMPLETED)
 
     def close(self, end: _Ended) -> Steps[None]:
@@ -326,11 +327,15 @@ class _Run:
             until = tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1))
             controls = yield from self._wake(until)
 
-    def _wait(self, seconds: float) -> Steps[None]:
-        """Bake time: only a cancel ends it early."""
-        until = utc_now(self._context) + timedelta(seconds=seconds)
-        while seconds and utc_now(self._context) < until:
+    def _bake(self, ring: PlannedRing) -> Steps[None]:
+        """Wait and show it, as nothing happens meanwhile. Only a cancel ends it early."""
+        if not ring.bake_seconds:
+            return
+        until = utc_now(self._context) + timedelta(seconds=ring.bake_seconds)
+        yield from self._show(RunState.RUNNING, f"the bake time of the ring {ring.name}, until {format_instant(until)}")
+        while utc_now(self._context) < until:
             yield from self._wake(until)
+        yield from self._show(RunState.RUNNING)
 
     def _wake(self, until: datetime) -> Steps[RunControls]:
         """Sleep until that moment, a day at most, or until somebody says something; what the row says then.

@@ -240,6 +240,10 @@ def test_a_ring_bakes_before_the_next_one() -> None:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert timedelta(hours=26) < took(ended) < timedelta(hours=30)
     assert set(fleet.installed) == {*canary, *broad}
+    shown = fleet.calls_of(names.SET_RUN_STATE)
+    assert [call["state"] for call in shown] == ["running", "running"]
+    assert shown[0]["waitingFor"].startswith("the bake time of the ring canary, until 20")
+    assert shown[1]["waitingFor"] == ""
 
 
 @pytest.mark.parametrize(

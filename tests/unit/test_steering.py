@@ -204,6 +204,15 @@ class TestGates:
         assert steering.pause(both, BEN) == both
         assert steering.resume(both, BEN).state is RunState.RUNNING
 
+    def test_a_pause_and_a_gate_during_the_bake_time(self) -> None:
+        bakes = steering.show(run(), RunState.RUNNING, "the bake time of the ring canary")
+        paused = steering.pause(bakes, ANA)
+        resumed = steering.resume(paused, BEN)
+        assert [each.waiting_for for each in (bakes, paused, resumed)] == ["the bake time of the ring canary"] * 3
+        held = steering.close_gate(bakes, gate(), NOW)
+        assert held.waiting_for == "lane:broad/westeurope"
+        assert steering.resume(steering.pause(held, ANA), BEN).waiting_for == ""
+
     def test_a_held_run_that_waits_for_its_window_shows_that(self) -> None:
         held = steering.close_gate(run(), gate(), NOW)
         waits = steering.show(held, RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
