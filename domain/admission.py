@@ -108,13 +108,16 @@ class _Group:
         else:
             self.units += 1
 
-    def give_back(self, slot: str) -> None:
+    def give_back(self, slot: str) -> bool:
+        """Whether there is more room now: a slot that others share is still taken."""
         if not slot:
             self.units -= 1
-        elif self.slots[slot] == 1:
-            del self.slots[slot]
-        else:
-            self.slots[slot] -= 1
+            return True
+        self.slots[slot] -= 1
+        if self.slots[slot]:
+            return False
+        del self.slots[slot]
+        return True
 
     def park(self, slot: str, turn: _Turn) -> None:
         heapq.heappush(self.parked.setdefault(slot, []), turn)
@@ -155,6 +158,35 @@ class _Queue:
     after: str = ""
 
 
+@dataclass(slots=True)
+class _Lane:
+    """How many machines each wave of a lane still has."""
+
+    machines: Counter[int] = field(default_factory=Counter[int])
+    order: list[int] = field(default_factory=list[int])
+    """A heap of waves. Those that are over stay in it until they come first."""
+
+    @property
+    def lowest(self) -> int | None:
+        """The wave that is under way; ``None`` when all are over."""
+        return self.order[0] if self.order else None
+
+    def join(self, wave: int) -> None:
+        if not self.machines[wave]:
+            heapq.heappush(self.order, wave)
+        self.machines[wave] += 1
+
+    def leave(self, wave: int) -> bool:
+        """Whether it was the last machine of the wave."""
+        self.machines[wave] -= 1
+        if self.machines[wave]:
+            return False
+        del self.machines[wave]
+        while self.order and self.order[0] not in self.machines:
+            heapq.heappop(self.order)
+        return True
+
+
 class Admission:
     """Who runs, who waits, and who may start: first come first served among those whose groups all have room.
 
@@ -179,8 +211,7 @@ class Admission:
         self._running: dict[str, Candidate] = {}
         self._held: dict[str, tuple[Place, ...]] = {}
         self._waiting: dict[str, Candidate] = {}
-        self._lanes: dict[str, Counter[int]] = {}
-        self._lowest_wave: dict[str, int] = {}
+        self._lanes: dict[str, _Lane] = {}
         self._next_rank = 0
 
     @property
@@ -251,10 +282,7 @@ class Admission:
         if candidate is None:
             return Ended(was_running=False, wave_is_over=False)
         self._ended += counts
-        places = self._held.pop(key)
-        for place in places:
-            self._groups[place.group].give_back(place.slot)
-        for place in places:
+        for place in [place for place in self._held.pop(key) if self._groups[place.group].give_back(place.slot)]:
             self._wake(place.group)
         return Ended(was_running=True, wave_is_over=self._leave_lane(candidate))
 
@@ -287,7 +315,7 @@ class Admission:
 
     def _blocking(self, queue: _Queue) -> Place | None:
         """The first place that the machines of the queue cannot have now."""
-        if self._has_barrier and queue.wave > self._lowest_wave[queue.lane]:
+        if self._has_barrier and queue.wave != self._lanes[queue.lane].lowest:
             return Place(wave_scope(queue.lane, queue.wave), UNLIMITED)
         for place in queue.places:
             limit = place.capacity
@@ -310,27 +338,19 @@ class Admission:
                     self._make_ready(number)
 
     def _join_lane(self, candidate: Candidate) -> None:
-        lane, wave = candidate.lane, candidate.wave
-        waves = self._lanes.get(lane)
-        if waves is None:
-            waves = self._lanes[lane] = Counter()
-        waves[wave] += 1
-        self._lowest_wave[lane] = min(wave, self._lowest_wave.get(lane, wave))
+        lane = self._lanes.get(candidate.lane)
+        if lane is None:
+            lane = self._lanes[candidate.lane] = _Lane()
+        lane.join(candidate.wave)
 
     def _leave_lane(self, candidate: Candidate) -> bool:
         """Count a machine out of its wave; whether it was the last of it."""
-        waves = self._lanes[candidate.lane]
-        waves[candidate.wave] -= 1
-        if waves[candidate.wave]:
-            return False
-        del waves[candidate.wave]
-        lowest = min(waves, default=None)
-        if lowest is None:
-            del self._lowest_wave[candidate.lane]
-        elif lowest != self._lowest_wave[candidate.lane]:
-            self._lowest_wave[candidate.lane] = lowest
-            self._wake(wave_scope(candidate.lane, lowest))
-        return True
+        lane = self._lanes[candidate.lane]
+        before = lane.lowest
+        wave_is_over = lane.leave(candidate.wave)
+        if lane.lowest is not None and lane.lowest != before:
+            self._wake(wave_scope(candidate.lane, lane.lowest))
+        return wave_is_over
 
     def _wake(self, name: str) -> None:
         """Look again at who is first in what waits for a group that has changed; `start` then looks at the next."""
