@@ -39,7 +39,7 @@ from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, Steps, operate, unfinished
 from orchestrators.restart import restart
-from orchestrators.retries import RETRY, RETRY_RESULT
+from orchestrators.retries import RETRY_RESULT
 
 MOST_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
@@ -63,7 +63,8 @@ def patch_machine(
                 ended = yield from machine.patch_step()
             case Step.RESTART:
                 ended = yield from machine.restart_step()
-    except task.TaskFailedError as error:
+    except Exception as error:
+        # Whatever it was: the phase would wait for this machine for ever.
         ended = yield from machine.record_crash(error)
     context.send_event(work.phase_id, names.MACHINE_ENDED_EVENT, data=ended.to_wire())
     return ended.to_wire()
@@ -141,7 +142,7 @@ class _Machine:
         end = End(verdict.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
-    def record_crash(self, error: task.TaskFailedError) -> Steps[MachineEnded]:
+    def record_crash(self, error: Exception) -> Steps[MachineEnded]:
         """The last resort: an activity failed for good. When even this cannot be stored, closing the run finds it."""
         # In the patch step an installation may have been accepted: nobody may call that a plain failure.
         kind = OutcomeKind.FAILED if self._work.step is Step.ASSESS else OutcomeKind.UNKNOWN
@@ -238,10 +239,10 @@ class _Machine:
             run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since
         ).to_wire()
         looks = 1
-        seen = Verified.from_wire((yield from self._result(names.VERIFY_MACHINE, request)))
+        seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
         while not seen.is_ready and looks < most_looks:
             yield self._pause(seen.wait_seconds)
-            seen = Verified.from_wire((yield from self._result(names.VERIFY_MACHINE, request)))
+            seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
             looks += 1
         return seen
 
@@ -252,7 +253,7 @@ class _Machine:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
             )
-            answer = HealthResult.from_wire((yield from self._result(names.CHECK_HEALTH, request.to_wire())))
+            answer = HealthResult.from_wire((yield from self._call(names.CHECK_HEALTH, request.to_wire())))
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
             yield self._pause(answer.wait_seconds)
@@ -277,8 +278,11 @@ class _Machine:
         return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS if started.accepted else 1))
 
     def _put_power_back(self) -> Steps[str]:
-        """Stop it again; the sentence that says why that did not work."""
-        stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
+        """Stop it again; the sentence that says why that did not work. It never hides how the machine ended."""
+        try:
+            stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
+        except task.TaskFailedError:
+            return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
         if stopped.accepted:
             return ""
         reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
@@ -294,7 +298,7 @@ class _Machine:
             installation=end.installation,
             keep_lock=end.keep_lock,
         )
-        stored = Recorded.from_wire((yield from self._result(names.RECORD_OUTCOME, request.to_wire())))
+        stored = Recorded.from_wire((yield from self._call(names.RECORD_OUTCOME, request.to_wire())))
         return MachineEnded(key=self._work.machine_key, failed=stored.failed)
 
     def _release(self, stage: Stage, end: End | None = None) -> Steps[MachineEnded]:
@@ -305,7 +309,7 @@ class _Machine:
             stage=stage,
             installation=end.installation if end else None,
         )
-        yield from self._result(names.RELEASE_MACHINE, request.to_wire())
+        yield from self._call(names.RELEASE_MACHINE, request.to_wire())
         return MachineEnded(key=self._work.machine_key)
 
     def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
@@ -315,9 +319,6 @@ class _Machine:
     # --- calls
 
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY))
-
-    def _result(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
     def _pause(self, seconds: float) -> task.Task[Any]:

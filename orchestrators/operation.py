@@ -22,7 +22,7 @@ from domain.work import (
     StartState,
 )
 from orchestrators import names
-from orchestrators.retries import RETRY, RETRY_RESULT
+from orchestrators.retries import RETRY_RESULT
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
@@ -123,7 +123,8 @@ def _submit(
     ).to_wire()
     counted = uncounted = 0
     while True:
-        answer = yield context.call_activity(activity, input=request, retry_policy=RETRY)
+        # An execution that failed may have been the one that Azure accepted: only the next one can tell.
+        answer = yield context.call_activity(activity, input=request, retry_policy=RETRY_RESULT)
         started = StartResult.from_wire(answer)
         if started.state is StartState.ACCEPTED:
             return None

@@ -22,4 +22,4 @@ RETRY_RESULT = task.RetryPolicy(
     backoff_coefficient=2,
     max_retry_interval=timedelta(minutes=2),
 )
-"""For everything after a call that Azure accepted: its result must not be lost to an outage of a quarter of an hour."""
+"""For everything that a run is made of: an outage of a quarter of an hour must lose no result, and end nothing."""

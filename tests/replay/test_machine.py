@@ -252,7 +252,43 @@ def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
     assert "AuthorizationFailed" in outcome["message"]
 
 
-# --- what fails for good
+def test_an_outage_behind_the_installation_does_not_hide_how_that_went() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], breaks=names.STOP_MACHINE)})
+    run(fleet, start_stopped=True)
+    outcome = fleet.recorded[KEY][0]["outcome"]
+    assert outcome["outcome"] == "patched"
+    assert "may not be stopped again" in outcome["message"]
+
+
+# --- what fails for a while, and what fails for good
+
+
+@pytest.mark.parametrize("activity", [names.PREFLIGHT_MACHINE, names.ASSESS_MACHINE, names.INSTALL_PATCHES])
+def test_an_outage_of_some_minutes_ends_no_machine(activity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a call that Azure accepted, only the next execution finds out and follows the operation."""
+    fleet = Fleet([KEY])
+    activities = fleet.activities()
+    failures = 0
+
+    def away(data: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures <= 8:
+            raise fakes.Broken("the storage is away")
+        return activities[activity](data)
+
+    monkeypatch.setattr(fleet, "activities", lambda: activities | {activity: away})
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+def test_an_answer_that_nobody_understands_is_recorded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet([KEY])
+    activities = fleet.activities() | {names.PREFLIGHT_MACHINE: lambda _: {"preflight": "none"}}
+    monkeypatch.setattr(fleet, "activities", lambda: activities)
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("unknown", "internal")
+    assert fleet.told.failed
 
 
 @pytest.mark.parametrize(
