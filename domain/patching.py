@@ -77,6 +77,14 @@ def format_duration(duration: timedelta) -> str:
     return f"PT{hours}H" if hours else f"PT{minutes}M"
 
 
+def _spell(duration: timedelta) -> str:
+    """``PTnHnMnS`` without loss: a policy is stored and frozen in this form, and half a minute must not become none."""
+    minutes, seconds = divmod(int(duration.total_seconds()), 60)
+    if not seconds:
+        return format_duration(duration)
+    return f"{format_duration(duration) if minutes else 'PT'}{seconds}S"
+
+
 def _read_duration(value: object) -> object:
     if isinstance(value, int | float):
         # A bare number would be read as seconds by one reader and as minutes by the next.
@@ -95,11 +103,12 @@ def _check_maximum(duration: timedelta) -> timedelta:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_read_duration, json_schema_input_type=str),
-    PlainSerializer(format_duration, return_type=str),
+    PlainSerializer(_spell, return_type=str),
 ]
-"""A duration written ``PTnHnM``."""
+"""A duration written ``PTnHnM``, with seconds where it has some."""
 
-MaximumDuration = Annotated[Duration, AfterValidator(_check_maximum)]
+MaximumDuration = Annotated[Duration, AfterValidator(_check_maximum), PlainSerializer(format_duration, return_type=str)]
+"""What the install call takes: whole minutes."""
 
 
 def normalize_kb(text: str) -> str:

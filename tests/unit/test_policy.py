@@ -70,6 +70,13 @@ def test_a_policy_survives_the_wire_and_reading_its_own_output() -> None:
     jsonschema.Draft202012Validator(policy_schema()).validate(wire)
 
 
+@pytest.mark.parametrize("written", ["PT0M", "PT30S", "PT1M30S", "PT1H", "PT25H1M1S"])
+def test_a_duration_is_stored_to_the_second(written: str) -> None:
+    policy = parse_policy(SMALLEST | {"bake": {"rings": written}})
+    assert policy.to_wire()["bake"]["rings"] == written
+    assert parse_policy(policy.to_wire()) == policy
+
+
 def test_all_errors_are_reported_at_once() -> None:
     found = errors_of(
         {
