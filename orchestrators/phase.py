@@ -140,14 +140,15 @@ class _Window:
         return not self._ended.is_complete
 
     def end(self) -> PhaseEnd:
-        """How the phase ended."""
+        """How the phase ended. What failed in a wave goes on counting when the rest of it has another window."""
+        left = self._gave_up or bool(self._admission.waiting) or not self._is_exhausted
         return PhaseEnd(
             started=self._started,
             ended=self._admission.ended,
-            failures={scope: count for scope, count in self._ledger.failures.items() if not scope.startswith("wave:")},
-            forgiven={scope: count for scope, count in self._ledger.forgiven.items() if not scope.startswith("wave:")},
+            failures=dict(self._ledger.failures) if left else _kept(self._ledger.failures, set()),
+            forgiven=dict(self._ledger.forgiven) if left else _kept(self._ledger.forgiven, set()),
             resumptions=self._controls.resumptions,
-            left=self._gave_up or bool(self._admission.waiting) or not self._is_exhausted,
+            left=left,
             last_attempt=self._last_attempt,
             stop_reason=self._controls.stop_reason,
         )

@@ -411,6 +411,21 @@ def test_a_budget_that_is_not_used_up_stops_nothing(failures: int) -> None:
     assert not bench.calls_of(names.CLOSE_GATE)
 
 
+def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
+    everybody = keys(6)
+    fleet = Fleet(everybody, cap=1)
+    floor = Floor(fleet, failing=[everybody[0], everybody[4]], seconds=lambda _: 600)
+    budget = ErrorBudget(wave=1, on_exceeded=OnExceeded.END)
+    with floor.bench() as bench:
+        closes_at = datetime.now(UTC) + timedelta(minutes=25)
+        first = bench.run("patch_phase", phase(fleet, error_budget=budget, closes_at=closes_at)).output
+        assert (first["left"], first["stopReason"], set(floor.started)) == (True, "", set(everybody[:3]))
+        later = phase(fleet, error_budget=budget, failures=first["failures"], first_attempt=2, last_attempt=2)
+        second = bench.run("patch_phase", later).output
+    assert second["stopReason"]
+    assert set(floor.started) == set(everybody[:5])
+
+
 def test_failures_of_earlier_phases_go_on_using_the_budget() -> None:
     fleet = Fleet(keys(20), cap=2)
     floor = Floor(fleet, failing=keys(20)[:1])
