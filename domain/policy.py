@@ -33,6 +33,12 @@ LARGEST_CONCURRENCY = 1000
 
 _WORD_START = re.compile(r"[A-Z]")
 
+_SECTION = re.compile(r"[.\[]")
+_STAND_IN = {"name": ADHOC_POLICY, "scope": {"osTypes": [os_type.value for os_type in OsType]}}
+"""For a name or a scope that is wrong itself."""
+_JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope")}
+"""Sections that cannot be judged while these are wrong."""
+
 type JsonObject = dict[str, Any]
 
 
@@ -212,7 +218,8 @@ def parse_policy(document: object, *, name: str = "", is_narrowed: bool = False)
         policy = Policy.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += explain(error, Policy)
-        raise PolicyError(problems + _unseen_problems(given, problems)) from None
+        problems += [*_unseen_problems(given, problems), *_unsatisfiable_rest(given, problems, is_narrowed=is_narrowed)]
+        raise PolicyError(problems) from None
     problems += _unsatisfiable(policy, None if is_narrowed else policy.scope)
     if problems:
         raise PolicyError(problems)
@@ -232,6 +239,17 @@ def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[
         found = [problem for problem in explain(error, LinuxParameters) if problem.path == "$"]
         return [Problem(path=path, message=problem.message) for problem in found]
     return []
+
+
+def _unsatisfiable_rest(given: Mapping[str, Any], seen: Sequence[Problem], *, is_narrowed: bool) -> list[Problem]:
+    """What could never be done among the sections in which no field is wrong, so that one look finds everything."""
+    wrong = {_SECTION.split(problem.path, maxsplit=1)[0] for problem in seen}
+    whole = {name: each for name, each in given.items() if wrong.isdisjoint({name, *_JUDGED_BY.get(name, ())})}
+    try:
+        policy = Policy.model_validate(_STAND_IN | whole, by_alias=True, by_name=False)
+    except ValidationError:
+        return []
+    return _unsatisfiable(policy, None if is_narrowed or "scope" in wrong else policy.scope)
 
 
 def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:

@@ -121,6 +121,22 @@ def test_all_errors_are_reported_at_once() -> None:
     assert "quotes" in found["schedule.time"]
 
 
+def test_what_could_never_be_done_is_reported_beside_wrong_fields() -> None:
+    window = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT45M"}
+    rings = [{"name": "a", "after": "b"}, {"name": "b", "after": "a"}]
+    found = errors_of(SMALLEST | {"maxConcurrent": 0, "rings": rings, "schedule": window})
+    assert set(found) == {"maxConcurrent", "rings[0].after", "schedule.window"}
+    assert set(errors_of({"name": "No", "rings": rings})) == {"name", "scope", "rings[0].after"}
+
+
+def test_what_depends_on_a_wrong_section_is_not_judged() -> None:
+    window = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT45M"}
+    found = errors_of(SMALLEST | {"pinRings": True, "rings": [{"name": "A"}, {"name": "b"}]})
+    assert set(found) == {"rings[0].name"}
+    found = errors_of(SMALLEST | {"install": {"minimumDuration": 30}, "schedule": window})
+    assert set(found) == {"install.minimumDuration"}
+
+
 @pytest.mark.parametrize("document", [None, [], "monthly", 7, True])
 def test_a_document_that_is_no_object(document: object) -> None:
     assert set(errors_of(document)) == {"$"}
