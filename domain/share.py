@@ -26,8 +26,8 @@ def _read(value: object) -> object:
 
 
 def _read_limit(value: object) -> object:
-    limit = _read(value)
-    if limit in (0, "0%"):
+    limit = value if isinstance(value, int) and value < 0 else _read(value)
+    if limit == "0%" or (isinstance(limit, int) and limit < 1):
         raise ValueError('lets no machine run at all; write at least 1 or "1%"')
     return limit
 

@@ -208,6 +208,7 @@ def test_a_scope_that_excludes_a_part_of_what_it_selects_is_taken() -> None:
         ({"rings": [{"name": "a", "approval": {"within": 3600}}]}, "rings[0].approval.within", "not the number 3600"),
         ({"hooks": {"snapshot": {"keep": 7200.0}}}, "hooks.snapshot.keep", "not the number 7200.0"),
         ({"maxConcurrent": 0}, "maxConcurrent", "at least 1"),
+        ({"maxConcurrent": -1}, "maxConcurrent", "at least 1"),
         ({"maxConcurrent": "0%"}, "maxConcurrent", 'or "1%"'),
         ({"install": {"windows": {}}}, "install.windows", "kbNumbersToInclude"),
         ({"install": {"linux": {"classificationsToInclude": []}}}, "install.linux", "selects nothing"),
