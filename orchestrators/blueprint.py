@@ -8,9 +8,9 @@ from orchestrators.machine import patch_machine
 from orchestrators.notify import send_notifications
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
-from orchestrators.run import patch_run
+from orchestrators.run import close_dead_run, patch_run
 
 bp = df.Blueprint()
 
-for orchestrator in (patch_run, patch_phase, patch_machine, await_operation, send_notifications):
+for orchestrator in (patch_run, close_dead_run, patch_phase, patch_machine, await_operation, send_notifications):
     bp.orchestration_trigger(context_name="context")(orchestrator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PATCH_RUN = "patch_run"
+CLOSE_DEAD_RUN = "close_dead_run"
 PATCH_PHASE = "patch_phase"
 PATCH_MACHINE = "patch_machine"
 AWAIT_OPERATION = "await_operation"
@@ -62,6 +63,11 @@ def machine_instance(run_id: str, step: str, machine_key: str, attempt: int = 1)
     The attempt is written in base 36, so that every window that a run can take adds one character at most.
     """
     return f"{run_id}:{step}{_base_36(attempt) if attempt > 1 else ''}:{machine_key}"
+
+
+def closing_instance(run_id: str) -> str:
+    """The instance id of closing a run whose own orchestration has ended without that."""
+    return f"{run_id}:close"
 
 
 def notice_instance(run_id: str, event: str, number: int) -> str:

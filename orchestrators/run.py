@@ -67,6 +67,17 @@ def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps
     return {"runId": run_id, "state": end.state.value}
 
 
+def close_dead_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
+    """Close a run whose orchestration has ended without that. Input ``RunRef``.
+
+    Somebody terminated it, or another version of the app could not replay it.
+    """
+    run_id = RunRef.from_wire(data).run_id
+    end = _failed("The orchestration of the run was ended before it had closed the run.")
+    yield from _Run(context, run_id).close(end)
+    return {"runId": run_id, "state": end.state.value}
+
+
 class _Ended(Exception):
     """The run ends here: its state, why, and the outcome of the machines that nobody started."""
 

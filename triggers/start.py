@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import grpc
+from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records
 from domain.base import as_object
@@ -17,11 +19,13 @@ from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_po
 from domain.run import Mode, Run, RunState, Trigger
 from domain.validation import Problem
 from domain.work import RunRef
-from orchestrators.names import PATCH_RUN
+from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, closing_instance
 from triggers.http import Refusal, no_such
 from triggers.scripts import check_scripts
 
 LONGEST_KEY = 255
+_ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+_LOG = logging.getLogger("patchwave.start")
 
 
 class DurableClient(Protocol):
@@ -95,6 +99,29 @@ async def schedule_run(client: DurableClient, run_id: str) -> None:
             raise Refusal(
                 503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
             ) from error
+
+
+async def close_if_dead(client: DurableClient, run: Run) -> bool:
+    """Have a run closed whose orchestration has ended without that; whether that is so.
+
+    Nothing else would ever end it, and a run that is open may keep the windows of its policy to itself.
+    """
+    if run.state.is_final or run.started_at is None:
+        return False
+    try:
+        state = await client.get_orchestration_state(run.id)
+    except Exception as error:
+        _LOG.warning("Whether the run %s lives could not be told: %s", run.id, type(error).__name__)
+        return False
+    if getattr(state, "runtime_status", None) not in _ENDED:
+        return False
+    try:
+        await client.schedule_new_orchestration(
+            CLOSE_DEAD_RUN, input=RunRef(run_id=run.id).to_wire(), instance_id=closing_instance(run.id)
+        )
+    except Exception as error:
+        _LOG.warning("The run %s is being closed already, or cannot be now: %s", run.id, type(error).__name__)
+    return True
 
 
 def new_run_id(policy: Policy) -> RunId:

@@ -25,7 +25,7 @@ from domain.validation import Problem
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
 from triggers.http import Refusal, answer, answered, caller_of, no_such, read_body, read_json, route_of, run_id_of
 from triggers.runs import accepted, find_run
-from triggers.start import DurableClient, claimed_run_id, new_run_id, schedule_run, start_run
+from triggers.start import DurableClient, claimed_run_id, close_if_dead, new_run_id, schedule_run, start_run
 
 LONGEST_COMMENT = 1_000
 
@@ -74,7 +74,8 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
     run = await records.request_cancel(run.id, given.order)
     await _audit(records, run, "cancel", "cancel_requested")
     # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
-    await _tell(client, run, CANCEL_EVENT)
+    if not await close_if_dead(client, run):
+        await _tell(client, run, CANCEL_EVENT)
     return accepted(run)
 
 

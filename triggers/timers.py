@@ -18,7 +18,7 @@ from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
 from domain.run import Run, Trigger, TriggerKind
 from triggers.http import Refusal
-from triggers.start import DurableClient, start_run
+from triggers.start import DurableClient, close_if_dead, start_run
 
 _LOG = logging.getLogger("patchwave.schedule")
 
@@ -65,7 +65,7 @@ async def _start_if_due(
     if occurrence is None:
         return None
     run_id = RunId.of(occurrence.at_utc, policy.name)
-    controls = await _current_controls(records, policy.name, occurrence)
+    controls = await _current_controls(records, client, policy.name, occurrence)
     verdict = decide(policy, controls, freezes, occurrence, now=now)
     if verdict.decision is not Decision.RUN:
         if await records.get_run(run_id.text) is None:
@@ -75,14 +75,18 @@ async def _start_if_due(
     return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)
 
 
-async def _current_controls(records: Records, policy: str, occurrence: Occurrence) -> Controls:
-    """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
+async def _current_controls(records: Records, client: DurableClient, policy: str, occurrence: Occurrence) -> Controls:
+    """The controls without a run that would go on in this window and is over: it must not keep others out for ever.
+
+    One whose orchestration is dead is closed, so that it is over when the timer looks again.
+    """
     controls = await records.get_controls(policy)
     carry_over = controls.carry_over_in(occurrence.at_utc)
     if carry_over is None or carry_over.ended_at is not None:
         return controls
     run = await records.get_run(carry_over.run_id)
     if run is not None and not run.state.is_final:
+        await close_if_dead(client, run)
         return controls
     ended_at = run.ended_at if run and run.ended_at else carry_over.since
     return await records.end_carry_over(policy, carry_over.run_id, ended_at)

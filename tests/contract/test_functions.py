@@ -82,6 +82,7 @@ ORCHESTRATORS = {
     names.PATCH_MACHINE,
     names.AWAIT_OPERATION,
     names.SEND_NOTIFICATIONS,
+    names.CLOSE_DEAD_RUN,
 }
 ACTIVITIES = {
     names.OPEN_RUN,

@@ -19,7 +19,7 @@ from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
-from orchestrators.run import MOST_DISCOVERY_FAILURES, patch_run
+from orchestrators.run import MOST_DISCOVERY_FAILURES, close_dead_run, patch_run
 from tests.replay import fakes
 from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 
@@ -487,3 +487,11 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     first, second, third = begun.values()
     assert 0 == first < second < third == 10
+
+
+def test_a_run_whose_orchestration_was_ended_is_closed() -> None:
+    fleet = Fleet(keys(2))
+    with Workbench([close_dead_run], fleet.activities()) as bench:
+        assert bench.run("close_dead_run", INPUT).output["state"] == "failed"
+    assert len(fleet.closed) == 1
+    assert set(fleet.outcomes.values()) == {("unknown", "internal")}

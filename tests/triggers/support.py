@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import azure.functions as func
 import grpc
+from durabletask.client import OrchestrationStatus
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 POLICY: dict[str, Any] = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 3}
@@ -28,6 +30,8 @@ class Engine:
         self.attempts: list[str] = []
         self.events: list[tuple[str, str]] = []
         self.failing = False
+        self.dead: set[str] = set()
+        """Instances that have ended without anybody's doing."""
 
     async def schedule_new_orchestration(self, name: str, /, *, input: object, instance_id: str) -> str:
         self.attempts.append(instance_id)
@@ -46,6 +50,8 @@ class Engine:
     async def get_orchestration_state(self, instance_id: str) -> object:
         if self.failing:
             return None
+        if instance_id in self.dead:
+            return SimpleNamespace(runtime_status=OrchestrationStatus.FAILED)
         return self.instances.get(instance_id)
 
 
