@@ -97,15 +97,25 @@ def decide(
 
 
 def agenda(
-    policy: Policy, controls: Controls, freezes: Sequence[Freeze], after: datetime, count: int
+    policy: Policy,
+    controls: Controls,
+    freezes: Sequence[Freeze],
+    after: datetime,
+    count: int,
+    *,
+    now: datetime | None = None,
 ) -> list[PlannedOccurrence]:
-    """The next ``count`` occurrences after a moment, those that will not run included; fewer when the schedule ends."""
+    """The next ``count`` occurrences after a moment, those that will not run included; fewer when the schedule ends.
+
+    Those that have begun by ``now`` would start late, as `decide` takes it.
+    """
     if policy.schedule is None:
         return []
     zone = find_zone(policy.schedule.time_zone)
     planned: list[PlannedOccurrence] = []
     for occurrence in islice(upcoming(policy.schedule, after), count):
-        verdict = decide(policy, controls, freezes, occurrence)
+        is_late = now is not None and occurrence.at_utc <= now
+        verdict = decide(policy, controls, freezes, occurrence, now=now if is_late else None)
         run_id = RunId.of(occurrence.at_utc, policy.name).text
         carry_over = controls.carry_over_in(occurrence.at_utc)
         if verdict.decision is Decision.CONTINUE and carry_over:

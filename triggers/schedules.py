@@ -12,9 +12,9 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, open_records
-from domain.agenda import agenda, occurrence_to_skip, pending_skip
+from domain.agenda import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
 from domain.base import Json
-from domain.calendar import Occurrence
+from domain.calendar import Occurrence, due_occurrence
 from domain.controls import Controls, Pause, Skip
 from domain.freeze import frozen_by
 from domain.identity import RunId, is_policy_name
@@ -45,7 +45,7 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     policy = await find_policy(records, route_of(req, "name"))
     controls = await records.get_controls(policy.name)
-    planned = agenda(policy, controls, await records.list_freezes(), datetime.now(UTC), count)
+    planned = await what_comes(records, policy, controls, count, datetime.now(UTC))
     return answer(
         {
             "policy": policy.name,
@@ -54,6 +54,19 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
             "occurrences": [each.to_wire() for each in planned],
         }
     )
+
+
+async def what_comes(
+    records: Records, policy: Policy, controls: Controls, count: int, now: datetime
+) -> list[PlannedOccurrence]:
+    """The next occurrences. One whose window is open and that has no run yet is the first: the timer may still take it,
+    as when its policy was stored or resumed in the middle of the window.
+    """
+    after = now
+    due = due_occurrence(policy.schedule, now) if policy.schedule else None
+    if due is not None and await records.get_run(RunId.of(due.at_utc, policy.name).text) is None:
+        after = due.at_utc - timedelta(seconds=1)
+    return agenda(policy, controls, await records.list_freezes(), after, count, now=now)
 
 
 @bp.route(route="policies/{name}/pause", methods=["POST"])

@@ -14,6 +14,8 @@ from domain.run import RunState, TriggerKind
 from tests.adapters.samples import NOW as STORED_AT
 from tests.triggers.support import SUBSCRIPTION, Engine, call
 from triggers import schedules
+from triggers.start import find_policy
+from triggers.timers import start_due_policies
 
 DAY = timedelta(days=1)
 NAME = "nightly"
@@ -87,6 +89,24 @@ class TestOccurrences:
         assert [each["willRun"] for each in coming] == [False, False, True]
         assert coming[0]["why"] == "skipped by ann: release night"
         assert coming[1]["why"].endswith("by year-end: closing")
+
+    async def test_a_window_that_is_open_comes_first_until_its_run_is_there(
+        self, records: Records, nightly: str
+    ) -> None:
+        policy = await find_policy(records, nightly)
+        now = datetime(2099, 1, 2, 3, 0, tzinfo=UTC)
+
+        async def listed() -> list[tuple[str, str]]:
+            controls = await records.get_controls(nightly)
+            planned = await schedules.what_comes(records, policy, controls, 2, now)
+            return [(f"{each.at:%d %H:%M}", each.decision) for each in planned]
+
+        assert await listed() == [("02 01:30", "run"), ("03 01:30", "run")]
+        await freeze(records, now - timedelta(hours=1), now + timedelta(hours=1))
+        assert await listed() == [("02 01:30", "frozen"), ("03 01:30", "run")]
+        await records.delete_freeze("year-end", by="ann", reason="over", at=STORED_AT)
+        await start_due_policies(records, Engine(), now)
+        assert await listed() == [("03 01:30", "run"), ("04 01:30", "run")]
 
     async def test_a_policy_that_only_runs_on_request(self, records: Records) -> None:
         await put(records, schedule=None)
