@@ -74,8 +74,10 @@ ASIDE: list[type[Document]] = [
     notification.SendResult,
     notification.NoticeReport,
 ]
-DOCUMENTS = [each for module in (work, roster, run, outcome, preflight, arm_error) for each in documents_of(module)]
-DOCUMENTS += ASIDE
+DOCUMENTS = [
+    *(each for module in (work, roster, run, outcome, preflight, arm_error) for each in documents_of(module)),
+    *ASIDE,
+]
 MESSAGES = [*documents_of(work), *documents_of(roster), *ASIDE]
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
