@@ -151,6 +151,21 @@ def is_listed(host: str, listed: Sequence[str]) -> bool:
     )
 
 
+def may_be_listed(template: str, listed: Sequence[str]) -> bool:
+    """Whether the address of a policy can be on the list for any machine, whatever its placeholders stand for."""
+    host = host_of(template).casefold()
+    if not _PLACEHOLDER.search(host):
+        return is_listed(host, listed)
+    words = re.compile(".+".join(map(re.escape, _PLACEHOLDER.sub("\0", host).split("\0"))))
+    end = host.rpartition("}")[2]
+
+    def is_possible(entry: str) -> bool:
+        below = entry[1:]
+        return below.endswith(end) or end.endswith(below) if entry.startswith("*.") else bool(words.fullmatch(entry))
+
+    return any(is_possible(entry.casefold()) for entry in listed)
+
+
 def judge_probe(probe: Probe, answer: ProbeAnswer | ProbeFailure) -> Signal:
     """What the answer says of the machine."""
     if isinstance(answer, ProbeFailure):

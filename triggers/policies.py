@@ -12,7 +12,7 @@ from domain.identity import POLICY_NAME_PATTERN, is_policy_name
 from domain.policy import parse_policy, policy_schema
 from domain.validation import Problem
 from triggers.http import Refusal, answer, answered, caller_of, header_of, no_such, read_json, route_of
-from triggers.scripts import check_scripts
+from triggers.permitted import check_permitted
 
 bp = df.Blueprint()
 
@@ -46,7 +46,7 @@ async def get_policy(req: func.HttpRequest) -> func.HttpResponse:
 async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a policy: 201 or 200. ``If-Match`` and ``If-None-Match: *`` guard the change."""
     name = _name_to_write(req)
-    policy = check_scripts(parse_policy(read_json(req), name=name))
+    policy = check_permitted(parse_policy(read_json(req), name=name))
     none_match = header_of(req, "if-none-match")
     if none_match not in (None, "*"):
         raise Refusal(400, "If-None-Match can only be *: create the policy unless it exists.")

@@ -21,7 +21,7 @@ from domain.validation import Problem
 from domain.work import RunRef
 from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, closing_instance
 from triggers.http import Refusal, no_such
-from triggers.scripts import check_scripts
+from triggers.permitted import check_permitted
 
 LONGEST_KEY = 255
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
@@ -172,10 +172,10 @@ async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Polic
     if isinstance(given, str):
         policy = await find_policy(records, given)
     elif isinstance(given, dict):
-        policy = check_scripts(parse_inline_policy(cast("dict[str, Any]", given)))
+        policy = check_permitted(parse_inline_policy(cast("dict[str, Any]", given)))
     else:
         raise _invalid("policy", "must be the name of a policy, or a policy")
-    return policy if overrides is None else check_scripts(apply_overrides(policy.to_wire(), overrides))
+    return policy if overrides is None else check_permitted(apply_overrides(policy.to_wire(), overrides))
 
 
 async def find_policy(records: Records, name: str) -> Policy:

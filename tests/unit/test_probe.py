@@ -18,6 +18,7 @@ from domain.probe import (
     host_of,
     is_listed,
     judge_probe,
+    may_be_listed,
 )
 from domain.run import MachineRecord, SignalState
 
@@ -141,6 +142,24 @@ def test_a_tag_never_changes_scheme_port_or_path(host: str, path: str) -> None:
 )
 def test_the_list_of_hosts(host: str, listed: bool) -> None:
     assert is_listed(host, ["web.example.org", "*.inner.test"]) is listed
+
+
+@pytest.mark.parametrize(
+    ("template", "possible"),
+    [
+        ("https://web.example.org/x", True),
+        ("https://db.example.org/x", False),
+        ("https://{name}.inner.test/{tag:path}", True),
+        ("https://{name}.eu.inner.test", True),
+        ("https://a.{tag:Zone Name}.test:8443", True),
+        ("https://{name}.example.org", True),
+        ("https://{name}.example.com", False),
+        ("https://{tag:host}/", True),
+    ],
+)
+def test_an_address_that_no_machine_can_have_on_the_list_is_known_before(template: str, possible: bool) -> None:
+    assert may_be_listed(template, ["web.example.org", "*.Inner.test"]) is possible
+    assert not may_be_listed(template, [])
 
 
 def test_an_empty_list_lets_nothing_through() -> None:

@@ -1,4 +1,4 @@
-"""Policies with scripts are taken only where the operator of the app allows scripts."""
+"""Policies with scripts and probes are taken only where the operator of the app allows them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,19 @@ async def test_no_request_brings_scripts_in_another_way(records: Records, engine
 async def test_where_scripts_are_allowed_they_are_taken(engine: Engine) -> None:
     assert (await call(put_policy, body=WITH_SCRIPT, name="monthly")).status == 201
     assert (await call(start_run, body={"policy": WITH_SCRIPT}, engine=engine)).status == 202
+
+
+async def test_a_probe_of_a_host_that_may_not_be_called_is_refused(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = POLICY | {"health": {"probe": {"url": "https://{name}.example.org/health"}}}
+    refused = await call(put_policy, body=body, name="monthly")
+    assert (refused.status, refused.paths) == (400, ["health.probe.url"])
+    assert "{name}.example.org is not in PATCHWAVE_PROBE_HOSTS" in refused.text
+    assert await records.get_policy("monthly") is None
+    monkeypatch.setenv("PATCHWAVE_PROBE_HOSTS", "*.example.org")
+    load_settings.cache_clear()
+    assert (await call(put_policy, body=body, name="monthly")).status == 201
 
 
 async def test_a_snapshot_needs_nobody_s_permission(records: Records) -> None:
