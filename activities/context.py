@@ -53,6 +53,15 @@ async def lock(context: MachineContext) -> str | None:
     return None if owner == context.run.id else owner
 
 
+async def keep_lock(context: MachineContext) -> None:
+    """Extend the lease for what is done after an installation: scripts and health may take hours more than it foresaw.
+
+    A machine that has its outcome has given its lock back.
+    """
+    if context.machine.outcome is None:
+        await lock(context)
+
+
 def locked_by(run_id: str) -> Outcome:
     """The outcome of a machine that another run works on."""
     return Outcome.skipped(Reason.LOCKED_BY_RUN, f"The run {run_id} works on this machine.")

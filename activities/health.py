@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from activities.context import MachineContext, load_machine, now, wait_seconds
+from activities.context import MachineContext, keep_lock, load_machine, now, wait_seconds
 from adapters.arm import open_resource_manager
 from adapters.probe import Prober
 from adapters.resource_health import open_resource_health
@@ -73,6 +73,7 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
 
 async def _after(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Compare with what the machine was like."""
+    await keep_lock(context)
     before = context.machine.health_before
     summary, asked_to_wait = await _look(context, health)
     await _store(context, health_after=summary)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from activities.context import MachineContext, keep_lock, load_machine, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
 from adapters.disks import open_disks
 from adapters.run_command import open_run_commands
@@ -127,6 +127,8 @@ async def run_script(data: Json) -> Json:
     text = script.text_for(os_type) if script is not None else None
     if script is None or os_type is None or text is None:
         return _DONE.to_wire()
+    if request.when is When.AFTER:
+        await keep_lock(context)
     return (await _ScriptStep(context, request, script, os_type, text).go_on()).to_wire()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from adapters.resource_health import ResourceHealth
 from adapters.tables import Records
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.identity import MachineId
-from domain.outcome import OutcomeKind, Reason
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, SignalState, Stage, Trigger, TriggerKind
 from settings import load_settings
 from tests.simulator.conftest import SUBSCRIPTION, Simulator, token
@@ -131,6 +131,19 @@ async def test_one_that_became_unhealthy_gets_time_and_then_fails(records: Recor
     assert (late.outcome.outcome, late.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
     assert "Resource Health says Unavailable" in late.outcome.message
     assert (await row(records, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
+
+
+async def test_the_lock_lasts_while_a_machine_settles(records: Records, simulator: Simulator) -> None:
+    """It may take two hours, which the lease of the installation did not foresee."""
+    one = simulator.take(appHealth="healthy")
+    key = await prepare(records, one)
+    at = datetime.now(UTC)
+    await check(key, Moment.AFTER)
+    assert await records.leased([key], RUN_ID, at + timedelta(hours=2)) == {key}
+    await records.release_lease(key, RUN_ID)
+    await records.record_outcomes(RUN_ID, [key], Outcome.canceled(), AT)
+    await check(key, Moment.AFTER)
+    assert await records.leased([key], RUN_ID, at) == set(), "it has ended"
 
 
 async def test_one_that_recovers_goes_on_at_once(records: Records, simulator: Simulator) -> None:

@@ -282,6 +282,13 @@ async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
     assert (await row(records, key)).after_output == "hello"
 
 
+async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take_system("Linux"), {"after": LINUX})
+    at = datetime.now(UTC)
+    await run_script(script_request(key, When.AFTER, OutcomeKind.PATCHED))
+    assert await records.leased([key], RUN_ID, at + timedelta(hours=2)) == {key}
+
+
 async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simulator, records: Records) -> None:
     one = azure.take_system("Linux", scriptMinutes=10)
     key = await prepare(records, one, {"before": LINUX})
