@@ -5,7 +5,6 @@ Every order says who and why, may be repeated, and is in the audit log of the po
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
@@ -21,11 +20,10 @@ from domain.identity import RunId, is_policy_name
 from domain.policy import Policy
 from domain.run import Order, Trigger, TriggerKind
 from domain.validation import Problem
-from orchestrators.names import STEER_EVENT
 from triggers.http import Refusal, answer, answered, no_such, page_of, query_of, route_of
 from triggers.orders import read_order
 from triggers.runs import accepted
-from triggers.start import DurableClient, find_policy, new_run_id, start_run
+from triggers.start import DurableClient, find_policy, new_run_id, start_run, tell_waiting_run
 
 DEFAULT_COUNT = 12
 LARGEST_COUNT = 100
@@ -33,8 +31,6 @@ _START_TIME = timedelta(minutes=10)
 """After this a run that was ordered and never stored will not be stored any more."""
 
 bp = df.Blueprint()
-
-_LOG = logging.getLogger("patchwave.schedule")
 
 
 @bp.route(route="policies/{name}/occurrences", methods=["GET"])
@@ -166,13 +162,10 @@ async def _is_under_way(records: Records, run_id: str, at: datetime) -> bool:
 
 
 async def _tell_waiting_runs(client: DurableClient, controls: Controls) -> None:
-    """A run that passed over the window which is open now looks again at once, and otherwise within a day."""
+    """A run that passed over the window which is open now looks again at once, not at the next look of the timer."""
     for carry_over in controls.carry_overs:
         if carry_over.ended_at is None:
-            try:
-                await client.raise_orchestration_event(carry_over.run_id, STEER_EVENT)
-            except Exception as error:
-                _LOG.warning("Run %s could not be told of the resumption: %s", carry_over.run_id, type(error).__name__)
+            await tell_waiting_run(client, carry_over.run_id)
 
 
 async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:

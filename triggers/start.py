@@ -19,7 +19,7 @@ from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_po
 from domain.run import Mode, Run, RunState, Trigger
 from domain.validation import Problem
 from domain.work import RunRef
-from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, closing_instance
+from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, STEER_EVENT, closing_instance
 from triggers.http import Refusal, no_such
 from triggers.permitted import check_permitted
 
@@ -122,6 +122,14 @@ async def close_if_dead(client: DurableClient, run: Run) -> bool:
     except Exception as error:
         _LOG.warning("The run %s is being closed already, or cannot be now: %s", run.id, type(error).__name__)
     return True
+
+
+async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
+    """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
+    try:
+        await client.raise_orchestration_event(run_id, STEER_EVENT)
+    except Exception as error:
+        _LOG.warning("Run %s could not be told to look for its window: %s", run_id, type(error).__name__)
 
 
 def new_run_id(policy: Policy) -> RunId:

@@ -16,9 +16,9 @@ from domain.controls import Controls
 from domain.freeze import Freeze
 from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
-from domain.run import Run, Trigger, TriggerKind
+from domain.run import Run, RunState, Trigger, TriggerKind
 from triggers.http import Refusal
-from triggers.start import DurableClient, close_if_dead, start_run
+from triggers.start import DurableClient, close_if_dead, start_run, tell_waiting_run
 
 _LOG = logging.getLogger("patchwave.schedule")
 
@@ -67,12 +67,22 @@ async def _start_if_due(
     run_id = RunId.of(occurrence.at_utc, policy.name)
     controls = await _current_controls(records, client, policy.name, occurrence)
     verdict = decide(policy, controls, freezes, occurrence, now=now)
+    if verdict.decision is Decision.CONTINUE:
+        await _wake(records, client, controls, occurrence)
     if verdict.decision is not Decision.RUN:
         if await records.get_run(run_id.text) is None:
             await _note_reason(records, policy.name, occurrence, verdict)
         return None
     trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
     return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)
+
+
+async def _wake(records: Records, client: DurableClient, controls: Controls, occurrence: Occurrence) -> None:
+    """A run that sleeps in its own window goes on: the policy or a freeze has changed since it looked for one."""
+    carry_over = controls.carry_over_in(occurrence.at_utc)
+    run = await records.get_run(carry_over.run_id) if carry_over else None
+    if run is not None and run.state is RunState.AWAITING_WINDOW:
+        await tell_waiting_run(client, run.id)
 
 
 async def _current_controls(records: Records, client: DurableClient, policy: str, occurrence: Occurrence) -> Controls:

@@ -139,6 +139,18 @@ async def test_a_run_that_goes_on_has_the_window_for_itself(records: Records, en
     assert len(await start_due_policies(records, engine, OPENS + timedelta(days=28))) == 1
 
 
+async def test_a_run_that_sleeps_in_its_own_window_is_woken(records: Records, engine: Engine) -> None:
+    """Its policy was given an earlier time, or its freeze was taken away, after it had looked for a window."""
+    await put(records, "monthly")
+    [run] = await start_due_policies(records, engine, OPENS - timedelta(days=28) - HOUR)
+    await records.carry_over("monthly", run.id, OPENS - timedelta(days=27))
+    await start_due_policies(records, engine, OPENS)
+    assert engine.events == [], "it works in it already"
+    await records.set_run_state(run.id, RunState.AWAITING_WINDOW, "the window that opens at another time")
+    await start_due_policies(records, engine, OPENS + 5 * MINUTE)
+    assert engine.events == [(run.id, "steer")]
+
+
 @pytest.mark.parametrize("is_forgotten", [True, False])
 async def test_a_run_that_is_over_keeps_no_window(records: Records, engine: Engine, is_forgotten: bool) -> None:
     """Its row was deleted, or it ended before the window and the mark was not taken away."""
