@@ -23,7 +23,7 @@ serve: setup ## Keep the local stack running: simulator, storage and the functio
 	@.venv/bin/patchwave serve $(ARGS)
 
 test: setup ## Run every test
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
 	@.venv/bin/python -m benchmarks.plan

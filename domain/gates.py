@@ -71,6 +71,11 @@ class ErrorBudget(Document):
         return any(share is not None for share in (self.wave, self.lane, self.ring, self.run))
 
 
+def waves_are_barriers(budget: ErrorBudget, bake: timedelta | float | None) -> bool:
+    """Whether a wave waits for the end of the one before it: when that has to bake, or is judged as a whole."""
+    return bake is not None or budget.wave is not None
+
+
 _FAILURES = frozenset({OutcomeKind.FAILED, OutcomeKind.TIMED_OUT, OutcomeKind.UNKNOWN})
 _FAILED_REASONS = frozenset({Reason.HOOK_FAILED, Reason.REBOOT_FAILED})
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from domain.admission import Place
 from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
 from domain.explanation import Explanation
+from domain.gates import waves_are_barriers
 from domain.outcome import Reason
 from domain.phases import Phases, make_phases
 from domain.places import Separation
@@ -64,11 +65,6 @@ class PlanResult:
     plan: Plan
     placements: list[Placement]
     excluded: dict[str, ExcludedMachine]
-
-
-def has_wave_barrier(policy: Policy) -> bool:
-    """Whether a wave waits for the end of the one before it: when it has to bake, or to be judged as a whole."""
-    return policy.bake.waves is not None or policy.error_budget.wave is not None
 
 
 def make_plan(
@@ -211,11 +207,11 @@ class _Drawing:
             at=self.end,
             ramp=policy.ramp,
             ended=ended,
-            wave_barrier=has_wave_barrier(policy),
+            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
             bake_seconds=bake_seconds,
         )
         bounds = [lower_bound(jobs, ramp=policy.ramp, ended=ended)]
-        if has_wave_barrier(policy):
+        if waves_are_barriers(policy.error_budget, policy.bake.waves):
             bounds += [_barrier_bound(lane, waves, bake_seconds) for lane in by_lane.values()]
         self.lower_bound += max(bounds)
         self.end = max(each.end for each in slices.values())

@@ -15,7 +15,7 @@ from durabletask import task
 
 from domain import notification
 from domain.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
-from domain.gates import BudgetLedger, OnExceeded
+from domain.gates import BudgetLedger, OnExceeded, waves_are_barriers
 from domain.roster import Placed
 from domain.work import (
     GateClosed,
@@ -90,7 +90,7 @@ class _Window:
         self._admission = Admission(
             ramp=phase.ramp,
             ended=phase.ended,
-            wave_barrier=phase.wave_bake_seconds is not None or phase.error_budget.wave is not None,
+            wave_barrier=waves_are_barriers(phase.error_budget, phase.wave_bake_seconds),
         )
         self._admission.resume(_candidate(machine, phase) for machine in phase.running)
         self._admission.add(_candidate(machine, phase) for machine in phase.waiting)

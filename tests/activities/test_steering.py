@@ -84,6 +84,7 @@ async def test_a_gate_may_end_the_run(live: Records) -> None:
 
 async def test_a_stop_keeps_its_first_reason(live: Records) -> None:
     for reason in ("The ring broad was rejected.", "something else"):
-        assert await stop_run(StopRun(run_id=RUN, reason=reason).to_wire()) == {}
+        told = RunControls.from_wire(await stop_run(StopRun(run_id=RUN, reason=reason).to_wire()))
+        assert told.stop_reason == "The ring broad was rejected."
     assert (await stored(live)).stop_reason == "The ring broad was rejected."
     assert await lines(live) == [("run_stopped", "patchwave")]

@@ -120,13 +120,13 @@ def test_a_run_whose_own_activity_fails_is_closed_as_failed() -> None:
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_fleets_end_with_one_outcome_each_and_one_installation_at_most(seed: int) -> None:
     source = random.Random(seed)
-    scripts = {key: _random_script(source) for key in keys(40)}
-    fleet = Fleet(keys(40), scripts)
+    scripts = {key: _random_script(source) for key in keys(24)}
+    fleet = Fleet(keys(24), scripts)
     assert run(fleet)["state"] == "completed"
-    assert len(fleet.outcomes) == 40, f"seed {seed}"
+    assert len(fleet.outcomes) == 24, f"seed {seed}"
     assert all(fleet.accepted[key, "install"] <= 1 for key in fleet.keys), f"seed {seed}"
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.chains import Job
+from domain.gates import waves_are_barriers
 from domain.outcome import Reason
 from domain.plan import Plan
-from domain.planner import PlanResult, expected_seconds, has_wave_barrier, make_plan
+from domain.planner import PlanResult, expected_seconds, make_plan
 from domain.policy import Policy
 from domain.timeline import draw_timeline
 from domain.topology import PlannerMachine, Topology
@@ -70,7 +71,7 @@ def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
             at=at,
             ramp=policy.ramp,
             ended=ended[ring],
-            wave_barrier=has_wave_barrier(policy),
+            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
         )
         ended[ring] += len(phase)
         observed += [Interval(key, each.start, each.end) for key, each in slices.items()]
