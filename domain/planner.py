@@ -15,6 +15,7 @@ from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
 from domain.explanation import Explanation
 from domain.gates import waves_are_barriers
 from domain.outcome import Reason
+from domain.patching import format_duration
 from domain.phases import Phases, make_phases
 from domain.places import Separation
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
@@ -104,7 +105,7 @@ def make_plan(
         machines=drawing.machines,
         excluded=list(excluded.values()),
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
-        notes=drawing.notes + _notes(policy),
+        notes=drawing.notes + _notes(policy, drawing.end),
     )
     return PlanResult(plan, drawing.placements, excluded)
 
@@ -136,10 +137,17 @@ def _exclusion(
     return None
 
 
-def _notes(policy: Policy) -> list[str]:
+def _notes(policy: Policy, seconds: float) -> list[str]:
+    """What is true of the whole plan, which takes so many seconds."""
+    notes: list[str] = []
     if policy.reboot is Reboot.SEPARATE:
-        return ["The times are those of the installations; each ring restarts afterwards, by the same rules."]
-    return []
+        notes.append("The times are those of the installations; each ring restarts afterwards, by the same rules.")
+    schedule = policy.schedule
+    if schedule is not None and seconds > schedule.window.total_seconds():
+        rest = "goes on in the next one" if schedule.continue_in_next_window else "is skipped"
+        window = format_duration(schedule.window)
+        notes.append(f"The window of the schedule, {window}, is shorter than the plan: what does not fit {rest}.")
+    return notes
 
 
 @dataclass(slots=True)

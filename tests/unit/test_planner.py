@@ -7,6 +7,7 @@ from itertools import groupby
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,6 +160,18 @@ def test_a_fleet_of_nobody_has_a_plan() -> None:
         ("rest", 0, []),
     ]
     assert result.plan.notes[0] == "Ring canary has nothing to do: it selects no machine, or all of them are left out."
+
+
+@pytest.mark.parametrize(("goes_on", "rest"), [(True, "goes on in the next one"), (False, "is skipped")])
+def test_a_plan_longer_than_the_window_says_so(goes_on: bool, rest: str) -> None:
+    machines = [make_machine(number, predicted_seconds=3_600.0) for number in range(3)]
+    schedule = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "continueInNextWindow": goes_on}
+    short, enough = (
+        make_plan(machines, make_policy(maxConcurrent=1, schedule=schedule | {"window": window}), PAIRS).plan.notes
+        for window in ("PT2H30M", "PT3H")
+    )
+    assert short == [f"The window of the schedule, PT2H30M, is shorter than the plan: what does not fit {rest}."]
+    assert enough == []
 
 
 def test_each_exclusion_has_its_reason() -> None:
