@@ -269,6 +269,9 @@ class _Run:
             if not end.left:
                 return end.ended - begun_at
             yield from self._controls()
+            if cutoff.at is None or not (opened.traits.continues or utc_now(self._context) > cutoff.at):
+                # No window kept anybody back: a machine was put back too often, and the others do not wait for that.
+                return end.ended - begun_at
             if not opened.traits.continues:
                 raise _Ended(RunState.COMPLETED, "The window closed before every machine was started.", window_closed())
             yield from self._await_next_window()

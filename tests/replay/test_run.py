@@ -437,6 +437,16 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
     assert {outcome for outcome, _ in fleet.outcomes.values()} <= {"patched", "failed", "canceled"}
 
 
+@pytest.mark.parametrize("continues", [True, False])
+def test_nobody_waits_for_a_machine_that_was_put_back_too_often(continues: bool) -> None:
+    fleet, canary, broad = two_rings(9)
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=continues)})
+    fleet.scripts[canary[0]].install_starts = [fakes.LEFT]
+    assert run(fleet)["state"] == "completed"
+    assert fleet.outcomes.pop(canary[0]) == ("unknown", "internal")
+    assert {fleet.outcomes[key] for key in (*canary[1:], *broad)} == {("patched", "ok")}
+
+
 # --- whatever happens, the run is closed
 
 
