@@ -36,7 +36,7 @@ class Separation:
     """The groups of a fleet under a policy.
 
     ``rules`` says by group what it means for its machines, ``slots`` by group and slot what the slot is, both in words.
-    Groups that cannot hold anybody back have no words.
+    Groups that cannot hold anybody back have no words. ``unused_tags`` are those of limits that no machine has.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Separation:
         self._limited_tags = frozenset(tag.lower() for tag in tags)
         self._by_region = Counter(machine.region for machine in machines)
         self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
+        used = {name for name, _ in self._by_tag}
+        self.unused_tags = [tag for tag in tags if machines and tag.lower() not in used]
         self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
         self._unknown_domains: set[str] = set()
         self._zone_owners: dict[str, set[str]] = {}

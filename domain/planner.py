@@ -92,7 +92,8 @@ def make_plan(
             reason, detail = left_out
             excluded[machine.key] = ExcludedMachine(id=machine.id, reason=reason, detail=detail)
     planned = [machine for machine in in_order if machine.key not in excluded]
-    drawing = _Drawing(policy, topology, Separation(in_order, planned, policy, topology), chosen)
+    separation = Separation(in_order, planned, policy, topology)
+    drawing = _Drawing(policy, topology, separation, chosen)
     by_ring: dict[int, list[PlannerMachine]] = {}
     for machine in planned:
         by_ring.setdefault(chosen[machine.key].number, []).append(machine)
@@ -105,7 +106,7 @@ def make_plan(
         machines=drawing.machines,
         excluded=list(excluded.values()),
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
-        notes=drawing.notes + _notes(policy, drawing.end),
+        notes=drawing.notes + _notes(policy, drawing.end, separation.unused_tags),
     )
     return PlanResult(plan, drawing.placements, excluded)
 
@@ -137,9 +138,9 @@ def _exclusion(
     return None
 
 
-def _notes(policy: Policy, seconds: float) -> list[str]:
-    """What is true of the whole plan, which takes so many seconds."""
-    notes: list[str] = []
+def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[str]:
+    """What is true of the whole plan, which takes so many seconds; ``unused_tags`` may well be misspelt."""
+    notes = [f"No machine has the tag {tag}, so its limit keeps nobody apart." for tag in unused_tags]
     if policy.reboot is Reboot.SEPARATE:
         notes.append("The times are those of the installations; each ring restarts afterwards, by the same rules.")
     schedule = policy.schedule

@@ -162,6 +162,17 @@ def test_a_fleet_of_nobody_has_a_plan() -> None:
     assert result.plan.notes[0] == "Ring canary has nothing to do: it selects no machine, or all of them are left out."
 
 
+def test_a_limit_of_a_tag_that_nobody_has_is_told() -> None:
+    machines = [make_machine(number, tags={"Cluster": "sql", "app": ""}) for number in range(3)]
+    limits = {"tags": [{"tag": "app", "maxConcurrent": 1}, {"tag": "tier", "maxConcurrent": 1}]}
+    assert make_plan(machines, make_policy(exclusiveTag="cluster", limits=limits), PAIRS).plan.notes == [
+        "No machine has the tag tier, so its limit keeps nobody apart."
+    ]
+    notes = make_plan(machines, make_policy(exclusiveTag="clutser"), PAIRS).plan.notes
+    assert notes == ["No machine has the tag clutser, so its limit keeps nobody apart."]
+    assert make_plan([], make_policy(exclusiveTag="clutser"), PAIRS).plan.notes[1:] == []
+
+
 @pytest.mark.parametrize(("goes_on", "rest"), [(True, "goes on in the next one"), (False, "is skipped")])
 def test_a_plan_longer_than_the_window_says_so(goes_on: bool, rest: str) -> None:
     machines = [make_machine(number, predicted_seconds=3_600.0) for number in range(3)]
