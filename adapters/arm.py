@@ -6,14 +6,13 @@ answer of Azure, an error included, is returned as a value.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
-from weakref import WeakKeyDictionary
 
 from adapters.compute import ComputeClients, Submission, submit
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure
 from domain.base import as_object
@@ -29,7 +28,7 @@ from domain.operation import (
 from domain.patching import InstallParameters
 from domain.preflight import MachineView
 from domain.run import Intent
-from settings import Settings, load_settings
+from settings import Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -158,18 +157,12 @@ class ResourceManager:
         return await self._pipeline.send(HttpRequest("GET", url))
 
 
-_managers: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceManager] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: ResourceManager(settings, open_credential(settings)))
 
 
 def open_resource_manager(settings: Settings | None = None) -> ResourceManager:
     """The client of this process and event loop."""
-    loop = asyncio.get_running_loop()
-    manager = _managers.get(loop)
-    if manager is None:
-        chosen = settings or load_settings()
-        manager = ResourceManager(chosen, open_credential(chosen))
-        _managers[loop] = manager
-    return manager
+    return _clients.get(settings)
 
 
 def _request_id(intent: Intent) -> str:

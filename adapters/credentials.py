@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from settings import Settings, load_settings
+from adapters.per_loop import PerLoop
+from settings import Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
-
-type _Loop = asyncio.AbstractEventLoop
-
-# A credential holds a connection pool, which belongs to the event loop that opened it.
-_credentials: WeakKeyDictionary[_Loop, AsyncTokenCredential] = WeakKeyDictionary()
 
 
 def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
@@ -23,17 +17,12 @@ def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
     With ``PATCHWAVE_IDENTITY_CLIENT_ID`` set it is that managed identity and nothing else: a missing identity is
     then an error, not a silent step to somebody else's rights.
     """
-    loop = asyncio.get_running_loop()
-    found = _credentials.get(loop)
-    if found is None:
-        found = _build(settings or load_settings())
-        _credentials[loop] = found
-    return found
+    return _clients.get(settings)
 
 
 async def close_credential() -> None:
     """Give back the connections of the credential of this event loop."""
-    found = _credentials.pop(asyncio.get_running_loop(), None)
+    found = _clients.pop()
     if found is not None:
         await found.close()
 
@@ -44,3 +33,6 @@ def _build(settings: Settings) -> AsyncTokenCredential:
     if settings.identity_client_id:
         return ManagedIdentityCredential(client_id=settings.identity_client_id)
     return DefaultAzureCredential()
+
+
+_clients = PerLoop(_build)

@@ -6,22 +6,21 @@ Every answer of Azure, an error included, is a value.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from adapters.compute import ComputeClients, Submission, submit
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import open_resource_graph
 from domain.arm_error import ArmFailure
 from domain.base import Json, as_object
 from domain.identity import MachineId
 from domain.snapshot import EXPIRING_QUERY, OsDisk, SnapshotId, SnapshotView
-from settings import Settings, load_settings
+from settings import Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -124,15 +123,9 @@ class Disks:
         return ArmFailure(status=0, message="Resource Manager answered in no known form") if found is None else found
 
 
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Disks] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: Disks(settings, open_credential(settings)))
 
 
 def open_disks(settings: Settings | None = None) -> Disks:
     """The client of this process and event loop."""
-    loop = asyncio.get_running_loop()
-    disks = _opened.get(loop)
-    if disks is None:
-        chosen = settings or load_settings()
-        disks = Disks(chosen, open_credential(chosen))
-        _opened[loop] = disks
-    return disks
+    return _clients.get(settings)

@@ -15,14 +15,14 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
 from domain.base import as_object, objects_of
 from domain.regions import KNOWN_PAIRS, region_name
 from domain.topology import Topology
-from settings import Settings, load_settings
+from settings import Settings
 
 API_VERSION = "2022-12-01"
 AT_A_TIME = 10
@@ -78,7 +78,7 @@ class Locations:
         return [location for location in objects_of(answer.get("value")) if _text(location.get("name"))]
 
 
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Locations] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: Locations(settings, ArmPipeline(settings, open_credential(settings))))
 
 
 async def read_topology(subscriptions: Collection[str]) -> Topology:
@@ -87,12 +87,7 @@ async def read_topology(subscriptions: Collection[str]) -> Topology:
     Never fails: a subscription that does not answer has no zone mapping, and a region that no answer names has the
     pair that Microsoft documents, if any.
     """
-    loop = asyncio.get_running_loop()
-    found = _opened.get(loop)
-    if found is None:
-        settings = load_settings()
-        found = _opened[loop] = Locations(settings, ArmPipeline(settings, open_credential(settings)))
-    return await found.read(subscriptions)
+    return await _clients.get().read(subscriptions)
 
 
 def _paired_with(location: dict[str, Any]) -> Iterator[str]:

@@ -10,18 +10,17 @@ Nothing here sleeps: a page says how long to wait before the next query, and the
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import as_object
-from settings import Settings, load_settings
+from settings import Settings
 
 API_VERSION = "2021-03-01"
 ROWS_PER_PAGE = 1000
@@ -71,18 +70,12 @@ class ResourceGraph:
         await self._pipeline.close()
 
 
-_graphs: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceGraph] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: ResourceGraph(settings, ArmPipeline(settings, open_credential(settings))))
 
 
 def open_resource_graph(settings: Settings | None = None) -> ResourceGraph:
     """The client of this process and event loop."""
-    loop = asyncio.get_running_loop()
-    graph = _graphs.get(loop)
-    if graph is None:
-        chosen = settings or load_settings()
-        graph = ResourceGraph(chosen, ArmPipeline(chosen, open_credential(chosen)))
-        _graphs[loop] = graph
-    return graph
+    return _clients.get(settings)
 
 
 def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str, Any]:

@@ -6,14 +6,13 @@ machine: that is the form Microsoft's own SDK sends (2019-05-05-preview; there i
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
-from weakref import WeakKeyDictionary
 
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
 from domain.alerts import Alert
 from domain.arm_error import ArmFailure
@@ -21,7 +20,7 @@ from domain.availability import Availability
 from domain.base import Json, as_object, objects_of
 from domain.identity import MachineId
 from domain.operation import UnsafeUrl, check_operation_url
-from settings import Settings, load_settings
+from settings import Settings
 
 HEALTH_API_VERSION = "2025-05-01"
 ALERTS_API_VERSION = "2019-05-05-preview"
@@ -91,18 +90,12 @@ class ResourceHealth:
         return _odd("an answer in no known form") if found is None else found
 
 
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, ResourceHealth] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: ResourceHealth(settings, ArmPipeline(settings, open_credential(settings))))
 
 
 def open_resource_health(settings: Settings | None = None) -> ResourceHealth:
     """The client of this process and event loop."""
-    loop = asyncio.get_running_loop()
-    found = _opened.get(loop)
-    if found is None:
-        chosen = settings or load_settings()
-        found = ResourceHealth(chosen, ArmPipeline(chosen, open_credential(chosen)))
-        _opened[loop] = found
-    return found
+    return _clients.get(settings)
 
 
 def _odd(what: str) -> ArmFailure:

@@ -6,20 +6,19 @@ runs one such command at a time and answers 409 to a second one.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from adapters.compute import ComputeClients, Submission, submit
 from adapters.credentials import open_credential
+from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure
 from domain.base import as_object
 from domain.identity import MachineId
 from domain.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
-from settings import Settings, load_settings
+from settings import Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -97,15 +96,9 @@ def _read_result(reply: Answer) -> PollReading:
     )
 
 
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, RunCommands] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: RunCommands(settings, open_credential(settings)))
 
 
 def open_run_commands(settings: Settings | None = None) -> RunCommands:
     """The client of this process and event loop."""
-    loop = asyncio.get_running_loop()
-    commands = _opened.get(loop)
-    if commands is None:
-        chosen = settings or load_settings()
-        commands = RunCommands(chosen, open_credential(chosen))
-        _opened[loop] = commands
-    return commands
+    return _clients.get(settings)

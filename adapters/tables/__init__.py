@@ -9,9 +9,7 @@ them may be executed again: what was done is found, not done twice.
 
 from __future__ import annotations
 
-import asyncio
-from weakref import WeakKeyDictionary
-
+from adapters.per_loop import PerLoop
 from adapters.tables.controls import ControlRecords
 from adapters.tables.errors import (
     InvalidCursor,
@@ -34,7 +32,7 @@ from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
 from adapters.tables.skips import SkipRecords
 from adapters.tables.store import Store
-from settings import Settings, load_settings
+from settings import Settings
 
 
 class Records(
@@ -72,22 +70,17 @@ class Records(
 
 
 # Connections belong to the event loop that opened them; a worker process has one loop and so one set of records.
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, Records] = WeakKeyDictionary()
+_clients = PerLoop(lambda settings: Records(Store.open(settings)))
 
 
 def open_records(settings: Settings | None = None) -> Records:
     """The records of this process and event loop; no request is sent yet."""
-    loop = asyncio.get_running_loop()
-    found = _opened.get(loop)
-    if found is None:
-        found = Records(Store.open(settings or load_settings()))
-        _opened[loop] = found
-    return found
+    return _clients.get(settings)
 
 
 async def close_records() -> None:
     """Give back the connections of this event loop."""
-    found = _opened.pop(asyncio.get_running_loop(), None)
+    found = _clients.pop()
     if found is not None:
         await found.close()
 
