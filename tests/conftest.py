@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.product import Product
+
+# How long an example takes says more of the machine, which may be busy, than of the code.
+settings.register_profile("patchwave", deadline=None)
+settings.load_profile("patchwave")
 
 WEBHOOK_SECRET = "a-secret-for-tests-only"
 HEALTH_KEY = "a-health-key-for-tests"
