@@ -111,7 +111,7 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.FAILED,
             reason=Reason.PATCHES_FAILED,
-            message=f"{result.failed_patch_count} patches failed, {result.installed_patch_count} were installed."
+            message=f"{_patches(result.failed_patch_count)} failed; {_are_installed(result.installed_patch_count)}."
             + _reported(result.error),
         )
     if reboot_pending is None:
@@ -120,14 +120,14 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.REBOOT_REQUIRED,
             reason=Reason.REBOOT_PENDING,
-            message=f"{result.installed_patch_count} patches are installed; a reboot is still pending.",
+            message=f"{_are_installed(result.installed_patch_count)}; a reboot is still pending.",
         )
     if needs_subscription:
         return Outcome(
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
             reason=Reason.SUBSCRIPTION_REQUIRED,
             message=(
-                f"{result.installed_patch_count} patches are installed; {needs_subscription} more need Ubuntu Pro "
+                f"{_are_installed(result.installed_patch_count)}; {needs_subscription} more need Ubuntu Pro "
                 "(Expanded Security Maintenance)."
             ),
         )
@@ -135,7 +135,7 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
             reason=Reason.COMPLETED_WITH_WARNINGS,
-            message=f"{result.installed_patch_count} patches are installed, {result.pending_patch_count} are pending."
+            message=f"{_are_installed(result.installed_patch_count)}, {result.pending_patch_count} are pending."
             + _reported(result.error),
         )
     if not result.installed_patch_count:
@@ -147,7 +147,7 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
     return Outcome(
         outcome=OutcomeKind.PATCHED,
         reason=Reason.OK,
-        message=f"{result.installed_patch_count} patches are installed.",
+        message=f"{_are_installed(result.installed_patch_count)}.",
     )
 
 
@@ -165,12 +165,12 @@ def judge_restart(is_ready: bool, reboot_pending: bool | None, installed: int) -
         return Outcome(
             outcome=OutcomeKind.REBOOT_REQUIRED,
             reason=Reason.REBOOT_PENDING,
-            message=f"{installed} patches are installed and the machine was restarted; another reboot is pending.",
+            message=f"{_are_installed(installed)} and the machine was restarted; another reboot is pending.",
         )
     return Outcome(
         outcome=OutcomeKind.PATCHED,
         reason=Reason.OK,
-        message=f"{installed} patches are installed and the machine was restarted.",
+        message=f"{_are_installed(installed)} and the machine was restarted.",
     )
 
 
@@ -179,7 +179,7 @@ def restart_failed(installed: int, why: str) -> Outcome:
     return Outcome(
         outcome=OutcomeKind.REBOOT_REQUIRED,
         reason=Reason.REBOOT_FAILED,
-        message=f"{installed} patches are installed, but the restart failed ({why}): restart the machine.",
+        message=f"{_are_installed(installed)}, but the restart failed ({why}): restart the machine.",
     )
 
 
@@ -188,7 +188,7 @@ def not_restarted(installed: int, why: str) -> Outcome:
     return Outcome(
         outcome=OutcomeKind.REBOOT_REQUIRED,
         reason=Reason.REBOOT_PENDING,
-        message=f"{installed} patches are installed; it was not restarted: {why}",
+        message=f"{_are_installed(installed)}; it was not restarted: {why}",
     )
 
 
@@ -276,7 +276,7 @@ def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None,
         return Outcome(
             outcome=OutcomeKind.FAILED,
             reason=Reason.PATCHES_FAILED,
-            message=f"{failed} patches failed." + _reported(error),
+            message=f"{_patches(failed)} failed." + _reported(error),
         )
     if not (error and error.is_error):
         return Outcome(
@@ -289,6 +289,14 @@ def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None,
         reason=verdict.reason,
         message=f"The {what} failed: {verdict.sentence} ({failure.text})",
     )
+
+
+def _patches(count: int) -> str:
+    return "1 patch" if count == 1 else f"{count} patches"
+
+
+def _are_installed(count: int) -> str:
+    return f"{_patches(count)} {'is' if count == 1 else 'are'} installed"
 
 
 def _reported(error: ApiError | None) -> str:

@@ -293,3 +293,15 @@ def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
     assert (judged.outcome, judged.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED)
     assert "AuthorizationFailed" in judged.message
     assert uses_budget(judged.outcome, judged.reason)
+
+
+@pytest.mark.parametrize(
+    ("failed", "done", "sentence"),
+    [
+        (0, 1, "1 patch is installed."),
+        (0, 3, "3 patches are installed."),
+        (1, 2, "1 patch failed; 2 patches are installed."),
+    ],
+)
+def test_counts_are_said_as_people_say_them(failed: int, done: int, sentence: str) -> None:
+    assert installed(installedPatchCount=done, failedPatchCount=failed, error=None).message == sentence
