@@ -101,12 +101,12 @@ async def _submit(request: StartOperation) -> StartResult:
         is_repeated=is_repeated,
     )
     if intent is None:
-        _, created = await records.declare_intent(declared)
-        if not created:
-            # Another execution of this very activity is under way, or was and died: the next call settles it.
-            return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts=False)
+        _, is_ours_to_send = await records.declare_intent(declared)
     else:
-        await records.save_intent(declared)
+        is_ours_to_send = await records.declare_again(intent, declared)
+    if not is_ours_to_send:
+        # Another execution of this very activity is under way, or was and died: the next call settles it.
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts=False)
     stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
     refusal = await _last_look(context, declared, stage)
     if refusal is not None:

@@ -39,6 +39,14 @@ class IntentRecords(StoreBacked):
         row = await self._store.results.get(run_id, f"i~{machine_key}~{kind.value}")
         return None if row is None else unpack(Intent, row.columns)
 
+    async def declare_again(self, known: Intent, declared: Intent) -> bool:
+        """Replace an intent that was not accepted, if nobody else has since it was read; whether this call did."""
+        row = await self._store.results.get(known.run_id, _key(known))
+        if row is None or unpack(Intent, row.columns) != known:
+            return False
+        columns = pack(declared.to_wire(), exact=_URLS)
+        return await self._store.results.replace(declared.run_id, _key(declared), columns, row.etag)
+
     async def save_intent(self, intent: Intent) -> None:
         """Replace the intent. Operation URLs are kept byte for byte: their signature covers every character."""
         await self._store.results.replace(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS))

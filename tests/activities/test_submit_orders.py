@@ -192,3 +192,39 @@ async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
     found: Any = await records.get_machine(RUN_ID, key)
     assert (found.stage, found.started_at) == ("waiting", None)
     assert sent(azure, one) == 0
+
+
+async def test_of_two_executions_that_declare_anew_one_sends(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may execute an activity twice at once, also the one that tries again after a refusal."""
+    one = azure.take()
+    key = await prepare(records, one)
+    refused = Intent(
+        run_id=RUN_ID,
+        machine_id=one,
+        machine_key=key,
+        kind=OperationKind.INSTALL,
+        declared_at=AT,
+        posted_at=AT,
+        deadline_at=AT,
+        state=IntentState.REFUSED,
+    )
+    await records.declare_intent(refused)
+    paused_until = records.paused_until
+    results: list[StartResult] = []
+
+    async def let_the_other_one_pass(budget: str) -> datetime | None:
+        monkeypatch.setattr(records, "paused_until", paused_until)
+        results.append(await submit(key))
+        return await paused_until(budget)
+
+    monkeypatch.setattr(records, "paused_until", let_the_other_one_pass)
+    results.append(await submit(key))
+    assert [result.state for result in results] == [StartState.ACCEPTED, StartState.WAIT]
+    assert sent(azure, one) == 1
+    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    assert intent
+    assert intent.state is IntentState.ACCEPTED
+    assert (await submit(key)).state is StartState.ACCEPTED
+    assert sent(azure, one) == 1

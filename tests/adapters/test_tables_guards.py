@@ -36,6 +36,16 @@ async def test_of_many_declarations_at_once_one_is_the_first(records: Records) -
     assert len({stored.attempt for stored, _ in answers}) == 1
 
 
+async def test_an_intent_is_declared_again_by_one_execution(records: Records) -> None:
+    refused = intent(RUN, state=IntentState.REFUSED)
+    await records.declare_intent(refused)
+    anew = [intent(RUN, posted_at=NOW + n * HOUR) for n in range(1, 7)]
+    taken = await asyncio.gather(*(records.declare_again(refused, each) for each in anew))
+    assert sum(taken) == 1
+    assert not await records.declare_again(refused, intent(RUN))
+    assert await records.get_intent(RUN, KEY, OperationKind.INSTALL) == anew[taken.index(True)]
+
+
 async def test_operation_urls_are_kept_byte_for_byte(records: Records) -> None:
     await records.declare_intent(intent(RUN))
     done = intent(RUN, accepted_at=NOW, async_url=SIGNED, location_url=SIGNED + "?x", activity_id="a-1", failed_polls=2)
