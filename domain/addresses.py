@@ -12,6 +12,9 @@ import ipaddress
 AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 """DHCP, DNS and the guest agent's endpoint in every virtual network; a public address by its number."""
 
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+"""All that is given out to anybody (RFC 4291). What Python calls global includes site-local addresses (fec0::/10) and
+the outdated forms that hold an IPv4 address, such as ``::169.254.169.254``."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PRIVATE = [
     ipaddress.ip_network(text)
@@ -40,7 +43,7 @@ def refusal(address: str, *, private_allowed: bool, loopback_allowed: bool = Fal
         return "is link-local, where the metadata and identity endpoints are"
     if target.is_multicast or target.is_unspecified:
         return "is no single machine"
-    if target.is_global:
+    if target.is_global and (target.version == 4 or target in _GLOBAL_IPV6):
         return ""
     is_private = any(target in network for network in _PRIVATE)
     return "" if is_private and private_allowed else "is not public"
