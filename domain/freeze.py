@@ -91,7 +91,7 @@ def _moment(text: str, zone: str, *, is_end: bool) -> datetime:
             raise ValueError(f"{text!r} is not a date of the calendar") from None
         if not zone:
             raise ValueError("is a date: give timeZone with it, or write a time such as 2026-12-20T18:00:00Z")
-        if day.year > 9000:
+        if not 1 < day.year <= 9000:
             raise ValueError(f"{text!r} is too far away")
         wall = datetime.combine(day + timedelta(days=1) if is_end else day, time.min)
         return from_wall_clock(wall, find_zone(zone))

@@ -112,6 +112,7 @@ def test_no_moment_is_both(seconds: int) -> None:
         ({"from": "20 December"}, "from", "must be a date such as"),
         ({"from": "2026-02-30", "timeZone": "UTC"}, "from", "not a date of the calendar"),
         ({"from": "9999-01-01", "to": "9999-01-02", "timeZone": "UTC"}, "from", "too far away"),
+        ({"from": "0001-01-01", "timeZone": "Asia/Tokyo"}, "from", "too far away"),
         ({"from": 20261220}, "from", "must be text"),
         ({"to": "2026-12-20T18:00:00Z"}, "to", "must be later than from"),
         ({"to": "2026-12-19", "timeZone": "Europe/Berlin"}, "to", "must be later than from"),
