@@ -6,7 +6,6 @@ answer of Azure, an error included, is returned as a value.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -15,7 +14,7 @@ from adapters.credentials import open_credential
 from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure
-from domain.base import as_object
+from domain.base import parse_object
 from domain.identity import MachineId
 from domain.operation import (
     PollReading,
@@ -53,10 +52,7 @@ class ResourceManager:
         reply = await self._get(url)
         if reply.status != 200:
             return reply.to_failure()
-        try:
-            found = as_object(json.loads(reply.body))
-        except (ValueError, RecursionError):
-            found = None
+        found = parse_object(reply.body)
         if found is None:
             return ArmFailure(status=0, message="Resource Manager answered the machine in no known form")
         return MachineView.read(found)

@@ -6,7 +6,6 @@ Every answer of Azure, an error included, is a value.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import open_resource_graph
 from domain.arm_error import ArmFailure
-from domain.base import Json, as_object
+from domain.base import Json, as_object, parse_object
 from domain.identity import MachineId
 from domain.snapshot import EXPIRING_QUERY, OsDisk, SnapshotId, SnapshotView
 from settings import Settings
@@ -116,10 +115,7 @@ class Disks:
         reply = await self._pipeline.send(HttpRequest("GET", url))
         if reply.status != 200:
             return reply.to_failure()
-        try:
-            found = as_object(json.loads(reply.body))
-        except (ValueError, RecursionError):
-            found = None
+        found = parse_object(reply.body)
         return ArmFailure(status=0, message="Resource Manager answered in no known form") if found is None else found
 
 

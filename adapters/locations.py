@@ -10,7 +10,6 @@ Microsoft documents stay, and zones of different subscriptions count as differen
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import quote
 from adapters.credentials import open_credential
 from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
-from domain.base import as_object, objects_of
+from domain.base import as_object, objects_of, parse_object
 from domain.regions import KNOWN_PAIRS, region_name
 from domain.topology import Topology
 from settings import Settings
@@ -70,10 +69,9 @@ class Locations:
         if reply.status != 200:
             _LOG.warning("The locations of %s cannot be read: %s", subscription, reply.to_failure().text)
             return []
-        try:
-            answer = as_object(json.loads(reply.body)) or {}
-        except (ValueError, RecursionError):
-            _LOG.warning("The locations of %s cannot be read: the answer is not JSON", subscription)
+        answer = parse_object(reply.body)
+        if answer is None:
+            _LOG.warning("The locations of %s cannot be read: the answer is no JSON object", subscription)
             return []
         return [location for location in objects_of(answer.get("value")) if _text(location.get("name"))]
 

@@ -10,7 +10,6 @@ Nothing here sleeps: a page says how long to wait before the next query, and the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,7 +18,7 @@ from adapters.credentials import open_credential
 from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import as_object
+from domain.base import as_object, parse_object
 from settings import Settings
 
 API_VERSION = "2021-03-01"
@@ -98,10 +97,7 @@ def _refused(reply: Answer) -> Page:
 
 
 def _read(text: str, wait_seconds: float) -> Page:
-    try:
-        answer = as_object(json.loads(text))
-    except ValueError:
-        answer = None
+    answer = parse_object(text)
     data: object = answer.get("data") if answer else None
     if answer is None or not isinstance(data, list):
         return Page(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))

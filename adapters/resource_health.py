@@ -6,7 +6,6 @@ machine: that is the form Microsoft's own SDK sends (2019-05-05-preview; there i
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -17,7 +16,7 @@ from adapters.pipeline import ArmPipeline
 from domain.alerts import Alert
 from domain.arm_error import ArmFailure
 from domain.availability import Availability
-from domain.base import Json, as_object, objects_of
+from domain.base import Json, objects_of, parse_object
 from domain.identity import MachineId
 from domain.operation import UnsafeUrl, check_operation_url
 from settings import Settings
@@ -83,10 +82,7 @@ class ResourceHealth:
         reply = await self._pipeline.send(HttpRequest("GET", url))
         if reply.status != 200:
             return reply.to_failure()
-        try:
-            found = as_object(json.loads(reply.body))
-        except (ValueError, RecursionError):
-            found = None
+        found = parse_object(reply.body)
         return _odd("an answer in no known form") if found is None else found
 
 

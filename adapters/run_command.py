@@ -6,7 +6,6 @@ runs one such command at a time and answers 409 to a second one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from adapters.credentials import open_credential
 from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure
-from domain.base import as_object
+from domain.base import parse_object
 from domain.identity import MachineId
 from domain.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
 from settings import Settings
@@ -85,10 +84,7 @@ class RunCommands:
 def _read_result(reply: Answer) -> PollReading:
     """The Location of a run command: 202 while it runs, then ``{"value": [...]}`` without any status in it."""
     if reply.status == 200:
-        try:
-            found = as_object(json.loads(reply.body))
-        except (ValueError, RecursionError):
-            found = None
+        found = parse_object(reply.body)
         if found is not None and "value" in found:
             return PollReading(state=PollState.SUCCEEDED, result=found)
     return read_operation(reply.status, reply.body, retry_after=reply.retry_after).model_copy(

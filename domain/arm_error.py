@@ -7,7 +7,6 @@ The rules are the rows of Microsoft's VM error table and of what users reported;
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
-from domain.base import Document, as_object, objects_of
+from domain.base import Document, as_object, objects_of, parse_object
 from domain.outcome import Outcome, OutcomeKind, Reason
 
 LONGEST_TEXT = 2_000
@@ -312,11 +311,7 @@ def read_failure(status: int, body: str, *, retry_after: float | None = None) ->
     ``{"error": {...}}``, PascalCase ``{"Error": {...}}`` of Microsoft.Maintenance, the unwrapped
     ``{"code": ...}`` of throttling, an HTML page of a proxy, nothing at all.
     """
-    try:
-        parsed: object = json.loads(body) if body else None
-    except (ValueError, RecursionError):
-        parsed = None
-    found = as_object(parsed)
+    found = parse_object(body)
     if found is None:
         plain = re.sub(r"<[^>]*>", " ", body)
         return ArmFailure(status=status, message=_shorten(plain), retry_after=retry_after)

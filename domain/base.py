@@ -6,6 +6,7 @@ read leniently: missing keys, unknown keys and new words must never lose a resul
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, cast
@@ -47,6 +48,14 @@ class Tolerant(BaseModel):
 def as_object(value: object) -> Json | None:
     """The value if it is a JSON object."""
     return cast("Json", value) if isinstance(value, dict) else None
+
+
+def parse_object(text: str) -> Json | None:
+    """The JSON object in a text from outside; ``None`` when it is none, or nested too deeply to be read."""
+    try:
+        return as_object(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def as_list(value: object) -> list[Any]:

@@ -6,7 +6,6 @@ only ever sent to the configured Resource Manager host.
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 
 from domain.arm_error import ArmFailure, failure_of_error, read_failure
-from domain.base import Document, Json, as_object
+from domain.base import Document, Json, as_object, parse_object
 from domain.patch_results import PatchSummary
 from domain.run import Intent
 
@@ -113,7 +112,7 @@ def read_operation(status: int, body: str, *, retry_after: float | None = None) 
     Words that are neither success nor failure mean that it still runs: a deadline ends the wait, never a guess.
     """
     if status in _RUNNING_STATUSES:
-        fields = _json_object(body)
+        fields = parse_object(body)
         if fields is None:
             return _unclear(status, body, retry_after) if status == 200 else PollReading(state=PollState.RUNNING)
         word = str(fields.get("status", "")).casefold()
@@ -130,7 +129,7 @@ def read_location(status: int, body: str, *, retry_after: float | None = None) -
     if status == 202:
         return PollReading(state=PollState.RUNNING)
     if status == 200:
-        fields = _json_object(body)
+        fields = parse_object(body)
         if fields is None or "status" not in fields:
             return _unclear(status, body, retry_after)
         # Some services answer the operation's own form here; the bare result has no properties.output.
@@ -164,10 +163,3 @@ def _read_refusal(status: int, body: str, retry_after: float | None) -> PollRead
 
 def _unclear(status: int, body: str, retry_after: float | None) -> PollReading:
     return PollReading(state=PollState.UNCLEAR, failure=read_failure(status, body, retry_after=retry_after))
-
-
-def _json_object(body: str) -> Json | None:
-    try:
-        return as_object(json.loads(body))
-    except (ValueError, RecursionError):
-        return None

@@ -229,7 +229,7 @@ async def test_a_refusal_is_a_value_that_says_when_to_ask_again(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", '{"data": {"rows": []}}', "not json"])
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"data": {"rows": []}}', "not json", "[" * 100_000])
 async def test_an_answer_in_no_known_form(server: Server, connect: Callable[[str], ResourceGraph], body: str) -> None:
     server.queue(body)
     page = await connect(server.url).page("resources")
