@@ -62,7 +62,6 @@ def _demonstrate(scene: Demonstration) -> None:
     console.print(
         f"{run['machines']} machines in {took(run)}, {len(report.accepted)} installs and none twice."
         f" {scene.kept(report)} Report: {scene.report.relative_to(ROOT)}",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -76,6 +75,6 @@ def _approver(client: ApiClient, console: Console) -> Callable[[Json], None]:
         if run.get("state") == "awaiting_approval" and ring not in approved:
             approved.add(ring)
             client.steer_run(run["id"], "approve", "The ring before it looks well.", _BY, ring)
-            console.print(f"Approved by {_BY}: the ring {ring}.", markup=False)
+            console.print(f"Approved by {_BY}: the ring {ring}.")
 
     return answer

@@ -90,9 +90,9 @@ def serve(
                 f"In another terminal: source {shlex.quote(str(environment))}",
                 "Ctrl-C ends everything.",
             ):
-                console.print(line, markup=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
             for note in stack.simulator.get("notes", []):
-                open_console(errors=True).print(plain(note), markup=False, soft_wrap=True)
+                open_console(errors=True).print(plain(note), soft_wrap=True)
             _keep(stack)
     except KeyboardInterrupt:
         console.print("Ended.")
@@ -112,7 +112,7 @@ def running_stack(options: StackOptions, console: Console) -> Generator[Stack]:
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with Stack(options, say=lambda what: console.print(f"Starting: {what}", markup=False)) as stack:
+        with Stack(options, say=lambda what: console.print(f"Starting: {what}")) as stack:
             yield stack
     except ChildFailed as error:
         raise CommandError(f"The local stack failed: {error}", ExitCode.UNREACHABLE) from error

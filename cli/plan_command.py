@@ -82,7 +82,7 @@ def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
     draft = draft_plan(fleet.machines, policy, fleet.topology)
     errors = open_console(errors=True)
     for note in fleet.notes:
-        errors.print(plain(note), markup=False, soft_wrap=True)
+        errors.print(plain(note), soft_wrap=True)
     if draft.outside:
         errors.print(
             f"{draft.outside} of {len(fleet.machines)} machines are outside of the policy's scope", soft_wrap=True

@@ -146,7 +146,7 @@ def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float
     try:
         final = watch(client, run_id, open_console(errors=as_json), interval)
     except KeyboardInterrupt:
-        open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}", markup=False)
+        open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         show(output, final, lambda: run_facts(final))

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -62,34 +62,32 @@ def open_client(url: str, key: str) -> ApiClient:
 
 
 def open_console(*, errors: bool = False) -> Console:
-    """A console on standard output or error; wide when it is no terminal, so that no column is cut in a file."""
+    """A console on standard output or error; wide when it is no terminal, so that no column is cut in a file.
+
+    It takes every text as it is: reasons and names that people write may hold brackets and colons.
+    """
     stream = sys.stderr if errors else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def show(
-    output: OutputFormat, document: object, table: Callable[[], RenderableType | Sequence[RenderableType]]
-) -> None:
+def show(output: OutputFormat, document: object, table: Callable[[], RenderableType]) -> None:
     """Print a document in the form that was asked for; the table is only built when it is."""
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    made = table()
-    console = open_console()
-    for part in made if isinstance(made, (list, tuple)) else (made,):
-        console.print(part)
+    open_console().print(table())
 
 
 def show_error(error: CommandError) -> None:
     """Print an error with all its details on standard error."""
     console = open_console(errors=True)
-    console.print("[bold red]error:[/]", end=" ")
+    console.print("error:", style="bold red", end=" ")
     for line in error.message.splitlines():
-        console.print(plain(line), markup=False, soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)
     for detail in error.details:
         place = f"{plain(detail.path)}: " if detail.path else ""
-        console.print(f"  {place}{plain(detail.message)}", markup=False, soft_wrap=True)
+        console.print(f"  {place}{plain(detail.message)}", soft_wrap=True)
 
 
 def plain(text: Any) -> str:

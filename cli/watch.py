@@ -104,10 +104,10 @@ def _as_lines(
     snapshot = None
     for snapshot in snapshots(client, run_id, interval_seconds):
         if not said:
-            console.print(f"Run {plain(snapshot.run.get('id', run_id))}", markup=False)
+            console.print(f"Run {plain(snapshot.run.get('id', run_id))}")
         line = progress_line(snapshot.run)
         if line != said:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
             said = line
         answer(snapshot.run)
     if snapshot is None:

@@ -93,6 +93,12 @@ class TestOrders:
         [asked] = service.asked("POST", f"/api/policies/monthly/{command}")
         assert asked["body"] == {"reason": "bank holiday", "by": "ann"}
 
+    def test_brackets_and_colons_in_a_reason_are_text(self, patchwave: Patchwave, service: Service):
+        reason = "as in [inc-7], until [/etc/motd] is right :warning:"
+        service.answers = [controls(pause=PAUSE | {"reason": reason})]
+        result = patchwave("policy", "pause", "monthly", "-r", reason, "--by", "ann")
+        assert (result.code, result.output.strip()) == (0, f"policy monthly: paused by ann: {reason}")
+
     def test_the_login_name_is_who_asks(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("LOGNAME", "bea")
         service.answers = [controls()]
