@@ -54,15 +54,12 @@ async def _plan(records: Records, run_id: str) -> PlannedRun:
 
 async def _record(records: Records, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
     """Give machines that no ring takes their outcome, those with the same one together."""
-    keys: dict[tuple[str, str, str], list[str]] = {}
-    by_text: dict[tuple[str, str, str], Outcome] = {}
+    by_outcome: dict[Outcome, list[str]] = {}
     for key, outcome in outcomes.items():
-        text = (outcome.outcome.value, outcome.reason.value, outcome.message)
-        keys.setdefault(text, []).append(key)
-        by_text[text] = outcome
+        by_outcome.setdefault(outcome, []).append(key)
     at = now()
-    for text, outcome in by_text.items():
-        await records.record_outcomes(run_id, keys[text], outcome, at)
+    for outcome, keys in by_outcome.items():
+        await records.record_outcomes(run_id, keys, outcome, at)
 
 
 def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:

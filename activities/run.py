@@ -61,9 +61,9 @@ async def close_open_machines(data: Json) -> Json:
     at = now()
     closed, cursor = 0, None
     while True:
-        page = await records.machine_keys(request.run_id, limit=_CLOSE_PAGE, cursor=cursor, stage=None)
+        page = await records.list_stages(request.run_id, limit=_CLOSE_PAGE, cursor=cursor)
         by_outcome: dict[Outcome, list[str]] = {}
-        for key, stage in (await records.machine_stages(request.run_id, page.items)).items():
+        for key, stage in page.items:
             by_outcome.setdefault(left_over(stage, request.outcome), []).append(key)
         for outcome, keys in by_outcome.items():
             closed += await records.record_outcomes(request.run_id, keys, outcome, at)

@@ -63,10 +63,11 @@ async def still_open_machines(data: Json) -> Json:
 
 
 async def _unassessed(records: Records, request: MachinePageRequest) -> MachinePage:
-    page = await records.machine_keys(request.run_id, limit=request.limit, cursor=request.cursor, stage=None)
-    stages = await records.machine_stages(request.run_id, page.items)
-    keys = [key for key in page.items if _is_due(Step.ASSESS, stages.get(key, Stage.DONE))]
-    return MachinePage(machines=[Placed(key=key, attempt=request.first_attempt) for key in keys], cursor=page.cursor)
+    page = await records.list_stages(request.run_id, limit=request.limit, cursor=request.cursor)
+    machines = [
+        Placed(key=key, attempt=request.first_attempt) for key, stage in page.items if _is_due(Step.ASSESS, stage)
+    ]
+    return MachinePage(machines=machines, cursor=page.cursor)
 
 
 def _is_due(step: Step, stage: Stage) -> bool:

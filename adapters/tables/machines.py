@@ -78,24 +78,15 @@ class MachineRecords(HistoryRecords):
             where=None if outcome is None else {"outcome": outcome.value},
         )
 
-    async def machine_keys(self, run_id: str, *, limit: int, cursor: str | None, stage: Stage | None) -> Page[str]:
-        """Keys of the machines in that stage, of all machines without one, in key order."""
+    async def list_stages(self, run_id: str, *, limit: int, cursor: str | None) -> Page[tuple[str, Stage]]:
+        """Each machine's key and stage, in key order; ``done`` exactly for those with an outcome."""
         return await read_page(
-            self._store.results,
-            Span(run_id, MACHINES),
-            lambda row: row.key.removeprefix(MACHINES),
-            limit=limit,
-            cursor=cursor,
-            select=["stage"],
-            where=None if stage is None else {"stage": stage.value},
+            self._store.results, Span(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, select=["stage"]
         )
 
     async def machine_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
         """The stage of each of the machines that the run has; ``done`` exactly for those with an outcome."""
-        return {
-            row.key.removeprefix(MACHINES): Stage(row.columns["stage"])
-            async for row in self._stretch(run_id, keys, ["stage"])
-        }
+        return dict([_stage_by_key(row) async for row in self._stretch(run_id, keys, ["stage"])])
 
     async def machine_standings(self, run_id: str, keys: Sequence[str]) -> dict[str, Standing]:
         """How far each of the machines is that the run has.
@@ -323,6 +314,10 @@ def _ended(outcome: Outcome, at: datetime) -> dict[str, object]:
 
 def _outcome_of(row: Row) -> Outcome:
     return Outcome.from_wire({name: row.columns[name] for name in ("outcome", "reason", "message")})
+
+
+def _stage_by_key(row: Row) -> tuple[str, Stage]:
+    return row.key.removeprefix(MACHINES), Stage(row.columns["stage"])
 
 
 def _standing(row: Row) -> Standing:

@@ -36,7 +36,7 @@ def patches(count: int, state: str = "Available") -> list[PatchRecord]:
 
 
 async def keys_of(records: Records, stage: Stage) -> list[str]:
-    return (await records.machine_keys(RUN, limit=1000, cursor=None, stage=stage)).items
+    return [key for key, found in (await records.list_stages(RUN, limit=1000, cursor=None)).items if found is stage]
 
 
 async def test_a_machine_is_kept_field_by_field(records: Records) -> None:
