@@ -125,7 +125,13 @@ class Rule:
             return None
         day, clock, utc = found.groups()
         moment = datetime.strptime(day + (clock or "235959"), "%Y%m%d%H%M%S")  # noqa: DTZ007 - wall-clock time
-        return moment.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None) if utc else moment
+        if not utc:
+            return moment
+        try:
+            return moment.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None)
+        except OverflowError:
+            # An end of the calendar, such as 99991231T235959Z for "never": no date is near it.
+            return moment
 
 
 @dataclass(frozen=True, slots=True)

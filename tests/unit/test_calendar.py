@@ -156,6 +156,19 @@ def test_until_in_utc_is_compared_in_the_zone_of_the_schedule() -> None:
     assert starts(plan, utc(2026, 11, 22), 9) == ["2026-11-22 19:00", "2026-11-23 19:00"]
 
 
+@pytest.mark.parametrize(
+    ("until", "zone", "expected"),
+    [
+        # "Never", as other programs write it.
+        ("99991231T235959Z", "Asia/Tokyo", ["2026-11-22 11:00"]),
+        ("00010101T000000Z", "America/New_York", []),
+    ],
+)
+def test_until_at_an_end_of_the_calendar_has_no_local_time(until: str, zone: str, expected: list[str]) -> None:
+    plan = schedule(f"RRULE:FREQ=DAILY;UNTIL={until}", "20:00", zone)
+    assert starts(plan, utc(2026, 11, 22), 1) == expected
+
+
 def test_fixed_dates() -> None:
     plan = schedule("2027-01-14, 2026-12-10,2028-02-29 2027-03-28,", "02:30", "Europe/Berlin")
     expected = ["2026-12-10 01:30", "2027-01-14 01:30", "2027-03-28 01:00", "2028-02-29 01:30"]
