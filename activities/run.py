@@ -6,8 +6,6 @@ from activities.context import load_run, now
 from activities.windows import leave_windows
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
-from domain.health import wants_health
-from domain.hooks import wants_hooks
 from domain.outcome import Outcome
 from domain.rollout import Reboot
 from domain.run import Mode, RunState
@@ -39,8 +37,8 @@ async def open_run(data: Json) -> Json:
         traits=Traits(
             mode=run.mode,
             start_stopped=policy.start_stopped,
-            hooks=wants_hooks(policy),
-            health=wants_health(policy),
+            hooks=policy.hooks.is_wanted,
+            health=policy.health.is_wanted,
             reboot_apart=policy.reboot is Reboot.SEPARATE,
             continues=policy.schedule is not None and policy.schedule.continue_in_next_window,
         ),

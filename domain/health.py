@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictBool
 
@@ -21,9 +21,6 @@ from domain.patching import Duration
 from domain.preflight import MachineView, Power
 from domain.probe import Probe
 from domain.run import HealthSummary, Signal, SignalState
-
-if TYPE_CHECKING:
-    from domain.policy import Policy
 
 AGENT_SILENCE = timedelta(minutes=15)
 """The time of an agent's status moves with each report, every few minutes (WALinuxAgent's end-to-end tests rely on
@@ -70,10 +67,10 @@ class Health(Document):
         json_schema_extra={"default": "PT15M"},
     )
 
-
-def wants_health(policy: Policy) -> bool:
-    """Whether runs of the policy have to call ``check_health``."""
-    return policy.health.enabled or policy.health.alerts is not None
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything to check."""
+        return self.enabled or self.alerts is not None
 
 
 # --- messages -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
@@ -13,9 +13,6 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patching import Duration, format_duration
 from domain.scope import OsType, ResourceGroupName
 from domain.script import LONGEST_SCRIPT, TIMED_OUT_CODE, ScriptEnd, check_script
-
-if TYPE_CHECKING:
-    from domain.policy import Policy
 
 SHORTEST_KEEP = timedelta(hours=1)
 LONGEST_KEEP = timedelta(days=90)
@@ -144,11 +141,6 @@ class Hooks(Document):
     def has_scripts(self) -> bool:
         """Whether the policy runs anything in guests."""
         return self.before is not None or self.after is not None
-
-
-def wants_hooks(policy: Policy) -> bool:
-    """Whether the policy does anything to a machine before or after its installation."""
-    return policy.hooks.is_wanted
 
 
 # --- messages -----------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from domain.health import (
     next_look,
     read_signals,
     summarize,
-    wants_health,
 )
 from domain.outcome import OutcomeKind, Reason
 from domain.policy import PolicyError, parse_policy
@@ -188,13 +187,14 @@ def test_looks_end_with_the_settle_time_and_are_few(shortest: float, minutes: in
 
 def test_the_section_of_the_policy() -> None:
     policy = parse_policy(SMALLEST)
-    assert wants_health(policy), "health is checked unless the policy says otherwise"
+    assert policy.health.is_wanted, "health is checked unless the policy says otherwise"
     assert policy.health == Health.from_wire(policy.health.to_wire())
     assert policy.health.settle == timedelta(minutes=15)
     assert policy.health.alerts is None
     off = parse_policy(SMALLEST | {"health": {"enabled": False}})
-    assert not wants_health(off)
-    assert wants_health(parse_policy(SMALLEST | {"health": {"enabled": False, "alerts": {}}})), "a veto is a veto"
+    assert not off.health.is_wanted
+    veto = parse_policy(SMALLEST | {"health": {"enabled": False, "alerts": {}}})
+    assert veto.health.is_wanted, "a veto is a veto"
     given_alerts = parse_policy(SMALLEST | {"health": {"alerts": {}}}).health.alerts
     assert given_alerts is not None
     assert given_alerts.severities == ["Sev0", "Sev1"]

@@ -17,7 +17,6 @@ from domain.hooks import (
     script_overdue,
     script_unknown,
     scripts_are_off,
-    wants_hooks,
 )
 from domain.outcome import OutcomeKind, Reason
 from domain.policy import Policy, PolicyError, parse_policy
@@ -33,9 +32,9 @@ def policy(**hooks: Any) -> Policy:
 
 
 def test_a_policy_without_hooks_wants_none() -> None:
-    assert not wants_hooks(policy())
-    assert wants_hooks(policy(snapshot={}))
-    assert wants_hooks(policy(after={"windows": "exit 0"}))
+    assert not policy().hooks.is_wanted
+    assert policy(snapshot={}).hooks.is_wanted
+    assert policy(after={"windows": "exit 0"}).hooks.is_wanted
 
 
 def test_the_defaults_of_a_snapshot() -> None:
