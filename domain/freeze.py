@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from domain.base import Document, parse_instant
 from domain.calendar import find_zone, from_wall_clock
-from domain.identity import is_policy_name
+from domain.identity import check_policy_name, is_policy_name
 from domain.scope import TagFilter
 from domain.validation import Problem, explain
 
@@ -26,14 +26,6 @@ class FreezeError(ValueError):
     def __init__(self, errors: list[Problem]) -> None:
         self.errors = errors
         super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in errors))
-
-
-def _check_name(value: str) -> str:
-    if not is_policy_name(value):
-        raise ValueError(
-            "must be 1 to 32 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
-        )
-    return value
 
 
 def _check_zone(name: str) -> str:
@@ -111,7 +103,7 @@ class Freeze(Document):
     have them, and the rest of the fleet goes on.
     """
 
-    name: Annotated[str, AfterValidator(_check_name)] = Field(
+    name: Annotated[str, AfterValidator(check_policy_name)] = Field(
         title="Name", description="Lower-case letters, digits and inner hyphens, at most 32.", examples=["year-end"]
     )
     # Declared before the bounds, which are checked against it.

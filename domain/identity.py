@@ -39,6 +39,19 @@ def is_policy_name(text: str) -> bool:
     return _POLICY_NAME.fullmatch(text) is not None
 
 
+def check_policy_name(text: str) -> str:
+    """The text, when it is the name of a policy or of what is named like one.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    if not is_policy_name(text):
+        raise ValueError(
+            "must be 1 to 32 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+        )
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class MachineId:
     """The ARM id of one VM. Equality and keys ignore case, since Azure changes case between answers."""

@@ -18,7 +18,7 @@ from domain.calendar import Schedule
 from domain.gates import ErrorBudget
 from domain.health import Health
 from domain.hooks import Hooks
-from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, is_policy_name
+from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, check_policy_name
 from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
@@ -48,14 +48,6 @@ class PolicyError(ValueError):
     def __init__(self, errors: list[Problem]) -> None:
         self.errors = errors
         super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in errors))
-
-
-def _check_name(value: str) -> str:
-    if not is_policy_name(value):
-        raise ValueError(
-            "must be 1 to 32 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
-        )
-    return value
 
 
 def _check_scope(scope: Scope) -> Scope:
@@ -95,7 +87,7 @@ class Events(Document):
 class Policy(Document):
     """What to patch, when, how, and how carefully."""
 
-    name: Annotated[str, AfterValidator(_check_name)] = Field(
+    name: Annotated[str, AfterValidator(check_policy_name)] = Field(
         title="Name",
         description="Lower-case letters, digits and inner hyphens, at most 32; part of the id of every run.",
         json_schema_extra={"pattern": POLICY_NAME_PATTERN, "maxLength": 32},
