@@ -210,17 +210,18 @@ class _Drawing:
             by_lane.setdefault(job.lane, []).append(job)
         waves = {key: wave for lane in by_lane.values() for key, wave in number_waves(lane).items()}
         bake_seconds = policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0
+        wave_barrier = waves_are_barriers(policy.error_budget, policy.bake.waves)
         slices = draw_timeline(
             jobs,
             waves,
             at=self.end,
             ramp=policy.ramp,
             ended=ended,
-            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
+            wave_barrier=wave_barrier,
             bake_seconds=bake_seconds,
         )
         bounds = [lower_bound(jobs, ramp=policy.ramp, ended=ended)]
-        if waves_are_barriers(policy.error_budget, policy.bake.waves):
+        if wave_barrier:
             bounds += [_barrier_bound(lane, waves, bake_seconds) for lane in by_lane.values()]
         self.lower_bound += max(bounds)
         self.end = max(each.end for each in slices.values())
