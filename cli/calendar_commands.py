@@ -13,7 +13,8 @@ from cli.calendar_tables import freezes_table, occurrences_view, orders_line
 from cli.documents import Json
 from cli.errors import RefusedError
 from cli.policy_commands import NameArgument, policies
-from cli.render import audit_table, run_facts
+from cli.run_tables import run_facts
+from cli.tables import audit_table
 from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
 schedules = typer.Typer(name="schedule", no_args_is_help=True, help="See what will happen next, and why not.")

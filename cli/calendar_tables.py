@@ -1,4 +1,4 @@
-"""The calendar as tables: what comes and why it will not run, and freezes. Pure functions of documents."""
+"""Policies, what comes of them and why it will not run, and freezes, as tables. Pure functions of documents."""
 
 from __future__ import annotations
 
@@ -7,19 +7,33 @@ from datetime import datetime
 from typing import Any, cast
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cli.documents import Json, items, part
+from cli.tables import new_table
 from cli.terminal import plain
 
 _DECISIONS = {"run": "green", "continue": "green", "frozen": "cyan"}
 """Colours; whatever else keeps an occurrence from running is yellow."""
 
 
+def policies_table(policies: Iterable[Json]) -> RenderableType:
+    """One line per policy."""
+    table = new_table("policy", "enabled", "machines at once", "schedule", "description", right=("machines at once",))
+    for policy in policies:
+        table.add_row(
+            Text(plain(policy.get("name", ""))),
+            "no" if policy.get("enabled") is False else "yes",
+            plain(policy.get("maxConcurrent", "")),
+            Text(_schedule(part(policy, "schedule"))),
+            Text(plain(policy.get("description", "")), overflow="fold"),
+        )
+    return table
+
+
 def occurrences_view(calendar: Json) -> RenderableType:
     """One line per occurrence of a policy, by the clock of its schedule."""
-    table = _table("opens", "closes (UTC)", "", "run", "why")
+    table = new_table("opens", "closes (UTC)", "", "run", "why")
     for each in items(calendar, "occurrences"):
         decision = plain(each.get("decision", ""))
         table.add_row(
@@ -54,7 +68,7 @@ def orders_line(controls: Json) -> str:
 
 def freezes_table(freezes: Iterable[Json]) -> RenderableType:
     """One line per freeze."""
-    table = _table("freeze", "from", "to", "zone", "policies", "machines", "reason")
+    table = new_table("freeze", "from", "to", "zone", "policies", "machines", "reason")
     for freeze in freezes:
         table.add_row(
             Text(plain(freeze.get("name", ""))),
@@ -68,19 +82,19 @@ def freezes_table(freezes: Iterable[Json]) -> RenderableType:
     return table
 
 
+def _schedule(schedule: Json) -> str:
+    if not schedule:
+        return "on request"
+    at = f"{schedule.get('recurrence', '')} at {schedule.get('time', '')} {schedule.get('timeZone', '')}"
+    return plain(f"{at}, window {schedule.get('window', '')}")
+
+
 def _tags(tags: Json) -> str:
     if not tags:
         return "all"
     word = " or " if tags.get("match") == "any" else " and "
     values = cast("dict[str, list[str]]", tags.get("values") or {})
     return word.join(f"{name}={'|'.join(wanted)}" for name, wanted in values.items())
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bright_black", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column)
-    return table
 
 
 def _local(text: Any) -> Text:

@@ -12,8 +12,9 @@ from cli.client import ApiClient
 from cli.documents import Json
 from cli.errors import CommandError, Detail, ExitCode
 from cli.local_commands import running_stack
+from cli.machine_tables import reasons_table
 from cli.plan_command import PlanOutput, show_plan
-from cli.render import reasons_table, took
+from cli.run_tables import took
 from cli.terminal import open_console
 from cli.watch import watch
 

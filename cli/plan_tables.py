@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cli.plan_lanes import Lane, clock, lanes_of, name_of, peak
+from cli.tables import new_table
 from cli.terminal import plain
 from domain.plan import Makespan, Plan, PlannedMachine
 from domain.plan_diff import PlanDiff, Position
@@ -52,7 +53,7 @@ def diff_table(diff: PlanDiff) -> RenderableType:
     """What has changed since an earlier plan, a line per machine."""
     if diff.is_empty:
         return Text("Nothing has changed since the earlier plan.")
-    table = _table("changed", "machine", "before", "now")
+    table = new_table("changed", "machine", "before", "now")
     rows = [
         *(("planned now", machine.id, "", _placed(machine)) for machine in diff.added),
         *(("gone", machine, "", "") for machine in diff.removed),
@@ -68,7 +69,7 @@ def diff_table(diff: PlanDiff) -> RenderableType:
 
 
 def _rings(plan: Plan, lanes: Sequence[Lane]) -> RenderableType:
-    table = _table("ring", "machines", "approval", "starts", "ends", "phases", right=("machines", "starts", "ends"))
+    table = new_table("ring", "machines", "approval", "starts", "ends", "phases", right=("machines", "starts", "ends"))
     for ring in plan.rings:
         mine = [lane for lane in lanes if lane.ring.name == ring.name]
         phases = "; then ".join(" beside ".join(map(plain, regions)) for regions in ring.phases)
@@ -85,7 +86,7 @@ def _rings(plan: Plan, lanes: Sequence[Lane]) -> RenderableType:
 
 def _waves(lanes: Sequence[Lane]) -> RenderableType:
     numbers = ("phase", "wave", "machines", "at a time", "starts", "ends")
-    table = _table(
+    table = new_table(
         "ring", "phase", "lane", "wave", "machines", "at a time", "starts", "ends", "first", right=numbers
     )  # fmt: skip
     rows = [(lane, wave) for lane in lanes for wave in lane.waves]
@@ -107,7 +108,7 @@ def _waves(lanes: Sequence[Lane]) -> RenderableType:
 
 def _machines(machines: Sequence[PlannedMachine]) -> RenderableType:
     right = ("phase", "wave", "starts", "ends")
-    table = _table("machine", "ring", "phase", "lane", "wave", "starts", "ends", "why", right=right)
+    table = new_table("machine", "ring", "phase", "lane", "wave", "starts", "ends", "why", right=right)
     for machine in machines[:MOST_ROWS]:
         table.add_row(
             _name(machine.id),
@@ -124,7 +125,7 @@ def _machines(machines: Sequence[PlannedMachine]) -> RenderableType:
 
 
 def _excluded(plan: Plan) -> RenderableType:
-    table = _table("left out", "reason", "detail")
+    table = new_table("left out", "reason", "detail")
     for machine in plan.excluded[:MOST_ROWS]:
         table.add_row(_name(machine.id), Text(plain(machine.reason)), _folding(machine.detail))
     _count_rest(table, plan.excluded)
@@ -157,10 +158,3 @@ def _count(number: int, what: str) -> str:
 def _count_rest(table: Table, rows: Sequence[object]) -> None:
     if len(rows) > MOST_ROWS:
         table.add_row(Text(f"and {len(rows) - MOST_ROWS} more", style="bright_black"))
-
-
-def _table(*columns: str, right: Iterable[str] = ()) -> Table:
-    table = Table(box=None, header_style="bright_black", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left")
-    return table

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from cli.calendar_tables import policies_table
 from cli.documents import Json
 from cli.errors import Detail, RefusedError
 from cli.files import policy_text, read_policy
-from cli.render import policies_table
 from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
 policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")

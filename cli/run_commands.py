@@ -14,7 +14,8 @@ from cli.client import ApiClient
 from cli.documents import Json
 from cli.errors import ExitCode, NotFoundError, RefusedError
 from cli.files import merge_patch, read_policy
-from cli.render import NEEDS_PERSON, machine_facts, machines_table, run_facts, runs_table
+from cli.machine_tables import NEEDS_PERSON, machine_facts, machines_table
+from cli.run_tables import run_facts, runs_table
 from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, open_console, show
 from cli.watch import exit_code_of, watch
 

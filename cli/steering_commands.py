@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from cli.documents import Json
+from cli.machine_tables import machine_facts
 from cli.plan_command import PlanOutput, show_plan
-from cli.render import audit_table, machine_facts, run_facts
 from cli.run_commands import IntervalOption, RunArgument, follow, machine_key, resolve
+from cli.run_tables import run_facts
+from cli.tables import audit_table
 from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
 
 CommentOption = Annotated[

@@ -12,7 +12,8 @@ from rich.live import Live
 from cli.client import ApiClient
 from cli.documents import Json, counts
 from cli.errors import ExitCode, UnreachableError
-from cli.render import FINAL_STATES, NEEDS_PERSON, needs_person, progress_line, progress_view
+from cli.machine_tables import NEEDS_PERSON
+from cli.run_tables import FINAL_STATES, needs_person, progress_line, progress_view
 from cli.terminal import plain
 
 ROWS_OF_ATTENTION = 15

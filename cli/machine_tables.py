@@ -1,0 +1,149 @@
+"""The machines of a run as tables. Everything here is a pure function of documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cli.documents import Json, items, part
+from cli.tables import facts_in_words, new_grid, new_table, ordered
+from cli.terminal import plain
+
+STAGES = {
+    "waiting": "bright_black",
+    "assessing": "cyan",
+    "assessed": "cyan",
+    "installing": "blue",
+    "verifying": "magenta",
+    "installed": "magenta",
+    "restarting": "magenta",
+    "done": "green",
+}
+
+OUTCOMES = {
+    "failed": "bold red",
+    "timed_out": "bold red",
+    "unknown": "bold red",
+    "left_running": "yellow",
+    "reboot_required": "yellow",
+    "patched_with_warnings": "yellow",
+    "skipped": "yellow",
+    "canceled": "bright_black",
+    "patched": "green",
+    "nothing_to_install": "green",
+    "assessed": "green",
+}
+"""Every outcome with its colour, what is most urgent first."""
+
+NEEDS_PERSON = tuple(list(OUTCOMES)[:7])
+"""The outcomes that somebody has to look at, most urgent first."""
+
+_HEALTH = {"True": "healthy", "False": "unhealthy"}
+
+
+def machines_table(machines: Iterable[Json]) -> RenderableType:
+    """One line per machine: where it stands or how it ended, and why."""
+    table = new_table(
+        "machine", "group", "region", "os", "outcome", "reason", "found", "installed", "failed", "message",
+        right=("found", "installed", "failed"),
+    )  # fmt: skip
+    for machine in machines:
+        assessment = part(machine, "assessment")
+        installation = part(machine, "installation")
+        found = assessment.get("criticalAndSecurity", 0) + assessment.get("other", 0) if assessment else ""
+        table.add_row(
+            Text(plain(machine.get("name", "")), overflow="fold"),
+            Text(plain(machine.get("resourceGroup", ""))),
+            Text(plain(machine.get("location", ""))),
+            Text(plain(machine.get("osType", ""))),
+            _outcome_or_stage(machine),
+            Text(plain(machine.get("reason", ""))),
+            str(found),
+            str(installation.get("installed", "")),
+            str(installation.get("failed", "")),
+            Text(plain(machine.get("message", "")), overflow="fold"),
+        )
+    return table
+
+
+def machine_facts(machine: Json) -> RenderableType:
+    """One machine of a run with every patch."""
+    grid = new_grid()
+    for label, key in (("machine", "name"), ("id", "id"), ("region", "location"), ("os", "osType")):
+        grid.add_row(label, Text(plain(machine.get(key, ""))))
+    grid.add_row("outcome", _outcome_or_stage(machine))
+    for label, key in (("reason", "reason"), ("message", "message")):
+        if machine.get(key):
+            grid.add_row(label, Text(plain(machine[key])))
+    if machine.get("skip"):
+        grid.add_row("skip", ordered("", part(machine, "skip"), "why"))
+    if machine.get("wave"):
+        grid.add_row("place", Text(_place(machine)))
+    for label in ("assessment", "installation"):
+        facts = {key: value for key, value in part(machine, label).items() if value not in (0, False)}
+        if facts:
+            grid.add_row(label, Text(facts_in_words(facts)))
+    for label, key in (("before", "healthBefore"), ("after", "healthAfter")):
+        health = part(machine, key)
+        if health:
+            word = _HEALTH.get(str(health.get("healthy")), "unknown")
+            grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('why', ''))}".rstrip()))
+    for label, key in (("script before", "beforeOutput"), ("script after", "afterOutput"), ("way back", "rollback")):
+        if machine.get(key):
+            grid.add_row(label, Text(plain(machine[key])))
+    table = new_table("patch", "version", "kb", "classification", "state", "reboot")
+    for patch in items(machine, "patches"):
+        table.add_row(
+            Text(plain(patch.get("name", "")), overflow="fold"),
+            Text(plain(patch.get("version", ""))),
+            Text(plain(patch.get("kbId", ""))),
+            Text(", ".join(plain(each) for each in cast("list[str]", patch.get("classifications") or []))),
+            Text(plain(patch.get("state", ""))),
+            Text(plain(patch.get("rebootBehavior", ""))),
+        )
+    return Group(grid, table) if machine.get("patches") else grid
+
+
+def attention_table(attention: Sequence[Json], total: int, *, one_line: bool = False) -> RenderableType:
+    """The machines that need a person, and how many more there are."""
+    table = new_table("needs a person", "outcome", "reason", "message")
+    for machine in attention:
+        table.add_row(
+            Text(plain(machine.get("name", "")), overflow="fold"),
+            _outcome_or_stage(machine),
+            Text(plain(machine.get("reason", ""))),
+            Text(plain(machine.get("message", "")), no_wrap=one_line, overflow="ellipsis" if one_line else "fold"),
+        )
+    if total > len(attention):
+        table.add_row(Text(f"and {total - len(attention)} more", style="bright_black"), "", "", "")
+    return table
+
+
+def reasons_table(machines: Iterable[Json]) -> RenderableType:
+    """How many machines ended with each outcome and reason."""
+    found = Counter((str(machine.get("outcome")), str(machine.get("reason"))) for machine in machines)
+    table = new_table("outcome", "reason", "machines", right=("machines",))
+    order = [*OUTCOMES, *(outcome for outcome, _ in found if outcome not in OUTCOMES)]
+    for outcome, reason in sorted(found, key=lambda each: (order.index(each[0]), each[1])):
+        style = OUTCOMES.get(outcome, "")
+        table.add_row(Text(plain(outcome), style=style), Text(plain(reason)), str(found[outcome, reason]))
+    return table
+
+
+def _outcome_or_stage(machine: Json) -> Text:
+    outcome = machine.get("outcome")
+    if outcome:
+        return Text(plain(outcome), style=OUTCOMES.get(outcome, ""))
+    stage = machine.get("stage", "")
+    return Text(plain(stage), style=STAGES.get(stage, ""))
+
+
+def _place(machine: Json) -> str:
+    """Where the machine stands in the plan of its run, and why."""
+    place = f"ring {machine.get('ring')}, phase {machine.get('phase')}, {machine.get('lane')}, wave {machine['wave']}"
+    why = "; ".join(cast("list[str]", machine.get("why") or []))
+    return plain(f"{place}: {why}" if why else place)
