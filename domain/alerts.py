@@ -123,7 +123,8 @@ def judge_alerts(alerts: Sequence[Alert], machine_id: str, veto: AlertVeto, now:
     if not firing:
         return None
     shown = ", ".join(
-        f"{alert.rule or 'an alert without a name'} ({alert.essentials.severity})" for alert in firing[:_SHOWN]
+        f"{alert.rule or 'an alert without a name'} ({alert.essentials.severity or 'severity unknown'})"
+        for alert in firing[:_SHOWN]
     )
     more = f" and {len(firing) - _SHOWN} more" if len(firing) > _SHOWN else ""
     return Outcome.skipped(

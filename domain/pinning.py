@@ -350,7 +350,11 @@ def _nothing_pinned(os_type: OsType, pin: Pin) -> Outcome:
 
 
 def _none_of_them(pin: Pin, assessed: Assessed) -> Outcome:
-    pending = f"None of the {len(assessed.patches)} pending patches" if assessed.patches else "Nothing that is pending"
+    pending = (
+        f"None of the {len(assessed.patches)} pending patches"
+        if len(assessed.patches) > 1
+        else "Nothing that is pending"
+    )
     return Outcome(
         outcome=OutcomeKind.NOTHING_TO_INSTALL,
         reason=Reason.NOT_PINNED,
@@ -365,11 +369,13 @@ def _all_too_young(count: int, delay: Delay | None, oldest: datetime | None) -> 
             reason=Reason.NO_PENDING_PATCHES,
             message="None of the pending patches is selected by the policy.",
         )
+    pending = "All that is pending is" if count == 1 else f"All {count} pending patches are"
+    days = "1 day" if delay.days == 1 else f"{delay.days} days"
     when = "Their age is not known yet" if oldest is None else f"The first is old enough on {_day(delay, oldest)}"
     return Outcome(
         outcome=OutcomeKind.NOTHING_TO_INSTALL,
         reason=Reason.APPROVAL_DELAY,
-        message=f"All {count} pending patches are younger than {delay.days} days. {when}.",
+        message=f"{pending} younger than {days}. {when}.",
     )
 
 

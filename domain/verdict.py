@@ -127,7 +127,8 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
             reason=Reason.SUBSCRIPTION_REQUIRED,
             message=(
-                f"{_are_installed(result.installed_patch_count)}; {needs_subscription} more need Ubuntu Pro "
+                f"{_are_installed(result.installed_patch_count)}; {needs_subscription} more "
+                f"{'needs' if needs_subscription == 1 else 'need'} Ubuntu Pro "
                 "(Expanded Security Maintenance)."
             ),
         )
@@ -135,7 +136,7 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
             reason=Reason.COMPLETED_WITH_WARNINGS,
-            message=f"{_are_installed(result.installed_patch_count)}, {result.pending_patch_count} are pending."
+            message=f"{_are_installed(result.installed_patch_count)}, {_are(result.pending_patch_count)} pending."
             + _reported(result.error),
         )
     if not result.installed_patch_count:
@@ -293,6 +294,10 @@ def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None,
 
 def _patches(count: int) -> str:
     return "1 patch" if count == 1 else f"{count} patches"
+
+
+def _are(count: int) -> str:
+    return "1 is" if count == 1 else f"{count} are"
 
 
 def _are_installed(count: int) -> str:

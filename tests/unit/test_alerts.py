@@ -63,6 +63,12 @@ def test_the_outcome_names_the_rules() -> None:
     assert "2 more" in outcome.message
 
 
+def test_an_alert_without_a_severity_is_named_without_one() -> None:
+    outcome = judge_alerts([alert(severity=None)], MACHINE, AlertVeto(), NOW)
+    assert outcome is not None
+    assert "fire on it: Cpu-High (severity unknown)." in outcome.message
+
+
 @pytest.mark.parametrize("body", [{}, {"properties": None}, {"properties": {"essentials": []}}, {"name": 7}])
 def test_an_alert_in_an_unknown_form_counts(body: dict[str, Any]) -> None:
     assert judge_alerts([Alert.read(body)], MACHINE, AlertVeto(), NOW) is not None

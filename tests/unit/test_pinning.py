@@ -195,9 +195,19 @@ def test_windows_patches_that_are_all_too_young_wait() -> None:
     outcome = refused(choose_windows(WINDOWS, patches, pin=None, delay=WEEK))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.APPROVAL_DELAY)
     assert "2026-11-26 02:00 UTC" in outcome.message
+    assert "All 2 pending patches are younger than 7 days." in outcome.message
     # Azure decides where the list does not tell everything.
     chosen(choose_windows(WINDOWS, assessed(*patches.patches, is_partial=True), pin=None, delay=WEEK))
     chosen(choose_windows(WINDOWS, assessed(kb(5_000_001, days=2), kb(5_000_003, days=None)), pin=None, delay=WEEK))
+
+
+def test_one_patch_and_one_day_are_said_in_the_singular() -> None:
+    one = assessed(kb(5_000_001, days=0))
+    young = refused(choose_windows(WINDOWS, one, pin=None, delay=Delay(1, NOW)))
+    assert "All that is pending is younger than 1 day." in young.message
+    pin = pin_of(OsType.WINDOWS, kb(5_000_002))
+    other = refused(choose_windows(WINDOWS, one, pin=pin, delay=None))
+    assert other.message.startswith("Nothing that is pending was installed in the first ring")
 
 
 def test_a_machine_that_needs_nothing_of_the_pin_gets_nothing() -> None:

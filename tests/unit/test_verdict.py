@@ -305,3 +305,10 @@ def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
 )
 def test_counts_are_said_as_people_say_them(failed: int, done: int, sentence: str) -> None:
     assert installed(installedPatchCount=done, failedPatchCount=failed, error=None).message == sentence
+
+
+def test_what_is_left_of_one_patch_is_said_in_the_singular() -> None:
+    pending = installed(installedPatchCount=1, pendingPatchCount=1, failedPatchCount=0, error=None)
+    assert pending.message == "1 patch is installed, 1 is pending."
+    unpaid = installed(installedPatchCount=2, failedPatchCount=0, error=None, needs_subscription=1)
+    assert "; 1 more needs Ubuntu Pro" in unpaid.message
