@@ -55,6 +55,7 @@ async def preflight_machine(data: Json) -> Json:
     return PreflightResult(
         preflight=judge(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
+        started_by_us=context.machine.started_by_us,
         assess_activity_id=_activity(view.last_assessment),
         install_activity_id=_activity(view.last_installation),
         assessment=context.machine.assessment,

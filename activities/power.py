@@ -47,14 +47,20 @@ async def start_machine(data: Json) -> Json:
 
 
 async def stop_machine(data: Json) -> Json:
-    """Stop or deallocate the machine, as it was before the run started it. ``MachineRef`` to ``PowerResult``."""
+    """Stop or deallocate the machine, as it was before the run started it. ``MachineRef`` to ``PowerResult``.
+
+    From then on it is not ours any more: whoever starts it before the run comes back to it wants it to run.
+    """
     request = MachineRef.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     if not context.machine.started_by_us:
         return PowerResult(accepted=True).to_wire()
     # Deallocated is the answer when in doubt: a machine that is only stopped goes on costing money.
     deallocate = context.machine.power_state != Power.STOPPED.value
-    return _result(await open_resource_manager().stop(context.machine_id, deallocate=deallocate))
+    submission = await open_resource_manager().stop(context.machine_id, deallocate=deallocate)
+    if submission.accepted:
+        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, started_by_us=False)
+    return _result(submission)
 
 
 async def restart_machine(data: Json) -> Json:

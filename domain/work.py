@@ -323,10 +323,13 @@ class PreflightResult(Document):
 
     The activity ids are the newest operations that the machine knew before anything of ours: whatever carries them
     is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
+    ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
+    we have: one that another run works on must not be stopped.
     """
 
     preflight: Preflight
     wait_seconds: float = 0
+    started_by_us: bool = False
     assess_activity_id: str = ""
     install_activity_id: str = ""
     assessment: AssessmentSummary | None = None

@@ -104,8 +104,9 @@ class _Machine:
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and leave the machine's power as it was."""
         look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MOST_LOOKS)
-        was_started = look.preflight.readiness is Readiness.NEEDS_START
-        if was_started:
+        is_ours_to_stop = look.started_by_us
+        if look.preflight.readiness is Readiness.NEEDS_START:
+            is_ours_to_stop = True
             look = yield from self._start()
         end: End | PutBack
         if look.preflight.outcome is not None:
@@ -113,12 +114,12 @@ class _Machine:
         else:
             end = yield from self._patch(look)
         if isinstance(end, PutBack):
-            if was_started:
+            if is_ours_to_stop:
                 yield from self._put_power_back()
             return (yield from self._put_back(Stage.ASSESSED))
-        if was_started and not end.keep_lock:
+        if is_ours_to_stop and not end.keep_lock:
             end = _add(end, (yield from self._put_power_back()))
-        elif self._restarts_later(end, was_started=was_started):
+        elif self._restarts_later(end, is_ours_to_stop=is_ours_to_stop):
             return (yield from self._release(Stage.INSTALLED, end))
         return (yield from self._record(end))
 
@@ -213,10 +214,10 @@ class _Machine:
         )
         return End(outcome, result.summarize(adopted=adopted))
 
-    def _restarts_later(self, end: End, *, was_started: bool) -> bool:
+    def _restarts_later(self, end: End, *, is_ours_to_stop: bool) -> bool:
         """Whether the machine waits for its turn to restart. One that only runs for this has restarted already."""
         waits = end.outcome.outcome is OutcomeKind.REBOOT_REQUIRED and end.outcome.reason is Reason.REBOOT_PENDING
-        return self._traits.reboot_apart and waits and end.installation is not None and not was_started
+        return self._traits.reboot_apart and waits and end.installation is not None and not is_ours_to_stop
 
     # --- looking at the machine
 

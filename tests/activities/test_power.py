@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from activities import power
-from activities.power import restart_machine
+from activities.machine import preflight_machine
+from activities.power import restart_machine, start_machine, stop_machine
 from adapters.tables import Records
 from domain.freeze import parse_freeze
 from domain.guard import GuardedCall
 from domain.run import IntentState, Order, Stage
-from domain.work import MachineRef, PowerResult
+from domain.work import MachineRef, PowerResult, PreflightRequest, PreflightResult
 from tests.activities.azure import azure
 from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
 from tests.simulator.conftest import Simulator
@@ -163,3 +164,25 @@ async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records)
     assert guard is not None
     assert guard.state is IntentState.ACCEPTED
     assert guard.async_url
+
+
+async def is_ours_to_stop(key: str) -> bool:
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    return PreflightResult.from_wire(await preflight_machine(look.to_wire())).started_by_us
+
+
+async def test_a_machine_that_was_started_is_ours_until_azure_has_taken_its_stop(
+    azure: Simulator, records: Records
+) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert not await is_ours_to_stop(key)
+    await start_machine(request(key))
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": {"status": 409}})
+    assert not PowerResult.from_wire(await stop_machine(request(key))).accepted
+    assert await is_ours_to_stop(key)
+    assert PowerResult.from_wire(await stop_machine(request(key))).accepted
+    assert not await is_ours_to_stop(key)
+    stops = len(sent(azure, "power", "POST", f"{one}/deallocate"))
+    assert PowerResult.from_wire(await stop_machine(request(key))).accepted
+    assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == stops

@@ -335,6 +335,14 @@ def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_put_back
     assert fleet.power == [("start", KEY), ("stop", KEY)]
 
 
+def test_a_machine_that_an_earlier_turn_started_and_left_running_is_stopped_at_its_end() -> None:
+    still_runs = fakes.READY.model_copy(update={"started_by_us": True})
+    fleet = Fleet([KEY], {KEY: Script(looks=[still_runs])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.power == [("stop", KEY)]
+
+
 # --- what the phase is told
 
 
