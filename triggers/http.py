@@ -136,12 +136,21 @@ def page_of(request: func.HttpRequest) -> tuple[int, str | None]:
     Raises:
         Refusal: 400 when the limit is no number from 1 to 1,000.
     """
-    text = query_of(request, "limit")
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0 if text else DEFAULT_LIMIT
-    if not 1 <= limit <= LARGEST_LIMIT:
-        problem = Problem(path="limit", message=f"must be a number from 1 to {LARGEST_LIMIT}")
+    return number_of(request, "limit", DEFAULT_LIMIT, LARGEST_LIMIT), query_of(request, "cursor") or None
+
+
+def number_of(request: func.HttpRequest, name: str, default: int, largest: int) -> int:
+    """A query parameter that counts something; the default when it is absent.
+
+    Raises:
+        Refusal: 400 when it is no number from 1 to the largest.
+    """
+    text = query_of(request, name) or str(default)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 1 <= number <= largest:
+        problem = Problem(path=name, message=f"must be a number from 1 to {largest}")
         raise Refusal(400, "The query is not valid.", errors=[problem])
-    return limit, query_of(request, "cursor") or None
+    return number
 
 
 def run_id_of(request: func.HttpRequest) -> str:
@@ -154,6 +163,11 @@ def run_id_of(request: func.HttpRequest) -> str:
         return RunId.parse(route_of(request, "runId")).text
     except ValueError:
         raise no_such("run") from None
+
+
+def invalid_body(*problems: Problem) -> Refusal:
+    """400 for a body that is JSON, but of another form than the function takes."""
+    return Refusal(400, "The request is not valid.", errors=problems)
 
 
 def no_such(what: str) -> Refusal:

@@ -9,7 +9,7 @@ import azure.functions as func
 from domain.base import as_object
 from domain.run import Order
 from domain.validation import Problem
-from triggers.http import Refusal, caller_of, query_of, read_body, read_json
+from triggers.http import caller_of, invalid_body, query_of, read_body, read_json
 
 LONGEST_REASON = 500
 _LONGEST_NAME = 200
@@ -38,7 +38,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
         problems.append(Problem(path="by", message=f"must be a name of at most {_LONGEST_NAME} printable characters"))
     if problems:
-        raise Refusal(400, "The request is not valid.", errors=problems)
+        raise invalid_body(*problems)
     return Order(by=caller_of(request, claimed=str(name).strip()), why=str(reason).strip(), at=at)
 
 
@@ -47,6 +47,5 @@ def _given(request: func.HttpRequest) -> dict[str, object]:
         return {"reason": query_of(request, "reason"), "by": query_of(request, "by")}
     fields = as_object(read_json(request))
     if fields is None:
-        problem = Problem(path="$", message="must be an object with reason, and optionally by")
-        raise Refusal(400, "The request is not valid.", errors=[problem])
+        raise invalid_body(Problem(path="$", message="must be an object with reason, and optionally by"))
     return fields

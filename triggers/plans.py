@@ -25,7 +25,7 @@ from domain.policy import Policy
 from domain.run import AssessmentSummary
 from domain.scope import Scope
 from domain.validation import Problem
-from triggers.http import Refusal, answer, answered, read_json
+from triggers.http import Refusal, answer, answered, invalid_body, read_json
 from triggers.start import requested_policy
 
 MOST_MACHINES = 5_000
@@ -133,10 +133,8 @@ async def _read(records: Records, body: object) -> Policy:
     """
     fields = as_object(body)
     if fields is None:
-        problem = Problem(path="$", message="must be an object with policy, and optionally overrides")
-        raise Refusal(400, "The request is not valid.", errors=[problem])
+        raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
     unknown = sorted(set(fields) - {"policy", "overrides"})
     if unknown:
-        problem = Problem(path=unknown[0], message="is not known; a draft has policy and overrides")
-        raise Refusal(400, "The request is not valid.", errors=[problem])
+        raise invalid_body(Problem(path=unknown[0], message="is not known; a draft has policy and overrides"))
     return await requested_policy(records, fields)

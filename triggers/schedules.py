@@ -19,8 +19,7 @@ from domain.freeze import frozen_by
 from domain.identity import RunId, is_policy_name
 from domain.policy import Policy
 from domain.run import Order, Trigger, TriggerKind
-from domain.validation import Problem
-from triggers.http import Refusal, answer, answered, no_such, page_of, query_of, route_of
+from triggers.http import Refusal, answer, answered, no_such, number_of, page_of, route_of
 from triggers.orders import read_order
 from triggers.runs import accepted
 from triggers.start import DurableClient, find_policy, new_run_id, start_run, tell_waiting_run
@@ -37,7 +36,7 @@ bp = df.Blueprint()
 @answered
 async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """What happens next, with the reason wherever nothing will."""
-    count = _count(req)
+    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
     records = open_records()
     policy = await find_policy(records, route_of(req, "name"))
     controls = await records.get_controls(policy.name)
@@ -177,12 +176,3 @@ async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
 def _shown(policy: Policy, controls: Controls) -> func.HttpResponse:
     document: Json = {"policy": policy.name, **controls.to_wire()}
     return answer(document)
-
-
-def _count(req: func.HttpRequest) -> int:
-    text = query_of(req, "count") or str(DEFAULT_COUNT)
-    count = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    if not 1 <= count <= LARGEST_COUNT:
-        problem = Problem(path="count", message=f"must be a number from 1 to {LARGEST_COUNT}")
-        raise Refusal(400, "The query is not valid.", errors=[problem])
-    return count

@@ -20,7 +20,7 @@ from domain.run import Mode, Run, RunState, Trigger
 from domain.validation import Problem
 from domain.work import RunRef
 from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, STEER_EVENT, closing_instance
-from triggers.http import Refusal, no_such
+from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import check_permitted
 
 LONGEST_KEY = 255
@@ -199,4 +199,4 @@ async def find_policy(records: Records, name: str) -> Policy:
 
 
 def _invalid(path: str, message: str) -> Refusal:
-    return Refusal(400, "The request is not valid.", errors=[Problem(path=path, message=message)])
+    return invalid_body(Problem(path=path, message=message))

@@ -23,7 +23,18 @@ from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, 
 from domain.steering import ring_in_question
 from domain.validation import Problem
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
-from triggers.http import Refusal, answer, answered, caller_of, no_such, read_body, read_json, route_of, run_id_of
+from triggers.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    no_such,
+    read_body,
+    read_json,
+    route_of,
+    run_id_of,
+)
 from triggers.runs import accepted, find_run
 from triggers.start import DurableClient, claimed_run_id, close_if_dead, new_run_id, schedule_run, start_run
 
@@ -234,7 +245,7 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
     fields = as_object(read_json(req)) if read_body(req).strip() else {}
     names = ("comment", "by", *more)
     if fields is None:
-        raise _invalid([Problem(path="$", message=f"must be an object with any of {', '.join(names)}")])
+        raise invalid_body(Problem(path="$", message=f"must be an object with any of {', '.join(names)}"))
     problems = [Problem(path=name, message="is not known") for name in sorted(set(fields) - set(names))]
     texts: dict[str, str] = {}
     for name in names:
@@ -244,10 +255,6 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
         else:
             problems.append(Problem(path=name, message=f"must be a text of at most {LONGEST_COMMENT} characters"))
     if problems:
-        raise _invalid(problems)
+        raise invalid_body(*problems)
     order = Order(by=caller_of(req, claimed=texts["by"]), why=texts["comment"], at=datetime.now(UTC))
     return _Given(order, texts.get("ring", ""))
-
-
-def _invalid(problems: list[Problem]) -> Refusal:
-    return Refusal(400, "The request is not valid.", errors=problems)
