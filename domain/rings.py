@@ -84,9 +84,8 @@ def _strata(machines: Sequence[PlannerMachine]) -> list[list[str]]:
     """Keys by OS image and region, each list in the order of the hash of the machine's id."""
     by_kind: dict[tuple[str, str, str], list[tuple[bytes, str]]] = {}
     for machine in machines:
-        place = hashlib.sha256(machine.id.lower().encode()).digest()
         kind = (machine.os_type.lower(), machine.image.lower(), machine.region)
-        by_kind.setdefault(kind, []).append((place, machine.key))
+        by_kind.setdefault(kind, []).append((_hash(machine.id.lower()), machine.key))
     return [[key for _, key in sorted(members)] for _, members in sorted(by_kind.items())]
 
 
@@ -114,5 +113,5 @@ def _share(strata: Sequence[Sequence[str]], left: Iterable[str], percent: int) -
     return [key for mine, quota in zip(open_strata, quotas, strict=True) for key in mine[:quota]]
 
 
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
