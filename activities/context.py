@@ -86,7 +86,16 @@ async def load_machine(run_id: str, machine_key: str) -> MachineContext:
         RecordMissing: the run has no such machine.
     """
     run, policy = await load_run(run_id)
+    return MachineContext(run, policy, await load_record(run_id, machine_key))
+
+
+async def load_record(run_id: str, machine_key: str) -> MachineRecord:
+    """The machine's row alone, for what neither run nor policy decides: one read less.
+
+    Raises:
+        RecordMissing: the run has no such machine.
+    """
     machine = await open_records().get_machine(run_id, machine_key)
     if machine is None:
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
-    return MachineContext(run, policy, machine)
+    return machine

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from activities.context import load_machine, lock, locked_by, now, wait_seconds
+from activities.context import load_machine, load_record, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.gates import uses_budget
+from domain.identity import MachineId
 from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
@@ -66,8 +67,8 @@ async def preflight_machine(data: Json) -> Json:
 async def verify_machine(data: Json) -> Json:
     """Read the machine again after an installation. ``VerifyRequest`` to ``Verified``."""
     request = VerifyRequest.from_wire(data)
-    context = await load_machine(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(context.machine_id)
+    machine = await load_record(request.run_id, request.machine_key)
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
         return Verified(is_ready=False, wait_seconds=wait_seconds(view.retry_after)).to_wire()
     return Verified(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from activities.context import MachineContext, load_machine, now, wait_seconds
+from activities.context import MachineContext, load_machine, load_record, now, wait_seconds
 from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.guard import Guard, GuardedCall
+from domain.identity import MachineId
 from domain.operation import PollState
 from domain.preflight import Power
 from domain.run import IntentState, Stage
@@ -29,21 +30,21 @@ _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 async def start_machine(data: Json) -> Json:
     """Remember how the machine was, then start it. ``MachineRef`` to ``PowerResult``."""
     request = MachineRef.from_wire(data)
-    context = await load_machine(request.run_id, request.machine_key)
+    machine = await load_record(request.run_id, request.machine_key)
     manager = open_resource_manager()
-    if not context.machine.started_by_us:
+    if not machine.started_by_us:
         # A second execution finds the machine running; what it was before is then in the row already.
-        view = await manager.read_machine(context.machine_id)
+        view = await manager.read_machine(MachineId.parse(machine.id))
         if isinstance(view, ArmFailure):
             return PowerResult(accepted=False, failure=view).to_wire()
         await open_records().set_stage(
             request.run_id,
             request.machine_key,
-            context.machine.stage,
+            machine.stage,
             started_by_us=True,
             power_state=view.power.value,
         )
-    return _result(await manager.start(context.machine_id))
+    return _result(await manager.start(MachineId.parse(machine.id)))
 
 
 async def stop_machine(data: Json) -> Json:
@@ -52,14 +53,14 @@ async def stop_machine(data: Json) -> Json:
     From then on it is not ours any more: whoever starts it before the run comes back to it wants it to run.
     """
     request = MachineRef.from_wire(data)
-    context = await load_machine(request.run_id, request.machine_key)
-    if not context.machine.started_by_us:
+    machine = await load_record(request.run_id, request.machine_key)
+    if not machine.started_by_us:
         return PowerResult(accepted=True).to_wire()
     # Deallocated is the answer when in doubt: a machine that is only stopped goes on costing money.
-    deallocate = context.machine.power_state != Power.STOPPED.value
-    submission = await open_resource_manager().stop(context.machine_id, deallocate=deallocate)
+    deallocate = machine.power_state != Power.STOPPED.value
+    submission = await open_resource_manager().stop(MachineId.parse(machine.id), deallocate=deallocate)
     if submission.accepted:
-        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, started_by_us=False)
+        await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
     return _result(submission)
 
 
