@@ -171,7 +171,7 @@ class Product:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
-    def wait(self, run_id: str, *, timeout: float = 40) -> Json:
+    def wait(self, run_id: str, *, timeout: float = 100) -> Json:
         """Wait until the run has ended; every machine then has exactly one outcome."""
 
         def ended() -> Json | None:
@@ -194,7 +194,7 @@ class Product:
             if cursor is None:
                 return {row["id"].lower(): row for row in rows}
 
-    def patch(self, ids: list[str], *, timeout: float = 40, **policy: Any) -> dict[str, Json]:
+    def patch(self, ids: list[str], *, timeout: float = 100, **policy: Any) -> dict[str, Json]:
         """Run to the end; the machines by id."""
         run_id = self.start(ids, **policy)
         self.wait(run_id, timeout=timeout)
@@ -206,7 +206,7 @@ class Product:
 
 
 def wait_until[T](
-    probe: Callable[[], T | None], *, timeout: float = 20, what: Callable[[], str] = lambda: "nothing happened"
+    probe: Callable[[], T | None], *, timeout: float = 60, what: Callable[[], str] = lambda: "nothing happened"
 ) -> T:
     """Ask until the answer is true; fails with a sentence when it never is."""
     deadline = time.monotonic() + timeout

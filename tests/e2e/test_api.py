@@ -83,7 +83,7 @@ def test_a_repeated_idempotency_key_gives_the_first_run(product: Product) -> Non
 
 
 def test_never_more_machines_at_a_time_than_the_policy_says(product: Product) -> None:
-    ids = product.take(9, installMinutes=3)
+    ids = product.take(9, installMinutes=10)
     run_id = product.start(ids, maxConcurrent=2)
     most = 0
     while product.run(run_id)["state"] in ("queued", "running"):

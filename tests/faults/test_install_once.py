@@ -45,7 +45,7 @@ def test_worker_killed_after_the_post_was_accepted(product: Product) -> None:
 
 
 def test_worker_killed_during_a_poll(product: Product) -> None:
-    (one,) = product.take(installMinutes=10)
+    (one,) = product.take(installMinutes=30)
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
     product.wait_for_hit(product.fault(one, "poll", delaySeconds=2))
@@ -54,7 +54,7 @@ def test_worker_killed_during_a_poll(product: Product) -> None:
 
 
 def test_worker_killed_before_the_record(product: Product) -> None:
-    (one,) = product.take(installMinutes=5)
+    (one,) = product.take(installMinutes=30)
     run_id = product.start([one])
     wait_until(lambda: product.machines(run_id).get(one.lower(), {}).get("stage") == "installing")
     # The next read of the machine is the verification, behind which only the record stands.
@@ -158,7 +158,7 @@ def test_polls_that_say_nothing_useful(product: Product, answer: dict[str, objec
 
 
 def test_two_runs_never_install_on_one_machine_at_a_time(product: Product) -> None:
-    (one,) = product.take(installMinutes=60)
+    (one,) = product.take(installMinutes=110)
     first = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
     second = product.start([one])
