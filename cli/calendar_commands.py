@@ -15,13 +15,22 @@ from cli.errors import RefusedError
 from cli.policy_commands import NameArgument, policies
 from cli.run_tables import run_facts
 from cli.tables import audit_table
-from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
+from cli.terminal import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    LimitOption,
+    OutputFormat,
+    OutputOption,
+    UrlOption,
+    open_client,
+    show,
+)
 
 schedules = typer.Typer(name="schedule", no_args_is_help=True, help="See what will happen next, and why not.")
 freezes = typer.Typer(name="freeze", no_args_is_help=True, help="Keep and see times in which nothing is patched.")
 
 FreezeArgument = Annotated[str, typer.Argument(metavar="FREEZE", help="Name of the freeze.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many lines; all by default.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
 
 

@@ -16,7 +16,7 @@ import typer
 from cli.documents import Json
 from cli.errors import Detail, RefusedError
 from cli.files import merge_patch, read_policy
-from cli.terminal import DEFAULT_URL, KeyOption, UrlOption, open_client, open_console, plain
+from cli.terminal import DEFAULT_URL, KeyOption, UrlOption, open_client, open_console, plain, print_json
 
 if TYPE_CHECKING:
     from domain.plan import Plan
@@ -168,10 +168,7 @@ def _show(made: Plan, earlier: Plan | None, output: PlanOutput) -> None:
 
     diff = None if earlier is None else compare(earlier, made)
     if output is PlanOutput.JSON:
-        document = made.to_wire() | ({} if diff is None else {"diff": diff.to_wire()})
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        # Half a character, which JSON may hold and no output can.
-        typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
+        print_json(made.to_wire() | ({} if diff is None else {"diff": diff.to_wire()}))
         return
     from cli.plan_tables import diff_table, plan_tables
     from cli.timeline import timeline

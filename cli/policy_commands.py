@@ -12,7 +12,7 @@ from cli.calendar_tables import policies_table
 from cli.documents import Json
 from cli.errors import Detail, RefusedError
 from cli.files import policy_text, read_policy
-from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
+from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, print_json, show
 
 policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
 
@@ -55,7 +55,7 @@ def show_policy(
     with open_client(url, key) as client:
         found, _ = client.policy(name)
     if output is OutputFormat.JSON:
-        show(output, found, lambda: "")
+        print_json(found)
     else:
         typer.echo(policy_text(found).rstrip())
 

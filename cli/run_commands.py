@@ -16,7 +16,17 @@ from cli.errors import ExitCode, NotFoundError, RefusedError
 from cli.files import merge_patch, read_policy
 from cli.machine_tables import NEEDS_PERSON, machine_facts, machines_table
 from cli.run_tables import run_facts, runs_table
-from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, open_console, show
+from cli.terminal import (
+    DEFAULT_URL,
+    KeyOption,
+    LimitOption,
+    OutputFormat,
+    OutputOption,
+    UrlOption,
+    open_client,
+    open_console,
+    show,
+)
 from cli.watch import exit_code_of, watch
 
 NEWEST = "latest"
@@ -123,7 +133,7 @@ def machines(
         list[str] | None, typer.Option("--outcome", help="Only machines with this outcome; repeatable.")
     ] = None,
     attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all by default.")] = None,
+    limit: LimitOption = None,
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",

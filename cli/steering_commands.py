@@ -12,7 +12,17 @@ from cli.plan_command import PlanOutput, show_plan
 from cli.run_commands import IntervalOption, RunArgument, follow, machine_key, resolve
 from cli.run_tables import run_facts
 from cli.tables import audit_table
-from cli.terminal import DEFAULT_URL, ByOption, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, show
+from cli.terminal import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    LimitOption,
+    OutputFormat,
+    OutputOption,
+    UrlOption,
+    open_client,
+    show,
+)
 
 CommentOption = Annotated[
     str, typer.Option("--comment", "-c", "--reason", "-r", help="Why, for people and the audit log.")
@@ -127,7 +137,7 @@ def retry(
 
 def audit(
     run: RunArgument,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many lines; all by default.")] = None,
+    limit: LimitOption = None,
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",

@@ -34,6 +34,7 @@ KeyOption = Annotated[
     str,
     typer.Option("--key", envvar="PATCHWAVE_KEY", help="Function key; better in the environment.", show_default=False),
 ]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
 
 
@@ -74,9 +75,16 @@ def open_console(*, errors: bool = False) -> Console:
 def show(output: OutputFormat, document: object, table: Callable[[], RenderableType]) -> None:
     """Print a document in the form that was asked for; the table is only built when it is."""
     if output is OutputFormat.JSON:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
-        return
-    open_console().print(table())
+        print_json(document)
+    else:
+        open_console().print(table())
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # Half a character, which JSON may hold and no output can.
+    typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def show_error(error: CommandError) -> None:

@@ -52,7 +52,7 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
     """Read a fleet file. A machine that cannot be used is left out, and one that is listed twice is merged.
 
     Raises:
-        FleetError: not JSON, not one of the three forms, or none of its machines can be used.
+        FleetError: not JSON, not one of these forms, or none of its machines can be used.
     """
     try:
         # Given bytes, the reader finds out UTF-16 and the byte order mark that PowerShell writes.

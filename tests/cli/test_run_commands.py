@@ -1,8 +1,10 @@
 """``patchwave run`` against a service over HTTP."""
 
+import json
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service, machine_document, problem, run_document
@@ -137,6 +139,13 @@ class TestLookingAtRuns:
         output = patchwave("run", "show", RUN).output
         assert "[red]not markup[/red]" in output
         assert not {"\x1b", "\x07", "\u202e"} & set(output)
+
+    def test_half_a_character_in_json_does_not_end_the_command(self, patchwave: Patchwave, service: Service):
+        # What a tag of a machine may hold: JSON can write it, no output can.
+        document = json.dumps(run_document(RUN, reason="half \ud800 of it"))
+        service.answers = [Response(document, media_type="application/json")]
+        result = patchwave("run", "show", RUN, "-o", "json")
+        assert (result.code, result.document["reason"]) == (0, "half ? of it")
 
 
 class TestMachines:
