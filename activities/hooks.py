@@ -300,8 +300,7 @@ def _too_late(context: MachineContext) -> HookResult | None:
     os_type, end = OsType.read(context.machine.os_type), context.run.window_end
     if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
         return None
-    schedule = context.policy.schedule
-    if schedule is not None and schedule.continue_in_next_window:
+    if context.policy.continues:
         return _LEFT
     return HookResult.stopped(window_closed(shortest_installation(context.policy.install, os_type)))
 

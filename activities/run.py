@@ -40,7 +40,7 @@ async def open_run(data: Json) -> Json:
             hooks=policy.hooks.is_wanted,
             health=policy.health.is_wanted,
             reboot_apart=policy.reboot is Reboot.SEPARATE,
-            continues=policy.schedule is not None and policy.schedule.continue_in_next_window,
+            continues=policy.continues,
         ),
         assess_concurrency=load_settings().assess_concurrency,
         error_budget=policy.error_budget,

@@ -80,7 +80,7 @@ async def _submit(request: StartOperation) -> StartResult:
         unknown = Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
         return StartResult(state=StartState.ENDED, outcome=unknown)
     duration = _duration(context, request.kind, os_type, now())
-    if duration is None and _continues(context):
+    if duration is None and context.policy.continues:
         return StartResult(state=StartState.LEFT)
     if duration is None:
         needed = shortest_installation(context.policy.install, os_type)
@@ -161,11 +161,6 @@ async def _last_look(context: MachineContext, declared: Intent, stage: Stage) ->
     if refusal is not None:
         await records.save_intent(declared.model_copy(update={"state": IntentState.REFUSED}))
     return refusal
-
-
-def _continues(context: MachineContext) -> bool:
-    schedule = context.policy.schedule
-    return schedule is not None and schedule.continue_in_next_window
 
 
 def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at: datetime) -> timedelta | None:

@@ -189,6 +189,11 @@ class Policy(Document):
         default=Notifications(), title="Notifications", description="Who is told about the runs."
     )
 
+    @property
+    def continues(self) -> bool:
+        """Whether the rest of a run goes on in the next window."""
+        return self.schedule is not None and self.schedule.continue_in_next_window
+
 
 def parse_policy(document: object, *, name: str = "", is_narrowed: bool = False) -> Policy:
     """Validate a policy document, as it comes from JSON or YAML.
