@@ -82,7 +82,7 @@ class Estate:
                 "osType": machine.os_type,
                 "simulation": {
                     "assessMinutes": 1,
-                    "installMinutes": source.randint(3, 12),
+                    "installMinutes": source.randint(8, 20),
                     "rebootMinutes": 1,
                     "rebootRequired": source.random() < 0.5,
                     "pendingPatches": source.choice([0, 2, 2, 2, 2]),
@@ -147,11 +147,11 @@ def most_at_a_time(intervals: list[Interval]) -> int:
     return max(sum(each.start <= one.start < each.end for each in intervals) for one in intervals)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_two_installations_that_the_rules_keep_apart_overlap(estates: Product) -> None:
     runs = {estate.number: estates.start([], **estate.document) for estate in ESTATES}
     for estate in ESTATES:
-        run = estates.wait(runs[estate.number], timeout=180)
+        run = estates.wait(runs[estate.number], timeout=540)
         assert run["state"] == "completed", run
         judge_run(estates, estate, run)
 
