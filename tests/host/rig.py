@@ -70,8 +70,8 @@ class Rig:
         return next(self._stream, None)
 
     def must_take(self) -> pb.WorkItem:
-        """The next work item, waiting up to a second for it."""
-        end = time.monotonic() + 1.0
+        """The next work item, waiting up to ten seconds for it."""
+        end = time.monotonic() + 10
         while time.monotonic() < end:
             item = self.take()
             if item is not None:

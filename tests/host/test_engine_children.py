@@ -86,7 +86,7 @@ def test_b12_a_parent_sees_the_type_that_a_child_failed_with(rig: Rig, mended: b
 def test_a_thousand_timers_fire_in_order(rig: Rig) -> None:
     rig.begun(*(timer(0.05 + (n * 7 % 1000) / 20_000, n) for n in range(1, 1001)))
     fired: list[float] = []
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while len(fired) < 1000 and time.monotonic() < end:
         item = rig.take()
         if item is None:

@@ -20,7 +20,7 @@ from tests.host.rig import (
 def test_b9_a_timer_does_not_fire_into_the_next_generation(rig: Rig, mended: bool) -> None:
     rig.begun(timer(0.08), continue_as_new())
     rig.turn(rig.must_take(), timer(30))
-    time.sleep(0.15)
+    time.sleep(0.5)
     assert len(new_events(rig.take(), "timerFired")) == int(not mended)
 
 
@@ -28,7 +28,7 @@ def test_b9_a_timer_does_not_survive_a_reset(rig: Rig, mended: bool) -> None:
     rig.begun(timer(0.08))
     rig.backend.reset()
     rig.begun(timer(30))
-    time.sleep(0.15)
+    time.sleep(0.5)
     assert len(new_events(rig.take(), "timerFired")) == int(not mended)
 
 

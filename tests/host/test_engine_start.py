@@ -46,14 +46,14 @@ def test_a_reuse_policy_decides_over_the_default(rig: Rig) -> None:
 
 def test_b15_an_instance_waits_for_its_start_time(rig: Rig, mended: bool) -> None:
     at = timestamp_pb2.Timestamp()
-    at.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.1))
+    at.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.5))
     request = pb.CreateInstanceRequest(instanceId="main", name="orchestrator", scheduledStartTimestamp=at)
     rig.backend.StartInstance(request, cast(grpc.ServicerContext, FakeContext()))
     rig.raise_event("early")
     early = rig.take()
     assert (early is None) is mended
     if mended:
-        time.sleep(0.12)
+        time.sleep(0.52)
         assert [event.WhichOneof("eventType") for event in rig.must_take().orchestratorRequest.newEvents] == [
             "orchestratorStarted",
             "executionStarted",
