@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from domain.base import Document
@@ -95,11 +94,3 @@ class Outcome(Document):
             reason=Reason.CANCELED_BY_USER,
             message="The run was cancelled before anything was installed on this machine.",
         )
-
-
-def count_outcomes(outcomes: Iterable[OutcomeKind]) -> dict[str, int]:
-    """Counts by outcome, in the order of the enumeration, without zeros."""
-    counts = dict.fromkeys(OutcomeKind, 0)
-    for outcome in outcomes:
-        counts[outcome] += 1
-    return {kind.value: count for kind, count in counts.items() if count}

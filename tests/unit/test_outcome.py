@@ -1,15 +1,13 @@
-"""The outcomes a machine can have, and their counts."""
+"""The outcomes a machine can have."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.outcome import Outcome, OutcomeKind, Reason, count_outcomes
+from domain.outcome import Outcome, OutcomeKind, Reason
 
 
 def test_the_words_are_those_of_the_vocabulary() -> None:
@@ -32,14 +30,6 @@ def test_the_words_are_those_of_the_vocabulary() -> None:
 def test_what_a_person_has_to_look_at() -> None:
     quiet = {kind.value for kind in OutcomeKind if not kind.needs_person}
     assert quiet == {"patched", "nothing_to_install", "assessed", "canceled"}
-
-
-@given(st.lists(st.sampled_from(OutcomeKind)))
-def test_counts_add_up_to_the_fleet_without_zeros(kinds: list[OutcomeKind]) -> None:
-    counts = count_outcomes(iter(kinds))
-    assert sum(counts.values()) == len(kinds)
-    assert all(count == kinds.count(OutcomeKind(kind)) > 0 for kind, count in counts.items())
-    assert list(counts) == [kind.value for kind in OutcomeKind if kind in kinds]
 
 
 def test_outcomes_without_a_known_word_are_refused() -> None:
