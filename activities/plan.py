@@ -104,7 +104,6 @@ def _in_short(plan: Plan, policy: Policy) -> PlannedRun:
     rings: list[PlannedRing] = []
     for ring in plan.rings:
         settings = by_name.get(ring.name, Ring(name=ring.name))
-        bake = settings.bake if settings.bake is not None else policy.bake.rings
         rings.append(
             PlannedRing(
                 name=ring.name,
@@ -114,7 +113,7 @@ def _in_short(plan: Plan, policy: Policy) -> PlannedRun:
                     for number, regions in enumerate(ring.phases, start=1)
                 ],
                 approval_seconds=settings.approval.within.total_seconds() if settings.approval else None,
-                bake_seconds=bake.total_seconds() if bake is not None else 0,
+                bake_seconds=policy.bake_after(settings).total_seconds(),
             )
         )
     return PlannedRun(machines=len(plan.machines), rings=rings)

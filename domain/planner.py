@@ -192,10 +192,10 @@ class _Drawing:
             members = {machine.key: machine for region in regions for machine in by_region[region]}
             self._add_phase(_PhaseOf(number, ring, phase, phases, members), ended)
             ended += len(members)
-        bake = ring.bake if ring.bake is not None else self.policy.bake.rings
-        if bake is not None and not is_last:
-            self.end += bake.total_seconds()
-            self.lower_bound += bake.total_seconds()
+        if not is_last:
+            bake_seconds = self.policy.bake_after(ring).total_seconds()
+            self.end += bake_seconds
+            self.lower_bound += bake_seconds
 
     def _add_phase(self, phase: _PhaseOf, ended: int) -> None:
         policy = self.policy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationError
@@ -188,6 +189,11 @@ class Policy(Document):
     notifications: Notifications = Field(
         default=Notifications(), title="Notifications", description="Who is told about the runs."
     )
+
+    def bake_after(self, ring: Ring) -> timedelta:
+        """How long to wait after a ring: its own bake time, else that of all rings."""
+        bake = ring.bake if ring.bake is not None else self.bake.rings
+        return bake if bake is not None else timedelta(0)
 
     @property
     def continues(self) -> bool:

@@ -268,6 +268,7 @@ class _Run:
             self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
             if not end.left:
                 return end.ended - begun_at
+            # A run that was stopped meanwhile ends here, and is not called one whose window closed.
             yield from self._controls()
             if cutoff.at is None or not (opened.traits.continues or utc_now(self._context) > cutoff.at):
                 # No window kept anybody back: a machine was put back too often, and the others do not wait for that.

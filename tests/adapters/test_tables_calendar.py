@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from adapters.tables import Records, audit_subject
 from domain.controls import CarryOver, Controls, Pause, Skip
 from domain.freeze import Freeze, parse_freeze
@@ -55,16 +57,17 @@ async def test_a_pause_lives(records: Records) -> None:
     ]
 
 
-async def test_a_line_that_was_lost_is_written_by_the_same_order(records: Records) -> None:
-    whole = records.audit
-
+async def test_a_line_that_was_lost_is_written_by_the_same_order(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def die(*args: object, **fields: object) -> None:
         raise ConnectionError
 
-    records.audit = die  # type: ignore[method-assign]  # the worker dies behind the first of two writes
-    for order in (records.pause_policy("monthly", pause("ann")), records.put_freeze(freeze(), by="ann", at=NOW)):
-        await asyncio.gather(order, return_exceptions=True)
-    records.audit = whole  # type: ignore[method-assign]
+    with monkeypatch.context() as worker:
+        # It dies behind the first of two writes.
+        worker.setattr(records, "audit", die)
+        for order in (records.pause_policy("monthly", pause("ann")), records.put_freeze(freeze(), by="ann", at=NOW)):
+            await asyncio.gather(order, return_exceptions=True)
     await records.pause_policy("monthly", pause("bob"))
     await records.put_freeze(freeze(), by="bob", at=NOW + DAY)
     assert await lines(records) == [("policy_paused", "ann", {"reason": "audit"})]

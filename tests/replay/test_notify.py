@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
+from durabletask.history import TimerCreatedEvent
 
 from domain.base import format_instant
 from domain.notification import (
@@ -117,10 +118,10 @@ def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
     town = Town(ops=[SendResult(sent=False, wait_seconds=1800, failure="HTTP 429."), SENT])
     with town.bench() as bench:
         ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
-    timers = [event for event in ended.history if type(event).__name__ == "TimerCreatedEvent"]
+    timers = [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
     (timer,) = timers
     started = ended.history[0].timestamp
-    waited = timer.fire_at.replace(tzinfo=UTC) - started.replace(tzinfo=UTC)  # pyright: ignore[reportAttributeAccessIssue]
+    waited = timer.fire_at.replace(tzinfo=UTC) - started.replace(tzinfo=UTC)
     assert timedelta(seconds=1799) < waited < timedelta(seconds=1830)
 
 

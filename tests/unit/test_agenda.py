@@ -139,8 +139,10 @@ class TestAgenda:
     def test_the_list_says_what_the_timer_does(self, days: int, count: int) -> None:
         after = NOW + days * DAY
         freezes = [freeze(SECOND, SECOND + 40 * DAY)]
+        schedule = policy().schedule
+        assert schedule is not None
         for planned in agenda(policy(), SKIPPING, freezes, after, count):
-            due = due_occurrence(policy().schedule, planned.at + MINUTE)  # type: ignore[arg-type]  # it has one
+            due = due_occurrence(schedule, planned.at + MINUTE)
             assert due is not None
             assert decide(policy(), SKIPPING, freezes, due, now=planned.at + MINUTE).will_run is planned.will_run
 

@@ -37,8 +37,8 @@ def schedule(recurrence: str, clock: str = "02:30", zone: str = "UTC", window: s
     return Schedule.model_validate({"recurrence": recurrence, "time": clock, "timeZone": zone, "window": window} | more)
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]  # year to minute
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def moments(first_year: int, end_year: int) -> st.SearchStrategy[datetime]:

@@ -16,8 +16,8 @@ DATES = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", 
 SECOND = timedelta(seconds=1)
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]  # year to minute
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def freeze(name: str = "year-end", **fields: Any) -> Freeze:
