@@ -20,7 +20,6 @@ from domain.announcement import (
     spoken_duration,
     spoken_scope,
 )
-from domain.base import Document
 from domain.notification import (
     LONGEST_FACT,
     ApprovalNeeded,
@@ -170,9 +169,11 @@ def test_facts_that_nobody_knows_are_left_out(facts: Facts) -> None:
 
 
 @given(st.sampled_from([Started, ApprovalNeeded, GateClosed, Ended]), st.text(max_size=600))
-def test_whatever_people_typed_stays_on_its_line(facts: type[Document], text: str) -> None:
+def test_whatever_people_typed_stays_on_its_line(
+    facts: type[Started | ApprovalNeeded | GateClosed | Ended], text: str
+) -> None:
     texts = {name: text for name, field in facts.model_fields.items() if field.annotation is str and name != "approve"}
-    told = message(facts.model_validate(texts))  # pyright: ignore[reportArgumentType]
+    told = message(facts.model_validate(texts))
     assert len(told.title) <= LONGEST_TITLE
     for line in (told.title, *told.notes, *(part for pair in told.facts for part in pair)):
         assert line == one_line(line, len(line) + 1)
