@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop serve test bench-plan lint format docs requirements-check lock clean
+.PHONY: help setup demo demo-stop serve test chaos bench-plan lint format docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -22,8 +22,11 @@ demo-stop: setup ## The same with a bad update in one region: an error budget st
 serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
 	@.venv/bin/patchwave serve $(ARGS)
 
-test: setup ## Run every test
-	@.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: setup ## Run every test that is not marked chaos or bench
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not chaos and not bench" $(ARGS)
+
+chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
 	@.venv/bin/python -m benchmarks.plan

@@ -19,6 +19,10 @@ CHANNELS = '[{"name": "hub", "kind": "webhook", "url": "https://127.0.0.1:9/in",
 """On this machine, which is never called."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="run this random schedule of tests/chaos alone")
+
+
 @pytest.fixture(scope="session")
 def stack_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """One stack for the whole session: starting it takes longer than most tests."""
