@@ -7,7 +7,7 @@ from datetime import datetime
 from activities.context import load_machine, load_record, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
 from adapters.arm import open_resource_manager
-from adapters.tables import open_records
+from adapters.tables import Change, ending_change, open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.gates import uses_budget
@@ -18,6 +18,7 @@ from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.run import MachineRecord, Stage
 from domain.steering import reason_to_end
 from domain.work import (
+    MachineEnded,
     PreflightRequest,
     PreflightResult,
     Recorded,
@@ -83,7 +84,14 @@ async def release_machine(data: Json) -> Json:
     request = ReleaseMachine.from_wire(data)
     records = open_records()
     installation = {"installation": request.installation} if request.installation else {}
-    await records.set_stage(request.run_id, request.machine_key, request.stage, **installation)
+    ended = MachineEnded(key=request.machine_key, attempt=request.attempt, left=request.left)
+    await records.set_stage(
+        request.run_id,
+        request.machine_key,
+        request.stage,
+        ending=ending_change(request.phase, ended, now()),
+        **installation,
+    )
     await records.release_lease(request.machine_key, request.run_id)
     return {}
 
@@ -92,13 +100,22 @@ async def record_outcome(data: Json) -> Json:
     """The machine's final row; the first one counts. ``RecordOutcome`` to ``Recorded``, of what is stored."""
     request = RecordOutcome.from_wire(data)
     records = open_records()
+    at = now()
+
+    def ending(outcome: Outcome) -> Change:
+        failed = uses_budget(outcome.outcome, outcome.reason)
+        return ending_change(
+            request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed), at
+        )
+
     stored = await records.record_outcome(
         request.run_id,
         request.machine_key,
         request.outcome,
-        at=now(),
+        at=at,
         installation=request.installation,
         patches=[],
+        ending=ending,
     )
     if not request.keep_lock:
         await records.release_lease(request.machine_key, request.run_id)

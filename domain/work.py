@@ -202,6 +202,8 @@ class Phase(Document):
     """A sliding window over the machines of one phase; also the state that it carries into its next generation."""
 
     run_id: str
+    name: str = ""
+    """Under what its machines write down that they have ended; no other phase or pass of the run has it."""
     step: Step
     traits: Traits
     ring: str = ""
@@ -236,6 +238,16 @@ class Phase(Document):
     waiting: Roster = Field(default_factory=list[Placed])
     running: Roster = Field(default_factory=list[Placed])
     started: int = 0
+    heard: str = ""
+    """The newest ending that the phase knows of."""
+    quiet_beats: int = 0
+    """Beats in a row in which nothing ended and nothing started."""
+    compare_at: Instant | None = None
+    """When the phase compares itself with the records again."""
+    compared: int = 0
+    """How many of those that run were compared last time: the next comparison goes on behind them."""
+    unlocked: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    """Machines that run without a lock, and since when."""
 
 
 class PhaseEnd(Document):
@@ -271,11 +283,35 @@ class MachinePage(Document):
 
 
 class MachineEnded(Document):
-    """A machine tells its phase that it has ended its step. ``left``: it was not touched, and waits again."""
+    """A machine has ended its step. ``left``: it was not touched, and waits again.
+
+    ``attempt``: how often it was started; the end of an earlier start says nothing about a later one.
+    """
 
     key: str
+    attempt: int = 1
     failed: bool = False
     left: bool = False
+
+
+class PhaseRef(Document):
+    """Which phase of which run, and what it has heard of already."""
+
+    run_id: str
+    phase: str
+    heard: str = ""
+
+
+class PhaseLook(Document):
+    """What a phase has to know before it starts anybody: what people and gates say, and who has ended.
+
+    Those who ended shortly before ``heard`` are told again. ``wait_seconds`` is one poll interval.
+    """
+
+    controls: RunControls
+    ended: list[MachineEnded] = Field(default_factory=list[MachineEnded])
+    heard: str = ""
+    wait_seconds: float
 
 
 class StillOpenRequest(Document):
@@ -301,13 +337,14 @@ class StillOpen(Document):
 
 
 class MachineWork(Document):
-    """One machine in one step of a run; ``phase_id`` is the instance that waits for its end."""
+    """One machine in one step of a run; ``phase`` is the name of the phase that waits for its end."""
 
     run_id: str
     machine_key: str
     step: Step
     traits: Traits
-    phase_id: str
+    phase: str
+    attempt: int = 1
 
 
 class PreflightRequest(Document):
@@ -449,12 +486,18 @@ class PowerResult(Document):
 
 
 class ReleaseMachine(Document):
-    """The machine stays in the run and gives its lock back. ``installation``: what was done, before its restart."""
+    """The machine stays in the run, gives its lock back, and tells its phase.
+
+    ``installation``: what was done, before its restart. ``left``: nothing was, and it waits for its turn again.
+    """
 
     run_id: str
     machine_key: str
     stage: Stage
+    phase: str
+    attempt: int = 1
     installation: InstallationSummary | None = None
+    left: bool = False
 
 
 class Recorded(Document):
@@ -464,10 +507,13 @@ class Recorded(Document):
 
 
 class RecordOutcome(Document):
-    """The final row of a machine. ``keep_lock``: something may still run in the guest, so the lock expires."""
+    """The final row of a machine, of which its phase hears. ``keep_lock``: something may still run in the guest, so
+    the lock expires."""
 
     run_id: str
     machine_key: str
     outcome: Outcome
+    phase: str
+    attempt: int = 1
     installation: InstallationSummary | None = None
     keep_lock: bool = False

@@ -66,7 +66,7 @@ def patch_machine(
     except Exception as error:
         # Whatever it was: the phase would wait for this machine for ever.
         ended = yield from machine.record_crash(error)
-    context.send_event(work.phase_id, names.MACHINE_ENDED_EVENT, data=ended.to_wire())
+    context.send_event(names.phase_instance(work.run_id, work.phase), names.MACHINE_ENDED_EVENT, data=ended.to_wire())
     return ended.to_wire()
 
 
@@ -296,26 +296,30 @@ class _Machine:
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             outcome=end.outcome,
+            phase=self._work.phase,
+            attempt=self._work.attempt,
             installation=end.installation,
             keep_lock=end.keep_lock,
         )
         stored = Recorded.from_wire((yield from self._call(names.RECORD_OUTCOME, request.to_wire())))
         return MachineEnded(key=self._work.machine_key, failed=stored.failed)
 
-    def _release(self, stage: Stage, end: End | None = None) -> Steps[MachineEnded]:
+    def _release(self, stage: Stage, end: End | None = None, *, left: bool = False) -> Steps[MachineEnded]:
         """The machine stays in the run: its lock is free until its next step."""
         request = ReleaseMachine(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             stage=stage,
+            phase=self._work.phase,
+            attempt=self._work.attempt,
             installation=end.installation if end else None,
+            left=left,
         )
         yield from self._call(names.RELEASE_MACHINE, request.to_wire())
-        return MachineEnded(key=self._work.machine_key)
+        return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, left=left)
 
     def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
-        ended = yield from self._release(stage)
-        return ended.model_copy(update={"left": True})
+        return (yield from self._release(stage, left=True))
 
     # --- calls
 

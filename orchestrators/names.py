@@ -52,9 +52,14 @@ An event, not the child's completion: completions do not reach a parent that has
 """
 
 
-def phase_instance(run_id: str, step: str, place: str = "") -> str:
-    """The instance id of a phase in a step; ``place`` tells phases and repeated passes apart."""
-    return f"{run_id}:{step}{f':{place}' if place else ''}"
+def phase_name(step: str, place: str = "") -> str:
+    """The name of a phase in a step, within its run; ``place`` tells phases and repeated passes apart."""
+    return f"{step}:{place}" if place else step
+
+
+def phase_instance(run_id: str, phase: str) -> str:
+    """The instance id of a phase of a run."""
+    return f"{run_id}:{phase}"
 
 
 def machine_instance(run_id: str, step: str, machine_key: str, attempt: int = 1) -> str:

@@ -208,7 +208,8 @@ class _Window:
             machine_key=machine.key,
             step=self._phase.step,
             traits=self._phase.traits,
-            phase_id=self._context.instance_id,
+            phase=self._phase.name,
+            attempt=machine.attempt,
         )
         self._context.call_sub_orchestrator(
             names.PATCH_MACHINE,

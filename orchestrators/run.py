@@ -183,11 +183,12 @@ class _Run:
         """All machines, before anything is planned: a plan knows who needs nothing."""
         phase = Phase(
             run_id=self._run_id,
+            name=names.phase_name(Step.ASSESS.value),
             step=Step.ASSESS,
             traits=opened.traits,
             max_concurrent=opened.assess_concurrency,
         )
-        yield from self._phase(phase, names.phase_instance(self._run_id, Step.ASSESS.value))
+        yield from self._phase(phase)
 
     def _approve(self, ring_number: int, ring: PlannedRing) -> Steps[None]:
         """Wait until a person says yes. No, or nothing at all in time, ends the run."""
@@ -243,6 +244,7 @@ class _Run:
             end = yield from self._phase(
                 Phase(
                     run_id=self._run_id,
+                    name=names.phase_name(step.value, place),
                     step=step,
                     traits=opened.traits,
                     ring=ring.name,
@@ -262,8 +264,7 @@ class _Run:
                     closes_at=cutoff.at,
                     first_attempt=attempt,
                     last_attempt=attempt,
-                ),
-                names.phase_instance(self._run_id, step.value, place),
+                )
             )
             self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
             if not end.left:
@@ -278,12 +279,13 @@ class _Run:
             yield from self._await_next_window()
             attempt, ended = end.last_attempt + 1, end.ended
 
-    def _phase(self, phase: Phase, phase_id: str) -> Steps[PhaseEnd]:
+    def _phase(self, phase: Phase) -> Steps[PhaseEnd]:
         """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
+        phase_id = names.phase_instance(self._run_id, phase.name)
         running: task.Task[Any] = self._context.call_sub_orchestrator(
             names.PATCH_PHASE, input=phase.to_wire(), instance_id=phase_id
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from adapters.per_loop import PerLoop
 from adapters.tables.controls import ControlRecords
+from adapters.tables.endings import EndingRecords, ending_change
 from adapters.tables.errors import (
     InvalidCursor,
     PreconditionFailed,
@@ -32,6 +33,7 @@ from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.runs import RunRecords
 from adapters.tables.skips import SkipRecords
 from adapters.tables.store import Store
+from adapters.tables.table import Change
 from settings import Settings
 
 
@@ -39,6 +41,7 @@ class Records(
     RunRecords,
     SkipRecords,
     MachineRecords,
+    EndingRecords,
     IntentRecords,
     GuardRecords,
     LeaseRecords,
@@ -86,6 +89,7 @@ async def close_records() -> None:
 
 
 __all__ = [
+    "Change",
     "InvalidCursor",
     "Page",
     "PreconditionFailed",
@@ -99,5 +103,6 @@ __all__ = [
     "audit_subject",
     "budget_of",
     "close_records",
+    "ending_change",
     "open_records",
 ]

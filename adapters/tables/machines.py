@@ -6,7 +6,7 @@ All of them share the run's partition, so that a machine and its patches change 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -109,19 +109,23 @@ class MachineRecords(HistoryRecords):
         async for row in self._store.results.scan(run_id, first=span.first, end=span.end):
             yield _machine(row)
 
-    async def set_stage(self, run_id: str, machine_key: str, stage: Stage, **columns: object) -> None:
-        """Move a machine to a stage and set fields of its record; nothing happens once it has an outcome.
+    async def set_stage(
+        self, run_id: str, machine_key: str, stage: Stage, *, ending: Change | None = None, **columns: object
+    ) -> None:
+        """Move a machine to a stage and set fields of its record; its row stays as it is once it has an outcome.
+
+        ``ending`` tells its phase (`ending_change`), whatever became of the row.
 
         Raises:
             RecordMissing: the run has no such machine.
             TypeError: a keyword is not a field of ``MachineRecord``.
         """
         changes = pack({"stage": stage, **_wire(columns)})
+        endings = [] if ending is None else [ending]
         async for _ in ChangeRounds(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key, ["outcome"])
-            if "outcome" in row.columns:
-                return
-            if await self._store.results.merge(run_id, row.key, changes, row.etag):
+            own = [] if "outcome" in row.columns else [Change("merge", row.key, changes, row.etag)]
+            if not (own or endings) or await self._apply(run_id, [*endings, *own]):
                 return
 
     async def record_assessment(
@@ -167,8 +171,11 @@ class MachineRecords(HistoryRecords):
         at: datetime,
         installation: InstallationSummary | None,
         patches: Sequence[PatchRecord],
+        ending: Callable[[Outcome], Change] | None = None,
     ) -> Outcome:
         """Write the machine's final row once; the outcome that is stored, which is the first one.
+
+        ``ending`` makes the row that tells its phase (`ending_change`) of the stored outcome.
 
         Patches are added to those the assessment found, and take their place where they are the same patch.
         History and the fleet's latest state are written after the row, and again when this is called again.
@@ -176,13 +183,17 @@ class MachineRecords(HistoryRecords):
         async for _ in ChangeRounds(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key, None)
             if "outcome" in row.columns:
+                # Somebody else ended it, or an earlier execution of this call: its phase waits all the same.
+                if ending is not None:
+                    await self._apply(run_id, [ending(_outcome_of(row))])
                 break
             columns = pack({**_ended(outcome, at), "installation": installation})
             merged: Sequence[PatchRecord] = ()
             if patches:
                 merged = merge_patches(await self._patches(run_id, row), patches)
                 columns[_PATCH_COUNT] = len(merged)
-            if await self._write_with_patches(run_id, row, columns, merged):
+            endings = [] if ending is None else [ending(outcome)]
+            if await self._write_with_patches(run_id, row, columns, merged, endings):
                 row = Row(row.key, {**row.columns, **columns}, "")
                 break
         else:
@@ -251,20 +262,36 @@ class MachineRecords(HistoryRecords):
         return row
 
     async def _write_with_patches(
-        self, run_id: str, row: Row, columns: Columns, patches: Sequence[PatchRecord]
+        self,
+        run_id: str,
+        row: Row,
+        columns: Columns,
+        patches: Sequence[PatchRecord],
+        endings: Sequence[Change] = (),
     ) -> bool:
-        """Write the patches and then the machine row, in one transaction when they fit; ``False``: it changed."""
+        """Write the patches and then the machine row, in one transaction when they fit; ``False``: it changed.
+
+        ``endings`` go along with the machine row.
+        """
         prefix = _patch_prefix(row.key)
         changes = [
             Change("replace", f"{prefix}{number:05d}", pack(patch.to_wire())) for number, patch in enumerate(patches)
         ]
-        if not changes:
-            return await self._store.results.merge(run_id, row.key, columns, row.etag)
-        for batch in batches([*changes, Change("merge", row.key, columns, row.etag)]):
-            try:
-                await self._store.results.apply(run_id, batch)
-            except Conflict:
-                return False
+        last = [*endings, Change("merge", row.key, columns, row.etag)]
+        *leading, final = batches([*changes, *last])
+        if len(final) < len(last):
+            # A machine that ended and nobody hears of would keep its places.
+            leading, final = batches(changes), last
+        for batch in leading:
+            await self._store.results.apply(run_id, batch)
+        return await self._apply(run_id, final)
+
+    async def _apply(self, run_id: str, changes: Sequence[Change]) -> bool:
+        """Apply them in one transaction; ``False``: the machine changed meanwhile."""
+        try:
+            await self._store.results.apply(run_id, changes)
+        except Conflict:
+            return False
         return True
 
     async def _stretch(self, run_id: str, keys: Sequence[str], select: list[str] | None) -> AsyncGenerator[Row]:

@@ -187,7 +187,8 @@ TYPICAL: list[Document] = [
         machine_key=KEY,
         step=Step.PATCH,
         traits=Traits(mode=Mode.PATCH, start_stopped=True, hooks=True, health=True),
-        phase_id=RUN_ID + ":patch:19.99.599",
+        phase="patch:19.99.599",
+        attempt=999,
     ),
     MachineRef(run_id=RUN_ID, machine_key=KEY),
     PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True),
@@ -206,7 +207,7 @@ TYPICAL: list[Document] = [
     OperationReport(state=OperationState.FAILED, failure=FAILURE),
     VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=NOW),
     Verified(is_ready=True, reboot_pending=False),
-    RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=OUTCOME, installation=DONE),
+    RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=OUTCOME, phase="patch:19.99.599", installation=DONE),
 ]
 
 
@@ -222,7 +223,7 @@ def test_the_longest_error_of_azure_still_fits() -> None:
     report = OperationReport(state=OperationState.FAILED, failure=arm_error.read_failure(200, body))
     assert len(df_dumps(report.to_wire())) <= 4 * (LONGEST_TEXT + 100) + 512
     verdict = arm_error.classify(arm_error.read_failure(200, body)).to_outcome(arm_error.read_failure(200, body))
-    recorded = RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=verdict)
+    recorded = RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=verdict, phase="patch:19.99.599")
     assert len(df_dumps(recorded.to_wire())) <= LARGEST_MESSAGE
 
 

@@ -48,7 +48,7 @@ def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **tra
         machine_key=KEY,
         step=step,
         traits=Traits(mode=mode).model_copy(update=traits),
-        phase_id="phase",
+        phase="phase",
     )
     with Workbench([patch_machine, await_operation, listener], fleet.activities()) as bench:
         ended = bench.run("listener", work.to_wire(), instance_id="phase")

@@ -74,7 +74,9 @@ class Floor:
         if key not in self._silent:
             ended = MachineEnded(key=key, failed=key in self._failing, left=is_left)
             for _ in range(self._repeats):
-                context.send_event(data["phaseId"], names.MACHINE_ENDED_EVENT, data=ended.to_wire())
+                context.send_event(
+                    names.phase_instance(RUN_ID, data["phase"]), names.MACHINE_ENDED_EVENT, data=ended.to_wire()
+                )
         return None
 
     def enter(self, data: list[str]) -> float:
