@@ -40,6 +40,7 @@ class StackOptions:
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is.
+        preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
         settings: further app settings; they win over everything else.
     """
 
@@ -56,6 +57,7 @@ class StackOptions:
     arm: str | None = None
     ca: Path | None = None
     poll_seconds: float | None = None
+    preload: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -113,6 +115,11 @@ class Stack:
     def url(self) -> str:
         """The host's address, ``http://localhost:PORT``."""
         return str(self._host_document["url"])
+
+    @property
+    def engine(self) -> str:
+        """Where durable clients reach the engine, ``127.0.0.1:PORT``: for looking at instances and their histories."""
+        return str(self._host_document["engine"])
 
     @property
     def keys(self) -> dict[str, str]:
@@ -227,6 +234,7 @@ class Stack:
             *("--ready", str(ready), "--state", str(options.state.resolve() / "host")),
             *("--parent", str(os.getpid())),
             *(["--require-keys"] if options.require_keys else []),
+            *(["--preload", options.preload] if options.preload else []),
         ]
         self._host = self._exit.enter_context(
             Child("host", command, log_directory=self.logs, environment=environment, ready=ready)

@@ -2,7 +2,8 @@
 
 Everything else comes from environment variables, which are the app settings of the functions. The ready file is
 written when the host answers and again when a worker was replaced:
-``{"pid", "url", "workers": [pids], "keys": {"master", "default", "eventgrid"}}`` (keys empty without --require-keys).
+``{"pid", "url", "engine", "workers": [pids], "keys": {"master", "default", "eventgrid"}}``; ``engine`` is the address for
+durable clients, and keys are empty without --require-keys.
 """
 
 import argparse
@@ -48,10 +49,19 @@ class Host:
     """One embedded host: engine, workers, timers and HTTP."""
 
     def __init__(
-        self, app: Path, *, port: int, workers: int, ready: Path | None, keys: Keys | None, state: Path
+        self,
+        app: Path,
+        *,
+        port: int,
+        workers: int,
+        ready: Path | None,
+        keys: Keys | None,
+        state: Path,
+        preload: str = "",
     ) -> None:
         self._app = app
         self._workers = workers
+        self._preload = preload
         self._ready = ready
         self._keys = keys
         self._state = state
@@ -76,6 +86,7 @@ class Host:
             self._environment(),
             on_lost=self._engine.release_worker,
             on_change=self._changed,
+            preload=self._preload,
         )
         try:
             functions = await pool.start()
@@ -88,7 +99,9 @@ class Host:
                 return (await front.invoke(function, [given])).ok
 
             timers = Timers(functions, run_timer, self._state / "timers.json")
-            front = Front(pool, self._settings, inputs, keys=self._keys, run_timer=timers.run_now)
+            front = Front(
+                pool, self._settings, inputs, keys=self._keys, run_timer=timers.run_now, engine=self._engine
+            )
             dispatcher = self._dispatcher = Dispatcher(self._engine, pool, self._settings, inputs)
             server = _Server(
                 uvicorn.Config(
@@ -136,6 +149,7 @@ class Host:
             {
                 "pid": os.getpid(),
                 "url": self.url,
+                "engine": self._engine.address,
                 "workers": self._pool.pids,
                 "keys": self._keys.as_dict() if self._keys is not None else {},
             },
@@ -196,6 +210,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         ready=arguments.ready,
         keys=Keys.generate() if arguments.require_keys else None,
         state=arguments.state,
+        preload=arguments.preload,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -212,6 +227,7 @@ def main() -> int:
     parser.add_argument("--ready", type=Path, help="file to write when the host answers")
     parser.add_argument("--require-keys", action="store_true", help="ask for function keys, as Azure does")
     parser.add_argument("--state", type=Path, default=Path(".local/host"), help="folder for the timers' status")
+    parser.add_argument("--preload", default="", help="a module that workers import before the app")
     parser.add_argument("--parent", type=int, help="pid of the process that this one must not outlive")
     arguments = parser.parse_args()
     if arguments.parent is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from local.host.worker_process import AppNotLoaded, Input, Result, WorkerLost, W
 
 log = logging.getLogger(__name__)
 
-# A worker that dies sooner than this after its start counts as failing, and the next one waits longer.
-_STABLE_SECONDS = 10.0
+# A worker that dies before it has answered anything counts as failing, and the next one waits longer.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 
 
@@ -31,9 +29,11 @@ class WorkerPool:
         *,
         on_lost: Callable[[str], object],
         on_change: Callable[[], None],
+        preload: str = "",
     ) -> None:
         self._app = app
         self._size = size
+        self._preload = preload
         self._environment = environment
         self._on_lost = on_lost
         self._on_change = on_change
@@ -44,9 +44,9 @@ class WorkerPool:
 
     async def start(self) -> Functions:
         """Starts all workers and returns the app's functions; ``AppNotLoaded`` when there are none to run."""
-        first = await WorkerProcess.start(self._app, self._environment)
+        first = await self._start_one()
         self.functions = first.functions
-        starts = [WorkerProcess.start(self._app, self._environment) for _ in range(self._size - 1)]
+        starts = [self._start_one() for _ in range(self._size - 1)]
         self._workers = [first, *await asyncio.gather(*starts)]
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         return self.functions
@@ -87,13 +87,12 @@ class WorkerPool:
     async def _keep(self, worker: WorkerProcess) -> None:
         pause = _FIRST_PAUSE
         while True:
-            started = time.monotonic()
             await worker.serve(self._gone)
-            pause = _FIRST_PAUSE if time.monotonic() - started > _STABLE_SECONDS else min(pause * 2, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE if worker.has_answered else min(pause * 2, _LONGEST_PAUSE)
             while True:
                 await asyncio.sleep(pause)
                 try:
-                    worker = await WorkerProcess.start(self._app, self._environment)
+                    worker = await self._start_one()
                     break
                 except (WorkerLost, AppNotLoaded) as error:
                     pause = min(pause * 2, _LONGEST_PAUSE)
@@ -103,6 +102,9 @@ class WorkerPool:
             async with self._changed:
                 self._changed.notify_all()
             self._on_change()
+
+    async def _start_one(self) -> WorkerProcess:
+        return await WorkerProcess.start(self._app, self._environment, self._preload)
 
     def _gone(self, worker: WorkerProcess) -> None:
         if worker in self._workers:

@@ -248,6 +248,7 @@ def main() -> None:
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--app", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--preload", help="a module to import before the app")
     arguments = parser.parse_args()
     die_with_parent(signal.SIGKILL, parent=arguments.parent)
     # Ctrl-C reaches the whole terminal group; the host decides when its workers end.
@@ -255,6 +256,8 @@ def main() -> None:
     app: Path = arguments.app.resolve()
     os.chdir(app)
     sys.path.insert(0, str(app))
+    if arguments.preload:
+        importlib.import_module(arguments.preload)
     code = 1
     with contextlib.suppress(BrokenPipeError, ConnectionError):
         code = asyncio.run(_main(app, arguments.socket))

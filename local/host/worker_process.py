@@ -66,10 +66,11 @@ class WorkerProcess:
     _writer: asyncio.StreamWriter
     _waiting: dict[str, asyncio.Future[Result]] = field(default_factory=dict[str, asyncio.Future[Result]])
     _lost: bool = False
+    has_answered: bool = False
 
     @classmethod
-    async def start(cls, app: Path, environment: dict[str, str]) -> "WorkerProcess":
-        """Starts a worker and waits until it has indexed the app.
+    async def start(cls, app: Path, environment: dict[str, str], preload: str = "") -> "WorkerProcess":
+        """Starts a worker and waits until it has indexed the app; ``preload`` names a module to import before that.
 
         Raises:
             AppNotLoaded: the app cannot be loaded.
@@ -84,6 +85,7 @@ class WorkerProcess:
                 *("--socket", str(theirs.fileno())),
                 *("--app", str(app)),
                 *("--parent", str(os.getpid())),
+                *(("--preload", preload) if preload else ()),
                 cwd=_ROOT,
                 env=environment,
                 pass_fds=[theirs.fileno()],
@@ -166,6 +168,7 @@ class WorkerProcess:
     async def serve(self, on_lost: Callable[["WorkerProcess"], None]) -> None:
         """Takes results until the process ends, then fails what it still had with ``WorkerLost``."""
         while (frame := await read_frame(self._reader)) is not None:
+            self.has_answered = True
             future = self._waiting.get(str(frame.head["id"]))
             if future is None or future.done():
                 continue
