@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from local.azurite import Azurite
 from local.processes import Child, ChildFailed
+from local.storage_tap import StorageTap
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
@@ -39,6 +40,8 @@ class StackOptions:
         simulator_arguments: further arguments of ``python -m local.simulator``.
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
+        tap_storage: count the transactions of the app's tables (see `local.storage_tap`), over windows of a simulated
+            second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is.
         preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
         settings: further app settings; they win over everything else.
@@ -56,6 +59,7 @@ class StackOptions:
     simulator_arguments: tuple[str, ...] = ()
     arm: str | None = None
     ca: Path | None = None
+    tap_storage: bool = False
     poll_seconds: float | None = None
     preload: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -74,6 +78,7 @@ class Stack:
         self._simulator: Child | None = None
         self._host: Child | None = None
         self._storage: Azurite | None = None
+        self._tap: StorageTap | None = None
         self._found: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -93,6 +98,9 @@ class Stack:
             self._storage = self._exit.enter_context(
                 Azurite(self._options.state / "azurite", log_directory=self.logs, environment=environment)
             )
+            if self._options.tap_storage:
+                tap = StorageTap(self._storage.table_port, window=1 / self._options.speed)
+                self._tap = self._exit.enter_context(tap)
             settings = self._resource_manager(environment)
             self._say("function host")
             self._start_host(environment | settings)
@@ -147,6 +155,19 @@ class Stack:
         if self._storage is None:
             raise RuntimeError("The stack is not running.")
         return self._storage.connection_string
+
+    @property
+    def _tables(self) -> str:
+        if self._storage is None or self._tap is None:
+            return self.storage
+        return self._storage.connection_string_for(self._tap.port)
+
+    @property
+    def storage_tap(self) -> StorageTap:
+        """What counts the transactions; RuntimeError unless it was asked for."""
+        if self._tap is None:
+            raise RuntimeError("The storage has no tap: see StackOptions.tap_storage.")
+        return self._tap
 
     @property
     def ended(self) -> list[str]:
@@ -220,7 +241,7 @@ class Stack:
         options = self._options
         environment |= {
             "AzureWebJobsStorage": self.storage,
-            "PATCHWAVE_TABLES_CONNECTION": self.storage,
+            "PATCHWAVE_TABLES_CONNECTION": self._tables,
             "FUNCTIONS_WORKER_RUNTIME": "python",
         }
         if options.poll_seconds is not None:
