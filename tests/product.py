@@ -40,7 +40,7 @@ def machine_id(number: int) -> str:
     )
 
 
-def write_fleet(path: Path) -> Path:
+def write_fleet(path: Path, machines: int = _MACHINES) -> Path:
     """A fleet of plain machines, every other one Windows; tests say how their own behave."""
     fleet = [
         {
@@ -52,7 +52,7 @@ def write_fleet(path: Path) -> Path:
             "storageProfile": {"osDisk": {"osType": "Windows" if number % 2 else "Linux"}},
             "simulation": PLAIN,
         }
-        for number in range(_MACHINES)
+        for number in range(machines)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(fleet))
@@ -69,7 +69,9 @@ class Product:
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(_MACHINES)))
 
     @classmethod
-    def open(cls, folder: Path, fleet: Path | None = None, **settings: str) -> Product:
+    def open(
+        cls, folder: Path, fleet: Path | None = None, *, workers: int = 1, preload: str = "", **settings: str
+    ) -> Product:
         """Start everything in a folder, with a fleet of plain machines unless another one is given."""
         stack = Stack(
             StackOptions(
@@ -78,6 +80,8 @@ class Product:
                 fleet=fleet or write_fleet(folder / "fleet.json"),
                 speed=SPEED,
                 poll_seconds=POLL_SECONDS,
+                workers=workers,
+                preload=preload,
                 # As the sample settings have it: every payload is read into a type that was asked for.
                 settings={"AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1", **settings},
             )
