@@ -70,7 +70,15 @@ class Product:
 
     @classmethod
     def open(
-        cls, folder: Path, fleet: Path | None = None, *, workers: int = 1, preload: str = "", **settings: str
+        cls,
+        folder: Path,
+        fleet: Path | None = None,
+        *,
+        workers: int = 1,
+        preload: str = "",
+        speed: float = SPEED,
+        poll_seconds: float = POLL_SECONDS,
+        **settings: str,
     ) -> Product:
         """Start everything in a folder, with a fleet of plain machines unless another one is given."""
         stack = Stack(
@@ -78,8 +86,8 @@ class Product:
                 state=folder,
                 port=0,
                 fleet=fleet or write_fleet(folder / "fleet.json"),
-                speed=SPEED,
-                poll_seconds=POLL_SECONDS,
+                speed=speed,
+                poll_seconds=poll_seconds,
                 workers=workers,
                 preload=preload,
                 # As the sample settings have it: every payload is read into a type that was asked for.
