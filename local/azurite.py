@@ -58,9 +58,18 @@ class Azurite:
     @property
     def connection_string(self) -> str:
         """For ``AzureWebJobsStorage`` and ``PATCHWAVE_TABLES_CONNECTION``."""
+        return self.connection_string_for(self.table_port)
+
+    @property
+    def table_port(self) -> int:
+        """Loopback port of the table endpoint."""
+        return self._ports["table"]
+
+    def connection_string_for(self, table_port: int) -> str:
+        """The same with another port in front of the tables."""
         endpoints = "".join(
             f"{service.capitalize()}Endpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
-            for service, port in self._ports.items()
+            for service, port in (self._ports | {"table": table_port}).items()
         )
         return f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};{endpoints}"
 

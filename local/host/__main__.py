@@ -99,9 +99,7 @@ class Host:
                 return (await front.invoke(function, [given])).ok
 
             timers = Timers(functions, run_timer, self._state / "timers.json")
-            front = Front(
-                pool, self._settings, inputs, keys=self._keys, run_timer=timers.run_now, engine=self._engine
-            )
+            front = Front(pool, self._settings, inputs, keys=self._keys, run_timer=timers.run_now, engine=self._engine)
             dispatcher = self._dispatcher = Dispatcher(self._engine, pool, self._settings, inputs)
             server = _Server(
                 uvicorn.Config(

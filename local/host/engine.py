@@ -28,6 +28,7 @@ from google.protobuf import wrappers_pb2
 
 from local.host.activity_queue import ActivityQueue, ScheduledActivity
 from local.host.events import Parent, history_too_long, size_after
+from local.host.meter import Meter
 from local.host.timer_queue import TimerQueue
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._executions: dict[str, str] = {}
         self._parents: dict[str, Parent] = {}
         self._activities = ActivityQueue()
+        self._meter = Meter()
         self._delayed: set[str] = set()
         self._leases: dict[str, str] = {}
 
@@ -216,6 +218,18 @@ class Engine(InMemoryOrchestrationBackend):
         """How many work items ``worker`` holds."""
         with self._lock:
             return sum(owner == worker for owner in self._leases.values())
+
+    # What it all costs
+
+    def measure(self) -> dict[str, Any]:
+        """The counts since the start, or since ``reset_meter``; see `local.host.meter`."""
+        with self._lock:
+            return self._meter.document()
+
+    def reset_meter(self) -> None:
+        """Counts from now on."""
+        with self._lock:
+            self._meter.reset()
 
     # gRPC: work items
 
@@ -353,7 +367,7 @@ class Engine(InMemoryOrchestrationBackend):
                 event.timestamp.FromDatetime(self._timers.now())
         instance.dispatched_events = events
         self._orchestration_in_flight.add(instance.instance_id)
-        return pb.WorkItem(
+        item = pb.WorkItem(
             completionToken=str(instance.completion_token),
             orchestratorRequest=pb.OrchestratorRequest(
                 instanceId=instance.instance_id,
@@ -362,10 +376,15 @@ class Engine(InMemoryOrchestrationBackend):
                 newEvents=events,
             ),
         )
+        self._meter.turn_begins(instance.name, item)
+        return item
 
     def _take_activity(self, accepted: _Filter) -> pb.WorkItem | None:
         found = self._activities.take(lambda each: self._matches_filter(each.request.name, each.version, accepted))
-        return None if found is None else pb.WorkItem(completionToken=found.token, activityRequest=found.request)
+        if found is None:
+            return None
+        self._meter.activity_begins(found.token, found.request)
+        return pb.WorkItem(completionToken=found.token, activityRequest=found.request)
 
     def _put_back(self, instance: OrchestrationInstance) -> None:
         instance.pending_events = [*instance.dispatched_events, *instance.pending_events]
@@ -387,6 +406,7 @@ class Engine(InMemoryOrchestrationBackend):
             if activity is None:
                 log.debug("dropped a duplicate result of task %d of '%s'", response.taskId, response.instanceId)
                 return False
+            self._meter.activity_ends(activity.token, activity.request.name, response)
             return self._deliver(activity.instance_id, activity.execution, activity.result(response))
 
     def _complete_turn(self, response: pb.OrchestratorResponse) -> bool:
@@ -402,6 +422,7 @@ class Engine(InMemoryOrchestrationBackend):
             self._leases.pop(response.completionToken, None)
             written = len(instance.history) + len(instance.dispatched_events)
             size = size_after(instance, response)
+            self._meter.turn_ends(instance.name, response, max(size, written))
             if size > self._history_limit:
                 log.error("the history of instance '%s' would have %d events: it fails", instance.instance_id, size)
                 response = history_too_long(response, size, self._history_limit)

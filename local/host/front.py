@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from local.host import event_grid
+from local.host.engine import Engine
 from local.host.functions import EVENT_GRID, HTTP, TIMER, Function
 from local.host.host_json import HostJson
 from local.host.inputs import Inputs
@@ -44,16 +45,25 @@ class Front:
     Args:
         keys: function keys, or None when everything is open.
         run_timer: runs a timer function now; False when it failed.
+        engine: whose counts are shown at ``/admin/meter``.
     """
 
     def __init__(
-        self, pool: WorkerPool, settings: HostJson, inputs: Inputs, *, keys: Keys | None, run_timer: RunTimer
+        self,
+        pool: WorkerPool,
+        settings: HostJson,
+        inputs: Inputs,
+        *,
+        keys: Keys | None,
+        run_timer: RunTimer,
+        engine: Engine,
     ) -> None:
         self._pool = pool
         self._settings = settings
         self._inputs = inputs
         self._keys = keys
         self._run_timer = run_timer
+        self._engine = engine
         self._routes = Routes(pool.functions.all, settings.route_prefix)
         self._started = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
@@ -62,6 +72,7 @@ class Front:
                 Route("/", self._home, methods=["GET"]),
                 Route("/admin/host/ping", self._ping, methods=["GET", "POST"]),
                 Route("/admin/host/status", self._status, methods=["GET"]),
+                Route("/admin/meter", self._meter, methods=["GET", "POST"]),
                 Route("/admin/functions", self._list, methods=["GET"]),
                 Route("/admin/functions/{name}", self._run_by_hand, methods=["POST"]),
                 Route("/runtime/webhooks/EventGrid", self._event_grid, methods=["POST", "OPTIONS"]),
@@ -155,6 +166,14 @@ class Front:
                 "workers": self._pool.pids,
             }
         )
+
+    async def _meter(self, request: Request) -> Response:
+        """What orchestrations cost so far; POST begins to count anew. Azure has nothing like it."""
+        if (refused := self._refuse_admin(request)) is not None:
+            return refused
+        if request.method == "POST":
+            self._engine.reset_meter()
+        return JSONResponse(self._engine.measure())
 
     async def _list(self, request: Request) -> Response:
         if (refused := self._refuse_admin(request)) is not None:

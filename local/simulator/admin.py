@@ -44,6 +44,8 @@ class Admin:
             return JSONResponse(self._overview())
         if part == "accepted":
             return JSONResponse(self.world.accepted())
+        if part == "meter":
+            return JSONResponse(self.world.meter.document())
         if part == "operations":
             return JSONResponse({"operations": self.world.intervals(query.get("kind", ""))})
         if part == "faults":
@@ -70,6 +72,9 @@ class Admin:
                 return JSONResponse({"faults": made}, 201)
             return JSONResponse(self.world.faults.add(body), 201)
         document = cast(dict[str, Any], body if isinstance(body, dict) else {})
+        if part == "meter":
+            self.world.meter.reset()
+            return JSONResponse(self.world.meter.document())
         if part == "machines":
             machine = self.world.change(str(document["id"]), dict(document["simulation"]))
             return JSONResponse(self.world.state(machine))

@@ -84,6 +84,13 @@ class Front:
             answer = self._spoil(effect, call, answer)
             if effect.delay_seconds:
                 await asyncio.sleep(effect.delay_seconds)
+        self.world.meter.count(
+            operation or "other",
+            call.method,
+            call.path,
+            0 if answer is None else answer.status,
+            is_read=call.method in ("GET", "HEAD") and "subscription" in call.captured,
+        )
         self.world.books.write(
             Entry(
                 number=number,

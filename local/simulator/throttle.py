@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from local.simulator.clock import Clock
+from local.simulator.meter import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Throttle:
     """All buckets of the simulator."""
 
     clock: Clock
+    meter: Meter
     enabled: bool = True
     policies: dict[str, Policy] = field(
         default_factory=lambda: {policy.name: policy for policy in [*_COMPUTE, *_MANAGER, *_GRAPH]}
@@ -87,13 +89,15 @@ class Throttle:
     def take(self, charges: list[tuple[str, str]]) -> Charge:
         """Take one token from each (policy, key), or none at all when one of them is empty."""
         now = self.clock.now()
+        self.meter.charge(charges)
         buckets = [self._refilled(policy, key, now) for policy, key in charges]
         if self.enabled:
-            for (name, _), bucket in zip(charges, buckets, strict=True):
+            for (name, key), bucket in zip(charges, buckets, strict=True):
                 if bucket.tokens < 1:
                     policy = self.policies[name]
                     simulated = (1 - bucket.tokens) / policy.refill_per_minute * 60
                     wait = max(1, math.ceil(self.clock.real_seconds(simulated)))
+                    self.meter.refuse(name, key, wait)
                     left = [max(0, math.floor(each.tokens)) for each in buckets]
                     return Charge({p: n for (p, _), n in zip(charges, left, strict=True)}, policy, wait)
         remaining: dict[str, int] = {}

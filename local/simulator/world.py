@@ -12,6 +12,7 @@ from local.simulator.books import Books
 from local.simulator.clock import Clock
 from local.simulator.faults import Faults
 from local.simulator.machine import Machine
+from local.simulator.meter import Meter
 from local.simulator.operations import Operations
 from local.simulator.reading import dig
 from local.simulator.regions import Geography
@@ -59,7 +60,8 @@ class World:
         self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.operations = Operations(clock, base_url, seed)
-        self.throttle = Throttle(clock)
+        self.meter = Meter(clock)
+        self.throttle = Throttle(clock, self.meter)
         self.faults = Faults(seed)
         self.books = Books()
         self.machines = {machine.folded: machine for machine in machines}
