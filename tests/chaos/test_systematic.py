@@ -1,0 +1,43 @@
+"""A worker dies or a connection breaks at every external effect of a run: nothing is lost or installed twice."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+
+from tests.chaos.effects import Way
+from tests.chaos.systematic import MACHINES, Attempt, Rig
+
+_SPREAD = 6
+_SHARES = 2
+"""Each way is cut into so many tests, which test processes share."""
+
+
+def _judge(attempt: Attempt) -> None:
+    where = f"effect {attempt.number} ({attempt.effect or 'none'}), {attempt.way}"
+    assert not attempt.problems, f"{where}:\n" + "\n".join(attempt.problems)
+    assert attempt.completed == MACHINES, where
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("share", range(1, _SHARES + 1))
+@pytest.mark.parametrize("way", Way)
+def test_at_every_effect(rig: Rig, way: Way, share: int) -> None:
+    spoilt = 0
+    for attempt in rig.every(way, first=share, step=_SHARES):
+        _judge(attempt)
+        spoilt += bool(attempt.effect)
+    assert spoilt > 10, "the run has fewer effects than it can have"
+
+
+@pytest.mark.timeout(300)
+def test_at_some_effects(rig: Rig) -> None:
+    """The selection of `make test`: a few effects over the whole run, in every way."""
+    effects = rig.attempt(0, Way.KILL_BEFORE).effects
+    numbers = [1 + effects * part // (_SPREAD + 1) for part in range(1, _SPREAD + 1)]
+    for number, way in zip(numbers, cycle(Way), strict=False):
+        attempt = rig.attempt(number, way)
+        _judge(attempt)
+        assert attempt.effect
