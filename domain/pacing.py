@@ -1,0 +1,256 @@
+"""How fast Azure may be asked: a level controller per token bucket, fed by what Azure says of the bucket.
+
+A bucket is filled at a steady rate up to its burst, and every request takes one token. Several workers share it, and
+so do people and tools that we know nothing of. Nobody has to talk to anybody: the level, which every answer carries,
+is what all of them see. A pacer sends the faster the more there is above the *floor*, a quarter of the burst, which
+others may always take at once:
+
+- above the floor a quarter of the refill, and what is there above it within an eighteenth of the time that an empty
+  bucket takes to fill. Alone, a pacer so comes to rest just above the floor and sends exactly as fast as the bucket
+  fills; of the burst a quarter stays unspent, of the refill nothing is lost.
+- below the floor a quarter of the refill, so that nobody starves beside somebody who takes everything;
+- below a third of the floor less and less, down to nothing at an empty bucket.
+
+Sources: throttling limits of Compute (2024), token buckets of Resource Manager (2024), both per subscription.
+Moments are seconds of one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+FLOOR_SHARE = 0.25
+"""Of the burst: left to others."""
+TRICKLE_SHARE = 0.25
+"""Of the refill: what is sent however low the level is, down to a third of the floor."""
+_DRAINS_PER_FILL = 18
+_BISECTIONS = 24
+
+
+class Bucket(StrEnum):
+    """The buckets that can run dry; the values are the names in the setting ``PATCHWAVE_LIMITS``.
+
+    Compute's own limits for reads and operations (8,000 and 5,000 a minute) cannot: Resource Manager's 1,500 reads
+    come first.
+    """
+
+    PATCH_OPERATIONS = "patchOperations"
+    """assessPatches and installPatches, per subscription and region."""
+    READS = "reads"
+    """Every GET, per subscription."""
+    WRITES = "writes"
+    """Every other request, per subscription."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A token bucket: ``refill`` tokens a second up to ``burst``; never faster than ``fastest`` a second."""
+
+    refill: float
+    burst: float
+    fastest: float = float("inf")
+
+    @property
+    def floor(self) -> float:
+        """The level below which only a trickle is sent."""
+        return self.burst * FLOOR_SHARE
+
+    @property
+    def trickle(self) -> float:
+        """Requests a second that are sent however low the level is, down to a third of the floor."""
+        return self.refill * TRICKLE_SHARE
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long what is above the floor lasts at the pace that it allows."""
+        return self.burst / self.refill / _DRAINS_PER_FILL
+
+    def pace(self, level: float) -> float:
+        """Requests a second at that level: never falling with the level, 0 only when nothing is left."""
+        if level < self.floor:
+            return min(self.trickle * min(1.0, max(0.0, level) / (self.floor / 3)), self.fastest)
+        return min(self.trickle + (level - self.floor) / self.drain_seconds, self.fastest)
+
+    def gap(self, level: float) -> float:
+        """Seconds between a request that left the level there and the next one; the refill meanwhile counts."""
+        low, high = 0.0, max(0.0, self.floor - level) / self.refill + 1 / self.trickle
+        if high * self.fastest < 1:
+            return 1 / self.fastest
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            if middle * self.pace(min(self.burst, level + middle * self.refill)) < 1:
+                low = middle
+            else:
+                high = middle
+        return high
+
+
+_STEADY_SHARE = 0.675
+"""Of the reads' refill. A quarter is left to others; a tenth below that are the clumps that two workers, and requests
+that overtake each other, make of an even pace."""
+_DOCUMENTED = {
+    Bucket.PATCH_OPERATIONS: (200.0, 600.0),
+    Bucket.READS: (25.0 * 60, 250.0),
+    Bucket.WRITES: (10.0 * 60, 200.0),
+}
+_SETTING = re.compile(r"\s*(?P<name>\w+)\s*=\s*(?P<refill>\d+(\.\d+)?)\s*/\s*(?P<burst>\d+(\.\d+)?)\s*")
+
+
+def read_limits(text: str = "") -> dict[Bucket, Limit]:
+    """The limits that hold: documented ones, replaced by what the setting names.
+
+    Args:
+        text: ``bucket=refill a minute/burst``, separated by commas, as in ``patchOperations=400/1200``.
+
+    Raises:
+        ValueError: the text has another form, or names a bucket that there is not.
+    """
+    figures = dict(_DOCUMENTED)
+    for part in filter(str.strip, text.split(",")):
+        found = _SETTING.fullmatch(part)
+        if found is None or found["name"] not in list(Bucket):
+            raise ValueError(f"{part.strip()[:100]!r} is not of the form bucket=refill/burst with {', '.join(Bucket)}")
+        refill, burst = float(found["refill"]), float(found["burst"])
+        if refill <= 0 or burst < 1:
+            raise ValueError(f"{part.strip()[:100]!r}: the refill must be over 0 and the burst at least 1")
+        figures[Bucket(found["name"])] = refill, burst
+    limits = {bucket: Limit(refill / 60, burst) for bucket, (refill, burst) in figures.items()}
+    reads = limits[Bucket.READS]
+    # What is asked again and again has no business with the burst, which is there for people and their tools.
+    limits[Bucket.READS] = Limit(reads.refill, reads.burst, reads.refill * _STEADY_SHARE)
+    return limits
+
+
+class Pacer:
+    """Hands out the moments at which requests may take a token from one bucket.
+
+    A *slot* is such a moment, booked ahead: who asks later gets a later one. Whoever's slot has come asks again with
+    `ready_at`, since others may have used the bucket meanwhile, and says `sent` when the request leaves.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self._level = limit.burst
+        self._at = 0.0
+        self._waiting: deque[float] = deque()
+        self._last_slot = 0.0
+        self._last_sent = 0.0
+        self._last_late = 0.0
+        self._unanswered = 0
+        self._stopped_until = 0.0
+        self._refusals = 0
+
+    def level(self, now: float) -> float:
+        """Tokens that are left, as far as is known."""
+        if now > self._at:
+            self._level = min(max(self._level, self.limit.burst), self._level + (now - self._at) * self.limit.refill)
+            self._at = now
+        return self._level
+
+    @property
+    def stopped_until(self) -> float:
+        """The moment before which nothing may be sent, as Azure has asked."""
+        return self._stopped_until
+
+    def next_slot(self, now: float) -> float:
+        """The slot that `book` would give."""
+        self._forget_lost(now)
+        level = self.level(now) - len(self._waiting) + max(0.0, self._last_slot - now) * self.limit.refill
+        gap = self.limit.gap(min(level, self.limit.burst))
+        return max(now, self._stopped_until, self._last_slot + gap)
+
+    def book(self, now: float) -> float:
+        """Take the next slot, which may be now."""
+        slot = self.next_slot(now)
+        self._last_slot = slot
+        self._waiting.append(slot)
+        return slot
+
+    def ready_at(self, now: float) -> float:
+        """For one whose slot has come: now, or when to ask again, because there is less than there was thought to be."""
+        if now < self._stopped_until:
+            return self._stopped_until + self.limit.gap(self.level(now))
+        level = self.level(now)
+        if level >= self.limit.floor + 1:
+            return now
+        gap = self.limit.gap(level)
+        if now >= self._last_sent + gap:
+            return now
+        # One behind the other: hundreds that ask again at the same moment would all be sent away again.
+        self._last_late = max(self._last_sent + gap, self._last_late + min(gap, 1 / self.limit.refill))
+        return self._last_late
+
+    def sent(self, now: float) -> None:
+        """A request that had a slot leaves."""
+        self._level = self.level(now) - 1
+        self._last_sent = max(self._last_sent, now)
+        self._unanswered += 1
+        if self._waiting:
+            self._waiting.popleft()
+
+    def answered(self, now: float, level: float | None = None) -> None:
+        """An answer has come, with the level that it told. What has not been answered may not be in it yet."""
+        self._unanswered = max(0, self._unanswered - 1)
+        self._refusals = 0
+        self._tell(now, level)
+
+    def refused(self, now: float, retry_after: float | None = None, level: float | None = None) -> None:
+        """The bucket is dry: nothing is sent before ``retry_after`` seconds, which grow when Azure does not name them."""
+        self._unanswered = max(0, self._unanswered - 1)
+        self._tell(now, 0 if level is None else level)
+        if retry_after is None:
+            retry_after = self.limit.drain_seconds * 2 ** min(self._refusals, 5)
+            self._refusals += 1
+        self.stop(now + retry_after)
+
+    def stop(self, until: float) -> None:
+        """Nothing may be sent before; a later end that is known stays."""
+        self._stopped_until = max(self._stopped_until, until)
+
+    def _tell(self, now: float, level: float | None) -> None:
+        if level is not None:
+            self.level(now)
+            self._level = level - self._unanswered
+
+    def _forget_lost(self, now: float) -> None:
+        """A slot that nobody came for in time was given to a machine that ended, or is used by another worker."""
+        while self._waiting and self._waiting[0] < now - 2 * self.limit.drain_seconds:
+            self._waiting.popleft()
+
+
+_POLICIES = {"vmguestpatchoperationsubscriptionmaximum": Bucket.PATCH_OPERATIONS}
+_HEADERS = {
+    "x-ms-ratelimit-remaining-subscription-reads": Bucket.READS,
+    "x-ms-ratelimit-remaining-subscription-writes": Bucket.WRITES,
+}
+_REMAINING = re.compile(r"Microsoft\.Compute/(\w+);(\d{1,9})", re.IGNORECASE)
+
+
+def read_levels(headers: Mapping[str, str]) -> dict[Bucket, int]:
+    """What an answer tells of the buckets; a header that cannot be read tells nothing."""
+    folded = {name.casefold(): value for name, value in headers.items()}
+    levels = {
+        bucket: int(folded[name])
+        for name, bucket in _HEADERS.items()
+        if re.fullmatch(r"\d{1,9}", folded.get(name, ""), re.ASCII)
+    }
+    for policy, left in _REMAINING.findall(folded.get("x-ms-ratelimit-remaining-resource", "")):
+        bucket = _POLICIES.get(policy.casefold())
+        if bucket is not None:
+            levels[bucket] = int(left)
+    return levels
+
+
+def is_of_one_machine(headers: Mapping[str, str]) -> bool:
+    """Whether a refusal is of a limit per machine: no reason to let the others wait."""
+    folded = {name.casefold(): value for name, value in headers.items()}
+    left = {
+        policy.casefold(): int(number)
+        for policy, number in _REMAINING.findall(folded.get("x-ms-ratelimit-remaining-resource", ""))
+    }
+    dry = [policy for policy, number in left.items() if number == 0]
+    return bool(dry) and all(policy.endswith("resource") for policy in dry)
