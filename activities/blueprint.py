@@ -16,10 +16,11 @@ from activities.pinning import pin_ring
 from activities.plan import plan_run
 from activities.poll import poll_operation
 from activities.power import restart_machine, start_machine, stop_machine
+from activities.recovery import rest_until, take_stock
 from activities.run import close_open_machines, close_run, open_run
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
 from activities.submit import assess_machine, install_patches
-from activities.turns import next_machines, still_open_machines
+from activities.turns import look_at_phase, next_machines, still_open_machines
 from activities.windows import next_window, open_window, read_cutoff
 from domain.base import Json
 
@@ -39,7 +40,10 @@ def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[objec
 
 for activity in (
     open_run,
+    take_stock,
+    rest_until,
     discover_machines,
+    look_at_phase,
     next_machines,
     still_open_machines,
     preflight_machine,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from activities.context import now
-from adapters.tables import Records, Standing, open_records
+from activities.recovery import show_life
+from adapters.tables import RecordMissing, Records, Standing, open_records
 from domain.base import Json
 from domain.gates import uses_budget
 from domain.roster import Placed
 from domain.run import Stage
-from domain.work import MachinePage, MachinePageRequest, Step, StillOpen, StillOpenRequest
+from domain.steering import controls
+from domain.work import MachinePage, MachinePageRequest, PhaseLook, PhaseRef, Step, StillOpen, StillOpenRequest
+from settings import load_settings
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},
@@ -17,8 +22,25 @@ _ENDED = {
     Step.RESTART: frozenset({Stage.DONE}),
 }
 """The stages that a machine has behind each step."""
+_OVERLAP_POLLS = 2
+"""With 30 s polls a minute: more than the clocks of two workers differ, and than a write may take."""
 _GONE = Standing(Stage.DONE)
 """A machine without a row: nobody works on it."""
+
+
+async def look_at_phase(data: Json) -> Json:
+    """Who has ended since the phase looked last, and what people and gates say now. ``PhaseRef`` to ``PhaseLook``."""
+    request = PhaseRef.from_wire(data)
+    records = open_records()
+    run = await records.get_run(request.run_id)
+    if run is None:
+        raise RecordMissing(f"run {request.run_id} has no row")
+    await show_life(run)
+    overlap = timedelta(seconds=load_settings().poll_seconds * _OVERLAP_POLLS)
+    ended, heard = await records.endings_since(request.run_id, request.phase, request.heard, overlap)
+    return PhaseLook(
+        controls=controls(run), ended=ended, heard=heard, wait_seconds=load_settings().poll_seconds
+    ).to_wire()
 
 
 async def next_machines(data: Json) -> Json:

@@ -252,10 +252,10 @@ class Admission:
             self._next_rank += 1
             self._make_ready(number)
 
-    def start(self) -> list[Started]:
-        """Start everybody who may start now, in order; they hold their places until `end`."""
+    def start(self, most: int = sys.maxsize) -> list[Started]:
+        """Start everybody who may start now, in order, up to ``most``; they hold their places until `end`."""
         started: list[Started] = []
-        while self._ready:
+        while self._ready and len(started) < most:
             turn = heapq.heappop(self._ready)
             queue = self._queues[turn.queue]
             queue.is_queued = False

@@ -49,6 +49,46 @@ class RunRef(Document):
     run_id: str
 
 
+class FollowRun(Document):
+    """Follow a run. Every ``incarnation`` but the first goes on from what the records tell of the one before."""
+
+    run_id: str
+    incarnation: int = 1
+
+
+class RestUntil(Document):
+    """The run sleeps, and nothing need be heard of it before."""
+
+    run_id: str
+    until: Instant
+
+
+class UnderWay(Document):
+    """Machines of one phase that somebody worked on when a run lost its orchestration."""
+
+    step: Step
+    ring_number: int
+    phase_number: int
+    machines: Roster
+
+
+class Stock(Document):
+    """What an incarnation finds of the one before it.
+
+    ``ring``: the furthest that machines were begun in; those before it are done with. ``ended``: how many of its
+    machines have ended, for the ramp. ``failures`` and ``forgiven``: by scope, as error budgets count them;
+    ``resumptions``: those that are in there already.
+    """
+
+    is_planned: bool
+    resumptions: int = 0
+    under_way: list[UnderWay] = Field(default_factory=list[UnderWay])
+    ring: int = 0
+    ended: int = 0
+    failures: dict[str, int] = Field(default_factory=dict[str, int])
+    forgiven: dict[str, int] = Field(default_factory=dict[str, int])
+
+
 class OpenedRun(Document):
     """What the orchestrator of a run needs of its policy. ``is_final``: the run has ended already, do nothing."""
 
@@ -237,6 +277,8 @@ class Phase(Document):
     """Lanes between two waves, and until when."""
     waiting: Roster = Field(default_factory=list[Placed])
     running: Roster = Field(default_factory=list[Placed])
+    takes_up: bool = False
+    """Those that run have lost their orchestration: each of them gets a new one before anything else."""
     started: int = 0
     heard: str = ""
     """The newest ending that the phase knows of."""
@@ -361,7 +403,8 @@ class PreflightResult(Document):
     The activity ids are the newest operations that the machine knew before anything of ours: whatever carries them
     is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
     ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
-    we have: one that another run works on must not be stopped.
+    we have: one that another run works on must not be stopped. ``is_under_way``: its installation or restart was begun
+    by an orchestration that is gone, and is followed, whatever speaks against starting one now.
     """
 
     preflight: Preflight
@@ -371,6 +414,7 @@ class PreflightResult(Document):
     install_activity_id: str = ""
     assessment: AssessmentSummary | None = None
     installation: InstallationSummary | None = None
+    is_under_way: bool = False
 
 
 class StartOperation(Document):

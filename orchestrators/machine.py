@@ -52,7 +52,7 @@ _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPR
 def patch_machine(
     context: task.OrchestrationContext, data: dict[str, Any]
 ) -> Generator[task.Task[Any], Any, dict[str, Any]]:
-    """Take one machine through a step. Input ``MachineWork``; tells its phase when it is done, whatever happened."""
+    """Take one machine through a step. Input ``MachineWork``; its last activity tells its phase, whatever happened."""
     work = MachineWork.from_wire(data)
     machine = _Machine(context, work)
     try:
@@ -66,7 +66,6 @@ def patch_machine(
     except Exception as error:
         # Whatever it was: the phase would wait for this machine for ever.
         ended = yield from machine.record_crash(error)
-    context.send_event(names.phase_instance(work.run_id, work.phase), names.MACHINE_ENDED_EVENT, data=ended.to_wire())
     return ended.to_wire()
 
 
@@ -155,7 +154,7 @@ class _Machine:
         try:
             return (yield from self._record(End(outcome, keep_lock=True)))
         except task.TaskFailedError:
-            return MachineEnded(key=self._work.machine_key, failed=True)
+            return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=True)
 
     # --- parts of the patch step
 
@@ -170,8 +169,10 @@ class _Machine:
             if nothing is not None:
                 return End(nothing)
             assessment = found
-        veto: Outcome | PutBack | None = yield from self._check_health(Moment.BEFORE)
-        if veto is None and self._traits.hooks:
+        veto: Outcome | PutBack | None = None
+        if not look.is_under_way:
+            veto = yield from self._check_health(Moment.BEFORE)
+        if veto is None and self._traits.hooks and not look.is_under_way:
             veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
         if veto is not None:
             return End(veto) if isinstance(veto, Outcome) else veto
@@ -302,7 +303,7 @@ class _Machine:
             keep_lock=end.keep_lock,
         )
         stored = Recorded.from_wire((yield from self._call(names.RECORD_OUTCOME, request.to_wire())))
-        return MachineEnded(key=self._work.machine_key, failed=stored.failed)
+        return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=stored.failed)
 
     def _release(self, stage: Stage, end: End | None = None, *, left: bool = False) -> Steps[MachineEnded]:
         """The machine stays in the run: its lock is free until its next step."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+VERSION = "1"
+"""The version of the orchestrations of every run that is started now; see `orchestrators.versions`."""
+
 PATCH_RUN = "patch_run"
 CLOSE_DEAD_RUN = "close_dead_run"
 PATCH_PHASE = "patch_phase"
@@ -10,6 +13,8 @@ AWAIT_OPERATION = "await_operation"
 SEND_NOTIFICATIONS = "send_notifications"
 
 OPEN_RUN = "open_run"
+TAKE_STOCK = "take_stock"
+REST_UNTIL = "rest_until"
 DISCOVER_MACHINES = "discover_machines"
 CLOSE_OPEN_MACHINES = "close_open_machines"
 CLOSE_RUN = "close_run"
@@ -21,6 +26,7 @@ STOP_RUN = "stop_run"
 READ_CUTOFF = "read_cutoff"
 NEXT_WINDOW = "next_window"
 OPEN_WINDOW = "open_window"
+LOOK_AT_PHASE = "look_at_phase"
 NEXT_MACHINES = "next_machines"
 STILL_OPEN_MACHINES = "still_open_machines"
 PREFLIGHT_MACHINE = "preflight_machine"
@@ -45,11 +51,6 @@ CANCEL_EVENT = "cancel"
 """Raised on a run, and passed on to its phase: no new starts."""
 STEER_EVENT = "steer"
 """Raised on a run, and passed on to its phase: somebody said something; the row tells what."""
-MACHINE_ENDED_EVENT = "machine_ended"
-"""Raised by a machine on its phase; the data is ``MachineEnded``.
-
-An event, not the child's completion: completions do not reach a parent that has continued as new since.
-"""
 
 
 def phase_name(step: str, place: str = "") -> str:
@@ -81,8 +82,8 @@ def notice_instance(run_id: str, event: str, number: int) -> str:
 
 
 def operation_instance(machine_instance_id: str, kind: str, attempt: int) -> str:
-    """The instance id of one attempt at an operation."""
-    return f"{machine_instance_id}:{kind}:{attempt}"
+    """The instance id of one attempt at an operation; of its kind it has the first letter, as ids are short."""
+    return f"{machine_instance_id}:{kind[0]}:{attempt}"
 
 
 def _base_36(number: int) -> str:

@@ -25,34 +25,40 @@ from domain.work import (
     MachineWork,
     Phase,
     PhaseEnd,
+    PhaseLook,
+    PhaseRef,
     RunControls,
-    RunRef,
     Step,
     StillOpen,
     StillOpenRequest,
 )
 from orchestrators import names
-from orchestrators.clock import timer_until, utc_now
+from orchestrators.clock import utc_now
 from orchestrators.notify import announce
 from orchestrators.retries import RETRY_RESULT
 
-ENDINGS_PER_GENERATION = 100
-"""After this many machines the phase continues as new, so that its history stays small at any size of fleet."""
-LOOKS_PER_GENERATION = 60
-"""The same for a phase that only waits: it looks at the records every ten minutes."""
-PAGE = 100
+PAGE = 250
 """Machines fetched at a time."""
-HEARTBEAT = timedelta(minutes=10)
-"""How often the phase compares itself with the records, in case the word of a machine or a person got lost."""
-GONE_AFTER = timedelta(minutes=30)
-"""A machine without a lock for so long has nobody who works on it: it was put back and the word of that got lost, or
-its orchestration was ended. It gets another turn; what Azure accepted for it is taken up, never repeated."""
-MOST_ATTEMPTS = 9
-"""How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
+MOST_STARTS = 500
+"""Machines started on one beat: all of them travel in one message."""
+MOST_RUNNING = 4_000
+MOST_WAITING = 700
+"""Those that run and those that wait travel in one message of at most 256 KiB from beat to beat."""
 MOST_FREE_WAITING = 200
 """Machines that wait and that no gate holds: rules between machines keep a start from being further down the plan."""
-MOST_WAITING = 700
-"""All machines that wait: they travel in one message of at most 256 KiB to the next generation."""
+BEATS_PER_POLL = 4
+"""A phase in which something happens looks so many times in a poll interval; a quiet one at every second chance."""
+HEARTBEAT = timedelta(minutes=10)
+"""The longest that a phase sleeps when nothing runs in it."""
+COMPARE_EVERY = timedelta(minutes=5)
+"""How often a phase compares machines that run with their rows, in case one of them has died without a word."""
+COMPARED_AT_ONCE = 100
+"""When more of them run, they take turns."""
+GONE_AFTER = timedelta(minutes=30)
+"""A machine without a lock for so long has nobody who works on it: its orchestration was ended. It gets another turn;
+what Azure accepted for it is taken up, never repeated."""
+MOST_ATTEMPTS = 9
+"""How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -60,24 +66,21 @@ type Steps[Result] = Generator[task.Task[Any], Any, Result]
 def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any] | None]:
     """Take every machine of the phase through one step, as many at a time as the rules allow.
 
-    Input ``Phase``, output ``PhaseEnd``. Machines report their end by an event, which survives that the phase
-    continues as new. A ``cancel`` event stops new starts at once; the phase ends when its last machine has.
+    Input ``Phase``, output ``PhaseEnd``. One generation is one beat: read in the records who has ended and what people
+    and gates say, start whoever may start, sleep. An event only ends the sleep, so that none can be lost; and with a
+    handful of events per beat a replay costs the same in the fifth hour as in the first minute.
     """
     window = _Window(context, Phase.from_wire(data))
-    endings = 0
-    yield from window.look_at_controls()
-    while True:
-        yield from window.fill()
-        if window.is_done:
-            yield from window.see_who_is_left()
-            window.close()
-            return window.end().to_wire()
-        endings += yield from window.wait_for_endings()
-        is_long = endings >= ENDINGS_PER_GENERATION or window.looks >= LOOKS_PER_GENERATION
-        if is_long and window.has_heard_everybody and not window.is_done:
-            window.close()
-            context.continue_as_new(window.state().to_wire(), save_events=True)
-            return None
+    yield from window.look()
+    yield from window.compare()
+    window.take_up()
+    yield from window.fill()
+    if window.is_done:
+        yield from window.see_who_is_left()
+        return window.end().to_wire()
+    yield from window.sleep()
+    context.continue_as_new(window.state().to_wire(), save_events=True)
+    return None
 
 
 class _Window:
@@ -103,17 +106,20 @@ class _Window:
         )
         self._controls = RunControls(resumptions=phase.resumptions)
         self._resting = dict(phase.resting)
-        self._unlocked: dict[str, datetime] = {}
+        self._unlocked = dict(phase.unlocked)
+        self._compare_at = phase.compare_at or utc_now(context) + COMPARE_EVERY
+        self._compared = phase.compared
         self._cursor = phase.cursor
         self._is_exhausted = phase.is_exhausted
         self._started = phase.started
         self._last_attempt = phase.last_attempt
         self._gave_up = phase.gave_up
-        self.looks = 0
-        self._ended = context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
+        self._heard = phase.heard
+        self._wait_seconds = 0.0
+        self._has_changed = False
+        self._has_more_to_start = False
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
         self._steer = context.wait_for_external_event(names.STEER_EVENT)
-        self._timer = self._next_timer()
 
     # --- where the phase stands
 
@@ -134,10 +140,9 @@ class _Window:
         return nothing_to_start and not self._admission.running
 
     @property
-    def has_heard_everybody(self) -> bool:
-        """No end has arrived that was not taken yet, such as one during a look at the records: a new generation would
-        never see it."""
-        return not self._ended.is_complete
+    def _is_told_something(self) -> bool:
+        """Somebody gave an order since the look: nothing is started before the next one."""
+        return self._cancel.is_complete or self._steer.is_complete
 
     def end(self) -> PhaseEnd:
         """How the phase ended. What failed in a wave goes on counting when the rest of it has another window."""
@@ -167,28 +172,43 @@ class _Window:
                 "resting": self._resting,
                 "waiting": [self._placed[each.key] for each in self._admission.waiting],
                 "running": [self._placed[each.key] for each in self._admission.running],
+                "takes_up": False,
                 "started": self._started,
                 "last_attempt": self._last_attempt,
                 "gave_up": self._gave_up,
+                "heard": self._heard,
+                "quiet_beats": self._quiet_beats,
+                "compare_at": self._compare_at,
+                "compared": self._compared,
+                "unlocked": self._unlocked,
             }
         )
 
-    def close(self) -> None:
-        """Cancel the timer: a timer that nobody waits for keeps an instance alive until it fires."""
-        self._cancel_timer()
+    @property
+    def _quiet_beats(self) -> int:
+        return 0 if self._has_changed else self._phase.quiet_beats + 1
 
     # --- starting
 
+    def take_up(self) -> None:
+        """Give everybody who runs an orchestration, when the one before is gone: once, before anybody else starts."""
+        if self._phase.takes_up:
+            for machine in self._phase.running:
+                self._start(machine)
+
     def fill(self) -> Steps[None]:
         """Start machines while there is room, fetching more of them as needed."""
-        while not self._is_stopped:
-            for started in self._admission.start():
-                self._start(self._placed[started.key])
+        room = MOST_STARTS
+        while not (self._is_stopped or self._is_told_something):
+            started = self._admission.start(room)
+            for each in started:
+                self._start(self._placed[each.key])
+            room -= len(started)
+            self._has_more_to_start = room == 0
             # Whoever waits now is held by a rule. Somebody further down the plan may still be free to start.
-            if self._is_exhausted or self._is_full:
+            if self._has_more_to_start or self._is_exhausted or self._is_full:
                 return
             yield from self._fetch()
-            yield from self._notice()
 
     def see_who_is_left(self) -> Steps[None]:
         """Whether anybody waits behind the end of the window: for nobody, no further window is needed."""
@@ -217,8 +237,10 @@ class _Window:
             instance_id=names.machine_instance(
                 self._phase.run_id, self._phase.step.value, machine.key, machine.attempt
             ),
+            version=self._context.version,
         )
         self._started += 1
+        self._has_changed = True
 
     def _fetch(self) -> Steps[None]:
         request = MachinePageRequest(
@@ -240,28 +262,61 @@ class _Window:
         self._placed |= {machine.key: machine for machine in new}
         self._admission.add(_candidate(machine, self._phase) for machine in new)
 
-    # --- waiting
+    # --- looking
 
-    def wait_for_endings(self) -> Steps[int]:
-        """Wait until something happens; returns how many machines have ended."""
-        events: list[task.Task[Any]] = [self._ended, self._timer, self._steer]
-        if not self._controls.is_canceled:
-            events.append(self._cancel)
-        yield task.when_any(events)
-        endings = 0
-        # Events that arrived together are all taken: an undelivered wait would lose its event in a new generation.
-        while self._ended.is_complete:
-            endings += yield from self._take(MachineEnded.from_wire(self._ended.get_result()))
-            self._ended = self._context.wait_for_external_event(names.MACHINE_ENDED_EVENT)
-        yield from self._notice()
-        if self._timer.is_complete:
-            endings += yield from self._look_at_the_clock()
-        return endings
+    def look(self) -> Steps[None]:
+        """Read who has ended, and what people and gates have said: the rows are the truth."""
+        request = PhaseRef(run_id=self._phase.run_id, phase=self._phase.name, heard=self._heard)
+        seen = PhaseLook.from_wire((yield from self._call(names.LOOK_AT_PHASE, request.to_wire())))
+        self._heard, self._wait_seconds = seen.heard, seen.wait_seconds
+        self._obey(seen.controls)
+        for ended in seen.ended:
+            yield from self._take(ended)
+        now = utc_now(self._context)
+        self._resting = {lane: until for lane, until in self._resting.items() if now < until}
+        self._hold()
 
-    def look_at_controls(self) -> Steps[None]:
-        """Read what people and gates have said: the row is the truth, events only say that it changed."""
-        request = RunRef(run_id=self._phase.run_id).to_wire()
-        self._obey(RunControls.from_wire((yield from self._call(names.READ_CONTROLS, request))))
+    def compare(self) -> Steps[None]:
+        """Compare machines that run with their rows, when it is time to."""
+        now = utc_now(self._context)
+        if now < self._compare_at:
+            return
+        self._compare_at = now + COMPARE_EVERY
+        running = [machine.key for machine in self._admission.running]
+        keys = running[self._compared : self._compared + COMPARED_AT_ONCE]
+        self._compared = self._compared + len(keys) if self._compared + len(keys) < len(running) else 0
+        if not keys:
+            return
+        request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys).to_wire()
+        answer = StillOpen.from_wire((yield from self._call(names.STILL_OPEN_MACHINES, request)))
+        for key in keys:
+            if key not in answer.keys:
+                yield from self._take(self._ending(key, failed=key in answer.failed))
+            elif key not in answer.unlocked:
+                self._unlocked.pop(key, None)
+            elif now - self._unlocked.setdefault(key, now) >= GONE_AFTER:
+                yield from self._take(self._ending(key, left=True))
+
+    def _ending(self, key: str, *, failed: bool = False, left: bool = False) -> MachineEnded:
+        return MachineEnded(key=key, attempt=self._placed[key].attempt, failed=failed, left=left)
+
+    def sleep(self) -> Steps[None]:
+        """Until the next beat, or until somebody says something."""
+        timer = self._context.create_timer(max(self._wake_at() - utc_now(self._context), timedelta(seconds=0.1)))
+        yield task.when_any([timer, self._cancel, self._steer])
+        if not timer.is_complete:
+            timer.cancel()
+
+    def _wake_at(self) -> datetime:
+        """On the next beat, when a lane has rested, or when the window closes."""
+        now = utc_now(self._context)
+        if self._has_more_to_start:
+            return now
+        longest = timedelta(seconds=self._wait_seconds) if self._admission.running else HEARTBEAT
+        pause = timedelta(seconds=self._wait_seconds / BEATS_PER_POLL) * 2 ** min(self._quiet_beats, 16)
+        closes_at = self._phase.closes_at
+        closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
+        return min([now + min(pause, longest), *self._resting.values(), *closing])
 
     def _obey(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
@@ -293,67 +348,31 @@ class _Window:
         is_here = kind in ("lane", "wave") and lane in {f"{self._phase.ring}/{each}" for each in self._phase.lanes}
         return lane_scope(lane) if is_here else RUN_GROUP
 
-    def _notice(self) -> Steps[None]:
-        if self._cancel.is_complete and not self._controls.is_canceled:
-            self._controls = self._controls.model_copy(update={"is_canceled": True})
-        while self._steer.is_complete:
-            self._steer = self._context.wait_for_external_event(names.STEER_EVENT)
-            yield from self.look_at_controls()
-
-    def _look_at_the_clock(self) -> Steps[int]:
-        """The timer fired: a lane has rested long enough, or it is time to compare with the records."""
-        now = utc_now(self._context)
-        rested = [lane for lane, until in self._resting.items() if now >= until]
-        for lane in rested:
-            del self._resting[lane]
-        self._hold()
-        endings = 0
-        if not rested:
-            self.looks += 1
-            endings = yield from self._reconcile()
-            yield from self.look_at_controls()
-        self._set_timer()
-        return endings
-
-    def _set_timer(self) -> None:
-        self._cancel_timer()
-        self._timer = self._next_timer()
-
-    def _next_timer(self) -> task.CancellableTask[Any]:
-        """Wake when a lane has rested, when the window closes, or to compare with the records."""
-        now = utc_now(self._context)
-        closes_at = self._phase.closes_at
-        closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
-        return timer_until(self._context, min([now + HEARTBEAT, *self._resting.values(), *closing]))
-
-    def _cancel_timer(self) -> None:
-        if not self._timer.is_complete:
-            self._timer.cancel()
-
     # --- endings
 
-    def _take(self, ended: MachineEnded) -> Steps[int]:
+    def _take(self, ended: MachineEnded) -> Steps[None]:
         """Give back the places of a machine, count a failure, let a finished wave rest."""
+        machine = self._placed.get(ended.key)
+        if machine is None or machine.attempt != ended.attempt:
+            # The same end is told more than once, and that of an earlier start says nothing about this one.
+            return
         result = self._admission.end(ended.key, counts=not ended.left)
         if not result.was_running:
-            # The same end may be told twice, by event and by the records.
-            return 0
-        machine = self._placed.pop(ended.key)
+            return
+        self._has_changed = True
+        del self._placed[ended.key]
         self._unlocked.pop(ended.key, None)
         if ended.left:
-            # Whoever put it back knew of an order that this phase may not have heard of: it would only try again.
-            yield from self.look_at_controls()
             if machine.attempt - self._phase.first_attempt + 1 < MOST_ATTEMPTS:
                 self._last_attempt = max(self._last_attempt, machine.attempt + 1)
                 self._add([machine.model_copy(update={"attempt": machine.attempt + 1})])
             else:
                 self._gave_up = True
-            return 1
+            return
         if ended.failed:
             yield from self._count_failure(machine)
         if result.wave_is_over and self._phase.wave_bake_seconds and not self._is_stopped:
             self._rest(self._lane(machine))
-        return 1
 
     def _count_failure(self, machine: Placed) -> Steps[None]:
         lane = self._lane(machine)
@@ -387,26 +406,8 @@ class _Window:
 
     def _rest(self, lane: str) -> None:
         """Hold a lane between two waves."""
-        until = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
-        self._resting[lane] = until
+        self._resting[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._hold()
-        self._set_timer()
-
-    def _reconcile(self) -> Steps[int]:
-        keys = [machine.key for machine in self._admission.running]
-        if not keys:
-            return 0
-        request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys).to_wire()
-        answer = StillOpen.from_wire((yield from self._call(names.STILL_OPEN_MACHINES, request)))
-        endings = 0
-        for key in keys:
-            if key not in answer.keys:
-                endings += yield from self._take(MachineEnded(key=key, failed=key in answer.failed))
-        now = utc_now(self._context)
-        self._unlocked = {key: self._unlocked.get(key, now) for key in answer.unlocked}
-        for key in [key for key, since in self._unlocked.items() if now - since >= GONE_AFTER]:
-            endings += yield from self._take(MachineEnded(key=key, left=True))
-        return endings
 
     def _lane(self, machine: Placed) -> str:
         return f"{self._phase.ring}/{machine.lane}"
@@ -419,9 +420,11 @@ class _Window:
 def _candidate(machine: Placed, phase: Phase) -> Candidate:
     if phase.step is Step.ASSESS:
         # An assessment changes nothing on a machine: only their number is limited.
-        return Candidate(machine.key, places=(Place(RUN_GROUP, phase.max_concurrent),))
-    places = tuple(Place.parse(text) for text in machine.places)
-    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, places)
+        return Candidate(machine.key, places=(Place(RUN_GROUP, min(phase.max_concurrent, MOST_RUNNING)),))
+    places = [Place.parse(text) for text in machine.places]
+    limit = min([place.capacity for place in places if place.group == RUN_GROUP and place.capacity] + [MOST_RUNNING])
+    own = [place for place in places if place.group != RUN_GROUP]
+    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, (*own, Place(RUN_GROUP, limit)))
 
 
 def _kept(counts: Counter[str], live_waves: set[str]) -> dict[str, int]:

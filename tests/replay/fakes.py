@@ -26,6 +26,7 @@ from domain.work import (
     OpenedRun,
     OperationReport,
     OperationState,
+    PhaseLook,
     PlannedPhase,
     PlannedRing,
     PlannedRun,
@@ -172,6 +173,7 @@ class Fleet:
         self.places: dict[str, list[Place]] = {}
         self.discoveries: list[Discovered] = [Discovered(machines=len(keys), selectors="tags env=prod")]
         self.controls = RunControls()
+        self.on_look: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
         self.next_windows: list[NextWindow] = [NextWindow()]
         self.accepted: Counter[tuple[str, str]] = Counter()
@@ -181,7 +183,7 @@ class Fleet:
         self.power: list[tuple[str, str]] = []
         self.assessments: dict[str, Json] = {}
         self.installations: dict[str, Json] = {}
-        self.told = MachineEnded(key="")
+        self.endings: dict[str, list[MachineEnded]] = {}
         self.calls: list[tuple[str, Json]] = []
         self.closed: list[Json] = []
         self._lock = threading.Lock()
@@ -228,6 +230,7 @@ class Fleet:
             names.NEXT_WINDOW: lambda _: _next(self.next_windows).to_wire(),
             names.OPEN_WINDOW: lambda _: {},
             names.PIN_RING: lambda _: {},
+            names.LOOK_AT_PHASE: self._look_at_phase,
             names.NEXT_MACHINES: self._next_machines,
             names.STILL_OPEN_MACHINES: self._still_open,
             names.PREFLIGHT_MACHINE: self._preflight,
@@ -290,6 +293,19 @@ class Fleet:
     def _script(self, data: Json) -> Script:
         return self.scripts[data["machineKey"]]
 
+    def tell(self, phase: str, ended: MachineEnded) -> None:
+        """Write down for a phase that a machine has ended."""
+        self.endings.setdefault(phase, []).append(ended)
+
+    def _look_at_phase(self, data: Json) -> Json:
+        self.on_look()
+        endings = self.endings.get(data["phase"], [])
+        # The last of those that are known is told again, as the real one does with all that are recent.
+        new = endings[max(0, int(data["heard"] or 0) - 1) :]
+        return PhaseLook(
+            controls=self.controls, ended=new, heard=str(len(endings)) if endings else "", wait_seconds=30
+        ).to_wire()
+
     def _next_machines(self, data: Json) -> Json:
         if data["step"] == Step.ASSESS:
             machines = [Placed(key=key) for key in self.keys]
@@ -351,12 +367,15 @@ class Fleet:
         self.stages[data["machineKey"]] = Stage(data["stage"])
         if data["installation"]:
             self.installations[data["machineKey"]] = data["installation"]
+        self.tell(data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], left=data["left"]))
         return {}
 
     def _record(self, data: Json) -> Json:
         self.recorded.setdefault(data["machineKey"], []).append(data)
         outcome = Outcome.from_wire(data["outcome"])
-        return Recorded(failed=uses_budget(outcome.outcome, outcome.reason)).to_wire()
+        failed = uses_budget(outcome.outcome, outcome.reason)
+        self.tell(data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], failed=failed))
+        return Recorded(failed=failed).to_wire()
 
     def _close_open(self, data: Json) -> Json:
         left = [key for key in self.keys if key not in self.recorded]

@@ -21,7 +21,7 @@ from domain.run import Mode
 from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
-from orchestrators.phase import ENDINGS_PER_GENERATION, MOST_ATTEMPTS, MOST_FREE_WAITING, patch_phase
+from orchestrators.phase import COMPARED_AT_ONCE, MOST_ATTEMPTS, MOST_FREE_WAITING, MOST_STARTS, patch_phase
 from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -72,12 +72,13 @@ class Floor:
         yield context.create_timer(timedelta(seconds=seconds))
         is_left = yield context.call_activity("leave", input=[key, context.current_utc_datetime.isoformat()])
         if key not in self._silent:
-            ended = MachineEnded(key=key, failed=key in self._failing, left=is_left)
-            for _ in range(self._repeats):
-                context.send_event(
-                    names.phase_instance(RUN_ID, data["phase"]), names.MACHINE_ENDED_EVENT, data=ended.to_wire()
-                )
+            ended = MachineEnded(key=key, attempt=data["attempt"], failed=key in self._failing, left=is_left)
+            yield context.call_activity("tell", input=[data["phase"], ended.to_wire()])
         return None
+
+    def tell(self, data: list[Any]) -> None:
+        for _ in range(self._repeats):
+            self.fleet.tell(data[0], MachineEnded.from_wire(data[1]))
 
     def enter(self, data: list[str]) -> float:
         key, at, instance_id = data
@@ -105,15 +106,17 @@ class Floor:
             self._on_leave(key)
         return False
 
-    def bench(self) -> Workbench:
-        activities = self.fleet.activities() | {"enter": self.enter, "leave": self.leave}
-        return Workbench({"patch_phase": patch_phase, "patch_machine": self.patch_machine}, activities)
+    def bench(self, **replaced: Callable[[Any], Any]) -> Workbench:
+        own = {"enter": self.enter, "leave": self.leave, "tell": self.tell}
+        orchestrators = {"patch_phase": patch_phase, "patch_machine": self.patch_machine}
+        return Workbench(orchestrators, self.fleet.activities() | own | replaced)
 
 
 def phase(fleet: Fleet, **fields: Any) -> dict[str, Any]:
     ring = fleet.rings[0]
     return Phase(
         run_id=RUN_ID,
+        name="patch:0.0.1",
         step=Step.PATCH,
         traits=Traits(mode=Mode.PATCH),
         ring=ring.name,
@@ -152,7 +155,7 @@ def test_a_phase_without_machines_ends_at_once() -> None:
 def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
     fleet = Fleet(keys(20), cap=1)
     floor = Floor(fleet)
-    assess = Phase(run_id=RUN_ID, step=Step.ASSESS, traits=Traits(mode=Mode.PATCH), max_concurrent=7)
+    assess = Phase(run_id=RUN_ID, name="assess", step=Step.ASSESS, traits=Traits(mode=Mode.PATCH), max_concurrent=7)
     with floor.bench() as bench:
         bench.run("patch_phase", assess.to_wire())
     assert sorted(floor.started) == keys(20)
@@ -160,16 +163,23 @@ def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_generations_lose_no_completion_and_keep_the_history_small(seed: int) -> None:
-    count = ENDINGS_PER_GENERATION + 57
-    floor = Floor(Fleet(keys(count), cap=40), seed=seed)
+def test_generations_lose_nobody_and_keep_the_history_small(seed: int) -> None:
+    floor = Floor(Fleet(keys(160), cap=40), seed=seed)
     with floor.bench() as bench:
         ended = bench.run("patch_phase", phase(floor.fleet), timeout=60)
     assert ended.status is OrchestrationStatus.COMPLETED
-    assert ended.output["started"] == count
-    assert sorted(floor.started) == keys(count)
+    assert ended.output["started"] == 160
+    assert sorted(floor.started) == keys(160)
     assert floor.most <= 40
-    assert len(ended.history) < 12 * ENDINGS_PER_GENERATION
+    assert len(ended.history) < 20, "one beat, however long the phase was"
+
+
+def test_more_machines_than_travel_in_one_message_start_on_several_beats() -> None:
+    floor = Floor(Fleet(keys(MOST_STARTS + 10), cap=MOST_STARTS + 10), seconds=lambda _: 600)
+    with floor.bench() as bench:
+        ended = bench.run("patch_phase", phase(floor.fleet), timeout=120)
+    assert ended.output["started"] == MOST_STARTS + 10
+    assert max(floor.began.values()) - min(floor.began.values()) < timedelta(seconds=60)
 
 
 def test_an_end_that_is_told_twice_counts_once() -> None:
@@ -180,6 +190,15 @@ def test_an_end_that_is_told_twice_counts_once() -> None:
     assert sorted(floor.started) == keys(20)
 
 
+def test_the_end_of_an_earlier_start_is_not_taken_for_that_of_a_later_one() -> None:
+    """Endings of the last minute are told again, also when the machine has been started anew meanwhile."""
+    put_back, *others = keys(3)
+    floor = Floor(Fleet(keys(3), cap=3), left_once=[put_back], repeats=3, seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet))
+    assert Counter(floor.started) == Counter([put_back, put_back, *others])
+
+
 def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     floor = Floor(Fleet(keys(10), cap=2), silent=keys(10)[2:4])
     with floor.bench() as bench:
@@ -188,33 +207,39 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     assert sorted(floor.started) == keys(10)
 
 
-def test_an_end_that_arrives_during_a_look_is_taken_before_the_next_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in the records tells of a machine that was put back: its event is all there is."""
-    monkeypatch.setattr("orchestrators.phase.ENDINGS_PER_GENERATION", 1)
-    silent, put_back, *others = keys(4)
-    fleet = Fleet(keys(4), cap=2)
-    floor = Floor(fleet, silent=[silent, put_back], left_once=[put_back], seconds=lambda _: 60)
-    told: list[str] = []
-
-    def look(_: Any) -> Any:
-        if silent in fleet.recorded and not told:
-            told.append(put_back)
-            ended = MachineEnded(key=put_back, left=True).to_wire()
-            bench.client.raise_orchestration_event("phase", names.MACHINE_ENDED_EVENT, data=ended)
-            time.sleep(0.3)
-        return fleet.controls.to_wire()
-
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: look}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
-        bench.run("patch_phase", phase(fleet), instance_id="phase")
-    assert Counter(floor.started) == Counter([silent, put_back, put_back, *others])
+def test_machines_that_run_are_compared_in_turns() -> None:
+    count = COMPARED_AT_ONCE + 50
+    floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet), timeout=60)
+        slices = [len(call["keys"]) for call in bench.calls_of(names.STILL_OPEN_MACHINES)]
+    assert slices == [COMPARED_AT_ONCE, 50]
+    assert len(floor.started) == count
 
 
 def test_a_phase_leaves_no_timer_behind() -> None:
     """A timer that nobody waits for keeps an instance of Durable Functions running until it fires."""
     with Floor(Fleet([])).bench() as bench:
         ended = bench.run("patch_phase", phase(Fleet([])))
-    assert len([event for event in ended.history if isinstance(event, TimerCreatedEvent)]) == 1
+    assert not [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
+
+
+def test_a_phase_looks_often_while_something_happens_and_seldom_when_nothing_does() -> None:
+    fleet = Fleet(keys(2), cap=1)
+    floor = Floor(fleet, seconds=lambda _: 3_600)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet))
+        looks = len(bench.calls_of(names.LOOK_AT_PHASE))
+    assert 2 * 120 <= looks <= 2 * 125, "one in each poll interval"
+    assert floor.began[keys(2)[1]] - floor.left[keys(2)[0]] < timedelta(seconds=31)
+
+
+def test_a_paused_phase_sleeps_long() -> None:
+    fleet = Fleet(keys(1))
+    fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
+    with Floor(fleet).bench() as bench:
+        bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(hours=10)))
+        assert len(bench.calls_of(names.LOOK_AT_PHASE)) <= 10 * 6 + 10, "an order wakes it"
 
 
 def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
@@ -227,10 +252,7 @@ def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
         answer = fleet.activities()[names.STILL_OPEN_MACHINES](data)
         return answer | {"unlocked": [key for key in answer["keys"] if key not in floor.running]}
 
-    activities = {"enter": floor.enter, "leave": floor.leave, names.STILL_OPEN_MACHINES: still_open}
-    with Workbench(
-        {"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, fleet.activities() | activities
-    ) as bench:
+    with floor.bench(still_open_machines=still_open) as bench:
         bench.run("patch_phase", phase(fleet))
     assert Counter(floor.started) == Counter([gone, gone, *others])
     assert timedelta(minutes=30) <= floor.began[gone] - floor.left[others[-1]] < timedelta(minutes=60)
@@ -243,7 +265,7 @@ def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
     assert sorted(floor.started) == keys(2)
 
 
-@pytest.mark.parametrize("activity", [names.READ_CONTROLS, names.NEXT_MACHINES, names.STILL_OPEN_MACHINES])
+@pytest.mark.parametrize("activity", [names.LOOK_AT_PHASE, names.NEXT_MACHINES, names.STILL_OPEN_MACHINES])
 def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
     """Its machines go on meanwhile; without the phase nobody would start the others, or hear of these."""
     fleet = Fleet(keys(4), cap=2)
@@ -257,8 +279,7 @@ def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
             raise Broken("the storage is away")
         return fleet.activities()[activity](data)
 
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, activity: away}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    with floor.bench(**{activity: away}) as bench:
         ended = bench.run("patch_phase", phase(fleet))
     assert ended.status is OrchestrationStatus.COMPLETED
     assert sorted(floor.started) == keys(4)
@@ -324,7 +345,7 @@ def test_who_may_start_is_found_behind_those_who_wait() -> None:
     everybody = keys(MOST_FREE_WAITING)
     fleet = Fleet(everybody, cap=10)
     fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody[:-1]}
-    floor = Floor(fleet, seconds=lambda _: 60)
+    floor = Floor(fleet, seconds=lambda _: 1)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), timeout=60)
     assert floor.started.index(everybody[-1]) <= 1
@@ -332,11 +353,11 @@ def test_who_may_start_is_found_behind_those_who_wait() -> None:
 
 
 def test_a_ramp_doubles() -> None:
-    floor = Floor(Fleet(keys(40), cap=8), seconds=lambda _: 60)
+    floor = Floor(Fleet(keys(40), cap=8), seconds=lambda _: 600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet, ramp=True))
     first = min(floor.began.values())
-    after = Counter(round((at - first).total_seconds() / 60) for at in floor.began.values())
+    after = Counter(round((at - first).total_seconds() / 600) for at in floor.began.values())
     assert [after[step] for step in range(4)] == [1, 2, 4, 8]
     assert floor.most == 8
 
@@ -372,14 +393,13 @@ def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> No
     floor = Floor(fleet, failing=east[:3], seconds=lambda _: 60)
     held_at: list[int] = []
 
-    def looked(data: Any) -> Any:
+    def looked() -> None:
         if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started) and not held_at:
             held_at.append(sum(key in floor.started for key in east))
             fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
-        return fleet.controls.to_wire()
 
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    fleet.on_look = looked
+    with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=2))).output
         gates = bench.calls_of(names.CLOSE_GATE)
     assert [(gate["scope"], gate["failures"], gate["limit"]) for gate in gates] == [("lane:broad/eastus", 3, 2)]
@@ -446,14 +466,13 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
     floor = Floor(fleet, failing=east[-1:], seconds=lambda key: 300 if key == east[-1] else 60)
     held: list[str] = []
 
-    def look(_: Any) -> Any:
+    def look() -> None:
         if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started):
             held.extend(key for key in keys(12) if key not in floor.started)
             fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
-        return fleet.controls.to_wire()
 
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: look}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    fleet.on_look = look
+    with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(wave=0)))
         gates = bench.calls_of(names.CLOSE_GATE)
     assert [gate["scope"] for gate in gates] == ["wave:broad/eastus/1"]
@@ -467,17 +486,16 @@ def test_what_an_earlier_phase_left_held_is_held_here_as_well(scope: str) -> Non
     fleet.controls = fleet.controls.model_copy(update={"held_scopes": [scope]})
     looks = 0
 
-    def looked(data: Any) -> Any:
+    def looked() -> None:
         nonlocal looks
         looks += 1
         if looks == 3:
             assert not floor.started
             fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
-        return fleet.controls.to_wire()
 
     floor = Floor(fleet)
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    fleet.on_look = looked
+    with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
     assert looks >= 3
     assert sorted(floor.started) == keys(4)
@@ -492,6 +510,7 @@ def test_a_cancel_starts_nothing_more_and_waits_for_what_runs() -> None:
     def cancel(key: str) -> None:
         if not canceled_at:
             # From inside the run, so that virtual time cannot pass between the cancel and its delivery.
+            floor.fleet.controls = floor.fleet.controls.model_copy(update={"is_canceled": True})
             bench.client.raise_orchestration_event("phase", names.CANCEL_EVENT)
             time.sleep(0.3)
             canceled_at.append(len(floor.started))
@@ -521,20 +540,18 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
 
     looks = 0
 
-    def looked(data: Any) -> Any:
+    def looked() -> None:
         nonlocal looks
         looks += fleet.controls.is_paused
-        if fleet.controls.is_paused and looks == 3:
+        if fleet.controls.is_paused and looks >= 3 and not floor.running:
             assert len(floor.started) == paused_at[0]
-            assert not floor.running
             fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
-        return fleet.controls.to_wire()
 
     floor = Floor(fleet, on_leave=pause)
-    activities = fleet.activities() | {"enter": floor.enter, "leave": floor.leave, names.READ_CONTROLS: looked}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    fleet.on_look = looked
+    with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), instance_id="phase")
-    assert looks == 3
+    assert looks >= 3
     assert sorted(floor.started) == keys(12)
 
 
@@ -549,15 +566,14 @@ def test_a_machine_that_is_put_back_tells_of_a_pause_whose_event_was_lost() -> N
             fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
         return is_left
 
-    def looked(_: Any) -> Any:
+    def looked() -> None:
         if fleet.controls.is_paused:
             starts_while_paused.append(len(floor.started))
         if len(starts_while_paused) == 3:
             fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
-        return fleet.controls.to_wire()
 
-    activities = fleet.activities() | {"enter": floor.enter, "leave": leave, names.READ_CONTROLS: looked}
-    with Workbench({"patch_phase": patch_phase, "patch_machine": floor.patch_machine}, activities) as bench:
+    fleet.on_look = looked
+    with floor.bench(leave=leave) as bench:
         bench.run("patch_phase", phase(fleet))
     assert starts_while_paused == [1, 1, 1]
     assert Counter(floor.started) == Counter(keys(4)) + Counter(keys(4)[:1])
