@@ -39,14 +39,16 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/python scripts/check_requirements.py
 	@.venv/bin/python scripts/policy_docs.py --check
 	@.venv/bin/python scripts/rollout_docs.py --check
+	@.venv/bin/python scripts/api_docs.py --check
 
 format: setup ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-docs: setup ## Write what is generated in docs/: the keys of policies, and the drawn example of rollouts
+docs: setup ## Write what is generated in docs/: the keys of policies, the drawn example of rollouts, the API
 	@.venv/bin/python scripts/policy_docs.py
 	@.venv/bin/python scripts/rollout_docs.py
+	@.venv/bin/python scripts/api_docs.py
 
 requirements-check: setup ## Fail when requirements.txt does not hold exactly what the deployed app needs
 	@.venv/bin/python scripts/check_requirements.py

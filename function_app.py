@@ -11,6 +11,7 @@ from triggers.cleanup import bp as cleanup
 from triggers.event_grid import bp as event_grid
 from triggers.freezes import bp as freezes
 from triggers.health import bp as health
+from triggers.openapi import bp as openapi
 from triggers.plans import bp as plans
 from triggers.policies import bp as policies
 from triggers.runs import bp as runs
@@ -33,6 +34,7 @@ for blueprint in (
     cleanup,
     event_grid,
     health,
+    openapi,
     orchestrators,
     activities,
 ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from enum import StrEnum
 from functools import lru_cache
@@ -32,6 +33,23 @@ MOST_RECIPIENTS = 50
 
 
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
+
+
+class Authorization(StrEnum):
+    """What decides whether a caller may call an HTTP function."""
+
+    KEYS = "keys"
+    """A function key, whoever holds it."""
+    ROLES = "roles"
+    """A function key, and the roles of the principal that App Service authentication has signed in."""
+
+
+def platform_signs_in() -> bool:
+    """Whether App Service authentication is on, so that the headers about the principal are its own.
+
+    Not a setting of ours: the platform sets the variable, with any case of the word.
+    """
+    return os.environ.get("WEBSITE_AUTH_ENABLED", "").casefold() == "true"
 
 
 class ChannelKind(StrEnum):
@@ -183,13 +201,37 @@ class Settings(BaseSettings):
         description="Table endpoint (https) of that account; the identity is used instead of a connection string.",
     )
     table_prefix: str = Field(default="patchwave", pattern=r"^[A-Za-z][A-Za-z0-9]{0,30}$")
+    storage_linger_seconds: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description=(
+            "How long a write of the records may wait for others that share its transaction, when one was sent less"
+            " than that ago; so long may equal reads wait for each other as well. 0: never."
+        ),
+    )
     poll_seconds: float = Field(
         default=30,
         ge=0.05,
         le=600,
         description="Seconds between two polls of an operation when Azure does not say.",
     )
+    limits: str = Field(
+        default="",
+        pattern=r"^(\s*(patchOperations|reads|writes)\s*=\s*[0-9]+(\.[0-9]+)?\s*/\s*[1-9][0-9]*\s*(,|$))*$",
+        description="Token buckets of Azure that differ from the documented ones, as bucket=refill a minute/burst, "
+        "separated by commas; the buckets are patchOperations, reads and writes.",
+    )
     assess_concurrency: int = Field(default=50, ge=1, le=1000, description="Machines assessed at the same time.")
+    authorization: Authorization = Field(
+        default=Authorization.KEYS,
+        description="keys: a function key is enough. roles: callers also need a role of the Entra application.",
+    )
+    tenant_id: str = Field(
+        default="",
+        pattern=r"^([0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?$",
+        description="The Entra tenant whose principals have roles; needed with roles.",
+    )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
         description="Key of the HMAC-SHA256 signature that webhook callers must send; none is asked for without it.",
@@ -226,6 +268,8 @@ class Settings(BaseSettings):
             raise ValueError("set PATCHWAVE_TABLES_ENDPOINT (with an identity) or PATCHWAVE_TABLES_CONNECTION")
         if self.tables_endpoint and urlsplit(self.tables_endpoint).scheme != "https":
             raise ValueError("PATCHWAVE_TABLES_ENDPOINT must be https: a bearer token is sent to it")
+        if self.authorization is Authorization.ROLES and not self.tenant_id:
+            raise ValueError("PATCHWAVE_AUTHORIZATION=roles needs PATCHWAVE_TENANT_ID, whose principals have roles")
         if wrong := [host for host in self.listed_probe_hosts if not _PROBE_HOST.fullmatch(host)]:
             raise ValueError(f"PATCHWAVE_PROBE_HOSTS: {wrong[0][:100]!r} is no host name, and not *. before one")
         return self

@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 _FRACTION = re.compile(r"\.(\d{1,9})(?=[Zz+-]|$)")
@@ -109,6 +109,7 @@ Instant = Annotated[
     datetime,
     BeforeValidator(_require_instant),
     PlainSerializer(format_instant, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A UTC time of our own documents."""
 

@@ -36,6 +36,12 @@ class Approval(Document):
         # The library writes a day as P1D into the schema, which no policy may hold.
         json_schema_extra={"default": "PT24H"},
     )
+    by_other: bool = Field(
+        default=False,
+        title="By other",
+        description="Whoever started the run may not approve it. Needs PATCHWAVE_AUTHORIZATION=roles, an app setting:"
+        " a function key does not say who calls.",
+    )
 
 
 class OnExceeded(StrEnum):

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Self
 
 POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
+RUN_ID_PATTERN = r"[0-9]{8}T[0-9]{6}Z-[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+MACHINE_KEY_PATTERN = r"[0-9a-f]{24}"
 LONGEST_RUN_ID = 58
 ADHOC_POLICY = "adhoc"
 """Stands in a run id for a policy that was given inline and has no name."""
@@ -26,7 +28,7 @@ _MACHINE_ID = re.compile(
     r"/providers/Microsoft\.Compute/virtualMachines/(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})",
     re.IGNORECASE,
 )
-_RUN_ID = re.compile(r"(?P<at>[0-9]{8}T[0-9]{6})Z-(?P<rest>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_RUN_ID = re.compile(RUN_ID_PATTERN)
 _LAST_SECOND = 9_999_999_999
 
 
@@ -99,7 +101,7 @@ class MachineId:
 
 def is_machine_key(text: str) -> bool:
     """Whether the text has the form of ``MachineId.key``."""
-    return re.fullmatch(r"[0-9a-f]{24}", text) is not None
+    return re.fullmatch(MACHINE_KEY_PATTERN, text) is not None
 
 
 def is_run_id(text: str) -> bool:
@@ -127,10 +129,9 @@ class RunId:
         Raises:
             ValueError: the text is no run id.
         """
-        found = _RUN_ID.fullmatch(text)
-        if found is None or len(text) > LONGEST_RUN_ID:
+        if not is_run_id(text):
             raise ValueError("not a run id; expected for example 20261110T190000Z-monthly")
-        return cls(text, datetime.strptime(found["at"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+        return cls(text, datetime.strptime(text[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
 
     @property
     def row_key(self) -> str:

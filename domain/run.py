@@ -76,6 +76,8 @@ class Trigger(Document):
 
     kind: TriggerKind
     by: str = ""
+    by_id: str = ""
+    """Object id of the signed-in principal; empty when nobody is, and for timers, webhooks and events."""
     detail: str = ""
 
 
@@ -84,14 +86,16 @@ class Decision(Document):
 
     approved: bool
     by: str
+    by_id: str = ""
     comment: str = ""
     at: Instant
 
 
 class Order(Document):
-    """What somebody asked for: who, why and when."""
+    """What somebody asked for: who, why and when. ``by_id`` is the object id of the signed-in principal."""
 
     by: str
+    by_id: str = ""
     why: str = ""
     at: Instant
 
@@ -141,6 +145,12 @@ class Run(Document):
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
     policy_snapshot: dict[str, Any] | None = None
+    version: str = ""
+    """Of the orchestrations that follow the run."""
+    incarnation: int = 1
+    """How often its orchestration was started: each one goes on from the records."""
+    quiet_until: Instant | None = None
+    """Until then nothing has to be heard of the run; later the watchdog looks after it."""
 
 
 class AssessmentSummary(Document):

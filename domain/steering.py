@@ -10,9 +10,10 @@ from datetime import datetime
 
 from domain.admission import RUN_GROUP, lane_scope
 from domain.base import format_instant
+from domain.gates import Approval
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy
-from domain.run import Decision, Intent, IntentState, MachineRecord, Order, Run, RunState, Steered
+from domain.run import Decision, Intent, IntentState, MachineRecord, Order, Run, RunState, Steered, Trigger, TriggerKind
 from domain.work import GateClosed, RunControls, StartResult, StartState
 
 PATCHWAVE = "patchwave"
@@ -21,6 +22,10 @@ PATCHWAVE = "patchwave"
 
 class NotPossible(Exception):
     """The order cannot be carried out any more, or contradicts another one; the text says why."""
+
+
+class NotAllowed(Exception):
+    """Somebody else has to give the order; the text says why."""
 
 
 # --- orders to a run ----------------------------------------------------------------------------------------
@@ -78,6 +83,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
 
     Raises:
         NotPossible: the ring was decided otherwise, needs no approval, or the run goes no further.
+        NotAllowed: the policy wants another person to approve than the one who started the run.
     """
     decision = run.decisions.get(ring)
     if decision is not None:
@@ -89,9 +95,12 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
             f"The ring {ring} was {said} by {decision.by} at {format_instant(decision.at)}, which stands.{hint}"
         )
     _check_goes_on(run, "approved" if approved else "rejected")
-    if ring not in rings_to_approve(run):
+    approval = _approvals(run).get(ring)
+    if approval is None:
         raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
-    made = Decision(approved=approved, by=order.by, comment=order.why, at=order.at)
+    if approved and approval.by_other:
+        _check_is_other(run.trigger, order)
+    made = Decision(approved=approved, by=order.by, by_id=order.by_id, comment=order.why, at=order.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
     return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
 
@@ -115,8 +124,22 @@ def ring_in_question(run: Run) -> str:
 
 def rings_to_approve(run: Run) -> list[str]:
     """The rings of the run that need an approval."""
+    return list(_approvals(run))
+
+
+def _approvals(run: Run) -> dict[str, Approval]:
     policy = Policy.model_validate(run.policy_snapshot)
-    return [ring.name for ring in policy.rings if ring.approval is not None]
+    return {ring.name: ring.approval for ring in policy.rings if ring.approval is not None}
+
+
+def _check_is_other(trigger: Trigger, order: Order) -> None:
+    """Timers, webhooks and events start runs for nobody; two people are told apart by their object ids alone."""
+    if trigger.kind is TriggerKind.HTTP and not trigger.by_id:
+        raise NotAllowed("Another person than the one who started the run has to approve, and nobody was signed in.")
+    if not order.by_id:
+        raise NotAllowed("Another person than the one who started the run has to approve: sign in.")
+    if order.by_id == trigger.by_id:
+        raise NotAllowed("You started this run; its policy wants another person to approve.")
 
 
 def _check_goes_on(run: Run, what: str) -> None:

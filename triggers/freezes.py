@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, audit_subject, open_records
+from domain.base import Document, Json
 from domain.freeze import Freeze, FreezeError, parse_freeze
 from domain.identity import ADHOC_POLICY, is_policy_name
 from domain.validation import Problem, suggest
+from triggers.described import INVALID_QUERY, NO_FREEZE, PAGED, Answer, AuditPage, Body, Keys, described
 from triggers.http import answer, answered, caller_of, no_such, page_of, query_of, read_json, route_of
-from triggers.orders import read_order
+from triggers.orders import BY, ORDER_QUERY, read_order
 
 bp = df.Blueprint()
 
+type NamedFreeze = Annotated[Freeze, Keys(optional=("name",))]
+"""A freeze whose name is in the address."""
+
+
+class FreezeList(Document):
+    """All freezes."""
+
+    freezes: list[Freeze]
+
+
+_EXAMPLE: Json = {
+    "from": "2026-12-20",
+    "to": "2027-01-03",
+    "timeZone": "Europe/Berlin",
+    "reason": "Year-end closing",
+}
+
 
 @bp.route(route="freezes", methods=["GET"])
+@described(Answer(200, FreezeList, as_given=True))
 @answered
 async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
     """All freezes, past and coming, by name."""
@@ -26,6 +47,7 @@ async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="freezes/{name}", methods=["GET"])
+@described(Answer(200, Freeze, as_given=True), refuses=NO_FREEZE)
 @answered
 async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """One freeze."""
@@ -37,6 +59,13 @@ async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="freezes/{name}", methods=["PUT"])
+@described(
+    Answer(200, Freeze, as_given=True),
+    Answer(201, Freeze, as_given=True),
+    body=Body(NamedFreeze, {"year-end": _EXAMPLE}),
+    query=[BY],
+    refuses={400: "The name or the freeze is not valid; every error at once."},
+)
 @answered
 async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a freeze: 201 or 200. It counts from the next start of a machine on."""
@@ -63,6 +92,7 @@ async def _check_policies(records: Records, freeze: Freeze) -> None:
 
 
 @bp.route(route="freezes/{name}", methods=["DELETE"])
+@described(Answer(204), query=ORDER_QUERY, refuses={400: "No reason is given."} | NO_FREEZE)
 @answered
 async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a freeze: 204. Machines that it kept out of a run stay out of that run."""
@@ -76,6 +106,7 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="freezes/{name}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No freeze can have this name."})
 @answered
 async def list_freeze_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who changed a freeze, and why; also of one that is gone."""

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import hmac
+from typing import Annotated
 
 import azure.durable_functions as df
 import azure.functions as func
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from adapters.arm import open_resource_manager
 from adapters.tables import StorageError, open_records
 from settings import ChannelsError, Settings, load_settings, parse_channels
+from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, query_of
 
 HEALTH_KEY_HEADER = "x-health-key"
 
 bp = df.Blueprint()
 
+type HealthAnswer = Annotated[dict[str, str], Field(json_schema_extra={"required": ["status"]})]
+"""``status``, and in the deep check the state of each part."""
+
+_DEEP = Parameter("deep", {"type": "string"}, "`1` checks storage, identity, Resource Manager and channels.")
+_KEY = Parameter("key", {"type": "string"}, "The health key, for who cannot send the header.")
+
 
 @bp.route(route="health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@described(
+    Answer(200, HealthAnswer),
+    Answer(503, HealthAnswer),
+    query=[_DEEP, _KEY],
+    refuses={401: "The deep check needs the health key."},
+    uses_storage=False,
+)
 @answered
 async def health(req: func.HttpRequest) -> func.HttpResponse:
     """200 when the app can work. ``?deep=1`` needs the health key and names the part that fails: 503."""

@@ -15,8 +15,9 @@ from adapters.tables import InvalidCursor, PreconditionFailed, RecordTooLarge, S
 from domain.freeze import FreezeError
 from domain.identity import RunId
 from domain.policy import PolicyError
-from domain.steering import NotPossible
+from domain.steering import NotAllowed, NotPossible
 from domain.validation import Problem
+from triggers.authorization import NotSignedIn, RoleMissing, check_role, principal_of, signed_in_name
 
 LARGEST_BODY = 256 * 1024
 DEFAULT_LIMIT = 50
@@ -69,11 +70,16 @@ def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | 
 def answered[**Arguments](
     handler: Callable[Arguments, Awaitable[func.HttpResponse]],
 ) -> Callable[Arguments, Awaitable[func.HttpResponse]]:
-    """Turn what a handler raises into a problem; nothing internal ever reaches the caller."""
+    """Let nobody in without the role that the function needs, and turn what a handler raises into a problem.
+
+    Nothing internal ever reaches the caller.
+    """
 
     @wraps(handler)
     async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
+        request = cast("func.HttpRequest", kwargs.get("req"))
         try:
+            check_role(handler.__name__, request.headers)
             return await handler(*args, **kwargs)
         except Exception as error:
             return _refusal_of(error).to_response()
@@ -91,6 +97,10 @@ def _refusal_of(error: Exception) -> Refusal:
             return Refusal(400, "The freeze is not valid.", errors=error.errors)
         case InvalidCursor():
             return Refusal(400, "The cursor is not one that this list gave.")
+        case NotSignedIn():
+            return Refusal(401, str(error), headers={"WWW-Authenticate": "Bearer"})
+        case RoleMissing() | NotAllowed():
+            return Refusal(403, str(error))
         case NotPossible():
             return Refusal(409, str(error))
         case PreconditionFailed():
@@ -196,5 +206,15 @@ def caller_of(request: func.HttpRequest, *, claimed: str = "") -> str:
 
     Without one it is the name that the caller ``claimed``, which a function key does not prove, else the API.
     """
-    name = header_of(request, "x-ms-client-principal-name") or claimed
+    name = signed_in_name(request.headers) or claimed
     return "".join(character for character in name if character.isprintable())[:200] or "api"
+
+
+def caller_id_of(request: func.HttpRequest) -> str:
+    """The object id of the signed-in principal; empty where only function keys are asked for.
+
+    Raises:
+        NotSignedIn: roles count, and there is no principal.
+    """
+    principal = principal_of(request.headers)
+    return principal.id if principal else ""

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import azure.functions as func
+from pydantic import Field
 
-from domain.base import as_object
+from domain.base import Document, as_object
 from domain.run import Order
 from domain.validation import Problem
-from triggers.http import caller_of, invalid_body, query_of, read_body, read_json
+from triggers.described import Body, Parameter
+from triggers.http import caller_id_of, caller_of, invalid_body, query_of, read_body, read_json
 
 LONGEST_REASON = 500
 _LONGEST_NAME = 200
+
+
+class CalendarOrder(Document):
+    """Who asks for it, and why."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
+    by: Annotated[str, Field(max_length=_LONGEST_NAME)] = ""
+
+
+ORDER = Body(CalendarOrder, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False)
+BY = Parameter(
+    "by", {"type": "string", "maxLength": _LONGEST_NAME}, "Who asks, where the platform does not know who calls."
+)
+ORDER_QUERY = (
+    Parameter(
+        "reason",
+        {"type": "string", "minLength": 1, "maxLength": LONGEST_REASON},
+        "Why, for people; needed unless the body has it.",
+    ),
+    BY,
+)
 
 
 def read_order(request: func.HttpRequest, at: datetime) -> Order:
@@ -39,7 +63,12 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
         problems.append(Problem(path="by", message=f"must be a name of at most {_LONGEST_NAME} printable characters"))
     if problems:
         raise invalid_body(*problems)
-    return Order(by=caller_of(request, claimed=str(name).strip()), why=str(reason).strip(), at=at)
+    return Order(
+        by=caller_of(request, claimed=str(name).strip()),
+        by_id=caller_id_of(request),
+        why=str(reason).strip(),
+        at=at,
+    )
 
 
 def _given(request: func.HttpRequest) -> dict[str, object]:

@@ -21,12 +21,14 @@ from domain.base import as_object
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.draft import FoundMachine
 from domain.outcome import OutcomeKind
+from domain.plan import Plan
 from domain.policy import Policy
 from domain.run import AssessmentSummary
 from domain.scope import Scope
 from domain.validation import Problem
+from triggers.described import INVALID_BODY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
-from triggers.start import requested_policy
+from triggers.start import PlanRequest, requested_policy
 
 MOST_MACHINES = 5_000
 """Machines that one answer holds: about 3 MB of JSON."""
@@ -41,6 +43,17 @@ bp = df.Blueprint()
 
 
 @bp.route(route="plans", methods=["POST"])
+@described(
+    Answer(200, Plan),
+    body=Body(PlanRequest, {"stored": {"policy": "monthly"}}),
+    refuses=INVALID_BODY
+    | {
+        404: "There is no policy of this name.",
+        422: f"The policy is for more than {MOST_MACHINES} machines.",
+        502: "Azure refuses to list the machines.",
+        503: "The storage cannot be reached, or reading the fleet takes too long.",
+    },
+)
 @answered
 async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
     """The plan of a run of a stored or an inline policy, as if it started now; see ``docs/rollouts.md``."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import open_records
+from domain.base import Document, Json
 from domain.identity import POLICY_NAME_PATTERN, is_policy_name
-from domain.policy import parse_policy, policy_schema
+from domain.policy import Policy, parse_policy, policy_schema
 from domain.validation import Problem
+from triggers.described import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
 from triggers.http import Refusal, answer, answered, caller_of, header_of, no_such, read_json, route_of
 from triggers.permitted import check_permitted
 
@@ -19,8 +22,26 @@ bp = df.Blueprint()
 _SCHEMA = "schema"
 """Not a policy: ``/api/policies/schema`` is the JSON Schema of all of them."""
 
+type NamedPolicy = Annotated[Policy, Keys(optional=("name",))]
+"""A policy whose name is in the address."""
+
+
+class PolicyList(Document):
+    """All policies."""
+
+    policies: list[Policy]
+
+
+_EXAMPLE: Json = {
+    "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"any": {"env": ["test"]}}},
+    "schedule": {"timeZone": "Europe/Berlin", "recurrence": "FREQ=MONTHLY;BYDAY=2TU", "window": "PT4H"},
+}
+_IF_NONE_MATCH = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "Create it unless it exists.")
+_CHANGED = "The policy is not the one that the header names."
+
 
 @bp.route(route="policies", methods=["GET"])
+@described(Answer(200, PolicyList, as_given=True))
 @answered
 async def list_policies(req: func.HttpRequest) -> func.HttpResponse:
     """All policies, by name."""
@@ -29,19 +50,34 @@ async def list_policies(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="policies/{name}", methods=["GET"])
+@described(Answer(200, Policy, headers=(ETAG,), as_given=True), refuses=NO_POLICY)
 @answered
 async def get_policy(req: func.HttpRequest) -> func.HttpResponse:
-    """One policy with its ETag; the name ``schema`` gives the JSON Schema of policies."""
+    """One policy with its ETag."""
     name = route_of(req, "name")
-    if name == _SCHEMA:
-        return answer(policy_schema())
     stored = await open_records().get_policy(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
     return answer(stored.document, headers={"ETag": stored.etag})
 
 
+@bp.route(route="policies/schema", methods=["GET"])
+@described(Answer(200, Json), uses_storage=False)
+@answered
+async def get_policy_schema(req: func.HttpRequest) -> func.HttpResponse:
+    """The JSON Schema of policies, for editors."""
+    del req
+    return answer(policy_schema())
+
+
 @bp.route(route="policies/{name}", methods=["PUT"])
+@described(
+    Answer(200, Policy, headers=(ETAG,), as_given=True),
+    Answer(201, Policy, headers=(ETAG,), as_given=True),
+    body=Body(NamedPolicy, {"monthly": _EXAMPLE}),
+    headers=[IF_MATCH, _IF_NONE_MATCH],
+    refuses={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
+)
 @answered
 async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a policy: 201 or 200. ``If-Match`` and ``If-None-Match: *`` guard the change."""
@@ -64,6 +100,11 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="policies/{name}", methods=["DELETE"])
+@described(
+    Answer(204),
+    headers=[IF_MATCH],
+    refuses={400: "The name is not valid."} | NO_POLICY | {412: _CHANGED},
+)
 @answered
 async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a policy. Its runs and their records stay."""

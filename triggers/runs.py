@@ -5,20 +5,38 @@ Durable's own management addresses are never handed out.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, open_records
+from domain.base import Document, Json
 from domain.identity import is_machine_key
 from domain.outcome import OutcomeKind
-from domain.run import Run, Trigger, TriggerKind
+from domain.plan import Plan
+from domain.run import MachineRecord, PatchRecord, Run, Trigger, TriggerKind
 from domain.validation import Problem
+from triggers.described import (
+    INVALID_BODY,
+    INVALID_QUERY,
+    LOCATION,
+    NO_MACHINE,
+    NO_RUN,
+    PAGED,
+    RETRY_AFTER,
+    Answer,
+    AuditPage,
+    Body,
+    Keys,
+    Parameter,
+    described,
+)
 from triggers.http import (
     Refusal,
     answer,
     answered,
+    caller_id_of,
     caller_of,
     header_of,
     no_such,
@@ -28,7 +46,7 @@ from triggers.http import (
     route_of,
     run_id_of,
 )
-from triggers.start import claimed_run_id, new_run_id, read_request
+from triggers.start import IDEMPOTENCY_KEY, StartRequest, claimed_run_id, new_run_id, read_request
 from triggers.start import start_run as start
 
 POLL_SECONDS = 5
@@ -36,9 +54,49 @@ POLL_SECONDS = 5
 
 bp = df.Blueprint()
 
+type ListedRun = Annotated[Run, Keys(without=("policySnapshot",))]
+type ListedMachine = Annotated[MachineRecord, Keys(without=("tags",))]
+
+
+class RunPage(Document):
+    """Runs, newest first."""
+
+    runs: list[ListedRun]
+    cursor: str | None
+
+
+class MachinePage(Document):
+    """Machines of a run."""
+
+    machines: list[ListedMachine]
+    cursor: str | None
+
+
+class MachineDetail(MachineRecord):
+    """A machine with every patch."""
+
+    patches: list[PatchRecord]
+
+
+_OUTCOME = Parameter("outcome", {"type": "string", "enum": list(OutcomeKind)}, "Only machines that ended like this.")
+_INLINE: Json = {
+    "policy": {
+        "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"any": {"env": ["test"]}}},
+        "maxConcurrent": "10%",
+    },
+    "mode": "patch",
+    "overrides": {"install": {"rebootSetting": "Never"}},
+}
+
 
 @bp.route(route="runs", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(
+    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    body=Body(StartRequest, {"stored": {"policy": "monthly", "mode": "assess"}, "inline": _INLINE}),
+    headers=[IDEMPOTENCY_KEY],
+    refuses=INVALID_BODY | {404: "There is no policy of this name."},
+)
 @answered
 async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run."""
@@ -48,11 +106,12 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     key = header_of(req, "idempotency-key")
     if key:
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id)
-    trigger = Trigger(kind=TriggerKind.HTTP, by=caller_of(req))
+    trigger = Trigger(kind=TriggerKind.HTTP, by=caller_of(req), by_id=caller_id_of(req))
     return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 
 @bp.route(route="runs", methods=["GET"])
+@described(Answer(200, RunPage), query=PAGED, refuses=INVALID_QUERY)
 @answered
 async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Runs, newest first, a page at a time."""
@@ -62,6 +121,7 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="runs/{runId}", methods=["GET"])
+@described(Answer(200, Run), refuses=NO_RUN)
 @answered
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """One run with its counts and its policy; the counts of a run that has not ended are counted now."""
@@ -75,6 +135,7 @@ async def get_run(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="runs/{runId}/machines", methods=["GET"])
+@described(Answer(200, MachinePage), query=[_OUTCOME, *PAGED], refuses=INVALID_QUERY | NO_RUN)
 @answered
 async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a run, a page at a time, of one outcome or of all."""
@@ -97,6 +158,7 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="runs/{runId}/machines/{machineKey}", methods=["GET"])
+@described(Answer(200, MachineDetail), refuses=NO_MACHINE)
 @answered
 async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
     """One machine of a run with every patch."""
@@ -110,6 +172,7 @@ async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="runs/{runId}/plan", methods=["GET"])
+@described(Answer(200, Plan), refuses={404: "There is no such run, or it has no plan."})
 @answered
 async def get_run_plan(req: func.HttpRequest) -> func.HttpResponse:
     """The plan that a run follows: 404 while there is none, and for runs that only assess."""
@@ -122,6 +185,7 @@ async def get_run_plan(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="runs/{runId}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | NO_RUN)
 @answered
 async def list_run_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who ordered what in a run and what its gates did, oldest first, a page at a time."""

@@ -12,16 +12,28 @@ import azure.functions as func
 
 from adapters.tables import Records, open_records
 from domain.agenda import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
-from domain.base import Json
+from domain.base import Document
 from domain.calendar import Occurrence, due_occurrence
 from domain.controls import Controls, Pause, Skip
 from domain.freeze import frozen_by
 from domain.identity import RunId, is_policy_name
 from domain.policy import Policy
 from domain.run import Order, Trigger, TriggerKind
+from triggers.described import (
+    INVALID_BODY,
+    INVALID_QUERY,
+    LOCATION,
+    NO_POLICY,
+    PAGED,
+    RETRY_AFTER,
+    Answer,
+    AuditPage,
+    Parameter,
+    described,
+)
 from triggers.http import Refusal, answer, answered, no_such, number_of, page_of, route_of
-from triggers.orders import read_order
-from triggers.runs import accepted
+from triggers.orders import ORDER, ORDER_QUERY, read_order
+from triggers.runs import ListedRun, accepted
 from triggers.start import DurableClient, find_policy, new_run_id, start_run, tell_waiting_run
 
 DEFAULT_COUNT = 12
@@ -32,7 +44,30 @@ _START_TIME = timedelta(minutes=10)
 bp = df.Blueprint()
 
 
+class Agenda(Document):
+    """What comes next for a policy."""
+
+    policy: str
+    enabled: bool
+    pause: Pause | None
+    occurrences: list[PlannedOccurrence]
+
+
+class PolicyControls(Controls):
+    """What people have ordered for a policy."""
+
+    policy: str
+
+
+_COUNT = Parameter(
+    "count",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    "How many occurrences.",
+)
+
+
 @bp.route(route="policies/{name}/occurrences", methods=["GET"])
+@described(Answer(200, Agenda), query=[_COUNT], refuses={400: "The query is not valid."} | NO_POLICY)
 @answered
 async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """What happens next, with the reason wherever nothing will."""
@@ -41,14 +76,8 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     policy = await find_policy(records, route_of(req, "name"))
     controls = await records.get_controls(policy.name)
     planned = await what_comes(records, policy, controls, count, datetime.now(UTC))
-    return answer(
-        {
-            "policy": policy.name,
-            "enabled": policy.enabled,
-            "pause": controls.pause.to_wire() if controls.pause else None,
-            "occurrences": [each.to_wire() for each in planned],
-        }
-    )
+    shown = Agenda(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
+    return answer(shown.to_wire())
 
 
 async def what_comes(
@@ -65,6 +94,7 @@ async def what_comes(
 
 
 @bp.route(route="policies/{name}/pause", methods=["POST"])
+@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
 @answered
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Start nothing by the schedule until somebody resumes the policy."""
@@ -75,6 +105,7 @@ async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
 
 @bp.route(route="policies/{name}/resume", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
 @answered
 async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
@@ -85,6 +116,12 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
 
 
 @bp.route(route="policies/{name}/skip-next", methods=["POST"])
+@described(
+    Answer(200, PolicyControls),
+    body=ORDER,
+    query=ORDER_QUERY,
+    refuses=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
+)
 @answered
 async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
@@ -100,6 +137,11 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="policies/{name}/skip-next", methods=["DELETE"])
+@described(
+    Answer(200, PolicyControls),
+    query=ORDER_QUERY,
+    refuses={400: "No reason is given."} | NO_POLICY,
+)
 @answered
 async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Take back that the next occurrence is left out."""
@@ -114,6 +156,12 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
 
 @bp.route(route="policies/{name}/run-now", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(
+    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    body=ORDER,
+    query=ORDER_QUERY,
+    refuses=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
+)
 @answered
 async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the order means this run.
@@ -123,11 +171,12 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     records, policy, order = await _read(req)
     run_id = await _ordered_run(records, policy, order)
     window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
-    trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, detail=f"run now: {order.why}")
+    trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, by_id=order.by_id, detail=f"run now: {order.why}")
     return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=window))
 
 
 @bp.route(route="policies/{name}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No policy can have this name."})
 @answered
 async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who changed and ordered what about a policy, and why the timer did not start it; also when the policy is gone."""
@@ -174,5 +223,4 @@ async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
 
 
 def _shown(policy: Policy, controls: Controls) -> func.HttpResponse:
-    document: Json = {"policy": policy.name, **controls.to_wire()}
-    return answer(document)
+    return answer(PolicyControls(policy=policy.name, **dict(controls)).to_wire())

@@ -6,32 +6,57 @@ import logging
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import grpc
 from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records
-from domain.base import as_object
+from domain.base import Document, Json, as_object
 from domain.calendar import Occurrence
 from domain.identity import RunId, is_policy_name
 from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_policy
 from domain.run import Mode, Run, RunState, Trigger
 from domain.validation import Problem
-from domain.work import RunRef
-from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, STEER_EVENT, closing_instance
+from domain.work import FollowRun, RunRef
+from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, STEER_EVENT, VERSION, closing_instance
+from triggers.described import Keys, Parameter
 from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import check_permitted
 
 LONGEST_KEY = 255
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    "A repetition with the same key gives the first run.",
+)
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 _LOG = logging.getLogger("patchwave.start")
+
+
+type InlinePolicy = Annotated[Policy, Keys(optional=("name",))]
+"""A policy in a request; without a name it is ``adhoc``."""
+
+
+class PlanRequest(Document):
+    """A policy, by name or as it is, and a merge patch over it (RFC 7396)."""
+
+    policy: str | InlinePolicy
+    overrides: Json | None = None
+
+
+class StartRequest(PlanRequest):
+    """What starts a run."""
+
+    mode: Mode = Mode.PATCH
 
 
 class DurableClient(Protocol):
     """What is used of the durable client."""
 
-    async def schedule_new_orchestration(self, orchestrator: str, /, *, input: object, instance_id: str) -> str: ...
+    async def schedule_new_orchestration(
+        self, orchestrator: str, /, *, input: object, instance_id: str, version: str
+    ) -> str: ...
 
     async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: object = None) -> None: ...
 
@@ -69,6 +94,7 @@ async def start_run(
         occurrence=occurrence.at_utc if occurrence else None,
         window_end=occurrence.window_end_utc if occurrence else None,
         policy_snapshot=policy.to_wire(),
+        version=VERSION,
     )
     run, _ = await records.create_run(wanted)
     if run.state is RunState.QUEUED:
@@ -85,14 +111,19 @@ async def start_run(
     return run
 
 
-async def schedule_run(client: DurableClient, run_id: str) -> None:
+async def schedule_run(client: DurableClient, run_id: str, incarnation: int = 1) -> None:
     """Start the orchestration of a run; one that exists already is as good.
 
     Raises:
         Refusal: 503, the durable engine did not take it.
     """
     try:
-        await client.schedule_new_orchestration(PATCH_RUN, input=RunRef(run_id=run_id).to_wire(), instance_id=run_id)
+        await client.schedule_new_orchestration(
+            PATCH_RUN,
+            input=FollowRun(run_id=run_id, incarnation=incarnation).to_wire(),
+            instance_id=run_id,
+            version=VERSION,
+        )
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.
         if await client.get_orchestration_state(run_id) is None:
@@ -117,7 +148,10 @@ async def close_if_dead(client: DurableClient, run: Run) -> bool:
         return False
     try:
         await client.schedule_new_orchestration(
-            CLOSE_DEAD_RUN, input=RunRef(run_id=run.id).to_wire(), instance_id=closing_instance(run.id)
+            CLOSE_DEAD_RUN,
+            input=RunRef(run_id=run.id).to_wire(),
+            instance_id=closing_instance(run.id),
+            version=VERSION,
         )
     except Exception as error:
         _LOG.warning("The run %s is being closed already, or cannot be now: %s", run.id, type(error).__name__)

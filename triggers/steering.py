@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import azure.durable_functions as df
 import azure.functions as func
+from pydantic import Field
 
 from adapters.tables import Records, open_records
-from domain.base import as_object
+from domain.base import Document, as_object
 from domain.identity import is_machine_key
 from domain.pinning import Pin
 from domain.policy import Policy
@@ -23,10 +24,12 @@ from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, 
 from domain.steering import ring_in_question
 from domain.validation import Problem
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
+from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from triggers.http import (
     Refusal,
     answer,
     answered,
+    caller_id_of,
     caller_of,
     invalid_body,
     no_such,
@@ -35,7 +38,7 @@ from triggers.http import (
     route_of,
     run_id_of,
 )
-from triggers.runs import accepted, find_run
+from triggers.runs import ListedRun, accepted, find_run
 from triggers.start import DurableClient, claimed_run_id, close_if_dead, new_run_id, schedule_run, start_run
 
 LONGEST_COMMENT = 1_000
@@ -44,12 +47,35 @@ bp = df.Blueprint()
 
 _LOG = logging.getLogger("patchwave.steering")
 
+_Comment = Annotated[str, Field(max_length=LONGEST_COMMENT)]
+
+
+class RunOrder(Document):
+    """What may be said with an order to a run or one of its machines."""
+
+    comment: _Comment = ""
+    by: _Comment = ""
+
+
+class RingOrder(RunOrder):
+    """The same about a ring; without one it is the ring that the run waits for."""
+
+    ring: _Comment = ""
+
+
+_SAID = {"comment": "The database team asked for it.", "by": "ana@example.org"}
+_ORDER = Body(RunOrder, {"said": _SAID}, required=False)
+_RING_ORDER = Body(RingOrder, {"said": _SAID}, required=False)
+_ACCEPTED = Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
+_LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
+
 
 # --- the run ------------------------------------------------------------------------------------------------
 
 
 @bp.route(route="runs/{runId}/pause", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
 @answered
 async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
@@ -63,6 +89,7 @@ async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
 
 @bp.route(route="runs/{runId}/resume", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
 @answered
 async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
@@ -76,6 +103,7 @@ async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
 
 @bp.route(route="runs/{runId}/cancel", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
 @answered
 async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
@@ -92,6 +120,7 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
 
 @bp.route(route="runs/{runId}/approve", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
 @answered
 async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let a ring start: 202. Without ``ring`` it is the one that the run waits for; 409 when it was rejected."""
@@ -100,6 +129,7 @@ async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient)
 
 @bp.route(route="runs/{runId}/reject", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
 @answered
 async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Keep a ring from starting, which ends the run before it: 202; 409 when it was approved."""
@@ -157,6 +187,11 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
 
 
 @bp.route(route="runs/{runId}/machines/{machineKey}/skip", methods=["POST"])
+@described(
+    Answer(202, MachineRecord, headers=(LOCATION,)),
+    body=_ORDER,
+    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
+)
 @answered
 async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
     """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
@@ -176,6 +211,11 @@ async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
 
 @bp.route(route="runs/{runId}/machines/{machineKey}/retry", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(
+    _ACCEPTED,
+    body=_ORDER,
+    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
+)
 @answered
 async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Take a machine that has ended once more, in a run of its own by the same policy: 202 with that run.
@@ -194,7 +234,7 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     if pin is not None:
         await records.save_pin(retry_id.text, pin)
     why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
-    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, detail=why)
+    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, by_id=given.order.by_id, detail=why)
     retry = await start_run(records, client, policy, retry_id, trigger, mode=run.mode)
     detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
     for subject in (run.id, retry.id):
@@ -256,5 +296,10 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
             problems.append(Problem(path=name, message=f"must be a text of at most {LONGEST_COMMENT} characters"))
     if problems:
         raise invalid_body(*problems)
-    order = Order(by=caller_of(req, claimed=texts["by"]), why=texts["comment"], at=datetime.now(UTC))
+    order = Order(
+        by=caller_of(req, claimed=texts["by"]),
+        by_id=caller_id_of(req),
+        why=texts["comment"],
+        at=datetime.now(UTC),
+    )
     return _Given(order, texts.get("ring", ""))

@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 
 import azure.durable_functions as df
 import azure.functions as func
+from pydantic import Field
 
 from adapters.tables import open_records
-from domain.base import as_object
+from domain.base import Tolerant, as_object
 from domain.run import Mode, Trigger, TriggerKind
 from settings import load_settings
+from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, read_body, route_of
-from triggers.runs import accepted
-from triggers.start import claimed_run_id, find_policy, new_run_id, start_run
+from triggers.runs import ListedRun, accepted
+from triggers.start import LONGEST_KEY, claimed_run_id, find_policy, new_run_id, start_run
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
@@ -28,8 +30,34 @@ _SIGNATURE = re.compile(r"t=(\d{1,12}),\s*v1=([0-9a-fA-F]{64})")
 bp = df.Blueprint()
 
 
+class Delivery(Tolerant):
+    """What may be said with a call; other keys are passed over."""
+
+    mode: Mode = Mode.PATCH
+    delivery_id: str | None = Field(default=None, min_length=1, max_length=LONGEST_KEY)
+
+
+_SIGNATURE_GIVEN = Parameter(
+    "X-Patchwave-Signature",
+    {"type": "string", "pattern": r"^t=[0-9]{1,12},v1=[0-9a-f]{64}$"},
+    'Needed with a secret: the hex of HMAC-SHA256(secret, "<t>." + body).',
+)
+_DELIVERY_GIVEN = Parameter(
+    "X-Patchwave-Delivery",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    "The same delivery gives the first run.",
+)
+_UNSIGNED = "The function key or the signature is missing or not valid."
+
+
 @bp.route(route="webhooks/{policy}", methods=["POST"])
 @bp.durable_client_input(client_name="client")
+@described(
+    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    body=Body(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}, required=False),
+    headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
+    refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED} | NO_POLICY,
+)
 @answered
 async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start a run of a stored policy: 202. The same delivery gives the first run; the same signature is refused."""

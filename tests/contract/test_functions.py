@@ -54,6 +54,7 @@ HTTP = {
     "run_webhook": ("webhooks/{policy}", "post"),
     "list_policies": ("policies", "get"),
     "get_policy": ("policies/{name}", "get"),
+    "get_policy_schema": ("policies/schema", "get"),
     "put_policy": ("policies/{name}", "put"),
     "delete_policy": ("policies/{name}", "delete"),
     "list_occurrences": ("policies/{name}/occurrences", "get"),
@@ -69,6 +70,7 @@ HTTP = {
     "delete_freeze": ("freezes/{name}", "delete"),
     "list_freeze_audit": ("freezes/{name}/audit", "get"),
     "draft_plan": ("plans", "post"),
+    "get_openapi": ("openapi.json", "get"),
     "health": ("health", "get"),
 }
 OTHER_TRIGGERS = {

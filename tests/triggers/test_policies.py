@@ -9,7 +9,7 @@ import pytest
 
 from adapters.tables import Records
 from tests.triggers.support import POLICY, call
-from triggers.policies import delete_policy, get_policy, list_policies, put_policy
+from triggers.policies import delete_policy, get_policy, get_policy_schema, list_policies, put_policy
 
 
 async def test_a_policy_lives(records: Records) -> None:
@@ -91,7 +91,7 @@ async def test_a_name_that_no_policy_may_have(records: Records, name: str) -> No
 
 
 async def test_the_schema_describes_what_is_stored() -> None:
-    schema = await call(get_policy, name="schema")
+    schema = await call(get_policy_schema)
     assert schema.status == 200
     validator = jsonschema.Draft202012Validator(schema.json)
     assert validator.is_valid({"name": "monthly", **POLICY})

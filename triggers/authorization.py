@@ -1,0 +1,116 @@
+"""Who may call which HTTP function, once ``PATCHWAVE_AUTHORIZATION`` is ``roles``: the table, and the check.
+
+The platform has verified the token, and names the principal in headers that it takes out of every request from
+outside. Without it they are what the caller wrote; so they count only where it says that it is there. See
+``docs/security.md`` and ADR 22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from domain.principal import ENTRA, InvalidPrincipal, Principal, Role, read_principal
+from settings import Authorization, load_settings, platform_signs_in
+
+PRINCIPAL_HEADER = "x-ms-client-principal"
+PROVIDER_HEADER = "x-ms-client-principal-idp"
+NAME_HEADER = "x-ms-client-principal-name"
+ID_HEADER = "x-ms-client-principal-id"
+
+ROLES: Mapping[str, Role | None] = {
+    "start_run": Role.OPERATOR,
+    "list_runs": Role.READER,
+    "get_run": Role.READER,
+    "list_run_machines": Role.READER,
+    "get_run_machine": Role.READER,
+    "get_run_plan": Role.READER,
+    "list_run_audit": Role.READER,
+    "pause_run": Role.OPERATOR,
+    "resume_run": Role.OPERATOR,
+    "cancel_run": Role.OPERATOR,
+    "approve_ring": Role.APPROVER,
+    "reject_ring": Role.APPROVER,
+    "skip_machine": Role.OPERATOR,
+    "retry_machine": Role.OPERATOR,
+    "list_policies": Role.READER,
+    "get_policy": Role.READER,
+    "get_policy_schema": Role.READER,
+    "put_policy": Role.OPERATOR,
+    "delete_policy": Role.OPERATOR,
+    "list_occurrences": Role.READER,
+    "pause_policy": Role.OPERATOR,
+    "resume_policy": Role.OPERATOR,
+    "skip_next_occurrence": Role.OPERATOR,
+    "unskip_next_occurrence": Role.OPERATOR,
+    "run_policy_now": Role.OPERATOR,
+    "list_policy_audit": Role.READER,
+    "list_freezes": Role.READER,
+    "get_freeze": Role.READER,
+    "put_freeze": Role.OPERATOR,
+    "delete_freeze": Role.OPERATOR,
+    "list_freeze_audit": Role.READER,
+    "draft_plan": Role.READER,
+    "get_openapi": Role.READER,
+    # They have an authentication of their own: a signature, and the health key.
+    "run_webhook": None,
+    "health": None,
+}
+"""The role that each HTTP function needs, by its name. A function that is not in here is refused to everybody."""
+
+
+class NotSignedIn(Exception):
+    """Nobody whom the app may believe is behind the request."""
+
+
+class RoleMissing(Exception):
+    """The principal lacks the role that the function needs."""
+
+    def __init__(self, needed: Role | None, has: Principal) -> None:
+        names = ", ".join(sorted(has.roles)) or "none"
+        needs = f"the role {needed.value}" if needed else "a role that nobody has"
+        super().__init__(f"This needs {needs}. You have {names}.")
+
+
+def check_role(function: str, headers: Mapping[str, str]) -> None:
+    """Let the request through, or not.
+
+    Raises:
+        NotSignedIn: roles count, and there is no principal.
+        RoleMissing: the principal may not call this function.
+    """
+    if function in ROLES and ROLES[function] is None:
+        return
+    principal = principal_of(headers)
+    needed = ROLES.get(function)
+    if principal is not None and (needed is None or not principal.may(needed)):
+        raise RoleMissing(needed, principal)
+
+
+def principal_of(headers: Mapping[str, str]) -> Principal | None:
+    """The signed-in principal; ``None`` where function keys alone decide.
+
+    Raises:
+        NotSignedIn: roles count, and there is none to be believed.
+    """
+    settings = load_settings()
+    if settings.authorization is not Authorization.ROLES:
+        return None
+    if not platform_signs_in():
+        raise NotSignedIn("Roles count, but App Service authentication is off: nobody can be believed. Turn it on.")
+    encoded = headers.get(PRINCIPAL_HEADER)
+    if not encoded:
+        raise NotSignedIn("Sign in: the request has no principal.")
+    try:
+        principal = read_principal(encoded, settings.tenant_id)
+    except InvalidPrincipal as error:
+        raise NotSignedIn(f"The principal cannot be believed: {error}.") from error
+    if headers.get(PROVIDER_HEADER) != ENTRA:
+        raise NotSignedIn("The principal cannot be believed: it is not of Entra.")
+    return principal
+
+
+def signed_in_name(headers: Mapping[str, str]) -> str:
+    """The name of the signed-in principal, else its id; empty where the platform signs nobody in."""
+    if not platform_signs_in():
+        return ""
+    return headers.get(NAME_HEADER) or headers.get(ID_HEADER) or ""
