@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from durabletask import task
@@ -46,8 +47,8 @@ MOST_WAITING = 700
 """Those that run and those that wait travel in one message of at most 256 KiB from beat to beat."""
 MOST_FREE_WAITING = 200
 """Machines that wait and that no gate holds: rules between machines keep a start from being further down the plan."""
-BEATS_PER_POLL = 4
-"""A phase in which something happens looks so many times in a poll interval; a quiet one at every second chance."""
+BEATS_PER_POLL = 3
+"""A phase in which something happens looks so many times in a poll interval, a quiet one less and less often."""
 HEARTBEAT = timedelta(minutes=10)
 """The longest that a phase sleeps when nothing runs in it."""
 COMPARE_EVERY = timedelta(minutes=5)
@@ -420,11 +421,17 @@ class _Window:
 def _candidate(machine: Placed, phase: Phase) -> Candidate:
     if phase.step is Step.ASSESS:
         # An assessment changes nothing on a machine: only their number is limited.
-        return Candidate(machine.key, places=(Place(RUN_GROUP, min(phase.max_concurrent, MOST_RUNNING)),))
-    places = [Place.parse(text) for text in machine.places]
-    limit = min([place.capacity for place in places if place.group == RUN_GROUP and place.capacity] + [MOST_RUNNING])
+        return Candidate(machine.key, places=_places((), phase.max_concurrent))
+    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, _places(tuple(machine.places)))
+
+
+@lru_cache(maxsize=4_096)
+def _places(texts: tuple[str, ...], limit: int = MOST_RUNNING) -> tuple[Place, ...]:
+    """Places as the plan wrote them, and never more of the run than one message carries. Most are shared."""
+    places = [Place.parse(text) for text in texts]
+    limits = [place.capacity for place in places if place.group == RUN_GROUP and place.capacity]
     own = [place for place in places if place.group != RUN_GROUP]
-    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, (*own, Place(RUN_GROUP, limit)))
+    return (*own, Place(RUN_GROUP, min([limit, MOST_RUNNING, *limits])))
 
 
 def _kept(counts: Counter[str], live_waves: set[str]) -> dict[str, int]:
