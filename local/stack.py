@@ -24,6 +24,8 @@ from local.storage_tap import StorageTap
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
+_LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200)}
+"""The simulator's buckets: refill in a simulated minute, and burst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class StackOptions:
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
         tap_storage: count the transactions of the app's tables (see `local.storage_tap`), over windows of a simulated
             second.
-        poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is.
+        poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
         preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
         settings: further app settings; they win over everything else.
     """
@@ -174,6 +176,12 @@ class Stack:
         """Names of the parts that ended by themselves."""
         return [child.name for child in (self._simulator, self._host) if child is not None and not child.running]
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name: ``azurite``, ``simulator`` unless another Resource Manager is used, ``host``."""
+        parts = (("azurite", self._storage), ("simulator", self._simulator), ("host", self._host))
+        return {name: part.pid for name, part in parts if part is not None}
+
     # Faults
 
     @property
@@ -235,7 +243,7 @@ class Stack:
             Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready.resolve())
         )
         self._found = self._simulator.wait_ready(_START_SECONDS)
-        return dict(self._found["environment"])
+        return dict(self._found["environment"]) | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
 
     def _start_host(self, environment: dict[str, str], *, port: int | None = None) -> None:
         options = self._options
@@ -246,6 +254,8 @@ class Stack:
         }
         if options.poll_seconds is not None:
             environment["PATCHWAVE_POLL_SECONDS"] = f"{options.poll_seconds:g}"
+            # As much faster as the rest: a sixtieth of the time between two polls.
+            environment.setdefault("PATCHWAVE_STORAGE_LINGER_SECONDS", f"{min(0.5, options.poll_seconds / 60):g}")
         environment |= options.settings
         self._host_environment = environment
         ready = options.state.resolve() / "host.json"
@@ -274,6 +284,11 @@ class Stack:
 
     def _log_end(self) -> str:
         return self._running_host.log_end()
+
+
+def limits_at(speed: float) -> str:
+    """``PATCHWAVE_LIMITS`` for a simulator of that speed: its buckets refill on the simulated clock, bursts stay."""
+    return ",".join(f"{bucket}={refill * speed:.3f}/{burst}" for bucket, (refill, burst) in _LIMITS.items())
 
 
 def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ from tests.product import Product
 # How long an example takes says more of the machine, which may be busy, than of the code.
 settings.register_profile("patchwave", deadline=None)
 settings.load_profile("patchwave")
+
+# Writes find company all the same: the rest of a turn of the event loop, and while others are on their way.
+os.environ.setdefault("PATCHWAVE_STORAGE_LINGER_SECONDS", "0.002")
 
 WEBHOOK_SECRET = "a-secret-for-tests-only"
 HEALTH_KEY = "a-health-key-for-tests"

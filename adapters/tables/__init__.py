@@ -30,10 +30,10 @@ from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.pins import PinRecords
 from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
+from adapters.tables.rows import Change
 from adapters.tables.runs import RunRecords
 from adapters.tables.skips import SkipRecords
 from adapters.tables.store import Store
-from adapters.tables.table import Change
 from settings import Settings
 
 

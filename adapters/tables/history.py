@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack
+from adapters.tables.operations import ALL_RUNS
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds, StoreBacked
-from adapters.tables.table import Row
 from domain.base import as_object, format_instant, parse_instant
 from domain.outcome import OutcomeKind
 from domain.run import MachineRecord
 
 _HISTORY = "h~"
-_FLEET = "fleet"
+"""Row key prefix of an end: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
+_FLEET = "f~"
+"""Row key prefix of what is known of a machine now: ``f~{machineKey}``."""
 _LAST_MILLISECOND = 9_999_999_999_999
 _JSON = ("assessment", "installation")
 _INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
@@ -31,7 +34,7 @@ class HistoryRecords(StoreBacked):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        span = Span(machine_key, _HISTORY)
+        span = Span(ALL_RUNS, f"{_HISTORY}{machine_key}~")
         return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
 
     async def fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
@@ -40,7 +43,7 @@ class HistoryRecords(StoreBacked):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        return await read_page(self._store.fleet, Span(_FLEET), _document, limit=limit, cursor=cursor)
+        return await read_page(self._store.machines, Span(ALL_RUNS, _FLEET), _document, limit=limit, cursor=cursor)
 
     async def install_seconds(self) -> dict[str, float]:
         """How long the last installation of each machine of the fleet took that brought it to its end, by key.
@@ -48,13 +51,15 @@ class HistoryRecords(StoreBacked):
         From the start of the installation to the end of the machine's run: its restart is part of it. One scan.
         """
         found: dict[str, float] = {}
-        async for row in self._store.fleet.scan(_FLEET, select=["installation", "patchedAt"]):
+        span = Span(ALL_RUNS, _FLEET)
+        columns = ["installation", "patchedAt"]
+        async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
             installation = as_object(get_json(row.columns, "installation")) or {}
             began = parse_instant(installation.get("startedAt"))
             ended = parse_instant(row.columns.get("patchedAt"))
             # A later installation that failed has taken the place of the one that ended then.
             if began is not None and ended is not None and began < ended:
-                found[row.key] = (ended - began).total_seconds()
+                found[row.key.removeprefix(_FLEET)] = (ended - began).total_seconds()
         return found
 
     async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool) -> None:
@@ -76,7 +81,8 @@ class HistoryRecords(StoreBacked):
             }
         )
         inverted = _LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
-        await self._store.machines.replace(machine.key, f"{_HISTORY}{inverted:013d}~{run_id}", end)
+        key = f"{_HISTORY}{machine.key}~{inverted:013d}~{run_id}"
+        await self._store.machines.replace(ALL_RUNS, key, end)
         if latest:
             place = {
                 "key": machine.key,
@@ -90,13 +96,13 @@ class HistoryRecords(StoreBacked):
 
     async def _set_latest(self, machine_key: str, at: str, columns: Columns) -> None:
         """Merge, so that a run which learned nothing about patches keeps the last assessment; newer rows stay."""
-        fleet = self._store.fleet
+        fleet, key = self._store.machines, _FLEET + machine_key
         async for _ in ChangeRounds(f"the fleet row of {machine_key}"):
-            row = await fleet.get(_FLEET, machine_key, ["at"])
+            row = await fleet.get(ALL_RUNS, key, ["at"])
             if row is None:
-                if await fleet.insert(_FLEET, machine_key, columns):
+                if await fleet.insert(ALL_RUNS, key, columns):
                     return
-            elif str(row.columns["at"]) > at or await fleet.merge(_FLEET, machine_key, columns, row.etag):
+            elif str(row.columns["at"]) > at or await fleet.merge(ALL_RUNS, key, columns, row.etag):
                 return
 
 

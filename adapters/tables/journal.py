@@ -12,8 +12,8 @@ from typing import Any, cast
 from adapters.tables.columns import clean, get_json, pack, put_text
 from adapters.tables.errors import RecordMissing
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.rows import Row
 from adapters.tables.store import StoreBacked
-from adapters.tables.table import Row
 from domain.base import format_instant
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})

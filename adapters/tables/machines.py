@@ -14,8 +14,8 @@ from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_nam
 from adapters.tables.errors import RecordMissing
 from adapters.tables.history import HistoryRecords
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.rows import Change, Conflict, Row, batches
 from adapters.tables.store import ChangeRounds
-from adapters.tables.table import Change, Conflict, Row, batches
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage

@@ -14,7 +14,10 @@ from domain.base import format_instant
 from domain.run import Intent, OperationKind
 
 _URLS = ("asyncUrl", "locationUrl")
-_LEASE = "lease"
+ALL_RUNS = "machines"
+"""The one partition of what is kept of machines over all runs, so that their rows can share transactions."""
+_LEASE = "l~"
+"""Row key prefix of a lease: ``l~{machineKey}``."""
 _PARALLEL = 16
 
 
@@ -60,12 +63,12 @@ class LeaseRecords(StoreBacked):
 
         A lease that has run out is taken over: its owner died, or was given up on.
         """
-        table = self._store.machines
+        table, key = self._store.machines, _LEASE + machine_key
         columns = pack({"owner": owner, "since": now, "until": until})
         async for _ in ChangeRounds(f"the lease of {machine_key}"):
-            if await table.insert(machine_key, _LEASE, columns):
+            if await table.insert(ALL_RUNS, key, columns):
                 return owner
-            row = await table.get(machine_key, _LEASE)
+            row = await table.get(ALL_RUNS, key)
             if row is None:
                 continue
             holder = str(row.columns["owner"])
@@ -75,7 +78,7 @@ class LeaseRecords(StoreBacked):
                 # A second execution of the same step must not shorten what the first one was granted.
                 kept = max(str(row.columns["until"]), columns["until"])
                 columns = {**columns, "since": row.columns["since"], "until": kept}
-            if await table.replace(machine_key, _LEASE, columns, row.etag):
+            if await table.replace(ALL_RUNS, key, columns, row.etag):
                 return owner
         return ""
 
@@ -85,7 +88,7 @@ class LeaseRecords(StoreBacked):
 
         async def is_held(key: str) -> bool:
             async with gate:
-                row = await self._store.machines.get(key, _LEASE, ["owner", "until"])
+                row = await self._store.machines.get(ALL_RUNS, _LEASE + key, ["owner", "until"])
             return row is not None and row.columns["owner"] == owner and str(row.columns["until"]) > format_instant(now)
 
         wanted = list(keys)
@@ -93,12 +96,12 @@ class LeaseRecords(StoreBacked):
 
     async def release_lease(self, machine_key: str, owner: str) -> None:
         """Give the lease back; nothing happens when somebody else holds it."""
-        table = self._store.machines
+        table, key = self._store.machines, _LEASE + machine_key
         async for _ in ChangeRounds(f"the lease of {machine_key}"):
-            row = await table.get(machine_key, _LEASE, ["owner"])
+            row = await table.get(ALL_RUNS, key, ["owner"])
             if row is None or row.columns["owner"] != owner:
                 return
-            if await table.delete(machine_key, _LEASE, row.etag):
+            if await table.delete(ALL_RUNS, key, row.etag):
                 return
 
 

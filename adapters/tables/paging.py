@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.tables.errors import InvalidCursor
-from adapters.tables.table import Row, Table
+from adapters.tables.rows import Row
+from adapters.tables.table import Table
 
 _KEY = re.compile(r"[A-Za-z0-9~._:-]{1,200}")
 

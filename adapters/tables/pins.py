@@ -14,8 +14,8 @@ from typing import Any
 from adapters.tables.columns import Columns, get_json, pack
 from adapters.tables.errors import RecordMissing, RecordTooLarge
 from adapters.tables.paging import Span
+from adapters.tables.rows import Change, Conflict, batches
 from adapters.tables.store import Store, StoreBacked
-from adapters.tables.table import Change, Conflict, batches
 from domain.base import as_list, parse_instant
 from domain.pinning import LinuxPin, Package, Pin, WindowsPin
 from domain.scope import OsType

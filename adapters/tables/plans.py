@@ -15,8 +15,8 @@ from adapters.tables.columns import Columns, get_json, pack, unpack
 from adapters.tables.errors import RecordMissing
 from adapters.tables.machines import MACHINES
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.rows import Change, Row, batches
 from adapters.tables.store import StoreBacked
-from adapters.tables.table import Change, Row, batches
 from domain.identity import MachineId
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan

@@ -10,8 +10,8 @@ from typing import Any
 
 from adapters.tables.columns import get_json, pack
 from adapters.tables.errors import PreconditionFailed
+from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds, StoreBacked
-from adapters.tables.table import Row
 from domain.base import format_instant, parse_instant
 
 _PARTITION = "policies"

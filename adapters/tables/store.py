@@ -7,7 +7,8 @@ import random
 from typing import TYPE_CHECKING, Any, cast
 
 from adapters.tables.errors import StorageUnreachable
-from adapters.tables.table import AzureTable, Table
+from adapters.tables.requests import AzureTable
+from adapters.tables.table import Table
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -23,23 +24,35 @@ _PATIENCE: dict[str, Any] = {
     "connection_timeout": 5,
     "read_timeout": 30,
 }
+_MACHINES_KEPT = 10_000
+"""Machines whose rows are remembered, some 8 KB for each: a whole large run passes without reading a row twice."""
+_ROWS_OF_A_MACHINE = 2
+"""Its own and the intent of the operation that is under way."""
 _ATTEMPTS_OF_A_CHANGE = 8
 """Rounds of read, decide, write-if-unchanged before somebody else's writes count as an outage."""
 
 
 class Store:
-    """One attribute per table; ``docs/storage.md`` describes the keys."""
+    """One attribute per table; ``docs/storage.md`` describes the keys.
 
-    def __init__(self, client: TableServiceClient, prefix: str) -> None:
+    ``linger`` is in seconds: how long a write or a question may wait for others that share its request.
+    """
+
+    def __init__(self, client: TableServiceClient, prefix: str, linger: float = 0) -> None:
         self._client = client
-        self.runs = self._table(prefix, "runs")
-        self.results = self._table(prefix, "results")
-        self.machines = self._table(prefix, "machines")
-        self.fleet = self._table(prefix, "fleet")
-        self.policies = self._table(prefix, "policies")
-        self.audit = self._table(prefix, "audit")
-        self.claims = self._table(prefix, "claims")
-        self.seen = self._table(prefix, "seen")
+
+        def table(name: str, rows_kept: int = 0) -> Table:
+            client = cast("AzureTable", self._client.get_table_client(prefix + name))
+            return Table(client, linger=linger, rows_kept=rows_kept)
+
+        self.runs = table("runs")
+        self.results = table("results", _MACHINES_KEPT * _ROWS_OF_A_MACHINE)
+        self.machines = table("machines", _MACHINES_KEPT)
+        self.policies = table("policies")
+        self.audit = table("audit")
+        self.claims = table("claims")
+        self.seen = table("seen")
+        self._tables = (self.runs, self.results, self.machines, self.policies, self.audit, self.claims, self.seen)
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -53,19 +66,16 @@ class Store:
             from adapters.credentials import open_credential
 
             client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **_PATIENCE)
-        return cls(client, settings.table_prefix)
+        return cls(client, settings.table_prefix, settings.storage_linger_seconds)
 
     async def prepare(self) -> None:
         """Create the tables that are absent."""
-        tables = (self.runs, self.results, self.machines, self.fleet, self.policies, self.audit, self.claims, self.seen)
-        await asyncio.gather(*(table.create() for table in tables))
+        await asyncio.gather(*(table.create() for table in self._tables))
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Wait for what is being written, and give back the connections."""
+        await asyncio.gather(*(table.drain() for table in self._tables))
         await self._client.close()
-
-    def _table(self, prefix: str, name: str) -> Table:
-        return Table(cast("AzureTable", self._client.get_table_client(prefix + name)))
 
 
 class StoreBacked:

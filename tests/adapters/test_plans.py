@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from adapters.tables import InvalidCursor, Records, StorageUnreachable
 from adapters.tables.plans import HEAD
-from adapters.tables.table import Change, Table
+from adapters.tables.rows import Change
+from adapters.tables.table import Table
 from domain.admission import Place
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
@@ -253,13 +254,13 @@ async def test_a_large_plan_takes_one_request_for_a_hundred_rows(
     sent: list[int] = []
     real_apply = Table.apply
 
-    async def apply(table: Table, partition: str, changes: Sequence[Change]) -> None:
+    async def apply(table: Table, partition: str, changes: Sequence[Change]) -> list[str]:
         sent.append(len(changes))
-        await real_apply(table, partition, changes)
+        return await real_apply(table, partition, changes)
 
     monkeypatch.setattr(Table, "apply", apply)
     await records.save_plan(RUN, plan, in_order(plan), SHORT)
-    assert sent == [100] * 20
+    assert sent == [100] * 20 + [1]
     assert await records.get_plan(RUN) == plan
     assert len(await keys_of(records, 1, 0, 5_000)) == 750
     assert sum([1 async for one in records.each_machine(RUN) if one.ring]) == len(machines)
