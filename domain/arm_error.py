@@ -23,6 +23,7 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 
 LONGEST_TEXT = 2_000
 LONGEST_WAIT_SECONDS = 3_600.0
+_CUT = " … [cut]"
 
 
 class ErrorClass(StrEnum):
@@ -55,7 +56,7 @@ class ArmFailure(Document):
             f"{code}: {message}" for code, message in [(self.code, self.message), *self.details] if code or message
         ]
         head = f"HTTP {self.status} " if self.status else ""
-        return (head + "; ".join(parts))[:LONGEST_TEXT]
+        return _cut(head + "; ".join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Verdict:
         return Outcome(
             outcome=OutcomeKind.SKIPPED if done_nothing else OutcomeKind.FAILED,
             reason=self.reason,
-            message=f"{self.sentence} ({failure.text})"[:LONGEST_TEXT],
+            message=_cut(f"{self.sentence} ({failure.text})"),
         )
 
 
@@ -366,4 +367,8 @@ def _shorten(value: object) -> str:
     text = " ".join(str(value).split()) if value is not None else ""
     # JSON can escape half a character pair, which no storage takes.
     text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " … [cut]"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - len(_CUT)] + _CUT

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +14,12 @@ from azure.data.tables import TableServiceClient
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from google.protobuf import wrappers_pb2
+from pydantic import SecretStr
 
+from adapters.tables import Records
+from adapters.tables.store import Store
 from domain.identity import MachineId
+from settings import Settings
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
 from tests.product import Product
 
@@ -70,6 +76,16 @@ def histories(product: Product, prefix: str) -> dict[str, str]:
         }
 
 
+@asynccontextmanager
+async def records_of(product: Product) -> AsyncGenerator[Records]:
+    """The product's own records, for what has to be changed behind its back."""
+    found = Records(Store.open(Settings(tables_connection=SecretStr(product.stack.storage))))
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
 def _rows(product: Product, run_id: str) -> list[Json]:
     """The machines of a run as the API lists them: one that was listed twice would be here twice."""
     rows: list[Json] = []
@@ -98,12 +114,11 @@ def _one_final_row_each(run: Json, rows: list[Json], ids: list[str]) -> None:
 
 def _at_most_one_installation_each(product: Product, run: Json, ids: list[str]) -> None:
     wanted = {one.lower() for one in ids}
-    accepted = Counter(
-        operation["machine"].lower()
-        for operation in product.intervals("install")
-        if operation["machine"].lower() in wanted
-        and run["createdAt"] <= _instant(operation["startedAt"]) <= run["endedAt"]
-    )
+    accepted: Counter[str] = Counter()
+    for operation in product.intervals("install"):
+        began = _instant(operation["startedAt"])
+        if operation["machine"].lower() in wanted and run["createdAt"] <= began <= run["endedAt"]:
+            accepted[operation["machine"].lower()] += 1
     assert all(count == 1 for count in accepted.values()), accepted
 
 
@@ -112,18 +127,14 @@ def _locks_are_free_or_run_out(product: Product, run_id: str, rows: list[Json]) 
         leases = service.get_table_client("patchwavemachines")
         for row in rows:
             key = MachineId.parse(row["id"]).key
-            found = next(
-                iter(leases.query_entities(f"PartitionKey eq '{key}' and RowKey eq 'lease' and owner eq '{run_id}'")),
-                None,
-            )
+            query = f"PartitionKey eq '{key}' and RowKey eq 'lease' and owner eq '{run_id}'"
+            found = next(iter(leases.query_entities(query)), None)
             if found is None:
                 continue
             until = datetime.fromisoformat(str(found["until"]))
-            is_over = until <= datetime.now(UTC)
-            assert is_over or row["outcome"] in _KEEPS_ITS_LOCK, (
-                f"{row['name']} ({row['outcome']}) is locked till {until}"
-            )
-            assert until < datetime.now(UTC) + _LONGEST_LEASE, f"{row['name']} is locked till {until}"
+            told = f"{row['name']} ({row['outcome']}) is locked till {until}"
+            assert until <= datetime.now(UTC) or row["outcome"] in _KEEPS_ITS_LOCK, told
+            assert until < datetime.now(UTC) + _LONGEST_LEASE, told
 
 
 def _nothing_secret(product: Product, run_id: str, rows: list[Json]) -> None:

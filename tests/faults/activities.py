@@ -1,0 +1,109 @@
+"""Activities of a run, called one by one: for faults that take hours in the whole product."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from activities.machine import record_outcome
+from activities.poll import poll_operation
+from activities.submit import install_patches
+from adapters.tables import Records
+from domain.identity import MachineId
+from domain.outcome import Outcome
+from domain.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from domain.work import (
+    OperationRef,
+    OperationReport,
+    OperationState,
+    RecordOutcome,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from orchestrators.operation import unfinished
+from tests.simulator.conftest import SUBSCRIPTION, Simulator
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+
+
+async def prepare(records: Records, one: str, *, location: str = "westeurope") -> str:
+    """A patch run that has this machine as well; the machine's key."""
+    await records.create_run(
+        Run(
+            id=RUN_ID,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.QUEUED,
+            trigger=Trigger(kind=TriggerKind.HTTP),
+            created_at=AT,
+            policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
+        )
+    )
+    await records.start_run(RUN_ID, AT)
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        location=location,
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+    )
+    await records.add_machines(RUN_ID, [machine])
+    return found.key
+
+
+async def install(key: str) -> StartResult:
+    """One execution of ``install_patches``."""
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
+    return StartResult.from_wire(await install_patches(request.to_wire()))
+
+
+async def accepted_installation(records: Records, one: str) -> str:
+    """An installation that Azure has accepted; the machine's key."""
+    key = await prepare(records, one)
+    assert (await install(key)).state is StartState.ACCEPTED
+    return key
+
+
+async def poll(key: str) -> OperationReport:
+    """One execution of ``poll_operation``."""
+    request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
+    return OperationReport.from_wire(await poll_operation(request.to_wire()))
+
+
+async def poll_to_the_end(key: str, *, most: int = 200) -> tuple[OperationReport, int]:
+    """Poll without the waits between, until there is an end; what it is, and after how many polls."""
+    for polls in range(1, most + 1):
+        report = await poll(key)
+        if report.state is not OperationState.RUNNING:
+            return report, polls
+    raise AssertionError(f"no end after {most} polls")
+
+
+def outcome_of(report: OperationReport) -> Outcome:
+    """How the machine ends when its operation brings no result."""
+    return unfinished(report).outcome
+
+
+async def record(key: str, outcome: Outcome, *, keep_lock: bool = False) -> None:
+    """One execution of ``record_outcome``."""
+    request = RecordOutcome(run_id=RUN_ID, machine_key=key, phase="patch", outcome=outcome, keep_lock=keep_lock)
+    await record_outcome(request.to_wire())
+
+
+def sent(azure: Simulator, one: str) -> int:
+    """How many installation calls about the machine the simulator has answered."""
+    requests = azure.http.get("/_sim/requests", params={"operation": "install"}).json()["requests"]
+    return sum(str(request["machine"]).lower() == one.lower() for request in requests)
+
+
+def fault(azure: Simulator, one: str, operation: str, *, times: int | None = None, **effect: object) -> None:
+    """Make requests about a machine go wrong."""
+    rule = {"match": {"machine": one, "operation": operation}, "effect": effect}
+    if times is not None:
+        rule |= {"times": times}
+    reply = azure.http.post("/_sim/faults", json=rule)
+    assert reply.status_code == 201, reply.text
