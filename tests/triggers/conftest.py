@@ -11,9 +11,9 @@ from adapters.tables import Records, close_records, open_records
 from settings import load_settings
 from tests.adapters.samples import NOW
 from tests.storage import azurite
-from tests.triggers.support import POLICY, Engine
+from tests.triggers.support import POLICY, TENANT, Engine
 
-__all__ = ["azurite", "engine", "monthly", "records"]
+__all__ = ["azurite", "engine", "monthly", "platform", "records", "roles"]
 
 
 @pytest.fixture
@@ -25,6 +25,20 @@ async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     found = open_records()
     yield found
     await close_records()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """App Service authentication is on, so that what stands in its headers counts."""
+    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
+
+
+@pytest.fixture
+def roles(platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers need roles."""
+    monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
+    monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
     load_settings.cache_clear()
 
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, cast
 
 import azure.functions as func
 import grpc
-from durabletask.client import OrchestrationStatus
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 POLICY: dict[str, Any] = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 3}
+
+TENANT = "77777777-2222-4333-8444-555555555555"
+
+
+def signed_in(object_id: str, *roles: str, name: str = "", **changes: Any) -> dict[str, str]:
+    """The headers that App Service writes for a principal of Entra; ``changes`` are keys of the decoded document."""
+    claims = [
+        {"typ": "http://schemas.microsoft.com/identity/claims/tenantid", "val": TENANT},
+        {"typ": "http://schemas.microsoft.com/identity/claims/objectidentifier", "val": object_id},
+        {"typ": "name", "val": name},
+        *({"typ": "roles", "val": role} for role in roles),
+    ]
+    document = {"auth_typ": "aad", "claims": claims, "name_typ": "name", "role_typ": "roles"} | changes
+    return {
+        "x-ms-client-principal": base64.b64encode(json.dumps(document).encode()).decode(),
+        "x-ms-client-principal-id": object_id,
+        "x-ms-client-principal-idp": "aad",
+        **({"x-ms-client-principal-name": name} if name else {}),
+    }
 
 
 class EngineError(grpc.RpcError):
@@ -30,10 +48,8 @@ class Engine:
         self.attempts: list[str] = []
         self.events: list[tuple[str, str]] = []
         self.failing = False
-        self.dead: set[str] = set()
-        """Instances that have ended without anybody's doing."""
 
-    async def schedule_new_orchestration(self, name: str, /, *, input: object, instance_id: str) -> str:
+    async def schedule_new_orchestration(self, name: str, /, *, input: object, instance_id: str, version: str) -> str:
         self.attempts.append(instance_id)
         if self.failing:
             raise EngineError("unavailable")
@@ -50,8 +66,6 @@ class Engine:
     async def get_orchestration_state(self, instance_id: str) -> object:
         if self.failing:
             return None
-        if instance_id in self.dead:
-            return SimpleNamespace(runtime_status=OrchestrationStatus.FAILED)
         return self.instances.get(instance_id)
 
 

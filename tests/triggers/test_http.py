@@ -78,12 +78,12 @@ async def test_storage_that_is_away_is_503_with_a_wait(
         (KeyError("SECRET"), 500),
     ],
 )
-async def test_no_answer_repeats_the_text_of_an_internal_error(error: Exception, status: int) -> None:
+async def test_no_answer_repeats_the_text_of_an_internal_error(records: Records, error: Exception, status: int) -> None:
     @answered
     async def fail(req: func.HttpRequest) -> func.HttpResponse:
         raise error
 
-    found = Answer(await fail(func.HttpRequest("GET", "/", body=b"")))
+    found = Answer(await fail(req=func.HttpRequest("GET", "/", body=b"")))
     assert found.status == status
     assert found.problem
     assert "SECRET" not in found.text
@@ -93,9 +93,19 @@ async def test_no_answer_repeats_the_text_of_an_internal_error(error: Exception,
     ("name", "expected"),
     [("ana@example.org", "ana@example.org"), ("", "api"), ("a\r\nb\x00", "ab"), ("x" * 5000, "x" * 200)],
 )
-def test_the_caller_is_a_short_printable_name(name: str, expected: str) -> None:
+def test_the_caller_is_a_short_printable_name(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": name}, body=b"")
     assert caller_of(request) == expected
+
+
+@pytest.mark.parametrize("said", [None, "False", ""])
+def test_a_name_counts_only_where_the_platform_writes_it(said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if said is not None:
+        monkeypatch.setenv("WEBSITE_AUTH_ENABLED", said)
+    request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": "the-boss"}, body=b"")
+    assert caller_of(request) == "api"
+    assert caller_of(request, claimed="ana") == "ana"
 
 
 def test_a_caller_without_a_name_is_the_api() -> None:

@@ -30,6 +30,7 @@ async def stored(records: Records, answer: Answer) -> Run:
     return found
 
 
+@pytest.mark.usefixtures("platform")
 async def test_a_start_is_accepted_and_says_where_to_look(records: Records, engine: Engine, monthly: str) -> None:
     answer = await start(engine, {"policy": monthly}, x_ms_client_principal_name="ana@example.org")
     run_id = answer.json["id"]

@@ -133,6 +133,7 @@ class TestPause:
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
         assert await actions(records) == [("policy_paused", "ann"), ("policy_resumed", "api")]
 
+    @pytest.mark.usefixtures("platform")
     async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, records: Records, nightly: str) -> None:
         headers = {"x-ms-client-principal-name": "ana@example.org"}
         answer = await call(schedules.pause_policy, body=WHY, headers=headers, name=nightly)
@@ -145,7 +146,7 @@ class TestPause:
         waiting, ended = "20261110T013000Z-nightly", "20261109T013000Z-nightly"
         for run_id in (waiting, ended):
             await records.carry_over(NAME, run_id, STORED_AT)
-            await engine.schedule_new_orchestration("patch_run", input={}, instance_id=run_id)
+            await engine.schedule_new_orchestration("patch_run", input={}, instance_id=run_id, version="1")
         await records.end_carry_over(NAME, ended, STORED_AT + DAY)
         engine.failing = engine_fails
         await call(schedules.pause_policy, body=WHY, name=nightly)

@@ -21,6 +21,7 @@ from triggers import runs, steering
 RINGS = [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT4H"}}]
 SNAPSHOT: dict[str, Any] = {"name": "monthly", **POLICY, "rings": RINGS}
 KEY = machine(1).key
+pytestmark = pytest.mark.usefixtures("platform")
 ANA = {"x-ms-client-principal-name": "ana@example.org"}
 COMMANDS = {
     "pause": steering.pause_run,
@@ -210,14 +211,6 @@ class TestCancel:
         assert (await give(engine, "cancel")).status == 202
         assert list(engine.instances) == [RUN]
         assert engine.events == [(RUN, "cancel")]
-
-    async def test_a_run_whose_orchestration_is_dead_is_closed(self, live: Records, engine: Engine) -> None:
-        """Somebody terminated it, or a new version of the app could not replay it: no event would be heard."""
-        engine.dead.add(RUN)
-        for _ in range(2):
-            assert (await give(engine, "cancel")).status == 202
-        assert engine.instances[f"{RUN}:close"] == ("close_dead_run", {"runId": RUN})
-        assert not engine.events
 
     async def test_a_run_that_ended_by_it_says_so_again(self, live: Records, engine: Engine) -> None:
         await live.request_cancel(RUN, order())

@@ -1,0 +1,213 @@
+"""Roles: who may call what, whom the app believes, and who may approve a run."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from adapters.tables import Records
+from domain.principal import LONGEST_HEADER, Role
+from domain.run import Run, Trigger, TriggerKind
+from settings import load_settings
+from tests.adapters.samples import NOW, machine
+from tests.adapters.test_tables_runs import RUN, run
+from tests.triggers.support import POLICY, Answer, Engine, call, signed_in
+from tests.triggers.test_steering import end_machine
+from triggers import freezes, health, openapi, plans, policies, runs, schedules, steering, webhook
+from triggers.authorization import ROLES
+
+ANA = "aaaaaaaa-2222-4333-8444-555555555555"
+BEN = "bbbbbbbb-2222-4333-8444-555555555555"
+MODULES: tuple[ModuleType, ...] = (runs, steering, policies, plans, schedules, freezes, webhook, health, openapi)
+FUNCTIONS: dict[str, Any] = {
+    name: getattr(module, name)
+    for module in MODULES
+    for name in ROLES
+    # Modules import helpers that are named like functions of others; those of the host are builders.
+    if hasattr(getattr(module, name, None), "build")
+}
+GUARDED = [name for name, role in ROLES.items() if role is not None]
+
+
+async def ask(name: str, headers: dict[str, str], body: object = b"", **route: str) -> Answer:
+    """Call a function of the API by its name."""
+    bound = [each.get_dict_repr() for each in FUNCTIONS[name].build().get_bindings()]
+    engine = Engine() if any(each["type"] == "durableClient" for each in bound) else None
+    return await call(FUNCTIONS[name], body=body, headers=headers, query={}, engine=engine, **route)
+
+
+def test_every_function_of_the_table_is_found_here() -> None:
+    assert FUNCTIONS.keys() == ROLES.keys()
+
+
+@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.parametrize("name", GUARDED)
+async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) -> None:
+    needed = ROLES[name]
+    assert needed is not None
+    nobody = await ask(name, {})
+    assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert nobody.problem
+    without = await ask(name, signed_in(ANA, "owner"))
+    assert without.status == 403
+    assert f"needs the role {needed}." in without.problem["detail"]
+    for role in Role:
+        answer = await ask(name, signed_in(ANA, role))
+        may = role is needed or needed is Role.READER
+        assert (answer.status in (401, 403)) is not may, f"{role}: {answer.text}"
+
+
+@pytest.mark.usefixtures("records", "roles")
+async def test_the_webhook_and_health_have_an_authentication_of_their_own(
+    monthly: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [name for name, role in ROLES.items() if role is None] == ["run_webhook", "health"]
+    assert (await ask("run_webhook", {}, policy=monthly)).status == 202
+    monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "for tests")
+    load_settings.cache_clear()
+    assert (await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)).status == 401
+    assert (await ask("health", {})).status == 200
+    deep = await call(health.health, headers=signed_in(ANA, "operator"), query={"deep": "1"})
+    assert deep.status == 401
+
+
+@pytest.mark.usefixtures("records")
+async def test_without_the_setting_keys_alone_decide() -> None:
+    assert (await ask("list_runs", {})).status == 200
+    assert (await ask("list_runs", {"x-ms-client-principal": "garbled"})).status == 200
+
+
+FORGED: dict[str, dict[str, str]] = {
+    "only a name": {"x-ms-client-principal-name": "ana@example.org", "x-ms-client-principal-idp": "aad"},
+    "only an id": {"x-ms-client-principal-id": ANA, "x-ms-client-principal-idp": "aad"},
+    "garbled": signed_in(ANA, "operator") | {"x-ms-client-principal": "%%%"},
+    "oversized": signed_in(ANA, "operator") | {"x-ms-client-principal": "A" * (LONGEST_HEADER + 4)},
+    "another provider": signed_in(ANA, "operator") | {"x-ms-client-principal-idp": "google"},
+    "no provider": {"x-ms-client-principal": signed_in(ANA, "operator")["x-ms-client-principal"]},
+    "another provider inside": signed_in(ANA, "operator", auth_typ="github"),
+    "two headers": signed_in(ANA, "operator")
+    | {"x-ms-client-principal": ",".join([signed_in(ANA, "operator")["x-ms-client-principal"]] * 2)},
+}
+
+
+@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.parametrize("headers", FORGED.values(), ids=FORGED)
+async def test_what_the_platform_does_not_write_is_not_believed(headers: dict[str, str]) -> None:
+    for name in ("list_runs", "cancel_run", "approve_ring"):
+        answer = await ask(name, headers, runId=RUN)
+        assert answer.status == 401
+        assert answer.problem
+        assert not any(value in answer.text for value in headers.values() if len(value) > 10)
+
+
+@pytest.mark.usefixtures("records", "roles")
+async def test_nobody_is_believed_while_app_service_authentication_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WEBSITE_AUTH_ENABLED")
+    answer = await ask("list_runs", signed_in(ANA, "reader", "operator", "approver"))
+    assert answer.status == 401
+    assert "App Service authentication is off" in answer.problem["detail"]
+
+
+@pytest.mark.usefixtures("records", "roles")
+async def test_a_function_that_the_table_does_not_have_is_refused_to_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triggers.authorization.ROLES", {})
+    answer = await ask("list_runs", signed_in(ANA, *Role))
+    assert answer.status == 403
+
+
+# --- who may approve ----------------------------------------------------------------------------------------
+
+SNAPSHOT: dict[str, Any] = {
+    "name": "monthly",
+    **POLICY,
+    "rings": [
+        {"name": "canary", "percent": 5, "approval": {}},
+        {"name": "broad", "approval": {"within": "PT4H", "byOther": True}},
+    ],
+}
+BY_NOBODY = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)
+
+
+async def begin(records: Records, trigger: Trigger) -> Engine:
+    engine = Engine()
+    await records.create_run(run(policy_snapshot=SNAPSHOT, trigger=trigger))
+    await records.start_run(RUN, NOW)
+    await records.add_machines(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
+    engine.instances[RUN] = ("patch_run", {})
+    return engine
+
+
+async def approve(engine: Engine, who: str, ring: str = "broad", *, name: str = "", command: Any = None) -> Answer:
+    headers = signed_in(who, "approver", name=name)
+    return await call(command or steering.approve_ring, body={"ring": ring}, headers=headers, engine=engine, runId=RUN)
+
+
+async def stored(records: Records, run_id: str = RUN) -> Run:
+    found = await records.get_run(run_id)
+    assert found
+    return found
+
+
+@pytest.mark.usefixtures("roles")
+async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(records: Records) -> None:
+    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana@example.org", by_id=ANA))
+    refused = await approve(engine, ANA, name="somebody-else@example.org")
+    assert refused.status == 403
+    assert "another person" in refused.problem["detail"]
+    assert (await stored(records)).decisions == {}
+    # A name proves nothing; two people may even share one.
+    assert (await approve(engine, BEN, name="ana@example.org")).status == 202
+    decision = (await stored(records)).decisions["broad"]
+    assert (decision.approved, decision.by_id) == (True, BEN)
+
+
+@pytest.mark.usefixtures("roles")
+async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_others(records: Records) -> None:
+    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+    assert (await approve(engine, ANA, "canary")).status == 202
+    assert (await approve(engine, ANA, command=steering.reject_ring)).status == 202
+
+
+@pytest.mark.usefixtures("roles")
+@pytest.mark.parametrize("kind", BY_NOBODY)
+async def test_a_run_that_nobody_started_is_approved_by_any_approver(records: Records, kind: TriggerKind) -> None:
+    engine = await begin(records, Trigger(kind=kind, by="timer"))
+    assert (await approve(engine, ANA)).status == 202
+
+
+@pytest.mark.usefixtures("platform")
+async def test_keys_do_not_tell_two_people_apart(records: Records) -> None:
+    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana"))
+    assert (await approve(engine, BEN)).status == 403
+    other = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"))
+    assert (await approve(other, BEN)).status == 403
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(records: Records, monthly: str) -> None:
+    operator = signed_in(ANA, "operator", name="ana@example.org")
+    started = await call(runs.start_run, body={"policy": monthly}, headers=operator, engine=Engine())
+    ordered = await call(
+        schedules.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name=monthly
+    )
+    await begin(records, Trigger(kind=TriggerKind.HTTP, by="ben", by_id=BEN))
+    await end_machine(records)
+    retried = await call(
+        steering.retry_machine, headers=operator, engine=Engine(), runId=RUN, machineKey=machine(1).key
+    )
+    for answer in (started, ordered, retried):
+        assert answer.status == 202, answer.text
+        trigger = (await stored(records, answer.json["id"])).trigger
+        assert (trigger.by, trigger.by_id) == ("ana@example.org", ANA)
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_principal_without_a_name_goes_by_its_id(records: Records, monthly: str) -> None:
+    answer = await call(
+        policies.put_policy, body=POLICY, headers=signed_in(ANA, "operator"), query={"by": "the-boss"}, name="fresh"
+    )
+    assert answer.status == 201
+    [line] = (await records.list_audit("fresh", 10, None)).items
+    assert line["by"] == ANA
