@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrators import names
+from triggers.authorization import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +77,7 @@ HTTP = {
 OTHER_TRIGGERS = {
     "scheduled_runs": "timerTrigger",
     "expired_snapshots": "timerTrigger",
+    "watched_runs": "timerTrigger",
     "maintenance_event": "eventGridTrigger",
 }
 ORCHESTRATORS = {
@@ -88,6 +90,8 @@ ORCHESTRATORS = {
 }
 ACTIVITIES = {
     names.OPEN_RUN,
+    names.TAKE_STOCK,
+    names.REST_UNTIL,
     names.DISCOVER_MACHINES,
     names.CLOSE_OPEN_MACHINES,
     names.CLOSE_RUN,
@@ -151,6 +155,11 @@ def test_routes_methods_and_keys(functions: dict[str, Any], name: str) -> None:
     assert trigger["authLevel"].casefold() == ("anonymous" if name == "health" else "function")
 
 
+def test_every_http_function_has_its_place_in_the_table_of_roles(functions: dict[str, Any]) -> None:
+    of_http = {name for name, bindings in functions.items() if trigger_of(bindings)["type"] == "httpTrigger"}
+    assert of_http == ROLES.keys()
+
+
 @pytest.mark.parametrize("name", sorted(OTHER_TRIGGERS))
 def test_the_timer_and_the_event_trigger(functions: dict[str, Any], name: str) -> None:
     trigger = trigger_of(functions[name])
@@ -181,5 +190,6 @@ def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: di
         "run_policy_now",
         "run_webhook",
         "scheduled_runs",
+        "watched_runs",
         "maintenance_event",
     }
