@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -179,6 +179,12 @@ def due_occurrence(schedule: Schedule, now: datetime, lookback: timedelta | None
         if now < each.window_end_utc and now - each.at_utc <= reach:
             latest = each
     return latest
+
+
+def closed_between(schedule: Schedule, since: datetime, now: datetime) -> list[Occurrence]:
+    """The occurrences whose windows opened after ``since`` and are over at ``now``, oldest first; at most a hundred."""
+    begun = takewhile(lambda each: each.at_utc < now, upcoming(schedule, since))
+    return [each for each in islice(begun, 100) if each.window_end_utc <= now]
 
 
 def _from(schedule: Schedule, moment: datetime) -> Iterator[Occurrence]:

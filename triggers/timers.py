@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, StoredPolicy, open_records
 from domain.agenda import Decision, Verdict, decide
-from domain.calendar import Occurrence, due_occurrence
+from domain.base import as_object
+from domain.calendar import Occurrence, closed_between, due_occurrence
 from domain.controls import Controls
 from domain.freeze import Freeze
 from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
 from domain.run import Run, RunState, Trigger, TriggerKind
 from triggers.http import Refusal
-from triggers.start import DurableClient, close_if_dead, start_run, tell_waiting_run
+from triggers.start import DurableClient, start_run, tell_waiting_run
 
 _LOG = logging.getLogger("patchwave.schedule")
+_LONGEST_SILENCE = timedelta(days=31)
 
 bp = df.Blueprint()
 
@@ -29,9 +31,34 @@ bp = df.Blueprint()
 @bp.durable_client_input(client_name="client")
 async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
     """Start what is due. The timer may come late or twice: the window and the run id decide, not the moment."""
+    now = datetime.now(UTC)
     if timer.past_due:
         _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
-    await start_due_policies(open_records(), client, datetime.now(UTC))
+        if (since := _last_run(timer)) is not None:
+            await note_missed_occurrences(open_records(), since, now)
+    await start_due_policies(open_records(), client, now)
+
+
+async def note_missed_occurrences(records: Records, since: datetime, now: datetime) -> None:
+    """Windows that opened and closed while the timer did not run: nothing starts after them, and the audit log of the
+    policy says so. Of a longer silence, the last month.
+    """
+    for stored in await records.list_policies():
+        try:
+            policy = parse_policy(stored.document, name=stored.name)
+        except PolicyError:
+            # Said by whoever starts what is due.
+            continue
+        if policy.schedule is None or not policy.enabled:
+            continue
+        begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)
+        for occurrence in closed_between(policy.schedule, begin, now):
+            if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
+                why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
+                detail = {"decision": "missed", "why": why}
+                await records.audit(
+                    policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail
+                )
 
 
 async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
@@ -86,20 +113,28 @@ async def _wake(records: Records, client: DurableClient, controls: Controls, occ
 
 
 async def _current_controls(records: Records, client: DurableClient, policy: str, occurrence: Occurrence) -> Controls:
-    """The controls without a run that would go on in this window and is over: it must not keep others out for ever.
-
-    One whose orchestration is dead is closed, so that it is over when the timer looks again.
-    """
+    """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
     controls = await records.get_controls(policy)
     carry_over = controls.carry_over_in(occurrence.at_utc)
     if carry_over is None or carry_over.ended_at is not None:
         return controls
     run = await records.get_run(carry_over.run_id)
     if run is not None and not run.state.is_final:
-        await close_if_dead(client, run)
         return controls
     ended_at = run.ended_at if run and run.ended_at else carry_over.since
     return await records.end_carry_over(policy, carry_over.run_id, ended_at)
+
+
+def _last_run(timer: func.TimerRequest) -> datetime | None:
+    """When the timer ran before this, by its monitor; ``None`` when it does not say, or never did."""
+    status: object = getattr(timer, "schedule_status", None)
+    said = (as_object(status) or {}).get("Last")
+    try:
+        last = datetime.fromisoformat(str(said))
+    except ValueError:
+        return None
+    last = last if last.tzinfo else last.replace(tzinfo=UTC)
+    return last if last.year > 1 else None
 
 
 async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: Verdict) -> None:
