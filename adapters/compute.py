@@ -59,6 +59,8 @@ class ComputeClients:
                 credential_scopes=[self._settings.manager_scope],
                 # The SDK's own log policy would write the signed operation URLs of every 202.
                 http_logging_policy=SansIOHTTPPolicy(),
+                # The SDK would repeat a POST at whatever address a 307 names, with the token.
+                redirect_policy=SansIOHTTPPolicy(),
                 connection_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
             )
