@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import statistics
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
+from benchmarks.growth import slope
 from domain.planner import PlanResult, make_plan
 
 MOST_SLOPE = 1.1
@@ -81,13 +81,6 @@ def ratio_of(shape: Shape, size: int, result: PlanResult) -> dict[str, Any]:
         "lowerBoundSeconds": round(makespan.lower_bound_seconds, 1),
         "ratio": round(makespan.predicted_seconds / makespan.lower_bound_seconds, 4),
     }
-
-
-def slope(times: Mapping[int, float]) -> float:
-    """The exponent by which the time grows with the size: least squares through the logarithms."""
-    points = [(math.log(size), math.log(seconds)) for size, seconds in times.items()]
-    mean_x, mean_y = (sum(each) / len(points) for each in zip(*points, strict=True))
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
 def judge(times: Mapping[str, Mapping[int, float]], ratios: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

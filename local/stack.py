@@ -46,6 +46,7 @@ class StackOptions:
             second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
         preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
+        max_history: events at which an instance of the engine fails; None leaves the host's limit.
         settings: further app settings; they win over everything else.
     """
 
@@ -64,6 +65,7 @@ class StackOptions:
     tap_storage: bool = False
     poll_seconds: float | None = None
     preload: str = ""
+    max_history: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -266,6 +268,7 @@ class Stack:
             *("--parent", str(os.getpid())),
             *(["--require-keys"] if options.require_keys else []),
             *(["--preload", options.preload] if options.preload else []),
+            *(["--max-history", str(options.max_history)] if options.max_history is not None else []),
         ]
         self._host = self._exit.enter_context(
             Child("host", command, log_directory=self.logs, environment=environment, ready=ready)

@@ -23,7 +23,7 @@ from typing import Any
 import uvicorn
 
 from local.host.dispatcher import Dispatcher
-from local.host.engine import ANY_STATUS, FINISHED, Engine
+from local.host.engine import ANY_STATUS, FINISHED, MAX_HISTORY, Engine
 from local.host.front import Front
 from local.host.functions import ENTITY, Function
 from local.host.host_json import HostJson, HostJsonError, load_host_json
@@ -58,6 +58,7 @@ class Host:
         keys: Keys | None,
         state: Path,
         preload: str = "",
+        max_history: int = MAX_HISTORY,
     ) -> None:
         self._app = app
         self._workers = workers
@@ -68,7 +69,10 @@ class Host:
         self._settings = load_host_json(app)
         self._sockets = _listen(port)
         self._port = int(self._sockets[0].getsockname()[1])
-        self._engine = Engine(replaceable=ANY_STATUS if self._settings.replace_live_instances else FINISHED)
+        self._engine = Engine(
+            max_history_size=max_history,
+            replaceable=ANY_STATUS if self._settings.replace_live_instances else FINISHED,
+        )
         self._pool: WorkerPool | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -209,6 +213,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         keys=Keys.generate() if arguments.require_keys else None,
         state=arguments.state,
         preload=arguments.preload,
+        max_history=arguments.max_history,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -226,6 +231,7 @@ def main() -> int:
     parser.add_argument("--require-keys", action="store_true", help="ask for function keys, as Azure does")
     parser.add_argument("--state", type=Path, default=Path(".local/host"), help="folder for the timers' status")
     parser.add_argument("--preload", default="", help="a module that workers import before the app")
+    parser.add_argument("--max-history", type=int, default=MAX_HISTORY, help="events at which an instance fails")
     parser.add_argument("--parent", type=int, help="pid of the process that this one must not outlive")
     arguments = parser.parse_args()
     if arguments.parent is not None:

@@ -56,6 +56,9 @@ _BLOCKED_THREADS = _SERVER_THREADS - 64
 # The Python SDK drops a stream that is silent for 120 s; Azure's services send a ping well before that.
 _PING_SECONDS = 30.0
 
+MAX_HISTORY = 10_000
+"""Events at which an instance fails unless another limit is given; Azure only gets slower."""
+
 # What continue_as_new hands to the next execution besides unread events: requests of people.
 _REQUESTS = ("eventRaised", "executionSuspended", "executionResumed", "executionTerminated")
 
@@ -79,7 +82,7 @@ class Engine(InMemoryOrchestrationBackend):
         self,
         *,
         port: int = 0,
-        max_history_size: int = 10_000,
+        max_history_size: int = MAX_HISTORY,
         replaceable: frozenset[pb.OrchestrationStatus] = FINISHED,
         skip_time: bool = False,
     ) -> None:

@@ -9,7 +9,8 @@ from types import FrameType
 import pytest
 
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
-from benchmarks.plan import MOST_RATIO, MOST_SLOPE, judge, measure, ratio_of, slope
+from benchmarks.growth import slope
+from benchmarks.plan import MOST_RATIO, MOST_SLOPE, judge, measure, ratio_of
 from domain.planner import make_plan
 from tests.rules import broken_rules
 

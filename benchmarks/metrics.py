@@ -1,0 +1,323 @@
+"""The twelve metrics: what was measured, against which reference and bar. Pure arithmetic over what the runs counted.
+
+The definitions are those of the design's list M1 to M12; `docs/performance.md` explains each. Nothing here is a time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import estate
+from benchmarks.growth import slope
+
+PARENTS = ("patch_run", "patch_phase")
+"""Orchestrators of which a run has one or a few; all others belong to a machine."""
+KIBIBYTE = 1024
+MOST_ENTITIES_A_SECOND = 2_000
+"""Of one partition of Table storage."""
+JUDGED_PACING = (1_000, 10_000)
+"""Sizes at which the makespan has a bar; the largest one that was measured stands in for the second."""
+
+type Json = dict[str, Any]
+type Read = Callable[[Json], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One line of the table.
+
+    Attributes:
+        id: ``M1`` to ``M12``.
+        what: is measured.
+        reference: what it is compared with, and where that comes from.
+        bar: in words; empty for what has none.
+        values: by number of machines; key 0 holds what is one value over all sizes.
+        passed: None without a bar, or when it was not measured.
+    """
+
+    id: str
+    what: str
+    reference: str
+    bar: str = ""
+    values: Mapping[int, float]
+    passed: bool | None
+
+    def to_wire(self) -> Json:
+        """JSON; the keys of ``values`` become text."""
+        return {
+            "id": self.id,
+            "what": self.what,
+            "reference": self.reference,
+            "bar": self.bar,
+            "values": {str(size): round(value, 4) for size, value in self.values.items()},
+            "passed": self.passed,
+        }
+
+
+def all_metrics(results: Json) -> list[Metric]:
+    """Every metric that the results allow: ``runs`` by size, ``polling``, ``stop``, ``crashes``."""
+    runs = {int(run["machines"]): run for run in results["runs"]}
+    metrics = [*_of_polling({int(key): value for key, value in results["polling"].items()})]
+    if runs:
+        metrics += _of_replay(runs) + _of_messages(runs) + _of_requests(runs) + _of_pacing(runs)
+    if results.get("stop"):
+        metrics += _of_stop(results["stop"])
+    if runs:
+        metrics += _of_storage(runs)
+    metrics += _of_crashes(results.get("crashes"))
+    return metrics + (_of_memory(runs) if runs else [])
+
+
+# M1, M2
+
+
+def _of_polling(replayed: Mapping[int, float]) -> list[Metric]:
+    per_poll = [events / polls for polls, events in replayed.items()]
+    middle = statistics.mean(per_poll)
+    spread = max(abs(each / middle - 1) for each in per_poll)
+    return [
+        _one("M1", "Events replayed per poll of an operation", max(per_poll), "1,924 without continue-as-new", 164),
+        _one("M1", f"… its spread over {min(replayed)} to {max(replayed)} polls", spread, "0", 0.02),
+        _one("M2", "Exponent of replayed events in the number of polls", slope(replayed), "2.00 naive", 1.05),
+    ]
+
+
+# M3 to M5
+
+
+def replayed(run: Json, names: Iterable[str] | None = None) -> float:
+    """Replayed events of these orchestrators, or of all."""
+    counts = run["host"]["orchestrators"]
+    return sum(counts[name]["replayedEvents"] for name in (counts if names is None else names) if name in counts)
+
+
+def _largest(run: Json, key: str, names: Sequence[str] | None = None) -> float:
+    counts = run["host"]["orchestrators"]
+    return max(counts[name][key] for name in (counts if names is None else names) if name in counts)
+
+
+def _of_replay(runs: Mapping[int, Json]) -> list[Metric]:
+    return [
+        _growth("M3", "Exponent of replayed events in the fleet", runs, replayed, "2.00 flat, 1.00 tree", 1.1),
+        _each(
+            "M3",
+            "Replayed events of run and phases, per machine",
+            runs,
+            lambda run: replayed(run, PARENTS) / run["machines"],
+            "tree 2.3–3.3, flat 8.6–26",
+            10,
+        ),
+        _each(
+            "M4",
+            "Longest history of any instance, events",
+            runs,
+            lambda run: _largest(run, "longestHistory"),
+            "10,000 in-memory engine, 10,240 Temporal warns, 25,000 Step Functions",
+            2_500,
+        ),
+        _growth("M4", "… its exponent", runs, lambda run: _largest(run, "longestHistory"), "1 flat", 0.6),
+    ]
+
+
+def _of_messages(runs: Mapping[int, Json]) -> list[Metric]:
+    def message(run: Json) -> float:
+        return max(_largest(run, "largestWorkItem"), _largest(run, "largestResponse")) / KIBIBYTE
+
+    def result_bytes(run: Json) -> float:
+        counts: Json = run["host"]["orchestrators"]
+        own = sum(each["resultBytes"] for name, each in counts.items() if name not in PARENTS)
+        return own / run["machines"] / KIBIBYTE
+
+    def parent_bytes(run: Json) -> float:
+        return _largest(run, "largestInput", PARENTS) + _largest(run, "largestOutput", PARENTS)
+
+    return [
+        _each("M5", "Largest message, KiB", runs, message, "4,096 KiB gRPC", 1_024),
+        _each(
+            "M5",
+            "Largest payload, KiB",
+            runs,
+            lambda run: _largest(run, "largestPayload") / KIBIBYTE,
+            "1,024 KiB Durable Task Scheduler",
+            256,
+        ),
+        _each("M5", "All results of a machine's orchestrations, KiB per machine", runs, result_bytes, "", 8),
+        _growth("M5", "Exponent of a parent's input and output", runs, parent_bytes, "0: references only", 0.1),
+    ]
+
+
+# M6 to M9
+
+
+def requests(run: Json, status: str | None = None) -> int:
+    """Calls to Resource Manager, or those with one status."""
+    counted = run["azure"]["requests"].values()
+    return sum(sum(each.values()) if status is None else each.get(status, 0) for each in counted)
+
+
+def _of_requests(runs: Mapping[int, Json]) -> list[Metric]:
+    def accepted(key: str, choose: Callable[[float, float], float]) -> Read:
+        def read(run: Json) -> float:
+            found = [run["operations"][kind]["perMachine"][key] for kind in ("assess", "install")]
+            return choose(*found)
+
+        return read
+
+    def reads_an_hour(run: Json) -> float:
+        reads = run["azure"]["reads"] + sum(run["azure"]["requests"].get("graph", {}).values())
+        return reads / (run["machines"] * run["makespanMinutes"] / 60)
+
+    def retries(run: Json) -> float:
+        return requests(run, "429") / max(1, run["azure"]["refusedCalls"])
+
+    def throttled(run: Json) -> float:
+        return 100 * requests(run, "429") / requests(run)
+
+    largest = max(runs)
+    return [
+        _each("M6", "Most accepted POSTs of one kind on a machine", runs, accepted("most", max), "1", 1),
+        _each("M6", "… fewest", runs, accepted("least", min), "1", 1, at_least=True),
+        _each(
+            "M7",
+            "Peak of reads in one second ÷ 25",
+            runs,
+            lambda run: run["azure"]["peakReads"] / estate.READS_A_SECOND,
+            "4.0 polling each machine every 60 s",
+            0.75,
+        ),
+        _each("M7", "Reads per machine and hour", runs, reads_an_hour, "60 polling every 60 s", 15, judged={largest}),
+        _each("M8", "Answered 429, per cent of all calls", runs, throttled, "", 1),
+        _each(
+            "M8",
+            "Calls before Retry-After",
+            runs,
+            lambda run: sum(run["azure"]["early"].values()),
+            "not processed (Resource Manager)",
+            0,
+        ),
+        _each("M8", "429 answers per call that met one", runs, retries, "1", 1.2),
+    ]
+
+
+def bound_minutes(run: Json) -> float:
+    """The least that Azure's bucket of patch operations allows, and what a machine's two operations take."""
+    operations = run["operations"]
+    means = operations["assess"]["meanMinutes"] + operations["install"]["meanMinutes"]
+    return estate.throttle_minutes(2 * run["machines"]) + means
+
+
+def _of_pacing(runs: Mapping[int, Json]) -> list[Metric]:
+    def pacing(run: Json) -> float:
+        return run["makespanMinutes"] / bound_minutes(run)
+
+    def between(run: Json) -> float:
+        return run["operations"]["install"]["firstMinute"] - run["operations"]["assess"]["lastMinute"]
+
+    judged = {size for size in runs if size in JUDGED_PACING} | {max(runs)}
+    return [
+        _each("M9", "Makespan ÷ throttle bound", runs, pacing, "1.0 ideal, 1.3+ AIMD", 1.15, judged=judged),
+        _each("M9", "… minutes between the last assessment and the first installation", runs, between, "0"),
+    ]
+
+
+# M10
+
+
+def _of_stop(stop: Json) -> list[Metric]:
+    return [
+        _one("M10", f"Most installations at once ÷ the cap of {stop['cap']}", stop["mostAtOnce"] / stop["cap"], "1", 1),
+        _one("M10", "Starts after the run was stopped", stop["startedAfterStop"], "0", 0),
+    ]
+
+
+# M11
+
+
+def _of_storage(runs: Mapping[int, Json]) -> list[Metric]:
+    def transactions(run: Json) -> float:
+        return run["storage"]["transactions"] / run["machines"]
+
+    def rows_a_batch(run: Json) -> float:
+        return run["storage"]["batchedRows"] / max(1, run["storage"]["batches"])
+
+    def peak(run: Json) -> float:
+        return run["storage"]["peakRows"] / MOST_ENTITIES_A_SECOND
+
+    return [
+        _each("M11", "Table transactions per machine", runs, transactions, "1 a result and nothing else", 3),
+        _each("M11", "Rows per batch", runs, rows_a_batch, "100 at most", 50, at_least=True, judged={max(runs)}),
+        _each("M11", "Peak of entities in one second ÷ 2,000", runs, peak, "1.0 of one partition", 0.5),
+    ]
+
+
+# M12 and the extras
+
+
+def _of_crashes(crashes: Json | None) -> list[Metric]:
+    if crashes is None:
+        return []
+    return [
+        _one("M12", f"Machines lost over {crashes['kills']} kills", crashes["lost"], "0", 0),
+        _one("M12", "Machines installed twice", crashes["installedTwice"], "0", 0),
+        _one("M12", "Rows of results that are double", crashes["doubleRows"], "0", 0),
+    ]
+
+
+def _of_memory(runs: Mapping[int, Json]) -> list[Metric]:
+    if not all(run["processes"].get("worker") for run in runs.values()):
+        return []
+    return [
+        _growth(
+            "extra",
+            "Exponent of the worker's peak memory",
+            runs,
+            lambda run: run["processes"]["worker"]["megabytes"],
+            "0.6: four times at ten times the fleet",
+            0.6,
+        )
+    ]
+
+
+# Making metrics
+
+
+def _one(name: str, what: str, value: float, reference: str, bar: float) -> Metric:
+    return Metric(
+        id=name, what=what, reference=reference, bar=f"≤ {bar:,g}", values={0: value}, passed=_keeps(value, bar)
+    )
+
+
+def _each(
+    name: str,
+    what: str,
+    runs: Mapping[int, Json],
+    read: Read,
+    reference: str,
+    bar: float | None = None,
+    *,
+    at_least: bool = False,
+    judged: set[int] | None = None,
+) -> Metric:
+    """One value per size; the bar holds for those of ``judged``, or for all."""
+    values = {size: read(run) for size, run in sorted(runs.items())}
+    if bar is None:
+        return Metric(id=name, what=what, reference=reference, values=values, passed=None)
+    looked_at = [value for size, value in values.items() if judged is None or size in judged]
+    passed = all(value >= bar if at_least else _keeps(value, bar) for value in looked_at)
+    where = "" if judged is None else " at " + " and ".join(f"{size:,}" for size in sorted(judged))
+    text = f"{'≥' if at_least else '≤'} {bar:,g}{where}"
+    return Metric(id=name, what=what, reference=reference, bar=text, values=values, passed=passed)
+
+
+def _growth(name: str, what: str, runs: Mapping[int, Json], read: Read, reference: str, bar: float) -> Metric:
+    """The exponent over all sizes; nothing is said of one size alone."""
+    if len(runs) < 2:
+        return Metric(id=name, what=what, reference=reference, bar=f"≤ {bar:,g}", values={}, passed=None)
+    return _one(name, what, slope({size: max(read(run), 1e-9) for size, run in runs.items()}), reference, bar)
+
+
+def _keeps(value: float, bar: float) -> bool:
+    return value <= bar + 1e-9

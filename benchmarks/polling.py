@@ -1,0 +1,50 @@
+"""M1 and M2: what waiting for one operation replays, by how often it is polled.
+
+The real orchestrator runs on the real engine with a poll that answers "still running" until its last time; durable
+timers take no time. Nothing is estimated: the engine counts the past events of every turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from durabletask.client import OrchestrationStatus
+
+from domain.run import OperationKind
+from domain.work import AwaitOperation, OperationReport, OperationState
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.operation import await_operation
+
+POLLS = (60, 120, 240, 480, 960)
+_TIMEOUT_SECONDS = 300
+
+
+def replayed_events(polls: int) -> int:
+    """Past events of all turns of an operation that ends at so many polls.
+
+    Raises:
+        RuntimeError: the orchestration did not end well, or polled another number of times.
+    """
+    asked = 0
+
+    def poll(_: Any) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked < polls:
+            return OperationReport(state=OperationState.RUNNING, wait_seconds=30).to_wire()
+        return OperationReport(state=OperationState.ENDED).to_wire()
+
+    follow = AwaitOperation(run_id="bench", machine_key="m", kind=OperationKind.INSTALL)
+    with Workbench([await_operation], {names.POLL_OPERATION: poll}) as workbench:
+        ended = workbench.run(names.AWAIT_OPERATION, follow.to_wire(), timeout=_TIMEOUT_SECONDS)
+        counts: dict[str, Any] = workbench.engine.measure()["orchestrators"][names.AWAIT_OPERATION]
+    if ended.status is not OrchestrationStatus.COMPLETED or asked != polls:
+        raise RuntimeError(f"{polls} polls: {ended.status.name} after {asked}")
+    return int(counts["replayedEvents"])
+
+
+def measure(polls: Sequence[int] = POLLS) -> dict[str, int]:
+    """Replayed events by number of polls."""
+    return {str(each): replayed_events(each) for each in polls}

@@ -1,0 +1,140 @@
+"""``make bench``: the product at growing sizes of fleet, the twelve metrics, and the peers.
+
+Writes the results as JSON, prints the tables, and exits with 1 when a bar is missed. The clock of the simulator runs
+so fast that each machine of the fleet gets so many real seconds of this machine: too few, and the figures tell of a
+saturated processor; the worker's share of a processor is in the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import polling
+from benchmarks.estate import speed_for
+from benchmarks.metrics import all_metrics
+from benchmarks.peers.runs import run_flat_app, run_script
+from benchmarks.report import RESULTS, ROOT, metrics_table, missed, peer, peers_table
+from benchmarks.scenario import Scene, patch_fleet, stop_under_a_cap
+
+SIZES = (250, 500, 1_000, 2_000, 4_000)
+FULL_SIZES = (*SIZES, 10_000)
+PEERS_AT = (1_000,)
+STOP_AT = 300
+STOP_CAP = 60
+_LEAST_SECONDS = 25.0
+_PATIENCE = 8
+"""A run may take so many times as long as it should before it counts as stuck."""
+
+type Json = dict[str, Any]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, write, print, judge."""
+    options = _parser().parse_args(arguments)
+    results = measure(options)
+    options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    tables = [metrics_table(results), peers_table(results) if results["peers"] else ""]
+    sys.stdout.write("\n\n".join(filter(None, tables)) + "\n")
+    for each in missed(results):
+        sys.stderr.write(f"missed: {each}\n")
+    return 1 if missed(results) else 0
+
+
+def measure(options: argparse.Namespace) -> Json:
+    """Everything that is measured, as it goes into the file."""
+    results: Json = {
+        "measuredAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "where": {
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "revision": _revision(),
+        },
+        "seed": options.seed,
+        "polling": _step("polling of one operation", partial(polling.measure, options.polls)),
+        "runs": [_step(f"a fleet of {size:,}", partial(_patch, options, size)) for size in sorted(options.sizes)],
+        "stop": _step("a cap and a stop", partial(_stop, options)),
+        "peers": [],
+    }
+    by_size = {run["machines"]: run for run in results["runs"]}
+    for size in options.peers:
+        scene, patience = _scene(options, f"peers-{size}", size)
+        script = _step(f"the usual script, {size:,}", partial(run_script, scene, patience))
+        scene, patience = _scene(options, f"flat-{size}", size)
+        flat = _step(f"the flat fan-out, {size:,}", partial(run_flat_app, scene, patience))
+        durable = ("worker", "host")
+        ours = [peer("Patchwave", by_size[size], durable)] if size in by_size else []
+        results["peers"] += [*ours, peer("thread pool", script, ("script",)), peer("flat fan-out", flat, durable)]
+    results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
+    return results
+
+
+def _patch(options: argparse.Namespace, size: int) -> Json:
+    scene, patience = _scene(options, f"fleet-{size}", size)
+    return patch_fleet(scene, patience)
+
+
+def _stop(options: argparse.Namespace) -> Json:
+    scene, patience = _scene(options, "stop", options.stop)
+    return stop_under_a_cap(scene, options.cap, patience)
+
+
+def _scene(options: argparse.Namespace, name: str, size: int) -> tuple[Scene, float]:
+    """A fresh folder, the clock, and after how many real seconds a run is stuck."""
+    folder = options.state / name
+    shutil.rmtree(folder, ignore_errors=True)
+    should_take = max(options.least_seconds, size * options.seconds_per_machine)
+    speed = speed_for(size, options.seconds_per_machine, options.least_seconds)
+    return Scene(folder, size, speed, options.seed), 60 + _PATIENCE * should_take
+
+
+def _step(what: str, work: Callable[[], Json]) -> Json:
+    began = time.monotonic()
+    sys.stderr.write(f"{what} … ")
+    sys.stderr.flush()
+    result = work()
+    sys.stderr.write(f"{time.monotonic() - began:.0f} s\n")
+    return result
+
+
+def _revision() -> str:
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said.stdout.strip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the twelve metrics.")
+    parser.add_argument("--full", dest="sizes", action="store_const", const=FULL_SIZES, help="10,000 machines too")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="machines of the fleets")
+    parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
+    parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
+    parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
+    parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
+    parser.add_argument(
+        "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
+    )
+    parser.add_argument("--least-seconds", type=float, default=_LEAST_SECONDS, help="real seconds of a small fleet")
+    parser.add_argument("--seed", type=int, default=1, help="of the fleets")
+    parser.add_argument("--state", type=Path, default=ROOT / ".local" / "bench", help="folder for logs and data")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the results, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
