@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
@@ -87,11 +87,11 @@ def openapi() -> Json:
     Raises:
         LookupError: a route has no description.
     """
-    routes = list(_routes())
-    schemas, components = _schemas([route.promise for route in routes])
+    found = routes()
+    schemas, components = _schemas([route.promise for route in found])
     paths: dict[str, Json] = {}
-    for route in routes:
-        paths.setdefault(PREFIX + route.template, {})[route.method] = _operation(route, schemas)
+    for route in found:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -107,15 +107,33 @@ def openapi() -> Json:
     }
 
 
-class _Route(NamedTuple):
-    """An HTTP function: where it answers, to whom, its text, and what it promises."""
+class Route(NamedTuple):
+    """An HTTP function: its name, where it answers, and to whom."""
 
     name: str
     template: str
     method: str
     is_open: bool
-    text: str
-    promise: Promise
+    handler: Callable[..., object]
+
+    @property
+    def path(self) -> str:
+        """Its address, with the names of its parts in braces."""
+        return PREFIX + self.template
+
+    @property
+    def operation_id(self) -> str:
+        """Its name in the document."""
+        return to_camel(self.name)
+
+    @property
+    def promise(self) -> Promise:
+        """What it promises.
+
+        Raises:
+            LookupError: nobody has described it.
+        """
+        return promise_of(self.handler)
 
     @property
     def role(self) -> Role | None:
@@ -123,39 +141,38 @@ class _Route(NamedTuple):
         return ROLES[self.name]
 
 
-def _routes() -> Iterator[_Route]:
+def routes() -> list[Route]:
     """The HTTP functions of the API, by name, as an app of their own registers them."""
     app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
     for part in (runs, steering, policies, plans, schedules, freezes, webhook, health):
         app.register_functions(part.bp)
     app.register_functions(bp)
     functions: list[Function] = app.get_functions()
-    for function in sorted(functions, key=lambda each: str(each.get_function_name())):
+    found: list[Route] = []
+    for function in functions:
         trigger = function.get_trigger()
         if isinstance(trigger, HttpTrigger):
             [method] = trigger.methods or []
+            is_open = trigger.auth_level is func.AuthLevel.ANONYMOUS
             handler = cast(Callable[..., object], function.get_user_function())
-            yield _Route(
-                str(function.get_function_name()),
-                str(trigger.route),
-                method.value.lower(),
-                trigger.auth_level is func.AuthLevel.ANONYMOUS,
-                " ".join((handler.__doc__ or "").replace("``", "`").split()),
-                promise_of(handler),
+            found.append(
+                Route(str(function.get_function_name()), str(trigger.route), method.value.lower(), is_open, handler)
             )
+    return sorted(found, key=lambda route: route.name)
 
 
-def _operation(route: _Route, schemas: Mapping[int, Json]) -> Json:
+def _operation(route: Route, schemas: Mapping[int, Json]) -> Json:
     promise = route.promise
+    text = " ".join((route.handler.__doc__ or "").replace("``", "`").split())
     parts = [part[1:-1] for part in route.template.split("/") if part.startswith("{")]
     parameters = [_parameter(ROUTE[name], "path") for name in parts]
     parameters += [_parameter(each, "query") for each in promise.query]
     parameters += [_parameter(each, "header") for each in promise.headers]
     needs = f" Needs the role {route.role.value} where roles count." if route.role else ""
     operation: Json = {
-        "operationId": to_camel(route.name),
-        "summary": route.text.split(". ")[0].split(": ")[0].rstrip("."),
-        "description": route.text + needs,
+        "operationId": route.operation_id,
+        "summary": text.split(". ")[0].split(": ")[0].rstrip("."),
+        "description": text + needs,
         "tags": [route.template.split("/")[0].split(".")[0]],
         "parameters": parameters,
         "responses": _responses(route, schemas),
@@ -171,7 +188,7 @@ def _operation(route: _Route, schemas: Mapping[int, Json]) -> Json:
     return operation
 
 
-def _responses(route: _Route, schemas: Mapping[int, Json]) -> Json:
+def _responses(route: Route, schemas: Mapping[int, Json]) -> Json:
     promise = route.promise
     responses: dict[int, Json] = {}
     for good in promise.answers:
