@@ -95,6 +95,5 @@ def test_f15_a_run_whose_orchestration_was_terminated_can_still_be_ended(product
     rows = hold_invariants(product, run_id, ids)
     assert product.run(run_id)["state"] in ("canceled", "failed")
     assert installs(product, ids) < len(ids), "the machines behind it were not started any more"
-    begun = {one.lower() for one in ids if product.requests(one, "install")}
-    ends = {one: row["outcome"] for one, row in rows.items() if one not in begun}
-    assert set(ends.values()) <= {"canceled", "skipped"}, ends
+    begun = {one.lower() for one in ids if product.accepted(one)["install"]}
+    assert all(row["outcome"] in ("canceled", "skipped", "unknown") for one, row in rows.items() if one not in begun)
