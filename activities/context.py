@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from adapters.tables import RecordMissing, open_records
+from domain.base import Json
 from domain.identity import MachineId
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy
@@ -45,11 +48,20 @@ def wait_seconds(asked: float | None = None, *, polls: float = 1) -> float:
     return round(load_settings().poll_seconds * polls * random.uniform(0.9, 1.1), 3)
 
 
-async def lock(context: MachineContext) -> str | None:
-    """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6)."""
+async def lock(context: MachineContext, *, afresh: bool = False) -> str | None:
+    """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6).
+
+    One that this worker knows to last is left as it is; ``afresh`` is for a step that begins.
+    """
     at = now()
-    until = deadline(at, context.policy.install.maximum_duration) + _LOCK_MARGIN
-    owner = await open_records().acquire_lease(context.machine.key, context.run.id, at, until)
+    until = deadline(at, context.policy.install.maximum_duration)
+    owner = await open_records().acquire_lease(
+        context.machine.key,
+        context.run.id,
+        at,
+        until + _LOCK_MARGIN,
+        lasting=None if afresh else until + _LOCK_MARGIN / 2,
+    )
     return None if owner == context.run.id else owner
 
 
@@ -76,7 +88,7 @@ async def load_run(run_id: str) -> tuple[Run, Policy]:
     run = await open_records().get_run(run_id)
     if run is None or run.policy_snapshot is None:
         raise RecordMissing(f"run {run_id} has no row")
-    return run, Policy.model_validate(run.policy_snapshot)
+    return run, _policy(run.policy_snapshot)
 
 
 async def load_machine(run_id: str, machine_key: str) -> MachineContext:
@@ -95,7 +107,17 @@ async def load_record(run_id: str, machine_key: str) -> MachineRecord:
     Raises:
         RecordMissing: the run has no such machine.
     """
-    machine = await open_records().get_machine(run_id, machine_key)
+    machine = await open_records().current_machine(run_id, machine_key)
     if machine is None:
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
     return machine
+
+
+def _policy(snapshot: Json) -> Policy:
+    """The policy of a snapshot. Every step of every machine asks for one and the same."""
+    return _parsed_policy(json.dumps(snapshot))
+
+
+@lru_cache(maxsize=50)
+def _parsed_policy(text: str) -> Policy:
+    return Policy.model_validate(json.loads(text))

@@ -24,7 +24,7 @@ from adapters.tables.freezes import FreezeRecords, audit_subject
 from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
 from adapters.tables.machines import MachineRecords, Standing
-from adapters.tables.operations import IntentRecords, LeaseRecords
+from adapters.tables.operations import IntentRecords
 from adapters.tables.paging import Page
 from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.pins import PinRecords
@@ -44,7 +44,6 @@ class Records(
     EndingRecords,
     IntentRecords,
     GuardRecords,
-    LeaseRecords,
     PlanRecords,
     PinRecords,
     PolicyRecords,

@@ -23,7 +23,7 @@ class FreezeRecords(JournalRecords):
 
     async def list_freezes(self) -> list[Freeze]:
         """All of them, past and coming, by name."""
-        return [_freeze(row.columns) async for row in self._store.policies.scan(_PARTITION)]
+        return [_freeze(row.columns) for row in await self._store.policies.shared_scan(_PARTITION)]
 
     async def get_freeze(self, name: str) -> Freeze | None:
         """The freeze, or ``None``."""

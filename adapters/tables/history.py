@@ -5,13 +5,15 @@ Both are copies of final rows, kept for the questions that a run's partition can
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack
-from adapters.tables.operations import ALL_RUNS
+from adapters.tables.operations import ALL_RUNS, LeaseRecords
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.rows import Row
-from adapters.tables.store import ChangeRounds, StoreBacked
+from adapters.tables.store import ChangeRounds
 from domain.base import as_object, format_instant, parse_instant
 from domain.outcome import OutcomeKind
 from domain.run import MachineRecord
@@ -25,7 +27,7 @@ _JSON = ("assessment", "installation")
 _INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
 
 
-class HistoryRecords(StoreBacked):
+class HistoryRecords(LeaseRecords):
     """A machine's history, and the latest state of every machine."""
 
     async def machine_history(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
@@ -62,8 +64,11 @@ class HistoryRecords(StoreBacked):
                 found[row.key.removeprefix(_FLEET)] = (ended - began).total_seconds()
         return found
 
-    async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool) -> None:
-        """Copy a machine's end to its history and, with ``latest``, to the fleet; the same rows every time."""
+    async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool, is_newest: bool = False) -> None:
+        """Copy a machine's end to its history and, with ``latest``, to the fleet; the same rows every time.
+
+        ``is_newest``: the fleet cannot have a later end, and need not be asked.
+        """
         if machine.ended_at is None or machine.outcome is None:
             raise ValueError(f"machine {machine.key} has no outcome to publish")
         at = format_instant(machine.ended_at)
@@ -82,7 +87,7 @@ class HistoryRecords(StoreBacked):
         )
         inverted = _LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
         key = f"{_HISTORY}{machine.key}~{inverted:013d}~{run_id}"
-        await self._store.machines.replace(ALL_RUNS, key, end)
+        writes: list[Awaitable[object]] = [self._store.machines.replace(ALL_RUNS, key, end)]
         if latest:
             place = {
                 "key": machine.key,
@@ -92,7 +97,12 @@ class HistoryRecords(StoreBacked):
                 "osType": machine.os_type,
             }
             patched = {"patchedAt": at, "patchedBy": run_id} if machine.outcome in _INSTALLED else {}
-            await self._set_latest(machine.key, at, end | place | patched)
+            columns = end | place | patched
+            if is_newest:
+                writes.append(self._store.machines.merge(ALL_RUNS, _FLEET + machine.key, columns))
+            else:
+                writes.append(self._set_latest(machine.key, at, columns))
+        await asyncio.gather(*writes)
 
     async def _set_latest(self, machine_key: str, at: str, columns: Columns) -> None:
         """Merge, so that a run which learned nothing about patches keeps the last assessment; newer rows stay."""

@@ -14,19 +14,24 @@ from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_nam
 from adapters.tables.errors import RecordMissing
 from adapters.tables.history import HistoryRecords
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.patches import (
+    MACHINES,
+    PATCH_COUNT,
+    PatchMemory,
+    merge_patches,
+    patch_changes,
+    patch_count,
+    patch_span,
+)
 from adapters.tables.rows import Change, Conflict, Row, batches
-from adapters.tables.store import ChangeRounds
+from adapters.tables.store import ChangeRounds, Store
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
 
-MACHINES = "m~"
-"""Row key prefix of a machine: ``m~{machineKey}``."""
-PATCHES = "p~"
-"""Row key prefix of a patch: ``p~{machineKey}~{number}``."""
-_PATCH_COUNT = "patchRows"
 _LISTED = wire_names(MachineRecord, without=["tags"])
-_PARALLEL = 16
+_PARALLEL = 100
+"""Questions that are asked side by side: those about remembered rows share a transaction."""
 
 
 class Standing(NamedTuple):
@@ -39,6 +44,10 @@ class Standing(NamedTuple):
 
 class MachineRecords(HistoryRecords):
     """What is kept of each machine in a run."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._known_patches = PatchMemory()
 
     async def add_machines(self, run_id: str, machines: Sequence[MachineRecord]) -> int:
         """Insert the machines that have no row yet; the number of machines that the run has now.
@@ -60,6 +69,11 @@ class MachineRecords(HistoryRecords):
         row = await self._store.results.get(run_id, MACHINES + machine_key)
         return None if row is None else _machine(row)
 
+    async def current_machine(self, run_id: str, machine_key: str) -> MachineRecord | None:
+        """The same, for the activities of a machine, which ask again and again: a row that is known costs no read."""
+        row = await self._store.results.current(run_id, MACHINES + machine_key)
+        return None if row is None else _machine(row)
+
     async def list_machines(
         self, run_id: str, *, outcome: OutcomeKind | None, limit: int, cursor: str | None
     ) -> Page[MachineRecord]:
@@ -79,9 +93,12 @@ class MachineRecords(HistoryRecords):
         )
 
     async def list_stages(self, run_id: str, *, limit: int, cursor: str | None) -> Page[tuple[str, Stage]]:
-        """Each machine's key and stage, in key order; ``done`` exactly for those with an outcome."""
+        """Each machine's key and stage, in key order; ``done`` exactly for those with an outcome.
+
+        The rows are read as a whole and remembered: whoever asks works on these machines next.
+        """
         return await read_page(
-            self._store.results, Span(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, select=["stage"]
+            self._store.results, Span(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, keep=True
         )
 
     async def machine_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
@@ -91,14 +108,14 @@ class MachineRecords(HistoryRecords):
     async def machine_standings(self, run_id: str, keys: Sequence[str]) -> dict[str, Standing]:
         """How far each of the machines is that the run has.
 
-        One point read each, side by side: the keys of a page of the plan are spread over the whole partition, and a
+        One question each, side by side: the keys of a page of the plan are spread over the whole partition, and a
         scan from the lowest to the highest would read a large run once for every page.
         """
         gate = asyncio.Semaphore(_PARALLEL)
 
         async def read(key: str) -> tuple[str, Row | None]:
             async with gate:
-                return key, await self._store.results.get(run_id, MACHINES + key, ["stage", "outcome", "reason"])
+                return key, await self._store.results.current(run_id, MACHINES + key)
 
         found = await asyncio.gather(*map(read, keys))
         return {key: _standing(row) for key, row in found if row is not None}
@@ -106,7 +123,7 @@ class MachineRecords(HistoryRecords):
     async def each_machine(self, run_id: str) -> AsyncGenerator[MachineRecord]:
         """All machines of the run with everything that is known of them, in key order, a page at a time."""
         span = Span(run_id, MACHINES)
-        async for row in self._store.results.scan(run_id, first=span.first, end=span.end):
+        async for row in self._store.results.scan(run_id, first=span.first, end=span.end, keep=True):
             yield _machine(row)
 
     async def set_stage(
@@ -123,7 +140,7 @@ class MachineRecords(HistoryRecords):
         changes = pack({"stage": stage, **_wire(columns)})
         endings = [] if ending is None else [ending]
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, ["outcome"])
+            row = await self._open_row(run_id, machine_key)
             own = [] if "outcome" in row.columns else [Change("merge", row.key, changes, row.etag)]
             if not (own or endings) or await self._apply(run_id, [*endings, *own]):
                 return
@@ -138,11 +155,11 @@ class MachineRecords(HistoryRecords):
     ) -> None:
         """Keep what an assessment found; the machine is then assessed. Ignored once it has an outcome."""
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, ["outcome"])
+            row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 return
             found = summary if summary.at is not None else summary.model_copy(update={"at": at})
-            columns = pack({"stage": Stage.ASSESSED, "assessment": found, _PATCH_COUNT: len(patches)})
+            columns = pack({"stage": Stage.ASSESSED, "assessment": found, PATCH_COUNT: len(patches)})
             if await self._write_with_patches(run_id, row, columns, patches):
                 return
 
@@ -154,11 +171,11 @@ class MachineRecords(HistoryRecords):
         Patches are added to those the assessment found, and take their place where they are the same patch.
         """
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, ["outcome", _PATCH_COUNT])
+            row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 return
             merged = merge_patches(await self._patches(run_id, row), patches)
-            columns = pack({"stage": Stage.VERIFYING, "installation": summary, _PATCH_COUNT: len(merged)})
+            columns = pack({"stage": Stage.VERIFYING, "installation": summary, PATCH_COUNT: len(merged)})
             if await self._write_with_patches(run_id, row, columns, merged):
                 return
 
@@ -172,16 +189,19 @@ class MachineRecords(HistoryRecords):
         installation: InstallationSummary | None,
         patches: Sequence[PatchRecord],
         ending: Callable[[Outcome], Change] | None = None,
+        release: bool = False,
     ) -> Outcome:
         """Write the machine's final row once; the outcome that is stored, which is the first one.
 
-        ``ending`` makes the row that tells its phase (`ending_change`) of the stored outcome.
+        ``ending`` makes the row that tells its phase (`ending_change`) of the stored outcome. ``release``: give the
+        run's lease of the machine back, together with the history.
 
         Patches are added to those the assessment found, and take their place where they are the same patch.
         History and the fleet's latest state are written after the row, and again when this is called again.
         """
+        is_newest = False
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, None)
+            row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 # Somebody else ended it, or an earlier execution of this call: its phase waits all the same.
                 if ending is not None:
@@ -191,15 +211,17 @@ class MachineRecords(HistoryRecords):
             merged: Sequence[PatchRecord] = ()
             if patches:
                 merged = merge_patches(await self._patches(run_id, row), patches)
-                columns[_PATCH_COUNT] = len(merged)
+                columns[PATCH_COUNT] = len(merged)
             endings = [] if ending is None else [ending(outcome)]
             if await self._write_with_patches(run_id, row, columns, merged, endings):
                 row = Row(row.key, {**row.columns, **columns}, "")
+                # No other run can have worked on it since its lease was taken.
+                is_newest = self._is_known_to_hold(machine_key, run_id, at)
                 break
         else:
             raise RecordMissing(f"run {run_id} has no machine {machine_key}")
-        machine = _machine(row)
-        await self._publish(run_id, machine, latest=True)
+        released = [self.release_lease(machine_key, run_id)] if release else []
+        await asyncio.gather(self._publish(run_id, _machine(row), latest=True, is_newest=is_newest), *released)
         return _outcome_of(row)
 
     async def record_outcomes(self, run_id: str, keys: Sequence[str], outcome: Outcome, at: datetime) -> int:
@@ -234,17 +256,19 @@ class MachineRecords(HistoryRecords):
 
     async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:
         """The patches of a machine in this run, in the order in which they were found."""
-        row = await self._store.results.get(run_id, MACHINES + machine_key, [_PATCH_COUNT])
+        row = await self._store.results.current(run_id, MACHINES + machine_key)
         return [] if row is None else await self._patches(run_id, row)
 
     async def _patches(self, run_id: str, row: Row) -> list[PatchRecord]:
-        # The machine's row says how many count: rows behind them are left over from a longer list.
-        count = int(row.columns.get(_PATCH_COUNT, 0))
-        if not count:
+        if not patch_count(row):
             return []
-        prefix = _patch_prefix(row.key)
-        rows = self._store.results.scan(run_id, first=prefix, end=f"{prefix}{count:05d}")
-        return [unpack(PatchRecord, one.columns) async for one in rows]
+        known = self._known_patches.get(run_id, row)
+        if known is None:
+            first, end = patch_span(row)
+            known = [
+                unpack(PatchRecord, one.columns) async for one in self._store.results.scan(run_id, first=first, end=end)
+            ]
+        return known
 
     async def _end_one(self, run_id: str, key: str, columns: Columns) -> bool:
         async for _ in ChangeRounds("a machine row"):
@@ -255,8 +279,9 @@ class MachineRecords(HistoryRecords):
                 return True
         return False
 
-    async def _open_row(self, run_id: str, machine_key: str, select: list[str] | None) -> Row:
-        row = await self._store.results.get(run_id, MACHINES + machine_key, select)
+    async def _open_row(self, run_id: str, machine_key: str) -> Row:
+        """The row as it was last seen. It may be stale: a change needs its ETag, but an outcome in it is final."""
+        row = await self._store.results.known(run_id, MACHINES + machine_key)
         if row is None:
             raise RecordMissing(f"run {run_id} has no machine {machine_key}")
         return row
@@ -273,10 +298,7 @@ class MachineRecords(HistoryRecords):
 
         ``endings`` go along with the machine row.
         """
-        prefix = _patch_prefix(row.key)
-        changes = [
-            Change("replace", f"{prefix}{number:05d}", pack(patch.to_wire())) for number, patch in enumerate(patches)
-        ]
+        changes = patch_changes(row, patches)
         last = [*endings, Change("merge", row.key, columns, row.etag)]
         *leading, final = batches([*changes, *last])
         if len(final) < len(last):
@@ -284,7 +306,11 @@ class MachineRecords(HistoryRecords):
             leading, final = batches(changes), last
         for batch in leading:
             await self._store.results.apply(run_id, batch)
-        return await self._apply(run_id, final)
+        if not await self._apply(run_id, final):
+            return False
+        if changes:
+            self._known_patches.put(run_id, Row(row.key, {**row.columns, **columns}, ""), patches)
+        return True
 
     async def _apply(self, run_id: str, changes: Sequence[Change]) -> bool:
         """Apply them in one transaction; ``False``: the machine changed meanwhile."""
@@ -304,31 +330,6 @@ class MachineRecords(HistoryRecords):
         async for row in rows:
             if row.key in wanted:
                 yield row
-
-
-def merge_patches(known: Sequence[PatchRecord], handled: Sequence[PatchRecord]) -> list[PatchRecord]:
-    """What the assessment found, updated by what the installation did, then what only the latter names.
-
-    A patch is the same one by its id, else by name, version and KB number. Fields that the installation leaves empty
-    keep what the assessment said.
-    """
-    merged = {_identity(patch): patch for patch in known}
-    for patch in handled:
-        before = merged.get(_identity(patch))
-        if before is None:
-            merged[_identity(patch)] = patch
-        else:
-            said = {name: getattr(patch, name) for name in PatchRecord.model_fields if getattr(patch, name)}
-            merged[_identity(patch)] = before.model_copy(update=said)
-    return list(merged.values())
-
-
-def _identity(patch: PatchRecord) -> tuple[str, ...]:
-    return (patch.patch_id,) if patch.patch_id else (patch.name, patch.version, patch.kb_id)
-
-
-def _patch_prefix(machine_row_key: str) -> str:
-    return f"{PATCHES}{machine_row_key.removeprefix(MACHINES)}~"
 
 
 def _is_open(row: Row) -> bool:

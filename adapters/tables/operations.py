@@ -9,6 +9,7 @@ from itertools import compress
 
 from adapters.tables.columns import pack, unpack
 from adapters.tables.errors import RecordMissing
+from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds, StoreBacked
 from domain.base import format_instant
 from domain.run import Intent, OperationKind
@@ -18,7 +19,7 @@ ALL_RUNS = "machines"
 """The one partition of what is kept of machines over all runs, so that their rows can share transactions."""
 _LEASE = "l~"
 """Row key prefix of a lease: ``l~{machineKey}``."""
-_PARALLEL = 16
+_PARALLEL = 100
 
 
 class IntentRecords(StoreBacked):
@@ -39,12 +40,16 @@ class IntentRecords(StoreBacked):
 
     async def get_intent(self, run_id: str, machine_key: str, kind: OperationKind) -> Intent | None:
         """The intent of an operation on a machine, or ``None``."""
-        row = await self._store.results.get(run_id, f"i~{machine_key}~{kind.value}")
+        row = await self._store.results.current(run_id, _intent_key(machine_key, kind))
         return None if row is None else unpack(Intent, row.columns)
+
+    def is_intent_known(self, run_id: str, machine_key: str, kind: OperationKind) -> bool:
+        """Whether this process has seen the intent; no request is sent."""
+        return self._store.results.remembered(run_id, _intent_key(machine_key, kind)) is not None
 
     async def declare_again(self, known: Intent, declared: Intent) -> bool:
         """Replace an intent that was not accepted, if nobody else has since it was read; whether this call did."""
-        row = await self._store.results.get(known.run_id, _key(known))
+        row = await self._store.results.known(known.run_id, _key(known))
         if row is None or unpack(Intent, row.columns) != known:
             return False
         columns = pack(declared.to_wire(), exact=_URLS)
@@ -58,19 +63,32 @@ class IntentRecords(StoreBacked):
 class LeaseRecords(StoreBacked):
     """Leases: at most one run works on a machine."""
 
-    async def acquire_lease(self, machine_key: str, owner: str, now: datetime, until: datetime) -> str:
+    async def acquire_lease(
+        self, machine_key: str, owner: str, now: datetime, until: datetime, *, lasting: datetime | None = None
+    ) -> str:
         """Take or extend the lease of a machine; the owner that holds it afterwards.
 
         A lease that has run out is taken over: its owner died, or was given up on.
+
+        Args:
+            lasting: a lease of the owner that this process knows, and that lasts until then, is left as it is, without
+                a request. Nobody takes a lease that has not run out, and only its owner gives it back.
         """
         table, key = self._store.machines, _LEASE + machine_key
         columns = pack({"owner": owner, "since": now, "until": until})
+        row = table.remembered(ALL_RUNS, key)
+        if row is not None and row.columns["owner"] != owner:
+            # Who holds it may have given it back.
+            row = None
+        if row is not None and lasting is not None and str(row.columns["until"]) >= format_instant(lasting):
+            return owner
         async for _ in ChangeRounds(f"the lease of {machine_key}"):
-            if await table.insert(ALL_RUNS, key, columns):
-                return owner
-            row = await table.get(ALL_RUNS, key)
             if row is None:
-                continue
+                if await table.insert(ALL_RUNS, key, columns):
+                    return owner
+                row = await table.get(ALL_RUNS, key)
+                if row is None:
+                    continue
             holder = str(row.columns["owner"])
             if holder != owner and str(row.columns["until"]) > format_instant(now):
                 return holder
@@ -80,6 +98,7 @@ class LeaseRecords(StoreBacked):
                 columns = {**columns, "since": row.columns["since"], "until": kept}
             if await table.replace(ALL_RUNS, key, columns, row.etag):
                 return owner
+            row = None
         return ""
 
     async def leased(self, keys: Iterable[str], owner: str, now: datetime) -> set[str]:
@@ -88,8 +107,8 @@ class LeaseRecords(StoreBacked):
 
         async def is_held(key: str) -> bool:
             async with gate:
-                row = await self._store.machines.get(ALL_RUNS, _LEASE + key, ["owner", "until"])
-            return row is not None and row.columns["owner"] == owner and str(row.columns["until"]) > format_instant(now)
+                row = await self._store.machines.current(ALL_RUNS, _LEASE + key)
+            return row is not None and _is_held(row, owner, now)
 
         wanted = list(keys)
         return set(compress(wanted, await asyncio.gather(*map(is_held, wanted))))
@@ -97,13 +116,29 @@ class LeaseRecords(StoreBacked):
     async def release_lease(self, machine_key: str, owner: str) -> None:
         """Give the lease back; nothing happens when somebody else holds it."""
         table, key = self._store.machines, _LEASE + machine_key
+        row = table.remembered(ALL_RUNS, key)
         async for _ in ChangeRounds(f"the lease of {machine_key}"):
-            row = await table.get(ALL_RUNS, key, ["owner"])
+            if row is None or row.columns["owner"] != owner:
+                row = await table.get(ALL_RUNS, key)
             if row is None or row.columns["owner"] != owner:
                 return
             if await table.delete(ALL_RUNS, key, row.etag):
                 return
+            row = None
+
+    def _is_known_to_hold(self, machine_key: str, owner: str, now: datetime) -> bool:
+        """Whether this process has seen the owner take the lease, and it lasts; no request is sent."""
+        row = self._store.machines.remembered(ALL_RUNS, _LEASE + machine_key)
+        return row is not None and _is_held(row, owner, now)
+
+
+def _is_held(row: Row, owner: str, now: datetime) -> bool:
+    return row.columns["owner"] == owner and str(row.columns["until"]) > format_instant(now)
 
 
 def _key(intent: Intent) -> str:
-    return f"i~{intent.machine_key}~{intent.kind.value}"
+    return _intent_key(intent.machine_key, intent.kind)
+
+
+def _intent_key(machine_key: str, kind: OperationKind) -> str:
+    return f"i~{machine_key}~{kind.value}"

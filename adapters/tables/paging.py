@@ -72,10 +72,11 @@ async def read_page[T](
     cursor: str | None,
     select: list[str] | None = None,
     where: dict[str, str] | None = None,
+    keep: bool = False,
 ) -> Page[T]:
     """At most ``limit`` rows after the cursor, in key order.
 
-    One row more than asked for is read, so that the last page is known to be the last.
+    One row more than asked for is read, so that the last page is known to be the last. ``keep`` is for `Table.scan`.
     """
     items: list[T] = []
     last = ""
@@ -87,6 +88,7 @@ async def read_page[T](
         select=select,
         where=where,
         page_size=limit + 1,
+        keep=keep,
     )
     async for row in rows:
         if len(items) == limit:

@@ -21,9 +21,12 @@ class PauseRecords(StoreBacked):
             await self._store.claims.replace(_PARTITION, budget, pack({"until": until}))
 
     async def paused_until(self, budget: str) -> datetime | None:
-        """The end of the newest pause, which may be past; ``None`` when there never was one."""
-        row = await self._store.claims.get(_PARTITION, budget)
-        return None if row is None else parse_instant(row.columns["until"])
+        """The end of the newest pause, which may be past; ``None`` when there never was one.
+
+        All of them are read at once: there are few, and every start asks for one.
+        """
+        rows = await self._store.claims.shared_scan(_PARTITION)
+        return next((parse_instant(row.columns["until"]) for row in rows if row.key == budget), None)
 
 
 def budget_of(subscription_id: str, location: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack, unpack
 from adapters.tables.errors import RecordMissing
-from adapters.tables.machines import MACHINES
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.patches import MACHINES
 from adapters.tables.rows import Change, Row, batches
 from adapters.tables.store import StoreBacked
 from domain.identity import MachineId

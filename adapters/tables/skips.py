@@ -12,12 +12,15 @@ from adapters.tables.columns import get_json, pack, unpack
 from adapters.tables.errors import RecordMissing
 from adapters.tables.machines import MachineRecords
 from adapters.tables.operations import IntentRecords
+from adapters.tables.patches import MACHINES
 from adapters.tables.runs import clean_order
 from adapters.tables.store import ChangeRounds
 from domain import steering
-from domain.run import MachineRecord, OperationKind, Order, Stage
+from domain.run import Intent, MachineRecord, OperationKind, Order, Stage
 
 _SKIP = "skip"
+_BEFORE = {OperationKind.ASSESS: Stage.WAITING, OperationKind.INSTALL: Stage.ASSESSED}
+"""The stage of a machine on which no operation of that kind has begun."""
 
 
 class SkipRecords(MachineRecords, IntentRecords):
@@ -31,7 +34,7 @@ class SkipRecords(MachineRecords, IntentRecords):
             NotPossible: it has ended, or its operation has begun.
         """
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, None)
+            row = await self._open_row(run_id, machine_key)
             machine = unpack(MachineRecord, row.columns)
             # Read after the machine: whoever declares an intent changes the machine next, and this write then fails.
             intent = await self.get_intent(run_id, machine_key, kind)
@@ -42,6 +45,18 @@ class SkipRecords(MachineRecords, IntentRecords):
                 return wanted
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
 
+    async def find_intent(self, run_id: str, machine_key: str, kind: OperationKind) -> Intent | None:
+        """The intent of an operation, for whoever declares one otherwise.
+
+        ``None`` is a guess when the machine's row says that none has begun: somebody may have declared one and died
+        before he changed the row. `declare_intent` finds that out, and remembers it for the next call.
+        """
+        row = self._store.results.remembered(run_id, MACHINES + machine_key)
+        is_untouched = row is not None and row.columns.get("stage") == _BEFORE[kind].value
+        if is_untouched and not self.is_intent_known(run_id, machine_key, kind):
+            return None
+        return await self.get_intent(run_id, machine_key, kind)
+
     async def begin_operation(self, run_id: str, machine_key: str, stage: Stage, at: datetime) -> Order | None:
         """Move a machine to a stage right before its operation is sent, once the intent is declared.
 
@@ -49,7 +64,7 @@ class SkipRecords(MachineRecords, IntentRecords):
         Nothing happens either once it has an outcome.
         """
         async for _ in ChangeRounds(f"machine {machine_key}"):
-            row = await self._open_row(run_id, machine_key, [_SKIP, "outcome", "startedAt"])
+            row = await self._open_row(run_id, machine_key)
             if _SKIP in row.columns:
                 return Order.from_wire(get_json(row.columns, _SKIP))
             started = {} if "startedAt" in row.columns else {"startedAt": at}

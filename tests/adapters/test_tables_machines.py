@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tables import RecordMissing, Records
-from adapters.tables.machines import merge_patches
+from adapters.tables.patches import merge_patches
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import (
