@@ -77,7 +77,8 @@ def answered[**Arguments](
 
     @wraps(handler)
     async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
-        request = cast("func.HttpRequest", kwargs.get("req"))
+        # The library hands it over by name, and beside a durable client by place.
+        request = cast("func.HttpRequest", kwargs["req"] if "req" in kwargs else args[0])
         try:
             check_role(handler.__name__, request.headers)
             return await handler(*args, **kwargs)
