@@ -7,12 +7,13 @@ intent without an answer means that nobody knows; the machine is then asked befo
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
 from activities.pinning import what_to_install
 from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
+from adapters.pacer import START_PATIENCE_POLLS, open_budgets
 from adapters.tables import budget_of, open_records
 from domain import verdict as verdicts
 from domain.arm_error import ArmFailure, ErrorClass, classify
@@ -51,7 +52,7 @@ async def install_patches(data: Json) -> Json:
 async def _submit(request: StartOperation) -> StartResult:
     context = await load_machine(request.run_id, request.machine_key)
     records = open_records()
-    intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
+    intent = await records.find_intent(request.run_id, request.machine_key, request.kind)
     is_repeated = False
     declared_at = now()
     previous = request.previous_activity_id
@@ -69,7 +70,7 @@ async def _submit(request: StartOperation) -> StartResult:
             is_repeated = True
         if is_repeated:
             declared_at = intent.declared_at
-    refusal = await _reason_not_to_send(context)
+    refusal = await _turn(context, request) or await _reason_not_to_send(context)
     if refusal is not None:
         return refusal
     held = await frozen(context) if request.kind is OperationKind.INSTALL else None
@@ -118,8 +119,8 @@ async def _submit(request: StartOperation) -> StartResult:
 async def _send(context: MachineContext, intent: Intent, parameters: InstallParameters | None) -> Submission:
     manager = open_resource_manager()
     if parameters is None:
-        return await manager.assess(context.machine_id, intent)
-    return await manager.install(context.machine_id, parameters, intent)
+        return await manager.assess(context.machine_id, context.machine.location, intent)
+    return await manager.install(context.machine_id, context.machine.location, parameters, intent)
 
 
 async def _parameters(context: MachineContext, os_type: OsType, duration: timedelta) -> InstallParameters | Outcome:
@@ -137,19 +138,29 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
 
 
 async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
-    """Stop means no new starts; another run's machine and a used-up budget are left alone (rules 6, 7 and 9)."""
-    refusal = reason_not_to_start(context.run, context.machine)
-    if refusal is not None:
-        return refusal
+    """A machine that another run works on is left alone (rule 6)."""
     # Waiting may have taken longer than the lease that the preflight took.
     holder = await lock(context)
     if holder is not None:
         return StartResult(state=StartState.ENDED, outcome=locked_by(holder))
-    until = await open_records().paused_until(_budget(context))
-    at = now()
-    if until is not None and until > at:
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds((until - at).total_seconds()), counts=False)
     return None
+
+
+async def _turn(context: MachineContext, request: StartOperation) -> StartResult | None:
+    """Wait for the start's turn; one that is farther away is handed out, so that nobody waits for it in here."""
+    refusal = reason_not_to_start(context.run, context.machine)
+    if refusal is not None:
+        return refusal
+    budgets, name = open_budgets(), _budget(context)
+    budget = budgets.of_patches(context.machine.subscription_id, context.machine.location)
+    if budgets.is_time_to_ask(name) and (until := await open_records().paused_until(name)) is not None:
+        budget.stop(until.timestamp())
+    slot = request.slot.timestamp() if request.slot else budget.book()
+    later = await budget.reach(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
+    if later is None:
+        return None
+    moment = datetime.fromtimestamp(later, UTC)
+    return StartResult(state=StartState.WAIT, wait_seconds=(moment - now()).total_seconds(), counts=False, slot=moment)
 
 
 async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:

@@ -57,8 +57,8 @@ class ResourceManager:
             return ArmFailure(status=0, message="Resource Manager answered the machine in no known form")
         return MachineView.read(found)
 
-    async def assess(self, machine: MachineId, intent: Intent) -> Submission:
-        """POST assessPatches. ``intent`` gives the request id, so that Azure's log names the attempt."""
+    async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
+        """POST assessPatches, at its turn. ``intent`` gives the request id, so that Azure's log names the attempt."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -66,10 +66,13 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, api_version=PATCH_API_VERSION, **options
             )
 
-        return await submit(call, _request_id(intent))
+        budget = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, budget, _request_id(intent), has_turn=True)
 
-    async def install(self, machine: MachineId, parameters: InstallParameters, intent: Intent) -> Submission:
-        """POST installPatches. The caller has declared the intent: the guard against a second install is there."""
+    async def install(
+        self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
+    ) -> Submission:
+        """POST installPatches, at its turn. The caller has declared the intent, which guards against a second one."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -78,7 +81,8 @@ class ResourceManager:
                 machine.resource_group, machine.name, body, polling=False, api_version=PATCH_API_VERSION, **options
             )
 
-        return await submit(call, _request_id(intent))
+        budget = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, budget, _request_id(intent), has_turn=True)
 
     async def start(self, machine: MachineId) -> Submission:
         """Start the machine; harmless when it runs already."""
@@ -89,7 +93,7 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, **options
             )
 
-        return await submit(call)
+        return await submit(call, self._clients.writes(machine.subscription_id))
 
     async def restart(self, machine: MachineId) -> Submission:
         """Restart the machine, which has to run; a second restart is one more reboot."""
@@ -100,7 +104,7 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, **options
             )
 
-        return await submit(call)
+        return await submit(call, self._clients.writes(machine.subscription_id))
 
     async def stop(self, machine: MachineId, *, deallocate: bool) -> Submission:
         """Stop the machine, and give its hardware back when ``deallocate``."""
@@ -110,7 +114,7 @@ class ResourceManager:
             begin = client.virtual_machines.begin_deallocate if deallocate else client.virtual_machines.begin_power_off
             return await begin(machine.resource_group, machine.name, polling=False, **options)
 
-        return await submit(call)
+        return await submit(call, self._clients.writes(machine.subscription_id))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Look once at an operation: the Azure-AsyncOperation URL, else Location (either may be missing).

@@ -6,11 +6,12 @@ repeated install kills the first one in the guest (safety rule 2). Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from adapters.pacer import Budget, open_budgets, waits_for_a_turn
 from adapters.pipeline import CONNECT_SECONDS, READ_SECONDS
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
 from settings import Settings
@@ -67,6 +68,14 @@ class ComputeClients:
             self._clients[subscription_id] = client
         return client
 
+    def writes(self, subscription_id: str) -> Budget:
+        """What a change takes from that is no patch operation."""
+        return open_budgets(self._settings).of_writes(subscription_id)
+
+    def patches(self, subscription_id: str, location: str) -> Budget:
+        """What assessPatches and installPatches take from."""
+        return open_budgets(self._settings).of_patches(subscription_id, location)
+
     async def close(self) -> None:
         """Give back the connections."""
         for client in self._clients.values():
@@ -74,13 +83,28 @@ class ComputeClients:
         self._clients.clear()
 
 
-async def submit(call: Callable[..., Awaitable[object]], request_id: str | None = None) -> Submission:
+async def submit(
+    call: Callable[..., Awaitable[object]], budget: Budget, request_id: str | None = None, *, has_turn: bool = False
+) -> Submission:
     """Make a ``begin_...`` call of the SDK without polling, and read what Azure answered.
 
     Args:
         call: takes the options of the pipeline and hands them to the SDK, with ``polling=False``.
+        budget: the buckets that it takes from.
         request_id: the ``x-ms-client-request-id``, which names the call in Azure's own log.
+        has_turn: the caller has waited for its turn already.
     """
+    if not has_turn and (wait := await budget.wait()):
+        return Submission(accepted=False, failure=waits_for_a_turn(wait))
+    budget.sent()
+    submission, headers = await _send(call, request_id)
+    status = submission.failure.status if submission.failure else 202
+    budget.answered(status, headers, submission.failure.retry_after if submission.failure else None)
+    return submission
+
+
+async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) -> tuple[Submission, Mapping[str, str]]:
+    """What Azure answered, and the headers of the answer."""
     from azure.core.exceptions import AzureError, HttpResponseError
 
     answers: list[AsyncHttpResponse] = []
@@ -98,12 +122,13 @@ async def submit(call: Callable[..., Awaitable[object]], request_id: str | None 
         await call(**options)
     except HttpResponseError as error:
         if not answers:
-            return _unsent(error)
+            return _unsent(error), {}
     except AzureError as error:
         # The SDK may fail on a body that it did not expect, after Azure has answered.
         if not answers:
-            return Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
-    return _read_submission(answers[-1])
+            lost = Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
+            return lost, {}
+    return _read_submission(answers[-1]), answers[-1].headers
 
 
 def _read_submission(reply: AsyncHttpResponse) -> Submission:

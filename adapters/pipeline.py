@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from adapters.pacer import open_budgets, waits_for_a_turn
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
 from settings import Settings
 
@@ -59,7 +60,18 @@ class ArmPipeline:
         self._client: AsyncARMPipelineClient[Any, Any] | None = None
 
     async def send(self, request: HttpRequest) -> Answer:
-        """Send once, the URL byte for byte."""
+        """Send once, the URL byte for byte, when its turn has come; one whose turn is far reads as throttled."""
+        budget = open_budgets(self._settings).of_request(request.method, request.url)
+        if wait := await budget.wait():
+            paced = waits_for_a_turn(wait)
+            error = {"code": paced.code, "message": paced.message}
+            return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
+        budget.sent()
+        answer = await self._send(request)
+        budget.answered(answer.status, answer.headers, answer.retry_after)
+        return answer
+
+    async def _send(self, request: HttpRequest) -> Answer:
         from azure.core.exceptions import AzureError
 
         try:

@@ -48,7 +48,7 @@ class RunCommands:
                 **options,
             )
 
-        return await submit(call)
+        return await submit(call, self._clients.writes(machine.subscription_id))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Look once at a command that was accepted; the result is what `domain.script.read_script_end` reads.

@@ -171,7 +171,7 @@ class Pacer:
         return slot
 
     def ready_at(self, now: float) -> float:
-        """For one whose slot has come: now, or when to ask again, because there is less than there was thought to be."""
+        """For one whose slot has come: now, or when to ask again, as there is less than there was thought to be."""
         if now < self._stopped_until:
             return self._stopped_until + self.limit.gap(self.level(now))
         level = self.level(now)
@@ -199,13 +199,12 @@ class Pacer:
         self._tell(now, level)
 
     def refused(self, now: float, retry_after: float | None = None, level: float | None = None) -> None:
-        """The bucket is dry: nothing is sent before ``retry_after`` seconds, which grow when Azure does not name them."""
+        """The bucket is dry: nothing is sent for ``retry_after`` seconds, which grow when Azure does not name them."""
         self._unanswered = max(0, self._unanswered - 1)
         self._tell(now, 0 if level is None else level)
-        if retry_after is None:
-            retry_after = self.limit.drain_seconds * 2 ** min(self._refusals, 5)
-            self._refusals += 1
-        self.stop(now + retry_after)
+        pause = self.limit.drain_seconds * 2.0 ** min(self._refusals, 5) if retry_after is None else retry_after
+        self._refusals += retry_after is None
+        self.stop(now + pause)
 
     def stop(self, until: float) -> None:
         """Nothing may be sent before; a later end that is known stays."""

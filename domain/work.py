@@ -418,13 +418,14 @@ class PreflightResult(Document):
 
 
 class StartOperation(Document):
-    """Start one operation, at most once per ``attempt``."""
+    """Start one operation, at most once per ``attempt``. ``slot`` is the turn that it was given, if it was."""
 
     run_id: str
     machine_key: str
     kind: OperationKind
     attempt: int = 1
     previous_activity_id: str = ""
+    slot: Instant | None = None
 
 
 class StartState(StrEnum):
@@ -440,11 +441,15 @@ class StartState(StrEnum):
 
 
 class StartResult(Document):
-    """What became of the start. ``counts`` tells whether a wait uses up patience: being throttled does not."""
+    """What became of the start. ``counts`` tells whether a wait uses up patience: being throttled does not.
+
+    ``slot``: nothing is wrong, its turn comes then. ``wait_seconds`` of an accepted one: when to look at it first.
+    """
 
     state: StartState
     wait_seconds: float = 0
     counts: bool = True
+    slot: Instant | None = None
     outcome: Outcome | None = None
 
 
@@ -457,12 +462,13 @@ class OperationRef(Document):
 
 
 class AwaitOperation(Document):
-    """Follow an operation to its end. ``polls`` counts those of earlier generations."""
+    """Follow an operation to its end, the first look after ``wait_seconds``. ``polls`` counts earlier generations'."""
 
     run_id: str
     machine_key: str
     kind: OperationKind
     polls: int = 0
+    wait_seconds: float = 0
 
 
 class OperationState(StrEnum):

@@ -58,14 +58,17 @@ def operate(
     """
     attempt = 1
     while True:
-        not_sent = yield from _submit(context, work, kind, attempt, previous_activity_id)
-        if not_sent is not None:
-            return not_sent
-        follow = AwaitOperation(run_id=work.run_id, machine_key=work.machine_key, kind=kind)
+        submitted = yield from _submit(context, work, kind, attempt, previous_activity_id)
+        if not isinstance(submitted, StartResult):
+            return submitted
+        follow = AwaitOperation(
+            run_id=work.run_id, machine_key=work.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
+        )
         answer = yield context.call_sub_orchestrator(
             names.AWAIT_OPERATION,
             input=follow.to_wire(),
             instance_id=names.operation_instance(context.instance_id, kind.value, attempt),
+            version=context.version,
         )
         report = OperationReport.from_wire(answer)
         failure = report.failure if report.state is OperationState.FAILED else None
@@ -98,21 +101,27 @@ def await_operation(
     """
     operation = AwaitOperation.from_wire(data)
     target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind).to_wire()
+    wait_seconds = operation.wait_seconds
     for _ in range(POLLS_PER_GENERATION):
+        if wait_seconds:
+            yield context.create_timer(timedelta(seconds=wait_seconds))
         answer = yield context.call_activity(names.POLL_OPERATION, input=target, retry_policy=RETRY_RESULT)
         report = OperationReport.from_wire(answer)
         if report.state is not OperationState.RUNNING:
             return report.to_wire()
-        yield context.create_timer(timedelta(seconds=report.wait_seconds))
-    polls = operation.polls + POLLS_PER_GENERATION
-    context.continue_as_new(operation.model_copy(update={"polls": polls}).to_wire(), save_events=True)
+        wait_seconds = report.wait_seconds
+    following = {"polls": operation.polls + POLLS_PER_GENERATION, "wait_seconds": wait_seconds}
+    context.continue_as_new(operation.model_copy(update=following).to_wire(), save_events=True)
     return None
 
 
 def _submit(
     context: task.OrchestrationContext, work: MachineWork, kind: OperationKind, attempt: int, previous_activity_id: str
-) -> Steps[End | PutBack | None]:
-    """Submit until Azure has accepted (``None``) or will not. Being throttled costs no patience, being busy does."""
+) -> Steps[StartResult | End | PutBack]:
+    """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does.
+
+    A turn that was given is waited for and handed in: everybody waits for theirs, which is no reason to give up.
+    """
     activity = names.ASSESS_MACHINE if kind is OperationKind.ASSESS else names.INSTALL_PATCHES
     request = StartOperation(
         run_id=work.run_id,
@@ -120,18 +129,22 @@ def _submit(
         kind=kind,
         attempt=attempt,
         previous_activity_id=previous_activity_id,
-    ).to_wire()
+    )
     counted = uncounted = 0
     while True:
         # An execution that failed may have been the one that Azure accepted: only the next one can tell.
-        answer = yield context.call_activity(activity, input=request, retry_policy=RETRY_RESULT)
+        answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
         started = StartResult.from_wire(answer)
         if started.state is StartState.ACCEPTED:
-            return None
+            return started
         if started.state is StartState.LEFT:
             return PutBack()
         if started.state is StartState.ENDED and started.outcome is not None:
             return End(started.outcome)
+        request = request.model_copy(update={"slot": started.slot})
+        if started.slot is not None:
+            yield context.create_timer(min(timedelta(seconds=max(0.0, started.wait_seconds)), LONGEST_PAUSE))
+            continue
         counted += started.counts
         uncounted += not started.counts
         if counted >= MOST_REFUSALS or uncounted >= MOST_UNCOUNTED_WAITS:

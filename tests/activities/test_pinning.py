@@ -227,7 +227,9 @@ class Azure:
     def __init__(self) -> None:
         self.asked: list[InstallParameters] = []
 
-    async def install(self, machine_id: MachineId, parameters: InstallParameters, intent: Intent) -> Submission:
+    async def install(
+        self, machine_id: MachineId, location: str, parameters: InstallParameters, intent: Intent
+    ) -> Submission:
         self.asked.append(parameters)
         return Submission(accepted=True)
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from durabletask.client import OrchestrationStatus
+from durabletask.history import TimerCreatedEvent
 
-from domain.run import OperationKind
-from domain.work import AwaitOperation, OperationReport, OperationState
-from orchestrators.operation import POLLS_PER_GENERATION
-from tests.replay.fakes import CANCELED, INSTALLED, LOST, OVERDUE, PASSING, RUN_ID, RUNNING, Fleet, Script
+from domain.run import Mode, OperationKind
+from domain.work import (
+    AwaitOperation,
+    MachineWork,
+    OperationReport,
+    OperationState,
+    StartResult,
+    StartState,
+    Step,
+    Traits,
+)
+from orchestrators.operation import MOST_UNCOUNTED_WAITS, POLLS_PER_GENERATION
+from tests.replay.fakes import ACCEPTED, CANCELED, INSTALLED, LOST, OVERDUE, PASSING, RUN_ID, RUNNING, Fleet, Script
 
 KEY = "a" * 24
 INPUT = AwaitOperation(run_id=RUN_ID, machine_key=KEY, kind=OperationKind.INSTALL).to_wire()
@@ -40,3 +52,28 @@ def test_nothing_signed_passes_through_the_history() -> None:
         ended = bench.run("await_operation", INPUT)
     assert "http" not in repr(ended.history)
     assert OperationReport.from_wire(ended.output).state is OperationState.ENDED
+
+
+def test_the_first_look_comes_when_the_end_is_near() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_polls=[INSTALLED])})
+    with fleet.bench() as bench:
+        ended = bench.run("await_operation", INPUT | {"waitSeconds": 600})
+        assert len(bench.calls_of("poll_operation")) == 1
+    assert [type(event) for event in ended.history].count(TimerCreatedEvent) == 1
+
+
+def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
+    """Everybody waits for their turn: no number of waits ends a machine."""
+    slots = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in range(6)] * 12
+    assert len(slots) > MOST_UNCOUNTED_WAITS
+    waits = [StartResult(state=StartState.WAIT, wait_seconds=20, counts=False, slot=slot) for slot in slots]
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[*waits, ACCEPTED])})
+    with fleet.bench() as bench:
+        work = MachineWork(
+            run_id=RUN_ID, machine_key=KEY, step=Step.PATCH, traits=Traits(mode=Mode.PATCH), phase="patch"
+        )
+        bench.run("patch_machine", work.to_wire())
+        sent = [call["slot"] for call in bench.calls_of("install_patches")]
+    assert sent[0] is None
+    assert [datetime.fromisoformat(slot) for slot in sent[1:]] == slots
+    assert fleet.outcomes[KEY] == ("patched", "ok")

@@ -140,7 +140,7 @@ def test_the_documented_buckets_come_to_rest_above_the_floor() -> None:
 
 
 def test_limits_are_documented_ones_unless_set() -> None:
-    assert PATCHES == Limit(200 / 60, 600)
+    assert Limit(200 / 60, 600) == PATCHES
     changed = read_limits(" patchOperations = 400/1200 , writes=60/20")
     assert changed[Bucket.PATCH_OPERATIONS] == Limit(400 / 60, 1_200)
     assert changed[Bucket.WRITES] == Limit(1, 20)
@@ -168,7 +168,10 @@ def test_levels_are_read_from_the_headers_of_an_answer() -> None:
     assert not is_of_one_machine(headers)
 
 
-@given(st.dictionaries(st.sampled_from(["x-ms-ratelimit-remaining-resource", "x-ms-ratelimit-remaining-subscription-reads"]), st.text()))  # fmt: skip
+header_names = st.sampled_from(["x-ms-ratelimit-remaining-resource", "x-ms-ratelimit-remaining-subscription-reads"])
+
+
+@given(st.dictionaries(header_names, st.text()))
 def test_headers_that_cannot_be_read_say_nothing(headers: dict[str, str]) -> None:
     assert all(level >= 0 for level in read_levels(headers).values())
     is_of_one_machine(headers)
@@ -270,8 +273,11 @@ def test_a_bucket_that_shrinks_for_ten_minutes(burst: int, tells: bool) -> None:
 # --- refusals
 
 
+step_names = st.sampled_from(["book", "sent", "answered", "refused", "silent"])
+
+
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.floats(0, 30), st.sampled_from(["book", "sent", "answered", "refused", "silent"]), st.integers(0, 700))))  # fmt: skip
+@given(st.lists(st.tuples(st.floats(0, 30), step_names, st.integers(0, 700))))
 def test_nothing_is_sent_before_retry_after_and_never_faster_than_the_bucket_fills(
     steps: list[tuple[float, str, int]],
 ) -> None:

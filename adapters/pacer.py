@@ -1,0 +1,147 @@
+"""The pacers of this process: who wants to ask Azure waits for a turn here, and every answer is heard here.
+
+A request takes from several buckets at once (Compute's and Resource Manager's own); it is sent when each of them lets
+it. One that would have to wait for longer than its caller can is not sent and reads as throttled, so that it is asked
+again like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters.per_loop import PerLoop
+from domain.arm_error import ArmFailure
+from domain.pacing import Bucket, Pacer, is_of_one_machine, read_levels, read_limits
+from settings import Settings
+
+_SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
+_PATIENCE_POLLS = {Bucket.READS: 2 / 3, Bucket.WRITES: 4}
+"""How long a request waits for its turn, in poll intervals. A read is asked again soon; a change that is not made
+may be the end of its machine."""
+START_PATIENCE_POLLS = 1 / 15
+"""How long a start waits for its turn within the activity; it gets a later one as a wait of its orchestration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The buckets that one kind of request takes from."""
+
+    pacers: Mapping[Bucket, Pacer]
+    patience: float
+
+    def book(self) -> float:
+        """Take the next slot in every bucket; the moment (seconds since 1970) from which on all of them let it pass."""
+        now = time.time()
+        return max((pacer.book(now) for pacer in self.pacers.values()), default=now)
+
+    async def reach(self, slot: float, patience: float) -> float | None:
+        """Wait for a slot; ``None`` when the request may leave, else the moment to come again."""
+        moment = slot if slot > time.time() else self._ready_at()
+        while (left := moment - time.time()) > 0:
+            if left > patience:
+                return moment
+            await asyncio.sleep(left)
+            moment = self._ready_at()
+        return None
+
+    async def wait(self) -> float:
+        """Wait for a turn; 0 when it has come, else the seconds after which to ask again."""
+        now = time.time()
+        if (due := max((pacer.next_slot(now) for pacer in self.pacers.values()), default=now)) > now + self.patience:
+            return due - now
+        later = await self.reach(self.book(), self.patience)
+        return 0 if later is None else later - time.time()
+
+    def stop(self, until: float) -> None:
+        """Nothing is taken from the narrowest bucket before that moment: another worker was told so."""
+        for pacer in list(self.pacers.values())[:1]:
+            pacer.stop(until)
+
+    def _ready_at(self) -> float:
+        now = time.time()
+        return max((pacer.ready_at(now) for pacer in self.pacers.values()), default=now)
+
+    def sent(self) -> None:
+        """A request leaves."""
+        now = time.time()
+        for pacer in self.pacers.values():
+            pacer.sent(now)
+
+    def answered(self, status: int, headers: Mapping[str, str], retry_after: float | None) -> None:
+        """Hear what an answer says of the buckets; ``status`` 0 and no headers when none came."""
+        now, levels = time.time(), read_levels(headers)
+        refused = (status == 429 and not is_of_one_machine(headers)) or (status == 503 and retry_after is not None)
+        # A refusal is of the buckets that are dry; when Azure does not tell, of the narrowest, which comes first.
+        dry = {bucket for bucket in self.pacers if levels.get(bucket) == 0} or set(list(self.pacers)[:1])
+        for bucket, pacer in self.pacers.items():
+            if refused and bucket in dry:
+                pacer.refused(now, retry_after, levels.get(bucket))
+            else:
+                pacer.answered(now, levels.get(bucket))
+
+
+class Budgets:
+    """All pacers, by bucket and by the subscription, or subscription and region, that has it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = read_limits(settings.limits)
+        self._poll_seconds = settings.poll_seconds
+        self._pacers: dict[tuple[Bucket, str], Pacer] = {}
+        self._asked_at: dict[str, float] = {}
+
+    def of_request(self, method: str, url: str) -> Budget:
+        """A plain request: Resource Manager counts those that name a subscription."""
+        found = _SUBSCRIPTION.search(url)
+        bucket = Bucket.READS if method in ("GET", "HEAD") else Bucket.WRITES
+        return self._budget({bucket: found[1]} if found else {})
+
+    def of_writes(self, subscription_id: str) -> Budget:
+        """A change of a machine that is no patch operation."""
+        return self._budget({Bucket.WRITES: subscription_id})
+
+    def of_patches(self, subscription_id: str, location: str) -> Budget:
+        """assessPatches and installPatches."""
+        return self._budget(
+            {
+                Bucket.PATCH_OPERATIONS: f"{subscription_id}~{location.replace(' ', '')}",
+                Bucket.WRITES: subscription_id,
+            }
+        )
+
+    def is_time_to_ask(self, budget: str) -> bool:
+        """Whether to look again what other workers were told of that budget; often enough, not for every start."""
+        now = time.time()
+        if now < self._asked_at.get(budget, 0) + self._poll_seconds * START_PATIENCE_POLLS:
+            return False
+        self._asked_at[budget] = now
+        return True
+
+    def _budget(self, scopes: Mapping[Bucket, str]) -> Budget:
+        pacers = {bucket: self._pacer(bucket, scope.lower()) for bucket, scope in scopes.items()}
+        patience = max((_PATIENCE_POLLS.get(bucket, 0) for bucket in pacers), default=0)
+        return Budget(pacers, self._poll_seconds * patience)
+
+    def _pacer(self, bucket: Bucket, scope: str) -> Pacer:
+        pacer = self._pacers.get((bucket, scope))
+        if pacer is None:
+            pacer = self._pacers[bucket, scope] = Pacer(self._limits[bucket])
+        return pacer
+
+
+_budgets = PerLoop(Budgets)
+
+
+def open_budgets(settings: Settings | None = None) -> Budgets:
+    """The pacers of this process, which all of its clients share."""
+    return _budgets.get(settings)
+
+
+def waits_for_a_turn(seconds: float) -> ArmFailure:
+    """What a request reads as that was not sent: throttled, by ourselves."""
+    return ArmFailure(
+        status=429, code="Paced", message="Patchwave keeps within its share of this limit.", retry_after=seconds
+    )

@@ -1,0 +1,85 @@
+"""Budgets of requests: which buckets a request takes from, and what an answer means to them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from adapters.pacer import Budgets
+from domain.pacing import Bucket
+from settings import Settings
+
+ONE, OTHER = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+MACHINE = f"https://management.azure.com/subscriptions/{ONE}/resourceGroups/g/providers/x/y/z"
+DRY = {"x-ms-ratelimit-remaining-resource": "Microsoft.Compute/VMGuestPatchOperationSubscriptionMaximum;0"}
+
+
+def make(limits: str = "") -> Budgets:
+    return Budgets(Settings(tables_connection=SecretStr("UseDevelopmentStorage=true"), limits=limits))
+
+
+def test_requests_take_from_the_buckets_of_their_subscription() -> None:
+    budgets = make()
+    read = budgets.of_request("GET", MACHINE)
+    assert list(read.pacers) == [Bucket.READS]
+    assert budgets.of_request("GET", MACHINE.upper()).pacers[Bucket.READS] is read.pacers[Bucket.READS]
+    assert budgets.of_request("GET", MACHINE.replace(ONE, OTHER)).pacers[Bucket.READS] is not read.pacers[Bucket.READS]
+    assert list(budgets.of_request("PUT", MACHINE).pacers) == [Bucket.WRITES]
+    assert budgets.of_request("POST", "https://management.azure.com/providers/Microsoft.ResourceGraph").pacers == {}
+
+
+def test_patch_operations_have_a_bucket_in_every_region() -> None:
+    budgets = make()
+    west = budgets.of_patches(ONE, "westeurope").pacers
+    assert budgets.of_patches(ONE.upper(), "West Europe").pacers == west
+    north = budgets.of_patches(ONE, "northeurope").pacers
+    assert north[Bucket.PATCH_OPERATIONS] is not west[Bucket.PATCH_OPERATIONS]
+    assert north[Bucket.WRITES] is budgets.of_writes(ONE).pacers[Bucket.WRITES]
+
+
+@pytest.mark.parametrize("headers", [DRY, {}], ids=["told", "not told"])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_stops_the_bucket_and_no_other_region(status: int, headers: dict[str, str]) -> None:
+    budgets = make()
+    west, north = budgets.of_patches(ONE, "westeurope"), budgets.of_patches(ONE, "northeurope")
+    west.sent()
+    west.answered(status, headers, 30)
+    later = await west.reach(west.book(), 1)
+    assert later is not None
+    assert later - time.time() > 29
+    assert await north.reach(north.book(), 1) is None
+
+
+async def test_a_busy_machine_stops_nobody_else() -> None:
+    budgets = make()
+    read = budgets.of_request("GET", MACHINE)
+    read.sent()
+    own = "Microsoft.Compute/LowCostGetResource;0,Microsoft.Compute/LowCostGetSubscriptionMaximum;7000"
+    read.answered(429, {"x-ms-ratelimit-remaining-resource": own}, 30)
+    assert await read.wait() == 0
+
+
+async def test_what_another_worker_was_told_holds_here() -> None:
+    budget = make().of_patches(ONE, "westeurope")
+    budget.stop(time.time() + 40)
+    later = await budget.reach(budget.book(), 1)
+    assert later is not None
+    assert later - time.time() > 39
+
+
+async def test_a_queue_that_is_too_long_is_not_joined() -> None:
+    budget = make("reads=0.6/1").of_request("GET", MACHINE)
+    assert await budget.wait() == 0
+    budget.sent()
+    budget.answered(200, {"x-ms-ratelimit-remaining-subscription-reads": "0"}, None)
+    first, second = await budget.wait(), await budget.wait()
+    assert 20 < second <= first, "nobody has taken a slot"
+
+
+def test_what_other_workers_know_is_asked_for_now_and_then() -> None:
+    budgets = make()
+    assert budgets.is_time_to_ask("one")
+    assert not budgets.is_time_to_ask("one")
+    assert budgets.is_time_to_ask("other")
