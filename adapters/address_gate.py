@@ -9,10 +9,15 @@ changes its address between a check and the call gains nothing, as there is no e
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 from domain.addresses import refusal
+
+_SECRET_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "IMDS_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
+"""Variables in which the platform says where this process gets its tokens: on some hosts at a private address."""
 
 type Target = tuple[int, int, int, str, tuple[Any, ...]]
 """Family, kind, protocol, canonical name and socket address, as ``getaddrinfo`` has them."""
@@ -45,8 +50,14 @@ class AddressGate:
         """
         family, kind, protocol, _, address = target
         why = refusal(str(address[0]), private_allowed=self._private_allowed, loopback_allowed=self._loopback_allowed)
+        if str(address[0]) in _hosts_of_secrets():
+            why = "is where this app gets its tokens"
         if why:
             self._refusal = why
             raise PermissionError(why)
         self._has_opened = True
         return socket.socket(family, kind, protocol)
+
+
+def _hosts_of_secrets() -> set[str]:
+    return {urlsplit(os.environ.get(name, "")).hostname or "" for name in _SECRET_ENDPOINTS} - {""}

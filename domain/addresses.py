@@ -11,6 +11,8 @@ import ipaddress
 
 AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 """DHCP, DNS and the guest agent's endpoint in every virtual network; a public address by its number."""
+OTHER_METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
+"""Instance metadata of other clouds, in ranges that count as private: a machine on Azure may have a way to them."""
 
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 """All that is given out to anybody (RFC 4291). What Python calls global includes site-local addresses (fec0::/10) and
@@ -37,6 +39,8 @@ def refusal(address: str, *, private_allowed: bool, loopback_allowed: bool = Fal
         return "is no IP address"
     if target == AZURE_PLATFORM:
         return "is Azure's platform endpoint"
+    if target in OTHER_METADATA:
+        return "is a metadata endpoint"
     if target.is_loopback:
         return "" if loopback_allowed else "is this machine itself"
     if target.is_link_local:

@@ -27,6 +27,10 @@ ALWAYS_REFUSED = [
     "240.0.0.1",
     "0.1.2.3",
     "192.0.2.1",
+    # Metadata of other clouds, in private ranges.
+    "fd00:ec2::254",
+    "100.100.100.200",
+    "::ffff:100.100.100.200",
     # The same addresses, dressed as IPv6.
     "::ffff:169.254.169.254",
     "::ffff:a83f:8110",
