@@ -18,6 +18,7 @@ from triggers.runs import bp as runs
 from triggers.schedules import bp as schedules
 from triggers.steering import bp as steering
 from triggers.timers import bp as timers
+from triggers.watchdog import bp as watchdog
 from triggers.webhook import bp as webhook
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
@@ -31,6 +32,7 @@ for blueprint in (
     freezes,
     webhook,
     timers,
+    watchdog,
     cleanup,
     event_grid,
     health,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from activities.context import load_machine, load_record, lock, locked_by, now, wait_seconds
+from activities.context import MachineContext, load_machine, load_record, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
 from adapters.arm import open_resource_manager
 from adapters.tables import Change, ending_change, open_records
@@ -15,6 +16,7 @@ from domain.identity import MachineId
 from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
+from domain.recovery import INSTALLING
 from domain.run import MachineRecord, Stage
 from domain.steering import reason_to_end
 from domain.work import (
@@ -28,6 +30,8 @@ from domain.work import (
     VerifyRequest,
 )
 
+_UNDER_WAY = INSTALLING | {Stage.RESTARTING}
+"""Stages in which only somebody can be looked at whose orchestration was ended: a new one goes on."""
 _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
 """Stages behind which a machine is installed on or restarted; an assessment changes nothing on it."""
 
@@ -36,6 +40,8 @@ async def preflight_machine(data: Json) -> Json:
     """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``."""
     request = PreflightRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
+    if context.machine.stage in _UNDER_WAY:
+        return await _go_on(context)
     outcome = reason_to_end(context.run, context.machine)
     if outcome is not None:
         return _skip(outcome)
@@ -43,7 +49,7 @@ async def preflight_machine(data: Json) -> Json:
     if held is not None:
         # Before anything is done to it: started, or its disk copied.
         return _skip(held)
-    holder = await lock(context)
+    holder = await lock(context, afresh=True)
     if holder is not None:
         return _wait(locked_by(holder))
     view = await open_resource_manager().read_machine(context.machine_id)
@@ -62,6 +68,21 @@ async def preflight_machine(data: Json) -> Json:
         install_activity_id=_activity(view.last_installation),
         assessment=context.machine.assessment,
         installation=context.machine.installation,
+    ).to_wire()
+
+
+async def _go_on(context: MachineContext) -> Json:
+    """Azure may have accepted the call: it is followed, not begun, so that nothing speaks against it.
+
+    Whoever was to send it and did not is told by the intent, and decides again whether it may be.
+    """
+    await lock(context)
+    return PreflightResult(
+        preflight=Preflight(readiness=Readiness.READY),
+        started_by_us=context.machine.started_by_us,
+        assessment=context.machine.assessment,
+        installation=context.machine.installation,
+        is_under_way=True,
     ).to_wire()
 
 
@@ -116,9 +137,8 @@ async def record_outcome(data: Json) -> Json:
         installation=request.installation,
         patches=[],
         ending=ending,
+        release=not request.keep_lock,
     )
-    if not request.keep_lock:
-        await records.release_lease(request.machine_key, request.run_id)
     return Recorded(failed=uses_budget(stored.outcome, stored.reason)).to_wire()
 
 
@@ -126,7 +146,7 @@ def _activity(summary: PatchSummary | None) -> str:
     return summary.activity_id if summary else ""
 
 
-def _learned(known: MachineRecord, view: MachineView) -> dict[str, str]:
+def _learned(known: MachineRecord, view: MachineView) -> dict[str, Any]:
     """What the machine itself knows and Resource Graph, which lags behind or never tells, did not."""
     said = {"os_type": view.os_type, "update_domain": view.update_domain}
     return {name: value for name, value in said.items() if value and not getattr(known, name)}

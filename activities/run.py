@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from activities.context import load_run, now
+from activities.recovery import show_life
 from activities.windows import leave_windows
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
@@ -29,6 +30,7 @@ async def open_run(data: Json) -> Json:
     try:
         await records.start_run(run_id, now())
         run, policy = await load_run(run_id)
+        await show_life(run)
     except RecordMissing:
         # Nothing can be recorded for a run without a row: whoever started it did not create it.
         return OpenedRun(traits=Traits(mode=Mode.ASSESS), is_final=True).to_wire()

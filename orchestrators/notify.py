@@ -56,6 +56,7 @@ def announce(context: task.OrchestrationContext, run_id: str, what: Event | Fact
         names.SEND_NOTIFICATIONS,
         input=notice.to_wire(),
         instance_id=names.notice_instance(run_id, facts.event.value, number),
+        version=context.version,
     )
 
 

@@ -20,20 +20,22 @@ from domain.work import (
     Cutoff,
     Discovered,
     DiscoverRequest,
+    FollowRun,
     NextWindow,
     OpenedRun,
     OpenWindow,
     Phase,
     PhaseEnd,
-    PlannedPhase,
     PlannedRing,
     PlannedRun,
+    RestUntil,
     RingRef,
     RunControls,
     RunRef,
     SetRunState,
     Step,
     StepRef,
+    Stock,
     StopRun,
 )
 from orchestrators import names
@@ -48,18 +50,30 @@ MOST_CLOSINGS = 100
 BETWEEN_CLOSINGS = timedelta(hours=1)
 MOST_WINDOWS = 30
 """Windows that one run may take before what is left over is left to the next run."""
+PASSES_PER_INCARNATION = 1_000
+ATTEMPTS_PER_INCARNATION = 300
+"""More than a run makes: up to 9 in each of its windows."""
+MOST_TAKINGS = 20
+"""How often a new incarnation looks for machines that the one before worked on; it is told 500 at a time."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
 
 def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Run a policy once. Input ``RunRef``; the run row holds everything else. Whatever happens, the run is closed."""
-    run_id = RunRef.from_wire(data).run_id
-    run = _Run(context, run_id)
+    """Run a policy once. Input ``FollowRun``; the run row holds everything else. Whatever happens, the run is closed.
+
+    Raises:
+        PhaseLost: the watchdog ends what is left of the run, and goes on with it from the records.
+    """
+    follow = FollowRun.from_wire(data)
+    run_id = follow.run_id
+    run = _Run(context, run_id, follow.incarnation)
     try:
         end = yield from run.execute()
     except _Ended as ended:
         end = ended
+    except PhaseLost:
+        raise
     except Exception as error:
         # Whatever it was: a run that stays open would keep its windows from the runs behind it for ever.
         end = _failed(f"Patchwave itself failed: {error}"[:2_000])
@@ -76,6 +90,10 @@ def close_dead_run(context: task.OrchestrationContext, data: dict[str, Any]) -> 
     end = _failed("The orchestration of the run was ended before it had closed the run.")
     yield from _Run(context, run_id).close(end)
     return {"runId": run_id, "state": end.state.value}
+
+
+class PhaseLost(Exception):
+    """The orchestration of a phase ended without an answer; its machines may still be worked on."""
 
 
 class _Ended(Exception):
@@ -107,12 +125,16 @@ def _stopped(reason: str) -> _Ended:
 class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: task.OrchestrationContext, run_id: str) -> None:
+    def __init__(self, context: task.OrchestrationContext, run_id: str, incarnation: int = 1) -> None:
         self._context = context
         self._run_id = run_id
+        self._incarnation = incarnation
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
         self._steer = context.wait_for_external_event(names.STEER_EVENT)
-        self._passes = 0
+        # Names of phases and machines' instances are never those of an incarnation before.
+        self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
+        self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
+        self._ramped = 0
         self._windows = 0
         self._failures: dict[str, int] = {}
         self._forgiven: dict[str, int] = {}
@@ -131,12 +153,16 @@ class _Run:
         if opened.is_final:
             return _Ended(RunState.COMPLETED)
         self._announces = opened.announces
-        yield from self._discover()
-        self._announce(Event.STARTED)
-        yield from self._assess(opened)
+        stock = yield from self._take_stock()
+        if not stock.is_planned:
+            yield from self._discover()
+            self._announce(Event.STARTED)
+            yield from self._assess(opened)
         if opened.traits.mode is Mode.PATCH:
             plan = PlannedRun.from_wire((yield from self._call(names.PLAN_RUN, RunRef(run_id=self._run_id).to_wire())))
-            rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines]
+            if stock.is_planned:
+                stock = yield from self._take_up(opened, plan, stock)
+            rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines and number >= stock.ring]
             for number, ring in rings:
                 yield from self._approve(number, ring)
                 if opened.pin_rings and number:
@@ -156,6 +182,47 @@ class _Run:
         close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
         yield from self._insist(names.CLOSE_RUN, close.to_wire())
         self._announce(Event.ENDED)
+
+    # --- going on from the records
+
+    def _take_stock(self) -> Steps[Stock]:
+        """What the incarnation before has left behind; nothing, for the first one."""
+        if self._incarnation == 1:
+            return Stock(is_planned=False)
+        request = RunRef(run_id=self._run_id).to_wire()
+        stock = Stock.from_wire((yield from self._call(names.TAKE_STOCK, request)))
+        self._failures, self._forgiven = stock.failures, stock.forgiven
+        self._resumptions, self._ramped = stock.resumptions, stock.ended
+        return stock
+
+    def _take_up(self, opened: OpenedRun, plan: PlannedRun, stock: Stock) -> Steps[Stock]:
+        """Bring everybody to an end whom the incarnation before worked on, and start nobody else meanwhile.
+
+        What keeps machines apart holds so without knowing in which order they were started. That the run was cancelled
+        or stopped does not end this: what Azure has accepted is followed all the same.
+        """
+        for _ in range(MOST_TAKINGS):
+            if not stock.under_way:
+                break
+            self._attempts += 1
+            for part in stock.under_way:
+                ring = plan.rings[part.ring_number]
+                phase = self._phase_of_ring(opened, plan, part.ring_number, ring, part.step, part.phase_number)
+                taken = [machine.model_copy(update={"attempt": self._attempts}) for machine in part.machines]
+                end = yield from self._followed(
+                    phase.model_copy(
+                        update={
+                            "running": taken,
+                            "takes_up": True,
+                            "is_exhausted": True,
+                            "closes_at": utc_now(self._context) - timedelta(seconds=1),
+                        }
+                    )
+                )
+                self._failures, self._forgiven = end.failures, end.forgiven
+            stock = yield from self._take_stock()
+        yield from self._controls()
+        return stock
 
     # --- steps
 
@@ -183,10 +250,12 @@ class _Run:
         """All machines, before anything is planned: a plan knows who needs nothing."""
         phase = Phase(
             run_id=self._run_id,
-            name=names.phase_name(Step.ASSESS.value),
+            name=names.phase_name(Step.ASSESS.value, str(self._incarnation) if self._incarnation > 1 else ""),
             step=Step.ASSESS,
             traits=opened.traits,
             max_concurrent=opened.assess_concurrency,
+            first_attempt=self._attempts + 1,
+            last_attempt=self._attempts + 1,
         )
         yield from self._phase(phase)
 
@@ -217,10 +286,10 @@ class _Run:
 
     def _take_ring(self, opened: OpenedRun, plan: PlannedRun, number: int, ring: PlannedRing) -> Steps[None]:
         """Patch the ring phase by phase, then restart it the same way when restarts are a step of their own."""
-        ramped = 0
+        ramped, self._ramped = self._ramped, 0
         for step in (Step.PATCH, Step.RESTART) if opened.traits.reboot_apart else (Step.PATCH,):
-            for phase_number, planned in enumerate(ring.phases):
-                ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, planned, ramped)
+            for phase_number in range(len(ring.phases)):
+                ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, ramped)
                 ramped += ended
             ramped = 0
 
@@ -232,40 +301,15 @@ class _Run:
         ring: PlannedRing,
         step: Step,
         phase_number: int,
-        planned: PlannedPhase,
         ended: int,
     ) -> Steps[int]:
         """One phase, over as many windows as it takes; how many machines ended."""
-        attempt, begun_at = 1, ended
+        attempt, begun_at = self._attempts + 1, ended
         while True:
             cutoff = yield from self._cutoff(step)
-            self._passes += 1
-            place = f"{number}.{phase_number}.{self._passes}"
-            end = yield from self._phase(
-                Phase(
-                    run_id=self._run_id,
-                    name=names.phase_name(step.value, place),
-                    step=step,
-                    traits=opened.traits,
-                    ring=ring.name,
-                    ring_number=number,
-                    phase_number=phase_number,
-                    lanes=planned.lanes,
-                    machines=plan.machines,
-                    ring_machines=ring.machines,
-                    error_budget=opened.error_budget,
-                    announces=opened.announces,
-                    failures=self._failures,
-                    forgiven=self._forgiven,
-                    resumptions=self._resumptions,
-                    ramp=opened.ramp,
-                    ended=ended,
-                    wave_bake_seconds=opened.wave_bake_seconds,
-                    closes_at=cutoff.at,
-                    first_attempt=attempt,
-                    last_attempt=attempt,
-                )
-            )
+            phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
+            own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
+            end = yield from self._phase(phase.model_copy(update=own))
             self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
             if not end.left:
                 return end.ended - begun_at
@@ -279,15 +323,49 @@ class _Run:
             yield from self._await_next_window()
             attempt, ended = end.last_attempt + 1, end.ended
 
+    def _phase_of_ring(
+        self, opened: OpenedRun, plan: PlannedRun, number: int, ring: PlannedRing, step: Step, phase_number: int
+    ) -> Phase:
+        """A phase of the plan, under a name of its own."""
+        self._passes += 1
+        return Phase(
+            run_id=self._run_id,
+            name=names.phase_name(step.value, f"{number}.{phase_number}.{self._passes}"),
+            step=step,
+            traits=opened.traits,
+            ring=ring.name,
+            ring_number=number,
+            phase_number=phase_number,
+            lanes=ring.phases[phase_number].lanes,
+            machines=plan.machines,
+            ring_machines=ring.machines,
+            error_budget=opened.error_budget,
+            announces=opened.announces,
+            failures=self._failures,
+            forgiven=self._forgiven,
+            resumptions=self._resumptions,
+            ramp=opened.ramp,
+            wave_bake_seconds=opened.wave_bake_seconds,
+        )
+
     def _phase(self, phase: Phase) -> Steps[PhaseEnd]:
-        """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself.
+        """Take a phase to its end.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
+            PhaseLost: it ended without an answer.
         """
+        end = yield from self._followed(phase)
+        self._end_if_canceled()
+        if end.stop_reason:
+            raise _stopped(end.stop_reason)
+        return end
+
+    def _followed(self, phase: Phase) -> Steps[PhaseEnd]:
+        """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself."""
         phase_id = names.phase_instance(self._run_id, phase.name)
         running: task.Task[Any] = self._context.call_sub_orchestrator(
-            names.PATCH_PHASE, input=phase.to_wire(), instance_id=phase_id
+            names.PATCH_PHASE, input=phase.to_wire(), instance_id=phase_id, version=self._context.version
         )
         is_told = False
         while not running.is_complete:
@@ -297,11 +375,9 @@ class _Run:
             yield task.when_any([running, self._steer] if is_told else [running, self._steer, self._cancel])
             if self._steered() and not running.is_complete:
                 self._context.send_event(phase_id, names.STEER_EVENT)
-        end = PhaseEnd.from_wire(running.get_result())
-        self._end_if_canceled()
-        if end.stop_reason:
-            raise _stopped(end.stop_reason)
-        return end
+        if running.is_failed:
+            raise PhaseLost(f"The phase {phase.name} ended without an answer.")
+        return PhaseEnd.from_wire(running.get_result())
 
     # --- waiting
 
@@ -360,6 +436,8 @@ class _Run:
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
+        rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + LONGEST_TIMER))
+        yield from self._call(names.REST_UNTIL, rest.to_wire())
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
         if not timer.is_complete:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol, cast
 
 import grpc
-from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records
 from domain.base import Document, Json, as_object
@@ -18,8 +17,8 @@ from domain.identity import RunId, is_policy_name
 from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_policy
 from domain.run import Mode, Run, RunState, Trigger
 from domain.validation import Problem
-from domain.work import FollowRun, RunRef
-from orchestrators.names import CLOSE_DEAD_RUN, PATCH_RUN, STEER_EVENT, VERSION, closing_instance
+from domain.work import FollowRun
+from orchestrators.names import PATCH_RUN, STEER_EVENT, VERSION
 from triggers.described import Keys, Parameter
 from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import check_permitted
@@ -30,7 +29,6 @@ IDEMPOTENCY_KEY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
     "A repetition with the same key gives the first run.",
 )
-_ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 _LOG = logging.getLogger("patchwave.start")
 
 
@@ -130,32 +128,6 @@ async def schedule_run(client: DurableClient, run_id: str, incarnation: int = 1)
             raise Refusal(
                 503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
             ) from error
-
-
-async def close_if_dead(client: DurableClient, run: Run) -> bool:
-    """Have a run closed whose orchestration has ended without that; whether that is so.
-
-    Nothing else would ever end it, and a run that is open may keep the windows of its policy to itself.
-    """
-    if run.state.is_final or run.started_at is None:
-        return False
-    try:
-        state = await client.get_orchestration_state(run.id)
-    except Exception as error:
-        _LOG.warning("Whether the run %s lives could not be told: %s", run.id, type(error).__name__)
-        return False
-    if getattr(state, "runtime_status", None) not in _ENDED:
-        return False
-    try:
-        await client.schedule_new_orchestration(
-            CLOSE_DEAD_RUN,
-            input=RunRef(run_id=run.id).to_wire(),
-            instance_id=closing_instance(run.id),
-            version=VERSION,
-        )
-    except Exception as error:
-        _LOG.warning("The run %s is being closed already, or cannot be now: %s", run.id, type(error).__name__)
-    return True
 
 
 async def tell_waiting_run(client: DurableClient, run_id: str) -> None:

@@ -39,7 +39,7 @@ from triggers.http import (
     run_id_of,
 )
 from triggers.runs import ListedRun, accepted, find_run
-from triggers.start import DurableClient, claimed_run_id, close_if_dead, new_run_id, schedule_run, start_run
+from triggers.start import DurableClient, claimed_run_id, new_run_id, schedule_run, start_run
 
 LONGEST_COMMENT = 1_000
 
@@ -113,8 +113,7 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
     run = await records.request_cancel(run.id, given.order)
     await _audit(records, run, "cancel", "cancel_requested")
     # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
-    if not await close_if_dead(client, run):
-        await _tell(client, run, CANCEL_EVENT)
+    await _tell(client, run, CANCEL_EVENT)
     return accepted(run)
 
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from adapters.tables.columns import Columns, clean, pack, unpack, wire_names
 from adapters.tables.errors import RecordMissing
-from adapters.tables.machines import MACHINES
 from adapters.tables.paging import Page, Span, read_page
-from adapters.tables.store import ChangeRounds, StoreBacked
+from adapters.tables.patches import MACHINES
+from adapters.tables.store import ChangeRounds, Store, StoreBacked
 from domain import steering
 from domain.identity import RunId
 from domain.outcome import OutcomeKind
@@ -19,11 +19,17 @@ from domain.work import GateClosed
 
 _PARTITION = "runs"
 _SNAPSHOT = "policySnapshot"
+_RUNS_KEPT = 50
 _LISTED = wire_names(Run, without=[_SNAPSHOT])
 
 
 class RunRecords(StoreBacked):
     """What is kept of a run as a whole."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._parsed: dict[str, tuple[str, Run]] = {}
+        """By id, the run as of an ETag: each machine of a run asks for it several times."""
 
     async def create_run(self, run: Run) -> tuple[Run, bool]:
         """Insert the run unless its id exists: the stored run, and whether this call created it.
@@ -41,8 +47,16 @@ class RunRecords(StoreBacked):
 
     async def get_run(self, run_id: str) -> Run | None:
         """The run with its policy snapshot, or ``None``."""
-        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key)
-        return None if row is None else _run(row.columns)
+        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        if row is None:
+            return None
+        etag, run = self._parsed.get(run_id, ("", None))
+        if run is None or etag != row.etag:
+            run = _run(row.columns)
+            self._parsed[run_id] = (row.etag, run)
+            if len(self._parsed) > _RUNS_KEPT:
+                del self._parsed[next(iter(self._parsed))]
+        return run
 
     async def list_runs(self, limit: int, cursor: str | None) -> Page[Run]:
         """Runs, newest first, without their policy snapshots.
@@ -84,6 +98,26 @@ class RunRecords(StoreBacked):
             )
 
         return await self._change(run_id, close)
+
+    async def list_live_runs(self) -> list[Run]:
+        """All runs that have not ended, newest first, without their policy snapshots."""
+        rows = self._store.runs.scan(_PARTITION, select=_LISTED)
+        return [run async for row in rows if not (run := _run(row.columns)).state.is_final]
+
+    async def keep_quiet(self, run_id: str, until: datetime) -> None:
+        """The run lives, and need not be heard of again before that moment: a merge into its row."""
+        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"quietUntil": until}))
+
+    async def begin_incarnation(self, run_id: str, after: int, version: str, until: datetime) -> Run:
+        """Note that the run gets another orchestration; the run, whose incarnation is another when somebody else
+        did that or when it has ended."""
+
+        def begin(run: Run) -> Run:
+            if run.state.is_final or run.incarnation != after:
+                return run
+            return run.model_copy(update={"incarnation": after + 1, "version": version, "quiet_until": until})
+
+        return await self._change(run_id, begin)
 
     # --- steering: orders may be repeated, and what the first one said stays
 
@@ -132,9 +166,9 @@ class RunRecords(StoreBacked):
         )
 
     async def is_canceled(self, run_id: str) -> bool:
-        """Whether somebody asked the run to stop: one point read of one column."""
-        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, ["cancelRequestedAt"])
-        return row is not None and "cancelRequestedAt" in row.columns
+        """Whether somebody asked the run to stop."""
+        run = await self.get_run(run_id)
+        return run is not None and run.cancel_requested_at is not None
 
     async def run_progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
         """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""

@@ -38,6 +38,7 @@ from domain.work import (
     StartState,
     Step,
     StillOpen,
+    Stock,
     Traits,
     Verified,
 )
@@ -172,6 +173,7 @@ class Fleet:
         self.waves: dict[str, int] = {}
         self.places: dict[str, list[Place]] = {}
         self.discoveries: list[Discovered] = [Discovered(machines=len(keys), selectors="tags env=prod")]
+        self.stocks: list[Stock] = [Stock(is_planned=False)]
         self.controls = RunControls()
         self.on_look: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
@@ -224,6 +226,8 @@ class Fleet:
             names.PLAN_RUN: lambda _: self.plan().to_wire(),
             names.READ_CONTROLS: lambda _: self.controls.to_wire(),
             names.SET_RUN_STATE: lambda _: {},
+            names.REST_UNTIL: lambda _: {},
+            names.TAKE_STOCK: lambda _: _next(self.stocks).to_wire(),
             names.CLOSE_GATE: self._close_gate,
             names.STOP_RUN: lambda _: self.controls.to_wire(),
             names.READ_CUTOFF: lambda _: _next(self.cutoffs).to_wire(),

@@ -115,9 +115,23 @@ def test_a_run_whose_own_activity_fails_is_closed_as_failed() -> None:
     def broken(_: Any) -> Any:
         raise fakes.Broken("the storage is away")
 
-    closed = run(fleet, **{names.NEXT_MACHINES: broken})
+    closed = run(fleet, **{names.PLAN_RUN: broken})
     assert closed["state"] == "failed"
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}
+
+
+def test_a_run_that_lost_a_phase_is_left_to_the_watchdog() -> None:
+    """The machines of the phase may still be worked on: nobody may close the run over their heads."""
+    fleet = Fleet(keys(2))
+
+    def broken(_: Any) -> Any:
+        raise fakes.Broken("the storage is away")
+
+    with fleet.bench(**{names.NEXT_MACHINES: broken}) as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert ended.status is OrchestrationStatus.FAILED
+    assert not fleet.closed
+    assert not fleet.outcomes
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -167,17 +167,12 @@ async def test_a_run_that_is_over_keeps_no_window(records: Records, engine: Engi
     assert (await records.get_controls("monthly")).carry_over_of(earlier) is None
 
 
-async def test_a_dead_run_that_would_go_on_is_closed(records: Records, engine: Engine) -> None:
-    """A new version of the app could not replay it while it waited for its window; it would keep all of them."""
+async def test_a_run_that_would_go_on_keeps_its_windows_until_it_has_ended(records: Records, engine: Engine) -> None:
     await put(records, "monthly")
     [run] = await start_due_policies(records, engine, OPENS - timedelta(days=28) - HOUR)
     await records.start_run(run.id, STORED_AT)
     await records.carry_over("monthly", run.id, OPENS - timedelta(days=27))
     assert await start_due_policies(records, engine, OPENS) == []
-    assert f"{run.id}:close" not in engine.instances
-    engine.dead.add(run.id)
-    assert await start_due_policies(records, engine, OPENS + 5 * MINUTE) == []
-    assert engine.instances[f"{run.id}:close"] == ("close_dead_run", {"runId": run.id})
     await records.close_run(run.id, RunState.FAILED, "", OPENS + 6 * MINUTE)
     await records.end_carry_over("monthly", run.id, OPENS + 6 * MINUTE)
     # Whoever ended it may have had a reason: this window stays its own.

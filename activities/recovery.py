@@ -1,0 +1,93 @@
+"""Signs of life of a run, and what a new incarnation of it finds in the records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+
+from activities.context import now
+from adapters.tables import Records, open_records
+from domain.base import Json
+from domain.recovery import count_failures, step_under_way, was_begun
+from domain.roster import Placed
+from domain.run import MachineRecord, Run, Stage
+from domain.watchdog import quiet_until
+from domain.work import RestUntil, RunRef, Step, Stock, UnderWay
+
+_SIGN_EVERY = timedelta(minutes=1)
+"""A phase beats every few seconds: signs of life that say nothing new are not written."""
+_MOST_TAKEN_UP = 500
+"""Machines told at a time: they travel in one message. The others are told when these have ended."""
+_PAGE = 250
+
+
+async def show_life(run: Run) -> None:
+    """Write down that the run is alive, once a minute at most."""
+    until = quiet_until(now())
+    if run.quiet_until is None or abs(until - run.quiet_until) >= _SIGN_EVERY:
+        await open_records().keep_quiet(run.id, until)
+
+
+async def rest_until(data: Json) -> Json:
+    """The run sleeps until then: the watchdog leaves it alone. ``RestUntil`` to nothing."""
+    request = RestUntil.from_wire(data)
+    await open_records().keep_quiet(request.run_id, quiet_until(request.until))
+    return {}
+
+
+async def take_stock(data: Json) -> Json:
+    """What the incarnation before has left behind. ``RunRef`` to ``Stock``: a scan of the run's machines."""
+    run_id = RunRef.from_wire(data).run_id
+    records = open_records()
+    planned = await records.get_planned_run(run_id)
+    if planned is None:
+        return Stock(is_planned=False).to_wire()
+    run = await records.get_run(run_id)
+    machines = [machine async for machine in records.each_machine(run_id) if machine.ring]
+    rings = {ring.name: number for number, ring in enumerate(planned.rings)}
+    begun = max((rings.get(machine.ring, 0) for machine in machines if was_begun(machine)), default=0)
+    failures, forgiven = count_failures(machines, run.resumed_at if run else None)
+    done_with = [f"wave:{ring.name}/" for ring in planned.rings[:begun]]
+    ring = [machine for machine in machines if rings.get(machine.ring) == begun]
+    return Stock(
+        is_planned=True,
+        under_way=await _under_way(records, run_id, machines, rings),
+        ring=begun,
+        ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
+        resumptions=run.resumptions if run else 0,
+        failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},
+        forgiven={scope: count for scope, count in forgiven.items() if not scope.startswith(tuple(done_with))},
+    ).to_wire()
+
+
+async def _under_way(
+    records: Records, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
+) -> list[UnderWay]:
+    """Whoever was worked on, by step and phase, with the places that the plan gave them."""
+    maybe_locked = [machine.key for machine in machines if machine.stage in (Stage.ASSESSED, Stage.INSTALLED)]
+    locked = await records.leased(maybe_locked, run_id, now())
+    keys: dict[tuple[Step, int, int], set[str]] = defaultdict(set)
+    for machine in machines:
+        step = step_under_way(machine, is_locked=machine.key in locked)
+        if step is not None and sum(map(len, keys.values())) < _MOST_TAKEN_UP:
+            keys[step, rings[machine.ring], machine.phase - 1].add(machine.key)
+    return [
+        UnderWay(
+            step=step,
+            ring_number=ring,
+            phase_number=phase,
+            machines=await _placed(records, run_id, ring, phase, found),
+        )
+        for (step, ring, phase), found in sorted(keys.items())
+    ]
+
+
+async def _placed(records: Records, run_id: str, ring: int, phase: int, keys: set[str]) -> list[Placed]:
+    found: list[Placed] = []
+    cursor: str | None = None
+    while True:
+        page = await records.list_placements(run_id, ring, phase, _PAGE, cursor)
+        found += [machine for machine in page.items if machine.key in keys]
+        cursor = page.cursor
+        if cursor is None:
+            return found

@@ -1,0 +1,229 @@
+"""watched_runs: every five minutes, look after the runs that may have lost their orchestration, or a part of it.
+
+What is done is decided in `domain.watchdog`. A run whose orchestration is gone is given the next one, which goes on
+from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Container, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import azure.durable_functions as df
+import azure.functions as func
+import grpc
+from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
+
+from adapters.tables import Records, StorageError, ending_change, open_records
+from domain.run import Run
+from domain.steering import PATCHWAVE
+from domain.watchdog import Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from domain.work import MachineEnded, MachineWork, RunRef
+from orchestrators.names import (
+    AWAIT_OPERATION,
+    CLOSE_DEAD_RUN,
+    PATCH_MACHINE,
+    PATCH_PHASE,
+    SEND_NOTIFICATIONS,
+    STEER_EVENT,
+    VERSION,
+    closing_instance,
+    phase_instance,
+)
+from triggers.http import Refusal
+from triggers.start import DurableClient, schedule_run
+
+MOST_ROUNDS = 6
+"""How often one run is looked at in one call: ending what is left of it takes the engine a moment."""
+ENDED_BY_WATCHDOG = "ended by the watchdog"
+"""The output of every instance that the watchdog ended: nobody wanted the run itself to end."""
+_LIVE = (
+    OrchestrationStatus.RUNNING,
+    OrchestrationStatus.PENDING,
+    OrchestrationStatus.CONTINUED_AS_NEW,
+    OrchestrationStatus.SUSPENDED,
+)
+_DEAD = (OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+_TERMINATED = "The orchestration of the run was ended in the engine."
+_LOG = logging.getLogger("patchwave.watchdog")
+
+bp = df.Blueprint()
+
+
+class WatchedEngine(DurableClient, Protocol):
+    """What the watchdog uses of the durable client."""
+
+    async def get_orchestration_state(self, instance_id: str) -> OrchestrationState | None: ...
+
+    async def get_all_orchestration_states(
+        self, orchestration_query: OrchestrationQuery
+    ) -> list[OrchestrationState]: ...
+
+    async def terminate_orchestration(self, instance_id: str, *, output: object, recursive: bool) -> None: ...
+
+    async def purge_orchestration(self, instance_id: str, recursive: bool) -> object: ...
+
+
+@bp.timer_trigger(schedule="30 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+@bp.durable_client_input(client_name="client")
+async def watched_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
+    """Look after every run that has not ended. A call that is late or comes twice finds what is left to do."""
+    await look_after_runs(open_records(), client, datetime.now(UTC))
+
+
+async def look_after_runs(
+    records: Records, engine: WatchedEngine, now: datetime, *, pause: float = 1.0
+) -> dict[str, list[Remedy]]:
+    """Look after each run in turn: what was done about it, by run id.
+
+    Args:
+        records: of this installation.
+        engine: the durable client.
+        now: this moment.
+        pause: seconds that the engine gets to end what it was told to end.
+    """
+    done: dict[str, list[Remedy]] = {}
+    for run in await records.list_live_runs():
+        try:
+            done[run.id] = await _look_after(records, engine, run, now, pause)
+        except (grpc.RpcError, StorageError, Refusal) as error:
+            # One run that cannot be looked after now must not keep the others from it.
+            _LOG.warning("The run %s could not be looked after: %s", run.id, type(error).__name__)
+    return done
+
+
+async def _look_after(records: Records, engine: WatchedEngine, run: Run, now: datetime, pause: float) -> list[Remedy]:
+    done: list[Remedy] = []
+    for _ in range(MOST_ROUNDS):
+        own = await engine.get_orchestration_state(run.id)
+        others = await _instances_of(engine, run.id)
+        if any(each.name == CLOSE_DEAD_RUN for each in _live(others)):
+            return done
+        remedy = decide(run, Seen(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
+        if remedy is not Remedy.NOTHING:
+            done.append(remedy)
+            _LOG.warning("Run %s: %s", run.id, remedy.value)
+        match remedy:
+            case Remedy.NOTHING:
+                await _look_after_machines(records, engine, run, others, now)
+                return done
+            case Remedy.WAKE:
+                await engine.raise_orchestration_event(run.id, STEER_EVENT)
+                return done
+            case Remedy.STOP:
+                run = await records.stop_run(run.id, _TERMINATED, now)
+                await records.audit(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
+            case Remedy.END:
+                await _end(engine, own, others)
+                await asyncio.sleep(pause)
+            case Remedy.CONTINUE:
+                await _continue(records, engine, run, now, _sign(own))
+                return done
+            case Remedy.CLOSE:
+                await engine.schedule_new_orchestration(
+                    CLOSE_DEAD_RUN,
+                    input=RunRef(run_id=run.id).to_wire(),
+                    instance_id=closing_instance(run.id),
+                    version=VERSION,
+                )
+                return done
+    return done
+
+
+async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Sequence[OrchestrationState]) -> None:
+    """End the run and its phases and machines; their operations only when nobody is left who would hear of that.
+
+    A machine that hears that its operation was ended records it as an outcome.
+    """
+    live = [each for each in [own, *others] if each is not None and each.runtime_status in _LIVE]
+    above = [each for each in live if each.name not in (AWAIT_OPERATION, SEND_NOTIFICATIONS)]
+    for each in above or [each for each in live if each.name == AWAIT_OPERATION]:
+        await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+
+async def _continue(records: Records, engine: WatchedEngine, run: Run, now: datetime, sign: Sign) -> None:
+    """Start the next incarnation; a run that was never started is started."""
+    if run.started_at is None:
+        await schedule_run(engine, run.id, run.incarnation)
+        return
+    begun = await records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(now))
+    if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
+        return
+    detail = {"incarnation": begun.incarnation, "found": sign.value, "version": VERSION}
+    await records.audit(run.id, "run_continued", by=PATCHWAVE, at=now, detail=detail)
+    await schedule_run(engine, run.id, begun.incarnation)
+
+
+async def _look_after_machines(
+    records: Records, engine: WatchedEngine, run: Run, others: Sequence[OrchestrationState], now: datetime
+) -> None:
+    """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
+    live = _live(others)
+    phases = {each.instance_id for each in live if each.name == PATCH_PHASE}
+    machines = {each.instance_id: each for each in others if each.name == PATCH_MACHINE}
+    operations = {each.instance_id.rsplit(":", 2)[0]: each for each in live if each.name == AWAIT_OPERATION}
+    for instance_id, machine in machines.items():
+        operation = operations.get(instance_id)
+        if machine.runtime_status in _DEAD and operation is not None:
+            # Its end must be seen before anybody else follows the same operation.
+            await engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+        elif machine.runtime_status in _DEAD:
+            await _put_back(records, engine, run, machine, phases)
+            await engine.purge_orchestration(instance_id, recursive=False)
+        elif machine.runtime_status is not OrchestrationStatus.SUSPENDED:
+            turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
+            if is_stuck(turned_at, now):
+                await engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+
+async def _put_back(
+    records: Records, engine: WatchedEngine, run: Run, machine: OrchestrationState, phases: Container[str]
+) -> None:
+    """Tell the phase, while it is live, that the machine waits for its turn again. What Azure accepted is adopted."""
+    state = await engine.get_orchestration_state(machine.instance_id)
+    given = None if state is None else state.get_input()
+    work = None if given is None else MachineWork.from_wire(given)
+    if work is None or phase_instance(run.id, work.phase) not in phases:
+        return
+    # Stamped now, as the phase looks only shortly behind the newest ending that it knows.
+    at = datetime.now(UTC)
+    ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
+    await records.tell_phase(run.id, ending_change(work.phase, ended, at))
+    detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
+    await records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
+
+
+async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:
+    """The live and the dead instances below a run; not those that completed, which are most of them."""
+    query = OrchestrationQuery(instance_id_prefix=f"{run_id}:", runtime_status=[*_LIVE, *_DEAD])
+    return await engine.get_all_orchestration_states(query)
+
+
+def _live(states: Sequence[OrchestrationState]) -> list[OrchestrationState]:
+    """Those that still do something for the run; people may be told meanwhile."""
+    return [each for each in states if each.runtime_status in _LIVE and each.name != SEND_NOTIFICATIONS]
+
+
+def _turned_at(state: OrchestrationState) -> datetime:
+    """When the instance did something last; the client gives UTC without its zone."""
+    at = state.last_updated_at
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _sign(own: OrchestrationState | None) -> Sign:
+    if own is None:
+        return Sign.MISSING
+    match own.runtime_status:
+        case OrchestrationStatus.COMPLETED:
+            return Sign.COMPLETED
+        case OrchestrationStatus.FAILED:
+            return Sign.FAILED
+        case OrchestrationStatus.TERMINATED:
+            return Sign.ENDED if own.get_output() == ENDED_BY_WATCHDOG else Sign.TERMINATED
+        case OrchestrationStatus.SUSPENDED:
+            return Sign.SUSPENDED
+        case _:
+            return Sign.LIVE
