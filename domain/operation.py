@@ -35,7 +35,8 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
     """
     if len(url) > LONGEST_URL:
         raise UnsafeUrl(f"the operation URL is longer than {LONGEST_URL} characters")
-    if any(ord(character) <= 32 or ord(character) >= 127 or character == "\\" for character in url):
+    # Not character by character: signed URLs are long, and looking through them took a fifth of a worker's time.
+    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise UnsafeUrl("the operation URL holds characters that no URL has")
     try:
         parts, manager = urlsplit(url), urlsplit(manager_url)
