@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         description="Token buckets of Azure that differ from the documented ones, as bucket=refill a minute/burst, "
         "separated by commas; the buckets are patchOperations, reads and writes.",
     )
-    assess_concurrency: int = Field(default=50, ge=1, le=1000, description="Machines assessed at the same time.")
+    assess_concurrency: int = Field(default=600, ge=1, le=1000, description="Machines assessed at the same time.")
     authorization: Authorization = Field(
         default=Authorization.KEYS,
         description="keys: a function key is enough. roles: callers also need a role of the Entra application.",

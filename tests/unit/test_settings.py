@@ -26,7 +26,7 @@ def test_the_defaults_are_the_public_cloud(monkeypatch: pytest.MonkeyPatch) -> N
     settings = read(monkeypatch)
     assert settings.manager_url == "https://management.azure.com"
     assert settings.manager_scope == "https://management.azure.com/.default"
-    assert (settings.poll_seconds, settings.assess_concurrency, settings.table_prefix) == (30, 50, "patchwave")
+    assert (settings.poll_seconds, settings.assess_concurrency, settings.table_prefix) == (30, 600, "patchwave")
 
 
 def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
