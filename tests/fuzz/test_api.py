@@ -10,7 +10,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import azure.functions as func
@@ -49,11 +49,12 @@ class InProcess:
         url = urlsplit(str(request.url))
         # The route is known, so that its parts need no matching: they stand where the template has them.
         parts = zip(route.path.split("/"), url.path.split("/"), strict=True)
-        body = request.body or b""
+        # What requests calls them is wider than what they are once prepared.
+        body = cast("bytes | str", request.body or b"")
         asked = func.HttpRequest(
             str(request.method),
             str(request.url),
-            headers=dict(request.headers),
+            headers=cast("dict[str, str]", dict(request.headers)),
             params=_joined(parse_qsl(url.query, keep_blank_values=True)),
             route_params={name[1:-1]: unquote(value) for name, value in parts if name.startswith("{")},
             body=body.encode() if isinstance(body, str) else body,
