@@ -91,6 +91,7 @@ ORCHESTRATORS = {
 ACTIVITIES = {
     names.OPEN_RUN,
     names.TAKE_STOCK,
+    names.LOOK_AT_PHASE,
     names.REST_UNTIL,
     names.DISCOVER_MACHINES,
     names.CLOSE_OPEN_MACHINES,

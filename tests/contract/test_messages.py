@@ -41,6 +41,7 @@ from domain.work import (
     Step,
     StillOpenRequest,
     Traits,
+    UnderWay,
     Verified,
     VerifyRequest,
 )
@@ -128,6 +129,11 @@ def built(kind: type[Document]) -> st.SearchStrategy[Document]:
     }
     # Not st.builds: it reads the aliases in the signature, and would give every field twice.
     return st.fixed_dictionaries(given_fields).map(lambda fields: kind(**fields))
+
+
+# A default that is a factory is no value of the field.
+st.register_type_strategy(Placed, built(Placed))
+st.register_type_strategy(UnderWay, built(UnderWay))
 
 
 for each_kind in DOCUMENTS:
