@@ -49,7 +49,8 @@ async def _plan(records: Records, run_id: str) -> PlannedRun:
     await _record(records, run_id, left_out)
     planned = _in_short(result.plan, policy)
     await records.audit(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
-    return await records.save_plan(run_id, result.plan, [_placed(one) for one in result.placements], planned)
+    placed = [_placed(one) for one in result.placements]
+    return await records.save_plan(run_id, result.plan, placed, planned, seconds)
 
 
 async def _record(records: Records, run_id: str, outcomes: Mapping[str, Outcome]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from activities.context import now, wait_seconds
+from activities.looks import elapsed, followed, open_looks
 from activities.pinning import note_packages
 from adapters.arm import open_resource_manager
 from adapters.tables import RecordMissing, open_records
@@ -31,13 +34,15 @@ async def poll_operation(data: Json) -> Json:
     report = await _report(machine, intent, reading)
     if report.state is OperationState.RUNNING:
         report = await _bound(intent, report)
+    if report.state is not OperationState.RUNNING:
+        open_looks().ended(followed(intent), reading.took)
     return report.to_wire()
 
 
 async def _report(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:
     match reading.state:
         case PollState.RUNNING:
-            return _running(reading.retry_after)
+            return _running(intent, reading.retry_after)
         case PollState.SUCCEEDED:
             return await _keep(intent, reading.result)
         case PollState.FAILED:
@@ -84,7 +89,7 @@ async def _ask_machine(machine: MachineId, intent: Intent, failure: ArmFailure |
     if summary is None or not is_ours(intent, summary):
         return await _unclear(intent, failure, None)
     if summary.status is PatchOperationStatus.IN_PROGRESS:
-        return _running(None)
+        return _running(intent, None)
     return await _keep(intent, _as_result(summary, intent.kind))
 
 
@@ -96,7 +101,7 @@ def _as_result(summary: PatchSummary, kind: OperationKind) -> Json:
 async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | None) -> OperationReport:
     """No usable answer: again, with growing waits, until it counts as lost. Being throttled is no such answer."""
     if failure is not None and failure.status == 429:
-        return _running(asked)
+        return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
     await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))
     if polls >= MOST_UNCLEAR_POLLS:
@@ -107,13 +112,17 @@ async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | No
 
 
 async def _bound(intent: Intent, report: OperationReport) -> OperationReport:
-    """An operation that runs ends for us at its deadline, and when the run is stopped."""
-    if now() >= intent.deadline_at:
+    """An operation that runs ends for us at its deadline, and when the run is stopped; no look comes after either."""
+    left = (intent.deadline_at - now()).total_seconds()
+    if left <= 0:
         return OperationReport(state=OperationState.DEADLINE, adopted=intent.adopted)
     if await open_records().is_canceled(intent.run_id):
         return OperationReport(state=OperationState.CANCELED, adopted=intent.adopted)
-    return report
+    # A look right at the deadline: one before it could not end anything.
+    return report.model_copy(update={"wait_seconds": min(report.wait_seconds, left + wait_seconds())})
 
 
-def _running(asked: float | None) -> OperationReport:
-    return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
+def _running(intent: Intent, asked: float | None) -> OperationReport:
+    """Again later: not before Azure asks for it, and not before it is worth a read."""
+    wait = open_looks().following(followed(intent), time.time(), elapsed(intent))
+    return OperationReport(state=OperationState.RUNNING, wait_seconds=max(wait, wait_seconds(asked)))

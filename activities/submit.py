@@ -10,6 +10,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from activities.looks import first_look
 from activities.pinning import what_to_install
 from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
@@ -62,7 +63,7 @@ async def _submit(request: StartOperation) -> StartResult:
     elif intent is not None:
         is_repeated = intent.is_repeated
         if intent.state is IntentState.ACCEPTED:
-            return StartResult(state=StartState.ACCEPTED)
+            return _accepted(context, intent)
         if intent.state is IntentState.DECLARED:
             settled = await _settle(context, intent)
             if settled is not None:
@@ -93,6 +94,8 @@ async def _submit(request: StartOperation) -> StartResult:
         run_id=request.run_id,
         machine_key=request.machine_key,
         machine_id=context.machine.id,
+        location=context.machine.location,
+        os_type=os_type.value,
         kind=request.kind,
         attempt=request.attempt,
         declared_at=declared_at,
@@ -185,8 +188,9 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     """Write down what Azure answered, and say how to go on."""
     records = open_records()
     if submission.accepted:
-        await records.save_intent(_accept(context, intent, submission))
-        return StartResult(state=StartState.ACCEPTED)
+        accepted = _accept(context, intent, submission)
+        await records.save_intent(accepted)
+        return _accepted(context, accepted)
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
     if failure.status in (429, 503) and failure.retry_after:
         await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
@@ -198,7 +202,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     if verdict.kind is ErrorClass.BUSY and intent.is_repeated:
         view = await open_resource_manager().read_machine(context.machine_id)
         if isinstance(view, MachineView) and is_ours(intent, _newest(view, intent.kind)):
-            return await _adopt(intent, view)
+            return await _adopt(context, intent, view)
     await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
     match verdict.kind:
         case ErrorClass.THROTTLED:
@@ -248,7 +252,7 @@ async def _settle(context: MachineContext, intent: Intent) -> StartResult | None
     if isinstance(view, ArmFailure):
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after))
     if is_ours(intent, _newest(view, intent.kind)):
-        return await _adopt(intent, view)
+        return await _adopt(context, intent, view)
     grace = timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
     left = (intent.posted_at + grace - now()).total_seconds()
     if left > 0:
@@ -256,7 +260,7 @@ async def _settle(context: MachineContext, intent: Intent) -> StartResult | None
     return None
 
 
-async def _adopt(intent: Intent, view: MachineView) -> StartResult:
+async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> StartResult:
     """The machine runs our operation, or has: follow it by the machine, since its signed URL cannot be rebuilt."""
     summary = _newest(view, intent.kind)
     adopted = intent.model_copy(
@@ -268,7 +272,12 @@ async def _adopt(intent: Intent, view: MachineView) -> StartResult:
         }
     )
     await open_records().save_intent(adopted)
-    return StartResult(state=StartState.ACCEPTED)
+    return _accepted(context, adopted)
+
+
+def _accepted(context: MachineContext, intent: Intent) -> StartResult:
+    """It runs, and is looked at first when its end is near."""
+    return StartResult(state=StartState.ACCEPTED, wait_seconds=first_look(intent, context.machine.expected_seconds))
 
 
 def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 
 from domain.arm_error import ArmFailure, failure_of_error, read_failure
-from domain.base import Document, Json, as_object, parse_object
+from domain.base import Document, Json, as_object, parse_instant, parse_object
 from domain.patch_results import PatchSummary
 from domain.run import Intent
 
@@ -102,6 +102,8 @@ class PollReading(Document):
     failure: ArmFailure | None = None
     retry_after: float | None = None
     """Seconds that Azure asks to wait before the next poll."""
+    took: float | None = None
+    """Seconds from its start to its end, of an operation that has ended."""
 
 
 _RUNNING_STATUSES = (200, 201, 202)
@@ -146,7 +148,9 @@ def _succeeded(fields: Json) -> PollReading:
     output = as_object((as_object(fields.get("properties")) or {}).get("output"))
     if output is None:
         return PollReading(state=PollState.SUCCEEDED_WITHOUT_RESULT)
-    return PollReading(state=PollState.SUCCEEDED, result=output)
+    began, ended = parse_instant(fields.get("startTime")), parse_instant(fields.get("endTime"))
+    took = (ended - began).total_seconds() if began and ended else None
+    return PollReading(state=PollState.SUCCEEDED, result=output, took=took)
 
 
 def _failed(fields: Json, word: str) -> PollReading:

@@ -254,6 +254,8 @@ class MachineRecord(Document):
     wave: int = 0
     why: list[str] = Field(default_factory=list[str])
     """Where the plan put the machine, and why; see `domain.plan.PlannedMachine`."""
+    expected_seconds: float | None = None
+    """How long its last installation took, with what was done after it; nothing when none is known."""
     stage: Stage = Stage.WAITING
     outcome: OutcomeKind | None = None
     reason: str = ""
@@ -304,6 +306,8 @@ class Intent(Document):
     run_id: str
     machine_key: str
     machine_id: str
+    location: str = ""
+    os_type: str = ""
     kind: OperationKind
     state: IntentState = IntentState.DECLARED
     attempt: int = 1

@@ -37,7 +37,14 @@ _PARALLEL = 8
 class PlanRecords(StoreBacked):
     """What is kept of a run's plan."""
 
-    async def save_plan(self, run_id: str, plan: Plan, placed: Sequence[Placed], planned: PlannedRun) -> PlannedRun:
+    async def save_plan(
+        self,
+        run_id: str,
+        plan: Plan,
+        placed: Sequence[Placed],
+        planned: PlannedRun,
+        expected: Mapping[str, float] | None = None,
+    ) -> PlannedRun:
         """Store the plan and show each machine's place in its own row: the plan in short that is stored.
 
         An execution that was cut off is completed: its rows are replaced, and those that the plan does not have any
@@ -47,6 +54,7 @@ class PlanRecords(StoreBacked):
             plan: the whole plan.
             placed: its machines in the order in which each phase takes them.
             planned: the same plan, as far as the orchestrator needs it.
+            expected: how many seconds the last installation of machines took, by key.
 
         Raises:
             ValueError: ``placed`` and the machines of the plan are not the same.
@@ -57,7 +65,7 @@ class PlanRecords(StoreBacked):
         rows = _placements(plan, placed) | _exclusions(plan)
         await self._remove_leftovers(run_id, rows)
         await self._apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
-        await self._apply_all(run_id, [_shown(machine) for machine in plan.machines])
+        await self._apply_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
         if await self._store.results.insert(run_id, HEAD, _head(plan, planned)):
             return planned
         stored = await self.get_planned_run(run_id)
@@ -146,11 +154,13 @@ def _exclusions(plan: Plan) -> dict[str, Columns]:
     }
 
 
-def _shown(machine: PlannedMachine) -> Change:
+def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
     """What the machine's own row tells of its place."""
-    values = machine.to_wire()
-    columns = pack({name: values[name] for name in _SHOWN_ON_MACHINES})
-    return Change("merge", MACHINES + MachineId.parse(machine.id).key, columns)
+    key, values = MachineId.parse(machine.id).key, machine.to_wire()
+    columns = {name: values[name] for name in _SHOWN_ON_MACHINES}
+    if key in expected:
+        columns["expectedSeconds"] = expected[key]
+    return Change("merge", MACHINES + key, pack(columns))
 
 
 def _head(plan: Plan, planned: PlannedRun) -> Columns:

@@ -1,0 +1,45 @@
+"""The operations that this worker follows: when each is looked at, and what was seen of how long they take."""
+
+from __future__ import annotations
+
+import time
+
+from adapters.per_loop import PerLoop
+from adapters.tables import budget_of
+from domain.identity import MachineId
+from domain.looks import Followed, Looks
+from domain.pacing import Bucket, read_limits
+from domain.run import Intent
+from settings import Settings
+
+_looks = PerLoop(lambda settings: Looks(settings.poll_seconds, read_limits(settings.limits)[Bucket.READS].fastest))
+
+
+def open_looks(settings: Settings | None = None) -> Looks:
+    """What this process knows."""
+    return _looks.get(settings)
+
+
+def followed(intent: Intent) -> Followed:
+    """The operation behind an intent."""
+    return Followed(
+        name=f"{intent.run_id}/{intent.machine_key}/{intent.kind.value}",
+        place=place_of(intent),
+        kind=intent.kind,
+        os_type=intent.os_type,
+    )
+
+
+def place_of(intent: Intent) -> str:
+    """The subscription and region of the operation."""
+    return budget_of(MachineId.parse(intent.machine_id).subscription_id, intent.location)
+
+
+def elapsed(intent: Intent) -> float:
+    """Seconds since Azure has accepted the operation."""
+    return max(0.0, time.time() - (intent.accepted_at or intent.posted_at).timestamp())
+
+
+def first_look(intent: Intent, known: float | None) -> float:
+    """Seconds to the first look at an operation that was accepted; ``known``: what it took the last time."""
+    return open_looks().first(followed(intent), time.time(), elapsed(intent), known)

@@ -1,0 +1,96 @@
+"""When to look at an operation: first near its expected end, then ever less often, and never all at once.
+
+Azure does not tell when an operation ends, and every look costs a read. An assessment takes two minutes, an
+installation anything up to hours, but on one machine about as long as the last time, and on its likes as long as on
+each other. Moments are seconds of one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+from domain.run import OperationKind
+
+NEAR_THE_END = 0.9
+"""Of the time that the machine's last installation took, which includes what was done after it."""
+_DEFAULT_POLLS = {OperationKind.ASSESS: 4, OperationKind.INSTALL: 8}
+"""Poll intervals to the first look while nothing is known: two and four minutes."""
+_GROWTH = 0.12
+"""Of the time that an operation has taken so far: the wait to the next look."""
+_MOST_POLLS = 20
+"""The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
+_LOOKS_SHARE = 0.5
+"""Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
+_REMEMBERED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """An operation: its name, the subscription and region that count it, and what is like it (kind, system)."""
+
+    name: str
+    place: str
+    kind: OperationKind
+    os_type: str
+
+
+class Looks:
+    """What one worker knows of operations in flight, and how long those took that it saw end.
+
+    Args:
+        poll_seconds: the shortest time between two looks at one operation.
+        reads_per_second: how many reads are ours.
+    """
+
+    def __init__(self, poll_seconds: float, reads_per_second: float) -> None:
+        self._poll_seconds = poll_seconds
+        self._looks_per_second = reads_per_second * _LOOKS_SHARE
+        self._due: dict[str, dict[str, float]] = {}
+        self._took: dict[tuple[OperationKind, str], deque[float]] = {}
+
+    def first(self, operation: Followed, now: float, elapsed: float, known: float | None) -> float:
+        """Seconds to the first look at an operation that was accepted.
+
+        Args:
+            elapsed: how long ago that was.
+            known: how long the last one of this kind took on this machine.
+        """
+        expected = self._expected(operation, known)
+        wait = max(self._poll_seconds, min(expected - elapsed, self._poll_seconds * _MOST_POLLS))
+        return self._follow(operation, now, wait)
+
+    def following(self, operation: Followed, now: float, elapsed: float) -> float:
+        """Seconds to the next look at an operation that runs."""
+        crowd = self.in_flight(operation.place, now) / self._looks_per_second
+        wait = max(self._poll_seconds, elapsed * _GROWTH, crowd)
+        return self._follow(operation, now, min(wait, self._poll_seconds * _MOST_POLLS))
+
+    def ended(self, operation: Followed, seconds: float | None = None) -> None:
+        """It needs no look any more; ``seconds`` is how long it took, when that is known."""
+        self._due.get(operation.place, {}).pop(operation.name, None)
+        if seconds is not None and seconds > 0:
+            took = self._took.setdefault((operation.kind, operation.os_type), deque(maxlen=_REMEMBERED))
+            took.append(seconds)
+
+    def in_flight(self, place: str, now: float) -> int:
+        """Operations in a region that this worker has seen run. Others look at some of them, and see them end."""
+        due = self._due.get(place)
+        if due is None:
+            return 0
+        for name in [name for name, moment in due.items() if moment < now]:
+            del due[name]
+        return len(due)
+
+    def _expected(self, operation: Followed, known: float | None) -> float:
+        if known is not None and operation.kind is OperationKind.INSTALL:
+            return known * NEAR_THE_END
+        took = self._took.get((operation.kind, operation.os_type))
+        return median(took) if took else self._poll_seconds * _DEFAULT_POLLS[operation.kind]
+
+    def _follow(self, operation: Followed, now: float, wait: float) -> float:
+        due = self._due.setdefault(operation.place, {})
+        # Whoever looks next may be another worker: by then this one has to forget it.
+        due[operation.name] = now + wait + 2 * self._poll_seconds
+        return wait

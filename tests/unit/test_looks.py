@@ -1,0 +1,70 @@
+"""When an operation is looked at."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.looks import Followed, Looks
+from domain.run import OperationKind
+
+POLL, READS = 30.0, 17.0
+seconds = st.floats(0, 100_000)
+
+
+def operation(number: int = 0, kind: OperationKind = OperationKind.INSTALL, os_type: str = "Linux") -> Followed:
+    return Followed(f"m{number}", "one~westeurope", kind, os_type)
+
+
+def count(looks: Looks, one: Followed, took: float, known: float | None = None) -> tuple[int, float]:
+    """How many looks an operation takes that ends by then, and how late its end is seen."""
+    now, number = looks.first(one, 0, 0, known), 1
+    while now < took:
+        now += looks.following(one, now, now)
+        number += 1
+    looks.ended(one, took)
+    return number, now - took
+
+
+@given(seconds, seconds, st.one_of(st.none(), seconds))
+def test_waits_are_neither_short_nor_endless(now: float, elapsed: float, known: float | None) -> None:
+    looks = Looks(POLL, READS)
+    for wait in (looks.first(operation(), now, elapsed, known), looks.following(operation(), now, elapsed)):
+        assert POLL <= wait <= 20 * POLL
+
+
+def test_one_or_two_looks_when_the_machine_takes_as_long_as_the_last_time() -> None:
+    source = random.Random(1)
+    looks = Looks(POLL, READS)
+    counts = [count(looks, operation(), took * source.uniform(0.9, 1.1), took) for took in range(120, 600, 5)]
+    assert sum(number for number, _ in counts) / len(counts) <= 3
+    assert max(late for _, late in counts) <= 120
+
+
+def test_what_was_seen_of_its_likes_is_expected_of_the_next() -> None:
+    looks = Looks(POLL, READS)
+    assert count(looks, operation(), 590)[0] > 4
+    number, late = count(looks, operation(), 591)
+    assert number <= 2
+    assert late <= 90
+    assert looks.first(operation(os_type="Windows"), 0, 0, None) == 8 * POLL, "another system"
+    assert looks.first(operation(kind=OperationKind.ASSESS), 0, 0, None) == 4 * POLL
+
+
+def test_a_start_that_is_found_again_later_waits_for_the_rest() -> None:
+    assert Looks(POLL, READS).first(operation(), 0, 400, 500) == 50
+
+
+def test_many_in_flight_share_the_reads() -> None:
+    looks = Looks(POLL, READS)
+    for number in range(2_000):
+        looks.first(operation(number), 0, 0, 500)
+    assert looks.in_flight("one~westeurope", 0) == 2_000
+    assert looks.in_flight("one~northeurope", 0) == 0
+    assert 2_000 / looks.following(operation(), 0, 60) <= READS / 2
+    for number in range(1_000):
+        looks.ended(operation(number))
+    assert looks.in_flight("one~westeurope", 0) == 1_000
+    assert looks.in_flight("one~westeurope", 5_000) == 0, "another worker has seen them end"
