@@ -33,7 +33,7 @@ class PolicyList(Document):
 
 
 _EXAMPLE: Json = {
-    "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"any": {"env": ["test"]}}},
+    "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"values": {"env": ["test"]}}},
     "schedule": {"timeZone": "Europe/Berlin", "recurrence": "FREQ=MONTHLY;BYDAY=2TU", "window": "PT4H"},
 }
 _IF_NONE_MATCH = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "Create it unless it exists.")

@@ -81,7 +81,7 @@ class MachineDetail(MachineRecord):
 _OUTCOME = Parameter("outcome", {"type": "string", "enum": list(OutcomeKind)}, "Only machines that ended like this.")
 _INLINE: Json = {
     "policy": {
-        "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"any": {"env": ["test"]}}},
+        "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"values": {"env": ["test"]}}},
         "maxConcurrent": "10%",
     },
     "mode": "patch",
