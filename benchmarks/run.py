@@ -14,10 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,8 @@ FULL_SIZES = (*SIZES, 10_000)
 PEERS_AT = (1_000,)
 STOP_AT = 300
 STOP_CAP = 60
+_DURABLE = ("worker", "host")
+"""The processes of an app on Durable Functions."""
 _LEAST_SECONDS = 25.0
 _PATIENCE = 8
 """A run may take so many times as long as it should before it counts as stuck."""
@@ -43,7 +43,21 @@ type Json = dict[str, Any]
 def main(arguments: Sequence[str]) -> int:
     """Measure, write, print, judge."""
     options = _parser().parse_args(arguments)
-    results = measure(options)
+    results: Json = {
+        "measuredAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "where": {"python": platform.python_version(), "processors": os.cpu_count(), "revision": _revision()},
+        "seed": options.seed,
+        "polling": {},
+        "runs": [],
+        "stop": None,
+        "peers": [],
+        "metrics": [],
+    }
+    for step in _steps(options, results):
+        sys.stderr.write(f"{step} …\n")
+        # After each step: what was measured is kept when a later step fails.
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
     options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     tables = [metrics_table(results), peers_table(results) if results["peers"] else ""]
     sys.stdout.write("\n\n".join(filter(None, tables)) + "\n")
@@ -52,42 +66,24 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if missed(results) else 0
 
 
-def measure(options: argparse.Namespace) -> Json:
-    """Everything that is measured, as it goes into the file."""
-    results: Json = {
-        "measuredAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "where": {
-            "python": platform.python_version(),
-            "processors": os.cpu_count(),
-            "revision": _revision(),
-        },
-        "seed": options.seed,
-        "polling": _step("polling of one operation", partial(polling.measure, options.polls)),
-        "runs": [_step(f"a fleet of {size:,}", partial(_patch, options, size)) for size in sorted(options.sizes)],
-        "stop": _step("a cap and a stop", partial(_stop, options)),
-        "peers": [],
-    }
-    by_size = {run["machines"]: run for run in results["runs"]}
-    for size in options.peers:
-        scene, patience = _scene(options, f"peers-{size}", size)
-        script = _step(f"the usual script, {size:,}", partial(run_script, scene, patience))
-        scene, patience = _scene(options, f"flat-{size}", size)
-        flat = _step(f"the flat fan-out, {size:,}", partial(run_flat_app, scene, patience))
-        durable = ("worker", "host")
-        ours = [peer("Patchwave", by_size[size], durable)] if size in by_size else []
-        results["peers"] += [*ours, peer("thread pool", script, ("script",)), peer("flat fan-out", flat, durable)]
-    results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
-    return results
-
-
-def _patch(options: argparse.Namespace, size: int) -> Json:
-    scene, patience = _scene(options, f"fleet-{size}", size)
-    return patch_fleet(scene, patience)
-
-
-def _stop(options: argparse.Namespace) -> Json:
+def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
+    """Fills in the results, and says before each step what it is."""
+    yield "polling of one operation"
+    results["polling"] = polling.measure(options.polls)
+    for size in sorted(options.sizes):
+        yield f"a fleet of {size:,}"
+        results["runs"].append(patch_fleet(*_scene(options, f"fleet-{size}", size)))
+    yield "a cap and a stop"
     scene, patience = _scene(options, "stop", options.stop)
-    return stop_under_a_cap(scene, options.cap, patience)
+    results["stop"] = stop_under_a_cap(scene, options.cap, patience)
+    ours = {run["machines"]: run for run in results["runs"]}
+    for size in options.peers:
+        if size in ours:
+            results["peers"].append(peer("Patchwave", ours[size], _DURABLE))
+        yield f"the usual script, {size:,}"
+        results["peers"].append(peer("thread pool", run_script(*_scene(options, f"script-{size}", size)), ("script",)))
+        yield f"the flat fan-out, {size:,}"
+        results["peers"].append(peer("flat fan-out", run_flat_app(*_scene(options, f"flat-{size}", size)), _DURABLE))
 
 
 def _scene(options: argparse.Namespace, name: str, size: int) -> tuple[Scene, float]:
@@ -97,15 +93,6 @@ def _scene(options: argparse.Namespace, name: str, size: int) -> tuple[Scene, fl
     should_take = max(options.least_seconds, size * options.seconds_per_machine)
     speed = speed_for(size, options.seconds_per_machine, options.least_seconds)
     return Scene(folder, size, speed, options.seed), 60 + _PATIENCE * should_take
-
-
-def _step(what: str, work: Callable[[], Json]) -> Json:
-    began = time.monotonic()
-    sys.stderr.write(f"{what} … ")
-    sys.stderr.flush()
-    result = work()
-    sys.stderr.write(f"{time.monotonic() - began:.0f} s\n")
-    return result
 
 
 def _revision() -> str:

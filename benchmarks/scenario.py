@@ -177,7 +177,7 @@ def stop_under_a_cap(scene: Scene, cap: int, timeout: float) -> Json:
             return sum(counts.get("install", 0) for counts in accepted.values()) >= 2 * cap
 
         wait_until(is_under_way, timeout, "the run has not come so far")
-        stage.app.post(f"/api/runs/{run_id}/cancel", json={"reason": "the benchmark"}).raise_for_status()
+        stage.app.post(f"/api/runs/{run_id}/cancel").raise_for_status()
         stopped = stage.minutes()
         run = stage.wait(run_id, timeout)
         intervals: list[Json] = stage.azure.get("/_sim/operations", params={"kind": "install"}).json()["operations"]
