@@ -1,0 +1,123 @@
+"""Runs that lose their orchestration or a part of it, on the whole product: they go on, and install nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from azure.durable_functions.internal.serialization import FunctionsDataConverter
+from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
+
+from domain.watchdog import PATIENCE, QUIET, Remedy
+from tests.faults.invariants import hold_invariants, records_of
+from tests.product import Product, wait_until
+from triggers.watchdog import look_after_runs
+
+type Look = Callable[..., Awaitable[list[Remedy]]]
+
+INSTALL_MINUTES = 60
+"""Six seconds: long enough to be under way while the orchestration is ended and found to be."""
+
+
+@asynccontextmanager
+async def watching(product: Product, run_id: str) -> AsyncIterator[tuple[AsyncTaskHubGrpcClient, Look]]:
+    """The engine, and the watchdog: called at a moment, it says what it did about the run."""
+    async with records_of(product) as records:
+        engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
+
+        async def look(at: datetime | None = None) -> list[Remedy]:
+            done = await look_after_runs(records, engine, at or datetime.now(UTC), pause=0.2)
+            return done.get(run_id, [])
+
+        try:
+            yield engine, look
+        finally:
+            await engine.close()
+
+
+def begin(product: Product, count: int = 4, **policy: Any) -> tuple[str, list[str]]:
+    """A run in the middle: one machine is done, two are installed on, and the others wait."""
+    first, *others = product.take(count)
+    for one in others:
+        product.simulate(one, installMinutes=INSTALL_MINUTES)
+    run_id = product.start([first, *others], maxConcurrent=2, **policy)
+    wait_until(lambda: sum(product.accepted(one).get("install", 0) for one in [first, *others]) >= 2)
+    return run_id, [first, *others]
+
+
+def actions(product: Product, run_id: str) -> list[str]:
+    lines: list[dict[str, Any]] = product.api.get(f"/api/runs/{run_id}/audit", params={"limit": 100}).json()["audit"]
+    return [line["action"] for line in lines]
+
+
+def ends_patched(product: Product, run_id: str, ids: list[str]) -> None:
+    machines = hold_invariants(product, run_id, ids)
+    assert {row["outcome"] for row in machines.values()} == {"patched"}, machines
+    assert product.run(run_id)["state"] == "completed"
+    assert all(product.accepted(one)["install"] == 1 for one in ids)
+
+
+async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product) -> None:
+    run_id, ids = begin(product)
+    product.stack.restart_host()
+    async with watching(product, run_id) as (_, look):
+        assert await look() == [Remedy.CONTINUE]
+        assert await look() == []
+    ends_patched(product, run_id, ids)
+    assert product.run(run_id)["incarnation"] == 2
+    assert actions(product, run_id).count("run_continued") == 1
+
+
+@pytest.mark.chaos
+async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
+    run_id, ids = begin(product)
+    async with watching(product, run_id) as (engine, look):
+        query = OrchestrationQuery(
+            instance_id_prefix=f"{run_id}:", runtime_status=[OrchestrationStatus.RUNNING, OrchestrationStatus.PENDING]
+        )
+        [phase] = [each for each in await engine.get_all_orchestration_states(query) if each.name == "patch_phase"]
+        await engine.terminate_orchestration(phase.instance_id, recursive=False)
+        await engine.wait_for_orchestration_completion(run_id, timeout=30)
+        done = await look()
+        # First the machines, then their operations; nobody is left when the next incarnation begins.
+        assert done[0] is Remedy.END
+        assert done[-1] is Remedy.CONTINUE
+    ends_patched(product, run_id, ids)
+
+
+@pytest.mark.chaos
+async def test_a_run_that_somebody_ended_in_the_engine_starts_nothing_more(product: Product) -> None:
+    """What Azure has accepted is followed to its end all the same."""
+    run_id, ids = begin(product)
+    async with watching(product, run_id) as (engine, look):
+        await engine.terminate_orchestration(run_id, recursive=False)
+        wait_until(lambda: product.run(run_id))
+        await engine.wait_for_orchestration_completion(run_id, timeout=30)
+        done = await look()
+        assert done[0] is Remedy.STOP
+        assert done[-1] is Remedy.CONTINUE
+    before = {one: product.accepted(one).get("install", 0) for one in ids}
+    machines = hold_invariants(product, run_id, ids)
+    assert product.run(run_id)["state"] == "stopped"
+    assert {one: product.accepted(one).get("install", 0) for one in ids} == before
+    for one in ids:
+        assert machines[one.lower()]["outcome"] == ("patched" if before[one] else "skipped")
+
+
+async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -> None:
+    """It sleeps until somebody approves: the watchdog knows until when, and wakes it only then."""
+    (one,) = product.take()
+    run_id = product.start([one], rings=[{"name": "all", "approval": {"within": "PT1H"}}])
+    wait_until(lambda: product.run(run_id)["state"] == "awaiting_approval")
+    wait_until(lambda: product.run(run_id)["quietUntil"] > product.run(run_id)["createdAt"])
+    async with watching(product, run_id) as (_, look):
+        asleep = datetime.now(UTC) + timedelta(hours=1)
+        assert await look(asleep - timedelta(minutes=1)) == []
+        assert await look(asleep + QUIET + timedelta(minutes=1)) == [Remedy.WAKE]
+        assert Remedy.END in await look(asleep + QUIET + PATIENCE + timedelta(minutes=2))
+    assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
+    ends_patched(product, run_id, [one])
+    assert product.run(run_id)["incarnation"] == 2
