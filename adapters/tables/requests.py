@@ -1,6 +1,7 @@
 """The requests to one Azure table, and what their answers mean in our own words.
 
-The Azure library is imported on first use, and known to nobody else. Every write is a transaction, also of one row.
+The Azure library is imported on first use, and known to nobody else. Every write is a transaction, also of one row;
+it is written by ``transaction`` and sent by the library, which knows about tokens, keys, repetitions and proxies.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from adapters.tables.columns import Columns
 from adapters.tables.errors import RecordTooLarge, StorageError, StorageUnreachable
 from adapters.tables.rows import Change, Conflict, Row
+from adapters.tables.transaction import Refusal, read_transaction, write_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from azure.core.exceptions import HttpResponseError
+    from azure.core.rest import AsyncHttpResponse, HttpRequest
 
 SCAN_PAGE = 1_000
 """Rows that the service gives in one answer."""
@@ -25,6 +28,9 @@ SCAN_PAGE = 1_000
 # twice, so that a repetition finds what the first attempt did.
 _ALL = ["GET", "POST"]
 
+_VERSION = "2019-02-02"
+"""Of the service's interface: the one that the library speaks."""
+
 _TOO_LARGE = frozenset({"EntityTooLarge", "PropertyValueTooLarge", "RequestBodyTooLarge", "ContentLengthExceeded"})
 _GONE = frozenset({"ResourceNotFound", "EntityNotFound"})
 _EXISTS = frozenset({"EntityAlreadyExists", "ResourceAlreadyExists"})
@@ -32,6 +38,14 @@ _EXISTS = frozenset({"EntityAlreadyExists", "ResourceAlreadyExists"})
 
 class TableMissing(Exception):
     """The table itself does not exist yet."""
+
+
+class Pipeline(Protocol):
+    """What sends a request of ours as the library sends its own."""
+
+    async def send_request(
+        self, request: HttpRequest, *, stream: bool, retry_on_methods: list[str]
+    ) -> AsyncHttpResponse: ...
 
 
 class AzureTable(Protocol):
@@ -47,9 +61,13 @@ class AzureTable(Protocol):
         self, query_filter: str, *, results_per_page: int, select: list[str] | None, parameters: Columns
     ) -> AsyncIterator[Mapping[str, Any]]: ...
 
-    async def submit_transaction(
-        self, operations: Iterable[tuple[Any, ...]], *, retry_on_methods: list[str]
-    ) -> list[Mapping[str, Any]]: ...
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def table_name(self) -> str: ...
+
+    _client: Pipeline
 
 
 class TableRequests:
@@ -57,6 +75,9 @@ class TableRequests:
 
     def __init__(self, client: AzureTable) -> None:
         self._client = client
+        # The library offers no other way to its pipeline; its version is pinned, and every write of a test goes here.
+        self._pipeline = client._client  # pyright: ignore[reportPrivateUsage]
+        self._endpoint = client.url.partition("?")[0]
 
     async def create(self) -> None:
         """Create the table if it is absent."""
@@ -104,24 +125,32 @@ class TableRequests:
         Raises:
             Conflict: the condition of one of them did not hold.
         """
-        from azure.core import MatchConditions
-        from azure.data.tables import UpdateMode
+        from azure.core.rest import HttpRequest
 
-        operations: list[tuple[Any, ...]] = []
-        for change in changes:
-            entity = _entity(partition, change.key, change.columns)
-            guard: dict[str, Any] = {}
-            if change.etag:
-                guard = {"etag": change.etag, "match_condition": MatchConditions.IfNotModified}
-            if change.verb == "insert":
-                operations.append(("create", entity))
-            elif change.verb == "delete":
-                operations.append(("delete", entity, guard))
-            else:
-                mode = UpdateMode.MERGE if change.verb == "merge" else UpdateMode.REPLACE
-                operations.append(("update" if change.etag else "upsert", entity, {"mode": mode, **guard}))
-        answers = await self._call(lambda: self._client.submit_transaction(operations, retry_on_methods=_ALL))
-        return [str(answer.get("etag", "")) for answer in answers]
+        content_type, body = write_transaction(self._endpoint, self._client.table_name, partition, changes)
+        headers = {
+            "Content-Type": content_type,
+            "Accept": "application/json",
+            "DataServiceVersion": "3.0",
+            "MaxDataServiceVersion": "3.0;NetFx",
+            "x-ms-version": _VERSION,
+        }
+
+        async def send() -> list[str]:
+            request = HttpRequest("POST", f"{self._endpoint}/$batch", content=body, headers=headers)
+            # Read as a stream: the library would try to decode the answer.
+            response = await self._pipeline.send_request(request, stream=True, retry_on_methods=_ALL)
+            answer = await response.read()
+            if response.status_code != 202:
+                raise _meaning(response.status_code, response.headers.get("x-ms-error-code", ""))
+            etags = read_transaction(answer)
+            if isinstance(etags, Refusal):
+                raise _meaning(etags.status, etags.code, etags.index)
+            if len(etags) != len(changes):
+                raise StorageUnreachable("Table storage gave half an answer.")
+            return etags
+
+        return await self._call(send)
 
     async def _call[T](self, operation: Callable[[], Awaitable[T]]) -> T:
         """Run an operation; a table that does not exist yet is created and the operation run once more."""
@@ -135,10 +164,6 @@ class TableRequests:
                 return await operation()
         except TableMissing as error:
             raise StorageUnreachable("The tables do not exist and could not be created.") from error
-
-
-def _entity(partition: str, key: str, columns: Columns) -> Columns:
-    return {"PartitionKey": partition, "RowKey": key, **columns}
 
 
 def _select(names: Iterable[str] | None) -> list[str] | None:
@@ -174,17 +199,16 @@ def _translated() -> Generator[None]:
     except HttpResponseError as error:
         if isinstance(error, ClientAuthenticationError) and error.status_code is None:
             raise StorageUnreachable("No token for Table storage: the identity is not available.") from error
-        raise _meaning(error) from error
+        raise _meaning(error.status_code or 0, _code(error)) from error
     except AzureError as error:
         raise StorageUnreachable(f"Table storage does not answer ({type(error).__name__}).") from error
 
 
-def _meaning(error: HttpResponseError) -> Exception:
-    status, code = error.status_code or 0, _code(error)
+def _meaning(status: int, code: str, index: int = 0) -> Exception:
     if code in ("TableNotFound", "TableBeingDeleted"):
         return TableMissing(code)
     if status == 412 or code in _EXISTS or code in _GONE or (status in (404, 409) and not code):
-        return Conflict(code, getattr(error, "index", 0), is_gone=code in _GONE)
+        return Conflict(code, index, is_gone=code in _GONE)
     if status == 413 or code in _TOO_LARGE:
         return RecordTooLarge(f"The record is larger than Table storage takes ({code or status}).")
     if status in (401, 403):
