@@ -52,7 +52,7 @@ async def preflight_machine(data: Json) -> Json:
     holder = await lock(context, afresh=True)
     if holder is not None:
         return _wait(locked_by(holder))
-    view = await open_resource_manager().read_machine(context.machine_id)
+    view = await open_resource_manager().read_machine(context.machine_id, keep=True)
     if isinstance(view, ArmFailure):
         verdict = classify(view)
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
@@ -90,7 +90,7 @@ async def verify_machine(data: Json) -> Json:
     """Read the machine again after an installation. ``VerifyRequest`` to ``Verified``."""
     request = VerifyRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep=True)
     if isinstance(view, ArmFailure):
         return Verified(is_ready=False, wait_seconds=wait_seconds(view.retry_after)).to_wire()
     return Verified(

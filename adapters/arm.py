@@ -6,6 +6,7 @@ answer of Azure, an error included, is returned as a value.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -36,6 +37,8 @@ PATCH_API_VERSION = "2025-04-01"
 """The version of both patch calls; their operation URLs carry it on."""
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
+_MOST_KEPT = 1_000
+"""Views that wait for their second reader: all that a worker has between two steps of machines."""
 
 
 class ResourceManager:
@@ -45,9 +48,28 @@ class ResourceManager:
         self._settings = settings
         self._clients = ComputeClients(settings, credential)
         self._pipeline = ArmPipeline(settings, credential)
+        self._kept: dict[str, tuple[float, MachineView]] = {}
 
-    async def read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
-        """The machine with its instance view, in one read of the low-cost budget."""
+    async def read_machine(
+        self, machine: MachineId, *, keep: bool = False, reuse: bool = False
+    ) -> MachineView | ArmFailure:
+        """The machine with its instance view, in one read of the low-cost budget.
+
+        Args:
+            keep: whoever asks for the machine next, a moment from now, may have the same view.
+            reuse: take a view that was kept, if it is less than half a poll interval old. It is taken once.
+        """
+        kept = self._kept.pop(machine.folded, None)
+        if reuse and kept is not None and monotonic() - kept[0] < self._settings.poll_seconds / 2:
+            return kept[1]
+        view = await self._read_machine(machine)
+        if keep and isinstance(view, MachineView):
+            self._kept[machine.folded] = (monotonic(), view)
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return view
+
+    async def _read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
         url = f"{self._settings.manager_url}{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}"
         reply = await self._get(url)
         if reply.status != 200:

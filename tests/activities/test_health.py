@@ -232,3 +232,35 @@ async def test_a_policy_without_health_asks_nobody(records: Records, simulator: 
     before = simulator.http.get("/_sim").json()["requests"]
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     assert simulator.http.get("/_sim").json()["requests"] == before
+
+
+async def test_the_first_look_reads_what_the_preflight_has_read(records: Records, simulator: Simulator) -> None:
+    """One read for both, and only once: whatever comes later is read again."""
+    one = simulator.take(appHealth="healthy")
+    key = await prepare(records, one)
+    machine = MachineId.parse(one)
+    await health.open_resource_manager().read_machine(machine, keep=True)
+    change(simulator, one, appHealth="unhealthy")
+    await check(key, Moment.BEFORE)
+    before = (await row(records, key)).health_before
+    assert before is not None
+    assert before.signals["vmHealth"].state is SignalState.HEALTHY, "as the preflight saw it"
+    await check(key, Moment.AFTER)
+    after = (await row(records, key)).health_after
+    assert after is not None
+    assert after.signals["vmHealth"].state is SignalState.UNHEALTHY
+
+
+async def test_a_view_is_not_reused_when_it_is_old(
+    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = simulator.take(appHealth="healthy")
+    key = await prepare(records, one)
+    monkeypatch.setattr("adapters.arm.monotonic", lambda: 0.0)
+    await health.open_resource_manager().read_machine(MachineId.parse(one), keep=True)
+    change(simulator, one, appHealth="unhealthy")
+    monkeypatch.setattr("adapters.arm.monotonic", lambda: 15.0)
+    await check(key, Moment.BEFORE)
+    before = (await row(records, key)).health_before
+    assert before is not None
+    assert before.signals["vmHealth"].state is SignalState.UNHEALTHY
