@@ -20,6 +20,7 @@ from pydantic import Field
 
 from domain.base import Document, as_object, objects_of, parse_object
 from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.redaction import ForeignText
 
 LONGEST_TEXT = 2_000
 LONGEST_WAIT_SECONDS = 3_600.0
@@ -43,9 +44,9 @@ class ArmFailure(Document):
     """An error answer, wherever it came from. ``status`` is the HTTP status, 200 for failed operations, 0 for none."""
 
     status: int
-    code: str = ""
-    message: str = ""
-    details: list[tuple[str, str]] = Field(default_factory=list[tuple[str, str]])
+    code: ForeignText = ""
+    message: ForeignText = ""
+    details: list[tuple[ForeignText, ForeignText]] = Field(default_factory=list[tuple[str, str]])
     retry_after: float | None = None
     """Seconds the service asked to wait."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from domain.base import Document
+from domain.redaction import ForeignText
 
 
 class OutcomeKind(StrEnum):
@@ -79,7 +80,7 @@ class Outcome(Document):
 
     outcome: OutcomeKind
     reason: Reason
-    message: str
+    message: ForeignText
 
     @classmethod
     def skipped(cls, reason: Reason, message: str) -> Outcome:

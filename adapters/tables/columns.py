@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from adapters.tables.errors import RecordTooLarge
 from domain.base import format_instant
+from domain.redaction import without_secrets
 
 type Columns = dict[str, Any]
 
@@ -28,9 +29,6 @@ TEXT_UNITS = 32_000
 JSON_COLUMNS = 14
 """Columns that one JSON value may fill: 14 x 64 KB stays under the 1 MiB of an entity with room for the rest."""
 
-# A query string may hold a signature; no text that people read needs one.
-_QUERY_STRING = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*", re.IGNORECASE)
-_BEARER = re.compile(r"\bBearer\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _UNSTORABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -55,9 +53,8 @@ def _head(text: str, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Free text that may be stored: without query strings of URLs, bearer tokens and unstorable characters."""
-    text = _BEARER.sub("Bearer ***", _QUERY_STRING.sub(r"\1?***", text))
-    return _UNSTORABLE.sub("\ufffd", text)
+    """Free text that may be stored: without secrets and unstorable characters."""
+    return _UNSTORABLE.sub("\ufffd", without_secrets(text))
 
 
 def put_text(columns: Columns, name: str, text: str) -> None:
