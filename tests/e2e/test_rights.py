@@ -1,0 +1,148 @@
+"""The custom roles in ``infra/roles`` grant what the product asks Azure for, and nothing else.
+
+One machine goes through everything that a policy can ask for; then the simulator's books are held against the roles.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import HEALTH_KEY
+from tests.product import Product, wait_until
+
+ROLES = Path(__file__).parents[2] / "infra" / "roles"
+VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
+SCRIPT = {"linux": "echo hello", "windows": "Write-Output hello"}
+
+type Json = dict[str, Any]
+
+
+def actions_of(request: Json) -> set[str]:
+    """What Azure wants the caller to have for a request, by Resource Manager's own rule: the types of the last provider
+    in the path and the method; for a POST, the last segment is the action.
+    """
+    method, path = str(request["method"]), str(request["path"]).strip("/")
+    before, _, provider = path.rpartition("/providers/")
+    if path == "providers/Microsoft.ResourceGraph/resources":
+        return _read_by_query(str(request["body"]["query"]))
+    if not before:
+        # subscriptions/{id}/locations, and what has no provider: types and names take turns from the first on.
+        return {"Microsoft.Resources/" + "/".join(path.split("/")[::2]) + "/read"}
+    namespace, *parts = provider.split("/")
+    if method == "POST":
+        *parts, action = parts
+        return {"/".join((namespace, *parts[::2], action, "action"))}
+    found = {"/".join((namespace, *parts[::2], VERBS[method]))}
+    if "expand=instanceView" in str(request["query"]):
+        found.add("/".join((namespace, *parts[::2], "instanceView", "read")))
+    if method == "PUT" and "creationData" in ((request["body"] or {}).get("properties") or {}):
+        # Linked access: whoever copies a disk must be able to read what is on it.
+        found.add("Microsoft.Compute/disks/beginGetAccess/action")
+    return found
+
+
+_TABLES = {
+    "microsoft.compute/virtualmachines": {"Microsoft.Compute/virtualMachines/read"},
+    "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
+}
+
+
+def _read_by_query(query: str) -> set[str]:
+    """Resource Graph needs no right of its own: it shows what the caller may read."""
+    found = [actions for kind, actions in _TABLES.items() if f"'{kind}'" in query.lower()]
+    assert found, f"a query about something that no role grants: {query[:300]}"
+    return set().union(*found)
+
+
+def granted() -> dict[str, set[str]]:
+    """The actions of each role."""
+    return {path.stem: set(json.loads(path.read_text())["Actions"]) for path in sorted(ROLES.glob("*.json"))}
+
+
+@pytest.fixture(scope="module")
+def asked(stack_product: Product) -> set[str]:
+    """Every action that the product needed, in a run with each feature."""
+    product = stack_product
+    before = product.azure.get("/_sim/requests", params={"limit": "1"}).json()["count"]
+    product.clear_faults()
+    stopped, deallocated = product.take(1, power="stopped") + product.take(1, power="deallocated")
+    kernel = {"name": "kernel", "classification": "Security", "needsReboot": True}
+    (whole,) = product.take(1, pendingPatches=[kernel], rebootRequired=True)
+    run_id = product.start(
+        [stopped, deallocated, whole],
+        startStopped=True,
+        reboot="separate",
+        hooks={"snapshot": {}, "before": SCRIPT, "after": SCRIPT},
+        health={"alerts": {"severities": ["Sev0"]}},
+    )
+    product.wait(run_id)
+    rows = product.machines(run_id)
+    assert {row["outcome"] for row in rows.values()} == {"patched"}, rows
+    _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
+    plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
+    assert plan.status_code == 200, plan.text
+    health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})
+    assert health.json()["identity"] == "ok", health.text
+    requests = product.azure.get("/_sim/requests", params={"since": str(before)}).json()["requests"]
+    return set().union(*(actions_of(request) for request in requests))
+
+
+def _delete_a_snapshot(product: Product, snapshot: str) -> None:
+    """Let its time be over, as somebody with the right to may, and have the timer find it."""
+    environment = product.stack.simulator["environment"]
+    reply = httpx.get(
+        environment["IDENTITY_ENDPOINT"],
+        params={"resource": product.stack.arm, "api-version": "2019-08-01"},
+        headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
+    )
+    headers = {"Authorization": f"Bearer {reply.json()['access_token']}"}
+    parameters = {"api-version": "2025-01-02"}
+    found = product.azure.get(snapshot, params=parameters, headers=headers).json()
+    found["tags"]["patchwave-expires"] = "2020-01-01T00:00:00Z"
+    body = {key: found[key] for key in ("location", "tags")} | {"properties": found["properties"]}
+    changed = product.azure.put(snapshot, params=parameters, headers=headers, json=body)
+    assert changed.is_success, changed.text
+
+    def deleted() -> bool:
+        product.api.post("/admin/functions/expired_snapshots", json={})
+        return product.azure.get(snapshot, params=parameters, headers=headers).status_code == 404
+
+    wait_until(deleted, what=lambda: "the snapshot is still there")
+
+
+def test_the_roles_grant_what_is_asked_for_and_nothing_else(asked: set[str]) -> None:
+    every = set().union(*granted().values())
+    assert asked - every == set(), "the product asks Azure for what no role grants"
+    assert every - asked == set(), "a role grants what the product never asks for"
+
+
+def test_an_action_is_in_one_role_alone() -> None:
+    actions = [action for role in granted().values() for action in role]
+    assert len(actions) == len(set(actions))
+
+
+def test_without_hooks_and_the_like_the_first_role_is_enough(product: Product) -> None:
+    before = product.azure.get("/_sim/requests", params={"limit": "1"}).json()["count"]
+    (one,) = product.take()
+    assert product.patch_one(one)["outcome"] == "patched"
+    requests = product.azure.get("/_sim/requests", params={"since": str(before)}).json()["requests"]
+    assert set().union(*(actions_of(request) for request in requests)) <= granted()["patching"]
+
+
+@pytest.mark.parametrize("path", sorted(ROLES.glob("*.json")), ids=lambda path: path.stem)
+def test_a_role_has_the_form_of_azure_and_no_wildcard(path: Path) -> None:
+    role = json.loads(path.read_text())
+    assert set(role) == {
+        "Name", "IsCustom", "Description", "Actions", "NotActions", "DataActions", "NotDataActions", "AssignableScopes"
+    }  # fmt: skip
+    assert role["IsCustom"] is True
+    assert role["Actions"]
+    assert (role["NotActions"], role["DataActions"], role["NotDataActions"]) == ([], [], [])
+    assert "*" not in json.dumps(role)
+    assert not any(action.startswith("Microsoft.Authorization/") for action in role["Actions"])
+    assert role["AssignableScopes"] == ["/subscriptions/00000000-0000-0000-0000-000000000000"]
