@@ -32,6 +32,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0
     hang_up: bool = False
+    seconds_a_byte: float = 0
+    """Between the bytes of the body, each of which comes in time."""
 
 
 @dataclass
@@ -70,7 +72,12 @@ def receiving() -> Generator[Receiver]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
-            self.wfile.write(reply.body)
+            if not reply.seconds_a_byte:
+                self.wfile.write(reply.body)
+                return
+            for number in range(len(reply.body)):
+                self.wfile.write(reply.body[number : number + 1])
+                time.sleep(reply.seconds_a_byte)
 
         def log_message(self, format: str, *args: object) -> None:
             """Tests look at what was received."""
