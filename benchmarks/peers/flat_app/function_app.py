@@ -73,7 +73,7 @@ def _call_all(context: task.OrchestrationContext, activity: str, inputs: list[An
 @app.activity_trigger(input_name="nothing")
 def list_machines(nothing: Any) -> Any:
     listed: list[Any] = list(compute.virtual_machines.list_all())
-    return [{"name": each.name, "group": each.id.split("/")[4], "os": _system(each)} for each in listed]
+    return [{"name": each.name, "group": each.id.split("/")[4], "windows": _is_windows(each)} for each in listed]
 
 
 @app.activity_trigger(input_name="machine")
@@ -84,7 +84,7 @@ def assess(machine: Any) -> str:
 @app.activity_trigger(input_name="machine")
 def install(machine: Any) -> str:
     wanted = ["Critical", "Security"]
-    is_windows = machine["os"] == "Windows"
+    is_windows = machine["windows"]
     parameters = VirtualMachineInstallPatchesParameters(
         maximum_duration=timedelta(hours=4),
         reboot_setting="IfRequired",
@@ -107,14 +107,15 @@ def _begin(call: Any, *arguments: Any) -> str:
     urls: list[str] = []
 
     def note(reply: Any) -> None:
-        urls.append(reply.http_response.headers["Azure-AsyncOperation"])
+        # The hook sees refusals as well, before the client raises them.
+        urls.append(reply.http_response.headers.get("Azure-AsyncOperation", ""))
 
     try:
         call(*arguments, polling=False, raw_response_hook=note)
     except AzureError:
         return ""
-    return urls[0]
+    return urls[-1]
 
 
-def _system(machine: Any) -> str:
-    return str(machine.storage_profile.os_disk.os_type)
+def _is_windows(machine: Any) -> bool:
+    return machine.storage_profile.os_disk.os_type == "Windows"
