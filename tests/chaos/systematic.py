@@ -5,7 +5,7 @@
             assert not attempt.problems
 
 The scheme is that of Netherite's tests: the number grows until a run ends before it comes to that effect. What has to
-hold is metric M12: a kill loses nothing and repeats no installation; only what the worker had in hand is executed again.
+hold is metric M12: a kill loses nothing and repeats no installation, and only what the worker had in hand runs again.
 """
 
 from __future__ import annotations
