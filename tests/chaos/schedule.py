@@ -211,25 +211,34 @@ def _judge(played: Played, run_id: str, cluster: Cluster, azure: Azure, tables: 
     problems = played.problems
     results = {key: row for (owner, key), row in tables.rows["patchwaveresults"].items() if owner == run_id}
     run = next((row for (_, key), row in tables.rows["patchwaveruns"].items() if key.endswith(run_id)), {})
-    keys = {MachineId.parse(one).key: one for one in machine_ids()}
+    keys = {MachineId.parse(one).key for one in machine_ids()}
     rows = {key.removeprefix("m~"): row for key, row in results.items() if key.startswith("m~")}
     played.outcomes.update(str(row.get("outcome")) for row in rows.values())
     if run.get("state") != "completed":
         problems.append(f"the run is {run.get('state')}: {run.get('stopReason') or run.get('waitingFor')}")
-    if rows.keys() != keys.keys():
+    if rows.keys() != keys:
         problems.append(f"{len(rows)} rows for {len(keys)} machines")
-    problems += [
-        f"{keys[key]} has no outcome: {row.get('stage')}" for key, row in rows.items() if not row.get("outcome")
-    ]
+    stages = Counter(str(row.get("stage")) for row in rows.values() if not row.get("outcome"))
+    if stages:
+        problems.append(f"machines without an outcome, by stage: {dict(stages)}")
     if json.loads(run.get("countsByOutcome", "{}")) != played.outcomes:
         problems.append(f"the run counts {run.get('countsByOutcome')}, its rows {dict(played.outcomes)}")
     problems += _installs(rows, azure)
     problems += _locks(run_id, rows, tables, cluster)
-    open_ones = [key for key, each in cluster.engine._instances.items() if each.status not in FINISHED]
-    problems += [f"orchestrations are left: {open_ones[:5]}"] if open_ones else []
+    problems += _orchestrations(cluster)
     if played.virtual_seconds >= LONGEST.total_seconds():
         problems.append(f"the run took {played.virtual_seconds / 3600:.1f} hours")
     problems += _secrets(azure, tables, cluster, log)
+
+
+def _orchestrations(cluster: Cluster) -> Iterator[str]:
+    instances = cluster.engine._instances.items()
+    left = [key for key, each in instances if each.status not in FINISHED]
+    if left:
+        yield f"{len(left)} orchestrations are left, such as {left[0]}"
+    for key, each in instances:
+        if each.failure_details is not None:
+            yield f"{key} failed: {each.failure_details.errorType}: {each.failure_details.errorMessage}"
 
 
 def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
