@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop serve test chaos bench-plan lint format docs requirements-check lock clean
+.PHONY: help setup demo demo-stop serve test chaos bench-plan lint format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -44,6 +44,9 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 format: setup ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
+
+golden: setup ## Record the histories of the current version of the orchestrations; ARGS=--again while it is not released
+	@.venv/bin/python -m tests.golden.record $(ARGS)
 
 docs: setup ## Write what is generated in docs/: the keys of policies, the drawn example of rollouts, the API
 	@.venv/bin/python scripts/policy_docs.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ INSTALL_MINUTES = 60
 
 
 @asynccontextmanager
-async def watching(product: Product, run_id: str) -> AsyncIterator[tuple[AsyncTaskHubGrpcClient, Look]]:
+async def watching(product: Product, run_id: str) -> AsyncGenerator[tuple[AsyncTaskHubGrpcClient, Look]]:
     """The engine, and the watchdog: called at a moment, it says what it did about the run."""
     async with records_of(product) as records:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())

@@ -51,7 +51,7 @@ class TestNextIncarnation:
         assert output["state"] == "completed"
         assert set(fleet.installed[:2]) == {third, last}
         assert all(count == 1 for count in fleet.accepted.values())
-        ended = [name for name, data in fleet.calls if name in (names.RECORD_OUTCOME, names.NEXT_MACHINES)]
+        ended = [name for name in fleet.order if name in (names.RECORD_OUTCOME, names.NEXT_MACHINES)]
         assert ended[:3] == [names.RECORD_OUTCOME, names.RECORD_OUTCOME, names.NEXT_MACHINES]
         assert len(fleet.outcomes) == 4
 
