@@ -32,18 +32,19 @@ class ApiClient:
         UnreachableError: no answer, an answer of 5xx, or an answer that is not the service's.
     """
 
-    def __init__(self, url: str, key: str = "", *, timeout_seconds: float = 30) -> None:
+    def __init__(self, url: str, key: str = "", *, token: str = "", timeout_seconds: float = 30) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RefusedError(
                 f"{url!r} is not the address of a Patchwave service, such as https://NAME.azurewebsites.net"
             )
-        if key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise RefusedError(f"The key is not sent to {parts.hostname} without encryption: use https")
+        if (key or token) and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            what = "token" if token else "key"
+            raise RefusedError(f"The {what} is not sent to {parts.hostname} without encryption: use https")
         self._url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=self._url,
-            headers={"x-functions-key": key} if key else {},
+            headers=_given(**{"x-functions-key": key, "Authorization": f"Bearer {token}" if token else ""}),
             timeout=httpx.Timeout(timeout_seconds, connect=10),
         )
 
@@ -245,7 +246,10 @@ def _sentence(response: httpx.Response, problem: Json) -> str:
     if said:
         return f"{said} ({response.status_code})"
     if response.status_code in (401, 403):
-        return f"{response.url.host} wants another key ({response.status_code}): set --key or PATCHWAVE_KEY"
+        return (
+            f"{response.url.host} wants another key ({response.status_code}): set --key or PATCHWAVE_KEY,"
+            " and PATCHWAVE_TOKEN where people sign in"
+        )
     if response.is_redirect:
         return f"{response.url.host} redirects to {_header(response, 'Location')}: give that address as --url"
     return f"{response.url.host} answered {response.status_code} {response.reason_phrase}"

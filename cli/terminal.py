@@ -58,8 +58,11 @@ ByOption = Annotated[
 
 
 def open_client(url: str, key: str) -> ApiClient:
-    """The client of the service that the common options name."""
-    return ApiClient(url, key)
+    """The client of the service that the common options name.
+
+    The token of a signed-in person is taken from the environment alone: it does not belong into a shell's history.
+    """
+    return ApiClient(url, key, token=os.environ.get("PATCHWAVE_TOKEN", "").strip())
 
 
 def open_console(*, errors: bool = False) -> Console:

@@ -49,6 +49,7 @@ def patchwave(
     """Runs the command with PATCHWAVE_URL naming the service."""
     monkeypatch.setenv("PATCHWAVE_URL", front.url)
     monkeypatch.delenv("PATCHWAVE_KEY", raising=False)
+    monkeypatch.delenv("PATCHWAVE_TOKEN", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def invoke(*arguments: str) -> Result:

@@ -63,6 +63,27 @@ def test_the_key_comes_from_the_environment(patchwave: Patchwave, service: Servi
     assert service.requests[0]["headers"]["x-functions-key"] == "from-environment"
 
 
+def test_a_token_goes_along_where_people_sign_in(
+    patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    assert patchwave("run", "list").code == 0
+    assert "authorization" not in service.requests[0]["headers"]
+    monkeypatch.setenv("PATCHWAVE_TOKEN", "eyJ.secret.token\n")
+    assert patchwave("run", "list").code == 0
+    assert service.requests[1]["headers"]["authorization"] == "Bearer eyJ.secret.token"
+    in_clear = patchwave("run", "list", "--url", "http://patchwave.example")
+    assert in_clear.code == ExitCode.REFUSED
+    assert "secret" not in in_clear.errors
+
+
+def test_a_role_that_is_missing_is_named(patchwave: Patchwave, service: Service):
+    detail = "This needs the role operator. You have reader."
+    service.answers = [problem(403, "Forbidden", detail)]
+    result = patchwave("run", "cancel", "20261110T190000Z-monthly")
+    assert result.code == ExitCode.REFUSED
+    assert "This needs the role operator. You have reader (403)" in result.errors
+
+
 @pytest.mark.parametrize("arguments", [["run", "frobnicate"], ["run", "list", "--limit", "0"], ["policy", "apply"]])
 def test_wrong_usage(patchwave: Patchwave, arguments: list[str]):
     assert patchwave(*arguments).code == ExitCode.REFUSED
