@@ -77,7 +77,7 @@ def test_pair_f16_f19_two_starts_at_once_over_the_same_machines(product: Product
         assert product.accepted(one)["install"] == 1
 
 
-def test_pair_f21_f22_a_worker_that_dies_while_storage_refuses_results(
+def test_pair_f21_f22_a_worker_that_dies_while_results_are_refused(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """The word of the end is lost twice over: the result is not stored, and who tried to store it is gone."""
