@@ -1,0 +1,78 @@
+"""What the records tell a new incarnation of a run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from domain.outcome import OutcomeKind
+from domain.recovery import count_failures, step_under_way, was_begun
+from domain.run import MachineRecord, Stage
+from domain.work import Step
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def machine(stage: Stage, outcome: OutcomeKind | None = None, **values: object) -> MachineRecord:
+    record = MachineRecord(
+        id="/subscriptions/1/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm",
+        key="a" * 24,
+        name="vm",
+        subscription_id="1",
+        resource_group="rg",
+        ring="broad",
+        lane="westeurope",
+        wave=2,
+        stage=stage,
+        outcome=outcome,
+    )
+    return record.model_copy(update=values)
+
+
+@pytest.mark.parametrize(
+    ("stage", "unlocked", "locked"),
+    [
+        (Stage.WAITING, None, None),
+        (Stage.ASSESSING, None, None),
+        (Stage.ASSESSED, None, Step.PATCH),
+        (Stage.INSTALLING, Step.PATCH, Step.PATCH),
+        (Stage.VERIFYING, Step.PATCH, Step.PATCH),
+        (Stage.INSTALLED, None, Step.RESTART),
+        (Stage.RESTARTING, Step.RESTART, Step.RESTART),
+        (Stage.DONE, None, None),
+    ],
+)
+def test_who_was_worked_on(stage: Stage, unlocked: Step | None, locked: Step | None) -> None:
+    """With the lock of the run, hooks may have run and the power may have been changed."""
+    assert step_under_way(machine(stage), is_locked=False) is unlocked
+    assert step_under_way(machine(stage), is_locked=True) is locked
+
+
+def test_a_ring_has_begun_when_something_was_done_to_one_of_its_machines() -> None:
+    assert was_begun(machine(Stage.INSTALLING))
+    assert was_begun(machine(Stage.INSTALLED))
+    assert was_begun(machine(Stage.DONE, OutcomeKind.PATCHED))
+    assert was_begun(machine(Stage.DONE, OutcomeKind.FAILED))
+    assert not was_begun(machine(Stage.ASSESSED))
+    assert not was_begun(machine(Stage.DONE, OutcomeKind.SKIPPED))
+    assert not was_begun(machine(Stage.DONE, OutcomeKind.NOTHING_TO_INSTALL))
+
+
+def test_failures_are_counted_by_scope_and_forgiven_up_to_the_last_resumption() -> None:
+    failed = [
+        machine(Stage.DONE, OutcomeKind.FAILED, ended_at=NOW - timedelta(hours=1)),
+        machine(Stage.DONE, OutcomeKind.TIMED_OUT, ended_at=NOW + timedelta(hours=1), wave=3),
+        machine(Stage.DONE, OutcomeKind.PATCHED, ended_at=NOW),
+        machine(Stage.INSTALLING),
+    ]
+    failures, forgiven = count_failures(failed, NOW)
+    assert failures == {
+        "run": 2,
+        "ring:broad": 2,
+        "lane:broad/westeurope": 2,
+        "wave:broad/westeurope/2": 1,
+        "wave:broad/westeurope/3": 1,
+    }
+    assert forgiven == {"run": 1, "ring:broad": 1, "lane:broad/westeurope": 1, "wave:broad/westeurope/2": 1}
+    assert not count_failures(failed, None)[1]
