@@ -39,6 +39,8 @@ class PinRecords(StoreBacked):
         self._pins: dict[str, Pin] = {}
         self._dates: dict[_Key, datetime | None] = {}
         """By key, for those that surely have a row; ``None`` when the date in it has not been read."""
+        self._noting: dict[_Key, asyncio.Future[None]] = {}
+        """Those that are being written."""
 
     async def save_pin(self, run_id: str, pin: Pin) -> Pin:
         """Write the run's pin, in one transaction: the pin that is stored, which is the first one.
@@ -72,23 +74,29 @@ class PinRecords(StoreBacked):
     async def note_first_seen(self, os_type: OsType, packages: Iterable[Package], at: datetime) -> None:
         """Write down that these versions exist; what was seen before keeps its date.
 
-        What this worker has noted before costs no request, so that a fleet of equal machines costs one machine's.
+        What this worker has noted before, or is about to, costs no request: a fleet of equal machines costs one
+        machine's, also when all of them are assessed at once.
         """
-        partitions: dict[str, dict[str, Columns]] = {}
-        for name, version in packages:
-            partition, row = key = _key(os_type, (name, version))
-            if key not in self._dates:
-                columns = pack({"name": name, "version": version, "at": at})
-                partitions.setdefault(partition, {})[row] = columns
-        gate = asyncio.Semaphore(_PARALLEL)
-
-        async def write(partition: str, rows: dict[str, Columns]) -> None:
-            async with gate:
-                await self._store.seen.insert_all(partition, rows)
-            for row in rows:
-                _remember(self._dates, (partition, row), None, _DATES_KEPT)
-
-        await asyncio.gather(*(write(partition, rows) for partition, rows in partitions.items()))
+        rows = {_key(os_type, package): package for package in packages}
+        while new := [key for key in rows if key not in self._dates]:
+            mine = [key for key in new if key not in self._noting]
+            if not mine:
+                await asyncio.wait({self._noting[key] for key in new})
+                continue
+            noted = asyncio.get_running_loop().create_future()
+            self._noting |= dict.fromkeys(mine, noted)
+            try:
+                await self._store.seen.insert_all(
+                    _partition(os_type),
+                    {row: pack({"name": rows[_, row][0], "version": rows[_, row][1], "at": at}) for _, row in mine},
+                )
+                for key in mine:
+                    _remember(self._dates, key, None, _DATES_KEPT)
+            finally:
+                # Whoever waited notes what is missing then.
+                for key in mine:
+                    del self._noting[key]
+                noted.set_result(None)
 
     async def first_seen(self, os_type: OsType, packages: Iterable[Package]) -> dict[Package, datetime]:
         """When each of these versions was first seen on any machine; those that never were are left out."""
@@ -144,10 +152,14 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
     )
 
 
+def _partition(os_type: OsType) -> str:
+    return os_type.value.lower()
+
+
 def _key(os_type: OsType, package: Package) -> _Key:
-    """Partition and row. Names come from package managers, so only their digest enters a key, and it spreads them."""
+    """Partition and row. Names come from package managers, so only their digest enters a key."""
     digest = hashlib.sha256("=".join(package).encode("utf-8", "replace")).hexdigest()
-    return f"{os_type.value.lower()}~{digest[0]}", digest[:40]
+    return _partition(os_type), digest[:40]
 
 
 def _remember[Key](cache: dict[Key, Any], key: Key, value: object, most: int) -> None:

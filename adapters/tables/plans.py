@@ -65,7 +65,7 @@ class PlanRecords(StoreBacked):
         rows = _placements(plan, placed) | _exclusions(plan)
         await self._remove_leftovers(run_id, rows)
         await self._apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
-        await self._apply_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
+        await self._store.results.merge_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
         if await self._store.results.insert(run_id, HEAD, _head(plan, planned)):
             return planned
         stored = await self.get_planned_run(run_id)

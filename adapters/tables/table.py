@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from adapters.tables.cache import RowCache
 from adapters.tables.columns import Columns
@@ -164,11 +165,21 @@ class Table:
             self._cache.wrote(partition, change, etag, keep=len(changes) == 1)
         return etags
 
+    async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
+        """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
+        for batch in batches(changes):
+            known = [(change, self._cache.get(partition, change.key)) for change in batch]
+            guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]
+            try:
+                await self.apply(partition, guarded)
+            except Conflict:
+                await self.apply(partition, batch)
+
     async def insert_all(self, partition: str, rows: Mapping[str, Columns]) -> int:
         """Insert the rows that are absent, in batches; how many this call wrote.
 
-        A batch in which a row exists falls back to single inserts: that is the second run of an activity whose
-        first one wrote a part.
+        Of a batch in which a row exists, those that exist are left out, and the others inserted each for itself: that
+        is the second run of an activity whose first one wrote a part.
         """
         written = 0
         for batch in batches([Change("insert", key, columns) for key, columns in rows.items()]):
@@ -176,8 +187,12 @@ class Table:
                 await self.apply(partition, batch)
                 written += len(batch)
             except Conflict:
-                done = await asyncio.gather(*(self.insert(partition, one.key, one.columns) for one in batch))
-                written += sum(done)
+                keys = [change.key for change in batch]
+                # The key right behind the highest one: no key holds a character below the space.
+                found = self.scan(partition, first=min(keys), end=max(keys) + " ", select=[])
+                present = {row.key async for row in found}
+                absent = [change for change in batch if change.key not in present]
+                written += sum(await asyncio.gather(*(self.insert(partition, one.key, one.columns) for one in absent)))
         return written
 
     async def _try(self, partition: str, change: Change) -> str | None:
