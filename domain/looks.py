@@ -19,7 +19,7 @@ _DEFAULT_POLLS = {OperationKind.ASSESS: 4, OperationKind.INSTALL: 8}
 """Poll intervals to the first look while nothing is known: two and four minutes."""
 _GROWTH = 0.12
 """Of the time that an operation has taken so far: the wait to the next look."""
-_MOST_POLLS = 20
+MOST_POLLS = 20
 """The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
 _LOOKS_SHARE = 0.5
 """Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
@@ -58,14 +58,14 @@ class Looks:
             known: how long the last one of this kind took on this machine.
         """
         expected = self._expected(operation, known)
-        wait = max(self._poll_seconds, min(expected - elapsed, self._poll_seconds * _MOST_POLLS))
+        wait = max(self._poll_seconds, min(expected - elapsed, self._poll_seconds * MOST_POLLS))
         return self._follow(operation, now, wait)
 
     def following(self, operation: Followed, now: float, elapsed: float) -> float:
         """Seconds to the next look at an operation that runs."""
         crowd = self.in_flight(operation.place, now) / self._looks_per_second
         wait = max(self._poll_seconds, elapsed * _GROWTH, crowd)
-        return self._follow(operation, now, min(wait, self._poll_seconds * _MOST_POLLS))
+        return self._follow(operation, now, min(wait, self._poll_seconds * MOST_POLLS))
 
     def ended(self, operation: Followed, seconds: float | None = None) -> None:
         """It needs no look any more; ``seconds`` is how long it took, when that is known."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from domain.looks import MOST_POLLS
 from domain.run import Run, RunState
 
 LONGEST_PAUSE = timedelta(minutes=10)
@@ -23,8 +24,8 @@ STARTING = timedelta(minutes=10)
 """Whoever created a run may still be about to start it."""
 MOST_INCARNATIONS = 5
 """A run that dies so often dies of something that another start does not mend."""
-STUCK_AFTER = timedelta(hours=2)
-"""A machine whose orchestrations do nothing for so long, not even look at its operation, has lost its timer."""
+STUCK_AFTER = timedelta(hours=1)
+"""A machine whose orchestrations do nothing for so long has lost its timer, unless operations are looked at rarely."""
 
 
 class Sign(StrEnum):
@@ -84,9 +85,9 @@ def decide(run: Run, seen: Seen, now: datetime) -> Remedy:
     return Remedy.CLOSE if is_hopeless else Remedy.CONTINUE
 
 
-def is_stuck(turned_at: datetime, now: datetime) -> bool:
+def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
     """Whether a machine whose instances did something last at that moment has lost its timer."""
-    return now - turned_at > STUCK_AFTER
+    return now - turned_at > max(STUCK_AFTER, timedelta(seconds=3 * MOST_POLLS * poll_seconds))
 
 
 def quiet_until(now: datetime) -> datetime:

@@ -33,6 +33,7 @@ from orchestrators.names import (
     closing_instance,
     phase_instance,
 )
+from settings import load_settings
 from triggers.http import Refusal
 from triggers.start import DurableClient, schedule_run
 
@@ -175,7 +176,7 @@ async def _look_after_machines(
             await engine.purge_orchestration(instance_id, recursive=False)
         elif machine.runtime_status is not OrchestrationStatus.SUSPENDED:
             turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
-            if is_stuck(turned_at, now):
+            if is_stuck(turned_at, now, load_settings().poll_seconds):
                 await engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
 

@@ -112,5 +112,11 @@ def test_no_two_incarnations_side_by_side(seen: Seen, incarnation: int, stopped:
 
 
 def test_a_machine_is_stuck_when_nothing_happens_for_long() -> None:
-    assert not is_stuck(NOW - STUCK_AFTER, NOW)
-    assert is_stuck(NOW - STUCK_AFTER - MINUTE, NOW)
+    assert not is_stuck(NOW - STUCK_AFTER, NOW, 30)
+    assert is_stuck(NOW - STUCK_AFTER - MINUTE, NOW, 30)
+
+
+def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
+    """Ten minutes between two polls: the longest wait for the next look is over three hours."""
+    assert not is_stuck(NOW - timedelta(hours=9), NOW, 600)
+    assert is_stuck(NOW - timedelta(hours=11), NOW, 600)

@@ -1,0 +1,147 @@
+"""Signs of life, and what a new incarnation of a run finds in real tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.machine import preflight_machine
+from activities.recovery import rest_until, show_life, take_stock
+from adapters.tables import Records
+from domain.admission import Place
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.policy import parse_policy
+from domain.preflight import Readiness
+from domain.roster import Placed
+from domain.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from domain.watchdog import QUIET
+from domain.work import (
+    PlannedPhase,
+    PlannedRing,
+    PlannedRun,
+    PreflightRequest,
+    PreflightResult,
+    RestUntil,
+    RunRef,
+    Step,
+    Stock,
+)
+from tests.adapters.samples import NOW, machine, order
+from tests.adapters.test_plans import in_order, make, planned_machine
+
+RUN = "20261110T190000Z-monthly"
+MINUTE = timedelta(minutes=1)
+FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.INTERNAL, message="It failed.")
+SHORT = PlannedRun(
+    machines=5,
+    rings=[
+        PlannedRing(name="canary", machines=2, phases=[PlannedPhase(lanes={"westeurope": 2}), PlannedPhase(lanes={})]),
+        PlannedRing(name="broad", machines=3, phases=[PlannedPhase(lanes={"westeurope": 3})]),
+    ],
+)
+
+
+@pytest.fixture
+async def run(records: Records) -> Run:
+    policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}})
+    wanted = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=NOW,
+        policy_snapshot=policy.to_wire(),
+    )
+    await records.create_run(wanted)
+    return await records.start_run(RUN, NOW)
+
+
+async def stock() -> Stock:
+    return Stock.from_wire(await take_stock(RunRef(run_id=RUN).to_wire()))
+
+
+async def plan(records: Records) -> list[MachineRecord]:
+    """Two canaries and three others, all assessed."""
+    machines = [machine(number, stage=Stage.ASSESSED) for number in range(5)]
+    await records.add_machines(RUN, machines)
+    whole = make([planned_machine(number, ring="canary" if number < 2 else "broad") for number in range(5)])
+    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    return machines
+
+
+async def test_nothing_is_planned_before_the_plan(records: Records, run: Run) -> None:
+    assert await stock() == Stock(is_planned=False)
+
+
+async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(records: Records, run: Run) -> None:
+    first, second, third, fourth, _ = await plan(records)
+    for one in (first, second):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.set_stage(RUN, third.key, Stage.INSTALLING)
+    await records.acquire_lease(fourth.key, RUN, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+    found = await stock()
+    assert found.is_planned
+    assert found.ring == 1
+    [part] = found.under_way
+    assert (part.step, part.ring_number, part.phase_number) == (Step.PATCH, 1, 0)
+    assert {one.key for one in part.machines} == {third.key, fourth.key}
+    assert all(isinstance(one, Placed) and Place("run", 20).text in one.places for one in part.machines)
+    assert found.failures == {"run": 2, "ring:canary": 2, "lane:canary/westeurope": 2}
+    assert not found.forgiven
+
+
+async def test_a_lock_of_another_run_says_nothing(records: Records, run: Run) -> None:
+    first, *_ = await plan(records)
+    other = "20261110T190000Z-weekly"
+    await records.acquire_lease(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+    assert not (await stock()).under_way
+
+
+async def test_what_a_person_accepted_stays_accepted(records: Records, run: Run) -> None:
+    first, second, *_ = await plan(records)
+    await records.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.pause_run(RUN, order(at=NOW + MINUTE))
+    await records.resume_run(RUN, order(at=NOW + 2 * MINUTE))
+    await records.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
+    found = await stock()
+    assert (found.failures["run"], found.forgiven["run"], found.resumptions) == (2, 1, 1)
+
+
+async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(records: Records, run: Run) -> None:
+    """The run was cancelled meanwhile; no call to Azure is needed to know that it has to be followed."""
+    first, *_ = await plan(records)
+    await records.set_stage(RUN, first.key, Stage.INSTALLING, started_by_us=True)
+    await records.request_cancel(RUN, order())
+    request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
+    look = PreflightResult.from_wire(await preflight_machine(request.to_wire()))
+    assert look.preflight.readiness is Readiness.READY
+    assert look.is_under_way
+    assert look.started_by_us
+
+
+async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Run) -> None:
+    await show_life(run)
+    first = await records.get_run(RUN)
+    assert first is not None
+    assert first.quiet_until is not None
+    assert abs(first.quiet_until - datetime.now(UTC) - QUIET) < MINUTE
+    await show_life(first)
+    again = await records.get_run(RUN)
+    assert again is not None
+    assert again.quiet_until == first.quiet_until
+    assert again.state is RunState.RUNNING
+
+
+async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
+    until = NOW + timedelta(days=400)
+    await rest_until(RestUntil(run_id=RUN, until=until).to_wire())
+    asleep = await records.get_run(RUN)
+    assert asleep is not None
+    assert asleep.quiet_until == until + QUIET
+    await show_life(asleep)
+    awake = await records.get_run(RUN)
+    assert awake is not None
+    assert awake.quiet_until is not None
+    assert awake.quiet_until < until
