@@ -1,0 +1,48 @@
+"""Roles in the whole product: the headers of App Service through the host and the worker to the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.product import Product
+from tests.triggers.support import TENANT, signed_in
+
+ANA = "aaaaaaaa-2222-4333-8444-555555555555"
+BEN = "bbbbbbbb-2222-4333-8444-555555555555"
+RINGS: list[dict[str, Any]] = [{"name": "all", "approval": {"within": "PT4H", "byOther": True}}]
+
+
+@pytest.fixture
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A product behind App Service authentication."""
+    product = Product.open(
+        tmp_path_factory.mktemp("guarded"),
+        PATCHWAVE_AUTHORIZATION="roles",
+        PATCHWAVE_TENANT_ID=TENANT,
+        WEBSITE_AUTH_ENABLED="True",
+    )
+    yield product
+    product.close()
+
+
+def test_ana_starts_a_run_and_ben_approves_it(guarded: Product) -> None:
+    api = guarded.api
+    ana = signed_in(ANA, "operator", "approver", name="ana@example.org")
+    ben = signed_in(BEN, "approver", name="ben@example.org")
+    policy = {"scope": {"machineIds": guarded.take()}, "maxConcurrent": 1, "rings": RINGS}
+    assert api.post("/api/runs", json={"policy": policy}).status_code == 401
+    refused = api.post("/api/runs", json={"policy": policy}, headers=ben)
+    assert (refused.status_code, "the role operator" in refused.json()["detail"]) == (403, True)
+    started = api.post("/api/runs", json={"policy": policy}, headers=ana)
+    assert started.status_code == 202, started.text
+    assert (started.json()["trigger"]["by"], started.json()["trigger"]["byId"]) == ("ana@example.org", ANA)
+    path = f"/api/runs/{started.json()['id']}"
+    assert [api.post(f"{path}/pause", headers=who).status_code for who in (ben, ana)] == [403, 202]
+    own = api.post(f"{path}/approve", json={"ring": "all"}, headers=ana)
+    assert (own.status_code, "another person" in own.json()["detail"]) == (403, True)
+    assert api.post(f"{path}/approve", json={"ring": "all"}, headers=ben).status_code == 202
+    assert api.get(path, headers=ben).json()["decisions"]["all"]["byId"] == BEN
+    assert api.get("/api/health").status_code == 200
