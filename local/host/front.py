@@ -9,6 +9,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -31,6 +32,15 @@ _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # These belong to the connection, not to the function's answer.
 _HOP_HEADERS = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
+
+
+class _Anything(PathConvertor):
+    """Starlette's own stops at a line break, which a path may well hold, escaped."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", _Anything())
 
 type RunTimer = Callable[[Function], Awaitable[bool]]
 
@@ -77,7 +87,7 @@ class Front:
                 Route("/admin/functions/{name}", self._run_by_hand, methods=["POST"]),
                 Route("/runtime/webhooks/EventGrid", self._event_grid, methods=["POST", "OPTIONS"]),
                 Route("/runtime/webhooks/eventgrid", self._event_grid, methods=["POST", "OPTIONS"]),
-                Route("/{path:path}", self._function, methods=_METHODS),
+                Route("/{path:anything}", self._function, methods=_METHODS),
             ],
         )
 

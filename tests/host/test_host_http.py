@@ -40,6 +40,10 @@ def test_a_request_reaches_the_function_as_it_was(host: RunningHost) -> None:
     }
 
 
+def test_a_line_break_is_part_of_a_path(host: RunningHost) -> None:
+    assert host.client.get("/api/things/a%0Ab").json() == {"thing": "a\nb"}
+
+
 def test_an_optional_parameter_may_be_missing(host: RunningHost) -> None:
     assert host.client.get("/api/echo").json()["params"] == {}
 
