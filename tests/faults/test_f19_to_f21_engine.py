@@ -118,7 +118,7 @@ async def watchdog(product: Product) -> Any:
 @pytest.mark.chaos
 async def test_f21_a_run_that_went_silent_goes_on_where_azure_is(product: Product, watchdog: Any) -> None:
     """Hours pass for the watchdog, in which a timer should have fired: it ends what is left and begins anew."""
-    (one,) = product.take(installMinutes=200)
+    (one,) = product.take(installMinutes=110)
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
     await watchdog(datetime.now(UTC) + timedelta(hours=3))
