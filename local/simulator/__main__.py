@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--identity-port", type=int, default=0, help="HTTP port of the identity endpoint")
     parser.add_argument("--speed", type=float, default=60.0, help="simulated seconds per real second (default 60)")
     parser.add_argument("--retry-after", type=_retry_after, default=None, help="none, or seconds to send on polls")
+    parser.add_argument("--graph-lag", type=float, default=60, help="simulated seconds behind in Resource Graph")
     parser.add_argument("--token-seconds", type=int, default=86_400, help="lifetime of an access token")
     parser.add_argument("--ready", type=Path, help="file that is written when the simulator listens")
     parser.add_argument("--parent", type=int, help="end when this process has ended")
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=options.seed,
         retry_after=options.retry_after,
         geography=fleet.geography,
+        graph_lag=options.graph_lag,
     )
     identity = Identity(world, lifetime=options.token_seconds)
     bundle, certificate = make_certificates(options.state.resolve())

@@ -16,6 +16,9 @@ from typing import Any, cast
 from local.simulator import errors, views
 from local.simulator.errors import Refusal
 from local.simulator.kql import QueryError, Row
+from local.simulator.patch_tables import COLUMNS as PATCH_COLUMNS
+from local.simulator.patch_tables import TABLES as PATCH_TABLES
+from local.simulator.patch_tables import patch_rows
 from local.simulator.query import Query
 from local.simulator.reading import as_object
 from local.simulator.routing import Answer, Call, Route, compact
@@ -27,7 +30,7 @@ _RESOURCES = {
     "properties", "tags", "identity", "zones", "extendedLocation",
 }  # fmt: skip
 _CONTAINERS = _RESOURCES
-TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS}
+TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS} | dict.fromkeys(PATCH_TABLES, PATCH_COLUMNS)
 _MOST_ROWS = 1_000
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32
@@ -91,13 +94,18 @@ class ResourceGraph:
             raise _query_error(error, request["query"], call) from error
         wanted = request.get("subscriptions")
         folded = None if wanted is None else {str(each).casefold() for each in cast(list[object], wanted)}
-        rows = self._containers(folded) if query.table == "resourcecontainers" else self._resources(folded)
+        rows = self._rows(query.table, folded)
         self._made += 1
         key = f"r{self._made}"
         self._results[key] = query.run(rows)
         while len(self._results) > _KEPT_RESULTS:
             self._results.popitem(last=False)
         return key
+
+    def _rows(self, table: str, subscriptions: set[str] | None) -> list[Row]:
+        if table in PATCH_TABLES:
+            return patch_rows(self.world, table, subscriptions)
+        return self._containers(subscriptions) if table == "resourcecontainers" else self._resources(subscriptions)
 
     def _resources(self, subscriptions: set[str] | None) -> list[Row]:
         machines = [

@@ -49,6 +49,7 @@ class World:
         seed: int = 0,
         retry_after: int | None = None,
         geography: Geography | None = None,
+        graph_lag: float = 60,
     ) -> None:
         source = random.Random(f"world:{seed}")
         self.clock = clock
@@ -56,6 +57,8 @@ class World:
         self.seed = seed
         self.retry_after = retry_after
         """Real seconds in Retry-After of polls of patch operations; none leaves the header out."""
+        self.graph_lag = graph_lag
+        """Simulated seconds by which Resource Graph's tables of patch operations are behind."""
         self.geography = geography or Geography()
         self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))

@@ -258,6 +258,42 @@ def test_resource_graph_pages(simulator: Simulator) -> None:
     assert body["totalRecords"] == 100
 
 
+def test_resource_graph_shows_patch_operations_a_while_later(simulator: Simulator) -> None:
+    one = simulator.take(installMinutes=60)
+    accepted = simulator.post(one, "installPatches", INSTALL)
+    operation = accepted.headers["azure-asyncoperation"].split("/operations/")[1].split("?")[0]
+    query = (
+        "patchinstallationresources | where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults' and "
+        f"properties.installationActivityId =~ '{operation}' | project id, status = properties.status"
+    )
+    seen: list[str] = []
+    for _ in range(400):
+        rows = graph(simulator, query).json()["data"]
+        assert all(row["id"] == f"{one}/patchInstallationResults/{operation}" for row in rows)
+        state = rows[0]["status"] if rows else "absent"
+        if state not in seen:
+            seen.append(state)
+        if state == "Succeeded":
+            break
+        time.sleep(0.02)
+    assert seen[-2:] == ["InProgress", "Succeeded"]
+    assert simulator.follow(accepted)["status"] == "Succeeded"
+
+
+def test_resource_graph_shows_the_latest_assessment(simulator: Simulator) -> None:
+    one = simulator.take(assessMinutes=1)
+    simulator.follow(simulator.post(one, "assessPatches"))
+    query = f"patchassessmentresources | where id =~ '{one}/patchAssessmentResults/latest'"
+    rows = graph(simulator, query).json()["data"]
+    for _ in range(200):
+        if rows:
+            break
+        time.sleep(0.02)
+        rows = graph(simulator, query).json()["data"]
+    assert rows[0]["type"] == "microsoft.compute/virtualmachines/patchassessmentresults"
+    assert set(rows[0]["properties"]) >= {"rebootPending", "startDateTime", "availablePatchCountByClassification"}
+
+
 @pytest.mark.parametrize(
     ("condition", "count"),
     [
