@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop serve test chaos bench-plan lint format golden docs requirements-check lock clean
+.PHONY: help setup demo demo-stop serve test chaos bench bench-full bench-plan lint format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -28,6 +28,12 @@ test: setup ## Run every test that is not marked chaos or bench
 chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED)) $(ARGS)
 
+bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (a quarter of an hour); fails when a bar is missed
+	@.venv/bin/python -m benchmarks.run $(ARGS)
+
+bench-full: setup ## The same with 10,000 machines, for half an hour more
+	@.venv/bin/python -m benchmarks.run --full $(ARGS)
+
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
 	@.venv/bin/python -m benchmarks.plan
 
@@ -40,6 +46,7 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/python scripts/policy_docs.py --check
 	@.venv/bin/python scripts/rollout_docs.py --check
 	@.venv/bin/python scripts/api_docs.py --check
+	@.venv/bin/python -m benchmarks.report --check
 
 format: setup ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix .
@@ -52,6 +59,7 @@ docs: setup ## Write what is generated in docs/: the keys of policies, the drawn
 	@.venv/bin/python scripts/policy_docs.py
 	@.venv/bin/python scripts/rollout_docs.py
 	@.venv/bin/python scripts/api_docs.py
+	@.venv/bin/python -m benchmarks.report
 
 requirements-check: setup ## Fail when requirements.txt does not hold exactly what the deployed app needs
 	@.venv/bin/python scripts/check_requirements.py

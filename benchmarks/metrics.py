@@ -257,12 +257,23 @@ def _of_storage(runs: Mapping[int, Json]) -> list[Metric]:
 
 
 def _of_crashes(crashes: Json | None) -> list[Metric]:
-    if crashes is None:
+    if not crashes:
         return []
+    kills = crashes["kills"]
+    patched = Metric(
+        id="M12",
+        what=f"Machines patched over {kills} kills, share",
+        reference="at least once, so that something runs again",
+        bar="1",
+        values={0: crashes["completed"]},
+        passed=crashes["completed"] == 1 and kills > 0,
+    )
     return [
-        _one("M12", f"Machines lost over {crashes['kills']} kills", crashes["lost"], "0", 0),
+        patched,
+        _one("M12", "Machines lost", crashes["lost"], "0", 0),
         _one("M12", "Machines installed twice", crashes["installedTwice"], "0", 0),
         _one("M12", "Rows of results that are double", crashes["doubleRows"], "0", 0),
+        _one("M12", "Most repeated activities beyond those in hand", crashes["beyond"], "0", 0),
     ]
 
 

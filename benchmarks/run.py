@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import polling
+from benchmarks import crashes, polling
 from benchmarks.estate import speed_for
 from benchmarks.metrics import all_metrics
 from benchmarks.peers.runs import run_flat_app, run_script
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         "polling": {},
         "runs": [],
         "stop": None,
+        "crashes": None,
         "peers": [],
         "metrics": [],
     }
@@ -76,6 +77,9 @@ def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
     yield "a cap and a stop"
     scene, patience = _scene(options, "stop", options.stop)
     results["stop"] = stop_under_a_cap(scene, options.cap, patience)
+    if options.crash_step:
+        yield "kills at external effects"
+        results["crashes"] = crashes.measure(_fresh(options.state / "crashes"), options.crash_step)
     ours = {run["machines"]: run for run in results["runs"]}
     for size in options.peers:
         if size in ours:
@@ -87,12 +91,15 @@ def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
 
 
 def _scene(options: argparse.Namespace, name: str, size: int) -> tuple[Scene, float]:
-    """A fresh folder, the clock, and after how many real seconds a run is stuck."""
-    folder = options.state / name
-    shutil.rmtree(folder, ignore_errors=True)
+    """The clock, and after how many real seconds a run is stuck."""
     should_take = max(options.least_seconds, size * options.seconds_per_machine)
     speed = speed_for(size, options.seconds_per_machine, options.least_seconds)
-    return Scene(folder, size, speed, options.seed), 60 + _PATIENCE * should_take
+    return Scene(_fresh(options.state / name), size, speed, options.seed), 60 + _PATIENCE * should_take
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _revision() -> str:
@@ -113,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
+    parser.add_argument("--crash-step", type=int, default=3, help="kill at each so many-th effect; 0 kills nobody")
     parser.add_argument(
         "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
     )

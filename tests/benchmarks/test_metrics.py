@@ -73,7 +73,7 @@ def results() -> Json:
         "polling": {"60": 84 * 60, "960": 84 * 960},
         "runs": [run(size) for size in SIZES],
         "stop": {"machines": 80, "cap": 20, "mostAtOnce": 20, "startedAfterStop": 0},
-        "crashes": {"kills": 50, "lost": 0, "installedTwice": 0, "doubleRows": 0},
+        "crashes": {"kills": 50, "completed": 1, "lost": 0, "installedTwice": 0, "doubleRows": 0, "beyond": 0},
         "peers": [],
     }
 
@@ -165,6 +165,8 @@ def change(*path: str | int, to: Any) -> Json:
         ("M11", change("runs", 2, "storage", "batchedRows", to=499)),
         ("M11", change("runs", 0, "storage", "peakRows", to=1_001)),
         ("M12", change("crashes", "lost", to=1)),
+        ("M12", change("crashes", "completed", to=0.99)),
+        ("M12", change("crashes", "kills", to=0)),
     ],
 )
 def test_a_bar_that_is_missed_is_told(name: str, changed: Json) -> None:
