@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from durabletask.client import OrchestrationStatus
+from durabletask.internal import orchestrator_service_pb2 as pb
 
 from domain.admission import RUN_GROUP, Place
 from domain.gates import ErrorBudget, OnExceeded
@@ -12,6 +14,7 @@ from domain.roster import Placed
 from domain.run import AssessmentSummary
 from domain.work import FollowRun, RunControls, Step, Stock, UnderWay
 from orchestrators import names
+from tests.product import wait_until
 from tests.replay.fakes import BROKEN, RUN_ID, Fleet, Ring, Script
 
 
@@ -116,3 +119,34 @@ def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
     with fleet.bench() as bench:
         bench.run("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
     assert {rest["runId"] for rest in fleet.calls_of(names.REST_UNTIL)} == {RUN_ID}
+
+
+@pytest.mark.parametrize("sleeper", [names.PATCH_PHASE, names.PATCH_RUN])
+def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
+    """What the watchdog does about a silent run: the event ends the sleep of the run, or goes on to its phase."""
+    approval = {"approval_seconds": 600} if sleeper == names.PATCH_RUN else {}
+    fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], **approval)])
+    lost: list[str] = []
+    with fleet.bench() as bench:
+        engine: Any = bench.engine
+        deliver = engine._deliver
+
+        def deliver_but_one(instance_id: str, execution: str, event: pb.HistoryEvent) -> bool:
+            state = engine._instances[instance_id]
+            if not lost and state.name == sleeper and event.HasField("timerFired"):
+                lost.append(instance_id)
+                return False
+            return deliver(instance_id, execution, event)
+
+        engine._deliver = deliver_but_one
+        bench.start("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID)
+        wait_until(lambda: lost)
+        if sleeper == names.PATCH_PHASE:
+            # Its machines end meanwhile: the engine has nothing left to do, and nobody would ever hear of them.
+            wait_until(engine._is_idle)
+        assert not fleet.closed
+        bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+        ended = bench.wait(RUN_ID)
+    assert ended.status is OrchestrationStatus.COMPLETED
+    assert len(fleet.closed) == 1
+    assert len(fleet.outcomes) == 2
