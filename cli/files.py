@@ -15,6 +15,9 @@ import yaml
 from cli.documents import Json
 from cli.errors import RefusedError
 
+MOST_VALUES = 100_000
+"""In one document, with what its aliases stand for: ten lines of aliases can stand for a billion."""
+
 
 class _PolicyDumper(yaml.SafeDumper):
     """Quotes what any reader could take for something else than a string: by YAML 1.1 or by 1.2."""
@@ -59,13 +62,56 @@ def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
 
 
+def _refuse(_: yaml.SafeLoader, node: yaml.Node) -> object:
+    raise yaml.constructor.ConstructorError(None, None, f"{node.tag} is not JSON", node.start_mark)
+
+
+for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
+    # No values of JSON.
+    _CoreLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refuse)
+
+
 def parse_value(text: str) -> object:
     """One YAML value: a word, a number, true, false, null, or a list or object in braces.
 
     Raises:
         yaml.YAMLError: the text is not YAML.
     """
-    return yaml.load(text, Loader=_CoreLoader)
+    loader = _CoreLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_values(node, {})
+        return loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType] - untyped in the stubs
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, LookupError) as error:
+        # What a tag such as !!int promises and the text does not keep; or a number of thousands of digits.
+        raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a part of a document stands for, aliases followed; 0 stands for what is being counted.
+
+    Raises:
+        yaml.YAMLError: they are too many, or a part holds itself.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = 0
+        parts: list[Any] = node.value
+        inner = (each for part in parts for each in (part if isinstance(node, yaml.MappingNode) else (part,)))
+        counted[id(node)] = 1 + sum(_count_values(each, counted) for each in inner)
+    found = counted[id(node)]
+    if found == 0:
+        raise yaml.YAMLError("a part of it holds itself")
+    if found > MOST_VALUES:
+        raise yaml.YAMLError(f"it stands for more than {MOST_VALUES} values")
+    return found
 
 
 def policy_text(policy: Json) -> str:

@@ -128,7 +128,7 @@ def fill_url(template: str, machine: MachineRecord) -> str:
     host = _PLACEHOLDER.sub(lambda found: value_of(found[1]), host)
     if not _HOST.fullmatch(host):
         raise ProbeImpossible(f"{host[:100]!r} is no host name")
-    path = _PLACEHOLDER.sub(lambda found: quote(value_of(found[1]), safe=""), rest)
+    path = _PLACEHOLDER.sub(lambda found: quote(value_of(found[1]), safe="", errors="replace"), rest)
     # Dots have no quoted form: servers read one as a step to another path all the same.
     if _has_dot_step(path):
         raise ProbeImpossible("a value of the machine steps out of the path")
