@@ -15,7 +15,7 @@ from pydantic import Field
 from adapters.tables import open_records
 from domain.base import Tolerant, as_object
 from domain.run import Mode, Trigger, TriggerKind
-from settings import load_settings
+from settings import Authorization, load_settings
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, read_body, route_of
 from triggers.runs import ListedRun, accepted
@@ -91,8 +91,12 @@ def _check_signature(header: str | None, body: bytes, now: datetime) -> str:
     Raises:
         Refusal: 401 without saying what exactly is wrong, so that nobody learns from trying.
     """
-    secret = load_settings().webhook_secret.get_secret_value()
+    settings = load_settings()
+    secret = settings.webhook_secret.get_secret_value()
     if not secret:
+        if settings.authorization is Authorization.ROLES:
+            # Every caller has a function key; whoever lacks the role to start a run would come in here.
+            raise Refusal(401, "Callers need roles, so webhooks need a signature: set PATCHWAVE_WEBHOOK_SECRET.")
         return ""
     found = _SIGNATURE.fullmatch(header or "")
     if found is None:

@@ -15,6 +15,7 @@ from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, Answer, Engine, call, signed_in
 from tests.triggers.test_steering import end_machine
+from tests.triggers.test_webhook import sign
 from triggers import freezes, health, openapi, plans, policies, runs, schedules, steering, webhook
 from triggers.authorization import ROLES
 
@@ -64,10 +65,15 @@ async def test_the_webhook_and_health_have_an_authentication_of_their_own(
     monthly: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [name for name, role in ROLES.items() if role is None] == ["run_webhook", "health"]
-    assert (await ask("run_webhook", {}, policy=monthly)).status == 202
+    # Readers have a function key as well: without a signature they could start a run here.
+    unsigned = await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)
+    assert (unsigned.status, "PATCHWAVE_WEBHOOK_SECRET" in unsigned.problem["detail"]) == (401, True)
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "for tests")
     load_settings.cache_clear()
     assert (await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)).status == 401
+    assert (
+        await ask("run_webhook", {"x-patchwave-signature": sign(b"", secret="for tests")}, policy=monthly)
+    ).status == 202
     assert (await ask("health", {})).status == 200
     deep = await call(health.health, headers=signed_in(ANA, "operator"), query={"deep": "1"})
     assert deep.status == 401
