@@ -21,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 from adapters import credentials
-from adapters.tables import open_records
+from adapters.tables import open_records, table
 from adapters.tables.store import Store
 from domain.base import format_instant
 from domain.identity import MachineId, RunId
@@ -144,6 +144,7 @@ async def _play(loop: VirtualLoop, weather: Weather) -> Played:
         stack.callback(load_settings.cache_clear)
         opened = classmethod(lambda cls, settings: cls(tables, settings.table_prefix, settings.storage_linger_seconds))
         stack.enter_context(patch.object(Store, "open", opened))
+        stack.enter_context(patch.object(table, "TableRequests", lambda of_table: of_table))
         stack.enter_context(patch.object(credentials._clients, "_make", lambda _: azure.credential))
         stack.enter_context(azure.reached())
         stack.enter_context(log.listening())
@@ -209,8 +210,8 @@ def _fleet(seed: int) -> list[Json]:
 
 def _judge(played: Played, run_id: str, cluster: Cluster, azure: Azure, tables: MemoryTables, log: _Log) -> None:
     problems = played.problems
-    results = {key: row for (owner, key), row in tables.rows["patchwaveresults"].items() if owner == run_id}
-    run = next((row for (_, key), row in tables.rows["patchwaveruns"].items() if key.endswith(run_id)), {})
+    results = {key: row.columns for (owner, key), row in tables.rows["patchwaveresults"].items() if owner == run_id}
+    run = next((row.columns for (_, key), row in tables.rows["patchwaveruns"].items() if key.endswith(run_id)), {})
     keys = {MachineId.parse(one).key for one in machine_ids()}
     rows = {key.removeprefix("m~"): row for key, row in results.items() if key.startswith("m~")}
     played.outcomes.update(str(row.get("outcome")) for row in rows.values())
@@ -254,7 +255,8 @@ def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
 
 def _locks(run_id: str, rows: dict[str, Json], tables: MemoryTables, cluster: Cluster) -> Iterator[str]:
     latest = format_instant(cluster.engine._timers.now() + timedelta(hours=30))
-    for (key, kind), lease in tables.rows["patchwavemachines"].items():
+    for (key, kind), row in tables.rows["patchwavemachines"].items():
+        lease = row.columns
         if kind == "lease" and lease["owner"] == run_id:
             outcome = rows[key].get("outcome")
             if outcome in ("patched", "nothing_to_install", "reboot_required") or lease["until"] > latest:
@@ -265,8 +267,8 @@ def _secrets(azure: Azure, tables: MemoryTables, cluster: Cluster, log: _Log) ->
     secrets = ("/operations/", azure.credential.secret)
     texts = {
         f"row {key}": str(row)
-        for table in tables.rows.values()
-        for (_, key), row in table.items()
+        for rows in tables.rows.values()
+        for (_, key), row in rows.items()
         if not key.startswith(_SIGNED)
     }
     for key, instance in cluster.engine._instances.items():

@@ -1,31 +1,29 @@
-"""Table storage in memory, below `adapters.tables.requests`: ETags, conditions, transactions, errors of the wire."""
+"""Table storage in memory, in the place of `adapters.tables.requests`: conditions, transactions, lost answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 
-from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
-
+from adapters.tables.columns import Columns
+from adapters.tables.errors import StorageUnreachable
+from adapters.tables.rows import BATCH_ROWS, Change, Conflict, Row
 from tests.chaos.cluster import travel
 from tests.chaos.virtual import VirtualLoop
 from tests.chaos.weather import Weather
 
-type Entity = dict[str, Any]
-
-
-class _Stored(dict[str, Any]):
-    """An entity as the library gives it: columns, and the ETag beside them."""
-
-    metadata: Mapping[str, Any]
+_PAUSES = (0.4, 0.8, 1.6, 3.2)
+"""Seconds between the attempts of one request: the product's settings of the tables library."""
 
 
 class MemoryTables:
     """One storage account; requests take time, get lost, and fail during outages, as the weather has it."""
 
     def __init__(self, loop: VirtualLoop, weather: Weather) -> None:
-        self.rows: dict[str, dict[tuple[str, str], _Stored]] = {}
+        self.rows: dict[str, dict[tuple[str, str], Row]] = {}
         self.requests = 0
         self.weather = weather
         self._loop = loop
@@ -38,125 +36,115 @@ class MemoryTables:
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def carry_out[Answer](self, what: Any, *arguments: Any) -> Any:
-        """One request: there, done, and back."""
+    async def carry_out[Answer](self, what: Callable[[], Answer]) -> Answer:
+        """One request, sent again as the library does: after a lost answer it meets what it has done itself."""
+        for pause in _PAUSES:
+            with suppress(StorageUnreachable):
+                return await self._send(what)
+            await asyncio.sleep(pause)
+        return await self._send(what)
+
+    def next_etag(self) -> str:
+        """The ETag of a row that is written now."""
+        return f'W/"{next(self._versions)}"'
+
+    async def _send[Answer](self, what: Callable[[], Answer]) -> Answer:
         weather, source = self.weather, self.weather.source
         self.requests += 1
         await travel(weather)
         now = self._loop.time()
         if any(begin <= now < begin + seconds for begin, seconds in weather.outages):
-            _refuse(503, "ServerBusy")
+            raise StorageUnreachable("an outage")
         if source.random() < weather.lost_requests:
-            raise ServiceRequestError("the request was lost")
-        answer = what(*arguments)
+            raise StorageUnreachable("the request was lost")
+        answer = what()
         await travel(weather)
         if source.random() < weather.lost_answers:
-            raise ServiceResponseError("the answer was lost")
+            raise StorageUnreachable("the answer was lost")
         return answer
-
-    def stamp(self, entity: Entity) -> _Stored:
-        """The entity as it is stored now."""
-        stored = _Stored(entity)
-        stored.metadata = {"etag": f'W/"{next(self._versions)}"'}
-        return stored
 
 
 class MemoryTable:
-    """The part of ``azure.data.tables.aio.TableClient`` that is used."""
+    """What one table is asked, as `adapters.tables.requests.TableRequests` has it."""
 
-    def __init__(self, account: MemoryTables, rows: dict[tuple[str, str], _Stored]) -> None:
+    def __init__(self, account: MemoryTables, rows: dict[tuple[str, str], Row]) -> None:
         self._account = account
         self._rows = rows
 
-    async def create_table(self) -> object:
+    async def create(self) -> None:
         """Tables are always there."""
-        return None
 
-    async def get_entity(
-        self, partition_key: str, row_key: str, *, select: list[str] | None = None
-    ) -> Mapping[str, Any]:
-        """One entity; with ``select`` only these columns."""
-        return await self._account.carry_out(self._get, partition_key, row_key, select)
+    async def get(self, partition: str, key: str, select: Iterable[str] | None) -> Row | None:
+        """One row, or ``None``."""
+        found = await self._account.carry_out(lambda: self._rows.get((partition, key)))
+        return None if found is None else _selected(found, select)
 
-    async def query_entities(
-        self, query_filter: str, *, results_per_page: int, select: list[str] | None, parameters: Entity
-    ) -> AsyncIterator[Mapping[str, Any]]:
-        """The entities of one partition in key order, a request for each page."""
-        terms = [term.split(" ") for term in query_filter.split(" and ")]
+    async def scan(
+        self, terms: Sequence[str], values: Columns, select: Iterable[str] | None, page_size: int
+    ) -> AsyncGenerator[Row]:
+        """The rows of one partition for which all terms are true, in key order, a request for each page."""
+        conditions = [(column, word, values[name[1:]]) for column, word, name in (term.split() for term in terms)]
+        wanted = None if select is None else list(select)
         after = ""
         while True:
-            page: list[_Stored] = await self._account.carry_out(self._page, terms, parameters, after, results_per_page)
-            for entity in page:
-                yield _selected(entity, select)
-            if len(page) < results_per_page:
+            page = await self._account.carry_out(lambda behind=after: self._page(conditions, behind, page_size))
+            for row in page:
+                yield _selected(row, wanted)
+            if len(page) < page_size:
                 return
-            after = str(page[-1]["RowKey"])
+            after = page[-1].key
 
-    async def submit_transaction(
-        self, operations: Iterable[tuple[Any, ...]], *, retry_on_methods: list[str]
-    ) -> list[Mapping[str, Any]]:
-        """All operations or none of them."""
-        return await self._account.carry_out(self._transact, list(operations))
+    async def commit(self, partition: str, changes: Sequence[Change]) -> list[str]:
+        """All changes or none of them, in one transaction; the ETags of the rows, empty for those that were deleted.
 
-    def _get(self, partition: str, key: str, select: list[str] | None) -> Mapping[str, Any]:
-        found = self._rows.get((partition, key))
-        if found is None:
-            _refuse(404, "ResourceNotFound")
-        return _selected(found, select)
+        Raises:
+            Conflict: the condition of one of them did not hold.
+        """
+        assert 0 < len(changes) <= BATCH_ROWS, "a transaction has 1 to 100 changes"
+        assert len({change.key for change in changes}) == len(changes), "a transaction has a row once"
+        return await self._account.carry_out(lambda: self._commit(partition, changes))
 
-    def _page(self, terms: list[list[str]], parameters: Entity, after: str, size: int) -> list[_Stored]:
-        partition = parameters["partition"]
-        found = sorted(key for owner, key in self._rows if owner == partition and key > after)
-        entities = (self._rows[partition, key] for key in found)
-        chosen: list[_Stored] = []
-        for entity in entities:
-            if all(_holds(entity, column, word, parameters[name[1:]]) for column, word, name in terms):
-                chosen.append(entity)
-                if len(chosen) == size:
-                    break
-        return chosen
+    def _page(self, conditions: list[tuple[str, str, Any]], after: str, size: int) -> list[Row]:
+        partition = next(value for column, _, value in conditions if column == "PartitionKey")
+        rows = [row for (owner, key), row in self._rows.items() if owner == partition and key > after]
+        others = [condition for condition in conditions if condition[0] != "PartitionKey"]
+        chosen = [row for row in rows if all(_holds(row, *condition) for condition in others)]
+        return sorted(chosen, key=lambda row: row.key)[:size]
 
-    def _transact(self, operations: list[tuple[Any, ...]]) -> list[Mapping[str, Any]]:
-        assert 0 < len(operations) <= 100, "a transaction has 1 to 100 operations"
-        keys = [(operation[1]["PartitionKey"], operation[1]["RowKey"]) for operation in operations]
-        assert len({partition for partition, _ in keys}) == 1, "a transaction has one partition"
-        assert len(set(keys)) == len(keys), "a transaction has an entity once"
-        made: dict[tuple[str, str], _Stored | None] = {}
-        for index, (key, (verb, entity, *options)) in enumerate(zip(keys, operations, strict=True)):
-            made[key] = self._changed(verb, self._rows.get(key), entity, options[0] if options else {}, index)
-        for key, stored in made.items():
-            if stored is None:
-                del self._rows[key]
+    def _commit(self, partition: str, changes: Sequence[Change]) -> list[str]:
+        made = [
+            self._changed(self._rows.get((partition, change.key)), change, index)
+            for index, change in enumerate(changes)
+        ]
+        for change, row in zip(changes, made, strict=True):
+            if row is None:
+                del self._rows[partition, change.key]
             else:
-                self._rows[key] = stored
-        return [{"etag": "" if stored is None else stored.metadata["etag"]} for stored in made.values()]
+                self._rows[partition, change.key] = row
+        return ["" if row is None else row.etag for row in made]
 
-    def _changed(
-        self, verb: str, present: _Stored | None, entity: Entity, guard: Mapping[str, Any], index: int
-    ) -> _Stored | None:
-        etag = guard.get("etag")
-        if verb == "create":
+    def _changed(self, present: Row | None, change: Change, index: int) -> Row | None:
+        if change.verb == "insert":
             if present is not None:
-                _refuse(409, "EntityAlreadyExists", index)
-            return self._account.stamp(entity)
-        if present is None and verb != "upsert":
-            _refuse(404, "ResourceNotFound", index)
-        if etag is not None and present is not None and present.metadata["etag"] != etag:
-            _refuse(412, "UpdateConditionNotSatisfied", index)
-        if verb == "delete":
+                raise Conflict("EntityAlreadyExists", index)
+            return Row(change.key, dict(change.columns), self._account.next_etag())
+        if present is None and (change.etag or change.verb == "delete"):
+            raise Conflict("ResourceNotFound", index, is_gone=True)
+        if present is not None and change.etag not in ("", present.etag):
+            raise Conflict("UpdateConditionNotSatisfied", index)
+        if change.verb == "delete":
             return None
-        is_merge = str(getattr(guard["mode"], "value", guard["mode"])).lower() == "merge"
-        return self._account.stamp({**(present or {}), **entity} if is_merge else entity)
+        before = present.columns if present is not None and change.verb == "merge" else {}
+        return Row(change.key, {**before, **change.columns}, self._account.next_etag())
 
 
-def _selected(entity: _Stored, select: list[str] | None) -> _Stored:
-    made = _Stored(entity if select is None else {name: entity[name] for name in select if name in entity})
-    made.metadata = entity.metadata
-    return made
+def _selected(row: Row, select: Iterable[str] | None) -> Row:
+    columns = row.columns if select is None else {name: row.columns[name] for name in select if name in row.columns}
+    return Row(row.key, dict(columns), row.etag)
 
 
-def _holds(entity: Entity, column: str, word: str, value: Any) -> bool:
-    found = entity.get(column)
+def _holds(row: Row, column: str, word: str, value: Any) -> bool:
+    found = row.key if column == "RowKey" else row.columns.get(column)
     if found is None:
         return False
     match word:
@@ -168,18 +156,8 @@ def _holds(entity: Entity, column: str, word: str, value: Any) -> bool:
             return found > value
         case "lt":
             return found < value
-        case "le":
-            return found <= value
         case _:
             raise ValueError(f"no word of OData that is used here: {word}")
-
-
-def _refuse(status: int, code: str, index: int = 0) -> NoReturn:
-    error = HttpResponseError(code)
-    error.status_code = status
-    error.error_code = code  # pyright: ignore[reportAttributeAccessIssue] - as the tables library decodes it
-    error.index = index  # pyright: ignore[reportAttributeAccessIssue] - as above, of transactions
-    raise error
 
 
 __all__ = ["MemoryTables"]

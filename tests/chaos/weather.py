@@ -49,8 +49,8 @@ class Weather:
             faults=tuple(_fault(source, machines) for _ in range(source.randint(2, 10))),
             kills=tuple(sorted(source.uniform(1, seconds) for _ in range(source.randint(1, 8)))),
             outages=tuple((source.uniform(0, seconds), source.uniform(5, 240)) for _ in range(source.randint(0, 2))),
-            lost_requests=source.choice((0, 0.002, 0.01)),
-            lost_answers=source.choice((0, 0.002, 0.01)),
+            lost_requests=source.choice((0, 0.01, 0.05)),
+            lost_answers=source.choice((0, 0.01, 0.05)),
             twice=source.choice((0, 0.005, 0.02)),
             late=source.choice((0, 0.01, 0.05)),
         )
