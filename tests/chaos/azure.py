@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -58,7 +58,7 @@ class Azure:
             self.world.faults.add(rule)
 
     @contextmanager
-    def reached(self) -> Iterator[None]:
+    def reached(self) -> Generator[None]:
         """Whatever the app sends through aiohttp comes here."""
         azure = self
 

@@ -31,7 +31,7 @@ _RESTART_SECONDS = (1.0, 40.0)
 _LATENCY_SECONDS = (0.005, 0.5)
 
 _functions: dict[str, Callable[[Any], Any]] = {
-    function.get_function_name(): function.get_user_function() for function in function_app.app.get_functions()
+    str(function.get_function_name()): function.get_user_function() for function in function_app.app.get_functions()
 }
 _current: ContextVar[Worker] = ContextVar("worker")
 

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -29,7 +29,7 @@ from domain.policy import parse_inline_policy
 from domain.run import Trigger, TriggerKind
 from local.host.engine import FINISHED
 from local.simulator.fleet import read_fleet
-from settings import load_settings
+from settings import Settings, load_settings
 from tests.chaos.azure import BASE_URL, Azure, make_clock
 from tests.chaos.cluster import Cluster
 from tests.chaos.tables import MemoryTables
@@ -118,7 +118,7 @@ def _smaller(weather: Weather) -> Iterator[Weather]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Generator[None]:
     """The app spreads its waits by the process's random source. Nothing is worth collecting before the end."""
     before = random.getstate()
     random.seed(seed)
@@ -142,13 +142,17 @@ async def _play(loop: VirtualLoop, weather: Weather) -> Played:
         stack.enter_context(patch.dict("os.environ", _SETTINGS))
         load_settings.cache_clear()
         stack.callback(load_settings.cache_clear)
-        opened = classmethod(lambda cls, settings: cls(tables, settings.table_prefix, settings.storage_linger_seconds))
-        stack.enter_context(patch.object(Store, "open", opened))
+        stack.enter_context(patch.object(Store, "open", _opens(tables)))
         stack.enter_context(patch.object(table, "TableRequests", lambda of_table: of_table))
         stack.enter_context(patch.object(credentials._clients, "_make", lambda _: azure.credential))
         stack.enter_context(azure.reached())
         stack.enter_context(log.listening())
         return await _run(loop, weather, azure, tables, log)
+
+
+def _opens(tables: Any) -> Callable[[Settings], Store]:
+    """In the place of `Store.open`: tables in memory instead of the library's client."""
+    return lambda settings: Store(tables, settings.table_prefix, settings.storage_linger_seconds)
 
 
 async def _run(loop: VirtualLoop, weather: Weather, azure: Azure, tables: MemoryTables, log: _Log) -> Played:
@@ -290,7 +294,7 @@ class _Log(logging.Handler):
         self.lines.append(self.format(record))
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> Generator[None]:
         root = logging.getLogger()
         root.addHandler(self)
         try:

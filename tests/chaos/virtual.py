@@ -9,7 +9,7 @@ import asyncio
 import selectors
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from unittest.mock import patch
@@ -84,7 +84,7 @@ async def _on_this_thread[**Given, Result](
 
 
 @contextmanager
-def virtual_clocks(loop: VirtualLoop) -> Iterator[None]:
+def virtual_clocks(loop: VirtualLoop) -> Generator[None]:
     """The clocks that the app reads show the time of the loop."""
 
     class Clock(type):
