@@ -27,12 +27,13 @@ SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 class Credential:
     """Hands out a token and remembers what it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, token: str = "secret-token") -> None:
         self.scopes: list[str] = []
+        self._token = token
 
     async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
         self.scopes += scopes
-        return AccessToken("secret-token", 4_102_444_800)
+        return AccessToken(self._token, 4_102_444_800)
 
     async def close(self) -> None: ...
 

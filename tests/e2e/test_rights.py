@@ -5,15 +5,23 @@ One machine goes through everything that a policy can ask for; then the simulato
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from azure.core.pipeline.transport import AioHttpTransport
+from pydantic import SecretStr
 
+from adapters.pipeline import ArmPipeline
+from adapters.resource_graph import ResourceGraph
+from adapters.sweep import Sweeps
+from settings import Settings
+from tests.adapters.test_resource_graph import Credential
 from tests.conftest import HEALTH_KEY
-from tests.product import Product, wait_until
+from tests.product import SUBSCRIPTION, Product, wait_until
 
 ROLES = Path(__file__).parents[2] / "infra" / "roles"
 VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
@@ -48,6 +56,9 @@ def actions_of(request: Json) -> set[str]:
 
 _TABLES = {
     "microsoft.compute/virtualmachines": {"Microsoft.Compute/virtualMachines/read"},
+    "microsoft.compute/virtualmachines/patchinstallationresults": {
+        "Microsoft.Compute/virtualMachines/patchInstallationResults/read"
+    },
     "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
 }
 
@@ -83,6 +94,7 @@ def asked(stack_product: Product) -> set[str]:
     product.wait(run_id)
     rows = product.machines(run_id)
     assert {row["outcome"] for row in rows.values()} == {"patched"}, rows
+    asyncio.run(_sweep(product))
     _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
@@ -92,15 +104,28 @@ def asked(stack_product: Product) -> set[str]:
     return set().union(*(actions_of(request) for request in requests))
 
 
-def _delete_a_snapshot(product: Product, snapshot: str) -> None:
-    """Let its time be over, as somebody with the right to may, and have the timer find it."""
+async def _sweep(product: Product) -> None:
+    """What is asked when more installations are in flight than a test has machines."""
+    settings = Settings(resource_manager=product.stack.arm, tables_connection=SecretStr("x"))
+    transport: Any = AioHttpTransport(connection_verify=str(product.stack.ca))
+    graph = ResourceGraph(settings, ArmPipeline(settings, Credential(_token(product)), transport))
+    await Sweeps(graph, longest_age=60).running(SUBSCRIPTION, "westeurope")
+    await graph.close()
+
+
+def _token(product: Product) -> str:
     environment = product.stack.simulator["environment"]
     reply = httpx.get(
         environment["IDENTITY_ENDPOINT"],
         params={"resource": product.stack.arm, "api-version": "2019-08-01"},
         headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
     )
-    headers = {"Authorization": f"Bearer {reply.json()['access_token']}"}
+    return str(reply.json()["access_token"])
+
+
+def _delete_a_snapshot(product: Product, snapshot: str) -> None:
+    """Let its time be over, as somebody with the right to may, and have the timer find it."""
+    headers = {"Authorization": f"Bearer {_token(product)}"}
     parameters = {"api-version": "2025-01-02"}
     found = product.azure.get(snapshot, params=parameters, headers=headers).json()
     found["tags"]["patchwave-expires"] = "2020-01-01T00:00:00Z"
