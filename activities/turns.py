@@ -24,6 +24,7 @@ _ENDED = {
 """The stages that a machine has behind each step."""
 _OVERLAP_POLLS = 2
 """With 30 s polls a minute: more than the clocks of two workers differ, and than a write may take."""
+_OVERLAP_LINGERS = 10
 _GONE = Standing(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
@@ -36,10 +37,13 @@ async def look_at_phase(data: Json) -> Json:
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
     await show_life(run)
-    overlap = timedelta(seconds=load_settings().poll_seconds * _OVERLAP_POLLS)
+    settings = load_settings()
+    # A row is stamped before it waits for company, and for its answer.
+    lingers = settings.storage_linger_seconds * _OVERLAP_LINGERS
+    overlap = timedelta(seconds=settings.poll_seconds * _OVERLAP_POLLS + lingers)
     ended, heard = await records.endings_since(request.run_id, request.phase, request.heard, overlap)
     return PhaseLook(
-        controls=controls(run), ended=ended, heard=heard, wait_seconds=load_settings().poll_seconds
+        controls=controls(run), ended=ended, heard=heard, wait_seconds=settings.poll_seconds
     ).to_wire()
 
 
