@@ -58,7 +58,7 @@ async def check_health(data: Json) -> Json:
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Keep what the machine was like. Being unhealthy is no veto."""
-    summary, asked_to_wait = await _look(context, health, looked_for)
+    summary, asked_to_wait = await _look(context, health, None if looked_for else Moment.BEFORE)
     patience = 0.0
     if summary.healthy is None:
         patience = PATIENCE_SECONDS
@@ -75,7 +75,7 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     """Compare with what the machine was like."""
     await keep_lock(context)
     before = context.machine.health_before
-    summary, asked_to_wait = await _look(context, health, looked_for)
+    summary, asked_to_wait = await _look(context, health, None if looked_for else Moment.AFTER)
     await _store(context, health_after=summary)
     settle = health.settle.total_seconds()
     if looked_for < settle and not is_settled(before, summary):
@@ -84,18 +84,21 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     return HealthResult(state=HealthState.OK) if outcome is None else _end(outcome)
 
 
-async def _look(context: MachineContext, health: Health, looked_for: float) -> tuple[HealthSummary, float]:
-    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none."""
+async def _look(context: MachineContext, health: Health, first_at: Moment | None) -> tuple[HealthSummary, float]:
+    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none.
+
+    ``first_at``: this is the first look at that moment of the run.
+    """
     looks = await asyncio.gather(
-        _look_at_machine(context, looked_for), _look_at_platform(context, health), _probe(context, health)
+        _look_at_machine(context, first_at), _look_at_platform(context, health), _probe(context, health)
     )
     signals = {name: signal for look in looks for name, signal in look.signals.items()}
     return summarize(signals, now()), max(look.asked_to_wait for look in looks)
 
 
-async def _look_at_machine(context: MachineContext, looked_for: float) -> _Look:
+async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> _Look:
     # The first look comes right behind the preflight or the verification, which have read the same.
-    view = await open_resource_manager().read_machine(context.machine_id, reuse=not looked_for)
+    view = await open_resource_manager().read_machine(context.machine_id, kept_for=first_at)
     if isinstance(view, ArmFailure):
         unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.text}.")
         return _Look({"power": unread}, view.retry_after or 0)

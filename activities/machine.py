@@ -12,6 +12,7 @@ from adapters.tables import Change, ending_change, open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.gates import uses_budget
+from domain.health import Moment
 from domain.identity import MachineId
 from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
@@ -52,7 +53,7 @@ async def preflight_machine(data: Json) -> Json:
     holder = await lock(context, afresh=True)
     if holder is not None:
         return _wait(locked_by(holder))
-    view = await open_resource_manager().read_machine(context.machine_id, keep=True)
+    view = await open_resource_manager().read_machine(context.machine_id, keep_for=Moment.BEFORE)
     if isinstance(view, ArmFailure):
         verdict = classify(view)
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
@@ -90,7 +91,7 @@ async def verify_machine(data: Json) -> Json:
     """Read the machine again after an installation. ``VerifyRequest`` to ``Verified``."""
     request = VerifyRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep=True)
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         return Verified(is_ready=False, wait_seconds=wait_seconds(view.retry_after)).to_wire()
     return Verified(

@@ -16,6 +16,7 @@ from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure
 from domain.base import parse_object
+from domain.health import Moment
 from domain.identity import MachineId
 from domain.operation import (
     PollReading,
@@ -37,6 +38,7 @@ PATCH_API_VERSION = "2025-04-01"
 """The version of both patch calls; their operation URLs carry it on."""
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
+_KEPT_POLLS = 2
 _MOST_KEPT = 1_000
 """Views that wait for their second reader: all that a worker has between two steps of machines."""
 
@@ -48,23 +50,23 @@ class ResourceManager:
         self._settings = settings
         self._clients = ComputeClients(settings, credential)
         self._pipeline = ArmPipeline(settings, credential)
-        self._kept: dict[str, tuple[float, MachineView]] = {}
+        self._kept: dict[tuple[str, Moment | None], tuple[float, MachineView]] = {}
 
     async def read_machine(
-        self, machine: MachineId, *, keep: bool = False, reuse: bool = False
+        self, machine: MachineId, *, keep_for: Moment | None = None, kept_for: Moment | None = None
     ) -> MachineView | ArmFailure:
         """The machine with its instance view, in one read of the low-cost budget.
 
         Args:
-            keep: whoever asks for the machine next, a moment from now, may have the same view.
-            reuse: take a view that was kept, if it is less than half a poll interval old. It is taken once.
+            keep_for: whoever looks at its health next, at that moment of a run, may have the same view.
+            kept_for: take a view that was kept so, once, if it is younger than two poll intervals.
         """
-        kept = self._kept.pop(machine.folded, None)
-        if reuse and kept is not None and monotonic() - kept[0] < self._settings.poll_seconds / 2:
+        kept = self._kept.pop((machine.folded, kept_for), None)
+        if kept is not None and monotonic() - kept[0] < self._settings.poll_seconds * _KEPT_POLLS:
             return kept[1]
         view = await self._read_machine(machine)
-        if keep and isinstance(view, MachineView):
-            self._kept[machine.folded] = (monotonic(), view)
+        if keep_for is not None and isinstance(view, MachineView):
+            self._kept[machine.folded, keep_for] = (monotonic(), view)
             if len(self._kept) > _MOST_KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return view

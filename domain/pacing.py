@@ -175,9 +175,9 @@ class Pacer:
         if now < self._stopped_until:
             return self._stopped_until + self.limit.gap(self.level(now))
         level = self.level(now)
-        if level >= self.limit.floor + 1:
-            return now
-        gap = self.limit.gap(level)
+        is_enough = level >= self.limit.floor + 1
+        # Of a steady pace, also those are one behind the other who come late together, as after a stall.
+        gap = 1 / self.limit.fastest if is_enough else self.limit.gap(level)
         if now >= self._last_sent + gap:
             return now
         # One behind the other: hundreds that ask again at the same moment would all be sent away again.

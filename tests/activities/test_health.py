@@ -239,7 +239,7 @@ async def test_the_first_look_reads_what_the_preflight_has_read(records: Records
     one = simulator.take(appHealth="healthy")
     key = await prepare(records, one)
     machine = MachineId.parse(one)
-    await health.open_resource_manager().read_machine(machine, keep=True)
+    await health.open_resource_manager().read_machine(machine, keep_for=Moment.BEFORE)
     change(simulator, one, appHealth="unhealthy")
     await check(key, Moment.BEFORE)
     before = (await row(records, key)).health_before
@@ -257,9 +257,9 @@ async def test_a_view_is_not_reused_when_it_is_old(
     one = simulator.take(appHealth="healthy")
     key = await prepare(records, one)
     monkeypatch.setattr("adapters.arm.monotonic", lambda: 0.0)
-    await health.open_resource_manager().read_machine(MachineId.parse(one), keep=True)
+    await health.open_resource_manager().read_machine(MachineId.parse(one), keep_for=Moment.BEFORE)
     change(simulator, one, appHealth="unhealthy")
-    monkeypatch.setattr("adapters.arm.monotonic", lambda: 15.0)
+    monkeypatch.setattr("adapters.arm.monotonic", lambda: 60.0)
     await check(key, Moment.BEFORE)
     before = (await row(records, key)).health_before
     assert before is not None

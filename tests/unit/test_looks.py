@@ -49,8 +49,8 @@ def test_what_was_seen_of_its_likes_is_expected_of_the_next() -> None:
     number, late = count(looks, operation(), 591)
     assert number <= 2
     assert late <= 90
-    assert looks.first(operation(os_type="Windows"), 0, 0, None) == 8 * POLL, "another system"
-    assert looks.first(operation(kind=OperationKind.ASSESS), 0, 0, None) == 4 * POLL
+    assert looks.first(operation(os_type="Windows"), 0, 0, None) == 12 * POLL, "another system"
+    assert looks.first(operation(kind=OperationKind.ASSESS), 0, 0, None) == 5 * POLL
 
 
 def test_a_start_that_is_found_again_later_waits_for_the_rest() -> None:

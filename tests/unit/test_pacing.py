@@ -320,3 +320,22 @@ def test_slots_of_machines_that_ended_are_given_to_others() -> None:
     assert pacer.next_slot(0) > 90
     # Nobody came.
     assert pacer.next_slot(1_000) == 1_000
+
+
+def test_a_stall_makes_no_clump_of_a_steady_pace() -> None:
+    """All slots of a second are due at once when the worker wakes up: they are spaced anew."""
+    pacer = Pacer(READS)
+    for _ in range(17):
+        pacer.book(100.0)
+    waiting, sent = [102.0] * 17, list[float]()
+    while waiting:
+        now = min(waiting)
+        waiting.remove(now)
+        moment = pacer.ready_at(now)
+        if moment > now:
+            waiting.append(moment)
+            continue
+        pacer.sent(now)
+        sent.append(now)
+    assert in_window(sent, 1.0) <= 0.75 * 25
+    assert all(after - before >= 1 / READS.fastest - 1e-9 for before, after in pairwise(sent))
