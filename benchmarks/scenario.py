@@ -30,6 +30,8 @@ APP_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1",
     # The most that the setting takes, so that Azure's bucket is the limit and not the app's.
     "PATCHWAVE_ASSESS_CONCURRENCY": "1000",
+    # The app's own: storage answers on the real clock, so that writes wait for company on that one too.
+    "PATCHWAVE_STORAGE_LINGER_SECONDS": "0.5",
 }
 _LOOK_SECONDS = 0.5
 
