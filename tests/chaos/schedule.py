@@ -22,9 +22,10 @@ from unittest.mock import patch
 
 from adapters import credentials
 from adapters.tables import open_records, table
+from adapters.tables.machines import MACHINES as MACHINES_PREFIX
 from adapters.tables.store import Store
-from domain.base import format_instant
 from domain.identity import MachineId, RunId
+from domain.outcome import OutcomeKind
 from domain.policy import parse_inline_policy
 from domain.run import Trigger, TriggerKind
 from local.host.engine import FINISHED
@@ -54,6 +55,7 @@ _SETTINGS = {
     "PATCHWAVE_TABLES_CONNECTION": "UseDevelopmentStorage=true",
     "PATCHWAVE_POLL_SECONDS": _POLL_SECONDS,
 }
+_LONGEST_LEASE = timedelta(hours=30)
 _SIGNED = ("i~", "g~")
 """Rows that hold operation URLs, which are signed."""
 
@@ -171,6 +173,8 @@ async def _run(loop: VirtualLoop, weather: Weather, azure: Azure, tables: Memory
         played.kills, played.doubled = cluster.kills, cluster.doubled
         played.faults = sum(rule["hits"] for rule in azure.world.faults.documents())
         played.storage_requests, played.azure_requests = tables.requests, azure.world.books.count
+        tables.weather = Weather(seed=weather.seed)
+        played.problems += await _copies(run_id.text, _machines(tables, run_id.text), loop)
         _judge(played, run_id.text, cluster, azure, tables, log)
     return played
 
@@ -214,10 +218,9 @@ def _fleet(seed: int) -> list[Json]:
 
 def _judge(played: Played, run_id: str, cluster: Cluster, azure: Azure, tables: MemoryTables, log: _Log) -> None:
     problems = played.problems
-    results = {key: row.columns for (owner, key), row in tables.rows["patchwaveresults"].items() if owner == run_id}
     run = next((row.columns for (_, key), row in tables.rows["patchwaveruns"].items() if key.endswith(run_id)), {})
     keys = {MachineId.parse(one).key for one in machine_ids()}
-    rows = {key.removeprefix("m~"): row for key, row in results.items() if key.startswith("m~")}
+    rows = _machines(tables, run_id)
     played.outcomes.update(str(row.get("outcome")) for row in rows.values())
     if run.get("state") != "completed":
         problems.append(f"the run is {run.get('state')}: {run.get('stopReason') or run.get('waitingFor')}")
@@ -229,11 +232,19 @@ def _judge(played: Played, run_id: str, cluster: Cluster, azure: Azure, tables: 
     if json.loads(run.get("countsByOutcome", "{}")) != played.outcomes:
         problems.append(f"the run counts {run.get('countsByOutcome')}, its rows {dict(played.outcomes)}")
     problems += _installs(rows, azure)
-    problems += _locks(run_id, rows, tables, cluster)
     problems += _orchestrations(cluster)
     if played.virtual_seconds >= LONGEST.total_seconds():
         problems.append(f"the run took {played.virtual_seconds / 3600:.1f} hours")
     problems += _secrets(azure, tables, cluster, log)
+
+
+def _machines(tables: MemoryTables, run_id: str) -> dict[str, Json]:
+    stored = tables.rows["patchwaveresults"].items()
+    return {
+        key.removeprefix(MACHINES_PREFIX): row.columns
+        for (owner, key), row in stored
+        if owner == run_id and key.startswith(MACHINES_PREFIX)
+    }
 
 
 def _orchestrations(cluster: Cluster) -> Iterator[str]:
@@ -257,14 +268,19 @@ def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
             yield f"{row['id']} is said to be patched after {accepted[key]} installations"
 
 
-def _locks(run_id: str, rows: dict[str, Json], tables: MemoryTables, cluster: Cluster) -> Iterator[str]:
-    latest = format_instant(cluster.engine._timers.now() + timedelta(hours=30))
-    for (key, kind), row in tables.rows["patchwavemachines"].items():
-        lease = row.columns
-        if kind == "lease" and lease["owner"] == run_id:
-            outcome = rows[key].get("outcome")
-            if outcome in ("patched", "nothing_to_install", "reboot_required") or lease["until"] > latest:
-                yield f"{rows[key]['id']} ({outcome}) is locked till {lease['until']}"
+async def _copies(run_id: str, rows: dict[str, Json], loop: VirtualLoop) -> list[str]:
+    """The lock and the history of each machine."""
+    records = open_records()
+    free = (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.REBOOT_REQUIRED)
+    ended = [key for key, row in rows.items() if row.get("outcome") in free]
+    problems = [f"{rows[key]['id']} is still locked" for key in await records.leased(ended, run_id, loop.now())]
+    expired = await records.leased(rows, run_id, loop.now() + _LONGEST_LEASE)
+    problems += [f"{rows[key]['id']} is locked for days" for key in expired]
+    for key, row in rows.items():
+        ends = [end for end in (await records.machine_history(key, 10, None)).items if end["runId"] == run_id]
+        if len(ends) != 1:
+            problems.append(f"{row['id']} has {len(ends)} rows of history")
+    return problems
 
 
 def _secrets(azure: Azure, tables: MemoryTables, cluster: Cluster, log: _Log) -> Iterator[str]:

@@ -4,27 +4,34 @@
         for attempt in rig.every(Way.KILL_BEFORE):
             assert not attempt.problems
 
-The scheme is that of Netherite's tests: the number grows until a run ends before it comes to that effect. What has to
+The scheme is that of Netherite's tests: the number grows until runs end before they come to that effect. What has to
 hold is metric M12: a kill loses nothing and repeats no installation, and only what the worker had in hand runs again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import httpx
-from azure.data.tables import TableServiceClient
+from pydantic import SecretStr
 
+from adapters.tables import Records
+from adapters.tables.store import Store
 from domain.identity import MachineId
+from domain.outcome import OutcomeKind
+from domain.run import MachineRecord
+from settings import Settings
 from tests.chaos.effects import FOLDER, Order, Way
 from tests.product import Json, Product, machine_id, write_fleet
 
@@ -32,6 +39,8 @@ MACHINES = 2
 """In each run: one that runs, and one that is stopped, started for its patches, and stopped again."""
 _FLEET = 1_000
 _PATIENCE_SECONDS = 60.0
+_UNSPOILT = 2
+"""So many runs that end before they come to their effect mean that there is no further one."""
 _SPEED = 6_000.0
 _POLL_SECONDS = 0.05
 """Most of a run's time would be waiting."""
@@ -71,7 +80,6 @@ class Rig:
         self._product = product
         self._folder = folder
         self._numbers = iter(range(_FLEET))
-        self._tables = TableServiceClient.from_connection_string(product.stack.storage)
 
     @classmethod
     def open(cls, folder: Path, *, workers: int = 2) -> Rig:
@@ -99,15 +107,19 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tables.close()
         self._product.close()
 
     def every(self, way: Way, *, first: int = 1, step: int = 1) -> Iterator[Attempt]:
-        """A run for each effect, or each ``step``-th of them, until there is no further one; the last is not spoilt."""
+        """A run for each effect, or each ``step``-th of them, until there is no further one.
+
+        How many effects a run has depends on which writes share a transaction: the last runs are not spoilt.
+        """
+        unspoilt = 0
         for number in count(first, step):
             attempt = self.attempt(number, way)
             yield attempt
-            if not attempt.effect:
+            unspoilt = 0 if attempt.effect else unspoilt + 1
+            if unspoilt == _UNSPOILT:
                 return
 
     def attempt(self, number: int, way: Way) -> Attempt:
@@ -178,25 +190,23 @@ class Rig:
         problems: list[str] = []
         if run.get("state") != "completed":
             problems.append(f"the run is {run.get('state')}: {run.get('stopReason') or run.get('waitingFor')}")
-        rows = {row["RowKey"]: row for row in self._rows("results", run_id) if str(row["RowKey"]).startswith("m~")}
-        keys = {MachineId.parse(one).key for one in ids}
-        completed = sum(row.get("outcome") == "patched" for row in rows.values())
+        stored = asyncio.run(self._stored(run_id, ids))
+        completed = sum(row.outcome is OutcomeKind.PATCHED for row in stored.machines)
         problems += [
-            f"{row.get('id')} ended as {row.get('outcome')}: {row.get('message')}"
-            for row in rows.values()
-            if row.get("outcome") != "patched"
+            f"{row.id} ended as {row.outcome}: {row.message}"
+            for row in stored.machines
+            if row.outcome is not OutcomeKind.PATCHED
         ]
-        lost = len(keys - {key.removeprefix("m~") for key in rows})
+        lost = len(ids) - len(stored.machines)
         problems += [f"{lost} machines have no row"] if lost else []
         if sum(run.get("countsByOutcome", {}).values()) != len(ids):
             problems.append(f"the counts are {run.get('countsByOutcome')}")
         duplicates = double_installs = 0
         for one in ids:
-            own = [str(row["RowKey"]) for row in self._rows("machines", MachineId.parse(one).key)]
-            ends = Counter(key.rpartition("~")[2] for key in own if key.startswith("h~"))
-            duplicates += ends[run_id] > 1
-            problems += [] if ends[run_id] == 1 else [f"{one} has {ends[run_id]} rows of history"]
-            problems += [f"{one} is locked"] if "lease" in own else []
+            ends = stored.ends[MachineId.parse(one).key]
+            duplicates += ends > 1
+            problems += [] if ends == 1 else [f"{one} has {ends} rows of history"]
+            problems += [f"{one} is locked"] if MachineId.parse(one).key in stored.leased else []
             installs = self._product.accepted(one).get("install", 0)
             double_installs += installs > 1
             problems += [] if installs == 1 else [f"{one} was installed {installs} times"]
@@ -204,13 +214,31 @@ class Rig:
         problems += [] if power in ("deallocated", "deallocating") else [f"{ids[-1]} is left {power}"]
         return _Found(completed, lost, duplicates, double_installs, problems)
 
-    def _rows(self, table: str, partition: str) -> list[Any]:
-        client = self._tables.get_table_client(f"patchwave{table}")
-        return list(client.query_entities("PartitionKey eq @partition", parameters={"partition": partition}))
+    async def _stored(self, run_id: str, ids: list[str]) -> _Stored:
+        records = Records(Store.open(Settings(tables_connection=SecretStr(self._product.stack.storage))))
+        keys = [MachineId.parse(one).key for one in ids]
+        try:
+            machines = [machine async for machine in records.each_machine(run_id)]
+            ends: Counter[str] = Counter()
+            for key in keys:
+                history = await records.machine_history(key, 100, None)
+                ends[key] = sum(end["runId"] == run_id for end in history.items)
+            return _Stored(machines, ends, await records.leased(keys, run_id, datetime.now(UTC)))
+        finally:
+            await records.close()
 
     def _repeated(self) -> int:
         meter: Json = self._product.api.get("/admin/meter").json()
         return sum(counts["repeated"] for counts in meter["activities"].values())
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What the records say: the run's machines, how often each has ended in it, and which it has locked."""
+
+    machines: list[MachineRecord]
+    ends: Counter[str]
+    leased: set[str]
 
 
 @dataclass(slots=True)

@@ -129,7 +129,7 @@ def _locks_are_free_or_run_out(product: Product, run_id: str, rows: list[Json]) 
         leases = service.get_table_client("patchwavemachines")
         for row in rows:
             key = MachineId.parse(row["id"]).key
-            query = f"PartitionKey eq '{key}' and RowKey eq 'lease' and owner eq '{run_id}'"
+            query = f"PartitionKey eq 'machines' and RowKey eq 'l~{key}' and owner eq '{run_id}'"
             found = next(iter(leases.query_entities(query)), None)
             if found is None:
                 continue
