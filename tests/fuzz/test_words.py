@@ -47,13 +47,22 @@ NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 POLICY: dict[str, Any] = {
     "name": "monthly",
-    "scope": {"subscriptions": [SUBSCRIPTION], "tags": {"values": {"env": ["test"]}}, "exclude": {"locations": ["x"]}},
-    "install": {"maximumDuration": "PT2H", "linux": {"packageNameMasksToExclude": ["kernel*"]}},
+    "scope": {
+        "subscriptions": [SUBSCRIPTION],
+        "tags": {"values": {"env": ["test"]}},
+        "exclude": {"locations": ["westeurope"]},
+    },
+    "install": {"maximumDuration": "PT2H", "linux": {"packageNameMasksToInclude": ["kernel*"]}},
     "maxConcurrent": "10%",
     "rings": [{"name": "canary", "percent": 10}, {"name": "rest"}],
     "schedule": {"timeZone": "Europe/Berlin", "recurrence": "second Tuesday", "time": "02:00", "window": "PT4H"},
     "health": {"probe": {"url": "https://{name}.example.org/{tag:path}"}},
 }
+
+
+def test_what_is_changed_is_right_to_begin_with() -> None:
+    assert parse_policy(POLICY).name == "monthly"
+    assert parse_freeze(FREEZE, name="year-end").name == "year-end"
 
 
 # --- policies ------------------------------------------------------------------------------------------------

@@ -1,0 +1,185 @@
+"""The document of the API against the app: every route is in it, it is valid, and what it says is so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.functions import HttpResponse
+from openapi_spec_validator import validate
+
+import function_app
+from adapters.tables import Records, StorageUnreachable
+from domain.outcome import Outcome
+from domain.run import RunState
+from tests.adapters.samples import NOW, machine
+from tests.adapters.test_tables_runs import run as a_run
+from tests.contract.test_functions import HTTP
+from tests.storage import azurite
+from tests.triggers.conftest import engine, monthly, records
+from tests.triggers.support import POLICY, Engine, call
+from triggers import openapi as described
+from triggers.described import promise_of
+from triggers.http import LARGEST_BODY
+from triggers.openapi import API_VERSION, PREFIX, Route, openapi, routes
+
+__all__ = ["azurite", "engine", "monthly", "records"]
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT: dict[str, Any] = openapi()
+ROUTES = {route.name: route for route in routes()}
+
+
+def operation(route: Route) -> dict[str, Any]:
+    return DOCUMENT["paths"][route.path][route.method]
+
+
+def test_the_document_is_valid() -> None:
+    validate(DOCUMENT)
+
+
+def test_every_http_function_of_the_app_is_in_it() -> None:
+    """Those that the app registers, not those that a list names."""
+    assert {(route.name, route.template, route.method) for route in routes()} == {
+        (name, route, method) for name, (route, method) in HTTP.items()
+    }
+    registered = {each.get_function_name() for each in function_app.app.get_functions() if each.is_http_function()}
+    assert registered == set(ROUTES)
+
+
+def test_names_are_unique_and_every_part_of_a_route_is_described() -> None:
+    names = [operation(route)["operationId"] for route in routes()]
+    assert len(set(names)) == len(names)
+    for route in routes():
+        parts = {part[1:-1] for part in route.template.split("/") if part.startswith("{")}
+        assert parts == {each["name"] for each in operation(route)["parameters"] if each["in"] == "path"}
+
+
+def test_a_route_without_a_description_is_no_document() -> None:
+    async def forgotten() -> HttpResponse:
+        return HttpResponse()
+
+    with pytest.raises(LookupError, match="forgotten"):
+        promise_of(forgotten)
+
+
+def test_prefix_and_version_are_those_of_the_app() -> None:
+    host = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
+    assert host.get("extensions", {}).get("http", {}).get("routePrefix", "api") == PREFIX.strip("/")
+    assert f'version = "{API_VERSION}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+async def test_the_document_is_served(records: Records) -> None:
+    answer = await call(described.get_openapi)
+    assert (answer.status, answer.json) == (200, DOCUMENT)
+
+
+# --- what it says of answers ---------------------------------------------------------------------------------
+
+PLACES = {"runId": "20261110T190000Z-monthly", "machineKey": machine(1).key, "name": "monthly", "policy": "monthly"}
+
+
+def parts_of(route: Route) -> dict[str, str]:
+    """The parts of its route, of things that exist."""
+    parts = {name: value for name, value in PLACES.items() if f"{{{name}}}" in route.template}
+    return parts | {"name": "year-end"} if "freezes" in route.template else parts
+
+
+async def status_of(route: Route, engine: Engine, body: object = b"", parts: dict[str, str] | None = None) -> int:
+    """The status of one call; without parts it is about what does not exist."""
+    missing = {name: f"no-such-{name.lower()}" for name in parts_of(route)}
+    inner = getattr(route.handler, "client_function", None)
+    found = await call(
+        _Plain(inner or route.handler),
+        body=body,
+        engine=engine if inner else None,
+        query={"reason": "tests"} if route.method == "delete" else {},
+        **missing if parts is None else parts,
+    )
+    return found.status
+
+
+class _Plain:
+    """A handler in the form in which the helper of the triggers takes functions."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def build(self) -> _Plain:
+        return self
+
+    def get_user_function(self) -> Any:
+        return self._handler
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+async def test_what_a_route_answers_when_nothing_exists(records: Records, engine: Engine, name: str) -> None:
+    """404 where it is said; and everything else that comes back is said as well."""
+    route = ROUTES[name]
+    if name == "draft_plan":
+        pytest.skip("it asks Azure")
+    said = set(operation(route)["responses"])
+    examples = route.promise.body.examples.values() if route.promise.body else [b""]
+    for body in examples:
+        status = await status_of(route, engine, body)
+        assert str(status) in said
+        if route.template.count("{") and route.method != "put" and name not in ("run_webhook",):
+            assert status in (404, 200 if name.endswith("audit") else 404)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
+async def test_bodies_that_are_wrong_or_too_large(records: Records, engine: Engine, monthly: str, name: str) -> None:
+    route = ROUTES[name]
+    assert await status_of(route, engine, b"[", parts_of(route)) == 400
+    assert await status_of(route, engine, b" " * (LARGEST_BODY + 1), parts_of(route)) == 413
+    assert {"400", "413"} <= set(operation(route)["responses"])
+
+
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
+async def test_the_examples_work(records: Records, engine: Engine, monthly: str, name: str) -> None:
+    route = ROUTES[name]
+    if name == "draft_plan":
+        pytest.skip("it asks Azure")
+    state = RunState.AWAITING_APPROVAL if name.endswith("_ring") else RunState.RUNNING
+    rings = [{"name": "canary", "percent": 10}, {"name": "rest", "approval": {}}]
+    snapshot = {"name": "monthly", **POLICY, "rings": rings}
+    run = a_run(
+        NOW, state=state, started_at=NOW, waiting_for="rest" if name.endswith("_ring") else "", policy_snapshot=snapshot
+    )
+    await records.create_run(run)
+    await records.add_machines(run.id, [machine(1)])
+    if name == "retry_machine":
+        await records.record_outcomes(run.id, [machine(1).key], Outcome.canceled(), NOW)
+    engine.instances[run.id] = ("patch_run", None)
+    if name.startswith(("skip_next", "unskip")):
+        example = ROUTES["put_policy"].promise.body
+        assert example
+        await status_of(ROUTES["put_policy"], engine, example.examples["monthly"], {"name": monthly})
+    assert route.promise.body
+    good = {answer.status for answer in route.promise.answers}
+    for body in route.promise.body.examples.values():
+        assert await status_of(route, engine, body, parts_of(route)) in good
+
+
+@pytest.mark.parametrize("name", sorted(ROUTES))
+@pytest.mark.parametrize(("error", "status"), [(StorageUnreachable("away"), 503), (RuntimeError("odd"), 500)])
+async def test_failures_of_the_storage(
+    monkeypatch: pytest.MonkeyPatch, records: Records, engine: Engine, name: str, error: Exception, status: int
+) -> None:
+    """503 with ``Retry-After``, or 500 with a problem, exactly from those that are said to use the storage."""
+
+    def fail() -> Records:
+        raise error
+
+    route = ROUTES[name]
+    module = sys.modules[getattr(route.handler, "client_function", route.handler).__module__]
+    monkeypatch.setattr(module, "open_records", fail, raising=False)
+    body = next(iter(route.promise.body.examples.values())) if route.promise.body else b""
+    if "openapi" in name or "schema" in name or name == "health":
+        assert not route.promise.uses_storage
+        return
+    assert await status_of(route, engine, body, parts_of(route)) == status
+    assert str(status) in operation(route)["responses"]
