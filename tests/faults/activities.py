@@ -74,7 +74,7 @@ async def poll(key: str) -> OperationReport:
     return OperationReport.from_wire(await poll_operation(request.to_wire()))
 
 
-async def poll_to_the_end(key: str, *, most: int = 200) -> tuple[OperationReport, int]:
+async def poll_to_the_end(key: str, *, most: int = 5_000) -> tuple[OperationReport, int]:
     """Poll without the waits between, until there is an end; what it is, and after how many polls."""
     for polls in range(1, most + 1):
         report = await poll(key)

@@ -51,7 +51,8 @@ async def test_f09_without_any_word_of_it_the_end_is_unknown_and_never_success(
     view = {"id": one, "name": "vm", "location": "westeurope", "properties": {"instanceView": {"statuses": []}}}
     fault(azure, one, "read", status=200, body=view)
     report, polls = await poll_to_the_end(key)
-    assert (report.state, polls) == (OperationState.LOST, MOST_UNCLEAR_POLLS)
+    assert report.state is OperationState.LOST
+    assert polls >= MOST_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.UNKNOWN, Reason.OPERATION_LOST)
 
@@ -89,7 +90,8 @@ async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cu
     page = "<script>alert(1)</script>" + "<p>no answer</p>" * 100_000
     fault(azure, one, "poll", status=200, body=page, contentType="text/html")
     report, polls = await poll_to_the_end(key)
-    assert (report.state, polls) == (OperationState.LOST, MOST_UNCLEAR_POLLS)
+    assert report.state is OperationState.LOST
+    assert polls >= MOST_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
     assert outcome.outcome is OutcomeKind.UNKNOWN
     assert "no answer" in outcome.message

@@ -124,7 +124,7 @@ async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(records: 
     """The activity was given up on, and executed again elsewhere; then the first execution goes on after all."""
     one = azure.take(installMinutes=0, rebootRequired=False)
     key = await accepted_installation(records, one)
-    report, _ = await poll_to_the_end(key, most=5_000)
+    report, _ = await poll_to_the_end(key)
     assert report.state is OperationState.ENDED
     await record(key, DONE)
     before = await records.get_machine(RUN_ID, key)
