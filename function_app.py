@@ -14,6 +14,7 @@ from triggers.health import bp as health
 from triggers.openapi import bp as openapi
 from triggers.plans import bp as plans
 from triggers.policies import bp as policies
+from triggers.retention import bp as retention
 from triggers.runs import bp as runs
 from triggers.schedules import bp as schedules
 from triggers.steering import bp as steering
@@ -33,6 +34,7 @@ for blueprint in (
     webhook,
     timers,
     watchdog,
+    retention,
     cleanup,
     event_grid,
     health,

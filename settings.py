@@ -254,6 +254,21 @@ class Settings(BaseSettings):
         default=False,
         description="Whether health probes may call private addresses, where machines without public ones are.",
     )
+    keep_runs_days: int = Field(
+        default=400,
+        ge=0,
+        le=36_500,
+        description="Days after which runs are removed that ended, with everything about them; 0 keeps them for ever.",
+    )
+    keep_history_days: int = Field(
+        default=800, ge=0, le=36_500, description="The same for what each machine's history tells of runs."
+    )
+    keep_instances_days: int = Field(
+        default=30, ge=0, le=36_500, description="The same for instances of the durable engine that have ended."
+    )
+    purge_needs_export: bool = Field(
+        default=False, description="Whether a run is removed only after somebody has downloaded its evidence."
+    )
     health_key: SecretStr = Field(
         default=SecretStr(""),
         description="Key of the deep health check; without one the deep check is off.",

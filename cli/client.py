@@ -83,6 +83,10 @@ class ApiClient:
         """Who ordered what in a run and what its gates did, oldest first."""
         return self._pages(f"/api/runs/{_segment(run_id)}/audit", "audit", {}, limit)
 
+    def evidence(self, run_id: str) -> Iterator[Json]:
+        """Everything that is kept of a run, record by record."""
+        return self._pages(f"/api/runs/{_segment(run_id)}/evidence", "records", {}, None)
+
     def run_plan(self, run_id: str) -> Json:
         """The plan that a run follows."""
         return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/plan", timeout_seconds=PLAN_SECONDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from enum import StrEnum
@@ -105,6 +106,31 @@ def show_run(
     with open_client(url, key) as client:
         found = client.run(resolve(client, run))
     show(output, found, lambda: run_facts(found))
+
+
+@runs.command("export")
+def export_run(
+    run: RunArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Where the evidence goes, one JSON record a line; - is standard output."),
+    ],
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
+
+    A file appears under its name only when all of it is there.
+    """
+    with open_client(url, key) as client:
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in client.evidence(resolve(client, run)))
+        if str(file) == "-":
+            sys.stdout.writelines(lines)
+            return
+        part = file.with_name(file.name + ".part")
+        with part.open("w", encoding="utf-8") as target:
+            target.writelines(lines)
+        part.replace(file)
 
 
 @runs.command("watch")

@@ -151,6 +151,8 @@ class Run(Document):
     """How often its orchestration was started: each one goes on from the records."""
     quiet_until: Instant | None = None
     """Until then nothing has to be heard of the run; later the watchdog looks after it."""
+    exported_at: Instant | None = None
+    """When somebody last downloaded all of its evidence, after it had ended."""
 
 
 class AssessmentSummary(Document):

@@ -25,6 +25,7 @@ ROLES: Mapping[str, Role | None] = {
     "get_run_machine": Role.READER,
     "get_run_plan": Role.READER,
     "list_run_audit": Role.READER,
+    "get_run_evidence": Role.READER,
     "pause_run": Role.OPERATOR,
     "resume_run": Role.OPERATOR,
     "cancel_run": Role.OPERATOR,

@@ -30,6 +30,7 @@ from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.pins import PinRecords
 from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
+from adapters.tables.retention import RetentionRecords
 from adapters.tables.rows import Change
 from adapters.tables.runs import RunRecords
 from adapters.tables.skips import SkipRecords
@@ -51,6 +52,7 @@ class Records(
     FreezeRecords,
     PauseRecords,
     JournalRecords,
+    RetentionRecords,
 ):
     """All records of one installation."""
 

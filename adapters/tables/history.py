@@ -18,11 +18,11 @@ from domain.base import as_object, format_instant, parse_instant
 from domain.outcome import OutcomeKind
 from domain.run import MachineRecord
 
-_HISTORY = "h~"
+HISTORY = "h~"
 """Row key prefix of an end: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
 _FLEET = "f~"
 """Row key prefix of what is known of a machine now: ``f~{machineKey}``."""
-_LAST_MILLISECOND = 9_999_999_999_999
+LAST_MILLISECOND = 9_999_999_999_999
 _JSON = ("assessment", "installation")
 _INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
 
@@ -36,7 +36,7 @@ class HistoryRecords(LeaseRecords):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        span = Span(ALL_RUNS, f"{_HISTORY}{machine_key}~")
+        span = Span(ALL_RUNS, f"{HISTORY}{machine_key}~")
         return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
 
     async def fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
@@ -85,8 +85,8 @@ class HistoryRecords(LeaseRecords):
                 "installation": machine.installation,
             }
         )
-        inverted = _LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
-        key = f"{_HISTORY}{machine.key}~{inverted:013d}~{run_id}"
+        inverted = LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
+        key = f"{HISTORY}{machine.key}~{inverted:013d}~{run_id}"
         writes: list[Awaitable[object]] = [self._store.machines.replace(ALL_RUNS, key, end)]
         if latest:
             place = {

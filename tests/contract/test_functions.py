@@ -45,6 +45,7 @@ HTTP = {
     "get_run_machine": ("runs/{runId}/machines/{machineKey}", "get"),
     "get_run_plan": ("runs/{runId}/plan", "get"),
     "list_run_audit": ("runs/{runId}/audit", "get"),
+    "get_run_evidence": ("runs/{runId}/evidence", "get"),
     "pause_run": ("runs/{runId}/pause", "post"),
     "resume_run": ("runs/{runId}/resume", "post"),
     "cancel_run": ("runs/{runId}/cancel", "post"),
@@ -78,6 +79,7 @@ OTHER_TRIGGERS = {
     "scheduled_runs": "timerTrigger",
     "expired_snapshots": "timerTrigger",
     "watched_runs": "timerTrigger",
+    "purged_records": "timerTrigger",
     "maintenance_event": "eventGridTrigger",
 }
 ORCHESTRATORS = {
@@ -192,5 +194,6 @@ def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: di
         "run_webhook",
         "scheduled_runs",
         "watched_runs",
+        "purged_records",
         "maintenance_event",
     }

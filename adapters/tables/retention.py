@@ -1,0 +1,135 @@
+"""What is known of a run as one list, and its removal, a bounded number of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any
+
+from adapters.tables.columns import get_json, pack, unpack
+from adapters.tables.errors import InvalidCursor
+from adapters.tables.history import HISTORY, LAST_MILLISECOND
+from adapters.tables.operations import ALL_RUNS
+from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.rows import Change, Row, batches
+from adapters.tables.store import StoreBacked
+from adapters.tables.table import Table
+from domain.base import Document, Json
+from domain.guard import Guard
+from domain.identity import RunId
+from domain.plan import ExcludedMachine, PlannedMachine
+from domain.run import Intent, MachineRecord, PatchRecord, Run
+
+_RUNS = "runs"
+_DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
+    "g~": ("guard", Guard),
+    "i~": ("intent", Intent),
+    "m~": ("machine", MachineRecord),
+    "o~": ("placement", PlannedMachine),
+    "p~": ("patch", PatchRecord),
+    "x~": ("excluded", ExcludedMachine),
+}
+_SIGNED = ("asyncUrl", "locationUrl", "token")
+"""Of intents and guards: whoever has such a URL may read the operation, so that no copy leaves the row."""
+_ROWS, _AUDIT = "r", "a"
+
+
+class RetentionRecords(StoreBacked):
+    """Evidence, and forgetting."""
+
+    async def evidence(self, run: Run, limit: int, cursor: str | None) -> Page[Json]:
+        """Everything that is kept of a run, each with what it is in ``record``: the run, its rows by key, its audit log.
+
+        Signed URLs are left out, and the endings, which say nothing that machines do not.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        part, behind = (cursor[0], cursor[1:] or None) if cursor else (_ROWS, None)
+        if part not in (_ROWS, _AUDIT):
+            raise InvalidCursor("not a cursor of this list")
+        table, convert = (self._store.results, _evidence) if part == _ROWS else (self._store.audit, _audited)
+        page = await read_page(table, Span(run.id), convert, limit=limit, cursor=behind)
+        found = [record for record in page.items if record is not None]
+        if cursor is None:
+            found.insert(0, {"record": "run", **run.to_wire()})
+        if page.cursor is not None:
+            return Page(found, part + page.cursor)
+        return Page(found, _AUDIT if part == _ROWS else None)
+
+    async def mark_exported(self, run_id: str, at: datetime) -> None:
+        """Somebody has all of the evidence of a run: a merge into its row."""
+        await self._store.runs.merge(_RUNS, RunId.parse(run_id).row_key, pack({"exportedAt": at}))
+
+    async def runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
+        """Runs whose id bears an earlier time, the newest of them first."""
+        first = RunId.of(cutoff, "").row_key
+        async for row in self._store.runs.scan(_RUNS, first=first):
+            yield unpack(Run, row.columns)
+
+    async def purge_run(self, run_id: str, most: int) -> int | None:
+        """Remove what is kept of a run, its own row last; how many rows that were, ``None`` when some are left.
+
+        A call that was cut off is completed by the next one, as long as the run's row is there.
+        """
+        removed = 0
+        for table in (self._store.results, self._store.audit):
+            removed += await _remove(table, run_id, [row async for row in _first(table, run_id, most - removed)])
+            if removed == most:
+                return None
+        key = RunId.parse(run_id).row_key
+        row = await self._store.runs.get(_RUNS, key, [])
+        if row is not None:
+            await self._store.runs.delete(_RUNS, key, row.etag)
+        return removed + 1
+
+    async def purge_history(self, slice_number: int, cutoff: datetime) -> int:
+        """Remove the ends of machines before that moment, of one in 256 machines; how many.
+
+        Args:
+            slice_number: the first two hexadecimal digits of the keys of those machines.
+            cutoff: older ends go.
+        """
+        begin = f"{HISTORY}{slice_number:02x}"
+        oldest_kept = LAST_MILLISECOND - int(cutoff.timestamp() * 1000)
+        rows = self._store.machines.scan(ALL_RUNS, first=begin, end=begin + "~", select=[])
+        gone = [row async for row in rows if int(row.key.split("~")[2]) > oldest_kept]
+        return await _remove(self._store.machines, ALL_RUNS, gone)
+
+
+async def _first(table: Table, partition: str, most: int) -> AsyncGenerator[Row]:
+    found = 0
+    async for row in table.scan(partition, select=[]):
+        yield row
+        found += 1
+        if found == most:
+            return
+
+
+async def _remove(table: Table, partition: str, rows: list[Row]) -> int:
+    for batch in batches([Change("delete", row.key, {}, row.etag) for row in rows]):
+        await table.apply(partition, batch)
+    return len(rows)
+
+
+def _evidence(row: Row) -> Json | None:
+    prefix, _, rest = row.key.partition("~")
+    if prefix == "e":
+        return None
+    known = _DOCUMENTS.get(f"{prefix}~")
+    if known is None:
+        kind = "pin" if prefix == "k" else prefix
+        return {"record": kind, **{name: _plain(row, name) for name in row.columns if not name[-1].isdigit()}}
+    kind, document = known
+    found = {name: value for name, value in unpack(document, row.columns).to_wire().items() if name not in _SIGNED}
+    return {"record": kind, **({"machineKey": rest.partition("~")[0]} if kind == "patch" else {}), **found}
+
+
+def _plain(row: Row, name: str) -> Any:
+    """A column as it is, or the JSON that it holds, which may go on in further columns."""
+    value = row.columns[name]
+    return get_json(row.columns, name) if isinstance(value, str) and value[:1] in ("{", "[") else value
+
+
+def _audited(row: Row) -> Json | None:
+    return {"record": "audit", **{name: _plain(row, name) for name in row.columns}}

@@ -1,0 +1,197 @@
+"""Evidence as one document, and removing what has been kept long enough, on real tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from adapters.tables import Records
+from domain.identity import RunId
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.policy import parse_policy
+from domain.retention import Retention, slice_of
+from domain.run import Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
+from settings import Settings
+from tests.adapters.samples import intent, machine
+from tests.triggers.support import Answer, call
+from triggers import retention
+from triggers.retention import purge, retention_of
+
+NOW = datetime(2027, 12, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+KEPT = Retention(runs=400 * DAY, history=400 * DAY, instances=30 * DAY)
+PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
+SECRET = "https://management.azure.com/op?t=1&c=SIGNED"
+
+
+class PurgedEngine:
+    """Notes which instances were to be removed."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.failing = False
+
+    async def purge_orchestrations_by(self, **asked: Any) -> object:
+        if self.failing:
+            raise grpc.RpcError("unavailable")
+        self.asked.append(asked)
+        return None
+
+
+@pytest.fixture
+def engine() -> PurgedEngine:
+    return PurgedEngine()
+
+
+async def run_of(records: Records, age: timedelta, *, machines: int = 2, ended: bool = True) -> str:
+    """A run of that age with machines, their patches, history, intents and a line in its audit log."""
+    at = NOW - age
+    run_id = RunId.of(at, "monthly", "0123abcd").text
+    policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}})
+    await records.create_run(
+        Run(
+            id=run_id,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.QUEUED,
+            trigger=Trigger(kind=TriggerKind.TIMER),
+            created_at=at,
+            policy_snapshot=policy.to_wire(),
+        )
+    )
+    await records.start_run(run_id, at)
+    await records.audit(run_id, "run_started", by="timer", at=at)
+    rows = [machine(number) for number in range(machines)]
+    await records.add_machines(run_id, rows)
+    for number, row in enumerate(rows):
+        await records.declare_intent(intent(run_id, number, async_url=SECRET, location_url=SECRET))
+        patches = [PatchRecord(name="openssl", version="3.0.2"), PatchRecord(name="curl", version="8.5.0")]
+        await records.record_outcome(run_id, row.key, PATCHED, at=at, installation=None, patches=patches)
+    if ended:
+        await records.close_run(run_id, RunState.COMPLETED, "", at)
+    return run_id
+
+
+async def evidence(run_id: str, limit: int = 500) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query: dict[str, str] = {"limit": str(limit)}
+    while True:
+        page: Answer = await call(retention.get_run_evidence, query=query, runId=run_id)
+        assert page.status == 200, page.text
+        found += page.json["records"]
+        if page.json["cursor"] is None:
+            return found
+        query["cursor"] = page.json["cursor"]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_evidence_is_everything_that_is_kept_and_nothing_signed(records: Records, limit: int) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    found = await evidence(run_id, limit)
+    kinds = [record["record"] for record in found]
+    assert kinds[0] == "run"
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "run": 1, "intent": 2, "machine": 2, "patch": 4, "audit": 1,
+    }  # fmt: skip
+    assert found[0]["policySnapshot"]["name"] == "monthly"
+    assert {record["machineKey"] for record in found if record["record"] == "patch"} == {
+        record["key"] for record in found if record["record"] == "machine"
+    }
+    assert "SIGNED" not in str(found)
+
+
+async def test_whoever_has_read_the_last_page_has_exported_the_run(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    await call(retention.get_run_evidence, query={"limit": "1"}, runId=run_id)
+    first = await records.get_run(run_id)
+    assert first is not None
+    assert first.exported_at is None
+    await evidence(run_id)
+    run = await records.get_run(run_id)
+    assert run is not None
+    assert run.exported_at is not None
+    assert "evidence_exported" in [line["action"] for line in (await records.list_audit(run_id, 10, None)).items]
+
+
+async def test_evidence_of_a_run_that_goes_on_is_no_export(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY, ended=False)
+    await evidence(run_id)
+    run = await records.get_run(run_id)
+    assert run is not None
+    assert run.exported_at is None
+
+
+async def test_a_cursor_of_another_list_is_refused(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    for cursor in ("x", "rä", "zm~1"):
+        assert (await call(retention.get_run_evidence, query={"cursor": cursor}, runId=run_id)).status == 400
+    assert (await call(retention.get_run_evidence, runId="20261110T190000Z-other")).status == 404
+
+
+async def test_old_runs_go_with_everything_about_them(records: Records, engine: PurgedEngine) -> None:
+    old, young = await run_of(records, 401 * DAY), await run_of(records, 399 * DAY)
+    assert await purge(records, engine, KEPT, NOW) == [old]
+    assert await records.get_run(old) is None
+    assert (await records.list_machines(old, outcome=None, limit=10, cursor=None)).items == []
+    assert (await records.list_audit(old, 10, None)).items == []
+    assert await records.get_run(young) is not None
+    assert len((await records.list_machines(young, outcome=None, limit=10, cursor=None)).items) == 2
+
+
+async def test_a_run_that_has_not_ended_never_goes(records: Records, engine: PurgedEngine) -> None:
+    run_id = await run_of(records, 800 * DAY, ended=False)
+    assert await purge(records, engine, KEPT, NOW) == []
+    assert await records.get_run(run_id) is not None
+
+
+async def test_each_call_removes_a_bounded_number_of_rows_and_the_next_goes_on(
+    records: Records, engine: PurgedEngine
+) -> None:
+    run_id = await run_of(records, 401 * DAY, machines=4)
+    calls = 0
+    while await records.get_run(run_id) is not None:
+        assert await purge(records, engine, KEPT, NOW, most=6) in ([], [run_id])
+        calls += 1
+        assert calls < 10
+    assert calls == 3
+
+
+async def test_a_run_waits_for_its_export_where_that_is_asked_for(records: Records, engine: PurgedEngine) -> None:
+    run_id = await run_of(records, 401 * DAY)
+    wanted = Retention(runs=400 * DAY, history=None, instances=None, needs_export=True)
+    assert await purge(records, engine, wanted, NOW) == []
+    await evidence(run_id)
+    assert await purge(records, engine, wanted, NOW) == [run_id]
+    assert not engine.asked
+
+
+async def test_the_history_of_machines_goes_slice_by_slice(records: Records, engine: PurgedEngine) -> None:
+    await run_of(records, 500 * DAY, machines=1)
+    await run_of(records, 10 * DAY, machines=1)
+    key = machine(0).key
+    only_history = Retention(runs=None, history=400 * DAY, instances=None)
+    its_turn = next(at for hours in range(256) if slice_of(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
+    await purge(records, engine, only_history, its_turn + timedelta(hours=1))
+    assert len((await records.machine_history(key, 10, None)).items) == 2
+    await purge(records, engine, only_history, its_turn)
+    assert len((await records.machine_history(key, 10, None)).items) == 1
+    assert len((await records.fleet(10, None)).items) == 1
+
+
+async def test_ended_instances_go_in_a_slice_of_time(records: Records, engine: PurgedEngine) -> None:
+    await purge(records, engine, KEPT, NOW)
+    [asked] = engine.asked
+    assert asked["created_time_to"] == NOW - 30 * DAY
+    assert asked["created_time_from"] < asked["created_time_to"]
+    assert {status.name for status in asked["runtime_status"]} == {"COMPLETED", "FAILED", "TERMINATED"}
+    engine.failing = True
+    await purge(records, engine, KEPT, NOW)
+
+
+def test_no_days_are_for_ever() -> None:
+    connection: Any = "UseDevelopmentStorage=true"
+    settings = Settings(tables_connection=connection, keep_runs_days=0, keep_history_days=0, keep_instances_days=0)
+    assert retention_of(settings) == Retention(runs=None, history=None, instances=None)
