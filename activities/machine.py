@@ -15,6 +15,7 @@ from domain.gates import uses_budget
 from domain.health import Moment
 from domain.identity import MachineId
 from domain.outcome import Outcome
+from domain.pacing import PACED
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.recovery import INSTALLING
@@ -57,7 +58,7 @@ async def preflight_machine(data: Json) -> Json:
     if isinstance(view, ArmFailure):
         verdict = classify(view)
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
-            return _wait(verdict.to_outcome(view), view.retry_after)
+            return _wait(verdict.to_outcome(view), view.retry_after, counts=view.code != PACED)
         return _skip(verdict.to_outcome(view))
     if learned := _learned(context.machine, view):
         await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
@@ -93,7 +94,8 @@ async def verify_machine(data: Json) -> Json:
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
-        return Verified(is_ready=False, wait_seconds=wait_seconds(view.retry_after)).to_wire()
+        wait = wait_seconds(view.retry_after)
+        return Verified(is_ready=False, wait_seconds=wait, counts=view.code != PACED).to_wire()
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
@@ -165,6 +167,6 @@ def _skip(outcome: Outcome) -> Json:
     return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome)).to_wire()
 
 
-def _wait(outcome: Outcome, asked: float | None = None) -> Json:
+def _wait(outcome: Outcome, asked: float | None = None, *, counts: bool = True) -> Json:
     preflight = Preflight(readiness=Readiness.WAIT, outcome=outcome)
-    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2)).to_wire()
+    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts=counts).to_wire()

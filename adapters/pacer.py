@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from adapters.per_loop import PerLoop
 from domain.arm_error import ArmFailure
-from domain.pacing import Bucket, Pacer, is_of_one_machine, read_levels, read_limits
+from domain.pacing import PACED, Bucket, Pacer, is_of_one_machine, read_levels, read_limits
 from settings import Settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
-_PATIENCE_POLLS = {Bucket.READS: 2 / 3, Bucket.WRITES: 4}
-"""How long a request waits for its turn, in poll intervals. A read is asked again soon; a change that is not made
-may be the end of its machine."""
+_PATIENCE_POLLS = {Bucket.READS: 1 / 6, Bucket.WRITES: 4}
+"""How long a request waits for its turn, in poll intervals. A read is tried again, and hundreds that wait would keep
+other activities out; a change that is not made may be the end of its machine."""
 START_PATIENCE_POLLS = 1 / 15
 """How long a start waits for its turn within the activity; it gets a later one as a wait of its orchestration."""
 
@@ -51,8 +51,8 @@ class Budget:
     async def wait(self) -> float:
         """Wait for a turn; 0 when it has come, else the seconds after which to ask again."""
         now = time.time()
-        if (due := max((pacer.next_slot(now) for pacer in self.pacers.values()), default=now)) > now + self.patience:
-            return due - now
+        if max((pacer.next_slot(now) for pacer in self.pacers.values()), default=now) > now + self.patience:
+            return max(pacer.postpone(now) for pacer in self.pacers.values()) - now
         later = await self.reach(self.book(), self.patience)
         return 0 if later is None else later - time.time()
 
@@ -143,5 +143,5 @@ def open_budgets(settings: Settings | None = None) -> Budgets:
 def waits_for_a_turn(seconds: float) -> ArmFailure:
     """What a request reads as that was not sent: throttled, by ourselves."""
     return ArmFailure(
-        status=429, code="Paced", message="Patchwave keeps within its share of this limit.", retry_after=seconds
+        status=429, code=PACED, message="Patchwave keeps within its share of this limit.", retry_after=seconds
     )

@@ -89,7 +89,9 @@ class Limit:
         return high
 
 
-_STEADY_SHARE = 0.675
+PACED = "Paced"
+"""The code of a call that was not sent, as its turn was too far away. It is no word of Azure's, and no try."""
+_STEADY_SHARE = 0.65
 """Of the reads' refill. A quarter is left to others; a tenth below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace."""
 _DOCUMENTED = {
@@ -140,6 +142,7 @@ class Pacer:
         self._last_slot = 0.0
         self._last_sent = 0.0
         self._last_late = 0.0
+        self._last_promise = 0.0
         self._unanswered = 0
         self._stopped_until = 0.0
         self._refusals = 0
@@ -169,6 +172,12 @@ class Pacer:
         self._last_slot = slot
         self._waiting.append(slot)
         return slot
+
+    def postpone(self, now: float) -> float:
+        """When to ask again, for those who do not wait for a slot: one behind the other, to a short queue."""
+        step = 1 / min(self.limit.fastest, self.limit.refill)
+        self._last_promise = max(self.next_slot(now), self._last_promise + step)
+        return self._last_promise
 
     def ready_at(self, now: float) -> float:
         """For one whose slot has come: now, or when to ask again, as there is less than there was thought to be."""

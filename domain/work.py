@@ -404,7 +404,8 @@ class PreflightResult(Document):
     is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
     ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
     we have: one that another run works on must not be stopped. ``is_under_way``: its installation or restart was begun
-    by an orchestration that is gone, and is followed, whatever speaks against starting one now.
+    by an orchestration that is gone, and is followed, whatever speaks against starting one now. ``counts``: whether
+    this was a look; it was none when the turn to read had not come.
     """
 
     preflight: Preflight
@@ -415,6 +416,7 @@ class PreflightResult(Document):
     assessment: AssessmentSummary | None = None
     installation: InstallationSummary | None = None
     is_under_way: bool = False
+    counts: bool = True
 
 
 class StartOperation(Document):
@@ -508,11 +510,15 @@ class VerifyRequest(Document):
 
 
 class Verified(Document):
-    """``reboot_pending`` is ``None`` while the machine has not said anything newer than the installation."""
+    """``reboot_pending`` is ``None`` while the machine has not said anything newer than the installation.
+
+    ``counts``: whether this was a look; it was none when the turn to read had not come.
+    """
 
     is_ready: bool
     reboot_pending: bool | None = None
     wait_seconds: float = 0
+    counts: bool = True
 
 
 class MachineRef(Document):

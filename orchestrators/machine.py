@@ -232,7 +232,7 @@ class _Machine:
         while look.preflight.readiness is Readiness.WAIT and looks < most_looks:
             yield self._pause(look.wait_seconds)
             look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
-            looks += 1
+            looks += look.counts
         return look
 
     def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
@@ -245,7 +245,7 @@ class _Machine:
         while not seen.is_ready and looks < most_looks:
             yield self._pause(seen.wait_seconds)
             seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
-            looks += 1
+            looks += seen.counts
         return seen
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:

@@ -13,8 +13,9 @@ from adapters.credentials import close_credential
 from adapters.disks import open_disks
 from adapters.run_command import open_run_commands
 from adapters.tables import Records
+from local.stack import limits_at
 from settings import load_settings
-from tests.simulator.conftest import Simulator
+from tests.simulator.conftest import SPEED, Simulator
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.Monk
     for name, value in simulator.ready["environment"].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "0.05")
+    monkeypatch.setenv("PATCHWAVE_LIMITS", limits_at(SPEED))
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     load_settings.cache_clear()
     yield simulator

@@ -8,21 +8,45 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
+from domain.outcome import Outcome, Reason
+from domain.preflight import Preflight, Readiness
 from domain.run import Mode, OperationKind
 from domain.work import (
     AwaitOperation,
     MachineWork,
     OperationReport,
     OperationState,
+    PreflightResult,
     StartResult,
     StartState,
     Step,
     Traits,
+    Verified,
 )
+from orchestrators.machine import MOST_LOOKS
 from orchestrators.operation import MOST_UNCOUNTED_WAITS, POLLS_PER_GENERATION
-from tests.replay.fakes import ACCEPTED, CANCELED, INSTALLED, LOST, OVERDUE, PASSING, RUN_ID, RUNNING, Fleet, Script
+from tests.replay.fakes import (
+    ACCEPTED,
+    CANCELED,
+    INSTALLED,
+    LOST,
+    OVERDUE,
+    PASSING,
+    READY,
+    READY_AGAIN,
+    RUN_ID,
+    RUNNING,
+    Fleet,
+    Script,
+)
 
 KEY = "a" * 24
+WORK = MachineWork(
+    run_id=RUN_ID, machine_key=KEY, step=Step.PATCH, traits=Traits(mode=Mode.PATCH), phase="patch"
+).to_wire()
+NOT_YET = PreflightResult(
+    preflight=Preflight(readiness=Readiness.WAIT, outcome=Outcome.skipped(Reason.INTERNAL, "Not now.")), wait_seconds=5
+)
 INPUT = AwaitOperation(run_id=RUN_ID, machine_key=KEY, kind=OperationKind.INSTALL).to_wire()
 
 
@@ -69,11 +93,20 @@ def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
     waits = [StartResult(state=StartState.WAIT, wait_seconds=20, counts=False, slot=slot) for slot in slots]
     fleet = Fleet([KEY], {KEY: Script(install_starts=[*waits, ACCEPTED])})
     with fleet.bench() as bench:
-        work = MachineWork(
-            run_id=RUN_ID, machine_key=KEY, step=Step.PATCH, traits=Traits(mode=Mode.PATCH), phase="patch"
-        )
-        bench.run("patch_machine", work.to_wire())
+        bench.run("patch_machine", WORK)
         sent = [call["slot"] for call in bench.calls_of("install_patches")]
     assert sent[0] is None
     assert [datetime.fromisoformat(slot) for slot in sent[1:]] == slots
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+def test_a_look_whose_turn_had_not_come_is_none() -> None:
+    unread = NOT_YET.model_copy(update={"counts": False})
+    unseen = Verified(is_ready=False, wait_seconds=5, counts=False)
+    script = Script(
+        looks=[unread] * (2 * MOST_LOOKS) + [READY], verifications=[unseen] * (2 * MOST_LOOKS) + [READY_AGAIN]
+    )
+    fleet = Fleet([KEY], {KEY: script})
+    with fleet.bench() as bench:
+        bench.run("patch_machine", WORK)
     assert fleet.outcomes[KEY] == ("patched", "ok")
