@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop serve test chaos bench bench-full bench-plan lint format golden docs requirements-check lock clean
+.PHONY: help setup demo demo-stop serve test chaos fuzz bench bench-full bench-plan lint format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -22,11 +22,16 @@ demo-stop: setup ## The same with a bad update in one region: an error budget st
 serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
 	@.venv/bin/patchwave serve $(ARGS)
 
-test: setup ## Run every test that is not marked chaos or bench
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not chaos and not bench" $(ARGS)
+test: setup ## Run every test that is not marked chaos, bench or fuzz
+	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not chaos and not bench and not fuzz" $(ARGS)
 
 chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED)) $(ARGS)
+
+fuzz: SEED ?= 20261110
+fuzz: setup ## Send the whole product ten thousand requests by its API's document, and fuzz every parser; SEED=17 for others
+	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
+		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
 
 bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (a quarter of an hour); fails when a bar is missed
 	@.venv/bin/python -m benchmarks.run $(ARGS)

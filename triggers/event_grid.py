@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from datetime import UTC, datetime
 
@@ -11,7 +10,7 @@ import azure.durable_functions as df
 
 from adapters.tables import Records, open_records
 from domain.azure_event import AzureEvent, EventKind, read_event
-from domain.base import as_object
+from domain.base import parse_object
 from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
 from domain.run import Mode, Run, Trigger, TriggerKind
 from triggers.start import DurableClient, claimed_run_id, new_run_id, start_run
@@ -26,7 +25,7 @@ bp = df.Blueprint()
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
     """Assess a new VM, or the scope of a policy around a maintenance, as the policies ask for it."""
-    document = as_object(json.loads(event))
+    document = parse_object(event)
     found = read_event(document) if document is not None else None
     if found is None:
         _LOG.info("An event that no policy can ask for was passed over.")

@@ -3,6 +3,7 @@
 import string
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,30 @@ def test_a_value(text: str, value: object):
 def test_anchors_and_merge_keys_work():
     text = "base: &base {a: 1, b: 2}\nused: {<<: *base, b: 3}\n"
     assert parse_value(text) == {"base": {"a": 1, "b": 2}, "used": {"a": 1, "b": 3}}
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BOMB, "more than 100000 values"),
+        ("&a [*a]", "holds itself"),
+        ("[" * 20_000, "nested too deeply"),
+        ("9" * 5_000, "cannot be read"),
+        ("!!int x", "cannot be read"),
+        ("!!bool x", "cannot be read"),
+        ("!!timestamp x", "not JSON"),
+        ("!!binary x", "not JSON"),
+    ],
+)
+def test_what_stands_for_too_much_or_for_nothing_is_refused(text: str, why: str):
+    """In words, and before it takes the memory of the machine."""
+    with pytest.raises(yaml.YAMLError, match=why):
+        parse_value(text)
 
 
 def test_overrides_become_one_merge_patch():

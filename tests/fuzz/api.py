@@ -1,7 +1,8 @@
 """Requests to the API as its own document describes them, right and wrong, and what every answer must be.
 
-Schemathesis makes the requests. It knows no run that exists, so every third request gets a name or an id that an
-earlier answer told, and the documented examples as bodies: else nearly all would end at "there is no such run".
+Schemathesis makes the requests. It knows no run that exists, so every second request gets a name or an id that an
+earlier answer told, and half of those an example of the document as its body: else nearly all would end at "there is
+no such run".
 """
 
 from __future__ import annotations
@@ -115,16 +116,16 @@ class Campaign:
         # A strategy that has nothing more to give ends early; its last request is good for the rest.
         for choice in range(left):
             case = operation.Case(path_parameters=_first(operation))
-            self._send(case, bodies, choice * 3)
+            self._send(case, bodies, choice * 2)
 
     def _send(self, case: Any, bodies: list[Any], choice: int) -> None:
         name = _name(case.operation)
-        if choice % 3 == 0:
+        if choice % 2 == 0:
             for part in case.path_parameters or {}:
                 if known := self.known.get(f"{case.operation.tags[0]}.{part}"):
-                    case.path_parameters[part] = known[choice // 3 % len(known)]
-            if bodies and choice % 2:
-                case.body, case.media_type = bodies[choice // 6 % len(bodies)], "application/json"
+                    case.path_parameters[part] = known[choice // 2 % len(known)]
+            if bodies and choice // 2 % 2:
+                case.body, case.media_type = bodies[choice // 4 % len(bodies)], "application/json"
         request = requests.Request(**case.as_transport_kwargs(base_url=self.base_url)).prepare()
         try:
             response = self.send(request, name)

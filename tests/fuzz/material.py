@@ -37,7 +37,7 @@ HOSTILE = [
 NUMBERS = [0, -1, 2**31, 2**63, 2**200, 10**400, 1e308, float("inf"), float("-inf"), float("nan"), 0.1]
 
 
-def budget(quick: int = 30) -> settings:
+def budget(quick: int = 15) -> settings:
     """How much a test tries."""
     return settings(
         max_examples=EXAMPLES or quick,

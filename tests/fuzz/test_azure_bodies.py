@@ -80,7 +80,7 @@ def test_refusals(status: int, body: str, header: str) -> None:
     crosses(classify(failure).to_outcome(failure).to_wire())
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, st.datetimes().map(lambda at: at.strftime("%a, %d %b %Y %H:%M:%S GMT")), st.floats().map(str)))
 @example("Sun, 31 Dec 9999 23:59:59 -2359")
 @example("Mon, 01 Jan 0001 00:00:00 +2359")
@@ -220,7 +220,7 @@ def test_events(document: object) -> None:
         assert event is None or event.id
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, spoiled(wire.ASYNC_URL), spoiled(wire.LOCATION_URL)))
 def test_addresses_of_operations(url: str) -> None:
     operation_id(url)
@@ -230,7 +230,7 @@ def test_addresses_of_operations(url: str) -> None:
         assert (parts.scheme, parts.hostname, parts.username) == ("https", "management.azure.com", None)
 
 
-@budget(60)
+@budget(20)
 @given(st.dictionaries(st.one_of(texts, st.sampled_from(["x-ms-ratelimit-remaining-resource"])), texts, max_size=3))
 @example({"x-ms-ratelimit-remaining-resource": "Microsoft.Compute/PutVM;٣,Microsoft.Compute/x;999999999"})
 def test_levels_of_buckets(headers: dict[str, str]) -> None:
@@ -238,14 +238,14 @@ def test_levels_of_buckets(headers: dict[str, str]) -> None:
     is_of_one_machine(headers)
 
 
-@budget(100)
+@budget(40)
 @given(anything)
 def test_moments(value: object) -> None:
     moment = parse_instant(value)
     assert moment is None or moment.tzinfo is UTC
 
 
-@budget(60)
+@budget(20)
 @given(bodies(EVENT))
 def test_objects_in_texts(text: str) -> None:
     found = parse_object(text)

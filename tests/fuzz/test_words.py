@@ -68,7 +68,7 @@ def test_what_is_changed_is_right_to_begin_with() -> None:
 # --- policies ------------------------------------------------------------------------------------------------
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(changed(POLICY), changed(POLICY), objects, anything))
 def test_a_document_is_a_policy_or_every_error_is_told(document: object) -> None:
     with suppress(PolicyError):
@@ -83,7 +83,7 @@ def test_a_document_is_a_policy_or_every_error_is_told(document: object) -> None
             list(islice(upcoming(policy.schedule, NOW), 3))
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(changed(POLICY), objects, anything))
 def test_errors_of_policies_can_be_sent(document: object) -> None:
     for read in (parse_policy, parse_inline_policy):
@@ -110,7 +110,7 @@ def test_overrides(overrides: object) -> None:
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "Year-end"}
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(changed(FREEZE), objects, anything))
 @example({**FREEZE, "to": "9999-12-31T23:59:59-12:00"})
 def test_freezes(document: object) -> None:
@@ -133,7 +133,7 @@ YAMLS = [
 ]
 
 
-@budget(80)
+@budget(30)
 @given(st.one_of(texts, st.sampled_from(YAMLS), spoiled(yaml.dump(POLICY)), anything.map(lambda each: yaml.dump(each))))
 def test_yaml_is_read_or_refused(text: str) -> None:
     with suppress(yaml.YAMLError):
@@ -148,7 +148,7 @@ def test_every_trap_of_yaml_is_read_or_refused(text: str) -> None:
         merge_patch([f"a.b={text}"])
 
 
-@budget(40)
+@budget(20)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=9), anything, max_size=4))
 def test_what_is_written_as_yaml_is_read_back(policy: dict[str, Any]) -> None:
     try:
@@ -158,7 +158,7 @@ def test_what_is_written_as_yaml_is_read_back(policy: dict[str, Any]) -> None:
     assert parse_value(policy_text(policy)) == policy
 
 
-@budget(80)
+@budget(30)
 @given(st.lists(st.one_of(texts, texts.map(lambda text: f"a.b={text}")), max_size=3))
 def test_settings_on_the_command_line(given_settings: list[str]) -> None:
     with suppress(RefusedError):
@@ -168,7 +168,7 @@ def test_settings_on_the_command_line(given_settings: list[str]) -> None:
 # --- names, cursors, moments ---------------------------------------------------------------------------------
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, spoiled("20261110T190000Z-monthly-1a2b3c4d")))
 @example("00010101T000000Z-a")
 @example("99991231T235959Z-a")
@@ -182,7 +182,7 @@ def test_run_ids(text: str) -> None:
         assert text.isascii()
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, spoiled(machine(1).id)))
 def test_machine_ids(text: str) -> None:
     with suppress(ValueError):
@@ -191,7 +191,7 @@ def test_machine_ids(text: str) -> None:
         assert len(found.key) == 24
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, st.binary(max_size=30).map(lambda data: data.hex()), spoiled(write_cursor("m~abc~1"))))
 def test_cursors(text: str) -> None:
     with suppress(InvalidCursor):
@@ -200,7 +200,7 @@ def test_cursors(text: str) -> None:
         assert read_cursor(write_cursor(key), "m~") == key
 
 
-@budget(60)
+@budget(20)
 @given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_moments_come_back(at: datetime) -> None:
     whole = at.replace(microsecond=at.microsecond // 1000 * 1000)
@@ -210,7 +210,7 @@ def test_moments_come_back(at: datetime) -> None:
 RULES = ["second Tuesday + 3 days", "RRULE:FREQ=MONTHLY;BYDAY=2TU;COUNT=3", "2026-12-10, 2027-01-14", "last Friday"]
 
 
-@budget(100)
+@budget(40)
 @given(st.one_of(texts, st.sampled_from(RULES).flatmap(spoiled)))
 @example("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30")
 @example("FREQ=YEARLY;BYWEEKNO=53;BYDAY=MO;INTERVAL=366")
@@ -222,7 +222,7 @@ def test_recurrences(text: str) -> None:
         assert dates == sorted(dates)
 
 
-@budget(60)
+@budget(20)
 @given(changed({**POLICY["schedule"], "start": "2026-11-01"}))
 def test_schedules_find_their_occurrences(document: object) -> None:
     with suppress(ValueError):
@@ -230,7 +230,7 @@ def test_schedules_find_their_occurrences(document: object) -> None:
         assert all(each.window_end_utc > each.at_utc for each in islice(upcoming(schedule, NOW), 4))
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(texts, spoiled("PT1H30M")))
 def test_durations(text: str) -> None:
     with suppress(ValueError):
@@ -240,7 +240,7 @@ def test_durations(text: str) -> None:
 # --- calls ---------------------------------------------------------------------------------------------------
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(texts, spoiled("t=1760000000,v1=" + "a" * 64)), st.binary(max_size=50))
 @example("t=999999999999,v1=" + "A" * 64, b"")
 @example("t=٣,v1=" + "a" * 64, b"")
@@ -258,7 +258,7 @@ class _Secret:
             return "a secret"
 
 
-@budget(60)
+@budget(20)
 @given(
     st.one_of(st.binary(), bodies({"mode": "assess", "deliveryId": "1"}).map(lambda t: t.encode("utf-8", "replace")))
 )
@@ -267,14 +267,14 @@ def test_bodies_of_webhooks(body: bytes) -> None:
         assert isinstance(_fields(body), dict)
 
 
-@budget(60)
+@budget(20)
 @given(st.one_of(texts, st.binary().map(lambda data: data.hex()), bodies({"auth_typ": "aad", "claims": []})))
 def test_principals(header: str) -> None:
     with pytest.raises(InvalidPrincipal):
         read_principal(header, SUBSCRIPTION)
 
 
-@budget(60)
+@budget(20)
 @given(bodies([{"name": "hub", "kind": "webhook", "url": "https://hooks.example.org/1", "secret": "s"}]))
 def test_channels(text: str) -> None:
     with suppress(ChannelsError):
@@ -284,7 +284,7 @@ def test_channels(text: str) -> None:
 # --- where words go on to ------------------------------------------------------------------------------------
 
 
-@budget(200)
+@budget(60)
 @given(texts)
 def test_a_text_stays_a_text_in_a_query(text: str) -> None:
     try:
@@ -299,7 +299,7 @@ def test_a_text_stays_a_text_in_a_query(text: str) -> None:
 TAGS = st.dictionaries(st.text(min_size=1, max_size=20), st.lists(st.text(max_size=20), min_size=1, max_size=3))
 
 
-@budget(60)
+@budget(20)
 @given(tags=TAGS, groups=st.lists(texts, max_size=2), locations=st.lists(texts, max_size=2))
 def test_queries_of_any_scope_have_the_same_stages(
     tags: dict[str, list[str]], groups: list[str], locations: list[str]
@@ -316,7 +316,7 @@ def _pairs(tokens: list[kql.Token]) -> list[tuple[kql.Token, kql.Token]]:
     return list(pairwise(tokens))
 
 
-@budget(100)
+@budget(40)
 @given(
     template=st.sampled_from(["https://{name}.example.org/{tag:path}?q={tag:q}", "http://h/{location}"]), value=texts
 )
@@ -332,7 +332,7 @@ def test_a_probe_goes_where_its_policy_says(template: str, value: str) -> None:
         assert len(parts.path.split("/")) == 2
 
 
-@budget(60)
+@budget(20)
 @given(st.integers(), texts)
 def test_answers_to_probes(status: int, body: str) -> None:
     probe = Probe(url="https://h/", contains="ok")
@@ -349,7 +349,7 @@ class _Tags(HTMLParser):
         self.tags.append(f"{tag} {[name for name, _ in attrs]}")
 
 
-@budget(60)
+@budget(20)
 @given(texts)
 def test_a_text_stays_a_text_in_a_page(text: str) -> None:
     def message(said: str) -> Message:

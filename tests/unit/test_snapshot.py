@@ -136,6 +136,7 @@ def test_disks_without_a_snapshot(document: dict[str, Any]) -> None:
         ({"provisioningState": "Succeeded"}, True, False),
         ({"provisioningState": "succeeded", "completionPercent": 100}, True, False),
         ({"provisioningState": "Succeeded", "completionPercent": 12.5}, False, False),
+        ({"provisioningState": "Succeeded", "completionPercent": 10**400}, True, False),
         ({"provisioningState": "Updating"}, False, False),
         ({"provisioningState": "Failed"}, False, True),
         ({}, False, False),
