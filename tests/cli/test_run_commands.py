@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service, machine_document, problem, run_document
@@ -270,3 +270,27 @@ class TestWatch:
 
     def test_a_run_that_is_gone_ends_the_watch(self, patchwave: Patchwave):
         assert patchwave("run", "watch", RUN).code == 2
+
+
+class TestExport:
+    PAGES = (
+        {"records": [{"record": "run", "id": RUN}], "cursor": "rY3Vyc29y"},
+        {"records": [{"record": "machine", "name": "büro-1"}], "cursor": None},
+    )
+
+    def test_writes_a_record_a_line(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        service.answers = [JSONResponse(page) for page in self.PAGES]
+        file = tmp_path / "evidence.jsonl"
+        assert patchwave("run", "export", RUN, str(file)).code == 0
+        assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == [
+            {"record": "run", "id": RUN},
+            {"record": "machine", "name": "büro-1"},
+        ]
+        asked = [each["query"].get("cursor") for each in service.asked("GET", f"/api/runs/{RUN}/evidence")]
+        assert asked == [None, "rY3Vyc29y"]
+
+    def test_half_an_export_is_no_file(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        service.answers = [JSONResponse(self.PAGES[0]), problem(404, "There is no such run", "")]
+        file = tmp_path / "evidence.jsonl"
+        assert patchwave("run", "export", RUN, str(file)).code == 2
+        assert not file.exists()
