@@ -28,7 +28,9 @@ from benchmarks.scenario import Scene, patch_fleet, stop_under_a_cap
 
 SIZES = (250, 500, 1_000, 2_000, 4_000)
 FULL_SIZES = (*SIZES, 10_000)
-PEERS_AT = (1_000,)
+PEERS_AT = (500,)
+_PEERS_NEED = 2
+"""Times the seconds per machine: a thread, or a replay of everything, costs more than the product does."""
 STOP_AT = 300
 STOP_CAP = 60
 _DURABLE = ("worker", "host")
@@ -85,15 +87,20 @@ def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
         if size in ours:
             results["peers"].append(peer("Patchwave", ours[size], _DURABLE))
         yield f"the usual script, {size:,}"
-        results["peers"].append(peer("thread pool", run_script(*_scene(options, f"script-{size}", size)), ("script",)))
+        results["peers"].append(
+            peer("thread pool", run_script(*_scene(options, f"script-{size}", size, _PEERS_NEED)), ("script",))
+        )
         yield f"the flat fan-out, {size:,}"
-        results["peers"].append(peer("flat fan-out", run_flat_app(*_scene(options, f"flat-{size}", size)), _DURABLE))
+        results["peers"].append(
+            peer("flat fan-out", run_flat_app(*_scene(options, f"flat-{size}", size, _PEERS_NEED)), _DURABLE)
+        )
 
 
-def _scene(options: argparse.Namespace, name: str, size: int) -> tuple[Scene, float]:
+def _scene(options: argparse.Namespace, name: str, size: int, share: float = 1) -> tuple[Scene, float]:
     """The clock, and after how many real seconds a run is stuck."""
-    should_take = max(options.least_seconds, size * options.seconds_per_machine)
-    speed = speed_for(size, options.seconds_per_machine, options.least_seconds)
+    each = options.seconds_per_machine * share
+    should_take = max(options.least_seconds, size * each)
+    speed = speed_for(size, each, options.least_seconds)
     return Scene(_fresh(options.state / name), size, speed, options.seed), 60 + _PATIENCE * should_take
 
 
@@ -120,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
-    parser.add_argument("--crash-step", type=int, default=3, help="kill at each so many-th effect; 0 kills nobody")
+    parser.add_argument("--crash-step", type=int, default=6, help="kill at each so many-th effect; 0 kills nobody")
     parser.add_argument(
         "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
     )
