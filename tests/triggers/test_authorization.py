@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import importlib
+import pkgutil
 from typing import Any
 
 import pytest
 
+import triggers
 from adapters.tables import Records
 from domain.principal import LONGEST_HEADER, Role
 from domain.run import Run, Trigger, TriggerKind
@@ -16,12 +18,12 @@ from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, Answer, Engine, call, signed_in
 from tests.triggers.test_steering import end_machine
 from tests.triggers.test_webhook import sign
-from triggers import freezes, health, openapi, plans, policies, runs, schedules, steering, webhook
+from triggers import health, policies, runs, schedules, steering
 from triggers.authorization import ROLES
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 BEN = "bbbbbbbb-2222-4333-8444-555555555555"
-MODULES: tuple[ModuleType, ...] = (runs, steering, policies, plans, schedules, freezes, webhook, health, openapi)
+MODULES = [importlib.import_module(f"triggers.{each.name}") for each in pkgutil.iter_modules(triggers.__path__)]
 FUNCTIONS: dict[str, Any] = {
     name: getattr(module, name)
     for module in MODULES

@@ -90,7 +90,7 @@ async def test_a_name_that_no_policy_may_have(records: Records, name: str) -> No
     assert (await call(delete_policy, name=name)).paths == ["name"]
 
 
-async def test_the_schema_describes_what_is_stored() -> None:
+async def test_the_schema_describes_what_is_stored(records: Records) -> None:
     schema = await call(get_policy_schema)
     assert schema.status == 200
     validator = jsonschema.Draft202012Validator(schema.json)
