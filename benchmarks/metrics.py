@@ -15,6 +15,9 @@ from benchmarks.growth import slope
 
 PARENTS = ("patch_run", "patch_phase")
 """Orchestrators of which a run has one or a few; all others belong to a machine."""
+FOLLOWS = "await_operation"
+"""The orchestrator that waits for an operation, with the activity that looks at it."""
+POLLS = "poll_operation"
 KIBIBYTE = 1024
 MOST_ENTITIES_A_SECOND = 2_000
 """Of one partition of Table storage."""
@@ -100,7 +103,11 @@ def _largest(run: Json, key: str, names: Sequence[str] | None = None) -> float:
 
 
 def _of_replay(runs: Mapping[int, Json]) -> list[Metric]:
+    def per_poll(run: Json) -> float:
+        return replayed(run, (FOLLOWS,)) / run["host"]["activities"][POLLS]["executions"]
+
     return [
+        _each("M1", "… in the runs, where looks are few", runs, per_poll, "8K+4 for K polls a generation", 164),
         _growth("M3", "Exponent of replayed events in the fleet", runs, replayed, "2.00 flat, 1.00 tree", 1.1),
         _each(
             "M3",
