@@ -41,10 +41,11 @@ def peers_table(results: Json) -> str:
 def render(results: Json) -> str:
     """The generated part of the page."""
     where = results["where"]
-    sizes = ", ".join(f"{run['machines']:,} machines at speed {run['speed']:g}" for run in results["runs"])
+    sizes = ", ".join(_run_line(run) for run in results["runs"])
     parts = [
         f"Measured {results['measuredAt'][:10]} at revision `{where['revision']}` with Python {where['python']} on"
-        f" {where['processors']} processors, seed {results['seed']}; {sizes}.",
+        f" {where['processors']} processors, on which others had put a load of {where['loadBefore']:g}; seed"
+        f" {results['seed']}; {sizes}.",
         metrics_table(results),
     ]
     if results["peers"]:
@@ -73,6 +74,12 @@ def peer(name: str, run: Json, processes: Sequence[str]) -> Json:
         "megabytes": round(sum(each["megabytes"] for each in own)),
         "threads": int(sum(each["threads"] for each in own)),
     }
+
+
+def _run_line(run: Json) -> str:
+    worker = run["processes"].get("worker")
+    busy = f", the worker busy for {worker['cpuSeconds'] / run['elapsedSeconds']:.0%}" if worker else ""
+    return f"{run['machines']:,} machines at speed {run['speed']:.3g}{busy}"
 
 
 def _peer_line(line: Json) -> list[str]:

@@ -47,7 +47,12 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     results: Json = {
         "measuredAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "where": {"python": platform.python_version(), "processors": os.cpu_count(), "revision": _revision()},
+        "where": {
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "loadBefore": round(os.getloadavg()[0], 1),
+            "revision": _revision(),
+        },
         "seed": options.seed,
         "polling": {},
         "runs": [],

@@ -39,6 +39,7 @@ def run(machines: int) -> Json:
     made: Json = {
         "machines": machines,
         "speed": 10.0,
+        "elapsedSeconds": 4.0,
         "outcomes": {"patched": machines},
         "operations": {
             "assess": interval | {"meanMinutes": 2.5, "firstMinute": 0.5, "lastMinute": 4.0},
@@ -71,7 +72,7 @@ def run(machines: int) -> Json:
 def results() -> Json:
     return {
         "measuredAt": "2026-11-21T12:00:00Z",
-        "where": {"python": "3.13.0", "processors": 2, "revision": "abc"},
+        "where": {"python": "3.13.0", "processors": 2, "loadBefore": 0.1, "revision": "abc"},
         "seed": 1,
         "polling": {"60": 84 * 60, "960": 84 * 960},
         "runs": [run(size) for size in SIZES],
@@ -190,6 +191,7 @@ def test_the_tables_have_a_column_for_each_size() -> None:
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| M") or line.startswith("| extra")}
     assert columns == {len(SIZES) + 6}
     assert "**miss**" in text
+    assert "250 machines at speed 10, the worker busy for 25%" in text
     assert "| 1,000 | Patchwave | 4.0 | 0 | 0 | 1.10 | 273 | 150 | 10 |" in text
 
 
