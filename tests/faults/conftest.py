@@ -1,4 +1,4 @@
-"""For faults that can only be made below the whole product: activities and triggers on the stack's storage and simulator."""
+"""For faults that can only be made below the whole product: activities and triggers on the stack's own storage."""
 
 from __future__ import annotations
 

@@ -78,6 +78,14 @@ def histories(product: Product, prefix: str) -> dict[str, str]:
         }
 
 
+def locks_of(product: Product, run_id: str) -> dict[str, datetime]:
+    """The locks that a run holds, and until when, by machine key; asked of the tables, wherever their rows are."""
+    with TableServiceClient.from_connection_string(product.stack.storage) as service:
+        rows = service.get_table_client("patchwavemachines").query_entities(f"owner eq '{run_id}'")
+        keys = {f"{row['PartitionKey']} {row['RowKey']}": datetime.fromisoformat(row["until"]) for row in rows}
+    return {re.findall(r"[0-9a-f]{24}", key)[0]: until for key, until in keys.items()}
+
+
 @asynccontextmanager
 async def records_of(product: Product) -> AsyncGenerator[Records]:
     """The product's own records, for what has to be changed behind its back."""
@@ -125,23 +133,13 @@ def _at_most_one_installation_each(product: Product, run: Json, ids: list[str]) 
 
 
 def _locks_are_free_or_run_out(product: Product, run_id: str, rows: list[Json]) -> None:
-    with TableServiceClient.from_connection_string(product.stack.storage) as service:
-        leases = service.get_table_client("patchwavemachines")
-        query = f"PartitionKey eq 'machines' and RowKey ge 'l~' and RowKey lt 'l~~' and owner eq '{run_id}'"
-
-        def locked() -> dict[str, datetime]:
-            return {
-                str(row["RowKey"]).removeprefix("l~"): datetime.fromisoformat(str(row["until"]))
-                for row in leases.query_entities(query)
-            }
-
-        names = {MachineId.parse(row["id"]).key: row["name"] for row in rows if row["outcome"] not in _KEEPS_ITS_LOCK}
-        # The run may end before an activity that failed behind the result is executed again.
-        wait_until(
-            lambda: not any(key in names and until > datetime.now(UTC) for key, until in locked().items()),
-            what=lambda: f"locks are left: {[(names.get(key, key), until) for key, until in locked().items()]}",
-        )
-        assert all(until < datetime.now(UTC) + _LONGEST_LEASE for until in locked().values())
+    names = {MachineId.parse(row["id"]).key: row["name"] for row in rows if row["outcome"] not in _KEEPS_ITS_LOCK}
+    # The run may end before an activity that failed behind the result is executed again.
+    wait_until(
+        lambda: not any(key in names and until > datetime.now(UTC) for key, until in locks_of(product, run_id).items()),
+        what=lambda: f"locks are left: {locks_of(product, run_id)} of {names}",
+    )
+    assert all(until < datetime.now(UTC) + _LONGEST_LEASE for until in locks_of(product, run_id).values())
 
 
 def _nothing_secret(product: Product, run_id: str, rows: list[Json]) -> None:
