@@ -23,7 +23,7 @@ _ROW = (
     "Accept: application/json;odata=minimalmetadata\r\nContent-Type: application/json;odata=nometadata\r\n"
     "DataServiceVersion: 3.0\r\nPrefer: return-no-content\r\n"
 )
-_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})[^\r\n]*\r?\n")
+_STATUS = re.compile(rb"^HTTP/1\.1 (\d{3})[^\r\n]*\r?\n", re.MULTILINE)
 _ETAG = re.compile(rb"^ETag:[ \t]*([^\r\n]+?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _INDEX = re.compile(r"(\d{1,3}):")
@@ -57,7 +57,8 @@ def read_transaction(body: bytes) -> list[str] | Refusal:
     """The ETags in the answer, in the order of the changes and empty for rows that were deleted, or why not."""
     etags: list[str] = []
     starts = list(_STATUS.finditer(body))
-    for start, end in zip(starts, [*(one.start() for one in starts[1:]), len(body)], strict=True):
+    ends = [*(one.start() for one in starts), len(body)][1:]
+    for start, end in zip(starts, ends, strict=True):
         part = body[start.end() : end]
         status = int(start[1])
         if not 200 <= status < 300:
