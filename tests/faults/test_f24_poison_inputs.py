@@ -41,12 +41,12 @@ def test_f24_ten_thousand_and_one_ids_are_refused_with_the_reason(product: Produ
 
 
 def test_f24_a_phase_has_more_machines_than_a_history_may_have_events() -> None:
-    floor = Floor(Fleet(keys(240), cap=60))
+    floor = Floor(Fleet(keys(120), cap=40))
     with floor.bench() as bench:
-        bench.engine._history_limit = 200
+        bench.engine._history_limit = 100
         ended = bench.run("patch_phase", phase(floor.fleet), timeout=100)
     assert ended.status is OrchestrationStatus.COMPLETED
-    assert sorted(floor.started) == keys(240)
+    assert sorted(floor.started) == keys(120)
 
 
 # --- what they are called
