@@ -30,7 +30,7 @@ chaos: setup ## Kill workers at every external effect, and run random schedules 
 
 fuzz: SEED ?= 20261110
 fuzz: setup ## Send the whole product ten thousand requests by its API's document, and fuzz every parser; SEED=17 for others
-	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),1000) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
+	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
 		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
 
 bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (20 minutes); fails when a bar is missed

@@ -92,12 +92,13 @@ async def status_of(route: Route, engine: Engine, body: object = b"", parts: dic
     """The status of one call; without parts it is about what does not exist."""
     missing = {name: f"no-such-{name.lower()}" for name in parts_of(route)}
     inner = getattr(route.handler, "client_function", None)
+    given: dict[str, Any] = missing if parts is None else parts
     found = await call(
         _Plain(inner or route.handler),
         body=body,
         engine=engine if inner else None,
         query={"reason": "tests"} if route.method == "delete" else {},
-        **missing if parts is None else parts,
+        **given,
     )
     return found.status
 
