@@ -121,3 +121,21 @@ async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -
     assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
     ends_patched(product, run_id, [one])
     assert product.run(run_id)["incarnation"] == 2
+
+
+@pytest.mark.chaos
+async def test_a_run_of_a_version_that_is_not_supported_goes_on_in_the_current_one(product: Product) -> None:
+    """The app was deployed under it, and its orchestration fails at its next turn."""
+    run_id, ids = begin(product, 3)
+    async with watching(product, run_id) as (engine, look):
+        # Its instance is replaced by one that other code has started; its phase and machines are as they were.
+        await engine.terminate_orchestration(run_id, recursive=False)
+        await engine.wait_for_orchestration_completion(run_id, timeout=30)
+        await engine.schedule_new_orchestration("patch_run", input={"runId": run_id}, instance_id=run_id, version="0")
+        state = await engine.wait_for_orchestration_completion(run_id, timeout=30)
+        assert state is not None
+        assert state.runtime_status is OrchestrationStatus.FAILED
+        assert "Version 0" in str(state.failure_details)
+        assert (await look())[-1] is Remedy.CONTINUE
+    ends_patched(product, run_id, ids)
+    assert product.run(run_id)["incarnation"] == 2
