@@ -63,15 +63,14 @@ class Metric:
 def all_metrics(results: Json) -> list[Metric]:
     """Every metric that the results allow: ``runs`` by size, ``polling``, ``stop``, ``crashes``."""
     runs = {int(run["machines"]): run for run in results["runs"]}
-    metrics = [*_of_polling({int(key): value for key, value in results["polling"].items()})]
-    if runs:
-        metrics += _of_replay(runs) + _of_messages(runs) + _of_requests(runs) + _of_pacing(runs)
+    metrics = _of_polling({int(key): value for key, value in results["polling"].items()})
     if results.get("stop"):
         metrics += _of_stop(results["stop"])
-    if runs:
-        metrics += _of_storage(runs)
     metrics += _of_crashes(results.get("crashes"))
-    return metrics + (_of_memory(runs) if runs else [])
+    if runs:
+        for part in (_of_replay, _of_messages, _of_requests, _of_pacing, _of_storage, _of_memory):
+            metrics += part(runs)
+    return sorted(metrics, key=lambda metric: int(metric.id[1:]) if metric.id[1:].isdigit() else len(metrics))
 
 
 # M1, M2
