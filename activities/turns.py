@@ -42,9 +42,7 @@ async def look_at_phase(data: Json) -> Json:
     lingers = settings.storage_linger_seconds * _OVERLAP_LINGERS
     overlap = timedelta(seconds=settings.poll_seconds * _OVERLAP_POLLS + lingers)
     ended, heard = await records.endings_since(request.run_id, request.phase, request.heard, overlap)
-    return PhaseLook(
-        controls=controls(run), ended=ended, heard=heard, wait_seconds=settings.poll_seconds
-    ).to_wire()
+    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=settings.poll_seconds).to_wire()
 
 
 async def next_machines(data: Json) -> Json:

@@ -38,7 +38,7 @@ class RetentionRecords(StoreBacked):
     """Evidence, and forgetting."""
 
     async def evidence(self, run: Run, limit: int, cursor: str | None) -> Page[Json]:
-        """Everything that is kept of a run, each with what it is in ``record``: the run, its rows by key, its audit log.
+        """Everything that is kept of a run, with what it is in ``record``: the run, its rows by key, its audit log.
 
         Signed URLs are left out, and the endings, which say nothing that machines do not.
 

@@ -122,7 +122,7 @@ def test_children_and_later_generations_inherit_the_version() -> None:
 def test_the_wrapper_keeps_the_shape_that_the_library_reads() -> None:
     """It tells native orchestrators by their two parameters."""
 
-    def orchestrator(context: task.OrchestrationContext, data: Json) -> Generator[task.Task[Any], Any, None]:
+    def orchestrator(context: task.OrchestrationContext, data: Json) -> Generator[task.Task[Any], Any]:
         yield context.wait_for_external_event(data["name"])
 
     wrapped = versioned(orchestrator)
