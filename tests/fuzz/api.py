@@ -39,6 +39,8 @@ CHECKS = (
 MOST_KNOWN = 50
 ROUNDS = 4
 """Each operation has its turn so often, so that it meets what the others have left behind."""
+_FIRST = ("putPolicy", "putFreeze", "startRun")
+"""They make what the others need."""
 _LAST = ("cancelRun", "deletePolicy", "deleteFreeze")
 """They end what the others need."""
 
@@ -71,7 +73,7 @@ class Campaign:
         document: Any = schemathesis.openapi.from_dict(openapi())
         operations = sorted(
             (found for each in document.get_all_operations() if _name(found := each.ok()) not in self.without),
-            key=lambda each: (_name(each) in _LAST, each.label),
+            key=lambda each: (_name(each) in _LAST, _name(each) not in _FIRST, each.label),
         )
         turns = [(operation, mode) for _ in range(ROUNDS) for operation in operations for mode in GenerationMode]
         done = 0
