@@ -133,7 +133,8 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
 
 
 async def _store(context: MachineContext, **columns: HealthSummary) -> None:
-    await open_records().set_stage(context.run.id, context.machine.key, context.machine.stage, **columns)
+    machine = context.machine
+    await open_records().set_stage(context.run.id, machine.key, machine.stage, ending=None, **columns)
 
 
 def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:

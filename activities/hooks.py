@@ -258,7 +258,8 @@ class _ScriptStep:
         column = "before_output" if self._request.when is When.BEFORE else "after_output"
         machine = self._context.machine
         records = open_records()
-        await records.set_stage(self._request.run_id, machine.key, machine.stage, **{column: shorten_output(output)})
+        kept = {column: shorten_output(output)}
+        await records.set_stage(self._request.run_id, machine.key, machine.stage, ending=None, **kept)
         await records.save_guard(guard.model_copy(update={"ended_at": now(), "failure": failure}))
         return self._judged(failure)
 

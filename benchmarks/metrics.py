@@ -152,6 +152,14 @@ def _of_messages(runs: Mapping[int, Json]) -> list[Metric]:
         ),
         _each("M5", "All results of a machine's orchestrations, KiB per machine", runs, result_bytes, "", 8),
         _growth("M5", "Exponent of a parent's input and output", runs, parent_bytes, "0: references only", 0.1),
+        _each(
+            "M5",
+            "State that a parent carries between generations, KiB",
+            runs,
+            lambda run: _largest(run, "largestState", PARENTS) / KIBIBYTE,
+            "grows with what is in flight, up to 4,000 machines",
+            256,
+        ),
     ]
 
 

@@ -40,7 +40,7 @@ from orchestrators.retries import RETRY_RESULT
 
 PAGE = 250
 """Machines fetched at a time."""
-MOST_STARTS = 500
+MOST_STARTS = 200
 """Machines started on one beat: all of them travel in one message."""
 MOST_RUNNING = 4_000
 MOST_WAITING = 700

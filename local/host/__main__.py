@@ -2,8 +2,8 @@
 
 Everything else comes from environment variables, which are the app settings of the functions. The ready file is
 written when the host answers and again when a worker was replaced:
-``{"pid", "url", "engine", "workers": [pids], "keys": {"master", "default", "eventgrid"}}``; ``engine`` is the address for
-durable clients, and keys are empty without --require-keys.
+``{"pid", "url", "engine", "workers": [pids], "keys": {"master", "default", "eventgrid"}}``; ``engine`` is the address
+for durable clients, and keys are empty without --require-keys.
 """
 
 import argparse

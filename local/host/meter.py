@@ -26,7 +26,11 @@ class OrchestratorCounts:
     largest_work_item: int = 0
     largest_response: int = 0
     largest_input: int = 0
+    """Given by whoever started it."""
     largest_output: int = 0
+    """Given back when it was done."""
+    largest_state: int = 0
+    """Carried from one generation to the next when it continued as new."""
     largest_payload: int = 0
     """Of its activities, children and events, its own input and output with them."""
     sent_bytes: int = 0
@@ -53,11 +57,13 @@ class Meter:
     orchestrators: dict[str, OrchestratorCounts] = field(default_factory=dict[str, OrchestratorCounts])
     activities: dict[str, ActivityCounts] = field(default_factory=dict[str, ActivityCounts])
     _given_out: set[str] = field(default_factory=set[str])
+    _started: set[str] = field(default_factory=set[str])
 
     def reset(self) -> None:
-        """Forget all counts; which calls are with a worker stays known."""
+        """Forget all counts; which calls are with a worker stays known, and an instance counts as new."""
         self.orchestrators.clear()
         self.activities.clear()
+        self._started.clear()
 
     def document(self) -> dict[str, Any]:
         """``{orchestrators: {name: counts}, activities: {name: counts}}`` with camelCase keys."""
@@ -77,7 +83,9 @@ class Meter:
             if event.HasField("executionStarted"):
                 size = _size(event.executionStarted.input)
                 counts.executions += 1
-                counts.largest_input = max(counts.largest_input, size)
+                if request.instanceId not in self._started:
+                    self._started.add(request.instanceId)
+                    counts.largest_input = max(counts.largest_input, size)
             else:
                 size = _result_size(event)
                 counts.result_bytes += size
@@ -92,8 +100,13 @@ class Meter:
             counts.sent_bytes += size
             counts.largest_payload = max(counts.largest_payload, size)
         for action in response.actions:
-            if action.HasField("completeOrchestration"):
-                counts.largest_output = max(counts.largest_output, _size(action.completeOrchestration.result))
+            if not action.HasField("completeOrchestration"):
+                continue
+            size = _size(action.completeOrchestration.result)
+            if action.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+                counts.largest_state = max(counts.largest_state, size)
+            else:
+                counts.largest_output = max(counts.largest_output, size)
 
     def activity_begins(self, token: str, request: pb.ActivityRequest) -> None:
         """A call is given to a worker, perhaps not for the first time."""

@@ -28,6 +28,7 @@ COUNTS = {
     "largestResponse": 1_024,
     "largestInput": 400,
     "largestOutput": 80,
+    "largestState": 2_048,
     "largestPayload": 2_048,
     "sentBytes": 0,
 }
@@ -156,6 +157,7 @@ def change(*path: str | int, to: Any) -> Json:
         ("M5", change("runs", 1, "host", "orchestrators", "patch_run", "largestPayload", to=2**18 + 1)),
         ("M5", change("runs", 1, "host", "orchestrators", "patch_machine", "resultBytes", to=8_200 * 1_000)),
         ("M5", change("runs", 2, "host", "orchestrators", "patch_phase", "largestInput", to=4_000)),
+        ("M5", change("runs", 2, "host", "orchestrators", "patch_phase", "largestState", to=2**18 + 1)),
         ("M6", change("runs", 0, "operations", "install", "perMachine", "most", to=2)),
         ("M6", change("runs", 0, "operations", "assess", "perMachine", "least", to=0)),
         ("M7", change("runs", 0, "azure", "peakReads", to=19)),

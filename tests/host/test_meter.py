@@ -50,6 +50,8 @@ def test_continuing_as_new_is_an_execution_without_a_past(rig: Rig, engine: Engi
     counts = orchestrator(engine)
     assert (counts["executions"], counts["turns"], counts["replayedEvents"]) == (3, 3, 0)
     assert counts["largestInput"] == len('"begin"')
+    assert counts["largestState"] >= 2, "what it carries is no input and no output"
+    assert counts["largestOutput"] == 0
 
 
 def test_a_call_of_a_worker_that_died_counts_as_repeated(rig: Rig, engine: Engine) -> None:

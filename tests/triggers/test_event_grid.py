@@ -120,7 +120,9 @@ async def test_an_engine_that_is_down_makes_the_delivery_fail_and_the_next_one_g
     assert len((await records.list_runs(10, None)).items) == 1
 
 
-@pytest.mark.parametrize("event", ["[]", "{}", "null", '{"eventType": "Something.Else", "id": "x"}', "no JSON", "[" * 100_000])
+@pytest.mark.parametrize(
+    "event", ["[]", "{}", "null", '{"eventType": "Something.Else", "id": "x"}', "no JSON", "[" * 100_000]
+)
 async def test_events_that_nobody_can_ask_for(records: Records, engine: Engine, event: str) -> None:
     await put(records, "all", events={"newMachine": True, "beforeMaintenance": True, "afterMaintenance": True})
     await deliver(engine, event)
