@@ -126,8 +126,10 @@ def _revision() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the twelve metrics.")
-    parser.add_argument("--full", dest="sizes", action="store_const", const=FULL_SIZES, help="10,000 machines too")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="machines of the fleets")
+    parser.add_argument(
+        "--full", dest="sizes", action="store_const", const=FULL_SIZES, default=SIZES, help="10,000 machines too"
+    )
     parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")

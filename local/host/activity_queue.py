@@ -58,6 +58,10 @@ class ActivityQueue:
     def __contains__(self, token: str) -> bool:
         return token in self._open
 
+    def find(self, token: str) -> ScheduledActivity | None:
+        """The activity, while it is open."""
+        return self._open.get(token)
+
     @property
     def is_waiting(self) -> bool:
         """Whether some activity is not with a worker."""

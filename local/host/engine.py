@@ -215,7 +215,11 @@ class Engine(InMemoryOrchestrationBackend):
     def release_worker(self, worker: str) -> int:
         """Takes every outstanding item from a worker that is gone, to be given out again; returns how many (B2)."""
         with self._lock:
-            return sum(self.abandon(token) for token, owner in list(self._leases.items()) if owner == worker)
+            held = [token for token, owner in self._leases.items() if owner == worker]
+            for token in held:
+                if (activity := self._activities.find(token)) is not None:
+                    self._meter.activity_lost(activity.request.name)
+            return sum(map(self.abandon, held))
 
     def outstanding(self, worker: str) -> int:
         """How many work items ``worker`` holds."""

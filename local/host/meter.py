@@ -46,6 +46,8 @@ class ActivityCounts:
     executions: int = 0
     repeated: int = 0
     """Executions of a call that had been given to a worker before."""
+    lost: int = 0
+    """Calls that a worker had in hand when it was lost."""
     largest_input: int = 0
     largest_result: int = 0
 
@@ -115,6 +117,10 @@ class Meter:
         counts.repeated += token in self._given_out
         counts.largest_input = max(counts.largest_input, _size(request.input))
         self._given_out.add(token)
+
+    def activity_lost(self, name: str) -> None:
+        """The worker that had a call is gone."""
+        self._activity(name).lost += 1
 
     def activity_ends(self, token: str, name: str, response: pb.ActivityResponse) -> None:
         """The first result of a call has come."""

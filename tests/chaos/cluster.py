@@ -19,19 +19,19 @@ from azure.durable_functions.worker import DurableFunctionsWorker
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf import wrappers_pb2
 
-import function_app
 from adapters.per_loop import PerLoop
 from local.host.engine import FINISHED, Engine
 from settings import Settings, load_settings
 from tests.chaos.virtual import LoopTimers, VirtualLoop
 from tests.chaos.weather import Weather
+from tests.registered import registered
 
 _MOST_ITEMS = 20
 _RESTART_SECONDS = (1.0, 40.0)
 _LATENCY_SECONDS = (0.005, 0.5)
 
 _functions: dict[str, Callable[[Any], Any]] = {
-    str(function.get_function_name()): function.get_user_function() for function in function_app.app.get_functions()
+    name: function.get_user_function() for name, function in registered().items()
 }
 _current: ContextVar[Worker] = ContextVar("worker")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import importlib
 import json
 import os
 import signal
@@ -30,7 +29,6 @@ class _Breaker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._activities = 0
 
     async def request(self, send: Callable[[], Awaitable[Any]], method: str, url: str) -> Any:
         """One request of the worker; ``send`` sends it and returns when the head of the answer is there."""
@@ -46,16 +44,6 @@ class _Breaker:
             os.kill(os.getpid(), signal.SIGKILL)
         answer.close()
         raise aiohttp.ClientOSError(errno.ECONNRESET, "Connection reset by peer")
-
-    async def invocation(self, run: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
-        """One invocation of a function, counted while it runs when it is an activity's."""
-        inputs = request.request.invocation_request.input_data
-        is_activity = bool(inputs) and inputs[0].data.WhichOneof("data") == "json"
-        self._activities += is_activity
-        try:
-            return await run(request)
-        finally:
-            self._activities -= is_activity
 
     def _counts(self, method: str, url: str) -> Order | None:
         if method not in _CHANGING or url.partition("?")[0].endswith(_QUERIES):
@@ -75,23 +63,19 @@ class _Breaker:
             lines.flush()
         if number != order.number:
             return False
-        order.spoilt(self._folder).write_text(json.dumps({"effect": effect, "inFlight": self._activities}))
+        order.spoilt(self._folder).write_text(json.dumps({"effect": effect}))
         return True
 
 
 def _install(folder: Path) -> None:
     breaker = _Breaker(folder)
     session: Any = aiohttp.ClientSession
-    library: Any = importlib.import_module("azure_functions_runtime")
-    send, invoke = session._request, library.invocation_request
+    send = session._request
 
     async def request(self: Any, method: str, url: Any, **options: Any) -> Any:
         return await breaker.request(lambda: send(self, method, url, **options), method, str(url))
 
-    async def invocation(envelope: Any) -> Any:
-        return await breaker.invocation(invoke, envelope)
-
-    session._request, library.invocation_request = request, invocation
+    session._request = request
 
 
 _install(Path(os.environ[FOLDER]))

@@ -57,7 +57,7 @@ class Order:
         return folder / f"{self.name}.effects"
 
     def spoilt(self, folder: Path) -> Path:
-        """Where the worker writes what it had in hand when it carried out the order."""
+        """Where the worker writes which effect it was when it carried out the order."""
         return folder / f"{self.name}.spoilt"
 
 

@@ -54,7 +54,7 @@ class Attempt:
         number, way: which effect was spoilt, and how.
         effect: its method and address; empty when the run ended before it came to that effect.
         effects: how many effects the run had.
-        in_flight: activities that the worker had in hand.
+        in_flight: activities that the worker had in hand when it was killed, by the engine's books.
         repeated: activities that were given to a worker once more.
         completed, lost, duplicates, double_installs: machines, as metric M12 counts them.
         problems: sentences; none when everything held.
@@ -126,7 +126,7 @@ class Rig:
         """One run, spoilt at effect ``number``; 0 spoils nothing."""
         ids = [machine_id(next(self._numbers)) for _ in range(MACHINES)]
         self._product.simulate(ids[-1], power="deallocated")
-        repeated = self._repeated()
+        before = self._counted()
         order = Order(uuid.uuid4().hex, number, way)
         order.give(self._folder)
         run_id = self._start(ids, order.name)
@@ -136,8 +136,8 @@ class Rig:
         spoilt: Json = {}
         if order.spoilt(self._folder).exists():
             spoilt = json.loads(order.spoilt(self._folder).read_text())
-        in_flight = int(spoilt.get("inFlight", 0)) if way in (Way.KILL_BEFORE, Way.KILL_AFTER) else 0
-        again = self._repeated() - repeated
+        counted = self._counted()
+        again, in_flight = counted["repeated"] - before["repeated"], counted["lost"] - before["lost"]
         if again > in_flight:
             found.problems.append(f"{again} activities were executed again, where the worker had {in_flight} in hand")
         return Attempt(
@@ -227,9 +227,13 @@ class Rig:
         finally:
             await records.close()
 
-    def _repeated(self) -> int:
+    def _counted(self) -> Counter[str]:
+        """Calls of activities by what became of them, as the engine counts them."""
         meter: Json = self._product.api.get("/admin/meter").json()
-        return sum(counts["repeated"] for counts in meter["activities"].values())
+        counted: Counter[str] = Counter()
+        for counts in meter["activities"].values():
+            counted += Counter({name: counts[name] for name in ("repeated", "lost")})
+        return counted
 
 
 @dataclass(slots=True)

@@ -11,13 +11,13 @@ import pytest
 from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
-import function_app
 from adapters.tables import Records, StorageUnreachable
 from domain.outcome import Outcome
 from domain.run import RunState
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP
+from tests.registered import registered
 from tests.storage import azurite
 from tests.triggers.conftest import engine, monthly, records
 from tests.triggers.support import POLICY, Engine, call
@@ -46,8 +46,7 @@ def test_every_http_function_of_the_app_is_in_it() -> None:
     assert {(route.name, route.template, route.method) for route in routes()} == {
         (name, route, method) for name, (route, method) in HTTP.items()
     }
-    registered = {each.get_function_name() for each in function_app.app.get_functions() if each.is_http_function()}
-    assert registered == set(ROUTES)
+    assert {name for name, function in registered().items() if function.is_http_function()} == set(ROUTES)
 
 
 def test_names_are_unique_and_every_part_of_a_route_is_described() -> None:

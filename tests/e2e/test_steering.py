@@ -52,7 +52,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     assert started < len(ids)
     assert run["countsByOutcome"]["canceled"] == len(ids) - started
     assert run["steered"]["cancel"] | {"at": ""} == {
-        "by": "ana", "why": "wrong month", "at": "", "before": "running", "after": "running",
+        "by": "ana", "byId": "", "why": "wrong month", "at": "", "before": "running", "after": "running",
     }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_sequential_steps_replay_what_their_closed_form_says(rig: Rig, engine: E
     assert engine.measure()["activities"]["activity"] == {
         "executions": steps,
         "repeated": 0,
+        "lost": 0,
         "largestInput": len('"in"'),
         "largestResult": len('"result"'),
     }
@@ -60,7 +61,7 @@ def test_a_call_of_a_worker_that_died_counts_as_repeated(rig: Rig, engine: Engin
     rig.worker_dies()
     rig.finish(rig.must_take())
     counts = engine.measure()["activities"]["activity"]
-    assert (counts["executions"], counts["repeated"]) == (2, 1)
+    assert (counts["executions"], counts["repeated"], counts["lost"]) == (2, 1, 1)
 
 
 def test_a_reset_counts_anew(rig: Rig, engine: Engine) -> None:

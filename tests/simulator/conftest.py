@@ -20,6 +20,8 @@ SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-sim"
 API = {"api-version": "2025-04-01"}
 SPEED = 1200.0
+MACHINES = 400
+"""Enough for the tests of one process, each of which takes machines of its own."""
 
 type Json = dict[str, Any]
 
@@ -34,7 +36,7 @@ class Simulator:
 
     ready: Json
     http: httpx.Client
-    _next: Iterator[int] = field(default_factory=lambda: iter(range(100)))
+    _next: Iterator[int] = field(default_factory=lambda: iter(range(MACHINES)))
 
     def take(self, **simulation: object) -> str:
         """A machine that no other test uses; even numbers run Linux."""
@@ -86,7 +88,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
             "tags": {"number": str(number)},
             "storageProfile": {"osDisk": {"osType": "Windows" if number % 2 else "Linux"}},
         }
-        for number in range(100)
+        for number in range(MACHINES)
     ]
     (folder / "fleet.json").write_text(json.dumps(fleet))
     ready = folder / "ready.json"

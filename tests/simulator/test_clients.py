@@ -9,7 +9,7 @@ import pytest
 from azure.identity.aio import DefaultAzureCredential
 from azure.mgmt.compute.aio import ComputeManagementClient
 
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.simulator.conftest import MACHINES, SUBSCRIPTION, Simulator
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def compute(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Asyn
 
 async def test_lists_page_and_machines_read(compute: ComputeManagementClient) -> None:
     names = [machine.name async for machine in compute.virtual_machines.list_all()]
-    assert sorted(str(name) for name in names) == [f"vm-{number:03d}" for number in range(100)]
+    assert sorted(str(name) for name in names) == [f"vm-{number:03d}" for number in range(MACHINES)]
     machine = await compute.virtual_machines.get("rg-sim", "vm-000", expand="instanceView")
     assert machine.instance_view is not None
     view = await compute.virtual_machines.instance_view("rg-sim", "vm-000")

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import httpx
 import pytest
 
-from tests.simulator.conftest import API, GROUP, SUBSCRIPTION, Simulator
+from tests.simulator.conftest import API, GROUP, MACHINES, SUBSCRIPTION, Simulator
 
 INSTALL = {
     "maximumDuration": "PT2H",
@@ -254,8 +254,8 @@ def test_resource_graph_pages(simulator: Simulator) -> None:
         if "$skipToken" not in body:
             break
         options["$skipToken"] = body["$skipToken"]
-    assert names == [f"vm-{number:03d}" for number in range(100)]
-    assert body["totalRecords"] == 100
+    assert names == [f"vm-{number:03d}" for number in range(MACHINES)]
+    assert body["totalRecords"] == MACHINES
 
 
 def test_resource_graph_shows_patch_operations_a_while_later(simulator: Simulator) -> None:
