@@ -21,7 +21,7 @@ from domain.run import Mode
 from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
-from orchestrators.phase import COMPARED_AT_ONCE, MOST_ATTEMPTS, MOST_FREE_WAITING, MOST_STARTS, patch_phase
+from orchestrators.phase import COMPARED_AT_ONCE, MOST_ATTEMPTS, MOST_FREE_WAITING, STARTS_IN_A_LANE, patch_phase
 from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -174,12 +174,18 @@ def test_generations_lose_nobody_and_keep_the_history_small(seed: int) -> None:
     assert len(ended.history) < 20, "one beat, however long the phase was"
 
 
-def test_more_machines_than_travel_in_one_message_start_on_several_beats() -> None:
-    floor = Floor(Fleet(keys(MOST_STARTS + 10), cap=MOST_STARTS + 10), seconds=lambda _: 600)
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int) -> None:
+    count = 2 * STARTS_IN_A_LANE * lanes + 10
+    fleet = two_lanes(count) if lanes == 2 else Fleet(keys(count))
+    fleet.cap = count
+    floor = Floor(fleet, seconds=lambda _: 600)
     with floor.bench() as bench:
-        ended = bench.run("patch_phase", phase(floor.fleet), timeout=120)
-    assert ended.output["started"] == MOST_STARTS + 10
-    assert max(floor.began.values()) - min(floor.began.values()) < timedelta(seconds=60)
+        ended = bench.run("patch_phase", phase(fleet), timeout=120)
+    assert ended.output["started"] == count
+    first = min(floor.began.values())
+    beats = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
+    assert [beats[beat] for beat in range(3)] == [STARTS_IN_A_LANE * lanes, STARTS_IN_A_LANE * lanes, 10]
 
 
 def test_an_end_that_is_told_twice_counts_once() -> None:
