@@ -184,13 +184,20 @@ class Product:
         return reply.json()
 
     def wait(self, run_id: str, *, timeout: float = 100) -> Json:
-        """Wait until the run has ended; every machine then has exactly one outcome."""
+        """Wait until the run has ended; every machine then has exactly one outcome.
+
+        A question whose worker was killed meanwhile is asked again, as any client would.
+        """
+        last = ""
 
         def ended() -> Json | None:
-            found = self.run(run_id)
-            return found if found["endedAt"] else None
+            nonlocal last
+            reply = self.api.get(f"/api/runs/{run_id}")
+            assert reply.status_code == 200 or reply.status_code >= 500, reply.text
+            last = reply.text
+            return reply.json() if reply.status_code == 200 and reply.json()["endedAt"] else None
 
-        run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {self.run(run_id)}")
+        run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {last}")
         assert sum(run["countsByOutcome"].values()) == run["machines"], run
         return run
 
