@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, cast
 
@@ -66,6 +67,32 @@ def as_list(value: object) -> list[Any]:
 def objects_of(value: object) -> list[Json]:
     """The JSON objects in an array; whatever else stands in it cannot be read."""
     return [item for item in as_list(value) if isinstance(item, dict)]
+
+
+def fold_keys(body: Mapping[str, Any]) -> Json:
+    """The object with its keys in lower case, for services that write them in more than one way."""
+    return {name.lower(): value for name, value in body.items()}
+
+
+def text_of(value: object) -> str:
+    """The value if it is text; empty for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def texts_of(value: object) -> tuple[str, ...]:
+    """The texts of an array; ``null`` and anything else have none."""
+    return tuple(item for item in as_list(value) if isinstance(item, str))
+
+
+def texts_by_name(value: object) -> dict[str, str]:
+    """An object whose values are texts, such as tags; ``null`` reads as an empty text."""
+    return {name: "" if item is None else str(item) for name, item in (as_object(value) or {}).items()}
+
+
+def without_empty(value: Json) -> Json:
+    """The object without empty members, at any depth of objects: what a body to Azure leaves out."""
+    cleaned = {key: item if (inner := as_object(item)) is None else without_empty(inner) for key, item in value.items()}
+    return {key: item for key, item in cleaned.items() if item not in (None, [], {}, "")}
 
 
 def parse_instant(value: object) -> datetime | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from domain.base import Document, Instant, Json, as_object
+from domain.base import Document, Instant, Json, without_empty
 
 SHORTEST_DURATION = timedelta(minutes=20)
 """No agent starts an installation in less; what each system needs is in `domain.window`."""
@@ -253,12 +253,4 @@ class InstallParameters(Document):
 
     def to_azure(self) -> Json:
         """The JSON body, without empty members."""
-        return _without_empty(self.to_wire())
-
-
-def _without_empty(value: Json) -> Json:
-    cleaned: Json = {}
-    for key, item in value.items():
-        inner = as_object(item)
-        cleaned[key] = item if inner is None else _without_empty(inner)
-    return {key: item for key, item in cleaned.items() if item not in (None, [], {}, "")}
+        return without_empty(self.to_wire())
