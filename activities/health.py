@@ -9,6 +9,7 @@ from activities.context import MachineContext, keep_lock, load_machine, now, wai
 from adapters.arm import open_resource_manager
 from adapters.probe import Prober
 from adapters.resource_health import open_resource_health
+from adapters.sweep import open_sweeps
 from adapters.tables import open_records
 from domain.alerts import AlertVeto, alerts_unknown, judge_alerts
 from domain.arm_error import ArmFailure, ErrorClass, classify
@@ -90,7 +91,7 @@ async def _look(context: MachineContext, health: Health, first_at: Moment | None
     ``first_at``: this is the first look at that moment of the run.
     """
     looks = await asyncio.gather(
-        _look_at_machine(context, first_at), _look_at_platform(context, health), _probe(context, health)
+        _look_at_machine(context, first_at), _look_at_platform(context, health, first_at), _probe(context, health)
     )
     signals = {name: signal for look in looks for name, signal in look.signals.items()}
     return summarize(signals, now()), max(look.asked_to_wait for look in looks)
@@ -105,12 +106,23 @@ async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> 
     return _Look(read_signals(view, now()))
 
 
-async def _look_at_platform(context: MachineContext, health: Health) -> _Look:
+async def _look_at_platform(context: MachineContext, health: Health, first_at: Moment | None) -> _Look:
     if not health.resource_health:
         return _Look({})
+    if first_at is Moment.BEFORE and await _shows_as_available(context):
+        return _Look({"resourceHealth": Signal(state=SignalState.HEALTHY)})
     found = await open_resource_health().availability(context.machine_id)
     asked = (found.retry_after or 0) if isinstance(found, ArmFailure) else 0
     return _Look({"resourceHealth": judge_availability(found)}, asked)
+
+
+async def _shows_as_available(context: MachineContext) -> bool:
+    """With many that begin, whether the sweep of the region shows the machine as available: no read for it then.
+
+    Nothing has been done to it yet, so what was so a minute ago is good enough; after an installation it is not.
+    """
+    machine = context.machine_id
+    return machine.folded in await open_sweeps().available(machine.subscription_id, context.machine.location)
 
 
 async def _probe(context: MachineContext, health: Health) -> _Look:

@@ -91,8 +91,8 @@ class Limit:
 
 PACED = "Paced"
 """The code of a call that was not sent, as its turn was too far away. It is no word of Azure's, and no try."""
-_STEADY_SHARE = 0.65
-"""Of the reads' refill. A quarter is left to others; a tenth below that are the clumps that two workers, and requests
+_STEADY_SHARE = 0.62
+"""Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace."""
 _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),

@@ -29,6 +29,35 @@ _SUMMARIES = {
 }
 
 
+COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
+TABLE = "healthresources"
+
+
+def health_rows(world: World, subscriptions: set[str] | None) -> list[dict[str, Any]]:
+    """The statuses as Resource Graph shows them, some time later; ``subscriptions`` are folded."""
+    then = max(0.0, world.clock.now() - world.graph_lag)
+    return [
+        {
+            "id": (machine.id + _STATUS).lower(),
+            "name": "current",
+            "type": "microsoft.resourcehealth/availabilitystatuses",
+            "tenantId": world.tenant_id,
+            "location": machine.location,
+            "resourceGroup": machine.resource_group.lower(),
+            "subscriptionId": machine.subscription_id,
+            "properties": _availability(machine, then)
+            | {
+                "targetResourceId": machine.folded,
+                "targetResourceType": "microsoft.compute/virtualmachines",
+                "occurredTime": world.clock.stamp(then),
+            },
+            "tags": None,
+        }
+        for machine in world.settled()
+        if subscriptions is None or machine.subscription_id.casefold() in subscriptions
+    ]
+
+
 class Health:
     """Handlers of ``Microsoft.ResourceHealth`` and ``Microsoft.AlertsManagement``."""
 

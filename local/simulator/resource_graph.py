@@ -15,6 +15,9 @@ from typing import Any, cast
 
 from local.simulator import errors, views
 from local.simulator.errors import Refusal
+from local.simulator.health import COLUMNS as HEALTH_COLUMNS
+from local.simulator.health import TABLE as HEALTH_TABLE
+from local.simulator.health import health_rows
 from local.simulator.kql import QueryError, Row
 from local.simulator.patch_tables import COLUMNS as PATCH_COLUMNS
 from local.simulator.patch_tables import TABLES as PATCH_TABLES
@@ -30,7 +33,9 @@ _RESOURCES = {
     "properties", "tags", "identity", "zones", "extendedLocation",
 }  # fmt: skip
 _CONTAINERS = _RESOURCES
-TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS} | dict.fromkeys(PATCH_TABLES, PATCH_COLUMNS)
+TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS, HEALTH_TABLE: HEALTH_COLUMNS} | dict.fromkeys(
+    PATCH_TABLES, PATCH_COLUMNS
+)
 _MOST_ROWS = 1_000
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32
@@ -105,6 +110,8 @@ class ResourceGraph:
     def _rows(self, table: str, subscriptions: set[str] | None) -> list[Row]:
         if table in PATCH_TABLES:
             return patch_rows(self.world, table, subscriptions)
+        if table == HEALTH_TABLE:
+            return health_rows(self.world, subscriptions)
         return self._containers(subscriptions) if table == "resourcecontainers" else self._resources(subscriptions)
 
     def _resources(self, subscriptions: set[str] | None) -> list[Row]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from adapters.resource_graph import Page, ResourceGraph
-from adapters.sweep import Sweeps
+from adapters.sweep import MOST_SINGLE_READS, Sweeps
 from domain.arm_error import ArmFailure
 
 ONE = "11111111-1111-1111-1111-111111111111"
@@ -26,7 +26,7 @@ class Graph:
 
 
 def rows(*names: str) -> list[dict[str, Any]]:
-    return [{"id": f"/vm/{name}", "activityId": name} for name in names]
+    return [{"id": f"/vm/{name}", "found": name} for name in names]
 
 
 def make(graph: Graph, longest_age: float = 60) -> Sweeps:
@@ -68,3 +68,15 @@ async def test_a_region_cannot_break_out_of_its_literal() -> None:
     graph = Graph(Page())
     await make(graph).running(ONE, "west' | project secret //")
     assert r"location =~ 'west\' | project secret //'" in graph.asked[0][0]
+
+
+async def test_availability_is_asked_one_by_one_until_many_ask() -> None:
+    graph = Graph(Page(rows("/VM/A", "/vm/b")))
+    sweeps = make(graph)
+    alone = [await sweeps.available(ONE, "westeurope") for _ in range(MOST_SINGLE_READS)]
+    assert set(alone) == {frozenset()}
+    assert not graph.asked
+    assert await sweeps.available(ONE, "WestEurope") == {"/vm/a", "/vm/b"}
+    assert await sweeps.available(ONE, "northeurope") == frozenset(), "a crowd is one of a region"
+    assert len(graph.asked) == 1
+    assert "healthresources" in graph.asked[0][0]

@@ -89,3 +89,14 @@ def test_alerts_are_filtered_as_asked(simulator: Simulator) -> None:
 def test_a_time_range_that_azure_does_not_know(simulator: Simulator) -> None:
     path = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.AlertsManagement/alerts"
     assert simulator.http.get(path, params=ALERTS_API | {"timeRange": "2d"}).status_code == 400
+
+
+def test_resource_graph_shows_the_health_of_every_machine(simulator: Simulator) -> None:
+    one = simulator.take(resourceHealth="Degraded")
+    query = "healthresources | where tostring(properties.availabilityState) =~ 'Degraded' | project properties"
+    reply = simulator.http.post(
+        "/providers/Microsoft.ResourceGraph/resources", params={"api-version": "2021-03-01"}, json={"query": query}
+    )
+    assert reply.status_code == 200, reply.text
+    targets = [row["properties"]["targetResourceId"] for row in reply.json()["data"]]
+    assert one.lower() in targets
