@@ -52,9 +52,15 @@ def _machine(number: int, random: Random) -> dict[str, Any]:
     }
 
 
-def throttle_minutes(operations: int) -> float:
-    """Simulated minutes before the last of so many patch operations can be accepted."""
-    return max(0.0, (operations - PATCH_OPERATIONS_AT_ONCE) / PATCH_OPERATIONS_A_MINUTE)
+def throttle_minutes(operations: int, after: float = 0.0, taken: int = 0) -> float:
+    """Simulated minutes before the last of so many patch operations can be accepted.
+
+    Args:
+        after: minutes since the bucket was full.
+        taken: operations that were accepted in them.
+    """
+    there = min(PATCH_OPERATIONS_AT_ONCE, PATCH_OPERATIONS_AT_ONCE + after * PATCH_OPERATIONS_A_MINUTE - taken)
+    return max(0.0, (operations - there) / PATCH_OPERATIONS_A_MINUTE)
 
 
 def expected_minutes(machines: int) -> float:

@@ -217,10 +217,16 @@ def _of_requests(runs: Mapping[int, Json]) -> list[Metric]:
 
 
 def bound_minutes(run: Json) -> float:
-    """The least that Azure's bucket of patch operations allows, and what a machine's two operations take."""
-    operations = run["operations"]
+    """The least that Azure's bucket of patch operations allows, or that two waves take when that is more.
+
+    The bucket: the last of all operations is accepted, and a machine's two take their mean time. The waves: a plan
+    knows all assessments, so that no installation begins before the last of them has ended.
+    """
+    operations, machines = run["operations"], run["machines"]
     means = operations["assess"]["meanMinutes"] + operations["install"]["meanMinutes"]
-    return estate.throttle_minutes(2 * run["machines"]) + means
+    assessed = estate.throttle_minutes(machines) + operations["assess"]["longestMinutes"]
+    waves = assessed + estate.throttle_minutes(machines, assessed, machines) + operations["install"]["longestMinutes"]
+    return max(estate.throttle_minutes(2 * machines) + means, waves)
 
 
 def _of_pacing(runs: Mapping[int, Json]) -> list[Metric]:

@@ -220,11 +220,13 @@ def most_at_once(intervals: list[tuple[float, float]]) -> int:
 def _summary(intervals: list[Json]) -> Json:
     ended = [(float(each["start"]), float(each["end"])) for each in intervals if each["end"] is not None]
     if not ended:
-        return {"count": len(intervals), "mostAtOnce": 0, "meanMinutes": 0.0, "firstMinute": 0.0, "lastMinute": 0.0}
+        names = ("mostAtOnce", "meanMinutes", "longestMinutes", "firstMinute", "lastMinute")
+        return {"count": len(intervals), **dict.fromkeys(names, 0.0)}
     return {
         "count": len(intervals),
         "mostAtOnce": most_at_once(ended),
         "meanMinutes": round(statistics.mean(end - start for start, end in ended) / 60, 3),
+        "longestMinutes": round(max(end - start for start, end in ended) / 60, 3),
         "firstMinute": round(min(start for start, _ in ended) / 60, 3),
         "lastMinute": round(max(end for _, end in ended) / 60, 3),
     }

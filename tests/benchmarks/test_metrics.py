@@ -43,8 +43,8 @@ def run(machines: int) -> Json:
         "elapsedSeconds": 4.0,
         "outcomes": {"patched": machines},
         "operations": {
-            "assess": interval | {"meanMinutes": 2.5, "firstMinute": 0.5, "lastMinute": 4.0},
-            "install": interval | {"meanMinutes": 8.5, "firstMinute": 4.5, "lastMinute": 20.0},
+            "assess": interval | {"meanMinutes": 2.5, "longestMinutes": 3.0, "firstMinute": 0.5, "lastMinute": 4.0},
+            "install": interval | {"meanMinutes": 8.5, "longestMinutes": 9.0, "firstMinute": 4.5, "lastMinute": 20.0},
         },
         "processes": {"worker": {"megabytes": 150.0, "threads": 10, "cpuSeconds": 1.0}},
         "host": {
@@ -109,6 +109,12 @@ def test_no_faster_than_the_bucket_allows(operations: int) -> None:
 def test_the_bound_of_ten_thousand_is_that_of_the_reference() -> None:
     assert estate.throttle_minutes(20_000) == 97
     assert bound_minutes(run(10_000)) == pytest.approx(97 + 2.5 + 8.5)
+
+
+def test_a_small_fleet_is_bound_by_its_two_waves() -> None:
+    assert bound_minutes(run(500)) == 3 + 9
+    # The bucket is full again when the assessments have ended.
+    assert bound_minutes(run(1_000)) == 2 + 3 + 2 + 9
 
 
 def test_a_fleet_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
