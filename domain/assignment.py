@@ -1,0 +1,272 @@
+"""What a maintenance configuration is assigned to: one machine, or a dynamic scope.
+
+A dynamic scope is a subscription or a resource group with a filter; the machines are found when a run comes. Azure
+has one type for both, ``configurationAssignments``, told apart by the resource under which they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from domain.base import Document, Json, as_object, fold_keys, text_of, texts_of, without_empty
+from domain.discovery import DiscoveredMachine
+from domain.identity import MachineId
+from domain.maintenance import ConfigurationId
+from domain.regions import region_name
+from domain.scope import TagFilter, TagMatch
+from domain.validation import Problem
+
+VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"
+MOST_TAGS = 50
+"""Tags of one filter."""
+MOST_RESOURCE_GROUPS = 50
+"""Resource groups of one filter."""
+MOST_ASSOCIATIONS = 3_000
+"""Machines of one schedule, whichever way they come to it."""
+MOST_IN_DYNAMIC_SCOPE = 1_000
+"""Machines of one dynamic scope."""
+
+_GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_PROVIDER = "/providers/Microsoft.Maintenance/configurationAssignments/"
+_ASSIGNMENT_ID = re.compile(
+    rf"(?P<scope>/subscriptions/.+?){_PROVIDER.replace('.', '[.]')}(?P<name>[A-Za-z0-9_.()-]{{1,260}})", re.IGNORECASE
+)
+_DYNAMIC_SCOPE = re.compile(
+    rf"/subscriptions/(?P<subscription>{_GUID})(/resourceGroups/(?P<group>[\w.()-]{{0,89}}[\w()-]))?", re.IGNORECASE
+)
+_NAME = re.compile(r"[A-Za-z0-9_.()-]{1,260}")
+
+
+class TagSettings(Document):
+    """``filter.tagSettings``: tag names with the values that count, of which all or any must match."""
+
+    tags: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]], description="Tags and values.")
+    filter_operator: str = Field(default="All", description="All or Any.")
+
+
+class ScopeFilter(Document):
+    """The filter of a dynamic scope. Inside one list the entries are alternatives; every list given must match."""
+
+    resource_types: tuple[str, ...] = Field(default=(), description="microsoft.compute/virtualmachines unless given.")
+    resource_groups: tuple[str, ...] = Field(default=(), description="Names of resource groups, at most 50.")
+    os_types: tuple[str, ...] = Field(default=(), description="Windows, Linux, or both unless given.")
+    locations: tuple[str, ...] = Field(default=(), description="Regions; needed for the scope of a resource group.")
+    tag_settings: TagSettings | None = Field(default=None, description="At most 50 tags.")
+
+    def matches(self, machine: DiscoveredMachine) -> bool:
+        """Whether a virtual machine passes; everything is compared without case."""
+        return (
+            _within(VIRTUAL_MACHINES, self.resource_types)
+            and _within(machine.resource_group, self.resource_groups)
+            and _within(machine.os_type, self.os_types)
+            and _within(region_name(machine.location), [region_name(location) for location in self.locations])
+            and self._matches_tags(machine.tags)
+        )
+
+    def _matches_tags(self, tags: Mapping[str, str]) -> bool:
+        settings = self.tag_settings
+        if settings is None or not settings.tags:
+            return True
+        match = TagMatch.ANY if settings.filter_operator.casefold() == "any" else TagMatch.ALL
+        return TagFilter.model_construct(match=match, values=settings.tags).matches(tags)
+
+
+class Assignment(Document):
+    """One assignment. ``resource_id`` is a machine, a subscription or a resource group, in the case of its source."""
+
+    id: str
+    name: str
+    maintenance_configuration_id: str
+    resource_id: str
+    location: str = ""
+    filter: ScopeFilter | None = None
+
+    @property
+    def machine_id(self) -> MachineId | None:
+        """The machine that it is for; ``None`` for dynamic scopes and other kinds of machines."""
+        try:
+            return MachineId.parse(self.resource_id)
+        except ValueError:
+            return None
+
+    @property
+    def configuration_id(self) -> ConfigurationId | None:
+        """The configuration that is assigned; ``None`` when the text is no id."""
+        try:
+            return ConfigurationId.parse(self.maintenance_configuration_id)
+        except ValueError:
+            return None
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether it is for whatever machines match, in a subscription or a resource group."""
+        return is_dynamic_scope(self.resource_id)
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case: the only form in which ids are compared."""
+        return self.id.lower()
+
+    def holds(self, machine: DiscoveredMachine) -> bool:
+        """Whether the machine gets the configuration by this assignment, as far as Resource Graph shows it."""
+        found = _DYNAMIC_SCOPE.fullmatch(self.resource_id)
+        if found is None:
+            return self.resource_id.lower() == machine.id.lower()
+        identity, group = machine.machine_id, found["group"] or ""
+        return (
+            identity.subscription_id == found["subscription"].lower()
+            and _within(identity.resource_group, [group] if group else [])
+            and (self.filter is None or self.filter.matches(machine))
+        )
+
+    def to_azure(self) -> Json:
+        """The body of the PUT."""
+        properties = {
+            "maintenanceConfigurationId": self.maintenance_configuration_id,
+            "resourceId": self.resource_id,
+            "filter": without_empty(self.filter.to_wire()) if self.filter else None,
+        }
+        return without_empty({"location": self.location, "properties": properties})
+
+
+def assignment_id(resource_id: str, name: str) -> str:
+    """The id of an assignment under a machine, a subscription or a resource group.
+
+    Raises:
+        ValueError: ``name`` is no name of an assignment.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ValueError("must be 1 to 260 letters, digits and - _ . ( )")
+    return f"{resource_id}{_PROVIDER}{name}"
+
+
+def is_dynamic_scope(resource_id: str) -> bool:
+    """Whether an id is that of a subscription or of a resource group."""
+    return _DYNAMIC_SCOPE.fullmatch(resource_id) is not None
+
+
+def read_assignment(body: Mapping[str, Any]) -> Assignment | None:
+    """Read Azure's body or a row of Resource Graph leniently; ``None`` when it is no assignment.
+
+    Keys count without case, unknown ones and odd values are passed over, a missing ``resourceId`` is what the id
+    stands under.
+    """
+    found = fold_keys(body)
+    identity = _ASSIGNMENT_ID.fullmatch(text_of(found.get("id")))
+    if identity is None:
+        return None
+    properties = fold_keys(as_object(found.get("properties")) or {})
+    criteria = as_object(properties.get("filter"))
+    return Assignment(
+        id=identity[0],
+        name=identity["name"],
+        maintenance_configuration_id=text_of(properties.get("maintenanceconfigurationid")),
+        # What stands under a subscription is a dynamic scope, whatever Azure repeats inside.
+        resource_id=identity["scope"],
+        location=text_of(found.get("location")),
+        filter=_read_filter(fold_keys(criteria)) if criteria else None,
+    )
+
+
+def check_assignment(assignment: Assignment) -> list[Problem]:
+    """What Azure would refuse or never act on, each with the limit."""
+    problems: list[Problem] = []
+    if assignment.configuration_id is None:
+        message = (
+            "is not the id of a maintenance configuration; write /subscriptions/{guid}/resourceGroups/{group}"
+            "/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+        )
+        problems.append(Problem(path="maintenanceConfigurationId", message=message))
+    if assignment.machine_id is None and not assignment.is_dynamic:
+        message = "is neither a virtual machine nor a subscription nor a resource group; write the ARM id of one"
+        problems.append(Problem(path="resourceId", message=message))
+    if assignment.is_dynamic:
+        problems += _check_filter(
+            assignment.filter or ScopeFilter(), is_group="/resourcegroups/" in assignment.resource_id.lower()
+        )
+    elif assignment.filter is not None:
+        problems.append(Problem(path="filter", message="is for dynamic scopes; leave it out for a machine"))
+    return problems
+
+
+def check_sizes(machines: int, in_scope: int | None = None) -> list[Problem]:
+    """Whether a schedule stays within what it may hold.
+
+    Args:
+        machines: that the schedule would have, each counted once.
+        in_scope: that match the dynamic scope in question; ``None`` when it is about one machine.
+    """
+    problems: list[Problem] = []
+    if in_scope is not None and in_scope > MOST_IN_DYNAMIC_SCOPE:
+        message = (
+            f"matches {in_scope:,} machines; a dynamic scope holds at most {MOST_IN_DYNAMIC_SCOPE:,}:"
+            " narrow the filter or make several scopes"
+        )
+        problems.append(Problem(path="filter", message=message))
+    if machines > MOST_ASSOCIATIONS:
+        message = (
+            f"would have {machines:,} machines; a schedule holds at most {MOST_ASSOCIATIONS:,}:"
+            " assign some of them to another configuration"
+        )
+        problems.append(Problem(path="maintenanceConfigurationId", message=message))
+    return problems
+
+
+def _check_filter(criteria: ScopeFilter, *, is_group: bool) -> list[Problem]:
+    problems: list[Problem] = []
+    if is_group and not criteria.locations:
+        message = "is missing; the dynamic scope of a resource group needs at least one region"
+        problems.append(Problem(path="filter.locations", message=message))
+    problems += _listed_in("filter.resourceTypes", criteria.resource_types, (VIRTUAL_MACHINES,))
+    problems += _listed_in("filter.osTypes", criteria.os_types, ("Windows", "Linux"))
+    if len(criteria.resource_groups) > MOST_RESOURCE_GROUPS:
+        message = f"has {len(criteria.resource_groups)} resource groups; at most {MOST_RESOURCE_GROUPS}"
+        problems.append(Problem(path="filter.resourceGroups", message=message))
+    settings = criteria.tag_settings
+    if settings is not None:
+        problems += _listed_in("filter.tagSettings.filterOperator", (settings.filter_operator,), ("All", "Any"))
+        if len(settings.tags) > MOST_TAGS:
+            message = f"has {len(settings.tags)} tags; at most {MOST_TAGS}"
+            problems.append(Problem(path="filter.tagSettings.tags", message=message))
+        problems += [
+            Problem(path=f"filter.tagSettings.tags[{name!r}]", message="has no values; give at least one")
+            for name, values in settings.tags.items()
+            if not values
+        ]
+    return problems
+
+
+def _listed_in(path: str, values: Sequence[str], known: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(path=path, message=f"{value!r} is not one of {', '.join(known)}")
+        for value in values
+        if not _within(value, known)
+    ]
+
+
+def _read_filter(criteria: Json) -> ScopeFilter:
+    settings = as_object(criteria.get("tagsettings"))
+    return ScopeFilter(
+        resource_types=texts_of(criteria.get("resourcetypes")),
+        resource_groups=texts_of(criteria.get("resourcegroups")),
+        os_types=texts_of(criteria.get("ostypes")),
+        locations=texts_of(criteria.get("locations")),
+        tag_settings=_read_tags(fold_keys(settings)) if settings else None,
+    )
+
+
+def _read_tags(settings: Json) -> TagSettings:
+    tags = as_object(settings.get("tags")) or {}
+    return TagSettings(
+        tags={name: texts_of(values) for name, values in tags.items()},
+        filter_operator=text_of(settings.get("filteroperator")) or "All",
+    )
+
+
+def _within(value: str, given: Sequence[str]) -> bool:
+    """Whether a list that was given has the value, without case; an empty list has everything."""
+    return not given or value.casefold() in {item.casefold() for item in given}

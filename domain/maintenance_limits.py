@@ -1,0 +1,278 @@
+"""What Azure asks of a maintenance configuration for guest patching, checked before any call.
+
+Azure refuses some of it with texts that name no limit, and takes the rest to patch nothing in silence. Sources:
+"Maintenance configurations" and its troubleshooting page for the limits, the TypeSpec for words and forms, the install
+API for KB numbers and package masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from tzlocal import windows_tz
+
+from domain.calendar import from_wall_clock
+from domain.maintenance import (
+    IN_GUEST_PATCH,
+    InstallPatches,
+    LinuxPatches,
+    MaintenanceConfiguration,
+    MaintenanceWindow,
+    WindowsPatches,
+)
+from domain.patching import LinuxClassification, RebootSetting, WindowsClassification, is_package_mask, normalize_kb
+from domain.recur_every import RecurEvery
+from domain.validation import Problem, suggest
+
+SHORTEST_WINDOW = timedelta(hours=1, minutes=30)
+LONGEST_WINDOW = timedelta(hours=3, minutes=55)
+SHORTEST_NOTICE = timedelta(minutes=15)
+"""From creating or changing a schedule to its next run."""
+NOTICE_WITH_EVENTS = timedelta(minutes=40)
+"""The same where a pre-event is subscribed to: Azure cancels a run that is nearer."""
+LONGEST_NAMES = 127
+"""Resource group and configuration name together: under 128 characters."""
+
+_HANDOVER = (23 * 60 + 45, 24 * 60)
+_NEVER_REBOOT = {"neverreboot": "Never", "alwaysreboot": "Always"}
+
+
+def check_configuration(
+    configuration: MaintenanceConfiguration, now: datetime, existing: MaintenanceConfiguration | None = None
+) -> list[Problem]:
+    """Everything that stands against sending this configuration, each with its path and the limit.
+
+    Args:
+        configuration: what is to be; its id says under which names.
+        now: UTC.
+        existing: what is in place, for a change: its start may lie in the past when it stays as it is.
+    """
+    return [
+        *_check_names(configuration),
+        *_check_words(configuration),
+        *_check_window(configuration, now, existing),
+        *_check_patches(configuration.install_patches),
+    ]
+
+
+def advice(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
+    """What Azure permits and may not do as expected, in sentences."""
+    notes: list[str] = []
+    following = configuration.next_occurrence(now)
+    if following is not None and following.at_utc - now < NOTICE_WITH_EVENTS:
+        notes.append("The next run is under 40 minutes away: where a pre-event is subscribed to, Azure cancels it.")
+    elif following is not None and following.at_utc - now < timedelta(hours=1):
+        notes.append("The next run is under an hour away: Azure may still run it the old way, for it caches schedules.")
+    if configuration.window is not None and not configuration.unreadable:
+        local = now.astimezone(configuration.window.zone)
+        if _HANDOVER[0] <= local.hour * 60 + local.minute < _HANDOVER[1]:
+            notes.append("Microsoft advises against creating schedules from 23:45 to midnight.")
+    return notes
+
+
+def _check_names(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
+    try:
+        identity = configuration.configuration_id
+    except ValueError as error:
+        yield Problem(path="id", message=str(error))
+        return
+    length = len(identity.resource_group) + len(identity.name)
+    if length > LONGEST_NAMES:
+        yield Problem(
+            path="name",
+            message=f"is too long: resource group and name have {length} characters together, fewer than 128 are"
+            " allowed",
+        )
+    if not configuration.location.strip():
+        yield Problem(path="location", message="is missing; give the region of the schedule, such as westeurope")
+
+
+def _check_words(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
+    properties = configuration.properties
+    if not configuration.patches_guests:
+        yield Problem(
+            path="properties.maintenanceScope",
+            message=f"must be {IN_GUEST_PATCH}: other scopes maintain hosts and services, not the inside of machines",
+        )
+    yield from _one_of("properties.visibility", properties.visibility, ("Custom", "Public"))
+    if configuration.in_guest_patch_mode.casefold() != "user":
+        given = f", not {configuration.in_guest_patch_mode!r}" if configuration.in_guest_patch_mode else ""
+        yield Problem(
+            path="properties.extensionProperties.InGuestPatchMode",
+            message=f"must be User{given}: without it Azure refuses the schedule, or patches nothing",
+        )
+
+
+def _check_window(
+    configuration: MaintenanceConfiguration, now: datetime, existing: MaintenanceConfiguration | None
+) -> Iterator[Problem]:
+    path, window = "properties.maintenanceWindow", configuration.window
+    if window is None:
+        yield Problem(path=path, message="is missing; give startDateTime, duration, timeZone and recurEvery")
+        return
+    problems = [
+        *_readable(f"{path}.startDateTime", lambda: window.start),
+        *_check_duration(f"{path}.duration", window),
+        *_check_zone(f"{path}.timeZone", window.time_zone),
+        *_check_rate(f"{path}.recurEvery", window.recur_every),
+    ]
+    if window.expiration_date_time and not problems:
+        problems = list(_readable(f"{path}.expirationDateTime", lambda: window.expires_at))
+    if problems:
+        yield from problems
+        return
+    yield from _check_times(path, window, now, existing.window if existing else None)
+
+
+def _check_times(
+    path: str, window: MaintenanceWindow, now: datetime, before: MaintenanceWindow | None
+) -> Iterator[Problem]:
+    start, expires = from_wall_clock(window.start, window.zone), window.expires_at
+    if expires is not None and expires <= max(now, start):
+        yield Problem(path=f"{path}.expirationDateTime", message="must lie after the start and in the future")
+        return
+    is_kept = before is not None and (before.start_date_time, before.time_zone) == (
+        window.start_date_time,
+        window.time_zone,
+    )
+    if not is_kept and start - now < SHORTEST_NOTICE:
+        yield Problem(
+            path=f"{path}.startDateTime",
+            message=f"is {_minutes_ahead(start - now)}; a schedule starts at least 15 minutes ahead",
+        )
+        return
+    following = next(window.occurrences(now), None)
+    if following is None:
+        yield Problem(path=f"{path}.recurEvery", message="has no run before expirationDateTime; make it later")
+    elif following.at_utc - now < SHORTEST_NOTICE:
+        yield Problem(
+            path=f"{path}.startDateTime",
+            message=f"the next run is {_minutes_ahead(following.at_utc - now)}; a change needs at least 15 minutes",
+        )
+
+
+def _check_duration(path: str, window: MaintenanceWindow) -> Iterator[Problem]:
+    problems = list(_readable(path, lambda: window.length))
+    yield from problems
+    if not problems and not SHORTEST_WINDOW <= window.length <= LONGEST_WINDOW:
+        yield Problem(path=path, message=f"is {window.duration}; a guest patching window has 01:30 to 03:55")
+
+
+def _check_zone(path: str, name: str) -> Iterator[Problem]:
+    if name.strip().casefold() in {known.casefold() for known in windows_tz.win_tz}:
+        return
+    windows = next((of for zone, of in windows_tz.tz_win.items() if zone.casefold() == name.strip().casefold()), "")
+    hint = f'did you mean "{windows}"?' if windows else suggest(name, windows_tz.win_tz)
+    yield Problem(
+        path=path,
+        message=f"{name!r} is not a Windows time zone; write for example W. Europe Standard Time"
+        + (f"; {hint}" if hint else ""),
+    )
+
+
+def _check_rate(path: str, text: str) -> Iterator[Problem]:
+    try:
+        rate = RecurEvery.parse(text)
+    except ValueError as error:
+        yield Problem(path=path, message=str(error))
+        return
+    if rate.is_too_often:
+        yield Problem(path=path, message=f"is {rate}; a guest patching schedule repeats at least 6 hours apart")
+
+
+def _check_patches(patches: InstallPatches | None) -> Iterator[Problem]:
+    path = "properties.installPatches"
+    if patches is None or not (_selects(patches.windows_parameters) or _selects(patches.linux_parameters)):
+        yield Problem(
+            path=path,
+            message="selects nothing; give classificationsToInclude, KB numbers or package masks for Windows or Linux",
+        )
+        return
+    yield from _check_reboot(f"{path}.rebootSetting", patches.reboot_setting)
+    if patches.windows_parameters is not None:
+        yield from _check_windows(f"{path}.windowsParameters", patches.windows_parameters)
+    if patches.linux_parameters is not None:
+        yield from _check_linux(f"{path}.linuxParameters", patches.linux_parameters)
+
+
+def _selects(parameters: WindowsPatches | LinuxPatches | None) -> bool:
+    if parameters is None:
+        return False
+    included = (
+        parameters.kb_numbers_to_include
+        if isinstance(parameters, WindowsPatches)
+        else parameters.package_name_masks_to_include
+    )
+    return bool(parameters.classifications_to_include or included)
+
+
+def _check_reboot(path: str, setting: str) -> Iterator[Problem]:
+    if setting.casefold() in _NEVER_REBOOT:
+        yield Problem(path=path, message=f'{setting!r} is not known here; write "{_NEVER_REBOOT[setting.casefold()]}"')
+    else:
+        yield from _one_of(path, setting, [word.value for word in RebootSetting])
+
+
+def _check_windows(path: str, parameters: WindowsPatches) -> Iterator[Problem]:
+    known = [word.value for word in WindowsClassification]
+    for index, word in enumerate(parameters.classifications_to_include):
+        yield from _one_of(f"{path}.classificationsToInclude[{index}]", word, known)
+    yield from _check_kbs(f"{path}.kbNumbersToInclude", parameters.kb_numbers_to_include)
+    yield from _check_kbs(f"{path}.kbNumbersToExclude", parameters.kb_numbers_to_exclude)
+        f"{path}.kbNumbersToExclude", parameters.kb_numbers_to_include, parameters.kb_numbers_to_exclude
+    )
+
+
+def _check_kbs(path: str, numbers: Sequence[str]) -> Iterator[Problem]:
+    for index, number in enumerate(numbers):
+        try:
+            full = normalize_kb(number)
+        except ValueError as error:
+            yield Problem(path=f"{path}[{index}]", message=str(error))
+            continue
+        if not number.strip().upper().startswith("KB"):
+            yield Problem(
+                path=f"{path}[{index}]", message=f"{number!r} has no prefix, which Azure refuses; write {full}"
+            )
+
+
+def _check_linux(path: str, parameters: LinuxPatches) -> Iterator[Problem]:
+    known = [word.value for word in LinuxClassification]
+    for index, word in enumerate(parameters.classifications_to_include):
+        yield from _one_of(f"{path}.classificationsToInclude[{index}]", word, known)
+    chosen = {word.casefold() for word in parameters.classifications_to_include}
+    if "other" in chosen and len(chosen & {"critical", "security"}) == 1:
+        yield Problem(
+            path=f"{path}.classificationsToInclude",
+            message="the Linux agent refuses Other with exactly one of Critical and Security; give both or neither",
+        )
+    for name, masks in (
+        ("packageNameMasksToInclude", parameters.package_name_masks_to_include),
+        ("packageNameMasksToExclude", parameters.package_name_masks_to_exclude),
+    ):
+        for index, mask in enumerate(masks):
+            if not is_package_mask(mask):
+                yield Problem(
+                    path=f"{path}.{name}[{index}]",
+                    message=f"{mask!r} is not a package mask; write a name with * and ?, or name=version",
+                )
+
+
+def _one_of(path: str, value: str, known: Iterable[str]) -> Iterator[Problem]:
+    words = list(known)
+    if value.casefold() not in {word.casefold() for word in words}:
+        hint = suggest(value, words)
+        yield Problem(path=path, message=f"{value!r} is not one of {', '.join(words)}" + (f"; {hint}" if hint else ""))
+
+
+def _readable(path: str, read: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        read()
+    except ValueError as error:
+        yield Problem(path=path, message=str(error))
+
+
+def _minutes_ahead(distance: timedelta) -> str:
+    minutes = int(distance.total_seconds() // 60)
+    return f"{minutes} minutes ahead" if minutes >= 0 else "in the past"

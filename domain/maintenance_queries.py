@@ -1,0 +1,78 @@
+"""The questions about schedules that Resource Graph answers: texts only, values enter as literals.
+
+``maintenanceresources`` knows assignments and runs, minutes late; configurations themselves are ``resources``. Rows are
+ordered by id, because pages of an unordered query may overlap. The grammar is that of `domain.discovery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domain.discovery import literal
+from domain.identity import MachineId
+from domain.maintenance import ConfigurationId
+
+CONFIGURATIONS = "microsoft.maintenance/maintenanceconfigurations"
+ASSIGNMENTS = "microsoft.maintenance/configurationassignments"
+MACHINE_UPDATES = "microsoft.maintenance/applyupdates"
+"""One row for each machine of a run."""
+RUN_UPDATES = "microsoft.maintenance/maintenanceconfigurations/applyupdates"
+"""One row for each run."""
+
+
+def all_configurations() -> str:
+    """Every configuration: ``id, name, location, tags, properties``."""
+    return _query("resources", CONFIGURATIONS, columns="id, name, location, tags, properties")
+
+
+def all_assignments() -> str:
+    """Every assignment, of machines and dynamic scopes: ``id, name, properties``."""
+    return _query("maintenanceresources", ASSIGNMENTS, columns="id, name, properties")
+
+
+def assignments_of_configuration(configuration: ConfigurationId) -> str:
+    """What a configuration is assigned to: ``id, name, properties``."""
+    condition = f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}"
+    return _query("maintenanceresources", ASSIGNMENTS, condition, columns="id, name, properties")
+
+
+def assignments_of_machine(machine: MachineId, configuration: ConfigurationId | None = None) -> str:
+    """The assignments that name the machine, of one configuration or of all: ``id, name, properties``.
+
+    With a configuration it is the documented way to find what has to be deleted.
+    """
+    conditions = [f"properties.resourceId =~ {literal(machine.text)}"]
+    if configuration is not None:
+        conditions.insert(0, f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}")
+    return _query("maintenanceresources", ASSIGNMENTS, *conditions, columns="id, name, properties")
+
+
+def machines_of_run(correlation_id: str) -> str:
+    """The machines of one run and how each ended: ``id, resourceId, properties``.
+
+    Args:
+        correlation_id: ``{configuration}/providers/microsoft.maintenance/applyupdates/{yyyyMMddHHmmss}``.
+    """
+    condition = f"properties.correlationId =~ {literal(correlation_id)}"
+    columns = "id, resourceId = tostring(properties.resourceId), properties"
+    return _query("maintenanceresources", MACHINE_UPDATES, condition, columns=columns)
+
+
+def runs_of_configuration(configuration: ConfigurationId) -> str:
+    """The runs of a configuration that Azure still knows: ``id, name, properties``."""
+    condition = f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}"
+    return _query("maintenanceresources", RUN_UPDATES, condition, columns="id, name, properties")
+
+
+def machine_updates(configurations: Sequence[ConfigurationId] = ()) -> str:
+    """What became of machines in runs, of these configurations or of all: ``id, resourceId, properties``."""
+    named = ", ".join(literal(str(configuration)) for configuration in configurations)
+    conditions = [f"tostring(properties.maintenanceConfigurationId) in~ ({named})"] if named else []
+    columns = "id, resourceId = tostring(properties.resourceId), properties"
+    return _query("maintenanceresources", MACHINE_UPDATES, *conditions, columns=columns)
+
+
+def _query(table: str, kind: str, *conditions: str, columns: str) -> str:
+    lines = [table, f"| where type =~ {literal(kind)}"]
+    lines += [f"| where {condition}" for condition in conditions]
+    return "\n".join([*lines, f"| project {columns}", "| order by id asc"])
