@@ -112,9 +112,13 @@ def test_the_bound_of_ten_thousand_is_that_of_the_reference() -> None:
 
 
 def test_a_small_fleet_is_bound_by_its_two_waves() -> None:
-    assert bound_minutes(run(500)) == 3 + 9
-    # The bucket is full again when the assessments have ended.
-    assert bound_minutes(run(1_000)) == 2 + 3 + 2 + 9
+    assert bound_minutes(run(250)) == 3 + 9
+
+
+def test_the_bucket_fills_while_the_last_assessments_run() -> None:
+    assert estate.throttle_minutes(1_000) == 2
+    assert estate.throttle_minutes(1_000, after=2, taken=1_000) == 5
+    assert estate.throttle_minutes(1_000, after=5, taken=1_000) == 2
 
 
 def test_a_fleet_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
