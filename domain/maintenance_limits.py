@@ -220,8 +220,6 @@ def _check_windows(path: str, parameters: WindowsPatches) -> Iterator[Problem]:
         yield from _one_of(f"{path}.classificationsToInclude[{index}]", word, known)
     yield from _check_kbs(f"{path}.kbNumbersToInclude", parameters.kb_numbers_to_include)
     yield from _check_kbs(f"{path}.kbNumbersToExclude", parameters.kb_numbers_to_exclude)
-        f"{path}.kbNumbersToExclude", parameters.kb_numbers_to_include, parameters.kb_numbers_to_exclude
-    )
 
 
 def _check_kbs(path: str, numbers: Sequence[str]) -> Iterator[Problem]:
