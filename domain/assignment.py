@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field
@@ -16,8 +17,7 @@ from domain.base import Document, Json, as_object, fold_keys, text_of, texts_of,
 from domain.discovery import DiscoveredMachine
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId
-from domain.regions import region_name
-from domain.scope import TagFilter, TagMatch
+from domain.scope import OsType, Scope, TagFilter, TagMatch
 from domain.validation import Problem
 
 VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"
@@ -57,23 +57,6 @@ class ScopeFilter(Document):
     locations: tuple[str, ...] = Field(default=(), description="Regions; needed for the scope of a resource group.")
     tag_settings: TagSettings | None = Field(default=None, description="At most 50 tags.")
 
-    def matches(self, machine: DiscoveredMachine) -> bool:
-        """Whether a virtual machine passes; everything is compared without case."""
-        return (
-            _within(VIRTUAL_MACHINES, self.resource_types)
-            and _within(machine.resource_group, self.resource_groups)
-            and _within(machine.os_type, self.os_types)
-            and _within(region_name(machine.location), [region_name(location) for location in self.locations])
-            and self._matches_tags(machine.tags)
-        )
-
-    def _matches_tags(self, tags: Mapping[str, str]) -> bool:
-        settings = self.tag_settings
-        if settings is None or not settings.tags:
-            return True
-        match = TagMatch.ANY if settings.filter_operator.casefold() == "any" else TagMatch.ALL
-        return TagFilter.model_construct(match=match, values=settings.tags).matches(tags)
-
 
 class Assignment(Document):
     """One assignment. ``resource_id`` is a machine, a subscription or a resource group, in the case of its source."""
@@ -111,16 +94,34 @@ class Assignment(Document):
         """The id in lower case: the only form in which ids are compared."""
         return self.id.lower()
 
+    @cached_property
+    def scope(self) -> Scope | None:
+        """The virtual machines that get the configuration by this assignment; ``None`` when there can be none.
+
+        It selects with the rules of policies, which are those of Azure: without case, tags by name and value.
+        """
+        found, criteria = _DYNAMIC_SCOPE.fullmatch(self.resource_id), self.filter or ScopeFilter()
+        try:
+            if found is None:
+                return Scope(machine_ids=(self.resource_id,))
+            group, groups = found["group"], criteria.resource_groups
+            if not _within(VIRTUAL_MACHINES, criteria.resource_types) or (group and not _within(group, groups)):
+                return None
+            return Scope(
+                subscriptions=(found["subscription"],),
+                resource_groups=(group,) if group else groups,
+                locations=criteria.locations,
+                os_types=tuple(filter(None, map(OsType.read, criteria.os_types))),
+                tags=_tag_filter(criteria.tag_settings),
+            )
+        except ValueError:
+            # Azure holds ids of other kinds of machines, and filters that are empty inside.
+            return None
+
     def holds(self, machine: DiscoveredMachine) -> bool:
         """Whether the machine gets the configuration by this assignment, as far as Resource Graph shows it."""
-        found = _DYNAMIC_SCOPE.fullmatch(self.resource_id)
-        if found is None:
-            return self.resource_id.lower() == machine.id.lower()
-        identity, group = machine.machine_id, found["group"] or ""
-        return (
-            identity.subscription_id == found["subscription"].lower()
-            and _within(identity.resource_group, [group] if group else [])
-            and (self.filter is None or self.filter.matches(machine))
+        return self.scope is not None and self.scope.holds(
+            machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags
         )
 
     def to_azure(self) -> Json:
@@ -265,6 +266,13 @@ def _read_tags(settings: Json) -> TagSettings:
         tags={name: texts_of(values) for name, values in tags.items()},
         filter_operator=text_of(settings.get("filteroperator")) or "All",
     )
+
+
+def _tag_filter(settings: TagSettings | None) -> TagFilter | None:
+    if settings is None or not settings.tags:
+        return None
+    match = TagMatch.ANY if settings.filter_operator.casefold() == "any" else TagMatch.ALL
+    return TagFilter(match=match, values=settings.tags)
 
 
 def _within(value: str, given: Sequence[str]) -> bool:
