@@ -1,4 +1,4 @@
-"""When to look at an operation: first near its expected end, then ever less often, and never all at once.
+"""When to look at an operation: first near its expected end, then ever less often, and never many at once.
 
 Azure does not tell when an operation ends, and every look costs a read. An assessment takes two minutes, an
 installation anything up to hours, but on one machine about as long as the last time, and on its likes as long as on
@@ -7,7 +7,7 @@ each other. Moments are seconds of one clock, given by the caller.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from statistics import median
 
@@ -19,10 +19,13 @@ _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
 """Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
 _GROWTH = 0.1
 """Of the time that an operation has taken so far: the wait to the next look."""
+_SPARE_LOOKS = 8
+"""With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
 MOST_POLLS = 20
 """The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
 _LOOKS_SHARE = 0.5
 """Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
+_GRAINS_PER_POLL = 10
 _REMEMBERED = 50
 
 
@@ -34,6 +37,33 @@ class Followed:
     place: str
     kind: OperationKind
     os_type: str
+
+
+class _Calendar:
+    """Which moments are taken, in grains of time that hold as many looks as there are reads for."""
+
+    def __init__(self, grain: float, looks_per_second: float) -> None:
+        self._grain = grain
+        self._room = max(1, int(grain * looks_per_second))
+        self._taken: Counter[int] = Counter()
+        self._pruned_at = 0
+
+    def book(self, now: float, wanted: float, latest: float) -> float:
+        """The first free moment from ``wanted`` on; ``latest`` when there is none before."""
+        number = int(wanted / self._grain)
+        last = int(latest / self._grain)
+        while self._taken[number] >= self._room and number < last:
+            number += 1
+        moment = max(wanted, (number + self._taken[number] / self._room) * self._grain)
+        self._taken[number] += 1
+        self._forget_before(int(now / self._grain))
+        return min(moment, latest)
+
+    def _forget_before(self, number: int) -> None:
+        if number > self._pruned_at:
+            self._pruned_at = number
+            for past in [each for each in self._taken if each < number]:
+                del self._taken[past]
 
 
 class Looks:
@@ -48,6 +78,7 @@ class Looks:
         self._poll_seconds = poll_seconds
         self._looks_per_second = reads_per_second * _LOOKS_SHARE
         self._due: dict[str, dict[str, float]] = {}
+        self._calendars: dict[str, _Calendar] = {}
         self._took: dict[tuple[OperationKind, str], deque[float]] = {}
 
     def first(self, operation: Followed, now: float, elapsed: float, known: float | None) -> float:
@@ -57,15 +88,12 @@ class Looks:
             elapsed: how long ago that was.
             known: how long the last one of this kind took on this machine.
         """
-        expected = self._expected(operation, known)
-        wait = max(self._poll_seconds, min(expected - elapsed, self._poll_seconds * MOST_POLLS))
-        return self._follow(operation, now, wait)
+        return self._follow(operation, now, self._expected(operation, known) - elapsed)
 
     def following(self, operation: Followed, now: float, elapsed: float) -> float:
         """Seconds to the next look at an operation that runs."""
-        crowd = self.in_flight(operation.place, now) / self._looks_per_second
-        wait = max(self._poll_seconds, elapsed * _GROWTH, crowd)
-        return self._follow(operation, now, min(wait, self._poll_seconds * MOST_POLLS))
+        all_once = self.in_flight(operation.place, now) / self._looks_per_second
+        return self._follow(operation, now, min(elapsed * _GROWTH, all_once * _SPARE_LOOKS))
 
     def ended(self, operation: Followed, seconds: float | None = None) -> None:
         """It needs no look any more; ``seconds`` is how long it took, when that is known."""
@@ -90,7 +118,13 @@ class Looks:
         return median(took) if took else self._poll_seconds * _DEFAULT_POLLS[operation.kind]
 
     def _follow(self, operation: Followed, now: float, wait: float) -> float:
-        due = self._due.setdefault(operation.place, {})
+        latest = now + self._poll_seconds * MOST_POLLS
+        calendar = self._calendars.get(operation.place)
+        if calendar is None:
+            calendar = _Calendar(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)
+            self._calendars[operation.place] = calendar
+        # A look that finds no turn is an execution and a replay for nothing: each has its moment from the beginning.
+        moment = calendar.book(now, min(now + max(self._poll_seconds, wait), latest), latest)
         # Whoever looks next may be another worker: by then this one has to forget it.
-        due[operation.name] = now + wait + 2 * self._poll_seconds
-        return wait
+        self._due.setdefault(operation.place, {})[operation.name] = moment + 2 * self._poll_seconds
+        return moment - now
