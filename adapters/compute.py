@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from adapters.pacer import Budget, open_budgets, waits_for_a_turn
-from adapters.pipeline import CONNECT_SECONDS, READ_SECONDS
+from adapters.pipeline import sdk_options
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
 from settings import Settings
 
@@ -50,21 +50,9 @@ class ComputeClients:
         """The client of a subscription."""
         client = self._clients.get(subscription_id)
         if client is None:
-            from azure.core.pipeline.policies import SansIOHTTPPolicy
             from azure.mgmt.compute.aio import ComputeManagementClient
 
-            client = ComputeManagementClient(
-                self._credential,
-                subscription_id,
-                base_url=self._settings.manager_url,
-                credential_scopes=[self._settings.manager_scope],
-                # The SDK's own log policy would write the signed operation URLs of every 202.
-                http_logging_policy=SansIOHTTPPolicy(),
-                # The SDK would repeat a POST at whatever address a 307 names, with the token.
-                redirect_policy=SansIOHTTPPolicy(),
-                connection_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-            )
+            client = ComputeManagementClient(self._credential, subscription_id, **sdk_options(self._settings))
             self._clients[subscription_id] = client
         return client
 

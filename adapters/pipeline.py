@@ -7,7 +7,7 @@ configured host only), and no logging (operation URLs are signed).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +25,22 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 15
 READ_SECONDS = 60
 _LONGEST_TEXT = 500
+
+
+def sdk_options(settings: Settings) -> dict[str, Any]:
+    """What every client of a management SDK is made with, beside its credential and subscription."""
+    from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+    return {
+        "base_url": settings.manager_url,
+        "credential_scopes": [settings.manager_scope],
+        # The SDK's own log policy would write the signed operation URLs of every 202.
+        "http_logging_policy": SansIOHTTPPolicy(),
+        # The SDK would repeat a request at whatever address a 307 names, with the token.
+        "redirect_policy": SansIOHTTPPolicy(),
+        "connection_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,24 @@ class Answer:
         return read_failure(self.status, self.body, retry_after=self.retry_after)
 
 
+async def in_turn(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
+    budget = open_budgets(settings).of_request(method, url)
+    if wait := await budget.wait():
+        paced = waits_for_a_turn(wait)
+        error = {"code": paced.code, "message": paced.message}
+        return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
+    budget.sent()
+    answer = await send()
+    budget.answered(answer.status, answer.headers, answer.retry_after)
+    return answer
+
+
+def lost(error: Exception) -> Answer:
+    """What a request reads as that the library could not finish: status 0, and its error."""
+    return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
+
+
 class ArmPipeline:
     """One pipeline per process and event loop; opened with the first request."""
 
@@ -61,15 +95,7 @@ class ArmPipeline:
 
     async def send(self, request: HttpRequest) -> Answer:
         """Send once, the URL byte for byte, when its turn has come; one whose turn is far reads as throttled."""
-        budget = open_budgets(self._settings).of_request(request.method, request.url)
-        if wait := await budget.wait():
-            paced = waits_for_a_turn(wait)
-            error = {"code": paced.code, "message": paced.message}
-            return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
-        budget.sent()
-        answer = await self._send(request)
-        budget.answered(answer.status, answer.headers, answer.retry_after)
-        return answer
+        return await in_turn(self._settings, request.method, request.url, lambda: self._send(request))
 
     async def _send(self, request: HttpRequest) -> Answer:
         from azure.core.exceptions import AzureError
@@ -80,7 +106,7 @@ class ArmPipeline:
             )
             return Answer(reply.status_code, reply.text(), cast("Mapping[str, str]", reply.headers))
         except (AzureError, UnicodeDecodeError) as error:
-            return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
+            return lost(error)
 
     async def close(self) -> None:
         """Give back the connections."""

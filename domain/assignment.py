@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +40,22 @@ _DYNAMIC_SCOPE = re.compile(
     rf"/subscriptions/(?P<subscription>{_GUID})(/resourceGroups/(?P<group>[\w.()-]{{0,89}}[\w()-]))?", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9_.()-]{1,260}")
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicScope:
+    """Where a dynamic scope looks: a subscription, or one resource group of it (else empty)."""
+
+    subscription_id: str
+    resource_group: str
+
+    @classmethod
+    def parse(cls, resource_id: str) -> DynamicScope | None:
+        """Read the ARM id of a subscription or a resource group; ``None`` when it is neither."""
+        found = _DYNAMIC_SCOPE.fullmatch(resource_id)
+        if found is None or ".." in resource_id:
+            return None
+        return cls(found["subscription"].lower(), found["group"] or "")
 
 
 class TagSettings(Document):
@@ -87,7 +104,7 @@ class Assignment(Document):
     @property
     def is_dynamic(self) -> bool:
         """Whether it is for whatever machines match, in a subscription or a resource group."""
-        return is_dynamic_scope(self.resource_id)
+        return DynamicScope.parse(self.resource_id) is not None
 
     @property
     def folded(self) -> str:
@@ -100,18 +117,21 @@ class Assignment(Document):
 
         It selects with the rules of policies, which are those of Azure: without case, tags by name and value.
         """
-        found, criteria = _DYNAMIC_SCOPE.fullmatch(self.resource_id), self.filter or ScopeFilter()
+        found, criteria = DynamicScope.parse(self.resource_id), self.filter or ScopeFilter()
         try:
             if found is None:
                 return Scope(machine_ids=(self.resource_id,))
-            group, groups = found["group"], criteria.resource_groups
+            group, groups = found.resource_group, criteria.resource_groups
+            systems = tuple(filter(None, map(OsType.read, criteria.os_types)))
             if not _within(VIRTUAL_MACHINES, criteria.resource_types) or (group and not _within(group, groups)):
                 return None
+            if criteria.os_types and not systems:
+                return None
             return Scope(
-                subscriptions=(found["subscription"],),
+                subscriptions=(found.subscription_id,),
                 resource_groups=(group,) if group else groups,
                 locations=criteria.locations,
-                os_types=tuple(filter(None, map(OsType.read, criteria.os_types))),
+                os_types=systems,
                 tags=_tag_filter(criteria.tag_settings),
             )
         except ValueError:
@@ -143,11 +163,6 @@ def assignment_id(resource_id: str, name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
         raise ValueError("must be 1 to 260 letters, digits and - _ . ( )")
     return f"{resource_id}{_PROVIDER}{name}"
-
-
-def is_dynamic_scope(resource_id: str) -> bool:
-    """Whether an id is that of a subscription or of a resource group."""
-    return _DYNAMIC_SCOPE.fullmatch(resource_id) is not None
 
 
 def read_assignment(body: Mapping[str, Any]) -> Assignment | None:
@@ -182,13 +197,12 @@ def check_assignment(assignment: Assignment) -> list[Problem]:
             "/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
         )
         problems.append(Problem(path="maintenanceConfigurationId", message=message))
-    if assignment.machine_id is None and not assignment.is_dynamic:
+    place = DynamicScope.parse(assignment.resource_id)
+    if assignment.machine_id is None and place is None:
         message = "is neither a virtual machine nor a subscription nor a resource group; write the ARM id of one"
         problems.append(Problem(path="resourceId", message=message))
-    if assignment.is_dynamic:
-        problems += _check_filter(
-            assignment.filter or ScopeFilter(), is_group="/resourcegroups/" in assignment.resource_id.lower()
-        )
+    if place is not None:
+        problems += _check_filter(assignment.filter or ScopeFilter(), is_group=bool(place.resource_group))
     elif assignment.filter is not None:
         problems.append(Problem(path="filter", message="is for dynamic scopes; leave it out for a machine"))
     return problems
