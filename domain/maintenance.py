@@ -196,6 +196,7 @@ class ConfigurationProperties(Document):
     visibility: str = Field(default="Custom", description="Custom or Public.")
     maintenance_window: MaintenanceWindow | None = Field(default=None, description="When it runs.")
     install_patches: InstallPatches | None = Field(default=None, description="What is installed.")
+    configuration_type: str = Field(default="", description="Azure's to give.")
 
 
 class MaintenanceConfiguration(Document):
@@ -272,7 +273,8 @@ class MaintenanceConfiguration(Document):
     def to_azure(self) -> Json:
         """The body of the PUT: without what Azure gives, and without empty members."""
         body = self.to_wire()
-        return without_empty({name: body[name] for name in ("location", "tags", "properties")})
+        properties = {name: value for name, value in body["properties"].items() if name != "configurationType"}
+        return without_empty({"location": body["location"], "tags": body["tags"], "properties": properties})
 
 
 def parse_wall_clock(text: str) -> datetime:
@@ -319,6 +321,7 @@ def read_configuration(body: Mapping[str, Any]) -> MaintenanceConfiguration | No
             visibility=text_of(properties.get("visibility")) or "Custom",
             maintenance_window=_read_window(fold_keys(window)) if window else None,
             install_patches=_read_patches(fold_keys(patches)) if patches else None,
+            configuration_type=text_of(properties.get("configurationtype")),
         ),
         system_data=as_object(found.get("systemdata")),
     )
