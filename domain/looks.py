@@ -17,7 +17,7 @@ NEAR_THE_END = 0.9
 """Of the time that the machine's last installation took, which includes what was done after it."""
 _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
 """Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
-_GROWTH = 0.1
+_GROWTH = 0.2
 """Of the time that an operation has taken so far: the wait to the next look."""
 _SPARE_LOOKS = 8
 """With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
@@ -93,7 +93,9 @@ class Looks:
     def following(self, operation: Followed, now: float, elapsed: float) -> float:
         """Seconds to the next look at an operation that runs."""
         all_once = self.in_flight(operation.place, now) / self._looks_per_second
-        return self._follow(operation, now, min(elapsed * _GROWTH, all_once * _SPARE_LOOKS))
+        # It may have begun when nothing was known of its likes.
+        wait = max(elapsed * _GROWTH, self._median(operation, 0) - elapsed)
+        return self._follow(operation, now, min(wait, all_once * _SPARE_LOOKS))
 
     def ended(self, operation: Followed, seconds: float | None = None) -> None:
         """It needs no look any more; ``seconds`` is how long it took, when that is known."""
@@ -114,8 +116,11 @@ class Looks:
     def _expected(self, operation: Followed, known: float | None) -> float:
         if known is not None and operation.kind is OperationKind.INSTALL:
             return known * NEAR_THE_END
+        return self._median(operation, self._poll_seconds * _DEFAULT_POLLS[operation.kind])
+
+    def _median(self, operation: Followed, default: float) -> float:
         took = self._took.get((operation.kind, operation.os_type))
-        return median(took) if took else self._poll_seconds * _DEFAULT_POLLS[operation.kind]
+        return median(took) if took else default
 
     def _follow(self, operation: Followed, now: float, wait: float) -> float:
         latest = now + self._poll_seconds * MOST_POLLS
