@@ -5,12 +5,14 @@ add a dependency, a second set of models and retries that sleep inside the call,
 of the wire form: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota headers)
 and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
 
-Nothing here sleeps: a page says how long to wait before the next query, and the orchestrator waits with a timer.
+A page says how long to wait before the next query, and the orchestrator waits with a timer. Only `pages` sleeps, for
+functions that answer while their caller waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import as_object, parse_object
+from domain.discovery import DiscoveryQuery
 from settings import Settings
 
 API_VERSION = "2021-03-01"
@@ -45,6 +48,10 @@ class Page:
     failure: ArmFailure | None = None
 
 
+class QueryRefused(Exception):
+    """Resource Graph does not answer, and asking again is of no use; the text is for people."""
+
+
 class ResourceGraph:
     """Queries as the identity of the app; made once per process and event loop."""
 
@@ -63,6 +70,27 @@ class ResourceGraph:
         if reply.status == 200:
             return _read(reply.body, _quota_wait(reply.headers))
         return _refused(reply)
+
+    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
+        """Every page of every query, each asked for as often as it takes: the caller's own patience bounds it.
+
+        Raises:
+            QueryRefused: what was asked for cannot be read.
+        """
+        for query in queries:
+            token = ""
+            while True:
+                page = await self.page(query.text, query.subscriptions, token)
+                if page.failure is not None:
+                    if not page.wait_seconds:
+                        raise QueryRefused(f"{classify(page.failure).sentence} ({page.failure.text})")
+                else:
+                    yield page
+                    token = page.skip_token
+                    if not token:
+                        break
+                # The quota's wait, or a pause before the same page is asked for again.
+                await asyncio.sleep(page.wait_seconds)
 
     async def close(self) -> None:
         """Give back the connections."""

@@ -65,23 +65,23 @@ def literal(text: str) -> str:
     return "'" + "".join(_ESCAPES.get(character, character) for character in text) + "'"
 
 
-def build_queries(scope: Scope) -> list[DiscoveryQuery]:
+def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQuery]:
     """The queries that together return every machine of the scope (and perhaps more; see `select_machines`).
 
     There are several when many ids or subscriptions are named, and none when the ids lie outside the scope's
-    subscriptions.
+    subscriptions. ``columns`` are shown beside those of `DiscoveredMachine`.
     """
     conditions = _conditions(scope)
     if not scope.machine_ids:
         return [
-            DiscoveryQuery(text=_query(conditions), subscriptions=chunk)
+            DiscoveryQuery(text=_query(conditions, columns), subscriptions=chunk)
             for chunk in _chunks(scope.subscriptions, SUBSCRIPTIONS_PER_QUERY) or [()]
         ]
     wanted = [machine for machine in map(MachineId.parse, scope.machine_ids) if scope.may_hold(machine)]
     wanted.sort(key=lambda machine: machine.folded)
     return [
         DiscoveryQuery(
-            text=_query([_any_of("id", [machine.text for machine in chunk]), *conditions]),
+            text=_query([_any_of("id", [machine.text for machine in chunk]), *conditions], columns),
             subscriptions=tuple(sorted({machine.subscription_id for machine in chunk})),
         )
         for chunk in _chunks(wanted, IDS_PER_QUERY)
@@ -103,10 +103,10 @@ def _conditions(scope: Scope) -> list[str]:
     return [condition for condition in conditions if condition]
 
 
-def _query(conditions: Sequence[str]) -> str:
+def _query(conditions: Sequence[str], columns: Sequence[str]) -> str:
     lines = ["resources", "| where type =~ 'microsoft.compute/virtualmachines'"]
     lines += [f"| where {condition}" for condition in conditions]
-    lines += ["| project " + ", ".join(_PROJECTION), "| order by id asc"]
+    lines += ["| project " + ", ".join((*_PROJECTION, *columns)), "| order by id asc"]
     return "\n".join(lines)
 
 

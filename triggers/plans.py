@@ -6,17 +6,16 @@ The one function here that asks Azure while its caller waits, so it is bounded: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.locations import read_topology
-from adapters.resource_graph import Page, open_resource_graph
+from adapters.resource_graph import QueryRefused, open_resource_graph
 from adapters.tables import Records, open_records
 from domain import draft
-from domain.arm_error import classify
 from domain.base import as_object
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.draft import FoundMachine
@@ -89,35 +88,19 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
         Refusal: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
     """
     found: dict[str, DiscoveredMachine] = {}
-    async for page in _pages(scope):
-        for machine in select_machines(scope, page.rows):
-            found.setdefault(machine.machine_id.folded, machine)
-        if len(found) > MOST_MACHINES:
-            raise Refusal(
-                422,
-                f"The policy is for more than {MOST_MACHINES:,} machines, which is more than one answer holds: narrow"
-                " its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
-            )
+    try:
+        async for page in open_resource_graph().pages(build_queries(scope)):
+            for machine in select_machines(scope, page.rows):
+                found.setdefault(machine.machine_id.folded, machine)
+            if len(found) > MOST_MACHINES:
+                raise Refusal(
+                    422,
+                    f"The policy is for more than {MOST_MACHINES:,} machines, which is more than one answer holds:"
+                    " narrow its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
+                )
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
     return [found[folded] for folded in sorted(found)]
-
-
-async def _pages(scope: Scope) -> AsyncIterator[Page]:
-    graph = open_resource_graph()
-    for query in build_queries(scope):
-        token = ""
-        while True:
-            page = await graph.page(query.text, query.subscriptions, token)
-            if page.failure is not None:
-                if not page.wait_seconds:
-                    sentence = classify(page.failure).sentence
-                    raise Refusal(502, f"The machines could not be listed. {sentence} ({page.failure.text})")
-            else:
-                yield page
-                token = page.skip_token
-                if not token:
-                    break
-            # The quota's wait, or a pause before the same page is asked for again; the caller's patience bounds both.
-            await asyncio.sleep(page.wait_seconds)
 
 
 async def _pending(records: Records, now: datetime) -> dict[str, int]:

@@ -1,0 +1,92 @@
+"""A machine of the fleet with what it is set to, as Resource Graph shows both, minutes behind.
+
+`build_queries` with `SETTINGS_COLUMNS` asks for it. The configurations of the two systems are not fetched whole: that
+of Linux holds the SSH keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from domain.base import parse_instant, text_of
+from domain.discovery import DiscoveredMachine, read_row, select_machines
+from domain.eligibility import Eligibility, judge
+from domain.patch_mode import PatchSettings
+from domain.scope import OsType, Scope
+
+_WINDOWS, _LINUX = "properties.osProfile.windowsConfiguration", "properties.osProfile.linuxConfiguration"
+SETTINGS_COLUMNS = (
+    f"windowsPatchSettings = {_WINDOWS}.patchSettings",
+    f"windowsAutomaticUpdates = {_WINDOWS}.enableAutomaticUpdates",
+    f"windowsProvisionAgent = {_WINDOWS}.provisionVMAgent",
+    f"linuxPatchSettings = {_LINUX}.patchSettings",
+    f"linuxProvisionAgent = {_LINUX}.provisionVMAgent",
+    "allowExtensions = properties.osProfile.allowExtensionOperations",
+    "agentVersion = tostring(properties.extended.instanceView.vmAgent.vmAgentVersion)",
+    "timeCreated = tostring(properties.timeCreated)",
+)
+"""What is asked for beside the columns of a discovered machine."""
+
+
+@dataclass(frozen=True)
+class FleetMachine:
+    """A machine and what it is set to; ``settings`` of ``None`` is a system that guest patching does not know."""
+
+    found: DiscoveredMachine
+    settings: PatchSettings | None
+    agent_version: str = ""
+    """Empty when Resource Graph does not show it, as for machines that do not run."""
+    allows_extensions: bool = True
+    created_at: datetime | None = None
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case."""
+        return self.found.id.lower()
+
+    @cached_property
+    def eligibility(self) -> Eligibility:
+        """Whether guest patching takes it."""
+        return judge(
+            self.settings,
+            image=self.found.image,
+            agent_version=self.agent_version,
+            extensions=self.allows_extensions,
+        )
+
+    @property
+    def unsupported(self) -> str:
+        """Why Azure's automatic patching leaves it out, whatever it is set to; empty when nothing says so."""
+        return self.eligibility.sentence
+
+
+def read_machine(row: Mapping[str, Any]) -> FleetMachine | None:
+    """Read one row leniently; ``None`` when it is not a virtual machine."""
+    found = read_row(row)
+    return None if found is None else _with_settings(found, row)
+
+
+def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetMachine]:
+    """The machines of the scope among the rows: each once, ordered by id."""
+    by_id = {str(row.get("id", "")).lower(): row for row in rows}
+    return [_with_settings(found, by_id[found.id.lower()]) for found in select_machines(scope, by_id.values())]
+
+
+def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMachine:
+    system = "linux" if OsType.read(found.os_type) is OsType.LINUX else "windows"
+    configuration = {
+        "patchSettings": row.get(f"{system}PatchSettings"),
+        "enableAutomaticUpdates": row.get("windowsAutomaticUpdates"),
+        "provisionVMAgent": row.get(f"{system}ProvisionAgent"),
+    }
+    return FleetMachine(
+        found=found,
+        settings=PatchSettings.read(found.os_type, configuration),
+        agent_version=text_of(row.get("agentVersion")),
+        allows_extensions=row.get("allowExtensions") is not False,
+        created_at=parse_instant(row.get("timeCreated")),
+    )
