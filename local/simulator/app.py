@@ -23,10 +23,12 @@ from local.simulator.errors import Refusal
 from local.simulator.faults import Effect
 from local.simulator.health import Health
 from local.simulator.identity import Identity
+from local.simulator.maintenance import Maintenance
 from local.simulator.manager import Manager
 from local.simulator.operations import indented
 from local.simulator.resource_graph import ResourceGraph
 from local.simulator.routing import Answer, Call, Route, Router
+from local.simulator.schedules import Schedules
 from local.simulator.snapshots import Snapshots
 from local.simulator.world import World, machine_id
 
@@ -56,8 +58,9 @@ class Front:
         self.world = world
         self.identity = identity
         self.reset = reset
-        snapshots = Snapshots(world)
-        handlers = [Compute(world), snapshots, Manager(world), ResourceGraph(world, snapshots), Health(world)]
+        snapshots, schedules = Snapshots(world), Schedules(world)
+        graph = ResourceGraph(world, snapshots)
+        handlers = [Compute(world), snapshots, Manager(world), graph, Health(world), Maintenance(schedules)]
         self.router = Router([route for each in handlers for route in each.routes()])
 
     async def handle(self, request: Request) -> Response:

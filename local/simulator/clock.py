@@ -3,6 +3,9 @@
 A client and its server share one wall clock, in Azure and here: every time stamp on the wire is the real time of the
 thing it stamps. Only durations are divided by the speed, so at speed 60 an operation of three simulated minutes starts
 at 12:00:00 and ends at 12:00:03. Inside, all moments are simulated seconds since the start.
+
+Only schedules know a date: they follow a calendar that begins at the wall clock's time of the start and then runs as
+fast as the durations do, so at speed 60 what is planned twenty minutes ahead happens after twenty seconds.
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ class Clock:
         """The wall-clock time (UTC) of a simulated moment, by default of now."""
         at = self.now() if moment is None else moment
         return self.started_at + timedelta(seconds=at / self.speed)
+
+    def calendar(self, moment: float | None = None) -> datetime:
+        """The date and time (UTC) that schedules see at a simulated moment, by default now."""
+        return self.started_at + timedelta(seconds=self.now() if moment is None else moment)
+
+    def moment(self, date: datetime) -> float:
+        """The simulated moment at which the calendar shows a date."""
+        return (date - self.started_at).total_seconds()
 
     def stamp(self, moment: float | None = None) -> str:
         """Azure's usual form: seven fractional digits and ``+00:00``."""

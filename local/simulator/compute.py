@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import Any, cast
+from typing import Any
 
 from local.simulator import errors, views
 from local.simulator.guest import Ending
 from local.simulator.install_request import read_install_request
 from local.simulator.machine import Machine
-from local.simulator.reading import as_object, dig
+from local.simulator.machine_update import update_machine
 from local.simulator.routing import Answer, Call, Route, compact, pretty
 from local.simulator.run_command import run_command
 from local.simulator.throttle import Charge
@@ -37,7 +37,8 @@ class Compute:
             Route("GET", _GROUP + "/virtualMachines", "list", self.list_group),
             Route("GET", _MACHINE, "read", self.get),
             Route("GET", _MACHINE + "/instanceView", "read", self.instance_view),
-            Route("PATCH", _MACHINE, "power", self.update),
+            Route("PATCH", _MACHINE, "update", self.update),
+            Route("PUT", _MACHINE, "update", self.update),
             Route("POST", _MACHINE + "/assessPatches", "assess", self.assess),
             Route("POST", _MACHINE + "/installPatches", "install", self.install),
             Route("POST", _MACHINE + "/runCommand", "script", self.run_command),
@@ -107,32 +108,19 @@ class Compute:
     # -- writes -----------------------------------------------------------------------------------------------------
 
     def update(self, call: Call) -> Answer:
-        """PATCH: tags and patch settings, at once."""
+        """PATCH or PUT of a machine that is there: 200 with the machine ``Updating``, and an operation to follow."""
         machine = self._machine(call)
         charge = self._charge(
             call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
         )
         self._authorize(machine, f"{_ACTION}/write")
-        body = call.json()
-        if not isinstance(body, dict):
-            raise errors.unreadable_body("the body must be a JSON object")
-        tags = as_object(cast(dict[str, Any], body).get("tags"))
-        if tags:
-            machine.tags = {str(key): str(value) for key, value in tags.items()}
-        settings = {
-            system: {"patchSettings": chosen}
-            for system in ("windowsConfiguration", "linuxConfiguration")
-            if (chosen := dig(cast(object, body), "properties", "osProfile", system, "patchSettings"))
-        }
-        system = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
-        if set(settings) - {system}:
-            raise errors.invalid_parameter(
-                f"Parameter '{next(iter(set(settings) - {system}))}' is not allowed for this operating system.",
-                "osProfile",
-            )
-        machine.given = views.merged(machine.given, {"properties": {"osProfile": settings}} if settings else {})
-        machine.graph_row = None
-        return _with(pretty(views.model(machine)), charge)
+        ending = update_machine(machine, call.json(), self.world.clock.now())
+        headers = self._accepted(call, machine, "update", ending, charge).headers
+        del headers["Location"]  # the result is the machine itself
+        headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
+        made = pretty(views.model(machine))
+        made.headers |= headers
+        return made
 
     def change_power(self, call: Call) -> Answer:
         machine = self._machine(call)

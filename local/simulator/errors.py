@@ -109,6 +109,10 @@ def unreadable_body(detail: str) -> Refusal:
     return refusal(400, "InvalidRequestContent", f"The request content was invalid and could not be read: {detail}")
 
 
+def property_is_fixed(name: str) -> Refusal:
+    return refusal(409, "PropertyChangeNotAllowed", f"Changing property '{name}' is not allowed.", target=name)
+
+
 def unsupported_image() -> Refusal:
     return invalid_parameter(
         "The selected VM image is not supported for VM Guest patch operations. For list of supported images, "

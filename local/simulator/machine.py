@@ -77,6 +77,8 @@ class Machine:
         self.power = power
         self.reboot_pending = False
         self.busy_until = 0.0
+        self.updating_until = 0.0
+        """Until when a PATCH or PUT of the machine is carried out."""
         self.command_until = 0.0
         """Until when a run command works in the guest, which takes one at a time."""
         self.unhealthy_until = 0.0
@@ -140,6 +142,10 @@ class Machine:
             return False
         start, end = self.active.ending.reboot
         return start <= now - self.active.started < end
+
+    @property
+    def is_changing_power(self) -> bool:
+        return self._transition is not None or self.power == "creating"
 
     def is_made_unhealthy(self, now: float) -> bool:
         """Whether an installation has left it unhealthy."""
@@ -210,7 +216,7 @@ class Machine:
             raise errors.deallocated(verb, self.name) if self.power != "stopped" else errors.not_running()
         if self.simulation.agent == "missing":
             raise errors.extensions_disallowed()
-        if self.active is not None or now < self.busy_until:
+        if self.active is not None or now < max(self.busy_until, self.updating_until):
             raise errors.busy(verb, self.name)
         return assess(self._guest()) if request is None else install(self._guest(), request)
 
@@ -262,7 +268,7 @@ class Machine:
             Refusal: 409 while another change is under way, or for a restart of a machine that does not run.
         """
         self.settle(now)
-        if self._transition is not None or self.power == "creating":
+        if self.is_changing_power:
             raise errors.changing_power(self.name)
         if kind == "restart" and self.power != "running":
             raise errors.not_running()

@@ -64,6 +64,8 @@ class Simulation(BaseModel):
     """The update domain in its availability set; none counts the members of the set in fives."""
     architecture: Literal["x64", "Arm64"] = "x64"
     image_unsupported: bool = False
+    agent_version: str | None = None
+    """What the guest agent reports of itself; none takes a current version, or 2.2.45 for an old agent."""
     busy: bool | float = False
     """Another operation holds the machine: true for good, a number for so many minutes."""
     busy_with: Literal["extension", "install"] = "extension"
@@ -95,6 +97,8 @@ class Simulation(BaseModel):
     """A machine that is not running accepts the call and fails the operation, where others answer 409."""
     rejects_kb: list[str] = Field(default_factory=list)
     operation_fails: OperationFailure | None = None
+    update_fails: bool = False
+    """A PATCH or PUT of the machine is accepted and fails."""
     snapshot_fails: bool = False
     """A snapshot of the OS disk is accepted and ends in the state Failed."""
     script_exit: int = 0

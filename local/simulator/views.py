@@ -48,9 +48,11 @@ def _defaults(machine: Machine) -> dict[str, Any]:
         "adminUsername": "ops",
     }
     if windows:
+        given = dig(machine.given, "properties", "osProfile", "windowsConfiguration", "patchSettings", "patchMode")
         os_profile["windowsConfiguration"] = {
             "provisionVMAgent": has_agent,
-            "enableAutomaticUpdates": True,
+            # Chosen together with the mode when a machine is created: Manual goes with false only.
+            "enableAutomaticUpdates": given != "Manual",
             "patchSettings": {"patchMode": "AutomaticByOS", "assessmentMode": "ImageDefault"},
         }
     else:
@@ -120,6 +122,8 @@ def model(machine: Machine, *, instance_view_at: float | None = None, shout_grou
         made["zones"] = machine.zones
     made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
     shown = properties(machine)
+    if machine.clock.now() < machine.updating_until:
+        shown["provisioningState"] = "Updating"
     if instance_view_at is not None:
         shown["instanceView"] = instance_view(machine, instance_view_at)
     return made | {"properties": shown, "etag": '"1"'}
@@ -193,22 +197,25 @@ def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
     if agent == "notReady":
         message = "VM Agent is unresponsive."
         return {
-            "vmAgentVersion": "2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121",
+            "vmAgentVersion": _agent_version(machine),
             "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
         }
-    version = "2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121"
-    if machine.simulation.agent == "old":
-        version = "2.2.45"
     message = (
         "Guest Agent is running"
         if machine.os_type == "Linux"
         else "GuestAgent is running and processing the extensions."
     )
     return {
-        "vmAgentVersion": version,
+        "vmAgentVersion": _agent_version(machine),
         "extensionHandlers": [],
         "statuses": [_status("ProvisioningState/succeeded", "Ready", stamp, message)],
     }
+
+
+def _agent_version(machine: Machine) -> str:
+    if machine.simulation.agent == "old":
+        return machine.simulation.agent_version or "2.2.45"
+    return machine.simulation.agent_version or ("2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121")
 
 
 def graph_row(machine: Machine, tenant_id: str) -> dict[str, Any]:

@@ -1,0 +1,229 @@
+"""``Microsoft.Maintenance``: configurations, assignments, and runs of a schedule.
+
+Recorded habits: everything is answered at once with 200, a DELETE has an empty body (204 when there was nothing),
+``applyUpdates`` on a machine with nothing pending answers ``null``, ids come back in other letters than they were sent
+in, and errors have capital letters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from local.simulator.assignments import Assignment, read_filter
+from local.simulator.configurations import Configuration, invalid, maintenance_refusal, read_properties
+from local.simulator.reading import as_object, dig
+from local.simulator.routing import Answer, Call, Route, compact
+from local.simulator.schedules import Schedules
+from local.simulator.views import merged
+
+_SUBSCRIPTION = "/subscriptions/{subscription}"
+_GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
+_MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
+_PROVIDER = "/providers/Microsoft.Maintenance"
+_CONFIGURATION = _GROUP + _PROVIDER + "/maintenanceConfigurations/{configuration}"
+
+
+class Maintenance:
+    """Handlers of ``Microsoft.Maintenance``."""
+
+    def __init__(self, schedules: Schedules) -> None:
+        self.schedules = schedules
+        self.world = schedules.world
+
+    def routes(self) -> list[Route]:
+        made = [
+            Route("PUT", _CONFIGURATION, "maintenance", self.put_configuration),
+            Route("PATCH", _CONFIGURATION, "maintenance", self.update_configuration),
+            Route("GET", _CONFIGURATION, "maintenance", self.get_configuration),
+            Route("DELETE", _CONFIGURATION, "maintenance", self.delete_configuration),
+        ]
+        for scope in (_SUBSCRIPTION, _GROUP):
+            made += [
+                Route("GET", scope + _PROVIDER + "/maintenanceConfigurations", "list", self.list_configurations),
+                Route("GET", scope + _PROVIDER + "/applyUpdates", "list", self.nothing),
+            ]
+        for scope in (_SUBSCRIPTION, _GROUP, _MACHINE):
+            assignment = scope + _PROVIDER + "/configurationAssignments/{assignment}"
+            made += [
+                Route("GET", scope + _PROVIDER + "/configurationAssignments", "list", self.list_assignments),
+                Route("PUT", assignment, "assignment", self.put_assignment),
+                Route("PATCH", assignment, "assignment", self.update_assignment),
+                Route("GET", assignment, "assignment", self.get_assignment),
+                Route("DELETE", assignment, "assignment", self.delete_assignment),
+            ]
+        made += [
+            Route("GET", _SUBSCRIPTION + _PROVIDER + "/publicMaintenanceConfigurations", "list", self.nothing),
+            Route("GET", _MACHINE + _PROVIDER + "/updates", "list", self.nothing),
+            Route("PUT", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.apply_nothing),
+        ]
+        return made
+
+    def nothing(self, call: Call) -> Answer:
+        self._check_scope(call)
+        return compact({"value": []})
+
+    def apply_nothing(self, call: Call) -> Answer:
+        """A machine here never has platform maintenance that waits for its owner."""
+        self._check_scope(call)
+        return Answer(200, "null")
+
+    # -- configurations ---------------------------------------------------------------------------------------------
+
+    def put_configuration(self, call: Call) -> Answer:
+        """Create or replace."""
+        captured, body, clock = call.captured, _body(call), self.world.clock
+        self._check_scope(call)
+        if not body.get("location"):
+            raise invalid("The location property is required.")
+        group, name = captured["group"], captured["configuration"]
+        properties, window = read_properties(body.get("properties"), group, name, clock.calendar())
+        found = self.schedules.configurations.get(_key(call))
+        made = Configuration(
+            id=call.path.rstrip("/"),
+            subscription_id=captured["subscription"],
+            resource_group=group,
+            name=name,
+            location=str(body["location"]),
+            properties=properties,
+            window=window,
+            created=clock.now() if found is None else found.created,
+            changed=clock.now(),
+            tags=_tags(body),
+        )
+        self.schedules.put(made)
+        return compact(made.document(lowered=False))
+
+    def update_configuration(self, call: Call) -> Answer:
+        """PATCH: what is given is laid on what is there."""
+        found, body, clock = self._configuration(call), _body(call), self.world.clock
+        laid = merged(found.properties, as_object(body.get("properties")))
+        properties, window = read_properties(laid, found.resource_group, found.name, clock.calendar())
+        tags = _tags(body) if "tags" in body else found.tags
+        made = replace(found, properties=properties, window=window, changed=clock.now(), tags=tags)
+        self.schedules.put(made)
+        return compact(made.document(lowered=False))
+
+    def get_configuration(self, call: Call) -> Answer:
+        return compact(self._configuration(call).document(lowered=True))
+
+    def delete_configuration(self, call: Call) -> Answer:
+        self._check_scope(call)
+        return Answer(200) if self.schedules.remove(_key(call)) else Answer(204)
+
+    def list_configurations(self, call: Call) -> Answer:
+        """Of a subscription or a resource group, in one answer (2 MB were recorded without a page)."""
+        self._check_scope(call)
+        subscription, group = call.captured["subscription"].casefold(), call.captured.get("group", "").casefold()
+        found = [
+            each.document(lowered=True)
+            for each in self.schedules.configurations.values()
+            if each.subscription_id.casefold() == subscription and group in ("", each.resource_group.casefold())
+        ]
+        return compact({"value": found})
+
+    def _configuration(self, call: Call) -> Configuration:
+        self._check_scope(call)
+        found = self.schedules.configurations.get(_key(call))
+        if found is None:
+            raise _no_configuration(call.path)
+        return found
+
+    # -- assignments ------------------------------------------------------------------------------------------------
+
+    def put_assignment(self, call: Call) -> Answer:
+        """Create or replace the assignment of a machine, or a dynamic scope."""
+        self._check_scope(call)
+        body = _body(call)
+        filter_ = None
+        if "machine" not in call.captured:
+            filter_ = read_filter(dig(body, "properties", "filter"), in_group="group" in call.captured)
+        elif not body.get("location"):
+            raise invalid("The location property is required.")
+        wanted = str(dig(body, "properties", "maintenanceConfigurationId") or "").rstrip("/")
+        if wanted.casefold() not in self.schedules.configurations:
+            raise _no_configuration(wanted)
+        scope, name = _split(call)
+        made = Assignment(
+            scope=scope,
+            name=name,
+            configuration=wanted.casefold(),
+            location=body.get("location"),
+            filter=filter_,
+            created=self.world.clock.now(),
+        )
+        self.schedules.assignments[_key(call)] = made
+        return compact(made.document(with_location=True))
+
+    def update_assignment(self, call: Call) -> Answer:
+        """PATCH of a dynamic scope: another filter."""
+        found, body = self._assignment(call), _body(call)
+        if found.filter is None:
+            raise invalid("Only the assignment of a subscription or a resource group can be updated.")
+        laid = merged(found.filter, as_object(dig(body, "properties", "filter")))
+        found.filter = read_filter(laid, in_group="group" in call.captured)
+        return compact(found.document(with_location=True))
+
+    def get_assignment(self, call: Call) -> Answer:
+        return compact(self._assignment(call).document(with_location=False))
+
+    def delete_assignment(self, call: Call) -> Answer:
+        """Also of a machine that is gone: that is how stale ones are cleaned up."""
+        self.world.subscription(call.captured["subscription"])
+        return Answer(204) if self.schedules.assignments.pop(_key(call), None) is None else Answer(200)
+
+    def list_assignments(self, call: Call) -> Answer:
+        """Of one machine, of one resource group as a dynamic scope, or everything in a subscription."""
+        self._check_scope(call)
+        scope = _split(call)[0].casefold()
+        whole = "group" not in call.captured
+        found = [
+            each.document(with_location=False)
+            for each in self.schedules.assignments.values()
+            if each.scope.casefold() == scope or (whole and each.scope.casefold().startswith(scope + "/"))
+        ]
+        return compact({"value": found})
+
+    def _assignment(self, call: Call) -> Assignment:
+        self._check_scope(call)
+        found = self.schedules.assignments.get(_key(call))
+        if found is None:
+            message = f"Configuration assignment '{call.captured['assignment']}' was not found."
+            raise maintenance_refusal(404, "NotFound", message)
+        return found
+
+    def _check_scope(self, call: Call) -> None:
+        """The subscription and the machine have to be there.
+
+        A resource group without machines is let pass: nobody can create one here.
+        """
+        captured = call.captured
+        if "machine" in captured:
+            self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+        else:
+            self.world.subscription(captured["subscription"])
+
+
+def _no_configuration(wanted: str) -> Exception:
+    return maintenance_refusal(404, "NotFound", f"Maintenance configuration '{wanted}' was not found.")
+
+
+def _key(call: Call) -> str:
+    return call.path.rstrip("/").casefold()
+
+
+def _split(call: Call) -> tuple[str, str]:
+    """The scope of an assignment's path, or of a list of them, and the name."""
+    at = call.path.casefold().rindex(_PROVIDER.casefold() + "/")
+    return call.path[:at], call.captured.get("assignment", "")
+
+
+def _body(call: Call) -> dict[str, Any]:
+    body = call.json()
+    if not isinstance(body, dict):
+        raise invalid("The request content was invalid: the body must be a JSON object.")
+    return cast(dict[str, Any], body)
+
+
+def _tags(body: dict[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in as_object(body.get("tags")).items()}
