@@ -1,0 +1,170 @@
+"""What the doctor judges: the fleet as Resource Graph shows it, and the policies; nothing of it is fetched here.
+
+Tables: ``resources`` for machines and configurations, ``maintenanceresources`` for assignments and runs,
+``patchassessmentresources`` for the newest assessment of each machine, kept for 7 days. All are minutes behind. The
+queries give one row for each thing, or the newest of several, so that 10,000 machines are some fifty pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from domain.assignment import Assignment
+from domain.base import as_object, parse_instant
+from domain.discovery import DiscoveredMachine, read_row
+from domain.identity import MachineId
+from domain.maintenance import MaintenanceConfiguration
+from domain.maintenance_queries import MACHINE_UPDATES
+from domain.patch_mode import PatchSettings
+from domain.policy import Policy
+
+ASSESSMENT_RETENTION_DAYS = 7
+"""How long Resource Graph keeps an assessment."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMachine:
+    """A machine and what it is set to; ``settings`` of ``None`` is a system that guest patching does not know."""
+
+    found: DiscoveredMachine
+    settings: PatchSettings | None
+    created_at: datetime | None = None
+    unsupported: str = ""
+    """Why Azure's automatic patching leaves it out, whatever it is set to; empty when nothing says so."""
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case."""
+        return self.found.id.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAssessment:
+    """The newest assessment of a machine: updates that it misses, by classification in lower case."""
+
+    at: datetime
+    missing: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRuns:
+    """What Azure remembers of the runs of one configuration on one machine (ids in lower case): the first, the last."""
+
+    machine_id: str
+    configuration_id: str
+    first_at: datetime | None
+    ended_at: datetime | None
+    status: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last one was reported as done. Azure has several words for it."""
+        return self.status.casefold() in ("completed", "succeeded", "completedwithwarnings")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPolicy:
+    """A stored policy; ``resting`` says why its schedule starts nothing at present, and is empty when it does."""
+
+    policy: Policy
+    resting: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFacts:
+    """All of it. ``assessments`` are by machine id in lower case, and may come from Azure or from our own runs."""
+
+    machines: Sequence[FleetMachine] = ()
+    configurations: Sequence[MaintenanceConfiguration] = ()
+    assignments: Sequence[Assignment] = ()
+    assessments: Mapping[str, KnownAssessment] = field(default_factory=dict[str, KnownAssessment])
+    runs: Sequence[ScheduledRuns] = ()
+    policies: Sequence[FleetPolicy] = ()
+
+
+# --- the queries that no other part of Patchwave asks ------------------------------------------------------------
+
+
+def newest_assessments() -> str:
+    """The newest assessment of each machine: ``id, at, missing``."""
+    return "\n".join(
+        [
+            "patchassessmentresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults'",
+            "| project id, at = tostring(properties.lastModifiedDateTime),"
+            " missing = properties.availablePatchCountByClassification",
+            "| order by id asc",
+        ]
+    )
+
+
+def first_and_last_runs() -> str:
+    """Of each machine and configuration the first run and the last: ``machine, configuration, firstAt, endedAt, id,
+    status``.
+    """
+    return "\n".join(
+        [
+            "maintenanceresources",
+            f"| where type =~ '{MACHINE_UPDATES}'",
+            "| extend machine = tolower(tostring(properties.resourceId)),"
+            " configuration = tolower(tostring(properties.maintenanceConfigurationId)),"
+            " startedAt = todatetime(properties.startDateTime), endedAt = todatetime(properties.endDateTime),"
+            " status = tostring(properties.status)",
+            # The id has to be among the columns, or Resource Graph gives no token for the next page.
+            "| summarize firstAt = min(startedAt), arg_max(endedAt, id, status) by machine, configuration",
+            "| order by id asc",
+        ]
+    )
+
+
+# --- reading rows ------------------------------------------------------------------------------------------------
+
+
+def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssessment]:
+    """By machine id in lower case."""
+    found: dict[str, KnownAssessment] = {}
+    for row in rows:
+        machine, _, _ = str(row.get("id", "")).lower().partition("/patchassessmentresults/")
+        at = parse_instant(row.get("at"))
+        if at is None or not _is_machine(machine):
+            continue
+        counts = as_object(row.get("missing")) or {}
+        missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
+        found[machine] = KnownAssessment(at, missing)
+    return found
+
+
+def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[ScheduledRuns]:
+    """What stands in the rows of `first_and_last_runs`; one of no machine is passed over."""
+    return [
+        ScheduledRuns(
+            machine_id=str(row["machine"]).lower(),
+            configuration_id=str(row.get("configuration", "")).lower(),
+            first_at=parse_instant(row.get("firstAt")),
+            ended_at=parse_instant(row.get("endedAt")),
+            status=str(row.get("status") or ""),
+        )
+        for row in rows
+        if _is_machine(str(row.get("machine", "")))
+    ]
+
+
+def read_machine(row: Mapping[str, Any]) -> FleetMachine | None:
+    """A machine with its settings; ``None`` when the row is none."""
+    found = read_row(row)
+    if found is None:
+        return None
+    configuration = row.get("windowsConfiguration") or row.get("linuxConfiguration")
+    settings = PatchSettings.read(found.os_type, configuration)
+    return FleetMachine(found, settings, parse_instant(row.get("timeCreated")))
+
+
+def _is_machine(text: str) -> bool:
+    try:
+        MachineId.parse(text)
+    except ValueError:
+        return False
+    return True
