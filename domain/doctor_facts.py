@@ -14,31 +14,14 @@ from typing import Any
 
 from domain.assignment import Assignment
 from domain.base import as_object, parse_instant
-from domain.discovery import DiscoveredMachine, read_row
+from domain.fleet_machine import FleetMachine
 from domain.identity import MachineId
 from domain.maintenance import MaintenanceConfiguration
 from domain.maintenance_queries import MACHINE_UPDATES
-from domain.patch_mode import PatchSettings
 from domain.policy import Policy
 
 ASSESSMENT_RETENTION_DAYS = 7
 """How long Resource Graph keeps an assessment."""
-
-
-@dataclass(frozen=True, slots=True)
-class FleetMachine:
-    """A machine and what it is set to; ``settings`` of ``None`` is a system that guest patching does not know."""
-
-    found: DiscoveredMachine
-    settings: PatchSettings | None
-    created_at: datetime | None = None
-    unsupported: str = ""
-    """Why Azure's automatic patching leaves it out, whatever it is set to; empty when nothing says so."""
-
-    @property
-    def folded(self) -> str:
-        """The id in lower case."""
-        return self.found.id.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +133,6 @@ def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[ScheduledRuns]:
         for row in rows
         if _is_machine(str(row.get("machine", "")))
     ]
-
-
-def read_machine(row: Mapping[str, Any]) -> FleetMachine | None:
-    """A machine with its settings; ``None`` when the row is none."""
-    found = read_row(row)
-    if found is None:
-        return None
-    configuration = row.get("windowsConfiguration") or row.get("linuxConfiguration")
-    settings = PatchSettings.read(found.os_type, configuration)
-    return FleetMachine(found, settings, parse_instant(row.get("timeCreated")))
 
 
 def _is_machine(text: str) -> bool:

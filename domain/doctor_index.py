@@ -10,8 +10,9 @@ from functools import cached_property
 from domain.assignment import Assignment
 from domain.base import format_instant
 from domain.calendar import occurrences
-from domain.doctor_facts import FleetFacts, FleetMachine, FleetPolicy
+from domain.doctor_facts import FleetFacts, FleetPolicy
 from domain.draft import FoundMachine
+from domain.fleet_machine import FleetMachine
 from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
 from domain.preflight import hold_reason

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from domain import remedies
 from domain.base import format_instant
-from domain.doctor_facts import ASSESSMENT_RETENTION_DAYS, FleetMachine, KnownAssessment
+from domain.doctor_facts import ASSESSMENT_RETENTION_DAYS, KnownAssessment
 from domain.doctor_index import FleetIndex
 from domain.findings import Finding, FindingKind
+from domain.fleet_machine import FleetMachine
 from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import AssessmentMode, WantedSettings, refusal_of
 from domain.scope import OsType

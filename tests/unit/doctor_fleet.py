@@ -9,8 +9,9 @@ from domain.assignment import Assignment, ScopeFilter
 from domain.calendar import Schedule
 from domain.discovery import DiscoveredMachine
 from domain.doctor import examine
-from domain.doctor_facts import FleetFacts, FleetMachine, FleetPolicy
+from domain.doctor_facts import FleetFacts, FleetPolicy
 from domain.findings import DoctorReport, Finding, FindingKind
+from domain.fleet_machine import FleetMachine
 from domain.maintenance import (
     ConfigurationProperties,
     InstallPatches,
@@ -25,6 +26,7 @@ from domain.scope import OsType, Scope
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"
+CUSTOM_IMAGE = f"{GROUP}/providers/Microsoft.Compute/images/golden"
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 BY_PLATFORM = PatchMode.AUTOMATIC_BY_PLATFORM
@@ -43,7 +45,7 @@ def machine(
     mode: PatchMode | None = BY_PLATFORM,
     *,
     os_type: OsType = OsType.LINUX,
-    unsupported: str = "",
+    image: str = "",
     created_at: datetime | None = None,
     tags: dict[str, str] | None = None,
     power: str = "running",
@@ -61,10 +63,9 @@ def machine(
             os_type=os_type.value,
             tags=tags or {},
             power_state=f"PowerState/{power}",
-        ),
+        ).model_copy(update={"image": image}),
         PatchSettings(os_type=os_type, patch_mode=mode, **settings),
-        created_at,
-        unsupported,
+        created_at=created_at,
     )
 
 

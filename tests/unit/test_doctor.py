@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.doctor_facts import FleetFacts, FleetMachine, KnownAssessment, ScheduledRuns
+from domain.doctor_facts import FleetFacts, KnownAssessment, ScheduledRuns
 from domain.findings import DoctorReport, Finding, FindingKind
+from domain.fleet_machine import FleetMachine
 from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import AssessmentMode, PatchMode
 from domain.rollout import Ring
 from domain.scope import OsType, TagFilter
 from tests.unit.doctor_fleet import (
     BY_PLATFORM,
+    CUSTOM_IMAGE,
     NOW,
     assigned,
     configuration,
@@ -90,9 +92,9 @@ def test_a_schedule_that_has_ended_leaves_its_machines_to_nobody() -> None:
 
 
 def test_automatic_patching_that_leaves_the_machine_out_is_nobody() -> None:
-    finding = only(found(facts(machine(unsupported="Its image is custom."))))
+    finding = only(found(facts(machine(image=CUSTOM_IMAGE))))
     assert finding.kind is FindingKind.NOBODY_PATCHES
-    assert "Its image is custom." in finding.evidence
+    assert "Its image is custom" in finding.evidence
     assert "patchwave run start -f - --mode patch" in finding.fix
 
 
@@ -418,7 +420,7 @@ def fleets(draw: st.DrawFn) -> FleetFacts:
                 enable_automatic_updates=draw(st.booleans()),
                 hotpatching=draw(st.booleans()),
                 provision_vm_agent=draw(st.booleans()),
-                unsupported=draw(st.sampled_from(("", "Its image is custom."))),
+                image=draw(st.sampled_from(("", CUSTOM_IMAGE))),
                 created_at=NOW - 3 * DAY,
             )
         )
