@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 type Row = dict[str, Any]
@@ -130,6 +131,18 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": lambda left, right: left is not None and right is not None and left <= right,
     ">=": lambda left, right: left is not None and right is not None and left >= right,
 }
+
+
+def _instant(value: Any) -> str | None:
+    """A moment in the one form that sorts as text; what is no moment is null."""
+    try:
+        at = datetime.fromisoformat(as_text(value))
+    except ValueError:
+        return None
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06d}0Z"
+
+
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "tolower": lambda value: as_text(value).lower(),
     "toupper": lambda value: as_text(value).upper(),
@@ -140,6 +153,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "isnotnull": lambda value: value is not None,
     "not": lambda value: not value,
     "array_length": lambda value: len(cast(list[Any], value)) if isinstance(value, list) else None,
+    "todatetime": _instant,
     "strlen": lambda value: len(as_text(value)),
 }
 

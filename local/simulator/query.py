@@ -115,23 +115,68 @@ def _take(parser: Parser) -> Stage:
 
 
 def _summarize(parser: Parser) -> Stage:
-    name = "count_"
-    word = parser.name()
-    if parser.take("="):
-        name, word = word, parser.name()
-    if word.casefold() != "count":
-        raise parser.fail("only count() can be summarized")
-    parser.expect("(")
-    parser.expect(")")
+    """``count()``, ``min(x)``, ``max(x)`` and ``arg_max(x, column, ...)``, of all rows or by columns."""
+    aggregates = [_aggregate(parser)]
+    while parser.take(","):
+        aggregates.append(_aggregate(parser))
     columns = _many(parser) if parser.take("by") else []
-    parser.set_columns({name, *(column for column, _ in columns)})
+    made = {name for names, _ in aggregates for name in names}
+    parser.set_columns({*(column for column, _ in columns), *made})
 
     def summarized(rows: list[Row]) -> list[Row]:
-        groups: dict[tuple[str, ...], Row] = {}
+        groups: dict[tuple[str, ...], tuple[Row, list[Row]]] = {}
         for row in rows:
             values: dict[str, Any] = {column: value(row) for column, value in columns}
-            group = groups.setdefault(tuple(as_text(value) for value in values.values()), values | {name: 0})
-            group[name] += 1
-        return list(groups.values()) if columns else [{name: len(rows)}]
+            key = tuple(as_text(value) for value in values.values())
+            groups.setdefault(key, (values, []))[1].append(row)
+        if not columns:
+            groups = {(): ({}, rows)}
+        return [
+            _merged(values, [aggregate(members) for _, aggregate in aggregates]) for values, members in groups.values()
+        ]
 
     return summarized
+
+
+def _merged(values: Row, aggregated: list[Row]) -> Row:
+    made = dict(values)
+    for each in aggregated:
+        made |= each
+    return made
+
+
+def _aggregate(parser: Parser) -> tuple[list[str], Callable[[list[Row]], Row]]:
+    """An aggregate, with the columns that it makes; nulls count as nothing."""
+    given, word = "", parser.name()
+    if parser.take("="):
+        given, word = word, parser.name()
+    kind = word.casefold()
+    parser.expect("(")
+    if kind == "count":
+        parser.expect(")")
+        name = given or "count_"
+        return [name], lambda rows: {name: len(rows)}
+    if kind == "arg_max" and not given:
+        return _arg_max(parser)
+    if kind not in ("min", "max"):
+        raise parser.fail("only count(), min(), max() and arg_max() can be summarized")
+    column, value = _assigned(parser)
+    parser.expect(")")
+    name, best = given or f"{kind}_{column}", min if kind == "min" else max
+    return [name], lambda rows: {name: best((found for row in rows if (found := value(row)) is not None), default=None)}
+
+
+def _arg_max(parser: Parser) -> tuple[list[str], Callable[[list[Row]], Row]]:
+    """The row of the largest value; where all are null any row, as Kusto says."""
+    by, value = _assigned(parser)
+    others: list[tuple[str, Value]] = []
+    while parser.take(","):
+        others.append(_assigned(parser))
+    parser.expect(")")
+
+    def largest(rows: list[Row]) -> Row:
+        known = [row for row in rows if value(row) is not None] or rows[:1]
+        found = max(known, key=lambda row: as_text(value(row)), default={})
+        return {by: value(found)} | {name: other(found) for name, other in others}
+
+    return [by, *(name for name, _ in others)], largest
