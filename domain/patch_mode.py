@@ -234,7 +234,7 @@ class WantedSettings(Document):
     def _wants_something(self) -> Self:
         if self.patch_mode is None and self.assessment_mode is None and self.bypass is None:
             raise ValueError("changes nothing: give at least one of patchMode, assessmentMode, bypass")
-        if self.bypass and self.patch_mode not in (None, PatchMode.AUTOMATIC_BY_PLATFORM):
+        if self.bypass is not None and self.patch_mode not in (None, PatchMode.AUTOMATIC_BY_PLATFORM):
             raise ValueError("bypass is of AutomaticByPlatform only: leave it out, or set that patchMode")
         return self
 
@@ -245,6 +245,12 @@ class WantedSettings(Document):
             and self.assessment_mode in (None, settings.assessment_mode)
             and self.bypass in (None, settings.bypass)
         )
+
+    @property
+    def hands_to_azure(self) -> bool:
+        """Whether machines shall be patched, or assessed, by Azure itself: that is what eligibility is about."""
+        is_patched = self.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM and not self.bypass
+        return is_patched or self.bypass is False or self.assessment_mode is AssessmentMode.AUTOMATIC_BY_PLATFORM
 
     def to_azure(self, os_type: OsType) -> Json:
         """The body of ``PATCH virtualMachines/{name}``: only what is to change, as a PATCH keeps the rest."""
@@ -300,7 +306,7 @@ def refusal_of(settings: PatchSettings, wanted: WantedSettings) -> Refusal | Non
             "Hotpatching needs the platform's safety checks, which the bypass flag turns off: turn enableHotpatching"
             " off first.",
         )
-    if wanted.bypass and not by_platform:
+    if wanted.bypass is not None and not by_platform:
         return _refuse(
             RefusalCode.NOT_BY_PLATFORM, "The bypass flag is of AutomaticByPlatform: set that patch mode as well."
         )

@@ -11,6 +11,11 @@ PATCH_PHASE = "patch_phase"
 PATCH_MACHINE = "patch_machine"
 AWAIT_OPERATION = "await_operation"
 SEND_NOTIFICATIONS = "send_notifications"
+ACCOMPANY_RUN = "accompany_run"
+ATTEND_SHARD = "attend_shard"
+ATTEND_MACHINE = "attend_machine"
+CHANGE_MODES = "change_modes"
+CHANGE_MODE_OF_MACHINE = "change_mode_of_machine"
 
 OPEN_RUN = "open_run"
 TAKE_STOCK = "take_stock"
@@ -46,9 +51,25 @@ PIN_RING = "pin_ring"
 LIST_CHANNELS = "list_channels"
 SEND_NOTICE = "send_notice"
 CLOSE_NOTICE = "close_notice"
+OPEN_OCCURRENCE = "open_occurrence"
+FIND_OCCURRENCE_MACHINES = "find_occurrence_machines"
+LIST_SHARDS = "list_shards"
+READ_SHARD = "read_shard"
+NOTE_PREPARED = "note_prepared"
+END_PREPARATION = "end_preparation"
+CANCEL_OCCURRENCE = "cancel_occurrence"
+COPY_RESULTS = "copy_results"
+END_RESULTS = "end_results"
+LOOK_AGAIN = "look_again"
+CONCLUDE_MACHINE = "conclude_machine"
+SUM_UP_OCCURRENCE = "sum_up_occurrence"
+NEXT_MODE_CHANGES = "next_mode_changes"
+CHANGE_MODE = "change_mode"
 
 CANCEL_EVENT = "cancel"
 """Raised on a run, and passed on to its phase: no new starts."""
+POST_EVENT = "post"
+"""Raised on a run that accompanies a scheduled one: its row says that the post event has come."""
 STEER_EVENT = "steer"
 """Raised on a run, and passed on to its phase: somebody said something; the row tells what."""
 
@@ -69,6 +90,16 @@ def machine_instance(run_id: str, step: str, machine_key: str, attempt: int = 1)
     The attempt is written in base 36, so that every window that a run can take adds one character at most.
     """
     return f"{run_id}:{step}{_base_36(attempt) if attempt > 1 else ''}:{machine_key}"
+
+
+def shard_instance(run_id: str, part: str, attempt: int, number: int) -> str:
+    """The instance id of the machines of a shard in a part of the work around a scheduled run."""
+    return f"{run_id}:{part}-shard{_base_36(attempt)}:{number}"
+
+
+def machine_change_instance(change_id: str, wave: int, machine_key: str) -> str:
+    """The instance id of a machine in a wave of a change of patch modes."""
+    return f"{change_id}:{_base_36(wave + 1)}:{machine_key}"
 
 
 def closing_instance(run_id: str) -> str:

@@ -24,6 +24,7 @@ from adapters.tables.freezes import FreezeRecords, audit_subject
 from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
 from adapters.tables.machines import MachineRecords, Standing
+from adapters.tables.mode_changes import ModeChangeRecords
 from adapters.tables.operations import IntentRecords
 from adapters.tables.paging import Page
 from adapters.tables.pauses import PauseRecords, budget_of
@@ -52,6 +53,7 @@ class Records(
     FreezeRecords,
     PauseRecords,
     JournalRecords,
+    ModeChangeRecords,
     RetentionRecords,
 ):
     """All records of one installation."""

@@ -1,0 +1,112 @@
+"""Changing patch modes: whose turn is next, and one step of one machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from activities.context import now, wait_seconds
+from adapters.machine_settings import open_machine_settings
+from adapters.tables import RecordMissing, open_records
+from domain.arm_error import ArmFailure
+from domain.base import Json
+from domain.identity import MachineId
+from domain.mode_change import (
+    ChangeEnd,
+    ChangeProgress,
+    ChangeRef,
+    ChangeState,
+    Decision,
+    MachineChange,
+    MachineChangeRef,
+    ModeChange,
+    NextChanges,
+    after_failure,
+    decide,
+    why_to_end,
+)
+from domain.scope import OsType
+from settings import load_settings
+
+_SETTLES_IN_POLLS = 4
+"""How long Azure may show the old settings after it took new ones, in poll intervals."""
+_LARGEST_SWEEP = 1_000
+"""Machines that are ended at a time when a change is stopped."""
+
+
+async def next_mode_changes(data: Json) -> Json:
+    """The machines of the next wave; the change is closed when there are none. ``ChangeRef`` to ``NextChanges``."""
+    change_id = ChangeRef.from_wire(data).change_id
+    change = await _load(change_id)
+    if change.state.is_final:
+        return NextChanges().to_wire()
+    records = open_records()
+    keys, ends = await records.open_machine_changes(change_id, change.max_concurrent)
+    why = why_to_end(change, ends.get(ChangeEnd.FAILED, 0)) if keys else None
+    if keys and why is None:
+        return NextChanges(machine_keys=keys).to_wire()
+    while keys:
+        keys, ends = await records.open_machine_changes(change_id, _LARGEST_SWEEP)
+        for key in keys:
+            await _end(change_id, key, ChangeEnd.CANCELED, why or "")
+    state = ChangeState.COMPLETED if why is None else ChangeState.STOPPED
+    at = now()
+    closed = {"state": state, "ended_at": at, "counts_by_end": ends, "message": why or ""}
+    await records.close_mode_change(change_id, lambda found: found.model_copy(update=closed))
+    await records.audit(change_id, "mode_change_ended", by="patchwave", at=at, detail={"state": state, "ends": ends})
+    return NextChanges().to_wire()
+
+
+async def change_mode(data: Json) -> Json:
+    """One step of one machine: read it, and ask Azure for the change if it is time. ``MachineChangeRef`` to
+    ``ChangeProgress``; called until the machine has its end.
+    """
+    request = MachineChangeRef.from_wire(data)
+    change, records = await _load(request.change_id), open_records()
+    machine = await records.get_machine_change(request.change_id, request.machine_key)
+    if machine is None:
+        raise RecordMissing(f"change {request.change_id} has no machine {request.machine_key}")
+    if machine.end is not None:
+        return ChangeProgress(has_ended=True).to_wire()
+    if machine.begun_at is None:
+        machine = machine.model_copy(update={"begun_at": now()})
+        await records.update_machine_change(change.id, machine.key, begun_at=machine.begun_at)
+    decision, wait = await _step(change, machine)
+    if decision.end is None:
+        return ChangeProgress(has_ended=False, wait_seconds=wait).to_wire()
+    await _end(change.id, machine.key, decision.end, decision.message)
+    return ChangeProgress(has_ended=True).to_wire()
+
+
+async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, float]:
+    """What became of the machine in this step, and how long to wait if it has not ended."""
+    identity = MachineId.parse(machine.id)
+    state = await open_machine_settings().read(identity)
+    if isinstance(state, ArmFailure):
+        return after_failure(machine, state, now()), wait_seconds(state.retry_after)
+    settles_in = timedelta(seconds=load_settings().poll_seconds * _SETTLES_IN_POLLS)
+    decision = decide(machine, change.wanted, state, now(), settles_in)
+    if not decision.ask:
+        return decision, wait_seconds()
+    if change.is_stopping:
+        return Decision(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn."), 0
+    # Written before it is sent: whoever comes after a crash sees a change that was asked for.
+    await open_records().update_machine_change(change.id, machine.key, asked_at=now())
+    system = OsType.read(machine.os_type) or OsType.LINUX
+    submission = await open_machine_settings().change(identity, system, change.wanted)
+    if submission.accepted:
+        await open_records().update_machine_change(change.id, machine.key, is_accepted=True)
+        return Decision(), wait_seconds()
+    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+    ended = after_failure(machine, failure, now(), is_uncertain=submission.is_uncertain)
+    return ended, wait_seconds(failure.retry_after)
+
+
+async def _end(change_id: str, machine_key: str, end: ChangeEnd, message: str) -> None:
+    await open_records().update_machine_change(change_id, machine_key, end=end, message=message, ended_at=now())
+
+
+async def _load(change_id: str) -> ModeChange:
+    change = await open_records().get_mode_change(change_id)
+    if change is None:
+        raise RecordMissing(f"no change {change_id}")
+    return change
