@@ -7,16 +7,20 @@ from typing import Any
 
 from local.simulator.clock import Clock
 
+PEAK_SECONDS = 0.25
+"""Real seconds in which reads are counted for their peak, where a simulated second is shorter: a tenth of a real one
+tells how this machine takes turns between processes, and not how its clients do."""
 IN_FLIGHT_SECONDS = 0.25
 """Real seconds for which a request may have been under way already when a 429 was answered: its client could not
 know."""
 
 
 class Meter:
-    """Requests by operation and status, reads in any one simulated second, and what 429 led to."""
+    """Requests by operation and status, the most reads a second, and what 429 led to."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._window = max(1.0, PEAK_SECONDS * clock.speed)
         self.reset()
 
     def reset(self) -> None:
@@ -24,7 +28,7 @@ class Meter:
         self._requests: dict[str, Counter[int]] = {}
         self._reads = 0
         self._recent_reads: deque[float] = deque()
-        self._peak_reads = 0
+        self._peak_reads = 0.0
         self._refused: Counter[str] = Counter()
         self._early: Counter[str] = Counter()
         self._closed_until: dict[tuple[str, str], tuple[float, float]] = {}
@@ -64,7 +68,7 @@ class Meter:
         self._closed_until[policy, key] = (known_at, max(until, now + retry_after * speed))
 
     def document(self) -> dict[str, Any]:
-        """``requests`` by operation and status; ``reads``, and ``peakReads`` in one simulated second; ``refused`` and
+        """``requests`` by operation and status; ``reads``, and ``peakReads``, the most a second; ``refused`` and
         ``early`` (before Retry-After) by policy; ``refusedCalls``: calls that met a 429 before they went through.
         """
         return {
@@ -73,7 +77,7 @@ class Meter:
                 for operation, counts in self._requests.items()
             },
             "reads": self._reads,
-            "peakReads": self._peak_reads,
+            "peakReads": round(self._peak_reads, 2),
             "refused": dict(self._refused),
             "early": dict(self._early),
             "refusedCalls": self._refused_calls,
@@ -83,6 +87,6 @@ class Meter:
         now = self._clock.now()
         self._reads += 1
         self._recent_reads.append(now)
-        while self._recent_reads[0] <= now - 1:
+        while self._recent_reads[0] <= now - self._window:
             self._recent_reads.popleft()
-        self._peak_reads = max(self._peak_reads, len(self._recent_reads))
+        self._peak_reads = max(self._peak_reads, len(self._recent_reads) / self._window)

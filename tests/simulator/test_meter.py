@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from local.simulator.clock import Clock
 from local.simulator.meter import IN_FLIGHT_SECONDS, Meter
 from local.simulator.throttle import Throttle
@@ -46,12 +48,13 @@ def test_only_a_client_that_knew_is_early() -> None:
     assert meter.document()["refused"] == {PATCHES: 3}
 
 
-def test_the_peak_of_reads_is_that_of_a_simulated_second() -> None:
-    _, meter, wall = throttle(speed=10)
+@pytest.mark.parametrize(("speed", "peak"), [(2, 17), (10, 3.6)])
+def test_the_peak_of_reads_is_that_of_a_simulated_second_or_a_quarter_of_a_real_one(speed: float, peak: float) -> None:
+    _, meter, wall = throttle(speed=speed)
     for number in range(50):
         wall.seconds = number * 0.03
         meter.count("read", "GET", f"/machines/{number}", 200, is_read=True)
-    assert (meter.document()["reads"], meter.document()["peakReads"]) == (50, 4)
+    assert (meter.document()["reads"], meter.document()["peakReads"]) == (50, peak)
 
 
 def test_a_call_that_is_refused_twice_is_one_call() -> None:
