@@ -44,8 +44,8 @@ STARTS_IN_A_LANE = 100
 STARTS_OF_ASSESSMENTS = 160
 MOST_STARTS = 200
 """Machines started on one beat, in each region; to be assessed, wherever they are; and at most, in one message. With a
-beat of ten to fifteen seconds that is over 400 a minute in a region, where Azure takes 200. More at once would all ask for the same
-reads, be told to come again, and pay for each time with a replay."""
+beat of ten to fifteen seconds that is over 400 a minute in a region, where Azure takes 200. More at once would all ask
+for the same reads, be told to come again, and pay for each time with a replay."""
 MOST_RUNNING = 4_000
 MOST_WAITING = 700
 """Those that run and those that wait travel in one message of at most 256 KiB from beat to beat."""
