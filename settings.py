@@ -222,6 +222,24 @@ class Settings(BaseSettings):
         description="Token buckets of Azure that differ from the documented ones, as bucket=refill a minute/burst, "
         "separated by commas; the buckets are patchOperations, reads and writes.",
     )
+    maintenance_cutoff_seconds: float = Field(
+        default=600,
+        gt=0,
+        le=3600,
+        description="How long before its start a scheduled run of Update Manager can no longer be cancelled.",
+    )
+    maintenance_prepare_seconds: float = Field(
+        default=1200,
+        gt=0,
+        le=1800,
+        description="How long the work before a scheduled run of Update Manager may take, from its pre event on.",
+    )
+    maintenance_post_seconds: float = Field(
+        default=3600,
+        gt=0,
+        le=86_400,
+        description="How long after the end of a scheduled run its post event is waited for.",
+    )
     assess_concurrency: int = Field(default=600, ge=1, le=1000, description="Machines assessed at the same time.")
     authorization: Authorization = Field(
         default=Authorization.KEYS,

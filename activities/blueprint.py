@@ -7,16 +7,29 @@ from typing import cast
 
 import azure.durable_functions as df
 
+from activities.accompany import (
+    cancel_occurrence,
+    end_preparation,
+    end_results,
+    find_occurrence_machines,
+    list_shards,
+    open_occurrence,
+    read_shard,
+    sum_up_occurrence,
+)
+from activities.attend import conclude_machine, look_again, note_prepared
 from activities.discovery import discover_machines
 from activities.health import check_health
 from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine, record_outcome, release_machine, verify_machine
+from activities.mode_change import change_mode, next_mode_changes
 from activities.notify import close_notice, list_channels, send_notice
 from activities.pinning import pin_ring
 from activities.plan import plan_run
 from activities.poll import poll_operation
 from activities.power import restart_machine, start_machine, stop_machine
 from activities.recovery import rest_until, take_stock
+from activities.results import copy_results
 from activities.run import close_open_machines, close_run, open_run
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
 from activities.submit import assess_machine, install_patches
@@ -73,5 +86,19 @@ for activity in (
     close_notice,
     close_open_machines,
     close_run,
+    open_occurrence,
+    find_occurrence_machines,
+    list_shards,
+    read_shard,
+    note_prepared,
+    end_preparation,
+    cancel_occurrence,
+    copy_results,
+    end_results,
+    look_again,
+    conclude_machine,
+    sum_up_occurrence,
+    next_mode_changes,
+    change_mode,
 ):
     bp.activity_trigger(input_name="data")(_as_function(activity))

@@ -52,7 +52,7 @@ async def discover_machines(data: Json) -> Json:
         page = await open_resource_graph().page(query.text, query.subscriptions, position.token)
         if page.failure is not None:
             return _failed(page.failure, page.wait_seconds, request.attempt).to_wire()
-        found = [_record(machine) for machine in select_machines(policy.scope, page.rows)]
+        found = [record_of(machine) for machine in select_machines(policy.scope, page.rows)]
         machines = await records.add_machines(request.run_id, found)
         wait = page.wait_seconds
         position = _Position(position.query, page.skip_token) if page.skip_token else _Position(position.query + 1)
@@ -78,7 +78,8 @@ async def _add_missing(records: Records, run_id: str, scope: Scope, machines: in
     return machines
 
 
-def _record(machine: DiscoveredMachine) -> MachineRecord:
+def record_of(machine: DiscoveredMachine) -> MachineRecord:
+    """The row of a machine that was found."""
     identity = machine.machine_id
     return MachineRecord(
         id=identity.text,

@@ -31,6 +31,7 @@ from domain.hooks import (
     script_unknown,
     scripts_are_off,
 )
+from domain.occurrence import too_late_to_prepare
 from domain.operation import PollReading, PollState
 from domain.run import IntentState
 from domain.scope import OsType
@@ -297,7 +298,10 @@ async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
 
 
 def _too_late(context: MachineContext) -> HookResult | None:
-    """The window leaves no time for the installation that would follow."""
+    """The window leaves no time for the installation that would follow, or Azure is about to begin its own."""
+    occurrence = context.run.maintenance
+    if occurrence is not None:
+        return HookResult.stopped(too_late_to_prepare()) if now() >= occurrence.prepare_until else None
     os_type, end = OsType.read(context.machine.os_type), context.run.window_end
     if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
         return None

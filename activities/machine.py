@@ -19,7 +19,7 @@ from domain.pacing import PACED
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.recovery import INSTALLING
-from domain.run import MachineRecord, Stage
+from domain.run import MachineRecord, Mode, Stage
 from domain.steering import reason_to_end
 from domain.work import (
     MachineEnded,
@@ -47,7 +47,8 @@ async def preflight_machine(data: Json) -> Json:
     outcome = reason_to_end(context.run, context.machine)
     if outcome is not None:
         return _skip(outcome)
-    held = await frozen(context) if context.machine.stage in _CHANGED_NEXT else None
+    is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.prepared
+    held = await frozen(context) if is_prepared_next or context.machine.stage in _CHANGED_NEXT else None
     if held is not None:
         # Before anything is done to it: started, or its disk copied.
         return _skip(held)

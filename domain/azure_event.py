@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from domain.base import Json, as_object
 from domain.identity import MachineId
+from domain.occurrence import OccurrenceNotice
 
 _VM_TYPE = "microsoft.compute/virtualmachines"
 
@@ -26,6 +27,8 @@ class AzureEvent:
     kind: EventKind
     id: str
     machine: MachineId | None = None
+    occurrence: OccurrenceNotice | None = None
+    """The scheduled run of a maintenance event; nothing when the event names none that can be read."""
 
     @property
     def key(self) -> str:
@@ -45,7 +48,8 @@ def read_event(document: Json) -> AzureEvent | None:
     if kind is None or not isinstance(event_id, str) or not event_id:
         return None
     if kind is not EventKind.RESOURCE_WRITTEN:
-        return AzureEvent(kind, event_id)
+        data = as_object(fields.get("data")) or {}
+        return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data))
     machine = _machine(fields)
     return None if machine is None else AzureEvent(kind, event_id, machine)
 

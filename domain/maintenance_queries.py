@@ -18,6 +18,11 @@ MACHINE_UPDATES = "microsoft.maintenance/applyupdates"
 """One row for each machine of a run."""
 RUN_UPDATES = "microsoft.maintenance/maintenanceconfigurations/applyupdates"
 """One row for each run."""
+INSTALLATIONS = "microsoft.compute/virtualmachines/patchinstallationresults"
+"""One row for each installation on a machine, kept for 30 days."""
+INSTALLED_PATCHES = "microsoft.compute/virtualmachines/patchinstallationresults/softwarepatches"
+INSTALLATIONS_PER_QUERY = 10
+"""Whose patches one query asks for: ids are long, and a page holds a thousand patches."""
 
 
 def all_configurations() -> str:
@@ -30,10 +35,24 @@ def all_assignments() -> str:
     return _query("maintenanceresources", ASSIGNMENTS, columns="id, name, properties")
 
 
+def dynamic_scopes() -> str:
+    """Every dynamic scope: ``id, name, properties``."""
+    # The resource of a dynamic scope is a subscription or a group, whose ids name no provider.
+    condition = "not (properties.resourceId contains '/providers/')"
+    return _query("maintenanceresources", ASSIGNMENTS, condition, columns="id, name, properties")
+
+
 def assignments_of_configuration(configuration: ConfigurationId) -> str:
     """What a configuration is assigned to: ``id, name, properties``."""
     condition = f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}"
     return _query("maintenanceresources", ASSIGNMENTS, condition, columns="id, name, properties")
+
+
+def assignment_with_id(assignment_id: str) -> str:
+    """One assignment: ``id, name, properties``."""
+    return _query(
+        "maintenanceresources", ASSIGNMENTS, f"id =~ {literal(assignment_id)}", columns="id, name, properties"
+    )
 
 
 def assignments_of_machine(machine: MachineId, configuration: ConfigurationId | None = None) -> str:
@@ -70,6 +89,18 @@ def machine_updates(configurations: Sequence[ConfigurationId] = ()) -> str:
     conditions = [f"tostring(properties.maintenanceConfigurationId) in~ ({named})"] if named else []
     columns = "id, resourceId = tostring(properties.resourceId), properties"
     return _query("maintenanceresources", MACHINE_UPDATES, *conditions, columns=columns)
+
+
+def installations_of_run(correlation_id: str) -> str:
+    """The installations of one run, without their patches: ``id, properties``."""
+    condition = f"properties.maintenanceRunId =~ {literal(correlation_id)}"
+    return _query("patchinstallationresources", INSTALLATIONS, condition, columns="id, properties")
+
+
+def patches_of_installations(ids: Sequence[str]) -> str:
+    """The patches of these installations: ``id, properties``; the id begins with that of the installation."""
+    condition = " or ".join(f"id startswith {literal(text + '/')}" for text in ids)
+    return _query("patchinstallationresources", INSTALLED_PATCHES, condition, columns="id, properties")
 
 
 def _query(table: str, kind: str, *conditions: str, columns: str) -> str:

@@ -72,6 +72,10 @@ class Reason(StrEnum):
     ALERT_FIRING = "alert_firing"
     UNHEALTHY = "unhealthy"
     HOOK_FAILED = "hook_failed"
+    OCCURRENCE_CANCELED = "occurrence_canceled"
+    NOT_REPORTED = "not_reported"
+    REPORTED_FAILED = "reported_failed"
+    CLAIMED_DONE = "claimed_done"
     INTERNAL = "internal"
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, Field, StrictBool, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
+from domain.around import AroundMaintenance
 from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
 from domain.gates import ErrorBudget
@@ -186,6 +187,12 @@ class Policy(Document):
         default=None, title="Schedule", description="When the policy runs by itself; never unless given."
     )
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
+    maintenance: AroundMaintenance | None = Field(
+        default=None,
+        title="Around scheduled runs",
+        description="Schedules of Update Manager whose runs the policy accompanies: before them it starts stopped"
+        " machines and runs its hooks, afterwards it puts power back and keeps the results. None unless given.",
+    )
     notifications: Notifications = Field(
         default=Notifications(), title="Notifications", description="Who is told about the runs."
     )

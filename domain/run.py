@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from domain.base import Document, Instant
+from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
 
 
@@ -16,6 +17,12 @@ class Mode(StrEnum):
 
     ASSESS = "assess"
     PATCH = "patch"
+    ACCOMPANY = "accompany"
+    """Azure patches them, in a scheduled run of Update Manager; the run does what is to be done before and after."""
+
+
+type StartableMode = Literal[Mode.PATCH, Mode.ASSESS]
+"""What can be asked for; scheduled runs are accompanied because of their events."""
 
 
 class RunState(StrEnum):
@@ -153,6 +160,8 @@ class Run(Document):
     """Until then nothing has to be heard of the run; later the watchdog looks after it."""
     exported_at: Instant | None = None
     """When somebody last downloaded all of its evidence, after it had ended."""
+    maintenance: MaintenanceOccurrence | None = None
+    """The scheduled run of Update Manager that it accompanies."""
 
 
 class AssessmentSummary(Document):
@@ -276,6 +285,14 @@ class MachineRecord(Document):
     before_output: str = ""
     after_output: str = ""
     """The end of what the policy's scripts printed, at most 2 KiB each."""
+    prepared: bool = False
+    """The work before a scheduled run has ended on it, well or not."""
+    complaint: str = ""
+    """What failed in that work."""
+    reported: str = ""
+    """How Update Manager says that its scheduled run ended on the machine: a word of Azure's."""
+    reported_error: str = ""
+    """What it gives as the reason."""
     queued_at: Instant | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None

@@ -26,6 +26,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 _LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200)}
 """The simulator's buckets: refill in a simulated minute, and burst."""
+_MAINTENANCE_SECONDS = {
+    "PATCHWAVE_MAINTENANCE_CUTOFF_SECONDS": 600,
+    "PATCHWAVE_MAINTENANCE_PREPARE_SECONDS": 1200,
+    "PATCHWAVE_MAINTENANCE_POST_SECONDS": 3600,
+}
+"""The app's own times around scheduled runs, which are simulated ones here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +251,8 @@ class Stack:
             Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready.resolve())
         )
         self._found = self._simulator.wait_ready(_START_SECONDS)
-        return dict(self._found["environment"]) | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
+        times = {name: f"{seconds / options.speed:g}" for name, seconds in _MAINTENANCE_SECONDS.items()}
+        return dict(self._found["environment"]) | times | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
 
     def _start_host(self, environment: dict[str, str], *, port: int | None = None) -> None:
         options = self._options

@@ -1,4 +1,4 @@
-"""maintenance_event: events of Azure start assessments. The answer is immediate; the work is a run."""
+"""maintenance_event: events of Azure start runs. The answer is immediate; the work is a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from domain.azure_event import AzureEvent, EventKind, read_event
 from domain.base import parse_object
 from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
 from domain.run import Mode, Run, Trigger, TriggerKind
+from triggers.accompany import accompany
 from triggers.start import DurableClient, claimed_run_id, new_run_id, start_run
 
 _LOG = logging.getLogger("patchwave.events")
@@ -24,12 +25,13 @@ bp = df.Blueprint()
 @bp.event_grid_trigger(arg_name="event")  # pyright: ignore[reportUnknownMemberType] - the library leaves its keywords untyped
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
-    """Assess a new VM, or the scope of a policy around a maintenance, as the policies ask for it."""
+    """Assess a new VM, or accompany a scheduled run of Update Manager, as the policies ask for it."""
     document = parse_object(event)
     found = read_event(document) if document is not None else None
     if found is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
+    await accompany(open_records(), client, found)
     await start_for_event(open_records(), client, found)
 
 

@@ -14,11 +14,12 @@ from adapters.tables import Records
 from domain.base import Document, Json, as_object
 from domain.calendar import Occurrence
 from domain.identity import RunId, is_policy_name
+from domain.occurrence import MaintenanceOccurrence
 from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_policy
-from domain.run import Mode, Run, RunState, Trigger
+from domain.run import Mode, Run, RunState, StartableMode, Trigger
 from domain.validation import Problem
 from domain.work import FollowRun
-from orchestrators.names import PATCH_RUN, STEER_EVENT, VERSION
+from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
 from triggers.described import Keys, Parameter
 from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import check_permitted
@@ -46,7 +47,7 @@ class PlanRequest(Document):
 class StartRequest(PlanRequest):
     """What starts a run."""
 
-    mode: Mode = Mode.PATCH
+    mode: StartableMode = Mode.PATCH
 
 
 class DurableClient(Protocol):
@@ -70,13 +71,15 @@ async def start_run(
     *,
     mode: Mode = Mode.PATCH,
     occurrence: Occurrence | None = None,
+    maintenance: MaintenanceOccurrence | None = None,
     repeatable: bool = True,
 ) -> Run:
     """Create the run and schedule its orchestration; the stored run, which may be an earlier one of the same id.
 
     A run whose row was created but never scheduled, because the process died between the two, is scheduled by the
     next start of the same id. ``repeatable`` says that there can be one; otherwise a run that the engine does not
-    take is closed as failed, since nothing else would ever end it.
+    take is closed as failed, since nothing else would ever end it. ``maintenance`` is the scheduled run that a run of
+    mode ``accompany`` is for.
 
     Raises:
         Refusal: 503, the durable engine did not take the run.
@@ -93,6 +96,7 @@ async def start_run(
         window_end=occurrence.window_end_utc if occurrence else None,
         policy_snapshot=policy.to_wire(),
         version=VERSION,
+        maintenance=maintenance,
     )
     run, _ = await records.create_run(wanted)
     if run.state is RunState.QUEUED:
@@ -101,7 +105,7 @@ async def start_run(
         by = run.trigger.by or run.trigger.kind.value
         await records.audit(run.id, "run_started", by=by, at=run.created_at, detail=detail)
         try:
-            await schedule_run(client, run.id)
+            await schedule_run(client, run)
         except Refusal:
             if not repeatable:
                 await records.close_run(run.id, RunState.FAILED, "The durable engine did not answer; start again.", at)
@@ -109,22 +113,22 @@ async def start_run(
     return run
 
 
-async def schedule_run(client: DurableClient, run_id: str, incarnation: int = 1) -> None:
-    """Start the orchestration of a run; one that exists already is as good.
+async def schedule_run(client: DurableClient, run: Run) -> None:
+    """Start the orchestration of a run, in its incarnation; one that exists already is as good.
 
     Raises:
         Refusal: 503, the durable engine did not take it.
     """
     try:
         await client.schedule_new_orchestration(
-            PATCH_RUN,
-            input=FollowRun(run_id=run_id, incarnation=incarnation).to_wire(),
-            instance_id=run_id,
+            ACCOMPANY_RUN if run.mode is Mode.ACCOMPANY else PATCH_RUN,
+            input=FollowRun(run_id=run.id, incarnation=run.incarnation).to_wire(),
+            instance_id=run.id,
             version=VERSION,
         )
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.
-        if await client.get_orchestration_state(run_id) is None:
+        if await client.get_orchestration_state(run.id) is None:
             raise Refusal(
                 503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
             ) from error

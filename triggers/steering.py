@@ -173,7 +173,7 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
     try:
         if run.started_at is None:
             # Whoever started it may have died before the orchestration existed; nothing else would end it then.
-            await schedule_run(client, run.id)
+            await schedule_run(client, run)
         await client.raise_orchestration_event(run.id, event)
     except Exception as error:
         # A repeated order raises the event again, and the row keeps what was asked for.
@@ -226,6 +226,8 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     run, machine = await _find_machine(records, req)
     if machine.outcome is None:
         raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
+    if run.mode is Mode.ACCOMPANY:
+        raise Refusal(409, "Azure patched it, in a scheduled run of Update Manager; start a run of the policy instead.")
     policy = Policy.model_validate(run.policy_snapshot)
     pin = await _pin_of(records, run, machine, policy)
     policy = policy.model_copy(update={"scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)})})

@@ -148,14 +148,14 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
 async def _continue(records: Records, engine: WatchedEngine, run: Run, now: datetime, sign: Sign) -> None:
     """Start the next incarnation; a run that was never started is started."""
     if run.started_at is None:
-        await schedule_run(engine, run.id, run.incarnation)
+        await schedule_run(engine, run)
         return
     begun = await records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(now))
     if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
         return
     detail = {"incarnation": begun.incarnation, "found": sign.value, "version": VERSION}
     await records.audit(run.id, "run_continued", by=PATCHWAVE, at=now, detail=detail)
-    await schedule_run(engine, run.id, begun.incarnation)
+    await schedule_run(engine, begun)
 
 
 async def _look_after_machines(

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from adapters.tables import open_records
 from domain.base import Tolerant, as_object
-from domain.run import Mode, Trigger, TriggerKind
+from domain.run import Mode, StartableMode, Trigger, TriggerKind
 from settings import Authorization, load_settings
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, read_body, route_of
@@ -33,7 +33,7 @@ bp = df.Blueprint()
 class Delivery(Tolerant):
     """What may be said with a call; other keys are passed over."""
 
-    mode: Mode = Mode.PATCH
+    mode: StartableMode = Mode.PATCH
     delivery_id: str | None = Field(default=None, min_length=1, max_length=LONGEST_KEY)
 
 

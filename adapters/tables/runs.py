@@ -13,8 +13,9 @@ from adapters.tables.patches import MACHINES
 from adapters.tables.store import ChangeRounds, Store, StoreBacked
 from domain import steering
 from domain.identity import RunId
+from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
-from domain.run import Order, Run, RunState, Stage
+from domain.run import Mode, Order, Run, RunState, Stage
 from domain.work import GateClosed
 
 _PARTITION = "runs"
@@ -58,8 +59,8 @@ class RunRecords(StoreBacked):
                 del self._parsed[next(iter(self._parsed))]
         return run
 
-    async def list_runs(self, limit: int, cursor: str | None) -> Page[Run]:
-        """Runs, newest first, without their policy snapshots.
+    async def list_runs(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
+        """Runs, newest first, without their policy snapshots; with ``mode`` only such runs.
 
         Raises:
             InvalidCursor: the cursor is not one of this list.
@@ -71,6 +72,7 @@ class RunRecords(StoreBacked):
             limit=limit,
             cursor=cursor,
             select=_LISTED,
+            where=None if mode is None else {"mode": mode.value},
         )
 
     async def start_run(self, run_id: str, at: datetime) -> Run:
@@ -164,6 +166,18 @@ class RunRecords(StoreBacked):
         return await self._change(
             run_id, lambda run: steering.stop(run, clean(reason), at, unless_approved=unless_approved)
         )
+
+    async def note_occurrence(
+        self, run_id: str, change: Callable[[MaintenanceOccurrence], MaintenanceOccurrence]
+    ) -> Run:
+        """Write down what became known of the scheduled run that the run accompanies; the run as it is then."""
+
+        def note(run: Run) -> Run:
+            if run.maintenance is None:
+                return run
+            return run.model_copy(update={"maintenance": change(run.maintenance)})
+
+        return await self._change(run_id, note)
 
     async def is_canceled(self, run_id: str) -> bool:
         """Whether somebody asked the run to stop."""

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -123,6 +124,10 @@ class Workbench:
         if self._client is None:
             raise RuntimeError("The workbench is not open: use it in a with statement.")
         return self._client
+
+    def now(self) -> datetime:
+        """The engine's time, which durable timers move forward."""
+        return self.engine.now()
 
     def start(self, name: str, value: Any = None, *, instance_id: str | None = None) -> str:
         """Starts an orchestration and returns its instance id."""

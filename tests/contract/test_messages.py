@@ -14,7 +14,7 @@ from azure.functions._durable_functions import df_dumps, df_loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain import arm_error, health, hooks, notification, outcome, preflight, roster, run, work
+from domain import accompany, arm_error, health, hooks, notification, occurrence, outcome, preflight, roster, run, work
 from domain.arm_error import LONGEST_TEXT, ArmFailure
 from domain.base import Document
 from domain.gates import ErrorBudget, OnExceeded
@@ -76,10 +76,14 @@ ASIDE: list[type[Document]] = [
     notification.NoticeReport,
 ]
 DOCUMENTS = [
-    *(each for module in (work, roster, run, outcome, preflight, arm_error) for each in documents_of(module)),
+    *(
+        each
+        for module in (work, roster, run, outcome, preflight, arm_error, occurrence, accompany)
+        for each in documents_of(module)
+    ),
     *ASIDE,
 ]
-MESSAGES = [*documents_of(work), *documents_of(roster), *ASIDE]
+MESSAGES = [*documents_of(work), *documents_of(roster), *documents_of(accompany), *ASIDE]
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 # Milliseconds are what our documents keep.

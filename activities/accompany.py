@@ -1,0 +1,244 @@
+"""Around a scheduled run of Update Manager, as a whole: where it stands, its machines, its cancellation, its end.
+
+What is done to one machine is in `activities.attend`, the copy of the results in `activities.results`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from activities.context import load_run, now, wait_seconds
+from activities.discovery import record_of
+from activities.recovery import show_life
+from adapters.maintenance import open_maintenance
+from adapters.resource_graph import Page, open_resource_graph
+from adapters.tables import RecordMissing, Records, open_records
+from domain.accompany import (
+    SHARD,
+    CancelResult,
+    EndPreparation,
+    FindMachines,
+    Found,
+    PartOfRun,
+    Preparation,
+    ShardMachines,
+    ShardRef,
+    Shards,
+    Standpoint,
+)
+from domain.arm_error import ErrorClass, classify
+from domain.base import Json
+from domain.discovery import build_queries, select_machines
+from domain.maintenance_queries import machines_of_run
+from domain.occurrence import MaintenanceOccurrence, OccurrenceId
+from domain.reported import MachineUpdate, is_contradicted
+from domain.run import Run
+from domain.scope import Scope
+from domain.steering import PATCHWAVE
+from domain.work import RunRef
+
+_NAMED = 20
+"""Machines that a line of the audit log names."""
+_PARALLEL = 50
+
+
+def occurrence_of(run: Run) -> MaintenanceOccurrence:
+    """The scheduled run that the run accompanies.
+
+    Raises:
+        RecordMissing: the run is of another kind.
+    """
+    if run.maintenance is None:
+        raise RecordMissing(f"run {run.id} accompanies no scheduled run")
+    return run.maintenance
+
+
+async def open_occurrence(data: Json) -> Json:
+    """Mark the run as running, and say where it stands. ``RunRef`` to ``Standpoint``; asked again and again."""
+    run_id = RunRef.from_wire(data).run_id
+    records = open_records()
+    try:
+        await records.start_run(run_id, now())
+        run, policy = await load_run(run_id)
+        occurrence = occurrence_of(run)
+        await show_life(run)
+    except RecordMissing:
+        return Standpoint(is_ended=True).to_wire()
+    around = policy.maintenance
+    return Standpoint(
+        is_ended=run.state.is_final,
+        is_stopped=run.cancel_requested_at is not None or bool(run.stop_reason),
+        is_prepared=occurrence.prepared_at is not None,
+        is_canceled=occurrence.canceled_at is not None,
+        is_over=occurrence.is_over,
+        has_results=occurrence.results_at is not None,
+        start_stopped=policy.start_stopped,
+        hooks=policy.hooks.is_wanted,
+        cancel_when_pre_fails=around is not None and around.cancel_when_pre_fails,
+        announces=policy.notifications.is_wanted,
+        prepare_until=occurrence.prepare_until,
+        settle_at=occurrence.settle_at,
+        look_seconds=wait_seconds(),
+    ).to_wire()
+
+
+# --- its machines
+
+
+async def find_occurrence_machines(data: Json) -> Json:
+    """Read one page of the scheduled run's machines. ``FindMachines`` to ``Found``.
+
+    New ones that the policy's scope holds get a row; of those that have one, Update Manager's word is kept.
+    """
+    request = FindMachines.from_wire(data)
+    run, policy = await load_run(request.run_id)
+    occurrence = occurrence_of(run)
+    page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
+    if page.failure is not None:
+        return Found(machines=run.machines, **_trouble(page, request.attempt)).to_wire()
+    said = dict(update for row in page.rows if (update := MachineUpdate.read(row)) is not None)
+    records = open_records()
+    known = await records.machine_stages(run.id, [machine.key for machine in said])
+    fresh = [machine for machine in said if machine.key not in known]
+    machines = run.machines
+    for query in build_queries(Scope(machine_ids=tuple(machine.text for machine in fresh))) if fresh else []:
+        found = await open_resource_graph().page(query.text, query.subscriptions)
+        if found.failure is not None:
+            return Found(machines=machines, **_trouble(found, request.attempt)).to_wire()
+        rows = [record_of(machine) for machine in select_machines(policy.scope, found.rows)]
+        machines = await records.add_machines(run.id, rows)
+        known |= {row.key: row.stage for row in rows}
+    await _keep_words(records, run, {machine.key: word for machine, word in said.items() if machine.key in known})
+    return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()
+
+
+async def _keep_words(records: Records, run: Run, words: dict[str, str]) -> None:
+    gate = asyncio.Semaphore(_PARALLEL)
+
+    async def keep(key: str, word: str) -> None:
+        async with gate:
+            machine = await records.current_machine(run.id, key)
+            if machine is not None and word and machine.reported != word:
+                await records.set_stage(run.id, key, machine.stage, reported=word)
+
+    await asyncio.gather(*(keep(key, word) for key, word in words.items()))
+
+
+def _trouble(page: Page, attempt: int) -> Json:
+    return trouble(page, attempt, "The machines of the scheduled run could not be listed.")
+
+
+def trouble(page: Page, attempt: int, what: str) -> Json:
+    """The fields of `Found` for a page that could not be read: a passing trouble asks for a pause, which grows."""
+    failure = page.failure
+    if failure is None:
+        return {}
+    pause = wait_seconds(page.wait_seconds, polls=min(2**attempt, 8)) if page.wait_seconds > 0 else 0.0
+    return {"wait_seconds": pause, "failure": f"{what} {classify(failure).sentence} ({failure.text})"}
+
+
+async def list_shards(data: Json) -> Json:
+    """Cut the machines of the run into shards. ``PartOfRun`` to ``Shards``, without those that have nothing to do."""
+    request = PartOfRun.from_wire(data)
+    cursors: list[str | None] = []
+    cursor: str | None = None
+    while True:
+        page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
+        if any(request.part.is_open(machine) for machine in page.items):
+            cursors.append(cursor)
+        cursor = page.cursor
+        if cursor is None:
+            return Shards(cursors=cursors).to_wire()
+
+
+async def read_shard(data: Json) -> Json:
+    """The machines of a shard that the part is still to be done on. ``ShardRef`` to ``ShardMachines``."""
+    request = ShardRef.from_wire(data)
+    page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
+    return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)]).to_wire()
+
+
+# --- before it
+
+
+async def end_preparation(data: Json) -> Json:
+    """Look at what the work before has come to, and write it down. ``EndPreparation`` to ``Preparation``.
+
+    A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
+    """
+    request = EndPreparation.from_wire(data)
+    run_id = request.run_id
+    records = open_records()
+    machines = [machine async for machine in records.each_machine(run_id)]
+    failed = [machine for machine in machines if machine.complaint or not machine.prepared]
+    at = now()
+    run = await records.note_occurrence(
+        run_id,
+        lambda known: known.model_copy(update={"prepared_at": known.prepared_at or at, "failed_before": len(failed)}),
+    )
+    detail = {
+        "machines": len(machines),
+        "failed": len(failed),
+        "started": sum(machine.started_by_us for machine in machines),
+        "failure": request.failure,
+        "examples": [f"{each.name}: {each.complaint or 'not ready in time'}" for each in failed[:_NAMED]],
+    }
+    await records.audit(
+        run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
+    )
+    await records.set_run_state(run_id, run.state, "the scheduled run of Update Manager")
+    return Preparation(machines=len(machines), failed=len(failed)).to_wire()
+
+
+async def cancel_occurrence(data: Json) -> Json:
+    """Cancel the scheduled run, while that is possible. ``RunRef`` to ``CancelResult``; repeating it does no harm."""
+    run_id = RunRef.from_wire(data).run_id
+    records = open_records()
+    run, _ = await load_run(run_id)
+    occurrence = occurrence_of(run)
+    at = now()
+    if occurrence.canceled_at is not None:
+        return CancelResult(canceled=True).to_wire()
+    scheduled = OccurrenceId.parse(occurrence.id)
+    failure = await open_maintenance().cancel(scheduled.configuration, scheduled.stamp)
+    if failure is None:
+        await records.note_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
+        detail = {"occurrence": occurrence.id, "failed": occurrence.failed_before}
+        await records.audit(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
+        return CancelResult(canceled=True).to_wire()
+    wait = wait_seconds(failure.retry_after)
+    is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+    if is_passing and (occurrence.cancel_until - at).total_seconds() > wait:
+        return CancelResult(wait_seconds=wait, failure=failure).to_wire()
+    await records.note_occurrence(run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text}))
+    detail = {"occurrence": occurrence.id, "failure": failure.text}
+    await records.audit(run_id, "occurrence_not_canceled", by=PATCHWAVE, at=at, detail=detail)
+    return CancelResult(failure=failure).to_wire()
+
+
+# --- after it
+
+
+async def end_results(data: Json) -> Json:
+    """The results are copied, or their time is over. ``RunRef`` to nothing."""
+    at = now()
+    run_id = RunRef.from_wire(data).run_id
+    run = await open_records().note_occurrence(
+        run_id, lambda known: known.model_copy(update={"results_at": known.results_at or at})
+    )
+    await open_records().set_run_state(run_id, run.state)
+    return {}
+
+
+async def sum_up_occurrence(data: Json) -> Json:
+    """Count the machines that Update Manager called done and that are not. ``RunRef`` to ``{"contradicted": n}``."""
+    run_id = RunRef.from_wire(data).run_id
+    records = open_records()
+    wrong = [machine async for machine in records.each_machine(run_id) if is_contradicted(machine)]
+    run = await records.note_occurrence(run_id, lambda known: known.model_copy(update={"contradicted": len(wrong)}))
+    if wrong:
+        examples = [f"{each.name}: {each.outcome.value if each.outcome else ''}" for each in wrong[:_NAMED]]
+        detail = {"machines": len(wrong), "examples": examples}
+        at = occurrence_of(run).results_at or now()
+        await records.audit(run_id, "update_manager_contradicted", by=PATCHWAVE, at=at, detail=detail)
+    return {"contradicted": len(wrong)}

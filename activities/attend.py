@@ -1,0 +1,87 @@
+"""One machine around a scheduled run: note how its preparation ended, look at it afterwards, conclude."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from activities.accompany import occurrence_of
+from activities.context import load_machine, load_record, now, wait_seconds
+from adapters.arm import open_resource_manager
+from adapters.tables import open_records
+from domain.accompany import Concluding, LookAgain, PowerSign, Prepared
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.base import Json
+from domain.health import Moment
+from domain.identity import MachineId
+from domain.pacing import PACED
+from domain.preflight import Power
+from domain.reported import conclude
+from domain.work import MachineRef
+
+_LOCK_MARGIN = timedelta(hours=2)
+"""Beyond the moment when the scheduled run counts as over: the work after it."""
+
+
+async def note_prepared(data: Json) -> Json:
+    """The work before has ended on the machine. ``Prepared`` to nothing.
+
+    Its lock is extended to the end of the scheduled run: no run of ours may install while Azure does.
+    """
+    request = Prepared.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    occurrence = occurrence_of(context.run)
+    records = open_records()
+    await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.settle_at + _LOCK_MARGIN)
+    await records.set_stage(
+        context.run.id,
+        context.machine.key,
+        context.machine.stage,
+        prepared=True,
+        complaint=request.complaint,
+        started_by_us=context.machine.started_by_us and not request.not_started,
+    )
+    return {}
+
+
+async def look_again(data: Json) -> Json:
+    """Look at the machine after the scheduled run. ``MachineRef`` to ``LookAgain``."""
+    request = MachineRef.from_wire(data)
+    machine = await load_record(request.run_id, request.machine_key)
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
+    if isinstance(view, ArmFailure):
+        is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
+        return LookAgain(
+            sign=PowerSign.WAIT if is_passing else PowerSign.OFF,
+            started_by_us=machine.started_by_us,
+            wait_seconds=wait_seconds(view.retry_after),
+            counts=view.code != PACED,
+        ).to_wire()
+    if view.power in (Power.STOPPED, Power.DEALLOCATED):
+        sign = PowerSign.OFF
+    else:
+        sign = PowerSign.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerSign.WAIT
+    last = view.last_assessment
+    return LookAgain(
+        sign=sign,
+        started_by_us=machine.started_by_us,
+        assess_activity_id=last.activity_id if last else "",
+        wait_seconds=wait_seconds(),
+    ).to_wire()
+
+
+async def conclude_machine(data: Json) -> Json:
+    """The machine's final row; the first one counts. ``Concluding`` to nothing."""
+    request = Concluding.from_wire(data)
+    context = await load_machine(request.run_id, request.machine_key)
+    outcome = conclude(occurrence_of(context.run), context.machine)
+    message = " ".join([outcome.message, *request.complaints])
+    await open_records().record_outcome(
+        context.run.id,
+        context.machine.key,
+        outcome.model_copy(update={"message": message}),
+        at=now(),
+        installation=context.machine.installation,
+        patches=[],
+        release=True,
+    )
+    return {}

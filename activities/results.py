@@ -1,0 +1,121 @@
+"""copy_results: what Resource Graph shows of a scheduled run's installations becomes ours, beyond Azure's 30 days.
+
+A page of installations is taken a slice at a time: their patches are asked for ten installations at once, and an
+activity must end in minutes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from activities.accompany import occurrence_of, trouble
+from activities.context import load_run
+from adapters.resource_graph import Page, open_resource_graph
+from adapters.tables import Records, open_records
+from domain.accompany import Copied, CopyResults
+from domain.base import Json
+from domain.maintenance_queries import (
+    INSTALLATIONS_PER_QUERY,
+    installations_of_run,
+    patches_of_installations,
+)
+from domain.patch_results import InstalledPatch
+from domain.reported import Installation, awaits_result, read_patch
+from domain.run import MachineRecord, Run
+
+SLICE = 50
+"""Installations whose patches are copied in one call."""
+
+
+class _Position(NamedTuple):
+    """Where the copy stands: the page token that Resource Graph gave, and how many rows of that page are done."""
+
+    token: str = ""
+    done: int = 0
+
+    @classmethod
+    def read(cls, cursor: str) -> _Position:
+        if not cursor:
+            return cls()
+        token, done = json.loads(cursor)
+        return cls(str(token), int(done))
+
+    def write(self) -> str:
+        return json.dumps([self.token, self.done])
+
+
+async def copy_results(data: Json) -> Json:
+    """Copy a slice of the installations. ``CopyResults`` to ``Copied``. One that was copied is left as it is."""
+    request = CopyResults.from_wire(data)
+    run, _ = await load_run(request.run_id)
+    occurrence = occurrence_of(run)
+    position = _Position.read(request.cursor)
+    page = await open_resource_graph().page(
+        installations_of_run(occurrence.id), occurrence.subscriptions, position.token
+    )
+    if page.failure is not None:
+        return _failed(run, page, request.attempt)
+    records = open_records()
+    part = page.rows[position.done : position.done + SLICE]
+    failed = await _copy(records, run, [Installation.model_validate(row) for row in part])
+    if failed is not None:
+        return _failed(run, failed, request.attempt)
+    done = position.done + len(part)
+    following = _Position(position.token, done) if done < len(page.rows) else _Position(page.skip_token)
+    if following != _Position():
+        return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds).to_wire()
+    awaited = 0
+    async for machine in records.each_machine(run.id):
+        awaited += awaits_result(machine)
+    return Copied(machines=run.machines, awaited=awaited).to_wire()
+
+
+async def _copy(records: Records, run: Run, installations: list[Installation]) -> Page | None:
+    """Copy those that are over and not copied yet; the page that could not be read, if there was one."""
+    fresh: list[tuple[Installation, MachineRecord]] = []
+    for each in installations:
+        machine = None if each.machine is None else await records.current_machine(run.id, each.machine.key)
+        if machine is not None and each.is_over and _is_news(machine, each):
+            fresh.append((each, machine))
+    for start in range(0, len(fresh), INSTALLATIONS_PER_QUERY):
+        some = fresh[start : start + INSTALLATIONS_PER_QUERY]
+        patches: dict[str, list[InstalledPatch]] = {each.id.lower(): [] for each, _ in some}
+        trouble_met = await _read_patches(run, patches)
+        if trouble_met is not None:
+            return trouble_met
+        for each, machine in some:
+            found = [patch.to_record() for patch in patches[each.id.lower()]]
+            error = each.result.error
+            if error is not None and error.is_error:
+                await records.set_stage(run.id, machine.key, machine.stage, reported_error=error.sentence)
+            await records.record_installation(run.id, machine.key, each.result.summarize(), found)
+    return None
+
+
+async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> Page | None:
+    token = ""
+    while True:
+        query = patches_of_installations(list(patches))
+        page = await open_resource_graph().page(query, occurrence_of(run).subscriptions, token)
+        if page.failure is not None:
+            return page
+        for parent, patch in map(read_patch, page.rows):
+            if parent in patches:
+                patches[parent].append(patch)
+        token = page.skip_token
+        if not token:
+            return None
+
+
+def _is_news(machine: MachineRecord, found: Installation) -> bool:
+    """A machine has one installation in a run; should there be more, the newest counts."""
+    known = machine.installation
+    if known is None or known.started_at is None or found.result.start_date_time is None:
+        return known is None
+    return found.result.start_date_time > known.started_at
+
+
+def _failed(run: Run, page: Page, attempt: int) -> Json:
+    what = "The results of the scheduled run could not be read."
+    return Copied(machines=run.machines, **trouble(page, attempt, what)).to_wire()

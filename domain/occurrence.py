@@ -1,0 +1,163 @@
+"""One scheduled run of Update Manager, an occurrence of a maintenance configuration, and what we know of it.
+
+Sources: "Pre and post events" of Azure Update Manager and the Event Grid schema of maintenance configurations. The pre
+event comes 40 to 30 minutes before the start and leaves 20 minutes to work; a run can be cancelled until 10 minutes
+before its start, whatever a later ``CancellationCutOffDateTime`` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import Field
+
+from domain.base import Document, Instant, Json, fold_keys, parse_instant, text_of, texts_of
+from domain.identity import RunId
+from domain.maintenance import ConfigurationId
+from domain.outcome import Outcome, Reason
+
+LONGEST_WINDOW = timedelta(hours=3, minutes=55)
+"""Of a schedule that patches in guests; for an event that does not tell its end."""
+_CORRELATION_ID = re.compile(
+    r"(?P<configuration>/subscriptions/.+)/providers/microsoft\.maintenance/applyupdates/(?P<at>\d{14})", re.IGNORECASE
+)
+_CANCEL_MARGIN = 0.1
+"""Of the time before the start in which nothing can be cancelled: kept free in front of it for the cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class OccurrenceId:
+    """The ``correlationId`` of a scheduled run: its configuration and the moment of its start. Equal without case."""
+
+    text: str
+    configuration: ConfigurationId
+    at: datetime
+
+    @classmethod
+    def parse(cls, text: str) -> OccurrenceId:
+        """Read ``{configuration}/providers/microsoft.maintenance/applyupdates/{yyyyMMddHHmmss}``.
+
+        Raises:
+            ValueError: it is no such id.
+        """
+        found = _CORRELATION_ID.fullmatch(text)
+        if found is None:
+            raise ValueError("not the id of a scheduled run")
+        at = datetime.strptime(found["at"], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        return cls(text, ConfigurationId.parse(found["configuration"]), at)
+
+    @property
+    def stamp(self) -> str:
+        """The last part: what Azure calls the scheduled run under its configuration."""
+        return f"{self.at:%Y%m%d%H%M%S}"
+
+    def run_id(self, policy: str) -> RunId:
+        """The one run of a policy that accompanies it: pre and post, in any order and however often, build the same."""
+        return RunId.of(self.at, policy, hashlib.sha256(self.text.lower().encode()).hexdigest()[:8])
+
+
+@dataclass(frozen=True, slots=True)
+class OccurrenceNotice:
+    """What a pre or post event says. ``cancel_until`` is of a pre event, ``status`` of a post event."""
+
+    id: OccurrenceId
+    starts_at: datetime
+    ends_at: datetime
+    cancel_until: datetime | None = None
+    subscriptions: tuple[str, ...] = ()
+    status: str = ""
+
+    @classmethod
+    def read(cls, event_id: str, data: Json) -> OccurrenceNotice | None:
+        """Read the data of an event, whatever the case of its keys; ``None`` when it names no scheduled run."""
+        fields = fold_keys(data)
+        try:
+            found = OccurrenceId.parse(text_of(fields.get("correlationid")) or event_id)
+        except ValueError:
+            return None
+        starts_at = parse_instant(fields.get("startdatetime")) or found.at
+        listed = fields.get("resourcesubscriptionids")
+        return cls(
+            id=found,
+            starts_at=starts_at,
+            ends_at=parse_instant(fields.get("enddatetime")) or starts_at + LONGEST_WINDOW,
+            cancel_until=parse_instant(fields.get("cancellationcutoffdatetime")),
+            # One table of the documentation has a text, the samples a list.
+            subscriptions=(listed,) if isinstance(listed, str) and listed else texts_of(listed),
+            status=text_of(fields.get("status")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much time there is around a scheduled run, from the app's settings.
+
+    ``prepare`` is what the work before it may take, ``cutoff`` how long before the start nothing can be cancelled any
+    more, ``post`` how long after the end its post event is waited for.
+    """
+
+    prepare: timedelta
+    cutoff: timedelta
+    post: timedelta
+
+
+class MaintenanceOccurrence(Document):
+    """The scheduled run that a run accompanies: its times, and what became of it."""
+
+    id: str
+    """The correlation id, as Azure wrote it: what is cancelled, and what Resource Graph knows the results by."""
+    configuration_id: str
+    starts_at: Instant
+    ends_at: Instant
+    subscriptions: list[str] = Field(default_factory=list[str])
+    prepare_until: Instant
+    """Nothing is begun on a machine after that, until the scheduled run is over."""
+    cancel_until: Instant
+    settle_at: Instant
+    """When it counts as over without a post event."""
+    heard_before_at: Instant | None = None
+    """When its pre event came; nothing when the post event was the first to come."""
+    heard_after_at: Instant | None = None
+    status: str = ""
+    """How it ended, in the word of its post event."""
+    prepared_at: Instant | None = None
+    """When the work before it ended, or its time was over."""
+    failed_before: int = 0
+    """Machines on which that work failed or did not end."""
+    canceled_at: Instant | None = None
+    """When we cancelled it, since the work before it failed."""
+    cancel_failure: str = ""
+    """Why it could not be cancelled."""
+    results_at: Instant | None = None
+    """When the results of all machines were copied, or their time was over."""
+    contradicted: int = 0
+    """Machines that Update Manager called done and that are not."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether Azure does nothing more for it, as far as we were told."""
+        return self.heard_after_at is not None or self.canceled_at is not None
+
+
+def too_late_to_prepare() -> Outcome:
+    """The outcome of a step that may not begin any more, so shortly before a scheduled run."""
+    return Outcome.skipped(Reason.WINDOW_CLOSED, "The time for the work before the scheduled run was over.")
+
+
+def first_heard(notice: OccurrenceNotice, patience: Patience, now: datetime) -> MaintenanceOccurrence:
+    """What is known of a scheduled run from the first event that came, neither pre nor post noted yet."""
+    latest = notice.starts_at - patience.cutoff
+    cancel_until = latest if notice.cancel_until is None else min(latest, notice.cancel_until)
+    return MaintenanceOccurrence(
+        id=notice.id.text,
+        configuration_id=str(notice.id.configuration),
+        starts_at=notice.starts_at,
+        ends_at=max(notice.ends_at, notice.starts_at),
+        subscriptions=sorted({text.lower() for text in notice.subscriptions}),
+        prepare_until=min(now + patience.prepare, cancel_until - patience.cutoff * _CANCEL_MARGIN),
+        cancel_until=cancel_until,
+        settle_at=max(notice.ends_at, notice.starts_at) + patience.post,
+    )

@@ -1,0 +1,263 @@
+"""accompany_run: what is done around one scheduled run of Update Manager, from its pre event to its results.
+
+Find its machines, prepare them before the deadline, cancel it when the policy wants that; wait for the post event or
+the time when it must be over; copy the results, put power back, assess, conclude, close. Its row says where it stands,
+so that another incarnation goes on from there; it fails rather than closes when storage does, and the watchdog starts
+that incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import datetime, timedelta
+from typing import Any
+
+from durabletask import task
+
+from domain.accompany import (
+    AttendShard,
+    CancelResult,
+    Copied,
+    CopyResults,
+    EndPreparation,
+    FindMachines,
+    Found,
+    Part,
+    PartOfRun,
+    Preparation,
+    Shards,
+    Standpoint,
+)
+from domain.base import Document
+from domain.notification import Event
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.run import RunState
+from domain.work import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef
+from orchestrators import names
+from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
+from orchestrators.notify import announce
+from orchestrators.retries import RETRY_RESULT
+
+MOST_LISTINGS = 40
+"""How often the machines are listed before the run: Resource Graph shows them minutes late, and not all at once."""
+MOST_COPIES = 20
+"""How often missing results are looked for, two poll intervals apart."""
+MOST_FAILURES = 6
+"""Pages that may fail in a row before the rest is done without them."""
+MOST_PASSES = 4
+"""How often machines are begun again whose orchestration failed: one that was started must be stopped."""
+PASSES_PER_INCARNATION = 10
+LONGEST_PAUSE = timedelta(minutes=10)
+"""Between two signs of life that the watchdog looks for."""
+
+type Steps[Result] = Generator[task.Task[Any], Any, Result]
+
+
+def accompany_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
+    """Accompany one scheduled run. Input ``FollowRun``; the run's row holds everything else.
+
+    Raises:
+        TaskFailedError: storage or the worker failed for good; the watchdog starts the next incarnation.
+    """
+    follow = FollowRun.from_wire(data)
+    run = _Run(context, follow.run_id, follow.incarnation)
+    state = yield from run.execute()
+    return {"runId": follow.run_id, "state": state.value}
+
+
+class _Run:
+    """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
+
+    def __init__(self, context: task.OrchestrationContext, run_id: str, incarnation: int) -> None:
+        self._context = context
+        self._run_id = run_id
+        self._ref = RunRef(run_id=run_id)
+        self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
+        self._is_first = incarnation == 1
+        self._post = context.wait_for_external_event(names.POST_EVENT)
+        self._steer = context.wait_for_external_event(names.STEER_EVENT)
+
+    def execute(self) -> Steps[RunState]:
+        """Everything; returns how the run ends."""
+        stand = yield from self._stand()
+        if stand.is_ended:
+            return RunState.COMPLETED
+        announces = stand.announces
+        if announces and self._is_first:
+            announce(self._context, self._run_id, Event.STARTED)
+        if not stand.is_prepared:
+            stand = yield from self._prepare(stand)
+        stand = yield from self._await_end(stand)
+        found = yield from self._list(stand)
+        if not stand.is_canceled and not stand.has_results:
+            yield from self._copy_results(stand)
+        yield from self._settle(stand)
+        state = yield from self._close(stand, found.machines)
+        if announces:
+            announce(self._context, self._run_id, Event.ENDED)
+        return state
+
+    # --- before
+
+    def _prepare(self, stand: Standpoint) -> Steps[Standpoint]:
+        """Find the machines and do on them what the policy asks for, until it is done or the time is over."""
+        until = stand.prepare_until
+        shards: list[task.Task[Any]] = []
+        listed = Found()
+        is_in_time = until is not None and utc_now(self._context) < until and not stand.is_over
+        if until is not None and is_in_time and not stand.is_stopped:
+            listed = yield from self._list(stand, until)
+            shards = yield from self._start_shards(stand, Part.BEFORE, until)
+            yield from self._wait_for(shards, until)
+        end = EndPreparation(run_id=self._run_id, failure=listed.failure)
+        result = Preparation.from_wire((yield from self._call(names.END_PREPARATION, end)))
+        stand = yield from self._stand()
+        # Without an attempt at it nothing has failed: the event came too late, or a person ended our part.
+        has_failed = bool(result.failed or listed.failure)
+        if stand.cancel_when_pre_fails and is_in_time and has_failed and not stand.is_stopped:
+            yield from self._cancel()
+            stand = yield from self._stand()
+        # They see for themselves that their time is over; a machine must not be started behind its stop.
+        yield from self._wait_for(shards, None)
+        return stand
+
+    def _cancel(self) -> Steps[None]:
+        """Cancel the scheduled run; the activity gives up when the cut-off is near."""
+        while True:
+            result = CancelResult.from_wire((yield from self._call(names.CANCEL_OCCURRENCE, self._ref)))
+            if result.canceled or result.wait_seconds <= 0:
+                return
+            yield self._context.create_timer(timedelta(seconds=result.wait_seconds))
+
+    # --- the scheduled run itself
+
+    def _await_end(self, stand: Standpoint) -> Steps[Standpoint]:
+        """Until its post event has come, or it must be over without one. The row decides; events only wake."""
+        while not stand.is_over and stand.settle_at is not None and utc_now(self._context) < stand.settle_at:
+            until = min(stand.settle_at, utc_now(self._context) + LONGEST_TIMER)
+            yield from self._call(names.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
+            timer = timer_until(self._context, until)
+            yield task.when_any([timer, self._post, self._steer])
+            if not timer.is_complete:
+                timer.cancel()
+            if self._post.is_complete:
+                self._post = self._context.wait_for_external_event(names.POST_EVENT)
+            if self._steer.is_complete:
+                self._steer = self._context.wait_for_external_event(names.STEER_EVENT)
+            stand = yield from self._stand()
+        return stand
+
+    # --- after
+
+    def _copy_results(self, stand: Standpoint) -> Steps[None]:
+        """Copy what Resource Graph shows, until every machine has its result or patience is over."""
+        for copies in range(MOST_COPIES):
+            copied = yield from self._pages(names.COPY_RESULTS, CopyResults(run_id=self._run_id), Copied)
+            if copied.failure or not copied.awaited:
+                break
+            yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies + 1, 4)))
+            yield from self._list(stand)
+        yield from self._call(names.END_RESULTS, self._ref)
+
+    def _settle(self, stand: Standpoint) -> Steps[None]:
+        """Every machine to its end; those whose orchestration failed are begun again."""
+        for _ in range(MOST_PASSES):
+            shards = yield from self._start_shards(stand, Part.AFTER, None)
+            if not shards:
+                return
+            yield from self._wait_for(shards, None)
+
+    def _close(self, stand: Standpoint, machines: int) -> Steps[RunState]:
+        lost = Outcome(
+            outcome=OutcomeKind.UNKNOWN,
+            reason=Reason.INTERNAL,
+            message="Patchwave itself failed on this machine after the scheduled run; see whether it still runs.",
+        )
+        yield from self._call(names.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost))
+        yield from self._call(names.SUM_UP_OCCURRENCE, self._ref)
+        if stand.is_canceled:
+            state, reason = RunState.STOPPED, "The scheduled run was cancelled: the work before it failed."
+        elif not machines:
+            state, reason = RunState.EMPTY, "No machine of the scheduled run is in the policy's scope."
+        else:
+            state, reason = RunState.COMPLETED, ""
+        yield from self._call(names.CLOSE_RUN, CloseRun(run_id=self._run_id, state=state, reason=reason))
+        return state
+
+    # --- machines
+
+    def _list(self, stand: Standpoint, until: datetime | None = None) -> Steps[Found]:
+        """List the machines; with ``until`` as often as it takes to see the same number twice."""
+        pause = timedelta(seconds=stand.look_seconds)
+        found = Found(machines=-1)
+        for _ in range(MOST_LISTINGS):
+            before = found.machines
+            found = yield from self._pages(names.FIND_OCCURRENCE_MACHINES, FindMachines(run_id=self._run_id), Found)
+            is_stable = 0 < found.machines == before
+            if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
+                break
+            if utc_now(self._context) + pause >= until:
+                break
+            yield self._context.create_timer(pause)
+        return found
+
+    def _pages[Answer: Found](self, activity: str, request: FindMachines, kind: type[Answer]) -> Steps[Answer]:
+        """Page after page; the last one, or the one that could not be read."""
+        failures = 0
+        while True:
+            page = kind.from_wire((yield from self._call(activity, request)))
+            if page.failure:
+                failures += 1
+                if failures >= MOST_FAILURES or page.wait_seconds <= 0:
+                    return page
+                request = request.model_copy(update={"attempt": failures})
+            elif not page.cursor:
+                return page
+            else:
+                failures = 0
+                request = request.model_copy(update={"cursor": page.cursor, "attempt": 0})
+            if page.wait_seconds > 0:
+                yield self._context.create_timer(timedelta(seconds=page.wait_seconds))
+
+    def _start_shards(self, stand: Standpoint, part: Part, until: datetime | None) -> Steps[list[task.Task[Any]]]:
+        self._passes += 1
+        request = PartOfRun(run_id=self._run_id, part=part)
+        shards = Shards.from_wire((yield from self._call(names.LIST_SHARDS, request)))
+        return [
+            self._context.call_sub_orchestrator(
+                names.ATTEND_SHARD,
+                input=AttendShard(
+                    run_id=self._run_id,
+                    part=part,
+                    cursor=cursor,
+                    attempt=self._passes,
+                    until=until,
+                    start_stopped=stand.start_stopped,
+                    hooks=stand.hooks,
+                    assess=part is Part.AFTER and not stand.is_canceled,
+                ).to_wire(),
+                instance_id=names.shard_instance(self._run_id, part.value, self._passes, number),
+                version=self._context.version,
+            )
+            for number, cursor in enumerate(shards.cursors)
+        ]
+
+    def _wait_for(self, shards: list[task.Task[Any]], until: datetime | None) -> Steps[None]:
+        """Until all of them have ended, well or not, or until then."""
+        while running := [shard for shard in shards if not shard.is_complete]:
+            now = utc_now(self._context)
+            if until is not None and now >= until:
+                return
+            tick = now + LONGEST_PAUSE
+            timer = timer_until(self._context, tick if until is None else min(tick, until))
+            yield task.when_any([*running, timer])
+            if not timer.is_complete:
+                timer.cancel()
+
+    # --- calls
+
+    def _stand(self) -> Steps[Standpoint]:
+        return Standpoint.from_wire((yield from self._call(names.OPEN_OCCURRENCE, self._ref)))
+
+    def _call(self, activity: str, request: Document) -> Steps[Any]:
+        return (yield self._context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT))

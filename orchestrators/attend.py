@@ -1,0 +1,245 @@
+"""attend_shard and attend_machine: machines around a scheduled run of Update Manager, many at a time.
+
+Before: look, start it if the policy says so, wait for its agent, snapshot, script. After: look, script, assess, put its
+power back, conclude. What is done twice because an orchestration died is found done by the activities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+from durabletask import task
+
+from domain.accompany import (
+    AttendMachine,
+    AttendShard,
+    Concluding,
+    LookAgain,
+    Part,
+    PowerSign,
+    Prepared,
+    ShardMachines,
+    ShardRef,
+)
+from domain.base import Document
+from domain.occurrence import too_late_to_prepare
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.preflight import Readiness
+from domain.run import Mode, OperationKind
+from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, PreflightResult, Step, Traits
+from orchestrators import names
+from orchestrators.clock import utc_now
+from orchestrators.hooks import after_install, before_install
+from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.retries import RETRY_RESULT
+
+AT_ONCE = 25
+"""Machines of one shard that are worked on at the same time."""
+MOST_LOOKS = 6
+MOST_BOOT_LOOKS = 20
+"""How often a machine is looked at that is busy or locked; and one that boots."""
+MOST_STOPS = 12
+"""How often Azure is asked to put the power of a machine back."""
+_NO_FAILURE = (Reason.NOT_RUNNING, Reason.NOT_FOUND, Reason.CANCELED_BY_USER, Reason.SKIPPED_BY_PERSON)
+"""Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
+
+type Steps[Result] = Generator[task.Task[Any], Any, Result]
+
+
+def attend_shard(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[None]:
+    """Take the machines of a shard through a part. Input ``AttendShard``. A machine that fails for good stays open."""
+    shard = AttendShard.from_wire(data)
+    request = ShardRef(run_id=shard.run_id, part=shard.part, cursor=shard.cursor)
+    answer = yield context.call_activity(names.READ_SHARD, input=request.to_wire(), retry_policy=RETRY_RESULT)
+    waiting = ShardMachines.from_wire(answer).keys
+    running: list[task.Task[Any]] = []
+    while waiting or running:
+        while waiting and len(running) < AT_ONCE:
+            running.append(_attend(context, shard, waiting.pop(0)))
+        yield task.when_any(running)
+        running = [each for each in running if not each.is_complete]
+
+
+def _attend(context: task.OrchestrationContext, shard: AttendShard, key: str) -> task.Task[Any]:
+    work = AttendMachine(
+        run_id=shard.run_id,
+        machine_key=key,
+        part=shard.part,
+        until=shard.until,
+        start_stopped=shard.start_stopped,
+        hooks=shard.hooks,
+        assess=shard.assess,
+    )
+    return context.call_sub_orchestrator(
+        names.ATTEND_MACHINE,
+        input=work.to_wire(),
+        instance_id=names.machine_instance(shard.run_id, shard.part.value, key, shard.attempt),
+        version=context.version,
+    )
+
+
+def attend_machine(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[None]:
+    """Take one machine through a part. Input ``AttendMachine``.
+
+    Raises:
+        TaskFailedError: storage or the worker failed for good in the part after; it is begun again.
+    """
+    work = AttendMachine.from_wire(data)
+    machine = _Machine(context, work)
+    if work.part is Part.AFTER:
+        yield from machine.settle()
+        return
+    try:
+        complaint = yield from machine.prepare()
+    except task.TaskFailedError as error:
+        complaint = f"Patchwave itself failed before the scheduled run: {error}"[:1_000]
+    yield from machine.note(complaint)
+
+
+class _Machine:
+    """The steps of one machine. Every method that yields is part of the orchestrator and is replayed with it."""
+
+    def __init__(self, context: task.OrchestrationContext, work: AttendMachine) -> None:
+        self._context = context
+        self._work = work
+        self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
+        self._was_refused = False
+
+    # --- before
+
+    def prepare(self) -> Steps[str]:
+        """Everything before the scheduled run; what failed, empty when nothing did."""
+        look = yield from self._look(may_start=self._work.start_stopped, most_looks=MOST_LOOKS)
+        if look.preflight.readiness is Readiness.NEEDS_START:
+            if self._is_too_late:
+                return too_late_to_prepare().message
+            look = yield from self._start()
+        outcome = look.preflight.outcome
+        if outcome is None and self._work.hooks:
+            if self._is_too_late:
+                return too_late_to_prepare().message
+            veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
+            if veto is not None and not isinstance(veto, Outcome):
+                return "The run was paused, so that nothing was done on the machine before the scheduled run."
+            outcome = veto
+        return _complaint(outcome, self._work)
+
+    def note(self, complaint: str) -> Steps[None]:
+        """Keep how it ended."""
+        prepared = Prepared(
+            run_id=self._work.run_id,
+            machine_key=self._work.machine_key,
+            complaint=complaint,
+            not_started=self._was_refused,
+        )
+        yield from self._call(names.NOTE_PREPARED, prepared)
+
+    def _start(self) -> Steps[PreflightResult]:
+        started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
+        if started.accepted:
+            yield self._pause(started.wait_seconds)
+        else:
+            # Whoever starts it from now on wants it to run.
+            self._was_refused = True
+        return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS if started.accepted else 1))
+
+    def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
+        request = PreflightRequest(
+            run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
+        )
+        look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
+        looks = 1
+        while look.preflight.readiness is Readiness.WAIT and looks < most_looks and not self._is_too_late:
+            yield self._pause(look.wait_seconds)
+            look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
+            looks += look.counts
+        return look
+
+    @property
+    def _is_too_late(self) -> bool:
+        return self._work.until is not None and utc_now(self._context) >= self._work.until
+
+    # --- after
+
+    def settle(self) -> Steps[None]:
+        """Everything after the scheduled run. The power is put back whatever else failed."""
+        complaints: list[str] = []
+        look = yield from self._look_again()
+        if look.sign is PowerSign.READY:
+            if self._work.hooks:
+                complaints.append((yield from after_install(self._context, self._work.run_id, self._work.machine_key)))
+            if self._work.assess:
+                complaints.append((yield from self._assess(look.assess_activity_id)))
+        if look.started_by_us:
+            complaints.append((yield from self._put_power_back()))
+        done = Concluding(
+            run_id=self._work.run_id,
+            machine_key=self._work.machine_key,
+            complaints=[complaint for complaint in complaints if complaint],
+        )
+        yield from self._call(names.CONCLUDE_MACHINE, done)
+
+    def _look_again(self) -> Steps[LookAgain]:
+        look = LookAgain.from_wire((yield from self._call(names.LOOK_AGAIN, self._ref)))
+        looks = 1
+        while look.sign is PowerSign.WAIT and looks < MOST_LOOKS:
+            yield self._pause(look.wait_seconds)
+            look = LookAgain.from_wire((yield from self._call(names.LOOK_AGAIN, self._ref)))
+            looks += look.counts
+        return look
+
+    def _assess(self, previous_activity_id: str) -> Steps[str]:
+        """Assess; the sentence about what did not work. What it found is in the machine's row."""
+        work = MachineWork(
+            run_id=self._work.run_id,
+            machine_key=self._work.machine_key,
+            step=Step.ASSESS,
+            traits=Traits(mode=Mode.ACCOMPANY),
+            phase="",
+        )
+        try:
+            report = yield from operate(self._context, work, OperationKind.ASSESS, previous_activity_id)
+        except task.TaskFailedError:
+            return "Patchwave itself failed on the assessment afterwards."
+        if isinstance(report, End):
+            bad: Outcome | None = report.outcome
+        elif isinstance(report, PutBack):
+            return "It was not assessed afterwards: the run was paused."
+        elif report.assessment is None:
+            bad = report.outcome or unfinished(report).outcome
+        else:
+            bad = report.outcome
+        if bad is None or bad.outcome is OutcomeKind.CANCELED:
+            return ""
+        return f"It could not be assessed afterwards: {bad.message}"
+
+    def _put_power_back(self) -> Steps[str]:
+        """Stop it as it was before we started it; the sentence that says why that did not work."""
+        stops = 0
+        while True:
+            stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref)))
+            stops += 1
+            if stopped.accepted:
+                return ""
+            if stops >= MOST_STOPS:
+                reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
+                return f"It was started for this and could not be stopped again: {reason}."
+            yield self._pause(stopped.wait_seconds)
+
+    # --- calls
+
+    def _call(self, activity: str, request: Document) -> Steps[Any]:
+        return (yield self._context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT))
+
+    def _pause(self, seconds: float) -> task.Task[Any]:
+        return self._context.create_timer(timedelta(seconds=seconds))
+
+
+def _complaint(outcome: Outcome | None, work: AttendMachine) -> str:
+    """What failed before the run. A stopped machine that nobody asked to start is none of it."""
+    if outcome is None:
+        return ""
+    is_meant = outcome.reason in _NO_FAILURE and not (work.start_stopped and outcome.reason is Reason.NOT_RUNNING)
+    return "" if is_meant else outcome.message

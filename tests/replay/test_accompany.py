@@ -1,0 +1,468 @@
+"""accompany_run on the engine, with virtual time: an Azure in books, whose machines must be left as they were found."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from durabletask.client import OrchestrationStatus
+
+from domain.accompany import (
+    CancelResult,
+    Copied,
+    Found,
+    LookAgain,
+    Part,
+    PowerSign,
+    Preparation,
+    ShardMachines,
+    Shards,
+    Standpoint,
+)
+from domain.arm_error import ArmFailure
+from domain.base import parse_instant
+from domain.hooks import HookResult, HookState
+from domain.outcome import Outcome, Reason
+from domain.preflight import Preflight, Readiness
+from domain.run import AssessmentSummary
+from domain.work import (
+    FollowRun,
+    OperationReport,
+    OperationState,
+    PowerResult,
+    PreflightResult,
+    StartResult,
+    StartState,
+)
+from local.host.testing import Ended, Workbench
+from orchestrators import names
+from orchestrators.accompany import MOST_COPIES, accompany_run
+from orchestrators.attend import MOST_STOPS, attend_machine, attend_shard
+from orchestrators.operation import await_operation
+
+type Json = dict[str, Any]
+
+RUN_ID = "20261121T030000Z-weekly-0a1b2c3d"
+READY = PreflightResult(preflight=Preflight(readiness=Readiness.READY), wait_seconds=30)
+STOPPED = PreflightResult(preflight=Preflight(readiness=Readiness.NEEDS_START), wait_seconds=30)
+OFF = PreflightResult(
+    preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is deallocated."))
+)
+BOOTING = PreflightResult(
+    preflight=Preflight(
+        readiness=Readiness.WAIT, outcome=Outcome.skipped(Reason.AGENT_NOT_READY, "The VM agent is not ready.")
+    ),
+    wait_seconds=30,
+)
+HOOK_DONE = HookResult(state=HookState.DONE)
+HOOK_RUNS = HookResult.wait(60, "It did not end.", counts=False)
+HOOK_FAILED = HookResult.failed("The snapshot failed.")
+NO = ArmFailure(status=409, code="OperationNotAllowed", message="Not now.")
+
+
+class Azure:
+    """The activities, with books of their own, around a scheduled run that starts in 35 minutes and lasts 2 hours."""
+
+    def __init__(self, *keys: str, stopped: tuple[str, ...] = (), **stand: Any) -> None:
+        self.at = datetime.now(UTC)
+        self.keys = list(keys)
+        self.stopped = set(stopped)
+        self.running = set(keys) - self.stopped
+        self.ours: set[str] = set()
+        self.prepared: dict[str, str] = {}
+        self.concluded: dict[str, list[str]] = {}
+        self.listings: list[int] = [len(keys)]
+        self.hooks: dict[str, list[HookResult]] = defaultdict(lambda: [HOOK_DONE])
+        self.boots: dict[str, list[PreflightResult]] = {}
+        self.refuses_start: set[str] = set()
+        self.stops: dict[str, list[PowerResult]] = defaultdict(lambda: [PowerResult(accepted=True)])
+        self.cancels: list[CancelResult] = [CancelResult(canceled=True)]
+        self.copies: list[Copied] = [Copied()]
+        self.breaks: Counter[str] = Counter()
+        self.post_after: timedelta | None = timedelta(hours=3)
+        self.canceled = False
+        self.is_prepared = False
+        self.has_results = False
+        self.closed: list[Json] = []
+        self.seconds: float = 0.0
+        self.calls: list[tuple[str, Json]] = []
+        self.opened = Standpoint(
+            start_stopped=True,
+            prepare_until=self.at + timedelta(minutes=20),
+            settle_at=self.at + timedelta(minutes=35) + timedelta(hours=3),
+        ).model_copy(update=stand)
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self._lock = threading.Lock()
+
+    def run(self, *, incarnation: int = 1) -> Ended:
+        fakes = {name: self._fake(name) for name in _ACTIVITIES}
+        with Workbench([accompany_run, attend_shard, attend_machine, await_operation], fakes) as bench:
+            self.now = bench.now
+            follow = FollowRun(run_id=RUN_ID, incarnation=incarnation).to_wire()
+            return bench.run("accompany_run", follow, instance_id=RUN_ID)
+
+    def calls_of(self, name: str) -> list[Json]:
+        return [data for called, data in self.calls if called == name]
+
+    def keys_of(self, name: str) -> list[str]:
+        return [data["machineKey"] for data in self.calls_of(name)]
+
+    def _fake(self, name: str) -> Callable[[Any], Any]:
+        def call(data: Json) -> Any:
+            with self._lock:
+                self.calls.append((name, data))
+                if self.breaks[name]:
+                    self.breaks[name] -= 1
+                    raise RuntimeError("the storage is away")
+                answer = getattr(self, name)(data)
+                return answer.to_wire() if hasattr(answer, "to_wire") else answer
+
+        return call
+
+    # --- the run
+
+    def open_occurrence(self, _: Json) -> Standpoint:
+        heard = self.post_after is not None and self.now() >= self.at + self.post_after
+        return self.opened.model_copy(
+            update={
+                "is_prepared": self.is_prepared,
+                "is_canceled": self.canceled,
+                "is_over": self.canceled or heard,
+                "has_results": self.has_results,
+            }
+        )
+
+    def find_occurrence_machines(self, _: Json) -> Found:
+        return Found(machines=self.listings.pop(0) if len(self.listings) > 1 else self.listings[0])
+
+    def list_shards(self, data: Json) -> Shards:
+        return Shards(cursors=[None] if self._open(data) else [])
+
+    def read_shard(self, data: Json) -> ShardMachines:
+        return ShardMachines(keys=self._open(data))
+
+    def _open(self, data: Json) -> list[str]:
+        done = self.prepared if data["part"] == Part.BEFORE.value else self.concluded
+        return [key for key in self.keys[: self.listings[0]] if key not in done]
+
+    def end_preparation(self, data: Json) -> Preparation:
+        self.is_prepared = True
+        failed = [key for key in self.keys if self.prepared.get(key, "not ready")]
+        return Preparation(machines=len(self.keys), failed=len(failed))
+
+    def cancel_occurrence(self, _: Json) -> CancelResult:
+        result = self.cancels.pop(0) if len(self.cancels) > 1 else self.cancels[0]
+        self.canceled = self.canceled or result.canceled
+        return result
+
+    def rest_until(self, _: Json) -> Json:
+        return {}
+
+    def copy_results(self, _: Json) -> Copied:
+        return self.copies.pop(0) if len(self.copies) > 1 else self.copies[0]
+
+    def end_results(self, _: Json) -> Json:
+        self.has_results = True
+        return {}
+
+    def close_open_machines(self, _: Json) -> Json:
+        return {"closed": 0}
+
+    def sum_up_occurrence(self, _: Json) -> Json:
+        return {"contradicted": 0}
+
+    def close_run(self, data: Json) -> Json:
+        self.closed.append(data)
+        return {}
+
+    # --- a machine
+
+    def preflight_machine(self, data: Json) -> PreflightResult:
+        key = data["machineKey"]
+        if key in self.running:
+            script = self.boots.get(key, [READY])
+            return script.pop(0) if len(script) > 1 else script[0]
+        return STOPPED if data["startStopped"] else OFF
+
+    def start_machine(self, data: Json) -> PowerResult:
+        key = data["machineKey"]
+        self.ours.add(key)
+        if key in self.refuses_start:
+            return PowerResult(accepted=False, failure=NO)
+        self.running.add(key)
+        return PowerResult(accepted=True, wait_seconds=30)
+
+    def stop_machine(self, data: Json) -> PowerResult:
+        key = data["machineKey"]
+        result = self.stops[key].pop(0) if len(self.stops[key]) > 1 else self.stops[key][0]
+        if result.accepted and key in self.ours:
+            self.ours.discard(key)
+            self.running.discard(key)
+        return result
+
+    def take_snapshot(self, data: Json) -> HookResult:
+        script = self.hooks[data["machineKey"]]
+        return script.pop(0) if len(script) > 1 else script[0]
+
+    def run_script(self, _: Json) -> HookResult:
+        return HOOK_DONE
+
+    def note_prepared(self, data: Json) -> Json:
+        self.prepared[data["machineKey"]] = data["complaint"]
+        if data["notStarted"]:
+            self.ours.discard(data["machineKey"])
+        return {}
+
+    def look_again(self, data: Json) -> LookAgain:
+        key = data["machineKey"]
+        sign = PowerSign.READY if key in self.running else PowerSign.OFF
+        return LookAgain(sign=sign, started_by_us=key in self.ours, wait_seconds=30)
+
+    def assess_machine(self, _: Json) -> StartResult:
+        return StartResult(state=StartState.ACCEPTED)
+
+    def poll_operation(self, _: Json) -> OperationReport:
+        return OperationReport(state=OperationState.ENDED, assessment=AssessmentSummary(status="Succeeded"))
+
+    def conclude_machine(self, data: Json) -> Json:
+        self.concluded[data["machineKey"]] = data["complaints"]
+        return {}
+
+
+_ACTIVITIES = [
+    names.OPEN_OCCURRENCE,
+    names.FIND_OCCURRENCE_MACHINES,
+    names.LIST_SHARDS,
+    names.READ_SHARD,
+    names.END_PREPARATION,
+    names.CANCEL_OCCURRENCE,
+    names.REST_UNTIL,
+    names.COPY_RESULTS,
+    names.END_RESULTS,
+    names.CLOSE_OPEN_MACHINES,
+    names.SUM_UP_OCCURRENCE,
+    names.CLOSE_RUN,
+    names.PREFLIGHT_MACHINE,
+    names.START_MACHINE,
+    names.STOP_MACHINE,
+    names.TAKE_SNAPSHOT,
+    names.RUN_SCRIPT,
+    names.NOTE_PREPARED,
+    names.LOOK_AGAIN,
+    names.ASSESS_MACHINE,
+    names.POLL_OPERATION,
+    names.CONCLUDE_MACHINE,
+]
+
+
+def state_of(azure: Azure) -> str:
+    [closed] = azure.closed
+    return str(closed["state"])
+
+
+def test_what_was_started_is_stopped_again_and_nothing_else() -> None:
+    azure = Azure("a", "b", "c", stopped=("b", "c"))
+    assert azure.run().output == {"runId": RUN_ID, "state": "completed"}
+    assert sorted(azure.keys_of(names.START_MACHINE)) == ["b", "c"]
+    assert sorted(azure.keys_of(names.STOP_MACHINE)) == ["b", "c"]
+    assert azure.running == {"a"}
+    assert azure.prepared == {"a": "", "b": "", "c": ""}
+    assert azure.concluded == {"a": [], "b": [], "c": []}
+    assert len(azure.calls_of(names.ASSESS_MACHINE)) == 3
+    [before] = {each["until"] for name, each in azure.calls if name == names.REST_UNTIL}
+    assert parse_instant(before) is not None
+
+
+def test_nothing_is_started_unless_the_policy_says_so() -> None:
+    azure = Azure("a", "b", stopped=("b",), start_stopped=False, cancel_when_pre_fails=True)
+    azure.run()
+    assert azure.calls_of(names.START_MACHINE) == []
+    assert azure.prepared["b"] == "", "nobody asked for it: nothing has failed"
+    assert not azure.canceled
+    assert azure.running == {"a"}
+
+
+def test_the_machines_are_listed_until_their_number_stands() -> None:
+    azure = Azure("a", "b", "c")
+    azure.listings = [0, 0, 1, 3, 3, 3]
+    azure.run()
+    assert sorted(azure.prepared) == ["a", "b", "c"]
+    assert azure.listings == [3]
+
+
+def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> None:
+    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_when_pre_fails=True)
+    azure.hooks["a"] = [HOOK_FAILED]
+    azure.run()
+    assert azure.canceled
+    assert azure.prepared == {"a": "The snapshot failed.", "b": ""}
+    assert state_of(azure) == "stopped"
+    assert azure.running == {"a"}, "the power is put back although nothing was patched"
+    assert azure.calls_of(names.COPY_RESULTS) == azure.calls_of(names.ASSESS_MACHINE) == []
+    assert azure.now() < azure.at + timedelta(minutes=30), "nobody waits for a post event then"
+
+
+def test_otherwise_azure_patches_all_the_same() -> None:
+    azure = Azure("a", "b", hooks=True)
+    azure.hooks["a"] = [HOOK_FAILED]
+    azure.run()
+    assert azure.calls_of(names.CANCEL_OCCURRENCE) == []
+    assert state_of(azure) == "completed"
+
+
+def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellation_comes_in_time() -> None:
+    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_when_pre_fails=True)
+    azure.hooks["a"] = [HOOK_RUNS] * 40 + [HOOK_DONE]
+    moments: list[datetime] = []
+    cancel = azure.cancel_occurrence
+
+    def noted(data: Json) -> CancelResult:
+        moments.append(azure.now())
+        return cancel(data)
+
+    azure.cancel_occurrence = noted
+    azure.run()
+    assert azure.canceled
+    assert timedelta(minutes=19) < moments[0] - azure.at < timedelta(minutes=22)
+    order = [name for name, _ in azure.calls]
+    last_hook = max(index for index, name in enumerate(order) if name == names.TAKE_SNAPSHOT)
+    assert order.index(names.STOP_MACHINE) > last_hook, "nothing is put back while anything is still being prepared"
+    assert azure.running == {"a"}
+
+
+def test_a_cancellation_that_is_refused_leaves_the_run_to_azure() -> None:
+    azure = Azure("a", hooks=True, cancel_when_pre_fails=True)
+    azure.hooks["a"] = [HOOK_FAILED]
+    azure.cancels = [CancelResult(wait_seconds=10, failure=NO), CancelResult(failure=NO)]
+    azure.run()
+    assert len(azure.calls_of(names.CANCEL_OCCURRENCE)) == 2
+    assert state_of(azure) == "completed"
+    assert azure.calls_of(names.COPY_RESULTS)
+
+
+def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.refuses_start.add("a")
+    azure.run()
+    assert azure.prepared["a"]
+    assert azure.calls_of(names.STOP_MACHINE) == []
+
+
+def test_a_machine_that_boots_for_long_is_waited_for_until_the_deadline() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.boots["a"] = [BOOTING] * 5 + [READY]
+    azure.run()
+    assert azure.prepared == {"a": ""}
+    azure = Azure("a", stopped=("a",))
+    azure.boots["a"] = [BOOTING]
+    azure.run()
+    assert azure.prepared == {"a": "The VM agent is not ready."}
+    assert azure.running == set()
+
+
+def test_a_pre_without_a_post_is_closed_by_the_clock() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.post_after = None
+    azure.run()
+    assert azure.running == set()
+    assert state_of(azure) == "completed"
+    assert azure.now() >= azure.at + timedelta(hours=3, minutes=35)
+
+
+@pytest.mark.parametrize("stand", [{"prepare_until": datetime(2020, 1, 1, tzinfo=UTC)}, {"is_stopped": True}])
+def test_too_late_or_stopped_by_a_person_nothing_is_begun_and_nothing_cancelled(stand: Json) -> None:
+    azure = Azure("a", "b", stopped=("b",), cancel_when_pre_fails=True, **stand)
+    azure.run()
+    assert azure.calls_of(names.START_MACHINE) == azure.calls_of(names.CANCEL_OCCURRENCE) == []
+    assert sorted(azure.concluded) == ["a", "b"], "the results are kept all the same"
+
+
+def test_a_post_event_that_comes_first_begins_with_the_results() -> None:
+    azure = Azure("a", "b")
+    azure.post_after = timedelta(0)
+    azure.run()
+    assert azure.prepared == {}
+    assert sorted(azure.concluded) == ["a", "b"]
+
+
+def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)] * 3 + [PowerResult(accepted=True)]
+    azure.run()
+    assert azure.running == set()
+    assert azure.concluded == {"a": []}
+    azure = Azure("a", stopped=("a",))
+    azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)]
+    azure.run()
+    assert len(azure.calls_of(names.STOP_MACHINE)) == MOST_STOPS
+    assert "could not be stopped again: HTTP 409" in azure.concluded["a"][0]
+
+
+def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not() -> None:
+    azure = Azure("a")
+    azure.copies = [Copied(awaited=1), Copied(cursor="x"), Copied(awaited=1), Copied()]
+    azure.run()
+    assert len(azure.calls_of(names.COPY_RESULTS)) == 4
+    azure = Azure("a")
+    azure.copies = [Copied(awaited=1)]
+    azure.run()
+    assert len(azure.calls_of(names.COPY_RESULTS)) == MOST_COPIES
+    assert sorted(azure.concluded) == ["a"]
+
+
+def test_results_that_cannot_be_read_keep_nobody_from_its_power() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.copies = [Copied(failure="Forbidden.")]
+    azure.run()
+    assert azure.running == set()
+
+
+@pytest.mark.parametrize("name", [names.STOP_MACHINE, names.LOOK_AGAIN, names.CONCLUDE_MACHINE, names.READ_SHARD])
+def test_an_activity_that_fails_for_good_after_the_run_is_begun_again(name: str) -> None:
+    azure = Azure("a", "b", stopped=("b",))
+    azure.breaks[name] = 12
+    if name == names.READ_SHARD:
+        azure.post_after = timedelta(0)
+        azure.ours, azure.running = {"b"}, {"a", "b"}
+    azure.run()
+    assert azure.running == {"a"}
+    assert sorted(azure.concluded) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", [names.START_MACHINE, names.PREFLIGHT_MACHINE, names.TAKE_SNAPSHOT])
+def test_an_activity_that_fails_for_good_before_the_run_is_a_failed_step(name: str) -> None:
+    azure = Azure("a", stopped=("a",), hooks=True, cancel_when_pre_fails=True)
+    azure.breaks[name] = 12
+    azure.run()
+    assert azure.prepared["a"].startswith("Patchwave itself failed")
+    assert azure.canceled
+    assert azure.running == set()
+
+
+@pytest.mark.parametrize(
+    "name", [names.LIST_SHARDS, names.END_PREPARATION, names.REST_UNTIL, names.COPY_RESULTS, names.CLOSE_RUN]
+)
+def test_an_orchestration_that_dies_is_gone_on_with_from_the_records(name: str) -> None:
+    """The watchdog starts the next incarnation; whatever the first one started is stopped once, by the second."""
+    azure = Azure("a", "b", stopped=("b",))
+    azure.breaks[name] = 12
+    assert azure.run().status is OrchestrationStatus.FAILED
+    assert azure.closed == []
+    started = len(azure.keys_of(names.START_MACHINE))
+    again = azure.run(incarnation=2)
+    assert again.status is OrchestrationStatus.COMPLETED
+    assert azure.running == {"a"}
+    assert sorted(azure.concluded) == ["a", "b"]
+    assert len(azure.keys_of(names.START_MACHINE)) <= max(started, 1)
+    assert len(azure.keys_of(names.STOP_MACHINE)) == len(azure.keys_of(names.START_MACHINE))
+
+
+def test_no_history_grows_with_the_fleet() -> None:
+    azure = Azure(*(f"m{number:03d}" for number in range(40)))
+    ended = azure.run()
+    assert len(azure.concluded) == 40
+    assert len(ended.history) < 110

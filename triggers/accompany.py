@@ -1,0 +1,105 @@
+"""Pre and post events of Update Manager: each scheduled run is accompanied by one run of each policy that asks for it.
+
+Events come at least once, late, in any order, or not at all. The run's id follows from the scheduled run and the
+policy, so that whichever event comes first creates it and all others find it; its row keeps what was heard, and its
+orchestration reads the row.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import grpc
+
+from adapters.tables import Records
+from domain.azure_event import AzureEvent, EventKind
+from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, first_heard
+from domain.policy import Policy, PolicyError, parse_policy
+from domain.run import Mode, Run, RunState, Trigger, TriggerKind
+from orchestrators.names import POST_EVENT
+from settings import Settings, load_settings
+from triggers.start import DurableClient, start_run
+
+_LOG = logging.getLogger("patchwave.events")
+
+
+async def accompany(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:
+    """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
+
+    Raises:
+        Refusal: 503, the durable engine did not take a new run; Event Grid delivers the event again.
+    """
+    notice, at = event.occurrence, datetime.now(UTC)
+    if notice is None:
+        return []
+    runs = await _known(records, notice)
+    for policy in await _policies(records, notice):
+        run_id = notice.id.run_id(policy.name)
+        known = runs.get(run_id.text)
+        if known is not None and known.state is not RunState.QUEUED:
+            continue
+        maintenance = _hear(first_heard(notice, patience_of(load_settings()), at), event, at)
+        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
+        # One that is still queued may never have reached the engine.
+        run = await start_run(records, client, policy, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance)
+        runs[run.id] = run
+    return [await _note(records, client, run, event, at) for run in runs.values()]
+
+
+def patience_of(settings: Settings) -> Patience:
+    """The times around scheduled runs."""
+    return Patience(
+        prepare=timedelta(seconds=settings.maintenance_prepare_seconds),
+        cutoff=timedelta(seconds=settings.maintenance_cutoff_seconds),
+        post=timedelta(seconds=settings.maintenance_post_seconds),
+    )
+
+
+async def _note(records: Records, client: DurableClient, run: Run, event: AzureEvent, at: datetime) -> Run:
+    """Write down that the event has come; a run that waits for a post event is told to look."""
+    if run.state.is_final or run.maintenance is None or _hear(run.maintenance, event, at) == run.maintenance:
+        return run
+    noted = await records.note_occurrence(run.id, lambda known: _hear(known, event, at))
+    detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
+    await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
+    if event.kind is EventKind.AFTER_MAINTENANCE:
+        try:
+            await client.raise_orchestration_event(run.id, POST_EVENT)
+        except grpc.RpcError as error:
+            # Its timer has it look at the row as well.
+            _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)
+    return noted
+
+
+def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
+    """What is known with the event; one that was heard before changes nothing."""
+    if event.kind is EventKind.BEFORE_MAINTENANCE:
+        return known if known.heard_before_at else known.model_copy(update={"heard_before_at": at})
+    if known.heard_after_at is not None:
+        return known
+    status = event.occurrence.status if event.occurrence else ""
+    return known.model_copy(update={"heard_after_at": at, "status": status})
+
+
+async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:
+    """The runs that live and accompany this scheduled run, also of policies that have changed since."""
+    wanted = notice.id.text.lower()
+    return {
+        run.id: run
+        for run in await records.list_live_runs()
+        if run.maintenance is not None and run.maintenance.id.lower() == wanted
+    }
+
+
+async def _policies(records: Records, notice: OccurrenceNotice) -> list[Policy]:
+    found: list[Policy] = []
+    for stored in await records.list_policies():
+        try:
+            policy = parse_policy(stored.document, name=stored.name)
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+            continue
+        if policy.enabled and policy.maintenance is not None and policy.maintenance.names(notice.id.configuration):
+            found.append(policy)
+    return found
