@@ -25,6 +25,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.core.pipeline import PipelineResponse
+    from azure.core.pipeline.transport import AsyncHttpTransport
     from azure.core.rest import AsyncHttpResponse
     from azure.mgmt.maintenance.aio import MaintenanceManagementClient
 
@@ -37,11 +38,17 @@ type _Call = Callable[..., Awaitable[object]]
 class Maintenance:
     """Schedules as the identity of the app; made once per process and event loop."""
 
-    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        credential: AsyncTokenCredential,
+        make_transport: Callable[[], AsyncHttpTransport[Any, Any] | None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._credential = credential
+        self._make_transport = make_transport
         self._clients: dict[str, MaintenanceManagementClient] = {}
-        self._pipeline = ArmPipeline(settings, credential)
+        self._pipeline = ArmPipeline(settings, credential, make_transport())
 
     async def read(self, configuration: ConfigurationId) -> MaintenanceConfiguration | ArmFailure:
         """A configuration."""
@@ -75,8 +82,11 @@ class Maintenance:
         identity = configuration.configuration_id
         client = self._client(identity.subscription_id)
 
+        # The SDK's parameter is any kind of IO, which the type checker cannot name.
+        operations: Any = client.maintenance_configurations
+
         async def call(**options: Any) -> object:
-            return await client.maintenance_configurations.create_or_update(
+            return await operations.create_or_update(
                 identity.resource_group, identity.name, _content(configuration.to_azure()), **options
             )
 
@@ -188,7 +198,10 @@ class Maintenance:
         if client is None:
             from azure.mgmt.maintenance.aio import MaintenanceManagementClient
 
-            client = MaintenanceManagementClient(self._credential, subscription_id, **sdk_options(self._settings))
+            transport, options = self._make_transport(), sdk_options(self._settings)
+            if transport is not None:
+                options["transport"] = transport
+            client = MaintenanceManagementClient(self._credential, subscription_id, **options)
             self._clients[subscription_id] = client
         return client
 

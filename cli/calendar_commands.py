@@ -154,7 +154,7 @@ def put_freeze(
     """Create or replace a freeze. It counts from the next start of a machine on, also in runs that are under way."""
     document: Json = {"from": start, "to": end, "reason": reason, "timeZone": zone, "policies": policy or []}
     if tag:
-        document["tags"] = {"match": "any" if match_any else "all", "values": _tags(tag)}
+        document["tags"] = {"match": "any" if match_any else "all", "values": tag_values(tag)}
     with open_client(url, key) as client:
         stored, is_new = client.put_freeze(name, document, by)
     show(output, stored, lambda: f"freeze {name} {'created' if is_new else 'stored'}")
@@ -184,7 +184,7 @@ def audit_freeze(
     show(output, found, lambda: audit_table(found))
 
 
-def _tags(options: list[str]) -> dict[str, list[str]]:
+def tag_values(options: list[str]) -> dict[str, list[str]]:
     """Values by tag name; a name that is given twice has two values that count."""
     values: dict[str, list[str]] = {}
     for option in options:

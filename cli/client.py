@@ -6,7 +6,7 @@ and a newer service can add keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Self, cast
 from urllib.parse import quote, urlsplit
 
@@ -104,6 +104,11 @@ class ApiClient:
         """What a run of a policy would do on the fleet as it is now; nothing is stored or started."""
         return _document(self._send("POST", "/api/plans", json=request, timeout_seconds=PLAN_SECONDS))
 
+    def doctor(self, kinds: Iterable[str], subject: str, stale_days: int) -> Json:
+        """What silently goes wrong in the fleet, of some kinds of findings or of all."""
+        asked = _given(kind=",".join(kinds), subject=subject) | {"staleDays": str(stale_days)}
+        return _document(self._send("GET", "/api/fleet/doctor", params=asked, timeout_seconds=PLAN_SECONDS))
+
     def policies(self) -> list[Json]:
         """Every policy."""
         return list(self._pages("/api/policies", "policies", {}, None))
@@ -133,6 +138,16 @@ class ApiClient:
     def delete_policy(self, name: str, etag: str) -> None:
         """Delete the policy that has this ETag; runs that it started go on with their own copy."""
         self._send("DELETE", f"/api/policies/{_segment(name)}", headers={"If-Match": etag} if etag else {})
+
+    def import_policy(self, configuration: str, name: str) -> Json:
+        """What a maintenance configuration is as policies, and what becomes of each field; nothing is stored."""
+        body = _given(configurationId=_configuration_id(configuration), name=name)
+        return _document(self._send("POST", "/api/policies/import", json=body, timeout_seconds=PLAN_SECONDS))
+
+    def export_policy(self, name: str, configuration: str, location: str, give_up: list[str]) -> Json:
+        """What a policy is as a maintenance configuration with its assignments; nothing is changed in Azure."""
+        body = {"configurationId": _configuration_id(configuration), "location": location, "giveUp": give_up}
+        return _document(self._send("POST", f"/api/policies/{_segment(name)}/export", json=body))
 
     def occurrences(self, policy: str, count: int) -> Json:
         """What a policy does next, and why an occurrence will not run."""
@@ -171,6 +186,71 @@ class ApiClient:
     def delete_freeze(self, name: str, reason: str, by: str) -> None:
         """Delete a freeze."""
         self._send("DELETE", f"/api/freezes/{_segment(name)}", params={"reason": reason, "by": by})
+
+    def configurations(self, subscription: str = "", group: str = "") -> Iterator[Json]:
+        """Maintenance configurations and what comes of each, of one subscription (and group) or of all."""
+        cursor = ""
+        while True:
+            asked = _given(subscription=subscription, resourceGroup=group, cursor=cursor)
+            page = _document(self._send("GET", "/api/maintenance/configurations", params=asked))
+            yield from items(page, "configurations")
+            cursor = page.get("cursor") or ""
+            if not cursor:
+                return
+
+    def configuration(self, name: str) -> Json:
+        """One maintenance configuration, by its ARM id or ``SUBSCRIPTION/GROUP/NAME``, and what comes of it."""
+        return _document(self._send("GET", _configuration_path(name)))
+
+    def put_configuration(self, name: str, configuration: Json, by: str) -> Json:
+        """Create or replace a maintenance configuration; the body is Azure's own."""
+        return _document(self._send("PUT", _configuration_path(name), json=configuration, params=_given(by=by)))
+
+    def change_configuration(self, name: str, change: Json, by: str) -> Json:
+        """Apply a merge patch to a maintenance configuration."""
+        return _document(self._send("PATCH", _configuration_path(name), json=change, params=_given(by=by)))
+
+    def delete_configuration(self, name: str, reason: str, by: str) -> None:
+        """Delete a maintenance configuration."""
+        self._send("DELETE", _configuration_path(name), params={"reason": reason, "by": by})
+
+    def coming_runs(self, name: str, count: int) -> Json:
+        """When a maintenance configuration runs next."""
+        return _document(self._send("GET", f"{_configuration_path(name)}/runs", params={"count": str(count)}))
+
+    def cancel_scheduled_run(self, name: str, run: str, reason: str, by: str) -> Json:
+        """Cancel one coming run of a maintenance configuration, the next one unless it is named."""
+        body = {"reason": reason, "by": by}
+        return _document(self._send("POST", f"{_configuration_path(name)}/cancel", json=body, params=_given(run=run)))
+
+    def configuration_audit(self, name: str, limit: int | None = None) -> Iterator[Json]:
+        """Who changed a maintenance configuration and its assignments, and why, oldest first."""
+        return self._pages(f"{_configuration_path(name)}/audit", "audit", {}, limit)
+
+    def assignments(self, *, machine: str = "", configuration: str = "") -> Json:
+        """What a machine is assigned to, or what a maintenance configuration is assigned to."""
+        asked = _given(machine=machine, configuration=_configuration_id(configuration) if configuration else "")
+        return _document(self._send("GET", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS))
+
+    def assign(self, configuration: str, request: Json, by: str) -> Json:
+        """Assign a maintenance configuration to a machine or a dynamic scope."""
+        body = {"configurationId": _configuration_id(configuration), **request}
+        path = "/api/maintenance/assignments"
+        return _document(self._send("PUT", path, json=body, params=_given(by=by), timeout_seconds=PLAN_SECONDS))
+
+    def unassign(self, configuration: str, machine: str, reason: str, by: str) -> Json:
+        """Remove a machine from a maintenance configuration."""
+        asked = {"configuration": _configuration_id(configuration), "machine": machine, "reason": reason, "by": by}
+        return _document(
+            self._send("DELETE", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS)
+        )
+
+    def delete_assignment(self, assignment: str, reason: str, by: str) -> Json:
+        """Remove one assignment of a machine or a dynamic scope."""
+        asked = {"assignment": assignment, "reason": reason, "by": by}
+        return _document(
+            self._send("DELETE", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS)
+        )
 
     def _pages(self, path: str, key: str, parameters: dict[str, str], limit: int | None) -> Iterator[Json]:
         left = limit
@@ -213,6 +293,25 @@ class ApiClient:
         if response.is_client_error:
             raise RefusedError(sentence, _details(problem))
         raise UnreachableError(sentence)
+
+
+def _configuration_id(name: str) -> str:
+    """The ARM id of a maintenance configuration, which people may write as ``SUBSCRIPTION/GROUP/NAME``."""
+    parts = name.strip("/").split("/")
+    if len(parts) == 8:
+        return f"/{name.strip('/')}"
+    if len(parts) != 3:
+        raise RefusedError(f"{name!r} is no maintenance configuration: write its ARM id, or SUBSCRIPTION/GROUP/NAME")
+    subscription, group, last = parts
+    return (
+        f"/subscriptions/{subscription}/resourceGroups/{group}"
+        f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{last}"
+    )
+
+
+def _configuration_path(name: str) -> str:
+    parts = _configuration_id(name).split("/")
+    return "/api/maintenance/configurations/" + "/".join(_segment(parts[index]) for index in (2, 4, 8))
 
 
 def _given(**texts: str) -> Json:

@@ -120,7 +120,12 @@ def policy_text(policy: Json) -> str:
 
 
 def read_policy(path: Path, standard_input: str | None = None) -> Json:
-    """The policy in a YAML or JSON file, or in what came on standard input for ``-``.
+    """The policy in a YAML or JSON file, or in what came on standard input for ``-``; see `read_object`."""
+    return read_object(path, standard_input, "a policy: it must be one object with keys such as name and scope")
+
+
+def read_object(path: Path, standard_input: str | None, what: str) -> Json:
+    """The object in a YAML or JSON file, or in what came on standard input for ``-``.
 
     Raises:
         RefusedError: the file cannot be read, is not YAML, or holds something else than one object.
@@ -137,7 +142,7 @@ def read_policy(path: Path, standard_input: str | None = None) -> Json:
     except yaml.YAMLError as error:
         raise RefusedError(f"{path} is not YAML: {error}") from error
     if not isinstance(found, dict):
-        raise RefusedError(f"{path} does not hold a policy: it must be one object with keys such as name and scope")
+        raise RefusedError(f"{path} does not hold {what}")
     return cast("Json", found)
 
 

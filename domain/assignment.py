@@ -6,8 +6,9 @@ has one type for both, ``configurationAssignments``, told apart by the resource 
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,10 @@ MOST_TAGS = 50
 """Tags of one filter."""
 MOST_RESOURCE_GROUPS = 50
 """Resource groups of one filter."""
+MOST_SCOPES = 200
+"""Dynamic scopes of one schedule."""
+MOST_SUBSCRIPTIONS = 200
+"""Subscriptions in which the scopes of one schedule look (100 in some sovereign clouds)."""
 MOST_ASSOCIATIONS = 3_000
 """Machines of one schedule, whichever way they come to it."""
 MOST_IN_DYNAMIC_SCOPE = 1_000
@@ -196,7 +201,7 @@ def check_assignment(assignment: Assignment) -> list[Problem]:
             "is not the id of a maintenance configuration; write /subscriptions/{guid}/resourceGroups/{group}"
             "/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
         )
-        problems.append(Problem(path="maintenanceConfigurationId", message=message))
+        problems.append(Problem(path="configurationId", message=message))
     place = DynamicScope.parse(assignment.resource_id)
     if assignment.machine_id is None and place is None:
         message = "is neither a virtual machine nor a subscription nor a resource group; write the ARM id of one"
@@ -205,6 +210,28 @@ def check_assignment(assignment: Assignment) -> list[Problem]:
         problems += _check_filter(assignment.filter or ScopeFilter(), is_group=bool(place.resource_group))
     elif assignment.filter is not None:
         problems.append(Problem(path="filter", message="is for dynamic scopes; leave it out for a machine"))
+    return problems
+
+
+def assignment_name(configuration: ConfigurationId, criteria: ScopeFilter | None = None) -> str:
+    """A name for an assignment, the same for the same: configurations of two groups may have one name."""
+    if criteria is None:
+        return f"{configuration.name}-{configuration.key[:8]}"
+    described = hashlib.sha256(criteria.model_dump_json().encode()).hexdigest()
+    return f"{configuration.name}-{configuration.key[:8]}-{described[:8]}"
+
+
+def check_scopes(assignments: Iterable[Assignment]) -> list[Problem]:
+    """Whether one configuration may have all of these dynamic scopes."""
+    scopes = list(filter(None, (DynamicScope.parse(each.resource_id) for each in assignments)))
+    problems: list[Problem] = []
+    if len(scopes) > MOST_SCOPES:
+        message = f"would have {len(scopes)} dynamic scopes; a schedule has at most {MOST_SCOPES}"
+        problems.append(Problem(path="configurationId", message=message))
+    subscriptions = len({scope.subscription_id for scope in scopes})
+    if subscriptions > MOST_SUBSCRIPTIONS:
+        message = f"would look in {subscriptions} subscriptions; a schedule looks in at most {MOST_SUBSCRIPTIONS}"
+        problems.append(Problem(path="configurationId", message=message))
     return problems
 
 
@@ -227,7 +254,7 @@ def check_sizes(machines: int, in_scope: int | None = None) -> list[Problem]:
             f"would have {machines:,} machines; a schedule holds at most {MOST_ASSOCIATIONS:,}:"
             " assign some of them to another configuration"
         )
-        problems.append(Problem(path="maintenanceConfigurationId", message=message))
+        problems.append(Problem(path="configurationId", message=message))
     return problems
 
 

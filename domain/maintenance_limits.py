@@ -23,6 +23,7 @@ from domain.maintenance import (
 )
 from domain.patching import LinuxClassification, RebootSetting, WindowsClassification, is_package_mask, normalize_kb
 from domain.recur_every import RecurEvery
+from domain.regions import region_name
 from domain.validation import Problem, suggest
 
 SHORTEST_WINDOW = timedelta(hours=1, minutes=30)
@@ -31,6 +32,8 @@ SHORTEST_NOTICE = timedelta(minutes=15)
 """From creating or changing a schedule to its next run."""
 NOTICE_WITH_EVENTS = timedelta(minutes=40)
 """The same where a pre-event is subscribed to: Azure cancels a run that is nearer."""
+MOST_CONFIGURATIONS = 250
+"""Schedules of a subscription in one region."""
 LONGEST_NAMES = 127
 """Resource group and configuration name together: under 128 characters."""
 
@@ -54,6 +57,16 @@ def check_configuration(
         *_check_window(configuration, now, existing),
         *_check_patches(configuration.install_patches),
     ]
+
+
+def check_number(configuration: MaintenanceConfiguration, others: Iterable[MaintenanceConfiguration]) -> list[Problem]:
+    """Whether there is room for one more schedule beside the others of its subscription."""
+    region = region_name(configuration.location)
+    count = sum(each.patches_guests and region_name(each.location) == region for each in others)
+    if count < MOST_CONFIGURATIONS:
+        return []
+    message = f"{region} has {count} schedules of this subscription already; it holds at most {MOST_CONFIGURATIONS}"
+    return [Problem(path="location", message=message)]
 
 
 def advice(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:

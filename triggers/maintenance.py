@@ -1,0 +1,440 @@
+"""Maintenance configurations over HTTP: the schedules of Update Manager, and the cancelling of one coming run.
+
+Bodies are Azure's own, so that what a template or ``az rest`` has can be sent as it is. Everything that Azure would
+refuse, or take and silently not do, is refused here first, all of it at once. Every change is in the audit log.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import ValidationError
+
+from adapters.maintenance import open_maintenance
+from adapters.resource_graph import open_resource_graph
+from adapters.tables import Records, open_records
+from domain.arm_error import ArmFailure
+from domain.base import Document, Json, as_object
+from domain.calendar import Occurrence
+from domain.maintenance import (
+    ComingRun,
+    ConfigurationId,
+    MaintenanceConfiguration,
+    coming_run,
+    coming_runs,
+    parse_run,
+    read_configuration,
+)
+from domain.maintenance_limits import LONGEST_WINDOW, advice, check_configuration, check_number
+from domain.maintenance_queries import all_configurations
+from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
+from domain.validation import Problem, explain
+from settings import load_settings
+from triggers.azure import AZURE_REFUSES, refused
+from triggers.described import (
+    INVALID_QUERY,
+    NO_CONFIGURATION,
+    PAGED,
+    Answer,
+    AuditPage,
+    Body,
+    Parameter,
+    described,
+)
+from triggers.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    no_such,
+    number_of,
+    page_of,
+    query_of,
+    read_json,
+    route_of,
+)
+from triggers.orders import BY, ORDER, ORDER_QUERY, read_order
+
+WHAT = "maintenance configuration"
+DEFAULT_COUNT = 12
+LARGEST_COUNT = 100
+_LONGEST_CURSOR = 4_096
+
+bp = df.Blueprint()
+
+
+class ConfigurationView(Document):
+    """A configuration and what comes of it."""
+
+    configuration: MaintenanceConfiguration
+    next_run: ComingRun | None
+    """Nothing when the schedule has ended, or cannot be read."""
+    notes: list[str]
+    """What Azure permits and may not do as expected."""
+
+
+class ConfigurationPage(Document):
+    """Configurations for guest patching."""
+
+    configurations: list[ConfigurationView]
+    cursor: str | None
+
+
+class ComingRuns(Document):
+    """The next runs of a configuration."""
+
+    configuration: str
+    runs: list[ComingRun]
+    notes: list[str]
+
+
+class CanceledRun(Document):
+    """A run that will not happen."""
+
+    configuration: str
+    run: ComingRun
+
+
+_EXAMPLE: Json = {
+    "location": "westeurope",
+    "properties": {
+        "maintenanceScope": "InGuestPatch",
+        "extensionProperties": {"InGuestPatchMode": "User"},
+        "maintenanceWindow": {
+            "startDateTime": "2027-01-12 22:00",
+            "duration": "03:55",
+            "timeZone": "W. Europe Standard Time",
+            "recurEvery": "Month Second Tuesday Offset4",
+        },
+        "installPatches": {
+            "rebootSetting": "IfRequired",
+            "windowsParameters": {"classificationsToInclude": ["Critical", "Security"]},
+            "linuxParameters": {"classificationsToInclude": ["Critical", "Security"]},
+        },
+    },
+}
+_CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
+_REFUSES = (
+    {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_REFUSES
+)
+_IN_SUBSCRIPTION = (
+    Parameter(
+        "subscription",
+        {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
+        "Only of this subscription, as they are this moment; without it those that Resource Graph shows, minutes late.",
+    ),
+    Parameter(
+        "resourceGroup",
+        {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
+        "Only of this resource group of the subscription.",
+    ),
+    Parameter("cursor", {"type": "string", "maxLength": _LONGEST_CURSOR}, "Of the page before; opaque."),
+)
+_COUNT = Parameter(
+    "count",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    "How many runs.",
+)
+_RUN = Parameter(
+    "run",
+    {"type": "string", "maxLength": 600},
+    "The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one unless given.",
+    "20270112210000",
+)
+
+
+@bp.route(route="maintenance/configurations", methods=["GET"])
+@described(
+    Answer(200, ConfigurationPage, as_given=True),
+    query=_IN_SUBSCRIPTION,
+    refuses=INVALID_QUERY | AZURE_REFUSES,
+    uses_storage=False,
+)
+@answered
+async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
+    """The configurations that patch inside machines, each with its next run."""
+    subscription, group = query_of(req, "subscription"), query_of(req, "resourceGroup")
+    cursor = ""
+    if subscription or group:
+        place = _identity(subscription, group or "any", "any")
+        if place is None:
+            problem = Problem(
+                path="subscription", message="give the id of a subscription, and the name of a group of it"
+            )
+            raise Refusal(400, "The query is not valid.", errors=[problem])
+        found = await open_maintenance().list(place.subscription_id, group)
+        if isinstance(found, ArmFailure):
+            raise refused(found, "subscription")
+    else:
+        given = query_of(req, "cursor")
+        if len(given) > _LONGEST_CURSOR:
+            raise Refusal(400, "The cursor is not one that this list gave.")
+        page = await open_resource_graph().page(all_configurations(), skip_token=given)
+        if page.failure is not None:
+            raise refused(page.failure, "list of configurations")
+        found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token
+    now = datetime.now(UTC)
+    views = [_view(each, now) for each in found if each.patches_guests]
+    return answer(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["GET"])
+@described(Answer(200, ConfigurationView, as_given=True), refuses=_REFUSES, uses_storage=False)
+@answered
+async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """One configuration, as it is this moment, and its next run."""
+    return answer(_view(await _read(configuration_of(req)), datetime.now(UTC)).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
+@described(
+    Answer(200, ConfigurationView, as_given=True),
+    Answer(201, ConfigurationView, as_given=True),
+    body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
+    query=[BY],
+    refuses=_REFUSES,
+)
+@answered
+async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Create or replace a configuration: 201 or 200. The body is Azure's own."""
+    identity, records = configuration_of(req), open_records()
+    wanted = _parse(read_json(req), identity)
+    found = await open_maintenance().read(identity)
+    if isinstance(found, ArmFailure) and found.status != 404:
+        raise refused(found, WHAT)
+    existing = None if isinstance(found, ArmFailure) else found
+    return await _write(req, records, wanted, existing)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PATCH"])
+@described(
+    Answer(200, ConfigurationView, as_given=True),
+    body=Body(Json, {"shorter": _CHANGE}),
+    query=[BY],
+    refuses=_REFUSES,
+)
+@answered
+async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
+    identity, records = configuration_of(req), open_records()
+    change = as_object(read_json(req))
+    if change is None:
+        raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
+    existing = await _read(identity)
+    return await _write(req, records, _parse(_merged(existing.to_wire(), change), identity), existing)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
+@described(Answer(204), query=ORDER_QUERY, refuses=_REFUSES)
+@answered
+async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
+    identity, records = configuration_of(req), open_records()
+    order = read_order(req, datetime.now(UTC))
+    was_there = await open_maintenance().remove(identity)
+    if isinstance(was_there, ArmFailure):
+        raise refused(was_there, WHAT)
+    if not was_there:
+        raise no_such(WHAT)
+    await records.audit(
+        audit_subject_of(identity), "configuration_deleted", by=order.by, at=order.at, detail={"reason": order.why}
+    )
+    return func.HttpResponse(status_code=204)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
+@described(Answer(200, ComingRuns), query=[_COUNT], refuses=_REFUSES, uses_storage=False)
+@answered
+async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
+    """When a configuration runs next, and until when each run can be cancelled."""
+    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    found = await _read(configuration_of(req))
+    now = datetime.now(UTC)
+    runs = coming_runs(found, now, count, _cutoff())
+    return answer(ComingRuns(configuration=found.id, runs=runs, notes=_notes(found, now)).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
+@described(
+    Answer(200, CanceledRun),
+    body=ORDER,
+    query=[_RUN, *ORDER_QUERY],
+    refuses=_REFUSES | {409: "It is too late for that run, or there is none to come."},
+)
+@answered
+async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
+    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay."""
+    identity, records = configuration_of(req), open_records()
+    order = read_order(req, datetime.now(UTC))
+    found = await _read(identity)
+    run = _run_to_cancel(found, query_of(req, "run"), order.at)
+    failure = await open_maintenance().cancel(identity, run.run)
+    if failure is not None:
+        raise refused(failure, "cancellation")
+    await records.audit(
+        audit_subject_of(identity),
+        "scheduled_run_canceled",
+        by=order.by,
+        at=order.at,
+        detail={"reason": order.why, "run": run.run},
+    )
+    return answer(CanceledRun(configuration=found.id, run=run).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No configuration can have this name."})
+@answered
+async def list_configuration_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who changed a configuration and its assignments here, and why; also of one that is gone."""
+    limit, cursor = page_of(req)
+    page = await open_records().list_audit(audit_subject_of(configuration_of(req)), limit, cursor)
+    return answer({"audit": page.items, "cursor": page.cursor})
+
+
+def audit_subject_of(configuration: ConfigurationId) -> str:
+    """Under what the audit log has the changes of a configuration and of its assignments."""
+    return f"maintenance~{configuration.key}"
+
+
+def configuration_of(request: func.HttpRequest) -> ConfigurationId:
+    """The configuration of the route.
+
+    Raises:
+        Refusal: 404 when there can be none of this name.
+    """
+    identity = _identity(*(route_of(request, name) for name in ("subscriptionId", "resourceGroup", "configuration")))
+    if identity is None:
+        raise no_such(WHAT)
+    return identity
+
+
+def _identity(subscription: str, group: str, name: str) -> ConfigurationId | None:
+    text = (
+        f"/subscriptions/{subscription}/resourceGroups/{group}"
+        f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+    )
+    try:
+        return ConfigurationId.parse(text)
+    except ValueError:
+        return None
+
+
+async def _read(identity: ConfigurationId) -> MaintenanceConfiguration:
+    found = await open_maintenance().read(identity)
+    if isinstance(found, ArmFailure):
+        raise refused(found, WHAT)
+    return found
+
+
+async def _write(
+    request: func.HttpRequest,
+    records: Records,
+    wanted: MaintenanceConfiguration,
+    existing: MaintenanceConfiguration | None,
+) -> func.HttpResponse:
+    now, identity = datetime.now(UTC), wanted.configuration_id
+    problems = check_configuration(wanted, now, existing)
+    if existing is None and not problems:
+        others = await open_maintenance().list(identity.subscription_id)
+        if isinstance(others, ArmFailure):
+            raise refused(others, "subscription")
+        problems = check_number(wanted, others)
+    if problems:
+        raise Refusal(400, "The configuration is not valid.", errors=problems)
+    made = await open_maintenance().write(wanted)
+    if isinstance(made, ArmFailure):
+        raise refused(made, WHAT)
+    by = caller_of(request, claimed=query_of(request, "by"))
+    await records.audit(audit_subject_of(identity), "configuration_written", by=by, at=now, detail=wanted.to_azure())
+    return answer(_view(made, now).to_wire(), status=201 if existing is None else 200)
+
+
+def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
+    fields = as_object(body)
+    if fields is None:
+        raise invalid_body(Problem(path="$", message="must be an object with location and properties"))
+    # Azure writes null for what is not set; what it gives itself is not to be sent.
+    given = {name: value for name, value in _without_null(fields).items() if name not in ("name", "type", "systemData")}
+    given_id = given.pop("id", None)
+    if given_id is not None and str(given_id).lower() != identity.folded:
+        raise invalid_body(Problem(path="id", message=f"is not that of the address, {identity}; leave it out"))
+    try:
+        return MaintenanceConfiguration.model_validate({**given, "id": str(identity)})
+    except ValidationError as error:
+        raise invalid_body(*explain(error, MaintenanceConfiguration)) from error
+
+
+def _without_null(value: Json) -> Json:
+    return {
+        name: _without_null(inner) if (inner := as_object(item)) is not None else item
+        for name, item in value.items()
+        if item is not None
+    }
+
+
+def _merged(document: Json, change: Json) -> Json:
+    """The document with a merge patch applied: ``null`` takes a key away, objects are merged, all else replaces."""
+    result = dict(document)
+    for name, value in change.items():
+        inner, old = as_object(value), as_object(result.get(name))
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value if inner is None else _merged(old or {}, inner)
+    return result
+
+
+def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: datetime) -> ComingRun:
+    """The run to cancel.
+
+    Raises:
+        Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
+    """
+    if named:
+        try:
+            start = parse_run(named)
+        except ValueError as error:
+            raise Refusal(400, "The query is not valid.", errors=[Problem(path="run", message=str(error))]) from None
+        # The calendar of the schedule may have changed since an event named the run: Azure knows best.
+        length = (
+            LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
+        )
+        run = coming_run(Occurrence(start, start + length), _cutoff())
+    else:
+        following = coming_runs(configuration, now, 1, _cutoff())
+        if not following:
+            raise Refusal(409, " ".join(["There is no run to come.", *_notes(configuration, now)]))
+        run = following[0]
+    if now >= run.cancel_until:
+        later = [each for each in coming_runs(configuration, now, 2, _cutoff()) if now < each.cancel_until]
+        hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
+        raise Refusal(
+            409,
+            f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
+            f" {run.cancel_until:%Y-%m-%d %H:%M:%S}Z.{hint}",
+        )
+    return run
+
+
+def _view(configuration: MaintenanceConfiguration, now: datetime) -> ConfigurationView:
+    following = coming_runs(configuration, now, 1, _cutoff())
+    return ConfigurationView(
+        configuration=configuration,
+        next_run=following[0] if following else None,
+        notes=_notes(configuration, now),
+    )
+
+
+def _notes(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
+    if configuration.unreadable:
+        return [f"Nobody can say when it runs: {configuration.unreadable}."]
+    if configuration.has_ended(now):
+        return ["The schedule has ended: no run comes any more."]
+    return advice(configuration, now)
+
+
+def _cutoff() -> timedelta:
+    return timedelta(seconds=load_settings().maintenance_cutoff_seconds)
