@@ -7,10 +7,16 @@ import azure.functions as func
 
 from activities.blueprint import bp as activities
 from orchestrators.blueprint import bp as orchestrators
+from triggers.assignments import bp as assignments
 from triggers.cleanup import bp as cleanup
+from triggers.doctor import bp as doctor
 from triggers.event_grid import bp as event_grid
+from triggers.fleet_modes import bp as fleet_modes
 from triggers.freezes import bp as freezes
 from triggers.health import bp as health
+from triggers.maintenance import bp as maintenance
+from triggers.mode_changes import bp as mode_changes
+from triggers.moving import bp as moving
 from triggers.openapi import bp as openapi
 from triggers.plans import bp as plans
 from triggers.policies import bp as policies
@@ -31,6 +37,12 @@ for blueprint in (
     plans,
     schedules,
     freezes,
+    maintenance,
+    assignments,
+    fleet_modes,
+    mode_changes,
+    moving,
+    doctor,
     webhook,
     timers,
     watchdog,

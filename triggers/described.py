@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 
 from domain.base import Document, Instant, Json
 from domain.identity import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
+from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from triggers.http import DEFAULT_LIMIT, LARGEST_LIMIT
 
 _ATTRIBUTE = "__patchwave_promise__"
@@ -148,6 +149,7 @@ NO_RUN = {404: "There is no such run."}
 NO_MACHINE = {404: "There is no such run, or no such machine in it."}
 NO_POLICY = {404: "There is no such policy."}
 NO_FREEZE = {404: "There is no such freeze."}
+NO_CONFIGURATION = {404: "There is no such maintenance configuration."}
 INVALID_QUERY = {400: "The query is not valid, or the cursor is of another list."}
 INVALID_BODY = {400: "The body is no JSON, or of another form; every error at once."}
 
@@ -178,7 +180,31 @@ ROUTE = {
         "The key of a machine in the run.",
         "a1b2c3d4e5f6a1b2c3d4e5f6",
     ),
+    "changeId": Parameter(
+        "changeId",
+        {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$", "maxLength": 58},
+        "The id of a change of patch modes.",
+        "20261110T190000Z-modes-1a2b3c4d",
+    ),
     "name": Parameter("name", _NAME, "The name of it.", "monthly"),
     "policy": Parameter("policy", _NAME, "The name of a stored policy.", "monthly"),
+    "subscriptionId": Parameter(
+        "subscriptionId",
+        {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
+        "The subscription of a maintenance configuration.",
+        "11111111-2222-4333-8444-555555555555",
+    ),
+    "resourceGroup": Parameter(
+        "resourceGroup",
+        {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
+        "The resource group of a maintenance configuration.",
+        "rg-schedules",
+    ),
+    "configuration": Parameter(
+        "configuration",
+        {"type": "string", "pattern": r"^[A-Za-z0-9_.()-]+$", "maxLength": 127},
+        "The name of a maintenance configuration.",
+        "monthly-servers",
+    ),
 }
 """Parts of routes, by name."""

@@ -22,7 +22,22 @@ from domain.base import Document, Json
 from domain.policy import policy_schema
 from domain.principal import Role
 from domain.validation import Problem
-from triggers import freezes, health, plans, policies, retention, runs, schedules, steering, webhook
+from triggers import (
+    assignments,
+    fleet_modes,
+    freezes,
+    health,
+    maintenance,
+    mode_changes,
+    moving,
+    plans,
+    policies,
+    retention,
+    runs,
+    schedules,
+    steering,
+    webhook,
+)
 from triggers.authorization import ROLES
 from triggers.described import RETRY_AFTER, ROUTE, Answer, Parameter, Promise, described, promise_of
 from triggers.health import HEALTH_KEY_HEADER
@@ -144,7 +159,22 @@ class Route(NamedTuple):
 def routes() -> list[Route]:
     """The HTTP functions of the API, by name, as an app of their own registers them."""
     app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
-    for part in (runs, retention, steering, policies, plans, schedules, freezes, webhook, health):
+    for part in (
+        runs,
+        retention,
+        steering,
+        policies,
+        plans,
+        schedules,
+        freezes,
+        maintenance,
+        assignments,
+        fleet_modes,
+        mode_changes,
+        moving,
+        webhook,
+        health,
+    ):
         app.register_functions(part.bp)
     app.register_functions(bp)
     functions: list[Function] = app.get_functions()

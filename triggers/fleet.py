@@ -1,0 +1,117 @@
+"""Reading the fleet while a caller waits: a scope from a query, and its machines with what they are set to.
+
+Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import azure.functions as func
+from pydantic import ValidationError
+
+from adapters.resource_graph import QueryRefused, Row, open_resource_graph
+from adapters.tables import Records
+from domain.base import Json
+from domain.discovery import DiscoveryQuery, build_queries
+from domain.doctor_facts import FleetPolicy
+from domain.fleet_machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from domain.policy import PolicyError, parse_policy
+from domain.scope import Scope
+from domain.validation import explain
+from triggers.described import Parameter
+from triggers.http import Refusal, query_of
+
+MOST_MACHINES = 20_000
+"""Machines that one answer holds: about 20 MB of JSON."""
+LONGEST_SECONDS = 200.0
+FLEET_REFUSES = {
+    422: f"The scope has more than {MOST_MACHINES:,} machines.",
+    502: "Azure refuses to list the machines.",
+    503: "The storage cannot be reached, or reading the fleet takes too long.",
+}
+
+_LISTS: Mapping[str, str] = {
+    "subscription": "subscriptions",
+    "resourceGroup": "resourceGroups",
+    "location": "locations",
+    "osType": "osTypes",
+    "machine": "machineIds",
+}
+_TEXT: Json = {"type": "string", "maxLength": 4_096}
+SCOPE_QUERY = (
+    Parameter("subscription", _TEXT, "Ids of subscriptions, separated by commas; all that can be read unless given."),
+    Parameter("resourceGroup", _TEXT, "Names of resource groups."),
+    Parameter("location", _TEXT, "Regions."),
+    Parameter("osType", _TEXT, "Windows or Linux."),
+    Parameter("machine", _TEXT, "ARM ids of machines."),
+)
+"""The scope of a read, in its query: entries of one list are alternatives, every list given must match."""
+
+
+def read_scope(request: func.HttpRequest) -> Scope:
+    """The scope in a query; without parameters all that the identity can read.
+
+    Raises:
+        Refusal: 400 when a value is none of its kind.
+    """
+    found = {
+        key: [item.strip() for item in text.split(",") if item.strip()]
+        for name, key in _LISTS.items()
+        if (text := query_of(request, name))
+    }
+    try:
+        return Scope.from_wire(found)
+    except ValidationError as error:
+        raise Refusal(400, "The query is not valid.", errors=explain(error, Scope)) from None
+
+
+async def read_fleet(scope: Scope) -> list[FleetMachine]:
+    """The machines of a scope, each once, ordered by id.
+
+    Raises:
+        Refusal: 422 when there are too many, 502 when Resource Graph refuses, 503 when it takes too long.
+    """
+    found: dict[str, FleetMachine] = {}
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            async for page in open_resource_graph().pages(build_queries(scope, SETTINGS_COLUMNS)):
+                for machine in select_fleet(scope, page.rows):
+                    found.setdefault(machine.folded, machine)
+                if len(found) > MOST_MACHINES:
+                    raise Refusal(422, f"The scope has more than {MOST_MACHINES:,} machines: narrow it.")
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            headers={"Retry-After": "60"},
+        ) from None
+    return [found[folded] for folded in sorted(found)]
+
+
+async def read_rows(query: str) -> list[Row]:
+    """All rows of a query over everything that the identity can read.
+
+    Raises:
+        QueryRefused: Resource Graph refuses it.
+    """
+    pages = open_resource_graph().pages([DiscoveryQuery(text=query)])
+    return [row async for page in pages for row in page.rows]
+
+
+async def read_policies(records: Records) -> tuple[list[FleetPolicy], list[str]]:
+    """The stored policies with what people have ordered for them, and a note on each that cannot be read any more."""
+    policies: list[FleetPolicy] = []
+    notes: list[str] = []
+    for stored in await records.list_policies():
+        try:
+            policy = parse_policy(stored.document, name=stored.name)
+        except PolicyError as error:
+            notes.append(f"The policy {stored.name} is not valid any more and was not judged: {error}.")
+            continue
+        pause = (await records.get_controls(policy.name)).pause
+        policies.append(FleetPolicy(policy, f"is paused by {pause.by}: {pause.reason}" if pause else ""))
+    return policies, notes

@@ -1,0 +1,180 @@
+"""What the machines of a fleet are set to and what will patch them, and which of them guest patching does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.resource_graph import QueryRefused
+from adapters.tables import Records, open_records
+from domain.assignment import read_assignment
+from domain.base import Document
+from domain.doctor_facts import FleetFacts
+from domain.doctor_index import FleetIndex
+from domain.eligibility import Eligibility
+from domain.fleet_modes import MachineModes, ModeCounts, PatchedBy, count, describe
+from domain.maintenance import read_configuration
+from domain.maintenance_queries import all_assignments, all_configurations
+from domain.scope import Scope
+from domain.supported_images import DOCUMENT_DATE, READ_ON
+from domain.validation import Problem
+from triggers.described import INVALID_QUERY, Answer, Parameter, described
+from triggers.fleet import (
+    FLEET_REFUSES,
+    LONGEST_SECONDS,
+    MOST_MACHINES,
+    SCOPE_QUERY,
+    read_fleet,
+    read_policies,
+    read_rows,
+    read_scope,
+)
+from triggers.http import Refusal, answer, answered, number_of, query_of
+
+bp = df.Blueprint()
+
+
+class FleetModes(Document):
+    """Machines with their modes. The counts are of the scope, whatever else the query leaves out."""
+
+    counts: ModeCounts
+    machines: list[MachineModes]
+    notes: list[str]
+
+
+class IneligibleMachine(Document):
+    """A machine that guest patching does not take as a whole, or of which that is not known."""
+
+    id: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str
+    os_type: str
+    image: str
+    agent_version: str
+    eligibility: Eligibility
+
+
+class FleetEligibility(Document):
+    """Who is not eligible and why, by the table of images as it was read on that day.
+
+    ``eligible`` counts the machines that nothing is known against; of ``unknown`` of them Azure does not tell all.
+    """
+
+    machines: int
+    eligible: int
+    unknown: int
+    by_cause: dict[str, int]
+    ineligible: list[IneligibleMachine]
+    table_dated: date
+    table_read_on: date
+
+
+_LIMIT = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MOST_MACHINES, "default": MOST_MACHINES},
+    "How many machines at most; the counts are of all.",
+)
+_PATCHED_BY = Parameter(
+    "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchedBy)}."
+)
+
+
+@bp.route(route="fleet/modes", methods=["GET"])
+@described(
+    Answer(200, FleetModes),
+    query=[*SCOPE_QUERY, _PATCHED_BY, _LIMIT],
+    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+)
+@answered
+async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
+    """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
+    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    wanted = _patchers(query_of(req, "patchedBy"))
+    index, notes = await _gather(open_records(), scope)
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    machines = await asyncio.to_thread(lambda: [describe(standing) for standing in index.standings])
+    shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
+    return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
+
+
+@bp.route(route="fleet/eligibility", methods=["GET"])
+@described(
+    Answer(200, FleetEligibility), query=[*SCOPE_QUERY, _LIMIT], refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES
+)
+@answered
+async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
+    """The machines that Azure's guest patching does not take, and why not."""
+    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    fleet = await read_fleet(scope)
+    ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
+    causes: dict[str, int] = {}
+    for machine in ineligible:
+        for obstacle in machine.eligibility.obstacles:
+            causes[obstacle.cause] = causes.get(obstacle.cause, 0) + 1
+    listed = [
+        IneligibleMachine(
+            id=machine.found.id,
+            name=machine.found.name,
+            subscription_id=machine.found.subscription_id,
+            resource_group=machine.found.resource_group,
+            location=machine.found.location,
+            os_type=machine.found.os_type,
+            image=machine.found.image,
+            agent_version=machine.agent_version,
+            eligibility=machine.eligibility,
+        )
+        for machine in ineligible[:limit]
+    ]
+    report = FleetEligibility(
+        machines=len(fleet),
+        eligible=len(fleet) - len(ineligible),
+        unknown=sum(machine.eligibility.is_eligible and bool(machine.eligibility.unknown) for machine in fleet),
+        by_cause=dict(sorted(causes.items())),
+        ineligible=listed,
+        table_dated=DOCUMENT_DATE,
+        table_read_on=READ_ON,
+    )
+    return answer(report.to_wire())
+
+
+async def _gather(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]]:
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            fleet, configurations, assignments, (policies, notes) = await asyncio.gather(
+                read_fleet(scope), read_rows(all_configurations()), read_rows(all_assignments()), read_policies(records)
+            )
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            headers={"Retry-After": "60"},
+        ) from None
+    facts = FleetFacts(
+        machines=fleet,
+        configurations=list(filter(None, map(read_configuration, configurations))),
+        assignments=list(filter(None, map(read_assignment, assignments))),
+        policies=policies,
+    )
+    return FleetIndex(facts, datetime.now(UTC)), notes
+
+
+def _patchers(text: str) -> Sequence[PatchedBy]:
+    """Who is asked for.
+
+    Raises:
+        Refusal: 400 when there is no such word.
+    """
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in named if name not in set(PatchedBy)]
+    if unknown:
+        problem = Problem(path="patchedBy", message=f"{unknown[0]!r} is not one of {', '.join(PatchedBy)}")
+        raise Refusal(400, "The query is not valid.", errors=[problem])
+    return [PatchedBy(name) for name in named]
