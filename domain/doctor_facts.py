@@ -26,7 +26,10 @@ ASSESSMENT_RETENTION_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class KnownAssessment:
-    """The newest assessment of a machine: updates that it misses, by classification in lower case."""
+    """The newest assessment of a machine: updates that it misses, by classification in lower case.
+
+    Of an assessment that only our own tables know the counts are left out: Resource Graph has them minutes later.
+    """
 
     at: datetime
     missing: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -58,7 +61,7 @@ class FleetPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetFacts:
-    """All of it. ``assessments`` are by machine id in lower case, and may come from Azure or from our own runs."""
+    """All of it. ``assessments`` are by machine id in lower case; ``notes`` say what could not be read."""
 
     machines: Sequence[FleetMachine] = ()
     configurations: Sequence[MaintenanceConfiguration] = ()
@@ -66,6 +69,7 @@ class FleetFacts:
     assessments: Mapping[str, KnownAssessment] = field(default_factory=dict[str, KnownAssessment])
     runs: Sequence[ScheduledRuns] = ()
     policies: Sequence[FleetPolicy] = ()
+    notes: Sequence[str] = ()
 
 
 # --- the queries that no other part of Patchwave asks ------------------------------------------------------------
@@ -117,6 +121,18 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssess
         counts = as_object(row.get("missing")) or {}
         missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
         found[machine] = KnownAssessment(at, missing)
+    return found
+
+
+def with_own(
+    assessments: Mapping[str, KnownAssessment], machines: Iterable[FleetMachine], own: Mapping[str, datetime]
+) -> dict[str, KnownAssessment]:
+    """The assessments that Azure still has, and those of our own runs (by machine key) where they are newer."""
+    found = dict(assessments)
+    for machine in machines:
+        at, known = own.get(machine.found.machine_id.key), found.get(machine.folded)
+        if at is not None and (known is None or known.at < at):
+            found[machine.folded] = KnownAssessment(at)
     return found
 
 

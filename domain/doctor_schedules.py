@@ -14,7 +14,7 @@ from domain.findings import Finding, FindingKind
 from domain.maintenance import IN_GUEST_PATCH_MODE, NEVER_EXPIRES, MaintenanceConfiguration, format_wall_clock
 
 HORIZON = timedelta(days=400)
-"""How far ahead starts are compared: over a year, for schedules that meet once in it."""
+"""How long starts are compared, from where both schedules run: over a year, for those that meet once in it."""
 
 
 def check_schedules(index: FleetIndex) -> Iterator[Finding]:
@@ -57,24 +57,32 @@ class _Meetings:
 
     def __init__(self, index: FleetIndex) -> None:
         self._index = index
-        self._starts: dict[str, list[datetime]] = {}
         self._first: dict[tuple[str, str], datetime | None] = {}
 
     def first(self, one: MaintenanceConfiguration, other: MaintenanceConfiguration) -> datetime | None:
         """``None`` when they do not meet within the horizon, or one of them patches nothing."""
         pair = (one.id.lower(), other.id.lower())
         if pair not in self._first:
-            common = set(self._starts_of(one)) & set(self._starts_of(other))
-            self._first[pair] = min(common, default=None)
+            is_live = not self._index.why_not(one) and not self._index.why_not(other)
+            self._first[pair] = _first_common_start(one, other, self._index.now) if is_live else None
         return self._first[pair]
 
-    def _starts_of(self, configuration: MaintenanceConfiguration) -> list[datetime]:
-        folded = configuration.id.lower()
-        if folded not in self._starts:
-            now = self._index.now
-            coming = configuration.occurrences(now, now + HORIZON)
-            self._starts[folded] = [] if self._index.why_not(configuration) else [each.at_utc for each in coming]
-        return self._starts[folded]
+
+def _first_common_start(
+    one: MaintenanceConfiguration, other: MaintenanceConfiguration, now: datetime
+) -> datetime | None:
+    starts = [(each.at_utc for each in configuration.occurrences(now)) for configuration in (one, other)]
+    nexts = [next(each, None) for each in starts]
+    last: datetime | None = None
+    while (first := nexts[0]) is not None and (second := nexts[1]) is not None:
+        last = last or max(first, second) + HORIZON
+        if first == second:
+            return first
+        if max(first, second) > last:
+            return None
+        behind = 0 if first < second else 1
+        nexts[behind] = next(starts[behind], None)
+    return None
 
 
 # --- configurations ------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class DoctorReport(Document):
     def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DoctorReport:
         """The same report with the findings of some kinds (none: of all) whose subject holds a text, so many at most.
 
-        The counts stay those of the whole fleet.
+        The counts stay those of the whole fleet, and a note says when findings are left out by the limit.
         """
         wanted, text = frozenset(kinds), subject.casefold()
         kept = [
@@ -67,7 +67,8 @@ class DoctorReport(Document):
             for finding in self.findings
             if (not wanted or finding.kind in wanted) and text in finding.subject.casefold()
         ]
-        return self.model_copy(update={"findings": kept[:limit]})
+        cut = [f"Only the first {limit:,} of {len(kept):,} findings are listed."] if len(kept) > limit else []
+        return self.model_copy(update={"findings": kept[:limit], "notes": [*self.notes, *cut]})
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack
@@ -62,6 +63,17 @@ class HistoryRecords(LeaseRecords):
             # A later installation that failed has taken the place of the one that ended then.
             if began is not None and ended is not None and began < ended:
                 found[row.key.removeprefix(_FLEET)] = (ended - began).total_seconds()
+        return found
+
+    async def last_assessments(self) -> dict[str, datetime]:
+        """When a run last assessed each machine of the fleet, by key. One scan."""
+        found: dict[str, datetime] = {}
+        span = Span(ALL_RUNS, _FLEET)
+        async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
+            assessment = as_object(get_json(row.columns, "assessment")) or {}
+            at = parse_instant(assessment.get("at"))
+            if at is not None:
+                found[row.key.removeprefix(_FLEET)] = at
         return found
 
     async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool, is_newest: bool = False) -> None:

@@ -1,0 +1,168 @@
+"""The doctor over HTTP: the fleet is the simulator's, read from its Resource Graph over HTTPS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from azure.core.pipeline.transport import AioHttpTransport
+
+from adapters.pipeline import ArmPipeline
+from adapters.resource_graph import ResourceGraph
+from adapters.tables import Records
+from domain.controls import Pause
+from domain.findings import DoctorReport, FindingKind
+from settings import Settings
+from tests.adapters.test_locations import Credential
+from tests.simulator.conftest import start, token, wait_ready
+from tests.triggers.support import call
+from triggers import doctor, fleet
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"
+SCHEDULE = {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "UTC", "window": "PT4H"}
+API = {"api-version": "2023-04-01"}
+
+
+def machine_id(name: str) -> str:
+    return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+def configuration_id(name: str) -> str:
+    return f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+
+
+def entry(name: str, *, bypass: bool, mode: str = "AutomaticByPlatform") -> dict[str, Any]:
+    """A Linux machine of the fleet file."""
+    settings = {
+        "patchMode": mode,
+        "assessmentMode": "AutomaticByPlatform",
+        "automaticByPlatformSettings": {"bypassPlatformSafetyChecksOnUserSchedule": bypass},
+    }
+    properties = {"osProfile": {"linuxConfiguration": {"patchSettings": settings}}}
+    return {"id": machine_id(name), "location": "westeurope", "osType": "Linux", "properties": properties}
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The ready document of a simulator with four machines, which each test leaves as they are."""
+    folder = tmp_path_factory.mktemp("doctor")
+    machines = [
+        entry("nobody", bypass=True),
+        entry("scheduled", bypass=True),
+        entry("azure", bypass=False),
+        entry("image", bypass=False, mode="ImageDefault"),
+    ]
+    (folder / "fleet.json").write_text(json.dumps(machines))
+    # At that speed the minute by which Resource Graph lags is a moment.
+    process = start(folder, "--fleet", str(folder / "fleet.json"), "--speed", "100000")
+    try:
+        yield wait_ready(folder / "ready.json", process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+async def azure(
+    simulator: dict[str, Any], records: Records, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Azure as the trigger reaches it; the simulator's own controls for the test."""
+    del records
+    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
+    # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
+    transport = AioHttpTransport(connection_verify=simulator["ca"])
+    graph = ResourceGraph(settings, ArmPipeline(settings, Credential(token(simulator)), transport))
+    monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
+    trust = ssl.create_default_context(cafile=simulator["ca"])
+    headers = {"Authorization": f"Bearer {token(simulator)}"}
+    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
+        yield http
+        await http.delete("/_sim/faults")
+    await graph.close()
+
+
+async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
+    """A schedule far in the future, and its assignments."""
+    window = {
+        "startDateTime": "2030-01-05 22:00",
+        "duration": "02:00",
+        "timeZone": "UTC",
+        "recurEvery": "Week Saturday",
+    }
+    properties = {
+        "maintenanceScope": "InGuestPatch",
+        "extensionProperties": {"InGuestPatchMode": "User"},
+        "maintenanceWindow": window,
+        "installPatches": {"rebootSetting": "IfRequired"},
+    }
+    one = configuration_id(name)
+    made = await azure.put(one, params=API, json={"location": "westeurope", "properties": properties})
+    assert made.status_code == 200, made.text
+    for machine in machines:
+        path = f"{machine_id(machine)}/providers/Microsoft.Maintenance/configurationAssignments/{name}"
+        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": one}}
+        assigned = await azure.put(path, params=API, json=body)
+        assert assigned.status_code == 200, assigned.text
+
+
+async def examined(**query: str) -> DoctorReport:
+    answered = await call(doctor.examine_fleet, query=query)
+    assert answered.status == 200, answered.text
+    return DoctorReport.from_wire(answered.json)
+
+
+def by_kind(report: DoctorReport) -> dict[str, set[str]]:
+    """The names of what is found, by kind; that nobody has assessed these machines goes without saying."""
+    found: dict[str, set[str]] = {}
+    for finding in report.findings:
+        if finding.kind is not FindingKind.STALE_ASSESSMENT:
+            found.setdefault(finding.kind, set()).add(finding.subject.rpartition("/")[2].lower())
+    return found
+
+
+async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: Records):
+    await schedule(azure, "weekly", "scheduled", "azure")
+    await schedule(azure, "twin", "scheduled")
+    report = await examined()
+    assert (report.machines, report.configurations) == (4, 2)
+    assert by_kind(report) == {
+        FindingKind.NOBODY_PATCHES: {"nobody", "azure"},
+        FindingKind.LEFT_TO_IMAGE: {"image"},
+        FindingKind.SAME_START: {"scheduled"},
+    }
+    assert report.findings_by_kind[FindingKind.STALE_ASSESSMENT] == 4
+
+    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE}
+    await records.put_policy("monthly", policy, if_match=None, if_none_match=True, at=datetime.now(UTC))
+    assert by_kind(await examined()) == {
+        FindingKind.PATCHED_BY_TWO: {"scheduled"},
+        FindingKind.SCHEDULE_WITHOUT_EFFECT: {"azure"},
+        FindingKind.SAME_START: {"scheduled"},
+    }
+
+    pause = Pause(by="ann", reason="holidays", at=datetime.now(UTC))
+    await records.pause_policy("monthly", pause)
+    (nobody,) = (await examined(kind="nobody_patches", subject="NOBODY")).findings
+    assert "is paused by ann: holidays" in nobody.evidence
+
+
+async def test_what_is_asked_for_wrongly_is_refused(records: Records):
+    del records
+    answered = await call(doctor.examine_fleet, query={"kind": "nobody_patches,flu"})
+    assert (answered.status, answered.paths) == (400, ["kind"])
+    answered = await call(doctor.examine_fleet, query={"staleDays": "0"})
+    assert (answered.status, answered.paths) == (400, ["staleDays"])
+
+
+async def test_a_fleet_that_azure_does_not_show(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 403, "code": "AuthorizationFailed"}, "times": 20}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    answered = await call(doctor.examine_fleet)
+    assert answered.status == 502
+    assert "could not be" in answered.problem["detail"]

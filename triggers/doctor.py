@@ -1,0 +1,137 @@
+"""The doctor over HTTP: the whole fleet is read from Resource Graph in pages while the caller waits, then judged.
+
+Some fifty pages for 10,000 machines, at 15 queries in 5 seconds: well inside the time that an answer may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.resource_graph import QueryRefused
+from adapters.tables import Records, open_records
+from domain.assignment import read_assignment
+from domain.doctor import examine
+from domain.doctor_facts import (
+    FleetFacts,
+    first_and_last_runs,
+    newest_assessments,
+    read_assessments,
+    read_runs,
+    with_own,
+)
+from domain.findings import DoctorReport, FindingKind
+from domain.maintenance import read_configuration
+from domain.maintenance_queries import all_assignments, all_configurations
+from domain.scope import Scope
+from domain.validation import Problem
+from triggers.described import Answer, Parameter, described
+from triggers.fleet import FLEET_REFUSES, read_fleet, read_policies, read_rows
+from triggers.http import Refusal, answer, answered, number_of, query_of
+
+DEFAULT_STALE_DAYS = 7
+"""As long as Azure keeps an assessment."""
+LARGEST_STALE_DAYS = 365
+MOST_FINDINGS = 20_000
+"""Findings that one answer holds: about 12 MB of JSON."""
+LONGEST_SECONDS = 180.0
+"""Azure cuts an HTTP answer off after 230 seconds; reading has to end before, and judging takes a few more."""
+
+bp = df.Blueprint()
+
+_QUERY = (
+    Parameter(
+        "staleDays",
+        {"type": "integer", "minimum": 1, "maximum": LARGEST_STALE_DAYS, "default": DEFAULT_STALE_DAYS},
+        "Assessments older than so many days are stale.",
+    ),
+    Parameter(
+        "kind",
+        {"type": "string", "maxLength": 300},
+        f"Only these kinds of findings, separated by commas: {', '.join(FindingKind)}.",
+        "nobody_patches,same_start",
+    ),
+    Parameter(
+        "subject",
+        {"type": "string", "maxLength": 1_000},
+        "Only findings on a machine or configuration whose id holds this text, such as a name or a resource group.",
+        "rg-web",
+    ),
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MOST_FINDINGS, "default": MOST_FINDINGS},
+        "How many findings at most; the counts are of all.",
+    ),
+)
+
+
+@bp.route(route="fleet/doctor", methods=["GET"])
+@described(
+    Answer(200, DoctorReport),
+    query=_QUERY,
+    refuses={400: "The query is not valid."} | FLEET_REFUSES,
+)
+@answered
+async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
+    """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
+    stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
+    limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
+    kinds = _kinds(query_of(req, "kind"))
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            facts = await _gather(open_records())
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request.",
+            headers={"Retry-After": "60"},
+        ) from None
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    report = await asyncio.to_thread(examine, facts, datetime.now(UTC), stale_days)
+    return answer(report.only(kinds, query_of(req, "subject"), limit).to_wire())
+
+
+async def _gather(records: Records) -> FleetFacts:
+    """The facts, each kind from its own table, all of them asked for side by side.
+
+    Raises:
+        QueryRefused: Resource Graph refuses one of the tables.
+        Refusal: there are too many machines, or they cannot be listed.
+    """
+    fleet, configurations, assignments, assessments, runs, own, (policies, notes) = await asyncio.gather(
+        read_fleet(Scope()),
+        read_rows(all_configurations()),
+        read_rows(all_assignments()),
+        read_rows(newest_assessments()),
+        read_rows(first_and_last_runs()),
+        records.last_assessments(),
+        read_policies(records),
+    )
+    return FleetFacts(
+        machines=fleet,
+        configurations=list(filter(None, map(read_configuration, configurations))),
+        assignments=list(filter(None, map(read_assignment, assignments))),
+        assessments=with_own(read_assessments(assessments), fleet, own),
+        runs=read_runs(runs),
+        policies=policies,
+        notes=notes,
+    )
+
+
+def _kinds(text: str) -> list[FindingKind]:
+    """The kinds that are asked for.
+
+    Raises:
+        Refusal: 400 when there is no such kind.
+    """
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in named if name not in set(FindingKind)]
+    if unknown:
+        problem = Problem(path="kind", message=f"{unknown[0]!r} is not one of {', '.join(FindingKind)}")
+        raise Refusal(400, "The query is not valid.", errors=[problem])
+    return [FindingKind(name) for name in named]
