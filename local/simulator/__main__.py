@@ -11,8 +11,10 @@ from pathlib import Path
 
 from local.simulator.app import make_app, make_identity_app
 from local.simulator.clock import Clock
+from local.simulator.event_grid import EventGrid
 from local.simulator.fleet import Fleet, FleetError, generate_fleet, read_fleet
 from local.simulator.identity import Identity
+from local.simulator.schedules import Schedules
 from local.simulator.server import Connections, listen, serve
 from local.simulator.tls import make_certificates
 from local.simulator.world import World
@@ -73,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         geography=fleet.geography,
         graph_lag=options.graph_lag,
     )
+    events = EventGrid(Schedules(world))
     identity = Identity(world, lifetime=options.token_seconds)
     bundle, certificate = make_certificates(options.state.resolve())
     document = {
@@ -100,11 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     connections = Connections()
     asyncio.run(
         serve(
-            (make_app(world, identity, connections.reset), app_socket),
+            (make_app(world, identity, connections.reset, events), app_socket),
             (make_identity_app(identity), identity_socket),
             certificate,
             connections,
             announce,
+            events.run(),
             options.parent,
         )
     )

@@ -8,14 +8,16 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from local.simulator.maintenance_admin import MaintenanceAdmin
 from local.simulator.world import World
 
 
 class Admin:
     """Handlers below ``/_sim``."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, maintenance: MaintenanceAdmin) -> None:
         self.world = world
+        self.maintenance = maintenance
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; problems are plain JSON with ``error``."""
@@ -32,6 +34,9 @@ class Admin:
         except ValueError as error:
             return _problem(400, f"not JSON: {error}")
         try:
+            if part in ("maintenance", "event-grid"):
+                document = cast(dict[str, Any], body if isinstance(body, dict) else {})
+                return JSONResponse(await self.maintenance.write(f"{part}/{rest}".rstrip("/"), document))
             return self._write(part, body)
         except ValidationError as error:
             return _problem(400, [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()])
@@ -46,6 +51,8 @@ class Admin:
             return JSONResponse(self.world.accepted())
         if part == "meter":
             return JSONResponse(self.world.meter.document())
+        if part == "maintenance":
+            return JSONResponse(self.maintenance.document())
         if part == "operations":
             return JSONResponse({"operations": self.world.intervals(query.get("kind", ""))})
         if part == "faults":
@@ -94,6 +101,7 @@ class Admin:
             "speed": world.clock.speed,
             "simulatedSeconds": round(world.clock.now(), 3),
             "startedAt": world.clock.stamp(0),
+            "calendar": f"{world.clock.calendar():%Y-%m-%dT%H:%M:%S}Z",
             "seed": world.seed,
             "requests": world.books.count,
             "limits": {

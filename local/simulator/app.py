@@ -20,10 +20,12 @@ from local.simulator.admin import Admin
 from local.simulator.books import Entry
 from local.simulator.compute import Compute
 from local.simulator.errors import Refusal
+from local.simulator.event_grid import EventGrid
 from local.simulator.faults import Effect
 from local.simulator.health import Health
 from local.simulator.identity import Identity
 from local.simulator.maintenance import Maintenance
+from local.simulator.maintenance_admin import MaintenanceAdmin
 from local.simulator.manager import Manager
 from local.simulator.operations import indented
 from local.simulator.resource_graph import ResourceGraph
@@ -52,15 +54,17 @@ class Front:
         world: The state behind it all.
         identity: Checks the bearer tokens.
         reset: Resets a client's connection, given its address; how depends on the server.
+        events: Fires schedules and delivers their events.
     """
 
-    def __init__(self, world: World, identity: Identity, reset: Reset) -> None:
+    def __init__(self, world: World, identity: Identity, reset: Reset, events: EventGrid | None = None) -> None:
         self.world = world
         self.identity = identity
         self.reset = reset
-        snapshots, schedules = Snapshots(world), Schedules(world)
-        graph = ResourceGraph(world, snapshots)
-        handlers = [Compute(world), snapshots, Manager(world), graph, Health(world), Maintenance(schedules)]
+        self.events = events or EventGrid(Schedules(world))
+        snapshots, schedules, health = Snapshots(world), self.events.schedules, Health(world)
+        graph = ResourceGraph(world, snapshots, schedules)
+        handlers = [Compute(world), snapshots, Manager(world), graph, health, Maintenance(schedules)]
         self.router = Router([route for each in handlers for route in each.routes()])
 
     async def handle(self, request: Request) -> Response:
@@ -75,6 +79,7 @@ class Front:
             body=await request.body(),
             headers={key.decode("latin-1").lower(): value.decode("latin-1") for key, value in request.headers.raw},
         )
+        self.events.schedules.settle()
         number = self.world.books.next_number()
         found = self.router.find(call.method, call.path)
         route = None if found is None else found[0]
@@ -240,10 +245,10 @@ def _not_from_here() -> Response:
     return JSONResponse({"error": {"code": "Forbidden", "message": "Only loopback peers are served."}}, 403)
 
 
-def make_app(world: World, identity: Identity, reset: Reset) -> Starlette:
+def make_app(world: World, identity: Identity, reset: Reset, events: EventGrid) -> Starlette:
     """The application behind the HTTPS port: Resource Manager, and ``/_sim``."""
-    front = Front(world, identity, reset)
-    admin = Admin(world)
+    front = Front(world, identity, reset, events)
+    admin = Admin(world, MaintenanceAdmin(events))
 
     async def administer(request: Request) -> Response:
         return await admin.handle(request) if is_loopback(request) else _not_from_here()

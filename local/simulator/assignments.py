@@ -29,6 +29,7 @@ class Assignment:
     filter: dict[str, Any] | None
     """Of a dynamic scope."""
     created: float
+    removed: float | None = None
 
     @property
     def id(self) -> str:

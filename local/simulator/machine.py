@@ -77,6 +77,8 @@ class Machine:
         self.power = power
         self.reboot_pending = False
         self.busy_until = 0.0
+        self.recreated: float | None = None
+        """When it was deleted and created again under its old name."""
         self.updating_until = 0.0
         """Until when a PATCH or PUT of the machine is carried out."""
         self.command_until = 0.0
@@ -102,6 +104,8 @@ class Machine:
             self.reboot_pending = simulation.reboot_pending
         if fresh & {"pending_patches", "needs_ubuntu_pro"}:
             self._pending = None
+        if "recreated" in fresh and simulation.recreated:
+            self.recreated = self.clock.now()
         if "busy" in fresh:
             now, busy = self.clock.now(), simulation.busy
             self.busy_until = NEVER if busy is True else now + float(busy) * 60
@@ -222,7 +226,8 @@ class Machine:
 
     def begin(self, operation: Operation) -> None:
         """Take an accepted assessment or installation."""
-        self.accepted[operation.kind] += 1
+        if not operation.maintenance_run:
+            self.accepted[operation.kind] += 1
         self.active = operation
         if not operation.ending.touches_guest:
             return

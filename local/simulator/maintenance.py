@@ -12,15 +12,18 @@ from typing import Any, cast
 
 from local.simulator.assignments import Assignment, read_filter
 from local.simulator.configurations import Configuration, invalid, maintenance_refusal, read_properties
+from local.simulator.errors import Refusal
+from local.simulator.occurrences import Occurrence
 from local.simulator.reading import as_object, dig
 from local.simulator.routing import Answer, Call, Route, compact
-from local.simulator.schedules import Schedules
+from local.simulator.schedules import Schedules, find_configuration
 from local.simulator.views import merged
 
 _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
 _MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
 _PROVIDER = "/providers/Microsoft.Maintenance"
+_CANCEL_SINCE = "2023-09-01-preview"
 _CONFIGURATION = _GROUP + _PROVIDER + "/maintenanceConfigurations/{configuration}"
 
 
@@ -56,6 +59,8 @@ class Maintenance:
             Route("GET", _SUBSCRIPTION + _PROVIDER + "/publicMaintenanceConfigurations", "list", self.nothing),
             Route("GET", _MACHINE + _PROVIDER + "/updates", "list", self.nothing),
             Route("PUT", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.apply_nothing),
+            Route("PUT", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.cancel_run),
+            Route("GET", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.get_run),
         ]
         return made
 
@@ -124,10 +129,46 @@ class Maintenance:
 
     def _configuration(self, call: Call) -> Configuration:
         self._check_scope(call)
-        found = self.schedules.configurations.get(_key(call))
+        return find_configuration(self.schedules, call.path)
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def cancel_run(self, call: Call) -> Answer:
+        """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that nobody had heard of, and 200."""
+        configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.world.clock
+        if call.api_version < _CANCEL_SINCE:
+            raise invalid(f"The api-version '{call.api_version}' cannot cancel a run; use {_CANCEL_SINCE} or later.")
+        if dig(_body(call), "properties", "status") != "Cancel":
+            raise invalid("Only the status 'Cancel' can be set on a run of a maintenance configuration.")
+        was_known = len(self.schedules.occurrences)
+        found = self.schedules.coming(configuration, call.captured["run"])
         if found is None:
-            raise _no_configuration(call.path)
-        return found
+            raise _no_run(call)
+        if found.cancelled is None:
+            if clock.now() > found.cut_off:
+                raise invalid(f"The maintenance run '{found.name}' can no longer be cancelled: its cut-off has passed.")
+            self.schedules.cancel(found)
+        return compact(self._run(found), 200 if len(self.schedules.occurrences) == was_known else 201)
+
+    def get_run(self, call: Call) -> Answer:
+        configuration = find_configuration(self.schedules, _split(call)[0])
+        found = self.schedules.coming(configuration, call.captured["run"])
+        if found is None:
+            raise _no_run(call)
+        return compact(self._run(found))
+
+    def _run(self, found: Occurrence) -> dict[str, Any]:
+        now = self.world.clock.now()
+        return {
+            "id": found.id,
+            "name": found.name,
+            "type": "Microsoft.Maintenance/applyUpdates",
+            "properties": {
+                "status": found.status(now, self.world.clock),
+                "resourceId": found.configuration.folded,
+                "lastUpdateTime": self.world.clock.stamp(now),
+            },
+        }
 
     # -- assignments ------------------------------------------------------------------------------------------------
 
@@ -141,8 +182,7 @@ class Maintenance:
         elif not body.get("location"):
             raise invalid("The location property is required.")
         wanted = str(dig(body, "properties", "maintenanceConfigurationId") or "").rstrip("/")
-        if wanted.casefold() not in self.schedules.configurations:
-            raise _no_configuration(wanted)
+        find_configuration(self.schedules, wanted)
         scope, name = _split(call)
         made = Assignment(
             scope=scope,
@@ -170,7 +210,7 @@ class Maintenance:
     def delete_assignment(self, call: Call) -> Answer:
         """Also of a machine that is gone: that is how stale ones are cleaned up."""
         self.world.subscription(call.captured["subscription"])
-        return Answer(204) if self.schedules.assignments.pop(_key(call), None) is None else Answer(200)
+        return Answer(200) if self.schedules.unassign(_key(call)) else Answer(204)
 
     def list_assignments(self, call: Call) -> Answer:
         """Of one machine, of one resource group as a dynamic scope, or everything in a subscription."""
@@ -204,8 +244,8 @@ class Maintenance:
             self.world.subscription(captured["subscription"])
 
 
-def _no_configuration(wanted: str) -> Exception:
-    return maintenance_refusal(404, "NotFound", f"Maintenance configuration '{wanted}' was not found.")
+def _no_run(call: Call) -> Refusal:
+    return maintenance_refusal(404, "NotFound", f"Maintenance run '{call.captured['run']}' was not found.")
 
 
 def _key(call: Call) -> str:

@@ -48,6 +48,10 @@ class Operation:
     lost: bool = False
     """The record is gone although the guest works on: polls answer 404."""
     forbidden: bool = False
+    maintenance_run: str = ""
+    """The run of a schedule that began it; empty when a client did."""
+    graph_row: dict[str, Any] | None = None
+    """Kept by the Resource Graph tables once it is over."""
     _result: dict[str, Any] | None = field(default=None)
 
     @property
@@ -62,6 +66,8 @@ class Operation:
         if self._result is None and self.ending.result is not None:
             began, modified = stamps(clock, self.started, self.ends)
             self._result = self.ending.result(self.id, began, modified)
+            if "maintenanceRunId" in self._result:
+                self._result["maintenanceRunId"] = self.maintenance_run
         return self._result
 
     def status_body(self, clock: Clock, now: float) -> str:
@@ -99,9 +105,18 @@ class Operations:
         self._certificate = "MIIHhz" + _base64url(source.randbytes(_CERTIFICATE_BYTES))
 
     def begin(
-        self, kind: str, machine: str, subscription_id: str, location: str, ending: Ending, api_version: str
+        self,
+        kind: str,
+        machine: str,
+        subscription_id: str,
+        location: str,
+        ending: Ending,
+        api_version: str,
+        *,
+        started: float | None = None,
+        maintenance_run: str = "",
     ) -> Operation:
-        """Record an accepted operation; its id is the activity id everywhere."""
+        """Record an accepted operation, by default as of now; its id is the activity id everywhere."""
         operation_id = str(uuid.uuid4())  # not from the seed: a client may keep ids over a restart of the simulator
         made = Operation(
             id=operation_id,
@@ -109,10 +124,11 @@ class Operations:
             machine=machine,
             subscription_id=subscription_id,
             location=location,
-            started=self._clock.now(),
+            started=self._clock.now() if started is None else started,
             ending=ending,
             polling_query=self._query(operation_id, api_version, monitor=False),
             location_query=self._query(operation_id, api_version, monitor=True),
+            maintenance_run=maintenance_run,
         )
         self._all[operation_id] = made
         return made

@@ -2,41 +2,81 @@
 
 Both show what was so some time ago: a minute of simulated time, unless told otherwise. Names differ from Resource
 Manager's (``availablePatchCountByClassification``, ``errorDetails``); an assessment that runs shows nothing new, since
-there is one row for each machine, its latest. Source: documented schemas (2024).
+there is one row for each machine, its latest. Each result has rows of its patches beside it. Source: "Access Azure
+Update Manager operations data using Azure Resource Graph" (2024), with its retention.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from local.simulator.machine import Machine
 from local.simulator.operations import Operation
+from local.simulator.reading import as_list
 from local.simulator.world import World
 
 COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
 TABLES = ("patchassessmentresources", "patchinstallationresources")
+ASSESSMENT_DAYS, INSTALLATION_DAYS = 7, 30
+"""How long a result is kept, in simulated days."""
+_DAY_SECONDS = 86_400.0
 _TYPE = "microsoft.compute/virtualmachines/"
 _COUNTS = ("notSelected", "installed", "excluded", "pending", "failed")
+_CLASSES = {
+    "critical": "critical",
+    "security": "security",
+    "security-esm": "security",
+    "updaterollup": "updateRollup",
+    "featurepack": "featurePack",
+    "servicepack": "servicePack",
+    "tools": "tools",
+    "definition": "definition",
+    "updates": "updates",
+    "other": "other",
+}
+_ASKS_FOR_RESULTS_ALONE = re.compile(r"where\s+type\s*(?:=~|==)\s*(['\"])[^'\"]*results\1", re.IGNORECASE)
 
 type Row = dict[str, Any]
 
 
-def patch_rows(world: World, table: str, subscriptions: set[str] | None) -> list[Row]:
-    """The rows of one of the tables; ``subscriptions`` are folded."""
+def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: str = "") -> list[Row]:
+    """The rows of one of the tables.
+
+    Args:
+        world: Whose operations they are.
+        table: One of ``TABLES``.
+        subscriptions: Folded; None means all.
+        query: What they are for: the rows of patches, many times as many, are not made when it passes them over.
+    """
     then = world.clock.now() - world.graph_lag
+    with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
+    kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
     wanted = [
         operation
         for operation in world.operations.all()
-        if operation.started <= then
+        if operation.kind == kind
+        and operation.started <= then
         and operation.ending.touches_guest
+        and not operation.ends <= then - days * _DAY_SECONDS
         and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
     ]
-    if table == TABLES[1]:
-        return [_installation(world, operation, then) for operation in wanted if operation.kind == "install"]
-    latest = {
-        operation.machine: operation for operation in wanted if operation.kind == "assess" and operation.is_over(then)
-    }
-    return [_assessment(world, operation) for operation in latest.values()]
+    if kind == "assess":
+        wanted = list({each.machine: each for each in wanted if each.is_over(then)}.values())
+    rows = [_result(world, operation, then) for operation in wanted]
+    if with_patches:
+        for row, operation in zip(list(rows), wanted, strict=True):
+            rows += _patches(world, operation, row, then)
+    return rows
+
+
+def _result(world: World, operation: Operation, then: float) -> Row:
+    if operation.graph_row is not None:
+        return operation.graph_row
+    made = (_assessment if operation.kind == "assess" else _installation)(world, operation, then)
+    if operation.is_over(then):
+        operation.graph_row = made
+    return made
 
 
 def _installation(world: World, operation: Operation, then: float) -> Row:
@@ -48,27 +88,62 @@ def _installation(world: World, operation: Operation, then: float) -> Row:
         "status": status,
         "maintenanceWindowExceeded": bool(result and result["maintenanceWindowExceeded"]),
         "rebootStatus": "NotNeeded" if result is None else result["rebootStatus"],
+        "maintenanceRunId": operation.maintenance_run or None,
         **counts,
     }
     return _row(world, operation, "patchInstallationResults", operation.id, properties)
 
 
-def _assessment(world: World, operation: Operation) -> Row:
+def _assessment(world: World, operation: Operation, then: float) -> Row:
     result = operation.result(world.clock) or {}
-    critical, other = result.get("criticalAndSecurityPatchCount", 0), result.get("otherPatchCount", 0)
-    properties = _common(world, operation, operation.ends) | {
+    counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
+    listed: list[dict[str, Any]] = as_list(result.get("availablePatches"))
+    for patch in listed:
+        counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
+    # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
+    counts["security"] += max(
+        0, result.get("criticalAndSecurityPatchCount", 0) - counts["critical"] - counts["security"]
+    )
+    properties = _common(world, operation, then) | {
         "rebootPending": result.get("rebootPending", False),
-        "availablePatchCountByClassification": {"critical": 0, "security": critical, "other": other},
+        "availablePatchCountByClassification": counts,
     }
     return _row(world, operation, "patchAssessmentResults", "latest", properties)
 
 
+def _patches(world: World, operation: Operation, above: Row, then: float) -> list[Row]:
+    result = operation.result(world.clock) if operation.is_over(then) else None
+    listed: list[dict[str, Any]] = as_list((result or {}).get("availablePatches") or (result or {}).get("patches"))
+    made: list[Row] = []
+    for patch in listed:
+        shown = {
+            "patchName": patch["name"],
+            "classifications": patch["classifications"],
+            "publishedDateTime": patch.get("publishedDate") if "kbId" in patch else None,
+            "lastModifiedDateTime": world.clock.stamp(operation.ends),
+        }
+        kept = ("kbId", "version", "rebootBehavior", "installationState", "msrcSeverity")
+        shown |= {key: patch[key] for key in kept if key in patch}
+        made.append(
+            above
+            | {
+                "id": f"{above['id']}/softwarePatches/{patch['patchId']}",
+                "name": patch["patchId"],
+                "type": f"{above['type']}/softwarepatches",
+                "properties": shown,
+            }
+        )
+    return made
+
+
 def _common(world: World, operation: Operation, then: float) -> dict[str, Any]:
+    machine = _machine(world, operation)
     return {
         "startDateTime": world.clock.stamp(operation.started),
         "lastModifiedDateTime": world.clock.stamp(min(then, operation.ends)),
-        "startedBy": "User",
-        "osType": _machine(world, operation).os_type,
+        "startedBy": "Platform" if operation.maintenance_run else "User",
+        "osType": machine.os_type,
+        "patchServiceUsed": "WU-WSUS" if machine.os_type == "Windows" else "APT",
         "errorDetails": operation.ending.error if operation.is_over(then) else None,
     }
 

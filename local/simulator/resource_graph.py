@@ -19,12 +19,15 @@ from local.simulator.health import COLUMNS as HEALTH_COLUMNS
 from local.simulator.health import TABLE as HEALTH_TABLE
 from local.simulator.health import health_rows
 from local.simulator.kql import QueryError, Row
+from local.simulator.maintenance_tables import TABLE as MAINTENANCE_TABLE
+from local.simulator.maintenance_tables import configuration_rows, maintenance_rows
 from local.simulator.patch_tables import COLUMNS as PATCH_COLUMNS
 from local.simulator.patch_tables import TABLES as PATCH_TABLES
 from local.simulator.patch_tables import patch_rows
 from local.simulator.query import Query
 from local.simulator.reading import as_object
 from local.simulator.routing import Answer, Call, Route, compact
+from local.simulator.schedules import Schedules
 from local.simulator.snapshots import Snapshots
 from local.simulator.world import World
 
@@ -34,7 +37,7 @@ _RESOURCES = {
 }  # fmt: skip
 _CONTAINERS = _RESOURCES
 TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS, HEALTH_TABLE: HEALTH_COLUMNS} | dict.fromkeys(
-    PATCH_TABLES, PATCH_COLUMNS
+    (*PATCH_TABLES, MAINTENANCE_TABLE), PATCH_COLUMNS
 )
 _MOST_ROWS = 1_000
 _QUOTA_SECONDS = 5
@@ -44,9 +47,10 @@ _KEPT_RESULTS = 32
 class ResourceGraph:
     """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
 
-    def __init__(self, world: World, snapshots: Snapshots) -> None:
+    def __init__(self, world: World, snapshots: Snapshots, schedules: Schedules) -> None:
         self.world = world
         self.snapshots = snapshots
+        self.schedules = schedules
         self._results: OrderedDict[str, list[Row]] = OrderedDict()
         self._made = 0
 
@@ -99,7 +103,7 @@ class ResourceGraph:
             raise _query_error(error, request["query"], call) from error
         wanted = request.get("subscriptions")
         folded = None if wanted is None else {str(each).casefold() for each in cast(list[object], wanted)}
-        rows = self._rows(query.table, folded)
+        rows = self._rows(query.table, folded, request["query"])
         self._made += 1
         key = f"r{self._made}"
         self._results[key] = query.run(rows)
@@ -107,9 +111,11 @@ class ResourceGraph:
             self._results.popitem(last=False)
         return key
 
-    def _rows(self, table: str, subscriptions: set[str] | None) -> list[Row]:
+    def _rows(self, table: str, subscriptions: set[str] | None, query: str) -> list[Row]:
         if table in PATCH_TABLES:
-            return patch_rows(self.world, table, subscriptions)
+            return patch_rows(self.world, table, subscriptions, query)
+        if table == MAINTENANCE_TABLE:
+            return maintenance_rows(self.schedules, subscriptions)
         if table == HEALTH_TABLE:
             return health_rows(self.world, subscriptions)
         return self._containers(subscriptions) if table == "resourcecontainers" else self._resources(subscriptions)
@@ -120,7 +126,8 @@ class ResourceGraph:
             for machine in self.world.settled()
             if subscriptions is None or machine.subscription_id.casefold() in subscriptions
         ]
-        return machines + self.snapshots.graph_rows(subscriptions)
+        others = self.snapshots.graph_rows(subscriptions) + configuration_rows(self.schedules, subscriptions)
+        return machines + others
 
     def _containers(self, subscriptions: set[str] | None) -> list[Row]:
         rows: list[Row] = []

@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -95,9 +96,10 @@ async def serve(
     certificate: Path,
     connections: Connections,
     on_ready: Callable[[], None],
+    background: Coroutine[Any, Any, None],
     parent: int | None = None,
 ) -> None:
-    """Serve both until SIGTERM, SIGINT, or the end of the parent process."""
+    """Serve both, with what happens meanwhile, until SIGTERM, SIGINT, or the end of the parent process."""
     # Azure sends an empty reason phrase; clients must go by the code alone.
     for code in h11_impl.STATUS_PHRASES:
         h11_impl.STATUS_PHRASES[code] = b""
@@ -114,10 +116,16 @@ async def serve(
         signal.signal(number, stop)
     watcher = asyncio.create_task(_watch(parent, stop)) if parent is not None else None
     announcer = asyncio.create_task(_announce(servers, on_ready))
+    meanwhile = asyncio.create_task(background)
+    # What happens meanwhile does not end: when it fails, everything does.
+    meanwhile.add_done_callback(lambda _: stop())
     await asyncio.gather(servers[0].serve(sockets=[app[1]]), servers[1].serve(sockets=[identity[1]]))
     for task in (watcher, announcer):
         if task is not None:
             task.cancel()
+    meanwhile.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await meanwhile
 
 
 async def _announce(servers: list[_Server], on_ready: Callable[[], None]) -> None:

@@ -110,6 +110,8 @@ class Simulation(BaseModel):
     unhealthy_after_install: bool | float = False
     """An installation leaves the machine unhealthy: for good, or for so many minutes."""
     alerts: list[FiredAlert] = Field(default_factory=list[FiredAlert])
+    recreated: bool = False
+    """Deleted and created again under its old name, at the moment when this is set."""
     gone: bool = False
     """Listed, but every call on the machine itself answers 404, as after a deletion."""
 

@@ -65,7 +65,7 @@ def _defaults(machine: Machine) -> dict[str, Any]:
     return {
         "hardwareProfile": {"vmSize": "Standard_D2ps_v5" if arm else "Standard_D2s_v5"},
         "provisioningState": "Creating" if machine.power == "creating" else "Succeeded",
-        "vmId": str(uuid.UUID(bytes=hashlib.sha256(machine.folded.encode()).digest()[:16], version=4)),
+        "vmId": _unique_id(machine),
         "storageProfile": {
             "imageReference": image | {"version": "latest", "exactVersion": "1.0.20261110"},
             "osDisk": _os_disk(machine),
@@ -75,6 +75,11 @@ def _defaults(machine: Machine) -> dict[str, Any]:
         "networkProfile": {"networkInterfaces": []},
         "timeCreated": "2025-06-02T08:14:33.1275304+00:00",
     }
+
+
+def _unique_id(machine: Machine) -> str:
+    born = machine.folded if machine.recreated is None else f"{machine.folded}:{machine.recreated}"
+    return str(uuid.UUID(bytes=hashlib.sha256(born.encode()).digest()[:16], version=4))
 
 
 def _os_disk(machine: Machine) -> dict[str, Any]:
@@ -97,6 +102,8 @@ def properties(machine: Machine) -> dict[str, Any]:
     made = merged(_defaults(machine), as_object(machine.given.get("properties")))
     made.pop("instanceView", None)
     made.pop("extended", None)
+    if machine.recreated is not None:
+        made["timeCreated"] = machine.clock.stamp(machine.recreated)
     set_id = dig(made.pop("availabilitySet", None), "id")
     if set_id:
         path, _, name = str(set_id).rpartition("/")
@@ -242,5 +249,10 @@ def graph_row(machine: Machine, tenant_id: str) -> dict[str, Any]:
             "zones": machine.zones or None,
             "extendedLocation": machine.given.get("extendedLocation"),
         }
-    row["properties"]["extended"]["instanceView"]["powerState"] = power_status(machine)
+    view = row["properties"]["extended"]["instanceView"]
+    view["powerState"] = power_status(machine)
+    if machine.power == "running" and machine.simulation.agent != "missing":
+        view["vmAgent"] = {"vmAgentVersion": _agent_version(machine)}
+    else:
+        view.pop("vmAgent", None)
     return row
