@@ -34,7 +34,7 @@ class PolicyList(Document):
 
 _EXAMPLE: Json = {
     "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"values": {"env": ["test"]}}},
-    "schedule": {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "Europe/Berlin", "window": "PT4H"},
+    "schedule": {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "Europe/Berlin", "window": "PT3H"},
 }
 _IF_NONE_MATCH = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "Create it unless it exists.")
 _CHANGED = "The policy is not the one that the header names."
