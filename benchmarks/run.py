@@ -136,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
-    parser.add_argument("--crash-step", type=int, default=6, help="kill at each so many-th effect; 0 kills nobody")
+    parser.add_argument("--crash-step", type=int, default=12, help="kill at each so many-th effect; 0 kills nobody")
     parser.add_argument(
-        "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
+        "--seconds-per-machine", type=float, default=0.11, help="real seconds; a slow machine needs more"
     )
     parser.add_argument("--least-seconds", type=float, default=_LEAST_SECONDS, help="real seconds of a small fleet")
     parser.add_argument("--seed", type=int, default=1, help="of the fleets")
