@@ -10,10 +10,14 @@ import sys
 
 import typer
 
+from cli.assignment_commands import add_assignments
 from cli.calendar_commands import freezes, schedules
 from cli.demo_commands import demo, demo_stop
+from cli.doctor_command import doctor
 from cli.errors import CommandError, ExitCode
 from cli.local_commands import serve
+from cli.maintenance_commands import maintenance
+from cli.moving_commands import add_moving
 from cli.plan_command import plan
 from cli.policy_commands import policies
 from cli.run_commands import runs
@@ -33,11 +37,15 @@ app.command("demo")(demo)
 app.command("demo-stop")(demo_stop)
 app.command("serve")(serve)
 app.command("plan")(plan)
+app.command("doctor")(doctor)
 add_steering(runs)
+add_moving(policies)
 app.add_typer(runs)
 app.add_typer(policies)
 app.add_typer(schedules)
 app.add_typer(freezes)
+add_assignments(maintenance)
+app.add_typer(maintenance)
 
 
 def run(arguments: list[str] | None = None) -> int:

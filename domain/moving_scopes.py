@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from domain.assignment import (
     MOST_ASSOCIATIONS,
+    MOST_SUBSCRIPTIONS,
     VIRTUAL_MACHINES,
     Assignment,
     ScopeFilter,
     TagSettings,
     assignment_id,
+    assignment_name,
     check_assignment,
 )
 from domain.identity import MachineId
@@ -25,8 +27,6 @@ from domain.validation import Problem
 
 MOST_NAMED = 800
 """Machines by name in one policy: with the longest ids they fit into one request."""
-MOST_DYNAMIC_SCOPES = 200
-"""Dynamic scopes of one schedule, and subscriptions that they lie in."""
 
 _LISTS = ("subscriptions", "resource_groups", "locations", "os_types", "machine_ids")
 _BOTH = frozenset(OsType)
@@ -224,9 +224,10 @@ def _without(values: Sequence[str], excluded: Sequence[str]) -> tuple[str, ...]:
 def _assigned(
     resource_id: str, configuration: ConfigurationId, location: str, criteria: ScopeFilter | None = None
 ) -> Assignment:
+    name = assignment_name(configuration, criteria)
     return Assignment(
-        id=assignment_id(resource_id, configuration.name),
-        name=configuration.name,
+        id=assignment_id(resource_id, name),
+        name=name,
         maintenance_configuration_id=str(configuration),
         resource_id=resource_id,
         location=location,
@@ -240,8 +241,8 @@ def _too_many(scope: Scope, made: Sequence[Assignment]) -> Iterator[Problem]:
     if scope.machine_ids and len(made) > MOST_ASSOCIATIONS:
         message = f"names {len(made):,} machines; a schedule has at most {MOST_ASSOCIATIONS:,}"
         yield Problem(path="scope.machineIds", message=message)
-    if not scope.machine_ids and len(made) > MOST_DYNAMIC_SCOPES:
-        message = f"names {len(made)} subscriptions; a schedule has at most {MOST_DYNAMIC_SCOPES} dynamic scopes"
+    if not scope.machine_ids and len(made) > MOST_SUBSCRIPTIONS:
+        message = f"names {len(made)} subscriptions; a schedule looks in at most {MOST_SUBSCRIPTIONS}"
         yield Problem(path="scope.subscriptions", message=message)
 
 

@@ -511,7 +511,7 @@ def test_every_key_of_a_policy_is_decided() -> None:
         (
             {"scope": {"subscriptions": [f"11111111-2222-4333-8444-{number:012}" for number in range(201)]}},
             "scope.subscriptions",
-            "at most 200 dynamic scopes",
+            "looks in at most 200",
         ),
         (
             {"scope": {"machineIds": [machine_id(number) for number in range(3001)]}},
