@@ -96,14 +96,15 @@ def assigned_line(found: Json) -> str:
     )
 
 
-def removed_lines(found: Json) -> str:
+def removed_lines(found: Json) -> Text:
     """What was removed, and by what the machine still has the configuration."""
     lines = [f"removed {plain(each)}" for each in cast("list[str]", found.get("removed") or [])] or ["nothing removed"]
     lines += [
         f"still assigned by the dynamic scope {plain(each.get('id', ''))}: change its filter, or the machine's tags"
         for each in items(found, "stillAssigned")
     ]
-    return "\n".join(lines)
+    # Ids are for the next command: none is broken in two.
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
 
 
 def _notes(document: Json) -> Text:

@@ -203,7 +203,7 @@ class Front:
         async def answer(request: Request) -> Response:
             return await self.service.answer(request)
 
-        app = Starlette(routes=[Route("/api/{path:path}", answer, methods=["GET", "POST", "PUT", "DELETE"])])
+        app = Starlette(routes=[Route("/api/{path:path}", answer, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])])
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
