@@ -96,15 +96,15 @@ def assigned_line(found: Json) -> str:
     )
 
 
-def removed_lines(found: Json) -> Text:
+def removed_lines(found: Json) -> RenderableType:
     """What was removed, and by what the machine still has the configuration."""
     lines = [f"removed {plain(each)}" for each in cast("list[str]", found.get("removed") or [])] or ["nothing removed"]
     lines += [
         f"still assigned by the dynamic scope {plain(each.get('id', ''))}: change its filter, or the machine's tags"
         for each in items(found, "stillAssigned")
     ]
-    # Ids are for the next command: none is broken in two.
-    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+    # Ids are for the next command: none is broken in two. The console would join a text of its own into one that wraps.
+    return Group(Text("\n".join(lines), no_wrap=True, overflow="ignore"))
 
 
 def _notes(document: Json) -> Text:
