@@ -10,6 +10,7 @@ a thread that lives as long as the stack does: Linux ties a child's life to the 
 import contextlib
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import httpx
 
 from local.azurite import Azurite
 from local.processes import Child, ChildFailed
@@ -114,6 +117,8 @@ class Stack:
             settings = self._resource_manager(environment)
             self._say("function host")
             self._start_host(environment | settings)
+            if self._simulator is not None and self._options.app == _ROOT:
+                self._subscribe()
         except BaseException:
             self.stop()
             raise
@@ -253,6 +258,19 @@ class Stack:
         self._found = self._simulator.wait_ready(_START_SECONDS)
         times = {name: f"{seconds / options.speed:g}" for name, seconds in _MAINTENANCE_SECONDS.items()}
         return dict(self._found["environment"]) | times | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
+
+    def _subscribe(self) -> None:
+        """Lets the simulator's Event Grid deliver to the host: pre and post events of schedules."""
+        url = f"{self.url}/runtime/webhooks/EventGrid?functionName=maintenance_event"
+        reply = httpx.post(
+            f"{self.arm}/_sim/event-grid",
+            json={"url": url, "key": self.keys.get("eventgrid", "")},
+            verify=ssl.create_default_context(cafile=str(self.ca)),
+            trust_env=False,
+            timeout=_START_SECONDS,
+        )
+        if not reply.is_success:
+            raise ChildFailed(f"The host was not subscribed to events: {reply.text}\n{self._log_end()}")
 
     def _start_host(self, environment: dict[str, str], *, port: int | None = None) -> None:
         options = self._options

@@ -176,7 +176,7 @@ def _arg_max(parser: Parser) -> tuple[list[str], Callable[[list[Row]], Row]]:
 
     def largest(rows: list[Row]) -> Row:
         known = [row for row in rows if value(row) is not None] or rows[:1]
-        found = max(known, key=lambda row: as_text(value(row)), default={})
+        found = max(known, key=lambda row: as_text(value(row)), default=dict[str, Any]())
         return {by: value(found)} | {name: other(found) for name, other in others}
 
     return [by, *(name for name, _ in others)], largest
