@@ -18,6 +18,7 @@ from cli.terminal import (
     OutputOption,
     UrlOption,
     open_client,
+    print_json,
     show,
 )
 
@@ -80,7 +81,7 @@ def unassign(
     """Remove a machine from a configuration, under whatever names it is assigned to it."""
     with open_client(url, key) as client:
         found = client.unassign(configuration, machine, reason, by)
-    show(output, found, lambda: removed_lines(found))
+    _show_removed(output, found)
 
 
 @assignments.command("list")
@@ -111,7 +112,15 @@ def delete_assignment(
     """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
     with open_client(url, key) as client:
         found = client.delete_assignment(assignment, reason, by)
-    show(output, found, lambda: removed_lines(found))
+    _show_removed(output, found)
+
+
+def _show_removed(output: OutputFormat, found: Json) -> None:
+    if output is OutputFormat.JSON:
+        print_json(found)
+    else:
+        # Ids are for the next command: a console would break them at its width.
+        typer.echo(removed_lines(found))
 
 
 def add_assignments(group: typer.Typer) -> None:

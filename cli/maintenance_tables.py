@@ -96,15 +96,14 @@ def assigned_line(found: Json) -> str:
     )
 
 
-def removed_lines(found: Json) -> RenderableType:
+def removed_lines(found: Json) -> str:
     """What was removed, and by what the machine still has the configuration."""
     lines = [f"removed {plain(each)}" for each in cast("list[str]", found.get("removed") or [])] or ["nothing removed"]
     lines += [
         f"still assigned by the dynamic scope {plain(each.get('id', ''))}: change its filter, or the machine's tags"
         for each in items(found, "stillAssigned")
     ]
-    # Ids are for the next command: none is broken in two. The console would join a text of its own into one that wraps.
-    return Group(Text("\n".join(lines), no_wrap=True, overflow="ignore"))
+    return "\n".join(lines)
 
 
 def _notes(document: Json) -> Text:
