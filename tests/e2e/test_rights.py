@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ _TABLES = {
         "Microsoft.Compute/virtualMachines/patchInstallationResults/read"
     },
     "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
+    "microsoft.maintenance/maintenanceconfigurations": {"Microsoft.Maintenance/maintenanceConfigurations/read"},
+    "microsoft.maintenance/configurationassignments": {"Microsoft.Maintenance/configurationAssignments/read"},
 }
 
 
@@ -96,6 +99,7 @@ def asked(stack_product: Product) -> set[str]:
     assert {row["outcome"] for row in rows.values()} == {"patched"}, rows
     asyncio.run(_sweep(product))
     _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
+    _keep_a_schedule(product, whole)
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
     health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})
@@ -121,6 +125,39 @@ def _token(product: Product) -> str:
         headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
     )
     return str(reply.json()["access_token"])
+
+
+def _keep_a_schedule(product: Product, machine: str) -> None:
+    """Make, assign, cancel and delete a schedule of Update Manager that never runs while tests do."""
+    address = f"/api/maintenance/configurations/{SUBSCRIPTION}/rg-test/yearly"
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-test"
+    identity = f"{group}/providers/Microsoft.Maintenance/maintenanceConfigurations/yearly"
+    starts = datetime.now(UTC) + timedelta(days=300)
+    schedule = {
+        "location": "westeurope",
+        "properties": {
+            "extensionProperties": {"InGuestPatchMode": "User"},
+            "maintenanceWindow": {
+                "startDateTime": f"{starts:%Y-%m-%d %H:%M}",
+                "duration": "02:00",
+                "timeZone": "UTC",
+                "recurEvery": "12Months",
+            },
+            "installPatches": {"linuxParameters": {"classificationsToInclude": ["Critical", "Security"]}},
+        },
+    }
+    assignments, reason = "/api/maintenance/assignments", {"reason": "tests"}
+    both = {"machine": machine, "configuration": identity}
+    answers = [
+        product.api.put(address, json=schedule),
+        product.api.get("/api/maintenance/configurations"),
+        product.api.put(assignments, json={"configurationId": identity, "resourceId": machine}),
+        product.api.get(assignments, params={"machine": machine}),
+        product.api.post(f"{address}/cancel", json=reason),
+        product.api.delete(assignments, params=both | reason),
+        product.api.delete(address, params=reason),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 200, 200, 204]
 
 
 def _delete_a_snapshot(product: Product, snapshot: str) -> None:
