@@ -56,11 +56,15 @@ def doctor_view(report: Json) -> RenderableType:
 
 def _summary(report: Json) -> Text:
     counts = cast("dict[str, int]", part(report, "findingsByKind"))
-    looked = f"{report.get('machines', 0)} machines and {report.get('configurations', 0)} schedules"
+    looked = f"{_count(report.get('machines', 0), 'machine')}, {_count(report.get('configurations', 0), 'schedule')}"
     line = Text(f"{moment(report.get('at'))}  {plain(looked)}: ")
     if not counts:
         return line.append("nothing is wrong", style="green")
-    return line.append(f"{sum(counts.values())} findings", style="yellow")
+    return line.append(_count(sum(counts.values()), "finding"), style="yellow")
+
+
+def _count(number: object, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _table(findings: list[Json]) -> RenderableType:

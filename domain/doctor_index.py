@@ -13,10 +13,12 @@ from domain.calendar import occurrences
 from domain.doctor_facts import FleetFacts, FleetPolicy
 from domain.draft import FoundMachine
 from domain.fleet_machine import FleetMachine
+from domain.identity import MachineId
 from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
 from domain.preflight import hold_reason
 from domain.rings import choose_rings, order_rings
+from domain.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,9 @@ class FleetIndex:
         by_configuration: dict[str, list[Assignment]] = {}
         for assignment in self._direct.get(machine.folded, []):
             by_configuration.setdefault(assignment.maintenance_configuration_id.lower(), []).append(assignment)
-        for assignment in self._dynamic.get(machine.found.machine_id.subscription_id, []):
-            if assignment.holds(machine.found):
+        identity = machine.found.machine_id
+        for assignment in self._dynamic.get(identity.subscription_id, []):
+            if assignment.scope is not None and _holds(assignment.scope, machine, identity):
                 by_configuration.setdefault(assignment.maintenance_configuration_id.lower(), []).append(assignment)
         for folded, assignments in sorted(by_configuration.items()):
             configuration = self.configurations.get(folded)
@@ -176,15 +179,16 @@ class FleetIndex:
         inside = [
             FoundMachine(machine.found).to_planner(policy.policy)
             for machine in self.facts.machines
-            if scope.holds(
-                machine.found.machine_id,
-                location=machine.found.location,
-                os_type=machine.found.os_type,
-                tags=machine.found.tags,
-            )
+            if _holds(scope, machine, machine.found.machine_id)
         ]
         chosen = choose_rings(inside, order_rings(policy.policy.rings))
         return frozenset(each.id.lower() for each in inside if each.key in chosen), _why_not(policy, self.now)
+
+
+def _holds(scope: Scope, machine: FleetMachine, identity: MachineId) -> bool:
+    """Whether a machine is in a scope; its id is parsed once for all the scopes that it is compared with."""
+    found = machine.found
+    return scope.holds(identity, location=found.location, os_type=found.os_type, tags=found.tags)
 
 
 def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:

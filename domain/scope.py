@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -303,7 +303,9 @@ class Scope(Document):
         )
 
 
-def _folded(values: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=1024)
+def _folded(values: tuple[str, ...]) -> frozenset[str]:
+    # The same few scopes are compared with every machine of a fleet.
     return frozenset(value.lower() for value in values)
 
 

@@ -20,7 +20,7 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
 from domain.roster import Placed
-from domain.run import InstallationSummary, MachineRecord, Stage
+from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, Stage
 from domain.work import PlannedPhase, PlannedRing, PlannedRun
 from tests.adapters.samples import NOW, machine
 
@@ -280,6 +280,14 @@ async def test_the_last_installation_of_each_machine_tells_how_long_it_takes(rec
     installed = installed.model_copy(update={"started_at": began + month})
     await records.record_outcome(later, machines[0].key, failed, at=NOW + month, installation=installed, patches=[])
     assert await records.install_seconds() == {machines[2].key: 2400}
+
+
+async def test_the_last_assessment_of_each_machine_is_known(records: Records) -> None:
+    machines = await add(records, 2)
+    await records.record_assessment(RUN, machines[0].key, AssessmentSummary(status="Succeeded"), [], NOW)
+    for one in machines:
+        await records.record_outcomes(RUN, [one.key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
+    assert await records.last_assessments() == {machines[0].key: NOW}
 
 
 async def test_standings_tell_stage_and_end(records: Records) -> None:

@@ -161,7 +161,7 @@ async def test_what_is_asked_for_wrongly_is_refused(records: Records):
 
 
 async def test_a_fleet_that_azure_does_not_show(azure: httpx.AsyncClient):
-    rule = {"match": {"operation": "graph"}, "effect": {"status": 403, "code": "AuthorizationFailed"}, "times": 20}
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 403}}
     assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
     answered = await call(doctor.examine_fleet)
     assert answered.status == 502
