@@ -56,12 +56,12 @@ class Compute:
     def list_all(self, call: Call) -> Answer:
         machines = self.world.subscription(call.captured["subscription"])
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        return self._page(call, [machine for machine in machines if not machine.simulation.gone], charge)
+        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
 
     def list_group(self, call: Call) -> Answer:
         machines = self.world.group(call.captured["subscription"], call.captured["group"])
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        return self._page(call, [machine for machine in machines if not machine.simulation.gone], charge)
+        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
 
     def _page(self, call: Call, machines: list[Machine], charge: Charge) -> Answer:
         query = call.query

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+from local.simulator import errors
 from local.simulator.assignments import Assignment, read_filter
 from local.simulator.configurations import Configuration, invalid, maintenance_refusal, read_properties
 from local.simulator.errors import Refusal
@@ -23,6 +24,7 @@ _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
 _MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
 _PROVIDER = "/providers/Microsoft.Maintenance"
+_VERBS = {"GET": "read", "DELETE": "delete", "PUT": "write", "PATCH": "write"}
 _CANCEL_SINCE = "2023-09-01-preview"
 _CONFIGURATION = _GROUP + _PROVIDER + "/maintenanceConfigurations/{configuration}"
 
@@ -239,7 +241,10 @@ class Maintenance:
         """
         captured = call.captured
         if "machine" in captured:
-            self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+            machine = self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+            if machine.simulation.forbidden:
+                action = f"Microsoft.Maintenance/configurationAssignments/{_VERBS[call.method]}"
+                raise errors.forbidden(action, machine.id, self.world.client_id)
         else:
             self.world.subscription(captured["subscription"])
 

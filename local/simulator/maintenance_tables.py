@@ -38,7 +38,11 @@ def maintenance_rows(schedules: Schedules, subscriptions: set[str] | None) -> li
     for occurrence in schedules.occurrences.values():
         if occurrence.announced <= then < occurrence.window_end + INSTALLATION_DAYS * _DAY_SECONDS:
             rows.append(_run(schedules, occurrence, then))
-            rows += [_machine_run(schedules, occurrence, folded, then) for folded in occurrence.machines]
+            rows += [
+                _machine_run(schedules, occurrence, folded, then)
+                for folded, each in occurrence.machines.items()
+                if not each.machine.simulation.deleted
+            ]
     return [row for row in rows if subscriptions is None or row["subscriptionId"].casefold() in subscriptions]
 
 

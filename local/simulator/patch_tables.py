@@ -58,6 +58,7 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
         if operation.kind == kind
         and operation.started <= then
         and operation.ending.touches_guest
+        and not _machine(world, operation).simulation.deleted
         and not operation.ends <= then - days * _DAY_SECONDS
         and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
     ]

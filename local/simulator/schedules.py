@@ -71,10 +71,13 @@ class Schedules:
         mine = [each for each in self.assignments.values() if each.configuration == configuration.folded]
         if not mine:
             return []
+        # Thousands of assignments over thousands of machines: only dynamic scopes have to be asked about each.
+        named = {each.scope.casefold() for each in mine if not each.is_dynamic}
+        dynamic = [each for each in mine if each.is_dynamic]
         return [
             machine
-            for machine in self.world.machines.values()
-            if not machine.simulation.gone and any(each.holds(machine) for each in mine)
+            for folded, machine in self.world.machines.items()
+            if not machine.simulation.is_gone and (folded in named or any(each.holds(machine) for each in dynamic))
         ]
 
     # -- time -------------------------------------------------------------------------------------------------------
@@ -273,10 +276,14 @@ def _duration(configuration: Configuration) -> float:
     return 0.0 if configuration.window is None else configuration.window.duration.total_seconds()
 
 
+def _patch_settings(machine: Machine) -> dict[str, Any]:
+    half = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
+    return as_object(dig(properties(machine), "osProfile", half, "patchSettings"))
+
+
 def _prerequisite(machine: Machine) -> str:
     """What a schedule misses on a machine; empty when it may patch it. Both are needed, documented."""
-    half = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
-    settings = as_object(dig(properties(machine), "osProfile", half, "patchSettings"))
+    settings = _patch_settings(machine)
     if settings.get("patchMode") != "AutomaticByPlatform":
         return "The patch mode of the machine is not 'Customer Managed Schedules': it must be AutomaticByPlatform."
     if not dig(settings, "automaticByPlatformSettings", "bypassPlatformSafetyChecksOnUserSchedule"):
@@ -294,6 +301,9 @@ def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
     patches = as_object(configuration.properties.get("installPatches"))
     reboot = str(patches.get("rebootSetting", "IfRequired"))
     words = {"NeverReboot": "Never", "RebootIfRequired": "IfRequired", "AlwaysReboot": "Always"}
+    # What is set on the machine wins over the schedule, documented.
+    own = dig(_patch_settings(machine), "automaticByPlatformSettings", "rebootSetting")
+    reboot = reboot if own in (None, "Unknown") else str(own)
     halves: dict[str, Any] = {
         name: {key: value for key, value in as_object(patches.get(name)).items() if value is not None}
         for name in ("windowsParameters", "linuxParameters")

@@ -113,7 +113,13 @@ class Simulation(BaseModel):
     recreated: bool = False
     """Deleted and created again under its old name, at the moment when this is set."""
     gone: bool = False
-    """Listed, but every call on the machine itself answers 404, as after a deletion."""
+    """Known to Resource Graph, but every call on the machine itself answers 404, as just after a deletion."""
+    deleted: bool = False
+    """Known to nobody any more; what was assigned to it stays."""
+
+    @property
+    def is_gone(self) -> bool:
+        return self.gone or self.deleted
 
 
 def read_simulation(raw: dict[str, Any] | None) -> Simulation:

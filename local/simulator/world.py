@@ -122,17 +122,18 @@ class World:
         """
         self.group(subscription_id, group)
         found = self.machines.get(machine_id(subscription_id, group, name).casefold())
-        if found is None or found.simulation.gone:
+        if found is None or found.simulation.is_gone:
             raise errors.resource_not_found("Microsoft.Compute/virtualMachines", name, group)
         found.settle(self.clock.now())
         return found
 
     def settled(self) -> list[Machine]:
-        """All machines, settled to now."""
+        """All machines but those that were deleted, settled to now."""
         now = self.clock.now()
-        for machine in self.machines.values():
+        there = [machine for machine in self.machines.values() if not machine.simulation.deleted]
+        for machine in there:
             machine.settle(now)
-        return list(self.machines.values())
+        return there
 
     def change(self, wanted: str, overrides: dict[str, Any]) -> Machine:
         """Lay new overrides on a machine's own while everything runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -148,3 +149,35 @@ def test_an_assignment_needs_its_machine_and_its_configuration(simulator: Simula
 def test_a_machine_with_nothing_pending_answers_null(simulator: Simulator) -> None:
     reply = put(simulator, f"{simulator.take()}{PROVIDER}/applyUpdates/default", {})
     assert (reply.status_code, reply.text) == (200, "null")
+
+
+def test_the_documented_query_finds_the_assignments_to_delete(simulator: Simulator) -> None:
+    configuration, machine = made(simulator, "To-Find"), simulator.take()
+    document = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration}}
+    put(simulator, f"{machine}{PROVIDER}/configurationAssignments/findMe", document)
+    query = f"""
+    maintenanceresources
+    | where type =~ "microsoft.maintenance/configurationassignments"
+    | where properties.maintenanceConfigurationId =~ "{configuration}"
+    | where properties.resourceId =~ "{machine}"
+    | project name, id
+    """
+    deadline = time.monotonic() + 10
+    while not (rows := ask(simulator, query)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert rows == [{"name": "findMe", "id": f"{machine}{PROVIDER}/configurationAssignments/findMe".lower()}]
+    assert ask(simulator, f"resources | where id =~ '{configuration}' | project name") == [{"name": "To-Find"}]
+
+
+def test_a_machine_that_forbids_calls_forbids_assignments(simulator: Simulator) -> None:
+    configuration, machine = made(simulator, "Forbidden"), simulator.take(forbidden=True)
+    document = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration}}
+    refused = put(simulator, f"{machine}{PROVIDER}/configurationAssignments/a", document)
+    assert refused.status_code == 403
+    assert "Microsoft.Maintenance/configurationAssignments/write" in refused.json()["error"]["message"]
+
+
+def ask(simulator: Simulator, query: str) -> list[Json]:
+    path, api = "/providers/Microsoft.ResourceGraph/resources", {"api-version": "2021-03-01"}
+    return simulator.http.post(path, params=api, json={"query": query}).json()["data"]

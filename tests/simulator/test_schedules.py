@@ -277,3 +277,26 @@ def test_a_machine_that_was_created_again_is_unresponsive_to_its_old_assignment(
     bench.world.change(bench.world.settled()[0].id, {"recreated": True})
     bench.at(61)
     assert bench.statuses() == {"one": "ShutdownOrUnresponsive"}
+
+
+def test_what_is_set_on_the_machine_wins_over_the_reboot_setting_of_the_schedule() -> None:
+    own = READY | {"automaticByPlatformSettings": BYPASS | {"rebootSetting": "Always"}}
+    bench = Bench(one={"settings": own}, two={})
+    bench.assign_all(bench.schedule())
+    bench.at(60)
+    bench.at(90)
+    results = [each.operation.result(bench.world.clock) for each in bench.only.machines.values() if each.operation]
+    assert [result and result["rebootStatus"] for result in results] == ["Completed", "NotNeeded"]
+
+
+def test_of_a_deleted_machine_only_its_assignment_is_left() -> None:
+    bench = Bench(one={})
+    bench.assign_all(bench.schedule())
+    bench.at(90)
+    bench.world.change(bench.world.settled()[0].id, {"deleted": True})
+    assert bench.world.settled() == []
+    assert bench.rows("microsoft.maintenance/applyupdates") == []
+    assert patch_rows(bench.world, TABLES[1], None) == []
+    assert len(bench.rows("microsoft.maintenance/configurationassignments")) == 1
+    bench.at(24 * 60 + 61)
+    assert bench.statuses(list(bench.schedules.occurrences.values())[1]) == {}
