@@ -117,7 +117,7 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, **options
             )
 
-        return await submit(call, self._clients.writes(machine.subscription_id))
+        return await submit(call, self._clients.writes(machine.subscription_id, f"start {machine.folded}"))
 
     async def restart(self, machine: MachineId) -> Submission:
         """Restart the machine, which has to run; a second restart is one more reboot."""
@@ -128,7 +128,7 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, **options
             )
 
-        return await submit(call, self._clients.writes(machine.subscription_id))
+        return await submit(call, self._clients.writes(machine.subscription_id, f"restart {machine.folded}"))
 
     async def stop(self, machine: MachineId, *, deallocate: bool) -> Submission:
         """Stop the machine, and give its hardware back when ``deallocate``."""
@@ -138,7 +138,7 @@ class ResourceManager:
             begin = client.virtual_machines.begin_deallocate if deallocate else client.virtual_machines.begin_power_off
             return await begin(machine.resource_group, machine.name, polling=False, **options)
 
-        return await submit(call, self._clients.writes(machine.subscription_id))
+        return await submit(call, self._clients.writes(machine.subscription_id, f"stop {machine.folded}"))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Look once at an operation: the Azure-AsyncOperation URL, else Location (either may be missing).

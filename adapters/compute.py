@@ -56,9 +56,9 @@ class ComputeClients:
             self._clients[subscription_id] = client
         return client
 
-    def writes(self, subscription_id: str) -> Budget:
+    def writes(self, subscription_id: str, request: str) -> Budget:
         """What a change takes from that is no patch operation."""
-        return open_budgets(self._settings).of_writes(subscription_id)
+        return open_budgets(self._settings).of_writes(subscription_id, request)
 
     def patches(self, subscription_id: str, location: str) -> Budget:
         """What assessPatches and installPatches take from."""

@@ -77,7 +77,7 @@ class Disks:
                 **options,
             )
 
-        return await submit(call, self._clients.writes(snapshot.subscription_id))
+        return await submit(call, self._clients.writes(snapshot.subscription_id, f"take {snapshot.text}"))
 
     async def delete_snapshot(self, snapshot: SnapshotId) -> Submission:
         """Delete the snapshot; one that is gone already counts as deleted."""
@@ -88,7 +88,7 @@ class Disks:
                 snapshot.resource_group, snapshot.name, polling=False, api_version=SNAPSHOT_API_VERSION, **options
             )
 
-        return await submit(call, self._clients.writes(snapshot.subscription_id))
+        return await submit(call, self._clients.writes(snapshot.subscription_id, f"delete {snapshot.text}"))
 
     async def list_expiring(self, skip_token: str = "") -> SnapshotPage:
         """One page of the snapshots with our tags, in all subscriptions that the identity may read.

@@ -57,7 +57,7 @@ class MachineSettings:
                 machine.resource_group, machine.name, body, polling=False, api_version=_API_VERSION, **options
             )
 
-        return await submit(call, self._clients.writes(machine.subscription_id))
+        return await submit(call, self._clients.writes(machine.subscription_id, f"change {machine.folded}"))
 
     async def close(self) -> None:
         """Give back the connections."""

@@ -22,16 +22,21 @@ _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
 _PATIENCE_POLLS = {Bucket.READS: 1 / 6, Bucket.WRITES: 4}
 """How long a request waits for its turn, in poll intervals. A read is tried again, and hundreds that wait would keep
 other activities out; a change that is not made may be the end of its machine."""
+_MOST_TURNS = 5_000
+_KEPT_SECONDS = 600
+"""A turn whose request has not come again by then is of a machine that has ended, or goes on in another worker."""
 START_PATIENCE_POLLS = 1 / 15
 """How long a start waits for its turn within the activity; it gets a later one as a wait of its orchestration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The buckets that one kind of request takes from."""
+    """The buckets that a request takes from; ``request`` is what it is known by when it comes again."""
 
     pacers: Mapping[Bucket, Pacer]
     patience: float
+    turns: dict[str, float]
+    request: str = ""
 
     def book(self) -> float:
         """Take the next slot in every bucket; the moment (seconds since 1970) from which on all of them let it pass."""
@@ -49,12 +54,21 @@ class Budget:
         return None
 
     async def wait(self) -> float:
-        """Wait for a turn; 0 when it has come, else the seconds after which to ask again."""
+        """Wait for a turn; 0 when it has come, else the seconds after which to ask again.
+
+        A request that is told to come again has that turn, however many others ask meanwhile: with a new place in the
+        queue each time, one of a thousand would come to it last.
+        """
+        slot = self.turns.pop(self.request, None)
+        later = await self.reach(self.book() if slot is None else slot, self.patience)
+        if later is None:
+            return 0
         now = time.time()
-        if max((pacer.next_slot(now) for pacer in self.pacers.values()), default=now) > now + self.patience:
-            return max(pacer.postpone(now) for pacer in self.pacers.values()) - now
-        later = await self.reach(self.book(), self.patience)
-        return 0 if later is None else later - time.time()
+        if len(self.turns) > _MOST_TURNS:
+            for request in [request for request, turn in self.turns.items() if turn < now - _KEPT_SECONDS]:
+                del self.turns[request]
+        self.turns[self.request] = later
+        return later - now
 
     def stop(self, until: float) -> None:
         """Nothing is taken from the narrowest bucket before that moment: another worker was told so."""
@@ -92,16 +106,17 @@ class Budgets:
         self._poll_seconds = settings.poll_seconds
         self._pacers: dict[tuple[Bucket, str], Pacer] = {}
         self._asked_at: dict[str, float] = {}
+        self._turns: dict[str, float] = {}
 
     def of_request(self, method: str, url: str) -> Budget:
         """A plain request: Resource Manager counts those that name a subscription."""
         found = _SUBSCRIPTION.search(url)
         bucket = Bucket.READS if method in ("GET", "HEAD") else Bucket.WRITES
-        return self._budget({bucket: found[1]} if found else {})
+        return self._budget({bucket: found[1]} if found else {}, f"{method} {url}")
 
-    def of_writes(self, subscription_id: str) -> Budget:
-        """A change of a machine that is no patch operation."""
-        return self._budget({Bucket.WRITES: subscription_id})
+    def of_writes(self, subscription_id: str, request: str) -> Budget:
+        """A change of a machine that is no patch operation; ``request`` says which."""
+        return self._budget({Bucket.WRITES: subscription_id}, request)
 
     def of_patches(self, subscription_id: str, location: str) -> Budget:
         """assessPatches and installPatches."""
@@ -120,10 +135,10 @@ class Budgets:
         self._asked_at[budget] = now
         return True
 
-    def _budget(self, scopes: Mapping[Bucket, str]) -> Budget:
+    def _budget(self, scopes: Mapping[Bucket, str], request: str = "") -> Budget:
         pacers = {bucket: self._pacer(bucket, scope.lower()) for bucket, scope in scopes.items()}
         patience = max((_PATIENCE_POLLS.get(bucket, 0) for bucket in pacers), default=0)
-        return Budget(pacers, self._poll_seconds * patience)
+        return Budget(pacers, self._poll_seconds * patience, self._turns, request)
 
     def _pacer(self, bucket: Bucket, scope: str) -> Pacer:
         pacer = self._pacers.get((bucket, scope))

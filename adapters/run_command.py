@@ -48,7 +48,7 @@ class RunCommands:
                 **options,
             )
 
-        return await submit(call, self._clients.writes(machine.subscription_id))
+        return await submit(call, self._clients.writes(machine.subscription_id, f"run {machine.folded}"))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Look once at a command that was accepted; the result is what `domain.script.read_script_end` reads.

@@ -142,7 +142,6 @@ class Pacer:
         self._last_slot = 0.0
         self._last_sent = 0.0
         self._last_late = 0.0
-        self._last_promise = 0.0
         self._unanswered = 0
         self._stopped_until = 0.0
         self._refusals = 0
@@ -172,12 +171,6 @@ class Pacer:
         self._last_slot = slot
         self._waiting.append(slot)
         return slot
-
-    def postpone(self, now: float) -> float:
-        """When to ask again, for those who do not wait for a slot: one behind the other, to a short queue."""
-        step = 1 / min(self.limit.fastest, self.limit.refill)
-        self._last_promise = max(self.next_slot(now), self._last_promise + step)
-        return self._last_promise
 
     def ready_at(self, now: float) -> float:
         """For one whose slot has come: now, or when to ask again, as there is less than there was thought to be."""

@@ -36,7 +36,7 @@ def test_patch_operations_have_a_bucket_in_every_region() -> None:
     assert budgets.of_patches(ONE.upper(), "West Europe").pacers == west
     north = budgets.of_patches(ONE, "northeurope").pacers
     assert north[Bucket.PATCH_OPERATIONS] is not west[Bucket.PATCH_OPERATIONS]
-    assert north[Bucket.WRITES] is budgets.of_writes(ONE).pacers[Bucket.WRITES]
+    assert north[Bucket.WRITES] is budgets.of_writes(ONE, "start").pacers[Bucket.WRITES]
 
 
 @pytest.mark.parametrize("headers", [DRY, {}], ids=["told", "not told"])
@@ -69,13 +69,25 @@ async def test_what_another_worker_was_told_holds_here() -> None:
     assert later - time.time() > 39
 
 
-async def test_a_queue_that_is_too_long_is_not_joined() -> None:
-    budget = make("reads=0.6/1").of_request("GET", MACHINE)
-    assert await budget.wait() == 0
-    budget.sent()
-    budget.answered(200, {"x-ms-ratelimit-remaining-subscription-reads": "0"}, None)
-    first, second = await budget.wait(), await budget.wait()
-    assert 20 < first < second, "who comes again finds a short queue"
+async def test_a_queue_that_is_long_is_not_waited_for_and_whoever_comes_again_has_kept_its_turn() -> None:
+    budgets = make("reads=0.6/1")
+    first, second, third = (budgets.of_request("GET", f"{MACHINE}{number}") for number in range(3))
+    assert await first.wait() == 0
+    first.sent()
+    first.answered(200, {"x-ms-ratelimit-remaining-subscription-reads": "0"}, None)
+    turn = await second.wait()
+    assert 20 < turn < await third.wait()
+    again = await budgets.of_request("GET", f"{MACHINE}1").wait()
+    assert again == pytest.approx(turn, abs=1), "others that asked meanwhile have not come before it"
+
+
+async def test_turns_that_nobody_came_for_are_forgotten() -> None:
+    budgets = make("reads=600000/1")
+    waiting = budgets.of_request("GET", MACHINE)
+    waiting.stop(time.time() + 40)
+    budgets.of_request("GET", MACHINE).turns.update({f"old {number}": 1.0 for number in range(5_001)})
+    assert await waiting.wait() > 39
+    assert list(waiting.turns) == [waiting.request]
 
 
 def test_what_other_workers_know_is_asked_for_now_and_then() -> None:
