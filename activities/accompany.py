@@ -108,20 +108,22 @@ async def find_occurrence_machines(data: Json) -> Json:
         rows = [record_of(machine) for machine in select_machines(policy.scope, found.rows)]
         machines = await records.add_machines(run.id, rows)
         known |= {row.key: row.stage for row in rows}
-    await _keep_words(records, run, {machine.key: word for machine, word in said.items() if machine.key in known})
+    await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
     return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()
 
 
-async def _keep_words(records: Records, run: Run, words: dict[str, str]) -> None:
+async def _keep_words(records: Records, run: Run, updates: dict[str, MachineUpdate]) -> None:
     gate = asyncio.Semaphore(_PARALLEL)
 
-    async def keep(key: str, word: str) -> None:
+    async def keep(key: str, update: MachineUpdate) -> None:
         async with gate:
             machine = await records.current_machine(run.id, key)
-            if machine is not None and word and machine.reported != word:
-                await records.set_stage(run.id, key, machine.stage, reported=word)
+            if machine is None or not update.status or machine.reported == update.status:
+                return
+            error = update.error_message or machine.reported_error
+            await records.set_stage(run.id, key, machine.stage, reported=update.status, reported_error=error)
 
-    await asyncio.gather(*(keep(key, word) for key, word in words.items()))
+    await asyncio.gather(*(keep(key, update) for key, update in updates.items()))
 
 
 def _trouble(page: Page, attempt: int) -> Json:

@@ -37,8 +37,8 @@ async def start_machine(data: Json) -> Json:
         view = await manager.read_machine(MachineId.parse(machine.id))
         if isinstance(view, ArmFailure):
             return PowerResult(accepted=False, failure=view).to_wire()
-        if view.power is Power.RUNNING:
-            # Somebody else has started it since the look at it, and wants it to run.
+        if view.power not in (Power.STOPPED, Power.DEALLOCATED):
+            # Somebody else has started it since the look at it, or does so now, and wants it to run.
             return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()
         await open_records().set_stage(
             request.run_id,

@@ -30,13 +30,14 @@ class MachineUpdate(Tolerant):
 
     resource_id: Text = ""
     status: Text = ""
+    error_message: Text = ""
 
     @classmethod
-    def read(cls, row: Json) -> tuple[MachineId, str] | None:
-        """The machine and Update Manager's word; ``None`` for a row that is about no virtual machine."""
+    def read(cls, row: Json) -> tuple[MachineId, MachineUpdate] | None:
+        """The machine and its row; ``None`` for a row that is about no virtual machine."""
         update = cls.model_validate(row | (as_object(row.get("properties")) or {}))
         try:
-            return MachineId.parse(update.resource_id), update.status
+            return MachineId.parse(update.resource_id), update
         except ValueError:
             return None
 

@@ -140,10 +140,11 @@ class _Machine:
         started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
         if started.accepted:
             yield self._pause(started.wait_seconds)
-        else:
-            # Whoever starts it from now on wants it to run.
-            self._was_refused = True
-        return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS if started.accepted else 1))
+        look = yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS)
+        # A refusal may be of a repeated call whose first execution started it. One that is still off was not started,
+        # and whoever starts it from now on wants it to run.
+        self._was_refused = not started.accepted and look.preflight.readiness is Readiness.SKIP
+        return look
 
     def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
         request = PreflightRequest(

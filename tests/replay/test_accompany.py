@@ -320,9 +320,9 @@ def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellat
     moments: list[datetime] = []
     cancel = azure.cancel_occurrence
 
-    def noted(data: Json) -> CancelResult:
+    def noted(_: Json) -> CancelResult:
         moments.append(azure.now())
-        return cancel(data)
+        return cancel(_)
 
     azure.cancel_occurrence = noted
     azure.run()
@@ -350,6 +350,21 @@ def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
     azure.run()
     assert azure.prepared["a"]
     assert azure.calls_of(names.STOP_MACHINE) == []
+
+
+def test_a_start_that_is_refused_because_it_was_sent_before_is_ours() -> None:
+    """The execution that sent it died, and the repeated one is told that the machine is being started."""
+    azure = Azure("a", stopped=("a",))
+    start = azure.start_machine
+
+    def started_twice(data: Json) -> PowerResult:
+        start(data)
+        return PowerResult(accepted=False, failure=NO)
+
+    azure.start_machine = started_twice
+    azure.run()
+    assert azure.keys_of(names.STOP_MACHINE) == ["a"]
+    assert azure.running == set()
 
 
 def test_a_machine_that_boots_for_long_is_waited_for_until_the_deadline() -> None:

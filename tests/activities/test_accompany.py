@@ -1,0 +1,336 @@
+"""Around a scheduled run, on real records and the simulator: its machines, their power, results, the cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities.accompany import (
+    cancel_occurrence,
+    end_preparation,
+    find_occurrence_machines,
+    list_shards,
+    open_occurrence,
+    read_shard,
+    sum_up_occurrence,
+)
+from activities.attend import conclude_machine, look_again, note_prepared
+from activities.hooks import take_snapshot
+from activities.machine import preflight_machine
+from activities.power import start_machine, stop_machine
+from activities.results import copy_results
+from adapters.maintenance import open_maintenance
+from adapters.resource_graph import open_resource_graph
+from adapters.tables import Records
+from domain.accompany import (
+    CancelResult,
+    Concluding,
+    Copied,
+    CopyResults,
+    EndPreparation,
+    FindMachines,
+    Found,
+    LookAgain,
+    Part,
+    PartOfRun,
+    PowerSign,
+    Preparation,
+    Prepared,
+    ShardMachines,
+    ShardRef,
+    Shards,
+    Standpoint,
+)
+from domain.hooks import HookResult, HookState
+from domain.identity import MachineId
+from domain.occurrence import OccurrenceNotice, Patience, first_heard
+from domain.outcome import OutcomeKind, Reason
+from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from domain.work import MachineRef, PowerResult, PreflightRequest, PreflightResult, RunRef
+from tests.activities.azure import azure
+from tests.activities.test_hooks import finish
+from tests.simulator.conftest import SPEED, SUBSCRIPTION, Simulator
+from tests.simulator.test_events import CANCEL_API
+from tests.simulator.test_maintenance import PROVIDER, made, put
+
+__all__ = ["azure"]
+
+type Json = dict[str, Any]
+
+_BYPASS = {"bypassPlatformSafetyChecksOnUserSchedule": True}
+_SETTINGS = {"patchMode": "AutomaticByPlatform", "automaticByPlatformSettings": _BYPASS}
+_PATIENCE = Patience(
+    prepare=timedelta(minutes=20) / SPEED, cutoff=timedelta(minutes=10) / SPEED, post=timedelta(hours=1) / SPEED
+)
+
+
+@pytest.fixture
+async def fired(azure: Simulator) -> AsyncIterator[Callable[..., Json]]:
+    """Fire a run of a new configuration over machines of these simulations; what the simulator says of it."""
+
+    def fire(name: str, *simulations: Json, minutes: float = 35) -> Json:
+        configuration = made(azure, name)
+        for simulation in simulations:
+            one = azure.take(**({"installMinutes": 1, "pendingPatches": 2, "rebootRequired": False} | simulation))
+            half = "linuxConfiguration" if int(one[-3:]) % 2 == 0 else "windowsConfiguration"
+            change = {"properties": {"osProfile": {half: {"patchSettings": _SETTINGS}}}}
+            reply = azure.http.patch(one, params=CANCEL_API, json=change)
+            reply.status_code = 202
+            azure.follow(reply)
+            assignment = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration}}
+            assert put(azure, f"{one}{PROVIDER}/configurationAssignments/{name}", assignment).status_code == 200
+        fired = {"configuration": configuration, "inMinutes": minutes}
+        return azure.http.post("/_sim/maintenance/fire", json=fired).json()
+
+    yield fire
+    await open_resource_graph().close()
+    await open_maintenance().close()
+
+
+async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
+    """A run that accompanies the one that was fired; its id."""
+    starts_at = datetime.fromisoformat(fired["startsAt"])
+    notice = OccurrenceNotice.read(
+        fired["id"], {"startDateTime": fired["startsAt"], "endDateTime": (starts_at + timedelta(seconds=6)).isoformat()}
+    )
+    assert notice is not None
+    document = {
+        "name": "weekly",
+        "scope": {"subscriptions": [SUBSCRIPTION]},
+        "maintenance": {"configurations": [str(notice.id.configuration)]},
+        **policy,
+    }
+    run = Run(
+        id=notice.id.run_id("weekly").text,
+        policy="weekly",
+        mode=Mode.ACCOMPANY,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.EVENT_GRID),
+        created_at=datetime.now(UTC),
+        policy_snapshot=document,
+        maintenance=first_heard(notice, _PATIENCE, datetime.now(UTC)),
+    )
+    await records.create_run(run)
+    stand = Standpoint.from_wire(await open_occurrence(RunRef(run_id=run.id).to_wire()))
+    assert not stand.is_ended
+    return run.id
+
+
+async def pages(activity: Callable[[Json], Awaitable[Json]], request: FindMachines, kind: type[Found]) -> Found:
+    while True:
+        page = kind.from_wire(await activity(request.to_wire()))
+        assert not page.failure, page.failure
+        if not page.cursor:
+            return page
+        request = request.model_copy(update={"cursor": page.cursor})
+
+
+async def found(records: Records, run_id: str, count: int) -> list[MachineRecord]:
+    """The machines of the run, once Resource Graph shows so many."""
+    for _ in range(200):
+        page = await pages(find_occurrence_machines, FindMachines(run_id=run_id), Found)
+        if page.machines >= count:
+            return [machine async for machine in records.each_machine(run_id)]
+        await asyncio.sleep(0.03)
+    raise AssertionError("Resource Graph does not show the machines")
+
+
+def ref(run_id: str, machine: MachineRecord) -> Json:
+    return MachineRef(run_id=run_id, machine_key=machine.key).to_wire()
+
+
+async def row(records: Records, run_id: str, machine: MachineRecord) -> MachineRecord:
+    got = await records.get_machine(run_id, machine.key)
+    assert got is not None
+    return got
+
+
+def power(azure: Simulator, machine: MachineRecord) -> str:
+    view = azure.machine(machine.id)["properties"]["instanceView"]["statuses"]
+    return next(each["code"] for each in view if each["code"].startswith("PowerState"))
+
+
+async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
+    request = PreflightRequest(run_id=run_id, machine_key=machine.key, start_stopped=True)
+    return PreflightResult.from_wire(await preflight_machine(request.to_wire()))
+
+
+async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, not_started: bool = False) -> None:
+    done = Prepared(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
+    await note_prepared(done.to_wire())
+
+
+async def stop(run_id: str, machine: MachineRecord) -> None:
+    """Until Azure has taken it, as the orchestrator does."""
+    for _ in range(100):
+        if PowerResult.from_wire(await stop_machine(ref(run_id, machine))).accepted:
+            return
+        await asyncio.sleep(0.03)
+    raise AssertionError("Azure does not take the stop")
+
+
+async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run = fired("found", {}, {}, {})
+    one, *others = sorted(run["machines"], key=str.lower)
+    run_id = await accompanied(records, run, scope={"machineIds": others})
+    machines = await found(records, run_id, 2)
+    assert {machine.id.lower() for machine in machines} == {each.lower() for each in others}
+    assert one.lower() not in {machine.id.lower() for machine in machines}
+    assert {machine.os_type for machine in machines} <= {"Linux", "Windows"}
+    assert {machine.reported for machine in machines} == {"Pending"}
+    shards = Shards.from_wire(await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE).to_wire()))
+    assert shards.cursors == [None]
+    await prepared(run_id, machines[0])
+    before = ShardMachines.from_wire(await read_shard(ShardRef(run_id=run_id, part=Part.BEFORE).to_wire()))
+    after = ShardMachines.from_wire(await read_shard(ShardRef(run_id=run_id, part=Part.AFTER).to_wire()))
+    assert before.keys == [machines[1].key]
+    assert sorted(after.keys) == sorted(machine.key for machine in machines)
+
+
+async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(
+        records, fired("powered", {"power": "deallocated"}, {"power": "stopped"}, {}), startStopped=True
+    )
+    machines = await found(records, run_id, 3)
+    before = {machine.key: power(azure, machine) for machine in machines}
+    for _ in range(2):
+        # A worker that died after any of these does them again.
+        for machine in machines:
+            if before[machine.key] != "PowerState/running":
+                await start_machine(ref(run_id, machine))
+    for machine in machines:
+        await prepared(run_id, machine)
+    assert {(await row(records, run_id, machine)).started_by_us for machine in machines} == {True, False}
+    for _ in range(2):
+        for machine in machines:
+            await stop(run_id, machine)
+    after: dict[str, str] = {}
+    for _ in range(100):
+        after = {machine.key: power(azure, machine) for machine in machines}
+        if after == before:
+            break
+        await asyncio.sleep(0.03)
+    assert after == before
+
+
+async def test_a_machine_that_somebody_else_started_is_not_ours(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(records, fired("others", {}, {"power": "deallocated"}), startStopped=True)
+    running, stopped = sorted(await found(records, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
+    assert power(azure, running) == "PowerState/running"
+    assert PowerResult.from_wire(await start_machine(ref(run_id, running))).accepted
+    assert not (await row(records, run_id, running)).started_by_us
+    await start_machine(ref(run_id, stopped))
+    await prepared(run_id, stopped, "Azure refused.", not_started=True)
+    assert not (await row(records, run_id, stopped)).started_by_us
+
+
+async def test_hooks_run_before_it_and_not_once_their_time_is_over(
+    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await accompanied(records, fired("hooked", {}, {}), hooks={"snapshot": {}})
+    first, second = await found(records, run_id, 2)
+    assert (await look(run_id, first)).preflight.outcome is None
+    done = await finish(take_snapshot, ref(run_id, first))
+    assert done.state is HookState.DONE
+    await records.note_occurrence(
+        run_id, lambda known: known.model_copy(update={"prepare_until": datetime.now(UTC) - timedelta(seconds=1)})
+    )
+    late = HookResult.from_wire(await take_snapshot(ref(run_id, second)))
+    assert late.state is HookState.FAILED
+    assert late.outcome is not None
+    assert late.outcome.reason is Reason.WINDOW_CLOSED
+
+
+async def test_no_run_of_ours_installs_meanwhile(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(records, fired("locked", {}))
+    (machine,) = await found(records, run_id, 1)
+    await look(run_id, machine)
+    await prepared(run_id, machine)
+    at = datetime.now(UTC)
+    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == "another"
+
+
+async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    early = fired("early", {})
+    run_id = await accompanied(records, early)
+    (machine,) = await found(records, run_id, 1)
+    await prepared(run_id, machine, "The snapshot failed.")
+    end = EndPreparation(run_id=run_id)
+    assert Preparation.from_wire(await end_preparation(end.to_wire())) == Preparation(machines=1, failed=1)
+    request = RunRef(run_id=run_id).to_wire()
+    for _ in range(2):
+        assert CancelResult.from_wire(await cancel_occurrence(request)).canceled
+    known = azure.http.get("/_sim/maintenance").json()["occurrences"]
+    assert next(each["status"] for each in known if each["id"] == early["id"]) == "Cancelled"
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    ended = await row(records, run_id, machine)
+    assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
+
+    late_id = await accompanied(records, fired("late", {}, minutes=1))
+    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=late_id).to_wire()))
+    assert not result.canceled
+    assert not result.wait_seconds
+    run = await records.get_run(late_id)
+    assert run is not None
+    assert run.maintenance is not None
+    assert run.maintenance.cancel_failure
+    actions = {line["action"] for line in (await records.list_audit(late_id, 20, None)).items}
+    assert "occurrence_not_canceled" in actions
+
+
+async def test_results_become_ours_with_their_patches_and_contradictions_are_counted(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run = fired("results", {}, {"power": "deallocated"}, {"pendingPatches": 1}, minutes=0)
+    run_id = await accompanied(records, run)
+    await found(records, run_id, 3)
+    for _ in range(300):
+        copied = await pages(copy_results, CopyResults(run_id=run_id), Copied)
+        await found(records, run_id, 3)
+        if isinstance(copied, Copied) and not copied.awaited:
+            break
+        await asyncio.sleep(0.03)
+    machines = [machine async for machine in records.each_machine(run_id)]
+    installed = {machine.reported: machine.installation for machine in machines}
+    assert installed.pop("ShutdownOrUnresponsive") is None
+    assert set(installed) == {"Succeeded"}
+    for machine in machines:
+        patches = await records.list_patches(run_id, machine.key)
+        assert len(patches) == (machine.installation.installed if machine.installation else 0)
+        assert {patch.state for patch in patches} <= {"Installed"}
+        await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]).to_wire())
+    kinds = sorted([machine.outcome or "" async for machine in records.each_machine(run_id)])
+    assert kinds == ["patched", "patched", "skipped"]
+    assert "And so on." in (await row(records, run_id, machines[0])).message
+    assert await sum_up_occurrence(RunRef(run_id=run_id).to_wire()) == {"contradicted": 0}
+
+
+async def test_a_look_afterwards_tells_what_can_be_done(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(records, fired("looked", {}, {"power": "deallocated"}))
+    machines = await found(records, run_id, 2)
+    signs = {
+        power(azure, machine): LookAgain.from_wire(await look_again(ref(run_id, machine))).sign for machine in machines
+    }
+    assert signs == {"PowerState/running": PowerSign.READY, "PowerState/deallocated": PowerSign.OFF}
+    gone = machines[0]
+    azure.http.post("/_sim/machines", json={"id": gone.id, "simulation": {"gone": True}})
+    assert LookAgain.from_wire(await look_again(ref(run_id, gone))).sign is PowerSign.OFF
+    assert MachineId.parse(gone.id).key == gone.key

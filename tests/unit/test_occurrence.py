@@ -1,0 +1,111 @@
+"""Scheduled runs as their events tell of them: ids, times, and the deadlines that follow."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.around import AroundMaintenance
+from domain.azure_event import EventKind, read_event
+from domain.base import Json
+from domain.maintenance import ConfigurationId
+from domain.occurrence import LONGEST_WINDOW, OccurrenceId, OccurrenceNotice, Patience, first_heard
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+CONFIGURATION = (
+    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-updates"
+    "/providers/Microsoft.Maintenance/maintenanceConfigurations/weekly"
+)
+ID = f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/20261121030000"
+START = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+PATIENCE = Patience(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
+DATA: Json = {
+    "CorrelationId": ID,
+    "MaintenanceConfigurationId": CONFIGURATION,
+    "StartDateTime": "2026-11-21T03:00:00Z",
+    "EndDateTime": "2026-11-21T05:30:00Z",
+    "CancellationCutOffDateTime": "2026-11-21T02:59:00Z",
+    "ResourceSubscriptionIds": [SUBSCRIPTION.upper()],
+}
+
+
+def notice(event_id: str = ID, **changes: Any) -> OccurrenceNotice:
+    found = OccurrenceNotice.read(event_id, DATA | changes)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("casing", [str, str.lower, str.upper])
+def test_both_casings_of_the_data_say_the_same(casing: Any) -> None:
+    data = {casing(key): value for key, value in DATA.items()}
+    found = OccurrenceNotice.read(ID, data)
+    assert found is not None
+    assert found == notice()
+    assert (found.starts_at, found.ends_at) == (START, START + timedelta(hours=2, minutes=30))
+
+
+def test_an_event_without_its_data_is_read_from_its_id() -> None:
+    found = OccurrenceNotice.read(ID, {})
+    assert found is not None
+    assert (found.starts_at, found.ends_at) == (START, START + LONGEST_WINDOW)
+    assert OccurrenceNotice.read("e-1", {}) is None
+    assert OccurrenceNotice.read("e-1", {"correlationId": f"{CONFIGURATION}/applyupdates/now"}) is None
+
+
+def test_subscriptions_come_as_a_list_or_as_a_text() -> None:
+    assert notice(ResourceSubscriptionIds=SUBSCRIPTION).subscriptions == (SUBSCRIPTION,)
+    assert notice(ResourceSubscriptionIds=None).subscriptions == ()
+
+
+@pytest.mark.parametrize("kind", [EventKind.BEFORE_MAINTENANCE, EventKind.AFTER_MAINTENANCE])
+@pytest.mark.parametrize("word", ["eventType", "type"])
+def test_events_of_both_schemas_tell_of_the_scheduled_run(kind: EventKind, word: str) -> None:
+    event = read_event({"id": ID, word: kind.value, "data": DATA})
+    assert event is not None
+    assert event.occurrence == notice()
+
+
+@given(st.sampled_from([str, str.lower, str.upper]), st.sampled_from(["weekly", "a" * 32]))
+def test_pre_and_post_build_one_run_id_whatever_their_case(casing: Any, policy: str) -> None:
+    configuration, stamp = ID.split("/providers/microsoft.maintenance/applyupdates/")
+    text = f"{casing(configuration)}/providers/{casing('microsoft.maintenance/applyupdates')}/{stamp}"
+    run_id = OccurrenceId.parse(text).run_id(policy)
+    assert run_id == OccurrenceId.parse(ID).run_id(policy)
+    assert run_id.text.startswith(f"20261121T030000Z-{policy}-")
+    assert run_id.parse(run_id.text) == run_id
+    other = OccurrenceId.parse(ID.replace("weekly", "monthly"))
+    assert other.run_id(policy) != run_id
+
+
+def test_work_before_ends_in_twenty_minutes_and_early_enough_to_cancel() -> None:
+    early = first_heard(notice(), PATIENCE, START - timedelta(minutes=40))
+    assert early.prepare_until == START - timedelta(minutes=20)
+    assert early.cancel_until == START - timedelta(minutes=10), "prose says ten minutes, the sample's field one"
+    late = first_heard(notice(), PATIENCE, START - timedelta(minutes=25))
+    assert late.prepare_until == START - timedelta(minutes=11)
+    named = first_heard(notice(CancellationCutOffDateTime="2026-11-21T02:40:00Z"), PATIENCE, START - timedelta(hours=1))
+    assert named.cancel_until == START - timedelta(minutes=20)
+
+
+@given(st.integers(-120, 300), st.integers(0, 240))
+def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
+    now = START - timedelta(minutes=heard_before)
+    end = (START + timedelta(minutes=length)).isoformat()
+    known = first_heard(notice(EndDateTime=end), PATIENCE, now)
+    assert known.prepare_until < known.cancel_until <= known.starts_at <= known.ends_at < known.settle_at
+    assert known.prepare_until <= now + PATIENCE.prepare
+    assert json.loads(known.model_dump_json(by_alias=True))["id"] == ID
+
+
+def test_a_policy_names_configurations_without_case_and_each_once() -> None:
+    around = AroundMaintenance(configurations=[CONFIGURATION.upper().replace("/SUBSCRIPTIONS", "/subscriptions")])
+    assert around.names(ConfigurationId.parse(CONFIGURATION))
+    assert not around.names(ConfigurationId.parse(CONFIGURATION.replace("weekly", "monthly")))
+    for wrong in ([], ["weekly"], [CONFIGURATION, CONFIGURATION.lower()]):
+        with pytest.raises(ValueError):
+            AroundMaintenance(configurations=wrong)
