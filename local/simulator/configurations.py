@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -166,7 +166,8 @@ def _read_window(window: dict[str, Any], now: datetime) -> Window:
         raise invalid(f"Time zone '{zone_name}' is not valid.")
     start, expires = (_date(window, key) for key in ("startDateTime", "expirationDateTime"))
     zone = ZoneInfo(_ZONES[zone_name.casefold()])
-    if expires <= start or expires.replace(tzinfo=zone).astimezone(UTC) <= now:
+    # The end of the calendar, west of Greenwich, is no moment of UTC.
+    if expires <= max(start, now.astimezone(zone).replace(tzinfo=None)):
         raise invalid("Expiration date must be set to a future date.")
     try:
         recurrence = read_recurrence(str(window.get("recurEvery") or ""))
