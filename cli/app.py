@@ -13,8 +13,10 @@ import typer
 from cli.assignment_commands import add_assignments
 from cli.calendar_commands import freezes, schedules
 from cli.demo_commands import demo, demo_stop
+from cli.demo_maintenance import demo_maintenance
 from cli.doctor_command import doctor
 from cli.errors import CommandError, ExitCode
+from cli.fleet_commands import fleet
 from cli.local_commands import serve
 from cli.maintenance_commands import maintenance
 from cli.moving_commands import add_moving
@@ -35,6 +37,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("demo-stop")(demo_stop)
+app.command("demo-maintenance")(demo_maintenance)
 app.command("serve")(serve)
 app.command("plan")(plan)
 app.command("doctor")(doctor)
@@ -46,6 +49,7 @@ app.add_typer(schedules)
 app.add_typer(freezes)
 add_assignments(maintenance)
 app.add_typer(maintenance)
+app.add_typer(fleet)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -252,6 +252,40 @@ class ApiClient:
             self._send("DELETE", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS)
         )
 
+    def fleet_modes(self, asked: dict[str, str]) -> Json:
+        """What each machine is set to and what will patch it."""
+        return _document(self._send("GET", "/api/fleet/modes", params=asked, timeout_seconds=PLAN_SECONDS))
+
+    def fleet_eligibility(self, asked: dict[str, str]) -> Json:
+        """The machines that guest patching does not take, and why not."""
+        return _document(self._send("GET", "/api/fleet/eligibility", params=asked, timeout_seconds=PLAN_SECONDS))
+
+    def plan_mode_change(self, request: Json) -> Json:
+        """Plan a change of patch modes; nothing is changed."""
+        return _document(self._send("POST", "/api/fleet/mode-changes", json=request, timeout_seconds=PLAN_SECONDS))
+
+    def order_mode_change(self, change_id: str, what: str, reason: str, by: str) -> Json:
+        """``start`` or ``stop`` a change of patch modes; the change afterwards."""
+        path = f"/api/fleet/mode-changes/{_segment(change_id)}/{what}"
+        return _document(self._send("POST", path, json={"reason": reason, "by": by}))
+
+    def mode_change(self, change_id: str) -> Json:
+        """One change of patch modes."""
+        return _document(self._send("GET", f"/api/fleet/mode-changes/{_segment(change_id)}"))
+
+    def mode_changes(self, limit: int | None = None) -> Iterator[Json]:
+        """Changes of patch modes, newest first."""
+        return self._pages("/api/fleet/mode-changes", "changes", {}, limit)
+
+    def mode_change_machines(self, change_id: str, end: str = "", limit: int | None = None) -> Iterator[Json]:
+        """The machines of a change, page by page, of one end or of all."""
+        path = f"/api/fleet/mode-changes/{_segment(change_id)}/machines"
+        return self._pages(path, "machines", _given(end=end), limit)
+
+    def mode_change_audit(self, change_id: str, limit: int | None = None) -> Iterator[Json]:
+        """Who planned, started and stopped a change, oldest first."""
+        return self._pages(f"/api/fleet/mode-changes/{_segment(change_id)}/audit", "audit", {}, limit)
+
     def _pages(self, path: str, key: str, parameters: dict[str, str], limit: int | None) -> Iterator[Json]:
         left = limit
         cursor = ""

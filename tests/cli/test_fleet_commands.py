@@ -1,0 +1,185 @@
+"""``patchwave fleet`` against a service over HTTP: modes, eligibility, and changes that are planned first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+
+from tests.cli.conftest import Patchwave
+from tests.cli.service import Service
+
+CHANGE = "20261121T140000Z-modes-1a2b3c4d"
+MACHINE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm-1"
+SETTINGS = {"osType": "Linux", "patchMode": "ImageDefault", "assessmentMode": "ImageDefault", "bypass": False}
+
+
+def change(state: str = "planned", to_change: int = 1, **ends: int) -> dict[str, Any]:
+    return {
+        "id": CHANGE,
+        "state": state,
+        "wanted": {"patchMode": "AutomaticByPlatform", "assessmentMode": None, "bypass": True},
+        "machines": 2,
+        "toChange": to_change,
+        "countsByEnd": ends,
+        "planned": {"by": "ann", "byId": "", "why": "move", "at": "2026-11-21T14:00:00.000Z"},
+        "started": None,
+        "stopped": None,
+        "endedAt": "2026-11-21T14:05:00.000Z" if state in ("completed", "stopped") else None,
+        "message": "",
+    }
+
+
+def machines(*ends: str | None) -> dict[str, Any]:
+    rows = [
+        {
+            "id": MACHINE,
+            "name": f"vm-{number}",
+            "osType": "Linux",
+            "before": SETTINGS,
+            "end": end,
+            "message": f"is {end}",
+        }
+        for number, end in enumerate(ends)
+    ]
+    return {"machines": rows, "cursor": None}
+
+
+def test_modes(patchwave: Patchwave, service: Service):
+    found: dict[str, Any] = {
+        "counts": {"machines": 1, "byPatcher": {"nobody": 1}, "mistakes": 1},
+        "machines": [
+            {
+                "name": "vm-1",
+                "osType": "Linux",
+                "image": "Canonical:UbuntuServer:18.04-LTS:latest",
+                "agentVersion": "",
+                "settings": SETTINGS,
+                "patchedBy": "nobody",
+                "sentence": "The schedule nightly fails [here].",
+            }
+        ],
+        "notes": ["The policy x is not valid any more."],
+    }
+    service.answers = [JSONResponse(found)]
+    result = patchwave("fleet", "modes", "--os", "Linux", "--machine", "a", "--machine", "b", "--patched-by", "nobody")
+    assert result.code == 0
+    for part in (
+        "ImageDefault",
+        "Canonical:UbuntuServer:18.04-LTS ",
+        "nobody",
+        "fails [here].",
+        "1 machines: nobody 1",
+    ):
+        assert part in result.output
+    assert "a schedule fails" in result.output
+    assert "The policy x is not valid any more." in result.output
+    [asked] = service.asked("GET", "/api/fleet/modes")
+    assert asked["query"] == {"osType": "Linux", "machine": "a,b", "patchedBy": "nobody"}
+
+
+def test_eligibility(patchwave: Patchwave, service: Service):
+    found: dict[str, Any] = {
+        "machines": 3,
+        "eligible": 2,
+        "unknown": 1,
+        "ineligible": [
+            {
+                "name": "vm-1",
+                "osType": "Linux",
+                "image": "/subscriptions/s/galleries/a/images/golden",
+                "agentVersion": "2.2.45",
+                "eligibility": {"obstacles": [{"cause": "old_agent", "sentence": "The agent is old."}]},
+            }
+        ],
+        "tableReadOn": "2026-11-20",
+    }
+    service.answers = [JSONResponse(found)]
+    result = patchwave("fleet", "eligibility")
+    assert result.code == 0
+    for part in ("golden", "2.2.45", "The agent is old.", "2 of 3 machines are eligible", "2026-11-20", "of 1 of them"):
+        assert part in result.output
+
+
+class TestSetMode:
+    ARGUMENTS = ("fleet", "set-mode", "--machine", MACHINE, "--mode", "AutomaticByPlatform", "--bypass", "--by", "ann")
+
+    def test_without_a_yes_it_is_a_dry_run(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(change(refused=1), status_code=201), JSONResponse(machines("refused", None))]
+        result = patchwave(*self.ARGUMENTS, "--tag", "env=test", "--max-concurrent", "5")
+        assert result.code == 1, "a machine was refused"
+        assert "2, 1 to change" in result.output
+        assert "is refused" in result.output
+        assert "to change" in result.output
+        assert f"patchwave fleet mode-change start {CHANGE}" in result.errors
+        [asked] = service.asked("POST", "/api/fleet/mode-changes")
+        assert asked["body"]["scope"] == {
+            "subscriptions": [],
+            "resourceGroups": [],
+            "locations": [],
+            "osTypes": [],
+            "machineIds": [MACHINE],
+            "tags": {"values": {"env": ["test"]}},
+        }
+        assert (asked["body"]["patchMode"], asked["body"]["bypass"]) == ("AutomaticByPlatform", True)
+        assert asked["body"]["assessmentMode"] is None
+        assert (asked["body"]["maxConcurrent"], asked["body"]["by"]) == (5, "ann")
+        assert not [each for each in service.requests if str(each["path"]).endswith("/start")]
+
+    def test_with_a_yes_it_is_carried_out_and_waited_for(self, patchwave: Patchwave, service: Service):
+        service.answers = [
+            JSONResponse(change(), status_code=201),
+            JSONResponse(change("running"), status_code=202),
+            JSONResponse(change("completed", changed=1, unchanged=1)),
+            JSONResponse(machines("changed", "unchanged")),
+        ]
+        result = patchwave(*self.ARGUMENTS, "--yes", "-r", "move")
+        assert result.code == 0, result.errors
+        assert "completed" in result.output
+        assert "changed 1, unchanged 1" in result.output
+        [asked] = service.asked("POST", f"/api/fleet/mode-changes/{CHANGE}/start")
+        assert asked["body"] == {"reason": "move", "by": "ann"}
+
+    def test_nothing_to_change_is_no_reason_to_start(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(change(to_change=0, unchanged=2), status_code=201), JSONResponse(machines())]
+        result = patchwave(*self.ARGUMENTS, "--yes")
+        assert (result.code, len(service.requests)) == (0, 2)
+
+    def test_as_json(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(change(), status_code=201)]
+        assert patchwave(*self.ARGUMENTS, "-o", "json").document == change()
+
+    def test_no_bypass(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(change(), status_code=201), JSONResponse(machines(None))]
+        patchwave("fleet", "set-mode", "--machine", MACHINE, "--no-bypass", "--assessment-mode", "AutomaticByPlatform")
+        body = service.requests[0]["body"]
+        assert (body["patchMode"], body["assessmentMode"], body["bypass"]) == (None, "AutomaticByPlatform", False)
+
+
+class TestModeChange:
+    def test_list(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse({"changes": [change("stopped", changed=1, canceled=1)], "cursor": None})]
+        output = patchwave("fleet", "mode-change", "list").output
+        for part in (CHANGE, "stopped", "2026-11-21 14:00:00Z", "ann", "changed 1, canceled 1"):
+            assert part in output
+
+    def test_show(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(change("running")), JSONResponse(machines("failed"))]
+        output = patchwave("fleet", "mode-change", "show", CHANGE, "--end", "failed").output
+        assert "is failed" in output
+        assert "planned" in output
+        assert service.requests[1]["query"]["end"] == "failed"
+
+    @pytest.mark.parametrize("what", ["start", "stop"])
+    def test_orders(self, patchwave: Patchwave, service: Service, what: str):
+        service.answers = [JSONResponse(change("running"), status_code=202)]
+        result = patchwave("fleet", "mode-change", what, CHANGE, "-r", "why", "--by", "ben")
+        assert result.code == 0
+        [asked] = service.asked("POST", f"/api/fleet/mode-changes/{CHANGE}/{what}")
+        assert asked["body"] == {"reason": "why", "by": "ben"}
+
+    def test_audit(self, patchwave: Patchwave, service: Service):
+        line = {"at": "2026-11-21T14:00:00.000Z", "action": "mode_change_planned", "by": "ann", "detail": None}
+        service.answers = [JSONResponse({"audit": [line], "cursor": None})]
+        assert "mode_change_planned" in patchwave("fleet", "mode-change", "audit", CHANGE).output
