@@ -105,7 +105,10 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
 
 @bp.route(route="fleet/eligibility", methods=["GET"])
 @described(
-    Answer(200, FleetEligibility), query=[*SCOPE_QUERY, _LIMIT], refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES
+    Answer(200, FleetEligibility),
+    query=[*SCOPE_QUERY, _LIMIT],
+    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+    uses_storage=False,
 )
 @answered
 async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:

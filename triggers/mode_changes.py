@@ -124,6 +124,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     is what `start` changes.
     """
     request, wanted = _read(read_json(req))
+    records = open_records()
     found = await read_fleet(request.scope)
     at = datetime.now(UTC)
     machines = [plan_machine(machine, wanted, at) for machine in found]
@@ -146,7 +147,6 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
         to_change=len(machines) - sum(ends.values()),
         counts_by_end=count_ends(ends),
     )
-    records = open_records()
     await records.create_mode_change(change, machines)
     await records.audit(
         change.id, "mode_change_planned", by=order.by, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
@@ -215,9 +215,8 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
     """Carry out a plan. Repeating it changes nothing, and takes up a change whose worker was lost for good."""
     records = open_records()
     order = read_order(req, datetime.now(UTC))
-    change = await _find(records, req)
-    if not change.state.is_final:
-        change = await records.start_mode_change(change.id, order)
+    change = await records.start_mode_change((await _find(records, req)).id, order)
+    if change.state is ChangeState.RUNNING:
         if change.started is not None and change.started.at == order.at:
             await records.audit(change.id, "mode_change_started", by=order.by, at=order.at, detail={"why": order.why})
         await _schedule(client, change.id)

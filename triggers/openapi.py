@@ -24,6 +24,7 @@ from domain.principal import Role
 from domain.validation import Problem
 from triggers import (
     assignments,
+    doctor,
     fleet_modes,
     freezes,
     health,
@@ -171,6 +172,7 @@ def routes() -> list[Route]:
         assignments,
         fleet_modes,
         mode_changes,
+        doctor,
         moving,
         webhook,
         health,

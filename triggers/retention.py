@@ -13,6 +13,7 @@ from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records, open_records
 from domain.base import Document
+from domain.mode_change import ChangeState
 from domain.retention import Retention, may_go, slice_of
 from settings import Settings, load_settings
 from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, described
@@ -91,7 +92,7 @@ def retention_of(settings: Settings) -> Retention:
 async def purge(
     records: Records, engine: PurgingEngine, retention: Retention, now: datetime, *, most: int = MOST_ROWS
 ) -> list[str]:
-    """Remove what may go, up to so many rows; the ids of the runs that are gone now."""
+    """Remove what may go, up to so many rows; the ids of the runs and mode changes that are gone now."""
     gone: list[str] = []
     if retention.runs is not None:
         left = most
@@ -105,6 +106,7 @@ async def purge(
             left -= removed
             if left <= 0 or len(gone) == MOST_RUNS:
                 break
+        gone += await _purge_mode_changes(records, now - retention.runs, left)
     if gone:
         _LOG.info("%d runs were removed: they have been kept long enough.", len(gone))
     if retention.history is not None:
@@ -120,4 +122,20 @@ async def purge(
             )
         except grpc.RpcError as error:
             _LOG.warning("The durable instances could not be removed: %s", type(error).__name__)
+    return gone
+
+
+async def _purge_mode_changes(records: Records, cutoff: datetime, most: int) -> list[str]:
+    gone: list[str] = []
+    left = most
+    async for change in records.mode_changes_before(cutoff):
+        if left <= 0:
+            break
+        if change.state is ChangeState.RUNNING:
+            continue
+        removed = await records.purge_mode_change(change.id, left)
+        if removed is None:
+            break
+        gone.append(change.id)
+        left -= removed
     return gone

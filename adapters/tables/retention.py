@@ -9,6 +9,7 @@ from typing import Any
 from adapters.tables.columns import get_json, pack, unpack
 from adapters.tables.errors import InvalidCursor
 from adapters.tables.history import HISTORY, LAST_MILLISECOND
+from adapters.tables.mode_changes import CHANGES
 from adapters.tables.operations import ALL_RUNS
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.rows import Change, Row, batches
@@ -17,6 +18,7 @@ from adapters.tables.table import Table
 from domain.base import Document, Json
 from domain.guard import Guard
 from domain.identity import RunId
+from domain.mode_change import ModeChange
 from domain.plan import ExcludedMachine, PlannedMachine
 from domain.run import Intent, MachineRecord, PatchRecord, Run
 
@@ -67,20 +69,32 @@ class RetentionRecords(StoreBacked):
         async for row in self._store.runs.scan(_RUNS, first=first):
             yield unpack(Run, row.columns)
 
+    async def mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
+        """Changes of patch modes whose id bears an earlier time, the newest of them first."""
+        async for row in self._store.runs.scan(CHANGES, first=RunId.of(cutoff, "").row_key):
+            yield unpack(ModeChange, row.columns)
+
+    async def purge_mode_change(self, change_id: str, most: int) -> int | None:
+        """Remove what is kept of a change of patch modes, as `purge_run` does with a run."""
+        return await self._purge(CHANGES, change_id, most)
+
     async def purge_run(self, run_id: str, most: int) -> int | None:
         """Remove what is kept of a run, its own row last; how many rows that were, ``None`` when some are left.
 
         A call that was cut off is completed by the next one, as long as the run's row is there.
         """
+        return await self._purge(_RUNS, run_id, most)
+
+    async def _purge(self, heads: str, run_id: str, most: int) -> int | None:
         removed = 0
         for table in (self._store.results, self._store.audit):
             removed += await _remove(table, run_id, [row async for row in _first(table, run_id, most - removed)])
             if removed == most:
                 return None
         key = RunId.parse(run_id).row_key
-        row = await self._store.runs.get(_RUNS, key, [])
+        row = await self._store.runs.get(heads, key, [])
         if row is not None:
-            await self._store.runs.delete(_RUNS, key, row.etag)
+            await self._store.runs.delete(heads, key, row.etag)
         return removed + 1
 
     async def purge_history(self, slice_number: int, cutoff: datetime) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
 from adapters.tables import Records, StorageUnreachable
+from domain.mode_change import ChangeState, ModeChange
 from domain.outcome import Outcome
-from domain.run import RunState
+from domain.patch_mode import WantedSettings
+from domain.run import Order, RunState
+from domain.scope import Scope
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP
@@ -86,13 +90,31 @@ ASK_AZURE = {
     "cancel_scheduled_run",
     "put_assignment",
     "import_policy",
+    "list_fleet_modes",
+    "list_fleet_eligibility",
+    "plan_mode_change",
+    "examine_fleet",
 }
 """Routes whose examples are tried where Azure answers: tests/triggers."""
 PLACES = {"runId": "20261110T190000Z-monthly", "machineKey": machine(1).key, "name": "monthly", "policy": "monthly"} | {
     "subscriptionId": SUBSCRIPTION,
     "resourceGroup": "rg-schedules",
     "configuration": "monthly-servers",
+    "changeId": "20261110T190000Z-modes-1a2b3c4d",
 }
+
+
+def a_change() -> ModeChange:
+    """A change of patch modes that may be started."""
+    return ModeChange(
+        id=PLACES["changeId"],
+        state=ChangeState.PLANNED,
+        wanted=WantedSettings(bypass=True),
+        scope=Scope(),
+        max_concurrent=1,
+        max_failures=1,
+        planned=Order(by="ana", at=datetime.now(UTC)),
+    )
 
 
 def parts_of(route: Route) -> dict[str, str]:
@@ -168,6 +190,8 @@ async def test_the_examples_work(records: Records, engine: Engine, monthly: str,
     if name == "retry_machine":
         await records.record_outcomes(run.id, [machine(1).key], Outcome.canceled(), NOW)
     engine.instances[run.id] = ("patch_run", None)
+    if "changeId" in route.template:
+        await records.create_mode_change(a_change(), [])
     if name.startswith(("skip_next", "unskip", "export")):
         example = ROUTES["put_policy"].promise.body
         assert example

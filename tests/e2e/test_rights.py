@@ -100,6 +100,7 @@ def asked(stack_product: Product) -> set[str]:
     asyncio.run(_sweep(product))
     _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
     _keep_a_schedule(product, whole)
+    _change_modes(product, whole)
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
     health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})
@@ -125,6 +126,21 @@ def _token(product: Product) -> str:
         headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
     )
     return str(reply.json()["access_token"])
+
+
+def _change_modes(product: Product, machine: str) -> None:
+    """Look at the modes of a machine, and change them."""
+    assert product.api.get("/api/fleet/modes", params={"machine": machine}).status_code == 200
+    body = {"scope": {"machineIds": [machine]}, "patchMode": "AutomaticByPlatform", "bypass": True}
+    change = product.api.post("/api/fleet/mode-changes", json=body).json()
+    path = f"/api/fleet/mode-changes/{change['id']}"
+    assert product.api.post(f"{path}/start", json={"reason": "tested"}).status_code == 202
+
+    def ended() -> bool:
+        return bool(product.api.get(path).json()["endedAt"])
+
+    wait_until(ended, what=lambda: product.api.get(f"{path}/machines").text)
+    assert product.api.get(path).json()["countsByEnd"] == {"changed": 1}
 
 
 def _keep_a_schedule(product: Product, machine: str) -> None:
