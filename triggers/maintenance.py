@@ -29,6 +29,7 @@ from domain.maintenance import (
 )
 from domain.maintenance_limits import LONGEST_WINDOW, advice, check_configuration, check_number
 from domain.maintenance_queries import all_configurations
+from domain.policy import merge_patch
 from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from domain.validation import Problem, explain
 from settings import load_settings
@@ -224,7 +225,11 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     if change is None:
         raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
     existing = await _read(identity)
-    return await _write(req, records, _parse(_merged(existing.to_wire(), change), identity), existing)
+    try:
+        wanted = merge_patch(existing.to_wire(), change)
+    except RecursionError:
+        raise _too_deep() from None
+    return await _write(req, records, _parse(wanted, identity), existing)
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
@@ -357,7 +362,11 @@ def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with location and properties"))
     # Azure writes null for what is not set; what it gives itself is not to be sent.
-    given = {name: value for name, value in _without_null(fields).items() if name not in ("name", "type", "systemData")}
+    try:
+        fields = _without_null(fields)
+    except RecursionError:
+        raise _too_deep() from None
+    given = {name: value for name, value in fields.items() if name not in ("name", "type", "systemData")}
     given_id = given.pop("id", None)
     if given_id is not None and str(given_id).lower() != identity.folded:
         raise invalid_body(Problem(path="id", message=f"is not that of the address, {identity}; leave it out"))
@@ -367,24 +376,16 @@ def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
         raise invalid_body(*explain(error, MaintenanceConfiguration)) from error
 
 
+def _too_deep() -> Refusal:
+    return invalid_body(Problem(path="$", message="is nested too deeply"))
+
+
 def _without_null(value: Json) -> Json:
     return {
         name: _without_null(inner) if (inner := as_object(item)) is not None else item
         for name, item in value.items()
         if item is not None
     }
-
-
-def _merged(document: Json, change: Json) -> Json:
-    """The document with a merge patch applied: ``null`` takes a key away, objects are merged, all else replaces."""
-    result = dict(document)
-    for name, value in change.items():
-        inner, old = as_object(value), as_object(result.get(name))
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = value if inner is None else _merged(old or {}, inner)
-    return result
 
 
 def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: datetime) -> ComingRun:

@@ -230,6 +230,9 @@ async def test_a_slip_in_a_name_is_pointed_at(azure: httpx.AsyncClient) -> None:
     assert (await call(maintenance.put_configuration, body=[], **place())).paths == ["$"]
     assert (await call(maintenance.change_configuration, body=[], **place())).paths == ["$"]
     assert (await call(maintenance.list_configurations, query={"subscription": "x"})).status == 400
+    deep = b'{"properties":' * 900 + b"1" + b"}" * 900
+    assert (await call(maintenance.put_configuration, body=deep, **place())).paths[0].startswith(("$", "properties"))
+    assert (await call(maintenance.put_configuration, body={"properties": []}, **place())).paths == ["properties"]
 
 
 async def test_what_azure_refuses_is_told_in_its_words(azure: httpx.AsyncClient) -> None:
