@@ -76,7 +76,7 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
                 f"The schedule {name} reported it {runs.status} at {format_instant(runs.ended_at)}; the assessment of"
                 f" {format_instant(known.at)} still counts {counted}."
             ),
-            fix=remedies.run_on(machine.found.id, "patch"),
+            fix=remedies.patch(machine.found.id),
         )
 
 

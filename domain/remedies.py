@@ -71,5 +71,10 @@ def run_on(machine_id: str, mode: str) -> str:
     return f"echo {shlex.quote(policy)} | {_patchwave('run', 'start', '-f', '-', '--mode', mode, '--wait')}"
 
 
+def patch(machine_id: str) -> str:
+    """A run that patches one machine, and an assessment that shows it."""
+    return f"{run_on(machine_id, 'patch')} && {run_on(machine_id, 'assess')}"
+
+
 def _patchwave(*parts: str) -> str:
     return shlex.join(["patchwave", *parts])

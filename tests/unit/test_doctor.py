@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -506,3 +508,8 @@ def test_a_report_is_narrowed_and_keeps_its_counts() -> None:
     assert [each.subject for each in narrowed.findings] == [machine_id("db-01")]
     assert narrowed.findings_by_kind == made.findings_by_kind
     assert len(made.only([], "", 3).findings) == 3
+
+
+def test_the_page_of_the_doctor_has_each_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(FindingKind)
