@@ -17,6 +17,7 @@ from triggers.health import bp as health
 from triggers.maintenance import bp as maintenance
 from triggers.mode_changes import bp as mode_changes
 from triggers.moving import bp as moving
+from triggers.occurrences import bp as maintenance_occurrences
 from triggers.openapi import bp as openapi
 from triggers.plans import bp as plans
 from triggers.policies import bp as policies
@@ -39,6 +40,7 @@ for blueprint in (
     freezes,
     maintenance,
     assignments,
+    maintenance_occurrences,
     fleet_modes,
     mode_changes,
     moving,

@@ -32,13 +32,15 @@ async def note_prepared(data: Json) -> Json:
     occurrence = occurrence_of(context.run)
     records = open_records()
     await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.settle_at + _LOCK_MARGIN)
+    is_ours = context.machine.started_by_us and not request.not_started
     await records.set_stage(
         context.run.id,
         context.machine.key,
         context.machine.stage,
         prepared=True,
         complaint=request.complaint,
-        started_by_us=context.machine.started_by_us and not request.not_started,
+        started_by_us=is_ours,
+        was_started=is_ours,
     )
     return {}
 

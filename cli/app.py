@@ -20,6 +20,7 @@ from cli.fleet_commands import fleet
 from cli.local_commands import serve
 from cli.maintenance_commands import maintenance
 from cli.moving_commands import add_moving
+from cli.occurrence_commands import occurrences
 from cli.plan_command import plan
 from cli.policy_commands import policies
 from cli.run_commands import runs
@@ -48,6 +49,7 @@ app.add_typer(policies)
 app.add_typer(schedules)
 app.add_typer(freezes)
 add_assignments(maintenance)
+maintenance.add_typer(occurrences)
 app.add_typer(maintenance)
 app.add_typer(fleet)
 

@@ -287,6 +287,8 @@ class MachineRecord(Document):
     """The end of what the policy's scripts printed, at most 2 KiB each."""
     prepared: bool = False
     """The work before a scheduled run has ended on it, well or not."""
+    was_started: bool = False
+    """It was off, and the run started it for the scheduled run."""
     complaint: str = ""
     """What failed in that work."""
     reported: str = ""
