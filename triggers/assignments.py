@@ -149,12 +149,12 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
     Answer(200, AssignedSchedule, as_given=True),
     body=Body(AssignmentRequest, _EXAMPLES),
     query=[BY],
-    refuses={
+    refuses=AZURE_REFUSES
+    | {
         400: "The request is not valid, or a limit would be passed; all of it at once.",
         404: "There is no such machine or maintenance configuration.",
-        409: "An assignment of this name is for another configuration.",
-    }
-    | AZURE_REFUSES,
+        409: "An assignment of this name is for another configuration, or Azure refuses it as things are.",
+    },
 )
 @answered
 async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:

@@ -8,6 +8,7 @@ from domain.arm_error import ArmFailure, ErrorClass, classify
 from triggers.http import Refusal, no_such
 
 AZURE_REFUSES = {
+    409: "Azure refuses it as things are; its own text is in the answer.",
     502: "Azure refuses, most often for want of a role; its own text is in the answer.",
     503: "Azure or the storage cannot be reached now, or limits requests: come again after Retry-After.",
 }

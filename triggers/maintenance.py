@@ -151,7 +151,7 @@ _RUN = Parameter(
 @described(
     Answer(200, ConfigurationPage, as_given=True),
     query=_IN_SUBSCRIPTION,
-    refuses=INVALID_QUERY | AZURE_REFUSES,
+    refuses=AZURE_REFUSES | INVALID_QUERY | {404: "There is no such subscription."},
     uses_storage=False,
 )
 @answered
@@ -351,7 +351,8 @@ async def _write(
         raise Refusal(400, "The configuration is not valid.", errors=problems)
     made = await open_maintenance().write(wanted)
     if isinstance(made, ArmFailure):
-        raise refused(made, WHAT)
+        # What is missing for a PUT is the place of it.
+        raise refused(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
     await records.audit(audit_subject_of(identity), "configuration_written", by=by, at=now, detail=wanted.to_azure())
     return answer(_view(made, now).to_wire(), status=201 if existing is None else 200)
