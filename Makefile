@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop serve test chaos fuzz bench bench-full bench-plan lint format golden docs requirements-check lock clean
+.PHONY: help setup demo demo-stop demo-maintenance serve test chaos fuzz bench bench-full bench-plan lint format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -18,6 +18,9 @@ demo: setup ## Patch a sample fleet on this machine and write .local/demo/report
 
 demo-stop: setup ## The same with a bad update in one region: an error budget stops the run
 	@.venv/bin/patchwave demo-stop
+
+demo-maintenance: setup ## Schedules of Update Manager: one run with Patchwave around it, then the doctor before and after
+	@.venv/bin/patchwave demo-maintenance
 
 serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
 	@.venv/bin/patchwave serve $(ARGS)

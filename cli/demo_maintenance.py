@@ -57,8 +57,9 @@ def demo_maintenance() -> None:
         details = tuple(Detail("", sentence) for sentence in broken)
         raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
     console.print(
-        f"\n{len(report.findings_before)} findings mended by {len(report.fixes)} commands of the doctor's own; the whole"
-        f" took {time.monotonic() - began:.0f} seconds. Report: {(FOLDER / 'report.json').relative_to(ROOT)}",
+        f"\n{len(report.machines)} machines were prepared, patched by their schedule and put back as they were;"
+        f" {len(report.findings_before)} findings were mended by the commands that they name. All of it took"
+        f" {time.monotonic() - began:.0f} seconds. Report: {(FOLDER / 'report.json').relative_to(ROOT)}",
         soft_wrap=True,
     )
 
@@ -178,9 +179,13 @@ class _Scene:
         from local.demo_maintenance import COPY, LEGACY, RETIRED, TWICE, WEEKLY
 
         self._title("A fleet that nobody looks after")
-        window = part(part(part(self._client.configuration(WEEKLY), "configuration"), "properties"), "maintenanceWindow")
+        window = part(
+            part(part(self._client.configuration(WEEKLY), "configuration"), "properties"), "maintenanceWindow"
+        )
         start = str(window["startDateTime"])[:16]
-        self._say("A copy of the schedule for one machine, a schedule that is deleted under its machine, and an old one:")
+        self._say(
+            "A copy of the schedule for one machine, a schedule that is deleted under its machine, and an old one:"
+        )
         self._create(COPY, start, quiet=True)
         self._run("maintenance", "assign", COPY, TWICE)
         self._create(RETIRED, start, quiet=True)

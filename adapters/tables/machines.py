@@ -153,14 +153,19 @@ class MachineRecords(HistoryRecords):
         patches: Sequence[PatchRecord],
         at: datetime,
     ) -> None:
-        """Keep what an assessment found; the machine is then assessed. Ignored once it has an outcome."""
+        """Keep what an assessment found; the machine is then assessed. Ignored once it has an outcome.
+
+        After an installation, that of a scheduled run, what became of its patches stays beside what was found.
+        """
         async for _ in ChangeRounds(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 return
             found = summary if summary.at is not None else summary.model_copy(update={"at": at})
-            columns = pack({"stage": Stage.ASSESSED, "assessment": found, PATCH_COUNT: len(patches)})
-            if await self._write_with_patches(run_id, row, columns, patches):
+            is_after = "installation" in row.columns
+            listed = merge_patches(patches, await self._patches(run_id, row)) if is_after else patches
+            columns = pack({"stage": Stage.ASSESSED, "assessment": found, PATCH_COUNT: len(listed)})
+            if await self._write_with_patches(run_id, row, columns, listed):
                 return
 
     async def record_installation(

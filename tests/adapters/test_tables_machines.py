@@ -357,6 +357,21 @@ def test_merging_patches_loses_none_and_is_idempotent(known: list[PatchRecord], 
     assert identities(once) == identities([*known, *handled])
 
 
+async def test_an_assessment_after_a_scheduled_installation_leaves_what_became_of_its_patches(records: Records) -> None:
+    await records.add_machines(RUN, [machine(1)])
+    key = machine(1).key
+    handled = [
+        PatchRecord(name="pkg-0", version="1.0", state="Installed"),
+        PatchRecord(name="kernel", state="Excluded"),
+    ]
+    await records.record_installation(RUN, key, INSTALLED, handled)
+    left = [PatchRecord(name="kernel", state="Available"), PatchRecord(name="new", state="Available")]
+    for _ in range(2):
+        await records.record_assessment(RUN, key, SUMMARY, left, NOW)
+    kept = {one.name: one.state for one in await records.list_patches(RUN, key)}
+    assert kept == {"pkg-0": "Installed", "kernel": "Excluded", "new": "Available"}
+
+
 async def test_an_installation_is_kept_and_merged_before_the_machine_has_ended(records: Records) -> None:
     await records.add_machines(RUN, [machine(1)])
     key = machine(1).key
