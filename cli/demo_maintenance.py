@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from cli.client import ApiClient
 from cli.documents import Json, items, part
 from cli.errors import CommandError, Detail, ExitCode
 from cli.local_commands import running_stack
 from cli.run_tables import FINAL_STATES
-from cli.tables import new_table
 from cli.terminal import open_console, plain
 
 if TYPE_CHECKING:
@@ -74,6 +72,8 @@ class _Scene:
         self._console = console
         self._report = report
         self._books: Books = Books(stack)
+        self._run_id = ""
+        """The run around the scheduled one."""
         self._environment = os.environ | {
             "PATCHWAVE_URL": stack.url,
             "PATCHWAVE_KEY": "",
@@ -127,50 +127,39 @@ class _Scene:
 
     def _prepare(self) -> None:
         self._title("Forty minutes before the start: the pre event, and the work before")
-        run_id = self._until("the pre event", lambda: next(iter(self._client.runs(1)), {}).get("id"))
-        self._say(f"The pre event came. Patchwave answered it at once; the run {run_id} accompanies the schedule.")
-        self._report.run = {"id": run_id}
-        self._until("the end of the work before", lambda: self._maintenance().get("preparedAt"))
-        rows = self._report.prepared = list(self._client.machines(run_id))
-        table = new_table("machine", "found", "started by Patchwave", "snapshot", "script before")
-        for row in rows:
-            table.add_row(
-                plain(row.get("name", "")),
-                plain(row.get("powerState", "")),
-                "yes" if row.get("startedByUs") else "",
-                plain(row.get("snapshotId", "")).rpartition("/")[2],
-                Text(plain(row.get("beforeOutput", "")).strip()[:40], no_wrap=True),
-            )
-        self._console.print(table)
-        started = ", ".join(plain(row["name"]) for row in rows if row.get("startedByUs"))
-        self._say(f"{len(rows)} machines are prepared; {started or 'none'} was stopped and runs now. Azure may start.")
+        found = self._until("the pre event", lambda: next(self._client.maintenance_occurrences(1), None))
+        self._run_id = str(found["runId"])
+        self._say("The pre event came, and was answered at once. A run of the policy does the work before:")
+        self._until("the end of the work before", lambda: self._occurrence().get("preparedAt"))
+        self._run("maintenance", "occurrences", "show", self._run_id)
+        rows = list(self._client.machines(self._run_id))
+        started = ", ".join(plain(row["name"]) for row in rows if row.get("wasStarted"))
+        said = {plain(row.get("beforeOutput", "")).strip() for row in rows}
+        self._say(f"{started or 'No machine'} was stopped and runs now. The script says: {'; '.join(sorted(said))}.")
 
     def _accompany(self) -> None:
         from local.demo_maintenance import EXCLUDED
 
         self._title("The scheduled run, and the work after")
-        run_id = str(self._report.run["id"])
+        run_id, report = self._run_id, self._report
         self._until("the scheduled run", lambda: (self._books.occurrence() or {}).get("status") == "InProgress")
-        self._report.power["during"] = self._books.power()
+        report.power["during"] = self._books.power()
         self._say("Update Manager patches. Patchwave waits for the post event.")
-        self._until("the post event", lambda: self._maintenance().get("heardAfterAt"))
-        status = self._maintenance().get("status") or "over"
-        self._say(f"The post event came: Update Manager calls the run {plain(status)}. Patchwave copies the results.")
-        run = self._until("the end of the run", self._ended)
-        report = self._report
-        report.run, report.machines = run, list(self._client.machines(run_id))
+        self._until("the post event", lambda: self._occurrence().get("heardAfterAt"))
+        self._say("The post event came. Patchwave copies the results, assesses, and puts the power back.")
+        report.run = self._until("the end of the run", self._ended)
+        report.machines = list(self._client.machines(run_id))
         for row in report.machines:
             report.patches[str(row["id"])] = items(self._client.machine(run_id, str(row["key"])), "patches")
         report.occurrence, report.deliveries = self._books.occurrence() or {}, self._books.deliveries()
         report.power["after"] = self._books.power()
-        self._run("run", "machines", run_id)
+        self._run("maintenance", "occurrences", "show", run_id)
+        for row in (row for row in report.machines if row.get("wasStarted")):
+            self._say(
+                f"{row['name']} was started, is {row['outcome']}, and is {report.power['after'][row['id']]} again."
+            )
+        self._say("Update Manager called one machine done that is not. This is what became of its patches:")
         self._run("run", "machines", run_id, EXCLUDED.rpartition("/")[2])
-        self._run("run", "audit", run_id)
-        for started in (row for row in report.prepared if row.get("startedByUs")):
-            row, power = report.machine(str(started["id"])), report.power["after"].get(str(started["id"]))
-            self._say(f"{row.get('name')} was started for the run, is {row.get('outcome')}, and is {power} again.")
-        wrong = part(run, "maintenance").get("contradicted", 0)
-        self._say(f"Machines that Update Manager called done and that are not: {wrong}.")
 
     # --- the doctor
 
@@ -276,11 +265,11 @@ class _Scene:
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
-    def _maintenance(self) -> Json:
-        return part(self._client.run(str(self._report.run["id"])), "maintenance")
+    def _occurrence(self) -> Json:
+        return part(self._client.maintenance_occurrence(self._run_id), "occurrence")
 
     def _ended(self) -> Json | None:
-        run = self._client.run(str(self._report.run["id"]))
+        run = self._client.maintenance_occurrence(self._run_id)
         return run if run.get("state") in FINAL_STATES else None
 
     def _until[Found](self, what: str, look: Callable[[], Found | None]) -> Found:

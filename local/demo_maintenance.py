@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -134,15 +134,14 @@ class Fix:
 
 @dataclass(slots=True)
 class Report:
-    """What came of the demonstration, part by part; ``run`` is the one that accompanied the scheduled run.
+    """What came of the demonstration, part by part.
 
-    ``prepared`` are the rows of its machines after the work before, ``machines`` those at the end, ``patches`` by
-    machine id. ``power`` is whether machines run, by moment (``before``, ``during``, ``after``) and id; ``occurrence``
-    and ``deliveries`` are the simulator's.
+    ``run`` is what Patchwave says of the scheduled run, with the rows of its ``machines`` and the ``patches`` that were
+    copied, by machine id. The simulator tells ``occurrence``, ``deliveries``, and ``power``: whether machines run, by
+    moment (``before``, ``during``, ``after``) and id.
     """
 
     run: Json = field(default_factory=dict[str, Any])
-    prepared: list[Json] = field(default_factory=list[Json])
     machines: list[Json] = field(default_factory=list[Json])
     patches: dict[str, list[Json]] = field(default_factory=dict[str, list[Json]])
     occurrence: Json = field(default_factory=dict[str, Any])
@@ -154,8 +153,19 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
+        document = {
+            "run": self.run,
+            "machines": [each | {"patches": self.patches.get(str(each["id"]), [])} for each in self.machines],
+            "power": self.power,
+            "doctor": {
+                "before": self.findings_before,
+                "fixes": [{"command": each.command, "exitCode": each.exit_code} for each in self.fixes],
+                "after": self.findings_after,
+            },
+            "simulator": {"occurrence": self.occurrence, "deliveries": self.deliveries},
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def machine(self, machine_id: str) -> Json:
         """The machine's row of the run; empty when it has none."""
@@ -170,10 +180,12 @@ class Report:
             kind = f"Microsoft.Maintenance.{word}MaintenanceEvent"
             if not any(each["type"] == kind and 200 <= each["status"] < 300 for each in self.deliveries):
                 yield f"The {word.lower()} event did not reach the app"
-        maintenance = cast("Json", self.run.get("maintenance") or {})
+        occurrence = cast("Json", self.run.get("occurrence") or {})
         for key in ("heardBeforeAt", "preparedAt", "heardAfterAt", "resultsAt"):
-            if not maintenance.get(key):
-                yield f"The run {self.run.get('id', '')} has no {key}"
+            if not occurrence.get(key):
+                yield f"The run around the scheduled one has no {key}"
+        if occurrence.get("contradicted") != 1:
+            yield f"Update Manager is contradicted on {occurrence.get('contradicted')} machines, not on one"
         if self.run.get("state") != "completed":
             yield f"The run ended as {self.run.get('state')}: {self.run.get('reason', '')}"
 
@@ -181,7 +193,7 @@ class Report:
         before, during, after = (self.power.get(moment, {}) for moment in ("before", "during", "after"))
         if during.get(STOPPED) != "running":
             yield f"{STOPPED} was {during.get(STOPPED)} when the scheduled run began"
-        started = [each["id"] for each in self.prepared if each.get("startedByUs")]
+        started = [each["id"] for each in self.machines if each.get("wasStarted")]
         if started != [STOPPED]:
             yield f"Noted as started by Patchwave: {', '.join(started) or 'none'}, not {STOPPED}"
         changed = [machine for machine, power in after.items() if power != before.get(machine)]
