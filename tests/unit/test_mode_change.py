@@ -1,0 +1,245 @@
+"""What becomes of each machine of a change of patch modes, and what orders do to the change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.arm_error import ArmFailure
+from domain.fleet_machine import FleetMachine, read_machine
+from domain.identity import MachineId
+from domain.mode_change import (
+    LONGEST_CHANGE,
+    PLAN_HOLDS,
+    ChangeEnd,
+    ChangeState,
+    MachineChange,
+    MachineState,
+    ModeChange,
+    after_failure,
+    change_id,
+    count_ends,
+    decide,
+    missing_machine,
+    plan_machine,
+    read_state,
+    start,
+    stop,
+    why_to_end,
+)
+from domain.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
+from domain.run import Order
+from domain.scope import OsType, Scope
+from domain.steering import NotPossible
+
+NOW = datetime(2026, 11, 21, 14, tzinfo=UTC)
+SETTLES = timedelta(minutes=2)
+GROUP = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/g"
+ID = f"{GROUP}/providers/Microsoft.Compute/virtualMachines/vm"
+WANTED = WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM)
+BEFORE = PatchSettings(
+    os_type=OsType.LINUX, patch_mode=PatchMode.IMAGE_DEFAULT, assessment_mode=AssessmentMode.IMAGE_DEFAULT
+)
+AFTER = BEFORE.model_copy(update={"patch_mode": PatchMode.AUTOMATIC_BY_PLATFORM})
+OLD = MachineState(BEFORE)
+NEW = MachineState(AFTER)
+
+
+def shown(**row: Any) -> FleetMachine:
+    machine = read_machine({"id": ID, "osType": "Linux", **row})
+    assert machine is not None
+    return machine
+
+
+def machine(*, begun: timedelta | None = None, asked: timedelta | None = None, accepted: bool = False) -> MachineChange:
+    """A machine that was begun and asked for so long ago."""
+    planned = plan_machine(shown(), WANTED, NOW)
+    return planned.model_copy(
+        update={
+            "begun_at": None if begun is None else NOW - begun,
+            "asked_at": None if asked is None else NOW - asked,
+            "is_accepted": accepted,
+        }
+    )
+
+
+def change(state: ChangeState = ChangeState.PLANNED, **fields: Any) -> ModeChange:
+    return ModeChange(
+        id=change_id(NOW, "1a2b3c4d"),
+        state=state,
+        wanted=WANTED,
+        scope=Scope(),
+        max_concurrent=5,
+        max_failures=3,
+        planned=order("ann"),
+        **fields,
+    )
+
+
+def order(by: str, after: timedelta = timedelta(0), why: str = "") -> Order:
+    return Order(by=by, why=why, at=NOW + after)
+
+
+# --- plans -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "end", "said"),
+    [
+        ({}, None, ""),
+        ({"linuxPatchSettings": {"patchMode": "AutomaticByPlatform"}}, ChangeEnd.UNCHANGED, "set so already"),
+        ({"linuxProvisionAgent": False}, ChangeEnd.REFUSED, "provisionVMAgent"),
+        ({"osType": ""}, ChangeEnd.REFUSED, "neither Windows nor Linux"),
+        ({"tags": {"Patchwave-Hold": "moving"}}, ChangeEnd.SKIPPED, "holds this machine: moving"),
+        ({"tags": {"patchwave-hold": "no"}}, None, ""),
+    ],
+)
+def test_what_the_plan_says_of_a_machine(row: dict[str, Any], end: ChangeEnd | None, said: str) -> None:
+    planned = plan_machine(shown(**row), WANTED, NOW)
+    assert planned.end is end
+    assert said in planned.message
+    assert (planned.ended_at is None) == (end is None)
+
+
+def test_a_note_where_azure_itself_shall_patch_and_may_not() -> None:
+    custom = shown(imageReference={"id": "/subscriptions/s/galleries/golden"})
+    assert "custom" in plan_machine(custom, WANTED, NOW).note
+    assert plan_machine(custom, WantedSettings(patch_mode=WANTED.patch_mode, bypass=True), NOW).note == ""
+
+
+def test_a_machine_that_is_not_there_has_its_end() -> None:
+    missing = missing_machine(MachineId.parse(ID), NOW)
+    assert (missing.end, missing.name) == (ChangeEnd.FAILED, "vm")
+
+
+# --- orders ----------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_started_once() -> None:
+    first = start(change(), order("ann"))
+    assert (first.state, first.started) == (ChangeState.RUNNING, order("ann"))
+    assert start(first, order("ben", timedelta(days=9))) == first
+
+
+def test_an_old_plan_is_not_started() -> None:
+    assert start(change(), order("ann", PLAN_HOLDS)).state is ChangeState.RUNNING
+    with pytest.raises(NotPossible, match="24 hours"):
+        start(change(), order("ann", PLAN_HOLDS + timedelta(seconds=1)))
+
+
+def test_a_stop_before_the_start_is_the_end() -> None:
+    stopped = stop(change(), order("ann"))
+    assert (stopped.state, stopped.ended_at) == (ChangeState.STOPPED, NOW)
+    with pytest.raises(NotPossible, match="plan a new one"):
+        start(stopped, order("ann"))
+
+
+def test_a_stop_under_way_lets_what_was_taken_end() -> None:
+    running = start(change(), order("ann"))
+    stopping = stop(running, order("ben", why="wrong tag"))
+    assert (stopping.state, stopping.is_stopping) == (ChangeState.RUNNING, True)
+    assert stop(stopping, order("eve")) == stopping
+    assert why_to_end(stopping, 0) == "Stopped by ben: wrong tag."
+
+
+def test_what_has_ended_is_not_stopped() -> None:
+    with pytest.raises(NotPossible, match="has ended"):
+        stop(change(ChangeState.COMPLETED), order("ann"))
+
+
+@pytest.mark.parametrize(("failed", "ends"), [(0, False), (2, False), (3, True), (9, True)])
+def test_failures_end_a_change_at_its_limit(failed: int, ends: bool) -> None:
+    assert (why_to_end(start(change(), order("ann")), failed) is not None) == ends
+
+
+# --- one machine -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "state", "end", "ask"),
+    [
+        # Not asked yet.
+        (machine(begun=timedelta(0)), OLD, None, True),
+        (machine(begun=timedelta(0)), NEW, ChangeEnd.UNCHANGED, False),
+        (machine(begun=timedelta(0)), MachineState(None), ChangeEnd.REFUSED, False),
+        (machine(begun=timedelta(0)), MachineState(BEFORE, is_updating=True), None, False),
+        # Asked for, and nobody knows whether Azure took it.
+        (machine(begun=SETTLES, asked=SETTLES), OLD, None, True),
+        (machine(begun=SETTLES, asked=SETTLES), NEW, ChangeEnd.CHANGED, False),
+        # Taken.
+        (machine(begun=SETTLES, asked=timedelta(seconds=1), accepted=True), OLD, None, False),
+        (machine(begun=SETTLES, asked=timedelta(seconds=1), accepted=True), NEW, ChangeEnd.CHANGED, False),
+        (machine(begun=SETTLES, asked=SETTLES, accepted=True), OLD, ChangeEnd.FAILED, False),
+        (machine(begun=SETTLES, asked=SETTLES, accepted=True), MachineState(AFTER, is_updating=True), None, False),
+        # Overdue.
+        (machine(begun=LONGEST_CHANGE), OLD, ChangeEnd.FAILED, False),
+        (machine(begun=LONGEST_CHANGE), MachineState(BEFORE, is_updating=True), ChangeEnd.UNKNOWN, False),
+        (machine(begun=LONGEST_CHANGE, asked=SETTLES, accepted=True), NEW, ChangeEnd.CHANGED, False),
+    ],
+)
+def test_what_to_do_with_a_machine(known: MachineChange, state: MachineState, end: ChangeEnd | None, ask: bool) -> None:
+    decision = decide(known, WANTED, state, NOW, SETTLES)
+    assert (decision.end, decision.ask) == (end, ask)
+    assert bool(decision.message) == (end is not None)
+
+
+def test_why_azure_did_not_carry_it_out_is_said() -> None:
+    known = machine(begun=SETTLES, asked=SETTLES, accepted=True)
+    decision = decide(known, WANTED, MachineState(BEFORE, trouble="InternalError: no luck"), NOW, SETTLES)
+    assert "InternalError: no luck" in decision.message
+
+
+@pytest.mark.parametrize(
+    ("failure", "uncertain", "end"),
+    [
+        (ArmFailure(status=400, code="InvalidParameter", message="odd"), False, ChangeEnd.REFUSED),
+        (ArmFailure(status=403, code="AuthorizationFailed"), False, ChangeEnd.FAILED),
+        (ArmFailure(status=404, code="ResourceNotFound"), False, ChangeEnd.FAILED),
+        (ArmFailure(status=409, code="Conflict"), False, None),
+        (ArmFailure(status=429), False, None),
+        (ArmFailure(status=503), True, None),
+        (ArmFailure(status=0, code="Odd"), True, None),
+    ],
+)
+def test_refusals_of_azure(failure: ArmFailure, uncertain: bool, end: ChangeEnd | None) -> None:
+    assert after_failure(machine(begun=SETTLES), failure, NOW, is_uncertain=uncertain).end is end
+
+
+def test_a_passing_trouble_passes_for_half_an_hour_only() -> None:
+    failure = ArmFailure(status=429)
+    assert after_failure(machine(begun=LONGEST_CHANGE), failure, NOW).end is ChangeEnd.FAILED
+    taken = machine(begun=LONGEST_CHANGE, asked=SETTLES, accepted=True)
+    assert after_failure(taken, failure, NOW).end is ChangeEnd.UNKNOWN
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def body(state: str = "Succeeded", **properties: Any) -> dict[str, Any]:
+    disk = {"osDisk": {"osType": "Linux"}}
+    return {"properties": {"provisioningState": state, "storageProfile": disk, **properties}}
+
+
+def test_the_state_of_a_machine() -> None:
+    profile = {"linuxConfiguration": {"patchSettings": {"patchMode": "AutomaticByPlatform"}}}
+    assert read_state(body(osProfile=profile)) == MachineState(AFTER)
+    assert read_state(body("Updating")).is_updating
+    assert read_state({}) == MachineState(None)
+
+
+def test_why_the_last_change_failed() -> None:
+    status = {"code": "ProvisioningState/failed/InternalExecutionError", "message": "An internal error."}
+    found = read_state(body("Failed", instanceView={"statuses": [{"code": "PowerState/running"}, status]}))
+    assert found.trouble == "InternalExecutionError: An internal error."
+    assert read_state(body("Failed")).trouble
+
+
+@given(st.dictionaries(st.sampled_from(ChangeEnd).map(str), st.integers(0, 9)))
+def test_counts_have_an_order_and_no_zeros(counts: dict[str, int]) -> None:
+    found = count_ends(counts)
+    assert found == {end: count for end, count in counts.items() if count}
+    assert list(found) == [end.value for end in ChangeEnd if counts.get(end)]
