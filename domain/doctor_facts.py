@@ -8,12 +8,13 @@ queries give one row for each thing, or the newest of several, so that 10,000 ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from domain.assignment import Assignment
-from domain.base import as_object, parse_instant
+from domain.base import as_object, format_instant, parse_instant
+from domain.discovery import literal
 from domain.fleet_machine import FleetMachine
 from domain.identity import MachineId
 from domain.maintenance import MaintenanceConfiguration
@@ -22,6 +23,22 @@ from domain.policy import Policy
 
 ASSESSMENT_RETENTION_DAYS = 7
 """How long Resource Graph keeps an assessment."""
+RUN_RETENTION_DAYS = 30
+"""How long it keeps what schedules did."""
+NEEDS_SUBSCRIPTION, NEEDS_SUBSCRIPTION_VERSION = "security-esm", "UA_ESM_Required"
+"""Classification (in lower case; counted as security) and version of updates that need Ubuntu Pro."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Missing updates that a schedule may not have been able to bring, of one classification in lower case.
+
+    ``published_at`` of ``None``: they need an Ubuntu Pro subscription.
+    """
+
+    classification: str
+    patches: int
+    published_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,15 @@ class KnownAssessment:
 
     at: datetime
     missing: Mapping[str, int] = field(default_factory=dict[str, int])
+    excuses: tuple[Excuse, ...] = ()
+
+    def missing_since(self, moment: datetime) -> dict[str, int]:
+        """What was to be had at a moment and is still missing; of Linux nobody tells when it was published."""
+        left = dict(self.missing)
+        for excuse in self.excuses:
+            if excuse.published_at is None or excuse.published_at > moment:
+                left[excuse.classification] = left.get(excuse.classification, 0) - excuse.patches
+        return {name: count for name, count in left.items() if count > 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,27 @@ def newest_assessments() -> str:
     )
 
 
+def excused_patches(now: datetime) -> str:
+    """What needs a subscription, and what was published within the time for which Azure keeps runs: ``machine,
+    classification, publishedAt, patches``.
+    """
+    since = format_instant(now - timedelta(days=RUN_RETENTION_DAYS))
+    return "\n".join(
+        [
+            "patchassessmentresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches'",
+            "| extend machine = tostring(split(tolower(id), '/patchassessmentresults/')[0]),"
+            " classification = tolower(tostring(properties.classifications[0])),"
+            " version = tostring(properties.version), publishedAt = todatetime(properties.publishedDateTime),"
+            " seenAt = todatetime(properties.lastModifiedDateTime)",
+            f"| where classification =~ '{NEEDS_SUBSCRIPTION}' or version =~ '{NEEDS_SUBSCRIPTION_VERSION}'"
+            f" or publishedAt > todatetime({literal(since)})",
+            "| summarize patches = count(), arg_max(seenAt, id) by machine, classification, publishedAt",
+            "| order by id asc",
+        ]
+    )
+
+
 def first_and_last_runs() -> str:
     """Of each machine and configuration the first run and the last: ``machine, configuration, firstAt, endedAt, id,
     status``.
@@ -122,6 +169,21 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssess
         missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
         found[machine] = KnownAssessment(at, missing)
     return found
+
+
+def with_excuses(
+    assessments: Mapping[str, KnownAssessment], rows: Iterable[Mapping[str, Any]]
+) -> dict[str, KnownAssessment]:
+    """The assessments with what stands in the rows of `excused_patches`."""
+    excuses: dict[str, list[Excuse]] = {}
+    for row in rows:
+        name, patches = str(row.get("classification", "")), row.get("patches")
+        if isinstance(patches, int):
+            excuse = Excuse(
+                "security" if name == NEEDS_SUBSCRIPTION else name, patches, parse_instant(row.get("publishedAt"))
+            )
+            excuses.setdefault(str(row.get("machine", "")), []).append(excuse)
+    return {machine: replace(known, excuses=tuple(excuses.get(machine, ()))) for machine, known in assessments.items()}
 
 
 def with_own(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from domain import remedies
 from domain.base import format_instant
@@ -15,6 +15,9 @@ from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import AssessmentMode, WantedSettings, refusal_of
 from domain.scope import OsType
 
+BELIEVED_FOR = timedelta(hours=36)
+"""How long an assessment speaks of the run before it on Linux, where nobody tells when an update was published; Azure
+assesses every 24 hours."""
 _BY_DEFAULT = ("critical", "security")
 """What a schedule brings whose configuration does not say, or is not there any more."""
 
@@ -64,7 +67,7 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
         if machine is None or known is None or runs.ended_at is None or not runs.is_done or known.at <= runs.ended_at:
             continue
         configuration = index.configurations.get(runs.configuration_id)
-        missing = _missing(machine, known, configuration)
+        missing = _missing(machine, known, configuration, runs.ended_at)
         if not missing:
             continue
         name = configuration.name if configuration else runs.configuration_id.rpartition("/")[2]
@@ -81,11 +84,13 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
 
 
 def _missing(
-    machine: FleetMachine, known: KnownAssessment, configuration: MaintenanceConfiguration | None
+    machine: FleetMachine, known: KnownAssessment, configuration: MaintenanceConfiguration | None, ended_at: datetime
 ) -> dict[str, int]:
-    """The missing updates of the classifications that the schedule should bring, by classification."""
+    """The missing updates that the schedule should have brought, by classification."""
+    if OsType.read(machine.found.os_type) is OsType.LINUX and known.at - ended_at > BELIEVED_FOR:
+        return {}
     wanted = _classifications(machine, configuration)
-    return {name: count for name, count in known.missing.items() if name in wanted}
+    return {name: count for name, count in known.missing_since(ended_at).items() if name in wanted}
 
 
 def _classifications(machine: FleetMachine, configuration: MaintenanceConfiguration | None) -> frozenset[str]:

@@ -17,10 +17,12 @@ from domain.assignment import read_assignment
 from domain.doctor import examine
 from domain.doctor_facts import (
     FleetFacts,
+    excused_patches,
     first_and_last_runs,
     newest_assessments,
     read_assessments,
     read_runs,
+    with_excuses,
     with_own,
 )
 from domain.findings import DoctorReport, FindingKind
@@ -80,9 +82,10 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
     limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
     kinds = _kinds(query_of(req, "kind"))
+    now = datetime.now(UTC)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
-            facts = await _gather(open_records())
+            facts = await _gather(open_records(), now)
     except QueryRefused as refusal:
         raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
     except TimeoutError:
@@ -92,22 +95,23 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
             headers={"Retry-After": "60"},
         ) from None
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
-    report = await asyncio.to_thread(examine, facts, datetime.now(UTC), stale_days)
+    report = await asyncio.to_thread(examine, facts, now, stale_days)
     return answer(report.only(kinds, query_of(req, "subject"), limit).to_wire())
 
 
-async def _gather(records: Records) -> FleetFacts:
+async def _gather(records: Records, now: datetime) -> FleetFacts:
     """The facts, each kind from its own table, all of them asked for side by side.
 
     Raises:
         QueryRefused: Resource Graph refuses one of the tables.
         Refusal: there are too many machines, or they cannot be listed.
     """
-    fleet, configurations, assignments, assessments, runs, own, (policies, notes) = await asyncio.gather(
+    fleet, configurations, assignments, assessments, excused, runs, own, (policies, notes) = await asyncio.gather(
         read_fleet(Scope()),
         read_rows(all_configurations()),
         read_rows(all_assignments()),
         read_rows(newest_assessments()),
+        read_rows(excused_patches(now)),
         read_rows(first_and_last_runs()),
         records.last_assessments(),
         read_policies(records),
@@ -116,7 +120,7 @@ async def _gather(records: Records) -> FleetFacts:
         machines=fleet,
         configurations=list(filter(None, map(read_configuration, configurations))),
         assignments=list(filter(None, map(read_assignment, assignments))),
-        assessments=with_own(read_assessments(assessments), fleet, own),
+        assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
         runs=read_runs(runs),
         policies=policies,
         notes=notes,

@@ -140,7 +140,7 @@ def _instant(value: Any) -> str | None:
     except ValueError:
         return None
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06d}0Z"
+    return f"{at.replace(tzinfo=None).isoformat(timespec='microseconds')}0Z"
 
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
@@ -314,6 +314,9 @@ class Parser:
             return lambda row: next((v for each in arguments if (v := each(row)) not in (None, "")), None)
         if folded == "strcat" and arguments:
             return lambda row: "".join(as_text(each(row)) for each in arguments)
+        if folded == "split" and len(arguments) == 2:
+            text, separator = arguments
+            return lambda row: as_text(text(row)).split(as_text(separator(row)))
         if folded == "iff" and len(arguments) == 3:
             condition, then, otherwise = arguments
             return lambda row: then(row) if condition(row) else otherwise(row)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.doctor_facts import FleetFacts, KnownAssessment, ScheduledRuns
+from domain.doctor_facts import Excuse, FleetFacts, KnownAssessment, ScheduledRuns
 from domain.findings import DoctorReport, Finding, FindingKind
 from domain.fleet_machine import FleetMachine
 from domain.maintenance import MaintenanceConfiguration
@@ -396,6 +396,27 @@ def test_what_says_nothing_against_a_schedule(change: dict[str, object]) -> None
         assessments=assessed(HOUR, security=3),
     )
     assert done(replace(fleet, **change)) == []  # pyright: ignore[reportArgumentType] - chosen by name above
+
+
+def test_only_what_the_run_could_have_brought_counts() -> None:
+    windows = machine(bypass=True, os_type=OsType.WINDOWS)
+    fleet = facts(windows, configurations=[configuration()], assignments=[assigned()], runs=[runs(ended=5 * DAY)])
+    later, before = Excuse("security", 2, NOW - DAY), Excuse("critical", 1, NOW - 9 * DAY)
+    known = KnownAssessment(NOW, {"security": 2, "critical": 1}, (later, before))
+    finding = only(done(replace(fleet, assessments={machine_id().lower(): known})))
+    assert "still counts 1 critical." in finding.evidence
+
+
+def test_what_needs_a_subscription_is_no_schedules_to_bring() -> None:
+    fleet = facts(machine(bypass=True), configurations=[configuration()], runs=[runs(ended=DAY)])
+    known = KnownAssessment(NOW, {"security": 131}, (Excuse("security", 131),))
+    assert done(replace(fleet, assessments={machine_id().lower(): known})) == []
+
+
+def test_on_linux_an_assessment_speaks_of_a_run_for_a_while_only() -> None:
+    fleet = facts(machine(bypass=True), configurations=[configuration()], runs=[runs(ended=3 * DAY)])
+    assert done(replace(fleet, assessments=assessed(2 * DAY, security=1)))
+    assert done(replace(fleet, assessments=assessed(HOUR, security=1))) == []
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------
