@@ -76,7 +76,8 @@ def _dynamic(assignment: Assignment, systems: frozenset[OsType], moved: Moved) -
     scope = assignment.scope
     if scope is None:
         moved.lost(
-            f"{place}.filter", "holds no machine that could be told: a value, a tag or a group is none of Azure's"
+            f"{place}.filter",
+            "selects nothing that can be told: a tag without values, or a group where the scope does not lie",
         )
         return None
     os_types = systems.intersection(scope.os_types or _BOTH)

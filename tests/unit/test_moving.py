@@ -282,8 +282,8 @@ def test_named_machines_are_spread_over_policies_that_can_be_stored() -> None:
             None,
             "no virtual machine of Azure",
         ),
-        (subscription(), {"tagSettings": {"tags": {"env": []}}}, "could be told"),
-        (f"{subscription()}/resourceGroups/rg-web", {"resourceGroups": ["other"]}, "could be told"),
+        (subscription(), {"tagSettings": {"tags": {"env": []}}}, "can be told"),
+        (f"{subscription()}/resourceGroups/rg-web", {"resourceGroups": ["other"]}, "can be told"),
     ],
 )
 def test_assignments_that_no_scope_can_hold_have_their_sentence(
