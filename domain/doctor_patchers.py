@@ -41,25 +41,24 @@ def _nobody(index: FleetIndex, standing: Standing) -> Finding:
     reasons = [reason for each in standing.attached if (reason := index.why_not(each.configuration))]
     if reasons and len(reasons) == len(standing.attached) and not patching.is_mistake:
         why = f"Set to follow a schedule, and what is attached patches nothing: {'; '.join(reasons)}."
-    return _finding(
-        FindingKind.NOBODY_PATCHES, standing, " ".join([why, *standing.resting]), _nobody_fix(index, standing, reasons)
-    )
+    fix = _nobody_fix(index, standing)
+    return _finding(FindingKind.NOBODY_PATCHES, standing, " ".join([why, *standing.resting]), fix)
 
 
-def _nobody_fix(index: FleetIndex, standing: Standing, reasons: list[str]) -> str:
-    """Let what is there work; hand the machine to Azure where nothing is."""
-    live = [each for each in standing.attached if not index.why_not(each.configuration)]
-    if live:
-        return _set(standing, remedies.to_schedules())
-    if standing.attached and reasons:
-        # The finding of the configuration names its own fix; here it is the machine that must not wait for it.
-        taken_away = remedies.delete_assignments(
-            [one for each in standing.attached for one in each.assignments if not one.is_dynamic]
-        )
-        return " && ".join(filter(None, [taken_away, _set(standing, remedies.to_azure())]))
-    if standing.machine.unsupported:
+def _nobody_fix(index: FleetIndex, standing: Standing) -> str:
+    """Let what is attached work; hand the machine to Azure where nothing is."""
+    settings = standing.machine.settings
+    assert settings is not None
+    if not standing.attached and standing.machine.unsupported:
         return remedies.run_on(standing.machine.found.id, "patch")
-    return _set(standing, remedies.to_azure())
+    if not standing.attached:
+        return _set(standing, remedies.to_azure())
+    follows = remedies.to_schedules().is_met_by(settings)
+    steps = [] if follows else [_set(standing, remedies.to_schedules())]
+    if all(index.why_not(each.configuration) for each in standing.attached):
+        dead = standing.attached[0].configuration
+        steps.insert(0, (remedies.revive if dead.in_guest_patch_mode else remedies.set_patch_mode)(dead.id))
+    return " && ".join(steps)
 
 
 def _two(standing: Standing) -> Finding:
@@ -91,12 +90,17 @@ def _leave_out(standing: Standing) -> str:
 
 
 def _set(standing: Standing, wanted: WantedSettings) -> str:
-    """Set the machine, unless Azure refuses that: then Patchwave leaves it, or takes it, itself."""
+    """Set the machine. Where Azure refuses that: leave it to who patches it, or to Azure, or patch it this once."""
     settings = standing.machine.settings
     assert settings is not None
     if refusal_of(settings, wanted) is None:
         return remedies.set_mode(standing.machine.found.id, wanted)
-    return _leave_out(standing) if standing.policies else remedies.run_on(standing.machine.found.id, "patch")
+    if standing.policies:
+        return _leave_out(standing)
+    assignments = [one for each in standing.attached for one in each.assignments]
+    if settings.is_by_platform and assignments and not any(one.is_dynamic for one in assignments):
+        return remedies.delete_assignments(assignments)
+    return remedies.run_on(standing.machine.found.id, "patch")
 
 
 def _policies(standing: Standing) -> list[str]:

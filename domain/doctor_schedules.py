@@ -11,7 +11,7 @@ from domain.assignment import Assignment
 from domain.base import format_instant
 from domain.doctor_index import FleetIndex, ending_of
 from domain.findings import Finding, FindingKind
-from domain.maintenance import IN_GUEST_PATCH_MODE, NEVER_EXPIRES, MaintenanceConfiguration, format_wall_clock
+from domain.maintenance import MaintenanceConfiguration, format_wall_clock
 
 HORIZON = timedelta(days=400)
 """How long starts are compared, from where both schedules run: over a year, for those that meet once in it."""
@@ -96,23 +96,15 @@ def _check_configuration(index: FleetIndex, configuration: MaintenanceConfigurat
             kind=FindingKind.NO_PATCH_MODE,
             subject=configuration.id,
             evidence=f"Its extensionProperties lack InGuestPatchMode, without which it patches nothing. {attached}",
-            fix=remedies.change_configuration(
-                configuration.id, f"properties.extensionProperties.{IN_GUEST_PATCH_MODE}", "User"
-            ),
+            fix=remedies.set_patch_mode(configuration.id),
         )
     if configuration.has_ended(index.now):
         yield Finding(
             kind=FindingKind.SCHEDULE_ENDED,
             subject=configuration.id,
             evidence=f"It {ending_of(configuration)}. {attached}",
-            fix=_revive(configuration) if machines else remedies.delete_configuration(configuration.id),
+            fix=(remedies.revive if machines else remedies.delete_configuration)(configuration.id),
         )
-
-
-def _revive(configuration: MaintenanceConfiguration) -> str:
-    return remedies.change_configuration(
-        configuration.id, "properties.maintenanceWindow.expirationDateTime", NEVER_EXPIRES[:16]
-    )
 
 
 # --- assignments ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from domain.assignment import Assignment
+from domain.maintenance import IN_GUEST_PATCH_MODE, NEVER_EXPIRES
 from domain.patch_mode import PatchMode, WantedSettings
 
 
@@ -51,6 +52,18 @@ def assign_again(assignment: Assignment) -> str:
 def change_configuration(configuration_id: str, path: str, value: str) -> str:
     """Change one property of a configuration."""
     return _patchwave("maintenance", "configuration", "change", configuration_id, "--set", f"{path}={value}")
+
+
+def set_patch_mode(configuration_id: str) -> str:
+    """Let a configuration patch at all."""
+    return change_configuration(configuration_id, f"properties.extensionProperties.{IN_GUEST_PATCH_MODE}", "User")
+
+
+def revive(configuration_id: str) -> str:
+    """Let a configuration that has ended go on."""
+    return change_configuration(
+        configuration_id, "properties.maintenanceWindow.expirationDateTime", NEVER_EXPIRES[: len("YYYY-MM-DD hh:mm")]
+    )
 
 
 def delete_configuration(configuration_id: str) -> str:

@@ -88,9 +88,23 @@ def test_a_schedule_that_has_ended_leaves_its_machines_to_nobody() -> None:
     findings = found(facts(machine(bypass=True), configurations=[ended], assignments=[assigned()]))
     assert [each.kind for each in findings] == [FindingKind.NOBODY_PATCHES, FindingKind.SCHEDULE_ENDED]
     assert "weekly ended at 2026-06-01T00:00:00.000Z" in findings[0].evidence
-    detach, set_mode = findings[0].fix.split(" && ")
-    assert detach == f"patchwave maintenance assignment delete {assigned().id}"
-    assert set_mode.endswith("--no-bypass")
+    assert findings[0].fix == findings[1].fix
+    assert "maintenanceWindow.expirationDateTime=9999-12-31 23:59" in findings[0].fix
+
+
+def test_a_machine_that_lacks_more_than_its_schedule_is_set_as_well() -> None:
+    manual = machine(mode=PatchMode.MANUAL, os_type=OsType.WINDOWS, enable_automatic_updates=False)
+    fleet = facts(manual, configurations=[configuration(mode="")], assignments=[scoped()])
+    first, second = found(fleet)[0].fix.split(" && ")
+    assert first.endswith("properties.extensionProperties.InGuestPatchMode=User")
+    assert second.endswith("--mode AutomaticByPlatform --bypass")
+
+
+def test_a_hotpatched_machine_cannot_follow_its_schedule_so_azure_has_it() -> None:
+    hotpatched = machine(os_type=OsType.WINDOWS, hotpatching=True)
+    finding = only(found(facts(hotpatched, configurations=[configuration()], assignments=[assigned()])))
+    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.fix == f"patchwave maintenance assignment delete {assigned().id}"
 
 
 def test_automatic_patching_that_leaves_the_machine_out_is_nobody() -> None:
