@@ -12,7 +12,7 @@ import heapq
 import json
 import ssl
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -56,6 +56,8 @@ class _Parcel:
     occurrence: Occurrence
     event: dict[str, Any]
     is_cloud: bool
+    then: _Parcel | None = None
+    """What goes out when this has been taken."""
     tries: int = 0
 
 
@@ -70,7 +72,7 @@ class EventGrid:
         """Each try: event id, type, simulated moment and status (0 without an answer)."""
         self._options: dict[str, Delivery] = {}
         self._out: list[tuple[float, int, _Parcel]] = []
-        self._held: dict[str, tuple[float, _Parcel]] = {}
+        self._held: dict[str, _Parcel] = {}
         self._numbers = count()
         self._wake = asyncio.Event()
         schedules.on_planned = self._wake.set
@@ -129,17 +131,15 @@ class EventGrid:
         due = now + 60 * (options.pre_delay_minutes if is_pre else options.post_delay_minutes)
         parcel = _Parcel(kind, occurrence, self._event(kind, occurrence, options), options.schema_ == "CloudEvents")
         if is_pre and options.post_first:
-            self._held[occurrence.id] = due, parcel
+            self._held[occurrence.id] = parcel
             return
-        held = self._held.pop(occurrence.id, None)
-        for _ in range(1 + options.duplicates):
-            self._put(due, parcel)
-        if held is not None:
-            self._put(max(due, held[0]), held[1])
+        for _ in range(options.duplicates):
+            self._put(due, replace(parcel))
+        parcel.then = self._held.pop(occurrence.id, None)
+        self._put(due, parcel)
 
     def _put(self, due: float, parcel: _Parcel) -> None:
-        sent_apart = _Parcel(parcel.kind, parcel.occurrence, parcel.event, parcel.is_cloud, parcel.tries)
-        heapq.heappush(self._out, (due, next(self._numbers), sent_apart))
+        heapq.heappush(self._out, (due, next(self._numbers), parcel))
         self._wake.set()
 
     def _event(self, kind: str, occurrence: Occurrence, options: Delivery) -> dict[str, Any]:
@@ -206,6 +206,8 @@ class EventGrid:
         self.deliveries.append({"id": parcel.event["id"], "type": word, "at": self.clock.now(), "status": status})
         del self.deliveries[:-_KEPT_DELIVERIES]
         if 200 <= status < 300:
+            if parcel.then is not None:
+                self._put(self.clock.now(), parcel.then)
             return
         parcel.tries += 1
         if parcel.tries <= len(RETRY_SECONDS):
