@@ -77,6 +77,7 @@ async def open_occurrence(data: Json) -> Json:
         cancel_when_pre_fails=around is not None and around.cancel_when_pre_fails,
         announces=policy.notifications.is_wanted,
         prepare_until=occurrence.prepare_until,
+        ends_at=occurrence.ends_at,
         settle_at=occurrence.settle_at,
         look_seconds=wait_seconds(),
     ).to_wire()

@@ -21,7 +21,7 @@ from domain.maintenance_queries import (
     patches_of_installations,
 )
 from domain.patch_results import InstalledPatch
-from domain.reported import Installation, awaits_result, read_patch
+from domain.reported import Installation, awaits_result, is_under_way, read_patch
 from domain.run import MachineRecord, Run
 
 SLICE = 50
@@ -65,10 +65,11 @@ async def copy_results(data: Json) -> Json:
     following = _Position(position.token, done) if done < len(page.rows) else _Position(page.skip_token)
     if following != _Position():
         return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds).to_wire()
-    awaited = 0
+    awaited = under_way = 0
     async for machine in records.each_machine(run.id):
         awaited += awaits_result(machine)
-    return Copied(machines=run.machines, awaited=awaited).to_wire()
+        under_way += is_under_way(machine)
+    return Copied(machines=run.machines, awaited=awaited, under_way=under_way).to_wire()
 
 
 async def _copy(records: Records, run: Run, installations: list[Installation]) -> Page | None:

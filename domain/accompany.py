@@ -45,6 +45,7 @@ class Standpoint(Document):
     look_seconds: float = 30
     """Between two listings of Resource Graph."""
     prepare_until: Instant | None = None
+    ends_at: Instant | None = None
     settle_at: Instant | None = None
 
 
@@ -77,9 +78,13 @@ class CopyResults(FindMachines):
 
 
 class Copied(Found):
-    """What a page of results brought. After the last, ``awaited`` machines should have one and do not yet."""
+    """What a page of results brought. After the last, ``awaited`` machines should have one and do not yet.
+
+    ``under_way``: of those, on which Azure may still be at work, since Update Manager has not said how it ended.
+    """
 
     awaited: int = 0
+    under_way: int = 0
 
 
 class PartOfRun(Document):

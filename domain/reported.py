@@ -89,6 +89,12 @@ def awaits_result(machine: MachineRecord) -> bool:
     return machine.installation is None and word not in _CANCELED | _NOT_RUNNING | _NOTHING
 
 
+def is_under_way(machine: MachineRecord) -> bool:
+    """Whether Azure may still be at work on the machine: there is no result, and no final word of Update Manager's."""
+    word = machine.reported.casefold()
+    return machine.installation is None and word not in _DONE | _FAILED | _CANCELED | _NOT_RUNNING | _NOTHING
+
+
 def is_contradicted(machine: MachineRecord) -> bool:
     """Whether Update Manager called the machine done, and it is not."""
     return machine.reported.casefold() in _DONE and machine.outcome is not None and machine.outcome.needs_person

@@ -150,12 +150,21 @@ class _Run:
     # --- after
 
     def _copy_results(self, stand: Standpoint) -> Steps[None]:
-        """Copy what Resource Graph shows, until every machine has its result or patience is over."""
-        for copies in range(MOST_COPIES):
+        """Copy what Resource Graph shows, until every machine has its result or patience is over.
+
+        While Update Manager has not said how each ended, that is never before the window ends: a post event may come
+        early, and a machine that Azure patches must not be stopped.
+        """
+        copies = 0
+        while True:
             copied = yield from self._pages(names.COPY_RESULTS, CopyResults(run_id=self._run_id), Copied)
             if copied.failure or not copied.awaited:
                 break
-            yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies + 1, 4)))
+            copies += 1
+            is_open = stand.ends_at is not None and utc_now(self._context) < stand.ends_at
+            if copies >= MOST_COPIES and not (copied.under_way and is_open):
+                break
+            yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies, 4)))
             yield from self._list(stand)
         yield from self._call(names.END_RESULTS, self._ref)
 

@@ -22,6 +22,7 @@ from adapters.sweep import Sweeps
 from settings import Settings
 from tests.adapters.test_resource_graph import Credential
 from tests.conftest import HEALTH_KEY
+from tests.e2e.test_accompany import accompanied, fire, prepare
 from tests.product import SUBSCRIPTION, Product, wait_until
 
 ROLES = Path(__file__).parents[2] / "infra" / "roles"
@@ -60,6 +61,10 @@ _TABLES = {
     "microsoft.compute/virtualmachines/patchinstallationresults": {
         "Microsoft.Compute/virtualMachines/patchInstallationResults/read"
     },
+    "microsoft.compute/virtualmachines/patchinstallationresults/softwarepatches": {
+        "Microsoft.Compute/virtualMachines/patchInstallationResults/softwarePatches/read"
+    },
+    "microsoft.maintenance/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
     "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
     "microsoft.maintenance/maintenanceconfigurations": {"Microsoft.Maintenance/maintenanceConfigurations/read"},
     "microsoft.maintenance/configurationassignments": {"Microsoft.Maintenance/configurationAssignments/read"},
@@ -101,6 +106,8 @@ def asked(stack_product: Product) -> set[str]:
     _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
     _keep_a_schedule(product, whole)
     _change_modes(product, whole)
+    fire(product, prepare(product, "rights", [whole]), minutes=0)
+    assert accompanied(product, "rights")["state"] == "completed"
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
     health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})

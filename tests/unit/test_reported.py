@@ -13,7 +13,15 @@ from domain.base import Json
 from domain.identity import MachineId
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind, Reason
-from domain.reported import Installation, MachineUpdate, awaits_result, conclude, is_contradicted, read_patch
+from domain.reported import (
+    Installation,
+    MachineUpdate,
+    awaits_result,
+    conclude,
+    is_contradicted,
+    is_under_way,
+    read_patch,
+)
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord
 from tests.unit.test_occurrence import CONFIGURATION, ID, START
 
@@ -164,3 +172,10 @@ def test_results_are_awaited_where_there_will_be_one() -> None:
     assert awaits_result(machine(reported="Succeeded"))
     assert not awaits_result(machine(reported="Succeeded", installation=INSTALLED))
     assert not awaits_result(machine(reported="Cancelled"))
+
+
+def test_a_machine_without_a_last_word_may_still_be_patched() -> None:
+    assert is_under_way(machine())
+    assert is_under_way(machine(reported="InProgress"))
+    assert not is_under_way(machine(reported="InProgress", installation=INSTALLED))
+    assert not any(is_under_way(machine(reported=word)) for word in ("Succeeded", "Failed", "Cancelled"))
