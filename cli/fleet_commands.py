@@ -14,7 +14,7 @@ import typer
 
 from cli.calendar_commands import tag_values
 from cli.client import ApiClient
-from cli.documents import Json
+from cli.documents import Json, counts
 from cli.errors import ExitCode
 from cli.fleet_tables import change_view, changes_table, eligibility_view, modes_view
 from cli.tables import audit_table
@@ -241,8 +241,8 @@ def _wait(client: ApiClient, name: str) -> Json:
 
 def _exit(change: Json) -> None:
     """Tell a script whether machines need a person."""
-    counts = change.get("countsByEnd") or {}
-    if any(counts.get(end) for end in _NEEDS_PERSON):
+    ends = counts(change, "countsByEnd")
+    if any(ends.get(end) for end in _NEEDS_PERSON):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
 
 

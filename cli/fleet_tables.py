@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -42,7 +43,7 @@ def modes_view(found: Json) -> RenderableType:
     summary = Text(f"{counts.get('machines', 0)} machines: {facts_in_words(part(counts, 'byPatcher'))}")
     if counts.get("mistakes"):
         summary.append(f"; on {counts['mistakes']} of them a schedule fails", style="bold red")
-    notes = [Text(plain(note), style="yellow") for note in found.get("notes") or []]
+    notes = [Text(plain(note), style="yellow") for note in cast("list[object]", found.get("notes") or [])]
     return Group(table, Text(), summary, *notes)
 
 

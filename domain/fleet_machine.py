@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from domain.base import parse_instant, text_of
+from domain.base import parse_instant
 from domain.discovery import DiscoveredMachine, read_row, select_machines
 from domain.eligibility import Eligibility, judge
 from domain.patch_mode import PatchSettings
@@ -26,7 +26,6 @@ SETTINGS_COLUMNS = (
     f"linuxPatchSettings = {_LINUX}.patchSettings",
     f"linuxProvisionAgent = {_LINUX}.provisionVMAgent",
     "allowExtensions = properties.osProfile.allowExtensionOperations",
-    "agentVersion = tostring(properties.extended.instanceView.vmAgent.vmAgentVersion)",
     "timeCreated = tostring(properties.timeCreated)",
 )
 """What is asked for beside the columns of a discovered machine."""
@@ -39,7 +38,7 @@ class FleetMachine:
     found: DiscoveredMachine
     settings: PatchSettings | None
     agent_version: str = ""
-    """Empty when Resource Graph does not show it, as for machines that do not run."""
+    """Of the VM agent. Resource Graph does not show it: empty unless it was read beside, and for one that is off."""
     allows_extensions: bool = True
     created_at: datetime | None = None
 
@@ -86,7 +85,6 @@ def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMac
     return FleetMachine(
         found=found,
         settings=PatchSettings.read(found.os_type, configuration),
-        agent_version=text_of(row.get("agentVersion")),
         allows_extensions=row.get("allowExtensions") is not False,
         created_at=parse_instant(row.get("timeCreated")),
     )

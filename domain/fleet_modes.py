@@ -40,7 +40,7 @@ class MachineModes(Document):
     os_type: str
     power_state: str
     image: str
-    agent_version: str = Field(description="Empty when Resource Graph does not show it.")
+    agent_version: str = Field(description="Of the VM agent; empty when Azure does not tell it, as of one that is off.")
     settings: PatchSettings | None = Field(description="Null for a system that guest patching does not know.")
     schedules: list[str] = Field(description="Ids of the maintenance configurations that are attached to it.")
     policies: list[str] = Field(description="Names of the policies that cover it and will run.")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import azure.functions as func
 from pydantic import ValidationError
 
+from adapters.agent_versions import open_agent_versions
 from adapters.resource_graph import QueryRefused, Row, open_resource_graph
 from adapters.tables import Records
 from domain.base import Json
@@ -25,7 +27,8 @@ from triggers.http import Refusal, query_of
 
 MOST_MACHINES = 20_000
 """Machines that one answer holds: about 20 MB of JSON."""
-LONGEST_SECONDS = 200.0
+LONGEST_SECONDS = 140.0
+"""For Resource Graph; versions of agents may take a minute more."""
 FLEET_REFUSES = {
     422: f"The scope has more than {MOST_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",
@@ -90,6 +93,18 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
             headers={"Retry-After": "60"},
         ) from None
     return [found[folded] for folded in sorted(found)]
+
+
+async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]:
+    """The same with the versions of VM agents, and notes on those that cannot be read: those machines have none.
+
+    Raises:
+        Refusal: as `read_fleet`.
+    """
+    fleet = await read_fleet(scope)
+    subscriptions = {machine.found.machine_id.subscription_id for machine in fleet}
+    versions, notes = await open_agent_versions().read(sorted(subscriptions))
+    return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet], notes
 
 
 async def read_rows(query: str) -> list[Row]:

@@ -12,7 +12,7 @@ import azure.functions as func
 from adapters.resource_graph import QueryRefused
 from adapters.tables import Records, open_records
 from domain.assignment import read_assignment
-from domain.base import Document
+from domain.base import Document, Json
 from domain.doctor_facts import FleetFacts
 from domain.doctor_index import FleetIndex
 from domain.eligibility import Eligibility
@@ -25,15 +25,16 @@ from domain.validation import Problem
 from triggers.described import INVALID_QUERY, Answer, Parameter, described
 from triggers.fleet import (
     FLEET_REFUSES,
-    LONGEST_SECONDS,
     MOST_MACHINES,
     SCOPE_QUERY,
-    read_fleet,
     read_policies,
     read_rows,
     read_scope,
+    read_with_agents,
 )
 from triggers.http import Refusal, answer, answered, number_of, query_of
+
+_LONGEST_READ = 200.0
 
 bp = df.Blueprint()
 
@@ -73,6 +74,7 @@ class FleetEligibility(Document):
     ineligible: list[IneligibleMachine]
     table_dated: date
     table_read_on: date
+    notes: list[str]
 
 
 _LIMIT = Parameter(
@@ -97,10 +99,14 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
     wanted = _patchers(query_of(req, "patchedBy"))
     index, notes = await _gather(open_records(), scope)
+
+    def report() -> Json:
+        machines = [describe(standing) for standing in index.standings]
+        shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
+        return FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire()
+
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
-    machines = await asyncio.to_thread(lambda: [describe(standing) for standing in index.standings])
-    shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
-    return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
+    return answer(await asyncio.to_thread(report))
 
 
 @bp.route(route="fleet/eligibility", methods=["GET"])
@@ -114,7 +120,7 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
 async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
     """The machines that Azure's guest patching does not take, and why not."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
-    fleet = await read_fleet(scope)
+    fleet, notes = await read_with_agents(scope)
     ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
     causes: dict[str, int] = {}
     for machine in ineligible:
@@ -142,22 +148,26 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
         ineligible=listed,
         table_dated=DOCUMENT_DATE,
         table_read_on=READ_ON,
+        notes=notes,
     )
     return answer(report.to_wire())
 
 
 async def _gather(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]]:
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
-            fleet, configurations, assignments, (policies, notes) = await asyncio.gather(
-                read_fleet(scope), read_rows(all_configurations()), read_rows(all_assignments()), read_policies(records)
+        async with asyncio.timeout(_LONGEST_READ):
+            (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
+                read_with_agents(scope),
+                read_rows(all_configurations()),
+                read_rows(all_assignments()),
+                read_policies(records),
             )
     except QueryRefused as refusal:
         raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
     except TimeoutError:
         raise Refusal(
             503,
-            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            f"The fleet could not be read in {_LONGEST_READ:.0f} seconds; repeat the request, or narrow the scope.",
             headers={"Retry-After": "60"},
         ) from None
     facts = FleetFacts(
@@ -166,7 +176,7 @@ async def _gather(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]
         assignments=list(filter(None, map(read_assignment, assignments))),
         policies=policies,
     )
-    return FleetIndex(facts, datetime.now(UTC)), notes
+    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes]
 
 
 def _patchers(text: str) -> Sequence[PatchedBy]:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from azure.core.pipeline.transport import AioHttpTransport
 
+from adapters.agent_versions import AgentVersions
 from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import ResourceGraph
 from adapters.tables import Records
@@ -120,16 +121,22 @@ async def azure(
     """Azure as the triggers reach it; the simulator's own controls for the test."""
     del records
     settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
+
     # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
-    transport = AioHttpTransport(connection_verify=simulator["ca"])
-    graph = ResourceGraph(settings, ArmPipeline(settings, Credential(token(simulator)), transport))
+    def pipeline() -> ArmPipeline:
+        transport = AioHttpTransport(connection_verify=simulator["ca"])
+        return ArmPipeline(settings, Credential(token(simulator)), transport)
+
+    graph, versions = ResourceGraph(settings, pipeline()), AgentVersions(settings, pipeline())
     monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
+    monkeypatch.setattr(fleet, "open_agent_versions", lambda: versions)
     trust = ssl.create_default_context(cafile=simulator["ca"])
     headers = {"Authorization": f"Bearer {token(simulator)}"}
     async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
         yield http
         await http.delete("/_sim/faults")
     await graph.close()
+    await versions.close()
 
 
 async def modes(**query: str) -> dict[str, Any]:
@@ -151,6 +158,7 @@ async def test_each_scenario_as_azure_shows_it(azure: httpx.AsyncClient, number:
     assert (machine["at"] is not None) == (number == 1)
     assert machine["image"].startswith("Canonical:0001-com-ubuntu-server-jammy:22_04-lts")
     assert machine["powerState"] == "running"
+    assert machine["agentVersion"] == "2.11.1.12"
 
 
 async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.AsyncClient):
@@ -195,7 +203,8 @@ async def test_the_table_of_who_is_not_eligible(azure: httpx.AsyncClient):
         machine["name"]: [obstacle["cause"] for obstacle in machine["eligibility"]["obstacles"]]
         for machine in found["ineligible"]
     }
-    assert reasons["noble"] == ["other_image"]
+    assert reasons == {"noble": ["other_image"], "old": ["old_agent"]}
+    assert (found["unknown"], found["notes"]) == (0, [])
     assert found["tableReadOn"] == "2026-11-20"
     assert sum(found["byCause"].values()) == sum(map(len, reasons.values()))
 
@@ -229,3 +238,18 @@ async def test_azure_that_refuses_is_a_502(azure: httpx.AsyncClient):
     answered = await call(fleet_modes.list_fleet_modes)
     assert answered.status == 502
     assert "could not be listed" in answered.problem["detail"]
+
+
+async def test_versions_of_agents_that_cannot_be_read_are_unknown_and_said_so(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "list"}, "effect": {"status": 403}}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    found = (await call(fleet_modes.list_fleet_eligibility)).json
+    assert (found["unknown"], found["byCause"]) == (9, {"other_image": 1})
+    [note] = found["notes"]
+    assert note.startswith(f"Some versions of VM agents in {SUBSCRIPTION} are not known: HTTP 403")
+
+
+async def test_a_page_that_is_throttled_is_asked_for_again(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "list"}, "effect": {"status": 429, "headers": {"Retry-After": "0"}}, "times": 1}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    assert (await call(fleet_modes.list_fleet_eligibility)).json["notes"] == []
