@@ -100,21 +100,21 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _gather(records: Records, now: datetime) -> FleetFacts:
-    """The facts, each kind from its own table, all of them asked for side by side.
+    """The facts: ours, then Azure's, each kind from its own table and all of them side by side.
 
     Raises:
         QueryRefused: Resource Graph refuses one of the tables.
         Refusal: there are too many machines, or they cannot be listed.
     """
-    fleet, configurations, assignments, assessments, excused, runs, own, (policies, notes) = await asyncio.gather(
+    policies, notes = await read_policies(records)
+    own = await records.last_assessments()
+    fleet, configurations, assignments, assessments, excused, runs = await asyncio.gather(
         read_fleet(Scope()),
         read_rows(all_configurations()),
         read_rows(all_assignments()),
         read_rows(newest_assessments()),
         read_rows(excused_patches(now)),
         read_rows(first_and_last_runs()),
-        records.last_assessments(),
-        read_policies(records),
     )
     return FleetFacts(
         machines=fleet,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from domain.assignment import Assignment, ScopeFilter
@@ -125,7 +125,11 @@ def policy(
     name: str = "monthly", *, resting: str = "", recurrence: str = "second Tuesday", **given: Any
 ) -> FleetPolicy:
     """A policy over the subscription with a schedule."""
-    schedule = Schedule(recurrence=recurrence, time="22:00", time_zone="UTC", window="PT4H") if recurrence else None
+    schedule = (
+        Schedule(recurrence=recurrence, time="22:00", time_zone="UTC", window=timedelta(hours=4))
+        if recurrence
+        else None
+    )
     scope = Scope(subscriptions=(SUBSCRIPTION,))
     document: dict[str, Any] = {"name": name, "scope": scope, "schedule": schedule} | given
     return FleetPolicy(Policy.model_validate(document, by_name=True), resting)
