@@ -22,7 +22,7 @@ KIBIBYTE = 1024
 MOST_ENTITIES_A_SECOND = 2_000
 """Of one partition of Table storage."""
 JUDGED_PACING = (1_000, 10_000)
-"""Sizes at which the makespan has a bar; the largest one that was measured stands in for the second."""
+"""Sizes at which the makespan has a bar; when neither was measured, the largest one has it."""
 
 type Json = dict[str, Any]
 type Read = Callable[[Json], float]
@@ -236,7 +236,7 @@ def _of_pacing(runs: Mapping[int, Json]) -> list[Metric]:
     def between(run: Json) -> float:
         return run["operations"]["install"]["firstMinute"] - run["operations"]["assess"]["lastMinute"]
 
-    judged = {size for size in runs if size in JUDGED_PACING} | {max(runs)}
+    judged = {size for size in runs if size in JUDGED_PACING} or {max(runs)}
     return [
         _each("M9", "Makespan ÷ throttle bound", runs, pacing, "1.0 ideal, 1.3+ AIMD", 1.15, judged=judged),
         _each("M9", "… minutes between the last assessment and the first installation", runs, between, "0"),

@@ -31,7 +31,7 @@ FULL_SIZES = (*SIZES, 10_000)
 PEERS_AT = (250,)
 _PEERS_NEED = 2
 """Times the seconds per machine: a thread, or a replay of everything, costs more than the product does."""
-_JUDGED_NEED = {1_000: 3}
+_JUDGED_NEED = {1_000: 4}
 """The same where the makespan has a bar: what takes a second of this machine is not to be minutes of the run."""
 STOP_AT = 300
 STOP_CAP = 60
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
     parser.add_argument("--crash-step", type=int, default=12, help="kill at each so many-th effect; 0 kills nobody")
     parser.add_argument(
-        "--seconds-per-machine", type=float, default=0.11, help="real seconds; a slow machine needs more"
+        "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
     )
     parser.add_argument("--least-seconds", type=float, default=_LEAST_SECONDS, help="real seconds of a small fleet")
     parser.add_argument("--seed", type=int, default=1, help="of the fleets")

@@ -17,7 +17,7 @@ NEAR_THE_END = 0.9
 """Of the time that the machine's last installation took, which includes what was done after it."""
 _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
 """Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
-_GROWTH = 0.2
+_GROWTH = 0.3
 """Of the time that an operation has taken so far: the wait to the next look."""
 _SPARE_LOOKS = 8
 """With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
