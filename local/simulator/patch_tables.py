@@ -36,6 +36,8 @@ _CLASSES = {
     "other": "other",
 }
 _ASKS_FOR_RESULTS_ALONE = re.compile(r"where\s+type\s*(?:=~|==)\s*(['\"])[^'\"]*results\1", re.IGNORECASE)
+_STARTS = r"id\s+startswith\s+'([^'\\]*)'"
+_ASKS_FOR_STARTS = re.compile(rf"where\s+{_STARTS}(?:\s+or\s+{_STARTS})*\s*(?:\||$)", re.IGNORECASE)
 
 type Row = dict[str, Any]
 
@@ -47,7 +49,7 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
         world: Whose operations they are.
         table: One of ``TABLES``.
         subscriptions: Folded; None means all.
-        query: What they are for: the rows of patches, many times as many, are not made when it passes them over.
+        query: What they are for: rows of patches, many times as many, are not made when it passes them over.
     """
     then = world.clock.now() - world.graph_lag
     with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
@@ -66,9 +68,18 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
         wanted = list({each.machine: each for each in wanted if each.is_over(then)}.values())
     rows = [_result(world, operation, then) for operation in wanted]
     if with_patches:
+        starts = _asked_starts(query)
         for row, operation in zip(list(rows), wanted, strict=True):
-            rows += _patches(world, operation, row, then)
+            above = f"{row['id']}/softwarePatches/".casefold()
+            if starts is None or any(above.startswith(each) or each.startswith(above) for each in starts):
+                rows += _patches(world, operation, row, then)
     return rows
+
+
+def _asked_starts(query: str) -> list[str] | None:
+    """What ids have to start with, folded, when a stage of the query asks for nothing else; None when none does."""
+    stage = _ASKS_FOR_STARTS.search(query)
+    return None if stage is None else [each.casefold() for each in re.findall(_STARTS, stage[0], re.IGNORECASE)]
 
 
 def _result(world: World, operation: Operation, then: float) -> Row:

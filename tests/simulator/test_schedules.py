@@ -300,3 +300,21 @@ def test_of_a_deleted_machine_only_its_assignment_is_left() -> None:
     assert len(bench.rows("microsoft.maintenance/configurationassignments")) == 1
     bench.at(24 * 60 + 61)
     assert bench.statuses(list(bench.schedules.occurrences.values())[1]) == {}
+
+
+def test_a_query_for_the_patches_of_some_results_gets_them_all_and_makes_no_others() -> None:
+    bench = Bench(one={}, two={}, three={})
+    bench.assign_all(bench.schedule())
+    bench.at(60)
+    bench.at(90)
+    everything = patch_rows(bench.world, TABLES[1], None)
+    results = [row["id"] for row in everything if row["type"].endswith("results")]
+    asked = f"{TABLES[1]} | where id startswith '{results[0]}/' or id startswith '{results[2].upper()}/' | project id"
+    made = [row["id"] for row in patch_rows(bench.world, TABLES[1], None, asked)]
+    patches = [row["id"] for row in everything if row["type"].endswith("softwarepatches")]
+    assert len(patches) == 6
+    assert [each for each in made if each not in results] == [each for each in patches if results[1] not in each]
+    alone = f"{TABLES[1]} | where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults' | count"
+    assert [row["id"] for row in patch_rows(bench.world, TABLES[1], None, alone)] == results
+    other = f"{TABLES[1]} | where id startswith 'a' and name == 'b'"
+    assert len(patch_rows(bench.world, TABLES[1], None, other)) == len(everything)
