@@ -225,9 +225,11 @@ async def _answer_of(call: _Call) -> Answer:
     try:
         # How often and when to ask again is the caller's decision, as everywhere.
         await call(retry_total=0, raw_response_hook=keep)
-    except AzureError as error:
-        # The SDK may fail on a body that it did not expect, after Azure has answered.
+    except Exception as error:
+        # The SDK may fail in any way on a body that it did not expect, after Azure has answered.
         if not answers:
+            if not isinstance(error, AzureError):
+                raise
             return lost(error)
     reply = answers[-1]
     try:

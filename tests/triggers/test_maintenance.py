@@ -87,6 +87,7 @@ async def azure(
     headers = {"Authorization": f"Bearer {token(simulator)}"}
     async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers, params=API) as http:
         yield http
+        await http.delete("/_sim/faults")
         for kind in ("configurationAssignments", "maintenanceConfigurations"):
             found = await http.get(f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Maintenance/{kind}")
             for each in found.json()["value"]:
@@ -95,7 +96,7 @@ async def azure(
     await schedules.close()
 
 
-def place(name: str = "TestAzureInGuestAdv2") -> dict[str, str]:
+def place(name: str = "TestAzureInGuestAdv2") -> dict[str, Any]:
     return {"subscriptionId": SUBSCRIPTION, "resourceGroup": "atscalepatching", "configuration": name}
 
 
@@ -235,11 +236,39 @@ async def test_a_slip_in_a_name_is_pointed_at(azure: httpx.AsyncClient) -> None:
     assert (await call(maintenance.put_configuration, body={"properties": []}, **place())).paths == ["properties"]
 
 
-async def test_what_azure_refuses_is_told_in_its_words(azure: httpx.AsyncClient) -> None:
-    elsewhere = place() | {"subscriptionId": "00000000-2222-4333-8444-555555555555"}
-    refused = await call(maintenance.put_configuration, body=coming(), **elsewhere)
-    assert refused.status in (404, 502)
-    assert refused.problem["detail"]
+PASCAL = {"Error": {"Code": "InvalidInput", "Message": "Extension properties must contain Patch mode"}}
+DENIED = {"error": {"code": "AuthorizationFailed", "message": "does not have authorization"}}
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "said"),
+    [
+        ({"status": 400, "body": PASCAL}, 400, "InvalidInput: Extension properties must contain Patch mode"),
+        ({"status": 403, "body": DENIED}, 502, "the app's identity lacks a role"),
+        ({"status": 404, "body": DENIED}, 404, "There is no such resource group"),
+        ({"status": 409, "body": PASCAL}, 409, "InvalidInput"),
+        ({"status": 429, "headers": {"Retry-After": "7"}}, 503, "Azure cannot answer now"),
+        ({"status": 500, "body": "<html>oops</html>"}, 503, "Azure cannot answer now"),
+        ({"status": 200, "body": [1]}, 502, "in no known form"),
+        ({"status": 200, "body": "null"}, 502, "in no known form"),
+        ({"drop": "before"}, 503, "Azure cannot answer now"),
+    ],
+)
+async def test_what_azure_refuses_is_told_in_its_words(
+    azure: httpx.AsyncClient, effect: dict[str, Any], status: int, said: str
+) -> None:
+    """Asked once: how often to ask again is the caller's decision."""
+    rule = {"match": {"method": "PUT", "path": CONFIGURATION}, "effect": effect}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    refused = await put()
+    assert refused.status == status, refused.text
+    assert said in refused.problem["detail"]
+    assert refused.headers.get("Retry-After") == (
+        {429: "7"}.get(effect.get("status", 0), "15") if status == 503 else None
+    )
+    assert await audit() == []
+    # A kept connection that breaks before an answer may be tried once more below the SDK.
+    assert (await azure.get("/_sim/faults")).json()["faults"][0]["hits"] <= (1 if "status" in effect else 2)
 
 
 # --- cancelling ----------------------------------------------------------------------------------------------------
