@@ -22,7 +22,7 @@ from domain.recur_every import LARGEST_OFFSET, RecurEvery, Unit
 from domain.recurrence import FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
 from domain.validation import Problem
 
-COMPARED = timedelta(days=3660)
+COMPARED = timedelta(days=5 * 366)
 """How far ahead an exported schedule is compared with the policy, moment by moment."""
 
 _DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")

@@ -381,7 +381,7 @@ sections = st.sampled_from(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.lists(anything_assigned, min_size=1, max_size=6), sections)
 def test_a_round_trip_keeps_machines_moments_and_patches(assignments: list[Assignment], kept: tuple[str, ...]) -> None:
     patches = BODY["properties"]["installPatches"]

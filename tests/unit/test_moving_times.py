@@ -88,7 +88,7 @@ def windows(draw: st.DrawFn) -> MaintenanceWindow:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(windows(), st.integers(-400, 2000))
 def test_what_is_moved_in_runs_at_the_same_moments(given: MaintenanceWindow, days: int) -> None:
     try:
@@ -105,7 +105,7 @@ def test_what_is_moved_in_runs_at_the_same_moments(given: MaintenanceWindow, day
     assert list(islice(upcoming(made, after), 40)) == list(islice(given.occurrences(after), 40))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(windows())
 def test_a_round_trip_keeps_every_run_to_come(given: MaintenanceWindow) -> None:
     try:
