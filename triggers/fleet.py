@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import azure.functions as func
 from pydantic import ValidationError
@@ -15,10 +16,14 @@ from pydantic import ValidationError
 from adapters.agent_versions import open_agent_versions
 from adapters.resource_graph import QueryRefused, Row, open_resource_graph
 from adapters.tables import Records
+from domain.assignment import read_assignment
 from domain.base import Json
 from domain.discovery import DiscoveryQuery, build_queries
-from domain.doctor_facts import FleetPolicy
+from domain.doctor_facts import FleetFacts, FleetPolicy
+from domain.doctor_index import FleetIndex
 from domain.fleet_machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from domain.maintenance import read_configuration
+from domain.maintenance_queries import all_assignments, all_configurations
 from domain.policy import PolicyError, parse_policy
 from domain.scope import Scope
 from domain.validation import explain
@@ -29,6 +34,7 @@ MOST_MACHINES = 20_000
 """Machines that one answer holds: about 20 MB of JSON."""
 LONGEST_SECONDS = 140.0
 """For Resource Graph; versions of agents may take a minute more."""
+_LONGEST_INDEX = 200.0
 FLEET_REFUSES = {
     422: f"The scope has more than {MOST_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",
@@ -87,11 +93,7 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
     except QueryRefused as refusal:
         raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
     except TimeoutError:
-        raise Refusal(
-            503,
-            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
-            headers={"Retry-After": "60"},
-        ) from None
+        raise _too_slow(LONGEST_SECONDS) from None
     return [found[folded] for folded in sorted(found)]
 
 
@@ -130,3 +132,38 @@ async def read_policies(records: Records) -> tuple[list[FleetPolicy], list[str]]
         pause = (await records.get_controls(policy.name)).pause
         policies.append(FleetPolicy(policy, f"is paused by {pause.by}: {pause.reason}" if pause else ""))
     return policies, notes
+
+
+async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]]:
+    """The machines of a scope with agents, schedules and policies, by machine; and notes on what could not be read.
+
+    Raises:
+        Refusal: as `read_fleet`.
+    """
+    try:
+        async with asyncio.timeout(_LONGEST_INDEX):
+            (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
+                read_with_agents(scope),
+                read_rows(all_configurations()),
+                read_rows(all_assignments()),
+                read_policies(records),
+            )
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
+    except TimeoutError:
+        raise _too_slow(_LONGEST_INDEX) from None
+    facts = FleetFacts(
+        machines=fleet,
+        configurations=list(filter(None, map(read_configuration, configurations))),
+        assignments=list(filter(None, map(read_assignment, assignments))),
+        policies=policies,
+    )
+    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes]
+
+
+def _too_slow(seconds: float) -> Refusal:
+    return Refusal(
+        503,
+        f"The fleet could not be read in {seconds:.0f} seconds; repeat the request, or narrow the scope.",
+        headers={"Retry-After": "60"},
+    )

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.resource_graph import QueryRefused
-from adapters.tables import Records, open_records
-from domain.assignment import read_assignment
+from adapters.tables import open_records
 from domain.base import Document, Json
-from domain.doctor_facts import FleetFacts
-from domain.doctor_index import FleetIndex
 from domain.eligibility import Eligibility
 from domain.fleet_modes import MachineModes, ModeCounts, PatchedBy, count, describe
-from domain.maintenance import read_configuration
-from domain.maintenance_queries import all_assignments, all_configurations
-from domain.scope import Scope
 from domain.supported_images import DOCUMENT_DATE, READ_ON
 from domain.validation import Problem
 from triggers.described import INVALID_QUERY, Answer, Parameter, described
@@ -27,14 +20,11 @@ from triggers.fleet import (
     FLEET_REFUSES,
     MOST_MACHINES,
     SCOPE_QUERY,
-    read_policies,
-    read_rows,
+    read_index,
     read_scope,
     read_with_agents,
 )
 from triggers.http import Refusal, answer, answered, number_of, query_of
-
-_LONGEST_READ = 200.0
 
 bp = df.Blueprint()
 
@@ -98,7 +88,7 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
     wanted = _patchers(query_of(req, "patchedBy"))
-    index, notes = await _gather(open_records(), scope)
+    index, notes = await read_index(open_records(), scope)
 
     def report() -> Json:
         machines = [describe(standing) for standing in index.standings]
@@ -151,32 +141,6 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
         notes=notes,
     )
     return answer(report.to_wire())
-
-
-async def _gather(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]]:
-    try:
-        async with asyncio.timeout(_LONGEST_READ):
-            (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
-                read_with_agents(scope),
-                read_rows(all_configurations()),
-                read_rows(all_assignments()),
-                read_policies(records),
-            )
-    except QueryRefused as refusal:
-        raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
-    except TimeoutError:
-        raise Refusal(
-            503,
-            f"The fleet could not be read in {_LONGEST_READ:.0f} seconds; repeat the request, or narrow the scope.",
-            headers={"Retry-After": "60"},
-        ) from None
-    facts = FleetFacts(
-        machines=fleet,
-        configurations=list(filter(None, map(read_configuration, configurations))),
-        assignments=list(filter(None, map(read_assignment, assignments))),
-        policies=policies,
-    )
-    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes]
 
 
 def _patchers(text: str) -> Sequence[PatchedBy]:
