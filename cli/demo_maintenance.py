@@ -134,8 +134,10 @@ class _Scene:
         self._run("maintenance", "occurrences", "show", self._run_id)
         rows = list(self._client.machines(self._run_id))
         started = ", ".join(plain(row["name"]) for row in rows if row.get("wasStarted"))
-        said = {plain(row.get("beforeOutput", "")).strip() for row in rows}
-        self._say(f"{started or 'No machine'} was stopped and runs now. The script says: {'; '.join(sorted(said))}.")
+        told = sum(bool(row.get("beforeOutput")) for row in rows)
+        self._say(
+            f"{started or 'No machine'} was stopped and runs now; on {told} machines the script of the policy ran."
+        )
 
     def _accompany(self) -> None:
         from local.demo_maintenance import EXCLUDED

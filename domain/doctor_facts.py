@@ -84,6 +84,11 @@ class FleetPolicy:
     policy: Policy
     resting: str = ""
 
+    @property
+    def only_accompanies(self) -> bool:
+        """Whether it is there for the runs of schedules alone, and patches nothing itself."""
+        return self.policy.maintenance is not None and self.policy.schedule is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetFacts:

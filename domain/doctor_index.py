@@ -130,7 +130,7 @@ class FleetIndex:
         for policy, covered, why_not in policies:
             if machine.folded in covered and not (why_not or held):
                 running.append(policy.policy.name)
-            elif machine.folded in covered:
+            elif machine.folded in covered and not policy.only_accompanies:
                 resting.append(why_not or f"The policy {policy.policy.name} skips it. {held}")
         return Standing(machine, attached, tuple(running), tuple(resting), self._patching(machine, attached))
 

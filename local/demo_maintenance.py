@@ -51,7 +51,6 @@ IN_RUN = 6
 """Machines of the scheduled run: all of the shop."""
 
 POLICY = "around-weekly"
-SCRIPT_SAYS = "'Maintenance begins in half an hour'"
 WEEKLY, COPY, RETIRED, LEGACY = (
     f"{SUBSCRIPTION}/rg-schedules/{name}" for name in ("weekly", "weekly-copy", "retired", "legacy")
 )
@@ -69,11 +68,11 @@ def policy() -> Json:
     """What Patchwave does around the runs of the schedule."""
     return {
         "name": POLICY,
-        "description": "Before each weekly run: start what is stopped, take a snapshot, tell the users.",
+        "description": "Before each weekly run: start what is stopped, take a snapshot, tell the users on Linux.",
         "scope": {"subscriptions": [SUBSCRIPTION]},
         "maintenance": {"configurations": [arm_id(WEEKLY)]},
         "startStopped": True,
-        "hooks": {"snapshot": {}, "before": {"linux": f"echo {SCRIPT_SAYS}", "windows": f"Write-Output {SCRIPT_SAYS}"}},
+        "hooks": {"snapshot": {}, "before": {"linux": "echo Maintenance begins in half an hour"}},
     }
 
 
@@ -209,8 +208,10 @@ class Report:
             name = machine["name"]
             if not machine.get("outcome"):
                 yield f"No outcome: {name}"
-            if not machine.get("snapshotId") or not machine.get("beforeOutput"):
-                yield f"No snapshot, or no script before the run: {name}"
+            if not machine.get("snapshotId"):
+                yield f"No snapshot: {name}"
+            if machine["osType"] == "Linux" and not machine.get("beforeOutput"):
+                yield f"No script before the run: {name}"
             if machine["id"] != NO_BYPASS and not machine.get("installation"):
                 yield f"No result of the installation on {name}"
             installed = cast("Json", machine.get("installation") or {}).get("installed", 0)

@@ -49,7 +49,9 @@ def row(machine: Json) -> Json:
     }.get(one, ("patched", "ok"))
     installation = None if one == NO_BYPASS else {"status": "Succeeded", "installed": 1}
     done = {"snapshotId": "snapshot", "beforeOutput": "said", "wasStarted": one == STOPPED}
-    return machine_document(machine["name"], outcome, reason) | done | {"id": one, "installation": installation}
+    system = machine["storageProfile"]["osDisk"]["osType"]
+    known = {"id": one, "osType": system, "installation": installation}
+    return machine_document(machine["name"], outcome, reason) | done | known
 
 
 def report() -> Report:
@@ -118,7 +120,7 @@ def _machine(one: str, **changes: object) -> Callable[[Report], None]:
         (_machine(STOPPED, wasStarted=False), "started by Patchwave: none"),
         (_machine(EXCLUDED, wasStarted=True), "started by Patchwave"),
         (_machine(STOPPED, snapshotId=""), "No snapshot"),
-        (_machine(STOPPED, beforeOutput=""), "no script"),
+        (_machine(STOPPED, beforeOutput=""), "No script"),
         (_machine(STOPPED, installation=None), "No result"),
         (_machine(STOPPED, outcome=None), "No outcome"),
         (_machine(STOPPED, outcome="skipped"), "was not patched"),

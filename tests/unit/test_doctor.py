@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.around import AroundMaintenance
 from domain.doctor_facts import Excuse, FleetFacts, KnownAssessment, ScheduledRuns
 from domain.findings import DoctorReport, Finding, FindingKind
 from domain.fleet_machine import FleetMachine
@@ -117,6 +118,13 @@ def test_automatic_patching_that_leaves_the_machine_out_is_nobody() -> None:
 def test_a_policy_patches_whatever_the_machine_is_set_to() -> None:
     assert found(facts(machine(bypass=True), policies=[policy()])) == []
     assert found(facts(machine(mode=PatchMode.IMAGE_DEFAULT), policies=[policy()])) == []
+
+
+def test_a_policy_that_is_there_for_the_runs_of_schedules_does_not_rest() -> None:
+    around = policy(name="around", recurrence="", maintenance=AroundMaintenance(configurations=[configuration_id()]))
+    finding = only(found(facts(machine(bypass=True), policies=[around])))
+    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert "around" not in finding.evidence
 
 
 @pytest.mark.parametrize(
