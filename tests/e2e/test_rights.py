@@ -64,6 +64,12 @@ _TABLES = {
     "microsoft.compute/virtualmachines/patchinstallationresults/softwarepatches": {
         "Microsoft.Compute/virtualMachines/patchInstallationResults/softwarePatches/read"
     },
+    "microsoft.compute/virtualmachines/patchassessmentresults": {
+        "Microsoft.Compute/virtualMachines/patchAssessmentResults/read"
+    },
+    "microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches": {
+        "Microsoft.Compute/virtualMachines/patchAssessmentResults/softwarePatches/read"
+    },
     "microsoft.maintenance/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
     "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
     "microsoft.maintenance/maintenanceconfigurations": {"Microsoft.Maintenance/maintenanceConfigurations/read"},
@@ -108,6 +114,7 @@ def asked(stack_product: Product) -> set[str]:
     _change_modes(product, whole)
     fire(product, prepare(product, "rights", [whole]), minutes=0)
     assert accompanied(product, "rights")["state"] == "completed"
+    assert product.api.get("/api/fleet/doctor", timeout=60).status_code == 200
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
     health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})
