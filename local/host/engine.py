@@ -132,11 +132,11 @@ class Engine(InMemoryOrchestrationBackend):
         """``127.0.0.1:PORT`` of the gRPC service."""
         return f"127.0.0.1:{self._port}"
 
-    @override
     def now(self) -> datetime:
         """The engine's time: UTC, moved forward by what was skipped."""
         return self._timers.now()
 
+    @override
     def stop(self, grace: float | None = None) -> None:
         """Ends the gRPC service and the timers; what was in memory stays until ``reset``."""
         with self._lock:

@@ -1,0 +1,85 @@
+"""``patchwave maintenance occurrences`` against a service over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from tests.cli.conftest import Patchwave
+from tests.cli.service import Service, machine_document, problem
+
+RUN = "20261121T030000Z-weekly-0a1b2c3d"
+CONFIGURATION = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
+OCCURRENCE: dict[str, Any] = {
+    "runId": RUN,
+    "policy": "weekly",
+    "state": "completed",
+    "reason": "",
+    "waitingFor": "",
+    "createdAt": "2026-11-21T02:20:00.000Z",
+    "endedAt": "2026-11-21T05:00:00.000Z",
+    "machines": 2,
+    "countsByOutcome": {"patched": 1, "failed": 1},
+    "occurrence": {
+        "id": f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/20261121030000",
+        "configurationId": CONFIGURATION,
+        "startsAt": "2026-11-21T03:00:00.000Z",
+        "endsAt": "2026-11-21T05:00:00.000Z",
+        "heardBeforeAt": None,
+        "heardAfterAt": "2026-11-21T04:10:00.000Z",
+        "status": "Succeeded",
+        "contradicted": 1,
+    },
+}
+
+
+def machine(name: str, outcome: str, **changes: Any) -> dict[str, Any]:
+    own = {"prepared": True, "wasStarted": False, "snapshotId": "", "complaint": "", "reported": "Succeeded"}
+    return machine_document(name, outcome) | own | {"contradicted": outcome == "failed"} | changes
+
+
+MACHINES = [
+    machine("web-01", "patched", wasStarted=True, snapshotId="x", installation={"installed": 3}),
+    machine("web-02", "failed", message="Update Manager reported Succeeded, but there is no installation."),
+]
+
+
+def test_scheduled_runs_are_listed(patchwave: Patchwave, service: Service) -> None:
+    service.answers = [JSONResponse({"occurrences": [OCCURRENCE], "cursor": None})]
+    result = patchwave("maintenance", "occurrences", "list")
+    assert result.code == 0
+    (line,) = [line for line in result.output.splitlines() if RUN in line]
+    assert "nightly" in line
+    assert "2026-11-21 03:00:00Z" in line
+    assert "patched 1, failed 1" in line
+
+
+def test_one_is_shown_with_its_machines(patchwave: Patchwave, service: Service) -> None:
+    service.answers = [
+        JSONResponse({"occurrences": [OCCURRENCE], "cursor": None}),
+        JSONResponse(OCCURRENCE),
+        JSONResponse({"machines": MACHINES, "cursor": None}),
+    ]
+    result = patchwave("maintenance", "occurrences", "show", "latest")
+    assert result.code == 0
+    assert "none came" in result.output
+    first, second = (line for line in result.output.splitlines() if line.startswith("web-"))
+    assert "started, snapshot" in first
+    assert "failed" in second
+    assert service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")[0]["query"].get("contradicted") is None
+
+
+def test_only_what_is_contradicted(patchwave: Patchwave, service: Service) -> None:
+    service.answers = [JSONResponse(OCCURRENCE), JSONResponse({"machines": MACHINES[1:], "cursor": None})]
+    result = patchwave("maintenance", "occurrences", "show", RUN, "--contradicted", "-o", "json")
+    assert result.document == {"occurrence": OCCURRENCE, "machines": MACHINES[1:]}
+    [asked] = service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")
+    assert asked["query"]["contradicted"] == "true"
+
+
+def test_none_yet(patchwave: Patchwave, service: Service) -> None:
+    service.answers = [JSONResponse({"occurrences": [], "cursor": None})]
+    assert patchwave("maintenance", "occurrences", "show", "latest").code == 2
+    service.answers = [problem(404, "Not Found", "There is no such run around a scheduled run.")]
+    assert patchwave("maintenance", "occurrences", "show", RUN).code == 2
