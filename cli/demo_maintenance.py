@@ -54,9 +54,10 @@ def demo_maintenance() -> None:
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)
         raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
+    patched = sum(bool(row.get("installation")) for row in report.machines)
     console.print(
-        f"\n{len(report.machines)} machines were prepared, patched by their schedule and put back as they were;"
-        f" {len(report.findings_before)} findings were mended by the commands that they name. All of it took"
+        f"\n{len(report.machines)} machines were prepared, {patched} patched by their schedule, and all left as they"
+        f" were; {len(report.findings_before)} findings were mended by the commands that they name. All of it took"
         f" {time.monotonic() - began:.0f} seconds. Report: {(FOLDER / 'report.json').relative_to(ROOT)}",
         soft_wrap=True,
     )
@@ -199,7 +200,7 @@ class _Scene:
             by_subject.setdefault(str(finding["subject"]).lower(), []).append(str(finding["fix"]))
         # Commands about one thing in the order in which the doctor names them, those about different ones at once.
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for fixes in pool.map(lambda commands: [self._fix(each) for each in commands], by_subject.values()):
+            for fixes in pool.map(self._mend, by_subject.values()):
                 for fix in fixes:
                     self._console.print(f"$ {fix.command}", soft_wrap=True, style="cyan")
                     self._console.print(fix.output.rstrip(), soft_wrap=True)
@@ -216,6 +217,9 @@ class _Scene:
             if is_complete(found) or time.monotonic() > until:
                 return found
             time.sleep(_LOOK_SECONDS)
+
+    def _mend(self, commands: list[str]) -> list[Fix]:
+        return [self._fix(command) for command in commands]
 
     def _fix(self, command: str) -> Fix:
         """Run a command as a person does: at a terminal, with a yes to what it asks."""
@@ -234,6 +238,8 @@ class _Scene:
                 timeout=_FIX_SECONDS,
                 check=False,
             )
+        except subprocess.TimeoutExpired:
+            return Fix(command, ExitCode.UNREACHABLE, f"It did not end within {_FIX_SECONDS:.0f} seconds.")
         finally:
             os.close(person)
             os.close(terminal)

@@ -92,8 +92,8 @@ class Books:
     """The simulator's books and its calendar."""
 
     def __init__(self, stack: Stack) -> None:
-        verify = ssl.create_default_context(cafile=str(stack.ca))
-        self._http = httpx.Client(base_url=stack.arm, verify=verify, timeout=10, trust_env=False)
+        self._verify = ssl.create_default_context(cafile=str(stack.ca))
+        self._url = stack.arm
 
     def calendar(self) -> datetime:
         """The date and time that schedules see."""
@@ -119,7 +119,10 @@ class Books:
         self._ask("POST", "/_sim/maintenance", {"configuration": arm_id(configuration), "withoutPatchMode": True})
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        return cast("Json", self._http.request(method, path, json=body).raise_for_status().json())
+        answer = httpx.request(
+            method, f"{self._url}{path}", json=body, verify=self._verify, timeout=10, trust_env=False
+        )
+        return cast("Json", answer.raise_for_status().json())
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ class Report:
 
     def machine(self, machine_id: str) -> Json:
         """The machine's row of the run; empty when it has none."""
-        return next((each for each in self.machines if str(each["id"]).lower() == machine_id.lower()), {})
+        found = [each for each in self.machines if str(each["id"]).lower() == machine_id.lower()]
+        return found[0] if found else {}
 
     def broken_promises(self) -> list[str]:
         """What was claimed and did not happen, a sentence each; empty when all is well."""

@@ -106,32 +106,32 @@ def _machine(one: str, **changes: object) -> Callable[[Report], None]:
     return lambda made: made.machine(one).update(changes)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda made: made.deliveries.pop(), "post event did not reach"),
-        (lambda made: made.run["occurrence"].update(resultsAt=None), "no resultsAt"),
-        (lambda made: made.run["occurrence"].update(contradicted=0), "contradicted on 0"),
-        (lambda made: made.run.update(state="failed"), "ended as failed"),
-        (lambda made: made.power["during"].update({STOPPED: "deallocated"}), "when the scheduled run began"),
-        (lambda made: made.power["after"].update({STOPPED: "running"}), "another power state"),
-        (lambda made: made.power["after"].update({EXCLUDED: "deallocated"}), "another power state"),
-        (lambda made: made.machines.pop(), "were accompanied"),
-        (_machine(STOPPED, wasStarted=False), "started by Patchwave: none"),
-        (_machine(EXCLUDED, wasStarted=True), "started by Patchwave"),
-        (_machine(STOPPED, snapshotId=""), "No snapshot"),
-        (_machine(STOPPED, beforeOutput=""), "No script"),
-        (_machine(STOPPED, installation=None), "No result"),
-        (_machine(STOPPED, outcome=None), "No outcome"),
-        (_machine(STOPPED, outcome="skipped"), "was not patched"),
-        (_machine(NO_BYPASS, outcome="patched"), "bypass flag"),
-        (_machine(EXCLUDED, reason="ok"), "nobody said so"),
-        (lambda made: made.patches.pop(STOPPED), "copied patches of batch-01"),
-        (lambda made: made.findings_before.pop(), "did not find done_but_missing"),
-        (lambda made: made.findings_after.append(made.findings_before[0]), "Still there"),
-        (lambda made: made.fixes.append(Fix("patchwave run start", 1, "")), "Exit code 1: patchwave run start"),
-    ],
-)
+SPOILED: list[tuple[Callable[[Report], object], str]] = [
+    (lambda made: made.deliveries.pop(), "post event did not reach"),
+    (lambda made: made.run["occurrence"].update(resultsAt=None), "no resultsAt"),
+    (lambda made: made.run["occurrence"].update(contradicted=0), "contradicted on 0"),
+    (lambda made: made.run.update(state="failed"), "ended as failed"),
+    (lambda made: made.power["during"].update({STOPPED: "deallocated"}), "when the scheduled run began"),
+    (lambda made: made.power["after"].update({STOPPED: "running"}), "another power state"),
+    (lambda made: made.power["after"].update({EXCLUDED: "deallocated"}), "another power state"),
+    (lambda made: made.machines.pop(), "were accompanied"),
+    (_machine(STOPPED, wasStarted=False), "started by Patchwave: none"),
+    (_machine(EXCLUDED, wasStarted=True), "started by Patchwave"),
+    (_machine(STOPPED, snapshotId=""), "No snapshot"),
+    (_machine(STOPPED, beforeOutput=""), "No script"),
+    (_machine(STOPPED, installation=None), "No result"),
+    (_machine(STOPPED, outcome=None), "No outcome"),
+    (_machine(STOPPED, outcome="skipped"), "was not patched"),
+    (_machine(NO_BYPASS, outcome="patched"), "bypass flag"),
+    (_machine(EXCLUDED, reason="ok"), "nobody said so"),
+    (lambda made: made.patches.pop(STOPPED), "copied patches of batch-01"),
+    (lambda made: made.findings_before.pop(), "did not find done_but_missing"),
+    (lambda made: made.findings_after.append(made.findings_before[0]), "Still there"),
+    (lambda made: made.fixes.append(Fix("patchwave run start", 1, "")), "Exit code 1: patchwave run start"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILED)
 def test_a_claim_that_does_not_hold(spoil: Callable[[Report], object], said: str):
     made = report()
     spoil(made)
