@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -86,10 +87,14 @@ def commands_of(fix: str) -> Iterator[list[str]]:
             call.append(word)
 
 
+@lru_cache
+def _tree() -> Any:
+    return typer.main.get_command(app)
+
+
 def parsed(words: list[str]) -> str:
     """Let the command take its arguments without doing anything; its name."""
-    command: Any = typer.main.get_command(app)
-    name = "patchwave"
+    command, name = _tree(), "patchwave"
     rest = list(words)
     while hasattr(command, "commands"):
         name = rest.pop(0)
