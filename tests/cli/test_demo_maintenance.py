@@ -139,6 +139,7 @@ def test_a_claim_that_does_not_hold(spoil: Callable[[Report], object], said: str
 
 
 @pytest.mark.bench
+@pytest.mark.timeout(330)
 def test_the_demonstration_keeps_its_promises():
     ended = subprocess.run(
         [sys.executable, "-m", "cli", "demo-maintenance"],
