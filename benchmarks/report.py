@@ -79,7 +79,8 @@ def peer(name: str, run: Json, processes: Sequence[str]) -> Json:
 def _run_line(run: Json) -> str:
     worker = run["processes"].get("worker")
     busy = f", the worker busy for {worker['cpuSeconds'] / run['elapsedSeconds']:.0%}" if worker else ""
-    return f"{run['machines']:,} machines at speed {run['speed']:.3g}{busy}"
+    again = f" (again at `{run['againAt']}`)" if "againAt" in run else ""
+    return f"{run['machines']:,} machines at speed {run['speed']:.3g}{busy}{again}"
 
 
 def _peer_line(line: Json) -> list[str]:

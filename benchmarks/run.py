@@ -31,7 +31,7 @@ FULL_SIZES = (*SIZES, 10_000)
 PEERS_AT = (250,)
 _PEERS_NEED = 2
 """Times the seconds per machine: a thread, or a replay of everything, costs more than the product does."""
-_JUDGED_NEED = {1_000: 4}
+_JUDGED_NEED = {1_000: 5}
 """The same where the makespan has a bar: what takes a second of this machine is not to be minutes of the run."""
 STOP_AT = 300
 STOP_CAP = 60
@@ -47,7 +47,22 @@ type Json = dict[str, Any]
 def main(arguments: Sequence[str]) -> int:
     """Measure, write, print, judge."""
     options = _parser().parse_args(arguments)
-    results: Json = {
+    results = _measured_before(options) if options.again else _nothing_yet(options)
+    for step in _sizes_again(options, results) if options.again else _steps(options, results):
+        sys.stderr.write(f"{step} …\n")
+        # After each step: what was measured is kept when a later step fails.
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
+    options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    tables = [metrics_table(results), peers_table(results) if results["peers"] else ""]
+    sys.stdout.write("\n\n".join(filter(None, tables)) + "\n")
+    for each in missed(results):
+        sys.stderr.write(f"missed: {each}\n")
+    return 1 if missed(results) else 0
+
+
+def _nothing_yet(options: argparse.Namespace) -> Json:
+    return {
         "measuredAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "where": {
             "python": platform.python_version(),
@@ -63,17 +78,25 @@ def main(arguments: Sequence[str]) -> int:
         "peers": [],
         "metrics": [],
     }
-    for step in _steps(options, results):
-        sys.stderr.write(f"{step} …\n")
-        # After each step: what was measured is kept when a later step fails.
-        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
-    options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    tables = [metrics_table(results), peers_table(results) if results["peers"] else ""]
-    sys.stdout.write("\n\n".join(filter(None, tables)) + "\n")
-    for each in missed(results):
-        sys.stderr.write(f"missed: {each}\n")
-    return 1 if missed(results) else 0
+
+
+def _measured_before(options: argparse.Namespace) -> Json:
+    """The results that there are, without the sizes that are measured again."""
+    results: Json = json.loads(options.output.read_text(encoding="utf-8"))
+    results["runs"] = [run for run in results["runs"] if run["machines"] not in options.sizes]
+    return results
+
+
+def _sizes_again(options: argparse.Namespace, results: Json) -> Iterator[str]:
+    """Fills in the sizes alone; each tells at which revision, as the others have another."""
+    for size in sorted(options.sizes):
+        yield f"a fleet of {size:,} again"
+        run = _fleet(options, size) | {"againAt": _revision()}
+        results["runs"] = sorted([*results["runs"], run], key=lambda each: each["machines"])
+
+
+def _fleet(options: argparse.Namespace, size: int) -> Json:
+    return patch_fleet(*_scene(options, f"fleet-{size}", size, _JUDGED_NEED.get(size, 1)))
 
 
 def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
@@ -82,7 +105,7 @@ def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
     results["polling"] = polling.measure(options.polls)
     for size in sorted(options.sizes):
         yield f"a fleet of {size:,}"
-        results["runs"].append(patch_fleet(*_scene(options, f"fleet-{size}", size, _JUDGED_NEED.get(size, 1))))
+        results["runs"].append(_fleet(options, size))
     yield "a cap and a stop"
     scene, patience = _scene(options, "stop", options.stop)
     results["stop"] = stop_under_a_cap(scene, options.cap, patience)
@@ -132,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full", dest="sizes", action="store_const", const=FULL_SIZES, default=SIZES, help="10,000 machines too"
     )
+    parser.add_argument("--again", action="store_true", help="measure these sizes again, and keep the other results")
     parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")

@@ -19,7 +19,7 @@ _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
 """Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
 _GROWTH = 0.3
 """Of the time that an operation has taken so far: the wait to the next look."""
-_SPARE_LOOKS = 8
+_SPARE_LOOKS = 4
 """With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
 MOST_POLLS = 20
 """The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
