@@ -49,9 +49,7 @@ def change_modes(
     return None
 
 
-def change_mode_of_machine(
-    context: task.OrchestrationContext, data: dict[str, Any]
-) -> Generator[task.Task[Any], Any]:
+def change_mode_of_machine(context: task.OrchestrationContext, data: dict[str, Any]) -> Generator[task.Task[Any], Any]:
     """Change one machine, and follow it until it has its end. Input ``MachineChangeRef``."""
     for _ in range(MOST_LOOKS):
         answer = yield context.call_activity(names.CHANGE_MODE, input=data, retry_policy=RETRY_RESULT)
