@@ -72,17 +72,18 @@ class ResourceGraph:
         return _refused(reply)
 
     async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
-        """Every page of every query, each asked for as often as it takes: the caller's own patience bounds it.
+        """Every page of every query; one that is throttled is asked for again as long as the caller's patience lasts.
 
         Raises:
-            QueryRefused: what was asked for cannot be read.
+            QueryRefused: what was asked for cannot be read, or nobody answers at all: neither an identity nor a
+                network comes back while somebody waits.
         """
         for query in queries:
             token = ""
             while True:
                 page = await self.page(query.text, query.subscriptions, token)
                 if page.failure is not None:
-                    if not page.wait_seconds:
+                    if not page.wait_seconds or not page.failure.status:
                         raise QueryRefused(f"{classify(page.failure).sentence} ({page.failure.text})")
                 else:
                     yield page

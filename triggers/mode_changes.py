@@ -17,7 +17,6 @@ from pydantic import Field, ValidationError
 from adapters.tables import Records, open_records
 from domain.base import Document, Json
 from domain.discovery import missing_ids
-from domain.identity import is_run_id
 from domain.mode_change import (
     LARGEST_WAVE,
     ChangeEnd,
@@ -258,8 +257,11 @@ async def _find(records: Records, request: func.HttpRequest) -> ModeChange:
     Raises:
         Refusal: 404 when there is none.
     """
-    name = route_of(request, "changeId")
-    found = await records.get_mode_change(name) if is_run_id(name) else None
+    try:
+        found = await records.get_mode_change(route_of(request, "changeId"))
+    except ValueError:
+        # It has not the form of an id, or is of a day that there is not.
+        found = None
     if found is None:
         raise no_such(_WHAT)
     return found

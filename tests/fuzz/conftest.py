@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.storage import azurite
-from tests.triggers.conftest import monthly, records
+from tests.triggers.conftest import monthly, no_identity, records
 
-__all__ = ["azurite", "monthly", "records"]
+__all__ = ["azurite", "monthly", "no_identity", "records"]

@@ -87,6 +87,7 @@ def _response(request: requests.PreparedRequest, answer: func.HttpResponse) -> r
     return HTTPAdapter().build_response(request, raw)
 
 
+@pytest.mark.usefixtures("no_identity")
 async def test_the_api_keeps_its_promises(records: Records, monthly: str) -> None:
     known = {"policies.name": [monthly], "webhooks.policy": [monthly], "freezes.name": ["year-end"]}
     for number, state in enumerate(RunState):
@@ -95,7 +96,7 @@ async def test_the_api_keeps_its_promises(records: Records, monthly: str) -> Non
         await records.add_machines(run.id, [machine(1)])
         known.setdefault("runs.runId", []).append(run.id)
     known["runs.machineKey"] = [machine(1).key]
-    campaign = Campaign(InProcess(asyncio.get_running_loop()), SEED, known, without=("draftPlan",))
+    campaign = Campaign(InProcess(asyncio.get_running_loop()), SEED, known, is_without_azure=True)
     await asyncio.to_thread(campaign.run, QUICK_REQUESTS)
     check(campaign)
 

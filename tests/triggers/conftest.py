@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
+from azure.identity import CredentialUnavailableError
 
+from adapters import credentials
+from adapters.per_loop import PerLoop
 from adapters.tables import Records, close_records, open_records
 from settings import load_settings
 from tests.adapters.samples import NOW
 from tests.storage import azurite
 from tests.triggers.support import POLICY, TENANT, Engine
 
-__all__ = ["azurite", "engine", "monthly", "platform", "records", "roles"]
+__all__ = ["azurite", "engine", "monthly", "no_identity", "platform", "records", "roles"]
 
 
 @pytest.fixture
@@ -40,6 +44,21 @@ def roles(platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
     monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
     load_settings.cache_clear()
+
+
+class _Nobody:
+    async def get_token(self, *_: str, **__: object) -> NoReturn:
+        raise CredentialUnavailableError("there is no identity here")
+
+    get_token_info = get_token
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs Azure is told so at once; the library would look for an identity in the network for minutes."""
+    monkeypatch.setattr(credentials, "_clients", PerLoop(lambda _: _Nobody()))
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_every_function_of_the_table_is_found_here() -> None:
     assert FUNCTIONS.keys() == ROLES.keys()
 
 
-@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.usefixtures("records", "roles", "no_identity")
 @pytest.mark.parametrize("name", GUARDED)
 async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) -> None:
     needed = ROLES[name]

@@ -184,7 +184,7 @@ async def test_a_request_that_is_none(records: Records, changes: dict[str, Any],
     assert (answered.status, answered.paths) == (400, [path])
 
 
-@pytest.mark.parametrize("name", ["x", "20261121T140000Z-modes-00000000"])
+@pytest.mark.parametrize("name", ["x", "20261121T140000Z-modes-00000000", "00000000T000000Z-modes-00000000"])
 async def test_a_change_that_there_is_not(records: Records, engine: Engine, name: str):
     for function in (mode_changes.get_mode_change, mode_changes.list_mode_change_machines):
         assert (await call(function, changeId=name)).status == 404
