@@ -17,7 +17,7 @@ PATIENCE = 100
 
 def test_host_simulator_and_storage_count_the_same_run(tmp_path: Path) -> None:
     machines = 10
-    run = patch_fleet(Scene(tmp_path, machines, speed=240, seed=1), PATIENCE)
+    run = patch_fleet(Scene(tmp_path, machines, speed=480, seed=1), PATIENCE)
     assert run["outcomes"] == {"patched": machines}
     requests, activities = run["azure"]["requests"], run["host"]["activities"]
     for kind in ("assess", "install"):

@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.effects import Way
 from tests.chaos.systematic import MACHINES, Attempt, Rig
 
-_SPREAD = 6
+_SPREAD = 4
 _SHARES = 2
 """Each way is cut into so many tests, which test processes share."""
 _STEPS = {Way.KILL_AFTER: 1, Way.RESET_AFTER: 1, Way.KILL_BEFORE: 4, Way.RESET_BEFORE: 4}
