@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import NamedTuple
 
 from activities.context import MachineContext, keep_lock, load_machine, now, wait_seconds
@@ -32,6 +33,9 @@ from domain.probe import judge_probe
 from domain.run import HealthSummary, Signal, SignalState
 from settings import load_settings
 
+_ANSWERED_POLLS = 4
+_MOST_ANSWERED = 4_000
+"""What some sources have said of a machine while another one asks to wait: so old in poll intervals, and so many."""
 PATIENCE_SECONDS = 300.0
 """How long something that cannot be asked for the moment, before an installation, is asked again."""
 
@@ -59,7 +63,7 @@ async def check_health(data: Json) -> Json:
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Keep what the machine was like. Being unhealthy is no veto."""
-    summary, asked_to_wait = await _look(context, health, None if looked_for else Moment.BEFORE)
+    summary, asked_to_wait = await _look(context, health, Moment.BEFORE, looked_for)
     patience = 0.0
     if summary.healthy is None:
         patience = PATIENCE_SECONDS
@@ -76,7 +80,7 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     """Compare with what the machine was like."""
     await keep_lock(context)
     before = context.machine.health_before
-    summary, asked_to_wait = await _look(context, health, None if looked_for else Moment.AFTER)
+    summary, asked_to_wait = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
     settle = health.settle.total_seconds()
     if looked_for < settle and not is_settled(before, summary):
@@ -85,16 +89,42 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     return HealthResult(state=HealthState.OK) if outcome is None else _end(outcome)
 
 
-async def _look(context: MachineContext, health: Health, first_at: Moment | None) -> tuple[HealthSummary, float]:
-    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none.
+async def _look(
+    context: MachineContext, health: Health, moment: Moment, looked_for: float
+) -> tuple[HealthSummary, float]:
+    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none."""
+    first_at = None if looked_for else moment
+    place = f"{context.run.id}/{context.machine.key}/{moment.value}"
+    looks = _take_answered(place)
+    sources = {
+        "machine": lambda: _look_at_machine(context, first_at),
+        "platform": lambda: _look_at_platform(context, health, first_at),
+        "probe": lambda: _probe(context, health),
+    }
+    asked = [name for name in sources if name not in looks]
+    looks |= dict(zip(asked, await asyncio.gather(*(sources[name]() for name in asked)), strict=True))
+    answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
+    if len(answered) < len(looks):
+        _keep_answered(place, answered)
+    signals = {name: signal for look in looks.values() for name, signal in look.signals.items()}
+    return summarize(signals, now()), max(look.asked_to_wait for look in looks.values())
 
-    ``first_at``: this is the first look at that moment of the run.
+
+_answered: dict[str, tuple[float, dict[str, _Look]]] = {}
+
+
+def _keep_answered(place: str, looks: dict[str, _Look]) -> None:
+    """For when the others are asked again. With all of them asked anew, the turn of one would cost the turn of
+    another, and with thousands of machines nobody's look would ever be whole.
     """
-    looks = await asyncio.gather(
-        _look_at_machine(context, first_at), _look_at_platform(context, health, first_at), _probe(context, health)
-    )
-    signals = {name: signal for look in looks for name, signal in look.signals.items()}
-    return summarize(signals, now()), max(look.asked_to_wait for look in looks)
+    if len(_answered) >= _MOST_ANSWERED:
+        _answered.pop(next(iter(_answered)))
+    _answered[place] = (monotonic(), looks)
+
+
+def _take_answered(place: str) -> dict[str, _Look]:
+    at, looks = _answered.pop(place, (0.0, dict[str, _Look]()))
+    return looks if monotonic() - at < load_settings().poll_seconds * _ANSWERED_POLLS else {}
 
 
 async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> _Look:

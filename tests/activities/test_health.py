@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -264,3 +265,26 @@ async def test_a_view_is_not_reused_when_it_is_old(
     before = (await row(records, key)).health_before
     assert before is not None
     assert before.signals["vmHealth"].state is SignalState.UNHEALTHY
+
+
+async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to_wait(
+    records: Records, simulator: Simulator
+) -> None:
+    """Of thousands of machines nobody's look was ever whole: each turn of one source cost the turn of the other."""
+    one = simulator.take()
+    key = await prepare(records, one)
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    rule = {
+        "match": {"operation": "health", "machine": one},
+        "times": 1,
+        "effect": {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}},
+    }
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    since = simulator.http.get("/_sim").json()["requests"]
+    found = await check(key, Moment.AFTER)
+    assert found.state is HealthState.WAIT
+    while found.state is HealthState.WAIT:
+        await asyncio.sleep(0.2)
+        found = await check(key, Moment.AFTER, 1)
+    asked = simulator.http.get("/_sim/requests", params={"since": since}).json()["requests"]
+    assert sorted(each["operation"] for each in asked) == ["health", "health", "read"]
