@@ -36,7 +36,7 @@ fuzz: setup ## Send the whole product ten thousand requests by its API's documen
 	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
 		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
 
-bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (20 minutes); fails when a bar is missed
+bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (30 minutes); fails when a bar is missed
 	@.venv/bin/python -m benchmarks.run $(ARGS)
 
 bench-full: setup ## The same with 10,000 machines too, 20 minutes more
