@@ -15,6 +15,8 @@ from benchmarks.scenario import Scene, patch_fleet, stop_under_a_cap
 PATIENCE = 100
 
 
+@pytest.mark.bench
+@pytest.mark.timeout(300)
 def test_host_simulator_and_storage_count_the_same_run(tmp_path: Path) -> None:
     machines = 10
     run = patch_fleet(Scene(tmp_path, machines, speed=480, seed=1), PATIENCE)
