@@ -8,14 +8,16 @@ import typer
 
 from cli.calendar_commands import tag_values
 from cli.documents import Json
-from cli.maintenance_commands import SAID_NOTHING, ConfigurationArgument, ReasonOption
+from cli.maintenance_commands import ConfigurationArgument
 from cli.maintenance_tables import assigned_line, assignments_table, removed_lines
 from cli.terminal import (
     DEFAULT_URL,
+    SAID_NOTHING,
     ByOption,
     KeyOption,
     OutputFormat,
     OutputOption,
+    ReasonOption,
     UrlOption,
     open_client,
     print_json,

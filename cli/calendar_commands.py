@@ -22,6 +22,7 @@ from cli.terminal import (
     LimitOption,
     OutputFormat,
     OutputOption,
+    ReasonOption,
     UrlOption,
     open_client,
     show,
@@ -31,7 +32,6 @@ schedules = typer.Typer(name="schedule", no_args_is_help=True, help="See what wi
 freezes = typer.Typer(name="freeze", no_args_is_help=True, help="Keep and see times in which nothing is patched.")
 
 FreezeArgument = Annotated[str, typer.Argument(metavar="FREEZE", help="Name of the freeze.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
 
 
 @schedules.command("show")

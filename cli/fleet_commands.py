@@ -20,11 +20,13 @@ from cli.fleet_tables import change_view, changes_table, eligibility_view, modes
 from cli.tables import audit_table
 from cli.terminal import (
     DEFAULT_URL,
+    SAID_NOTHING,
     ByOption,
     KeyOption,
     LimitOption,
     OutputFormat,
     OutputOption,
+    ReasonOption,
     UrlOption,
     open_client,
     show,
@@ -40,8 +42,6 @@ LocationOption = Annotated[list[str] | None, typer.Option("--location", help="On
 SystemOption = Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux.")]
 MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="ARM id of a machine; repeatable.")]
 ChangeArgument = Annotated[str, typer.Argument(metavar="CHANGE", help="Id of the change.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
-SAID_NOTHING = "ordered on the command line"
 _LOOK_SECONDS = 2.0
 _NEEDS_PERSON = ("refused", "failed", "unknown")
 

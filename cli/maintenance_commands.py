@@ -15,11 +15,13 @@ from cli.maintenance_tables import configuration_view, configurations_table, run
 from cli.tables import audit_table, moment
 from cli.terminal import (
     DEFAULT_URL,
+    SAID_NOTHING,
     ByOption,
     KeyOption,
     LimitOption,
     OutputFormat,
     OutputOption,
+    ReasonOption,
     UrlOption,
     open_client,
     show,
@@ -35,8 +37,6 @@ ConfigurationArgument = Annotated[
     str,
     typer.Argument(metavar="CONFIGURATION", help="ARM id of the configuration, or SUBSCRIPTION/GROUP/NAME."),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
-SAID_NOTHING = "ordered on the command line"
 
 LocationOption = Annotated[str, typer.Option("--location", help="Region of the schedule, such as westeurope.")]
 StartOption = Annotated[

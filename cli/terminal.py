@@ -36,6 +36,9 @@ KeyOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
+SAID_NOTHING = "ordered on the command line"
+"""The reason that stands in the audit log for people who gave none, where none is asked for."""
 
 
 def _login_name() -> str:

@@ -48,7 +48,17 @@ from domain.scope import Scope
 from domain.validation import Problem, explain
 from triggers.azure import AZURE_REFUSES, refused
 from triggers.described import INVALID_QUERY, Answer, Body, Parameter, described
-from triggers.http import Refusal, answer, answered, caller_of, invalid_body, no_such, query_of, read_json
+from triggers.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    invalid_query,
+    no_such,
+    query_of,
+    read_json,
+)
 from triggers.maintenance import audit_subject_of
 from triggers.orders import BY, ORDER_QUERY, read_order
 
@@ -135,7 +145,7 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
     """What a machine is assigned to, directly and by dynamic scopes; or what a configuration is assigned to."""
     named = query_of(req, "machine"), query_of(req, "configuration")
     if bool(named[0]) == bool(named[1]):
-        raise _invalid_query("machine", "give machine or configuration, one of them")
+        raise invalid_query("machine", "give machine or configuration, one of them")
     async with _in_time():
         if named[0]:
             return answer((await _of_machine(_machine(named[0]))).to_wire())
@@ -324,7 +334,7 @@ async def _one(text: str) -> Assignment:
     """The assignment of an id, which may stand under a machine that is gone."""
     named = read_assignment({"id": text})
     if named is None or (named.machine_id is None and not named.is_dynamic):
-        raise _invalid_query("assignment", "is not the id of an assignment of a machine or a dynamic scope")
+        raise invalid_query("assignment", "is not the id of an assignment of a machine or a dynamic scope")
     exact = await open_maintenance().read_assignment(named.resource_id, named.name)
     if isinstance(exact, Assignment):
         return exact
@@ -402,15 +412,11 @@ def _machine(text: str) -> MachineId:
     try:
         return MachineId.parse(text)
     except ValueError as error:
-        raise _invalid_query("machine", str(error)) from None
+        raise invalid_query("machine", str(error)) from None
 
 
 def _configuration(text: str) -> ConfigurationId:
     try:
         return ConfigurationId.parse(text)
     except ValueError as error:
-        raise _invalid_query("configuration", str(error)) from None
-
-
-def _invalid_query(path: str, message: str) -> Refusal:
-    return Refusal(400, "The query is not valid.", errors=[Problem(path=path, message=message)])
+        raise invalid_query("configuration", str(error)) from None

@@ -29,10 +29,9 @@ from domain.findings import DoctorReport, FindingKind
 from domain.maintenance import read_configuration
 from domain.maintenance_queries import all_assignments, all_configurations
 from domain.scope import Scope
-from domain.validation import Problem
 from triggers.described import Answer, Parameter, described
 from triggers.fleet import FLEET_REFUSES, read_fleet, read_policies, read_rows
-from triggers.http import Refusal, answer, answered, number_of, query_of
+from triggers.http import Refusal, answer, answered, number_of, query_of, words_of
 
 DEFAULT_STALE_DAYS = 7
 """As long as Azure keeps an assessment."""
@@ -81,7 +80,7 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
     stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
     limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
-    kinds = _kinds(query_of(req, "kind"))
+    kinds = words_of(req, "kind", FindingKind)
     now = datetime.now(UTC)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
@@ -125,17 +124,3 @@ async def _gather(records: Records, now: datetime) -> FleetFacts:
         policies=policies,
         notes=notes,
     )
-
-
-def _kinds(text: str) -> list[FindingKind]:
-    """The kinds that are asked for.
-
-    Raises:
-        Refusal: 400 when there is no such kind.
-    """
-    named = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in named if name not in set(FindingKind)]
-    if unknown:
-        problem = Problem(path="kind", message=f"{unknown[0]!r} is not one of {', '.join(FindingKind)}")
-        raise Refusal(400, "The query is not valid.", errors=[problem])
-    return [FindingKind(name) for name in named]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import date
 
 import azure.durable_functions as df
@@ -14,7 +13,6 @@ from domain.base import Document, Json
 from domain.eligibility import Eligibility
 from domain.fleet_modes import MachineModes, ModeCounts, PatchedBy, count, describe
 from domain.supported_images import DOCUMENT_DATE, READ_ON
-from domain.validation import Problem
 from triggers.described import INVALID_QUERY, Answer, Parameter, described
 from triggers.fleet import (
     FLEET_REFUSES,
@@ -24,7 +22,7 @@ from triggers.fleet import (
     read_scope,
     read_with_agents,
 )
-from triggers.http import Refusal, answer, answered, number_of, query_of
+from triggers.http import answer, answered, number_of, words_of
 
 bp = df.Blueprint()
 
@@ -87,7 +85,7 @@ _PATCHED_BY = Parameter(
 async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
-    wanted = _patchers(query_of(req, "patchedBy"))
+    wanted = words_of(req, "patchedBy", PatchedBy)
     index, notes = await read_index(open_records(), scope)
 
     def report() -> Json:
@@ -141,17 +139,3 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
         notes=notes,
     )
     return answer(report.to_wire())
-
-
-def _patchers(text: str) -> Sequence[PatchedBy]:
-    """Who is asked for.
-
-    Raises:
-        Refusal: 400 when there is no such word.
-    """
-    named = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in named if name not in set(PatchedBy)]
-    if unknown:
-        problem = Problem(path="patchedBy", message=f"{unknown[0]!r} is not one of {', '.join(PatchedBy)}")
-        raise Refusal(400, "The query is not valid.", errors=[problem])
-    return [PatchedBy(name) for name in named]

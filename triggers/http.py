@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, cast
@@ -159,9 +160,34 @@ def number_of(request: func.HttpRequest, name: str, default: int, largest: int) 
     text = query_of(request, name) or str(default)
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
     if not 1 <= number <= largest:
-        problem = Problem(path=name, message=f"must be a number from 1 to {largest}")
-        raise Refusal(400, "The query is not valid.", errors=[problem])
+        raise invalid_query(name, f"must be a number from 1 to {largest}")
     return number
+
+
+def word_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> Word | None:
+    """A query parameter that is one of some words; ``None`` when it is absent.
+
+    Raises:
+        Refusal: 400 when it is another.
+    """
+    text = query_of(request, name)
+    return _known(text, name, words) if text else None
+
+
+def words_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> list[Word]:
+    """A query parameter that lists some words between commas; empty when it is absent.
+
+    Raises:
+        Refusal: 400 when one of them is another.
+    """
+    return [_known(text.strip(), name, words) for text in query_of(request, name).split(",") if text.strip()]
+
+
+def _known[Word: StrEnum](text: str, name: str, words: type[Word]) -> Word:
+    try:
+        return words(text)
+    except ValueError:
+        raise invalid_query(name, f"{text[:100]!r} is not one of {', '.join(words)}") from None
 
 
 def run_id_of(request: func.HttpRequest) -> str:
@@ -179,6 +205,11 @@ def run_id_of(request: func.HttpRequest) -> str:
 def invalid_body(*problems: Problem) -> Refusal:
     """400 for a body that is JSON, but of another form than the function takes."""
     return Refusal(400, "The request is not valid.", errors=problems)
+
+
+def invalid_query(name: str, message: str) -> Refusal:
+    """400 for a query parameter that says what the function does not take."""
+    return Refusal(400, "The query is not valid.", errors=[Problem(path=name, message=message)])
 
 
 def no_such(what: str) -> Refusal:

@@ -50,6 +50,7 @@ from triggers.http import (
     answered,
     caller_of,
     invalid_body,
+    invalid_query,
     no_such,
     number_of,
     page_of,
@@ -162,10 +163,7 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
     if subscription or group:
         place = _identity(subscription, group or "any", "any")
         if place is None:
-            problem = Problem(
-                path="subscription", message="give the id of a subscription, and the name of a group of it"
-            )
-            raise Refusal(400, "The query is not valid.", errors=[problem])
+            raise invalid_query("subscription", "give the id of a subscription, and the name of a group of it")
         found = await open_maintenance().list(place.subscription_id, group)
         if isinstance(found, ArmFailure):
             raise refused(found, "subscription")
@@ -399,7 +397,7 @@ def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: dat
         try:
             start = parse_run(named)
         except ValueError as error:
-            raise Refusal(400, "The query is not valid.", errors=[Problem(path="run", message=str(error))]) from None
+            raise invalid_query("run", str(error)) from None
         # The calendar of the schedule may have changed since an event named the run: Azure knows best.
         length = (
             LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length

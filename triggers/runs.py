@@ -16,7 +16,6 @@ from domain.identity import is_machine_key
 from domain.outcome import OutcomeKind
 from domain.plan import Plan
 from domain.run import MachineRecord, PatchRecord, Run, Trigger, TriggerKind
-from domain.validation import Problem
 from triggers.described import (
     INVALID_BODY,
     INVALID_QUERY,
@@ -41,10 +40,10 @@ from triggers.http import (
     header_of,
     no_such,
     page_of,
-    query_of,
     read_json,
     route_of,
     run_id_of,
+    word_of,
 )
 from triggers.start import IDEMPOTENCY_KEY, StartRequest, claimed_run_id, new_run_id, read_request
 from triggers.start import start_run as start
@@ -140,13 +139,9 @@ async def get_run(req: func.HttpRequest) -> func.HttpResponse:
 async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a run, a page at a time, of one outcome or of all."""
     limit, cursor = page_of(req)
-    word = query_of(req, "outcome")
-    if word and word not in list(OutcomeKind):
-        problem = Problem(path="outcome", message=f"must be one of {', '.join(OutcomeKind)}")
-        raise Refusal(400, "The query is not valid.", errors=[problem])
+    outcome = word_of(req, "outcome", OutcomeKind)
     records = open_records()
     run = await find_run(records, run_id_of(req))
-    outcome = OutcomeKind(word) if word else None
     page = await records.list_machines(run.id, outcome=outcome, limit=limit, cursor=cursor)
     rows: list[dict[str, Any]] = []
     for machine in page.items:

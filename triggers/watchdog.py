@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -72,31 +73,36 @@ class WatchedEngine(DurableClient, Protocol):
 @bp.durable_client_input(client_name="client")
 async def watched_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
     """Look after every run that has not ended. A call that is late or comes twice finds what is left to do."""
-    await look_after_runs(open_records(), client, datetime.now(UTC))
+    await look_after_runs(Watch(open_records(), client, datetime.now(UTC), load_settings().poll_seconds))
 
 
-async def look_after_runs(
-    records: Records, engine: WatchedEngine, now: datetime, *, pause: float = 1.0
-) -> dict[str, list[Remedy]]:
-    """Look after each run in turn: what was done about it, by run id.
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One call of the watchdog."""
 
-    Args:
-        records: of this installation.
-        engine: the durable client.
-        now: this moment.
-        pause: seconds that the engine gets to end what it was told to end.
-    """
+    records: Records
+    engine: WatchedEngine
+    now: datetime
+    poll_seconds: float
+    """Between two polls of an operation, before they grow rarer."""
+    pause: float = 1.0
+    """Seconds that the engine gets to end what it was told to end."""
+
+
+async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
+    """Look after each run in turn: what was done about it, by run id."""
     done: dict[str, list[Remedy]] = {}
-    for run in await records.list_live_runs():
+    for run in await watch.records.list_live_runs():
         try:
-            done[run.id] = await _look_after(records, engine, run, now, pause)
+            done[run.id] = await _look_after(watch, run)
         except (grpc.RpcError, StorageError, Refusal) as error:
             # One run that cannot be looked after now must not keep the others from it.
             _LOG.warning("The run %s could not be looked after: %s", run.id, type(error).__name__)
     return done
 
 
-async def _look_after(records: Records, engine: WatchedEngine, run: Run, now: datetime, pause: float) -> list[Remedy]:
+async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
+    records, engine, now = watch.records, watch.engine, watch.now
     done: list[Remedy] = []
     for _ in range(MOST_ROUNDS):
         own = await engine.get_orchestration_state(run.id)
@@ -109,7 +115,7 @@ async def _look_after(records: Records, engine: WatchedEngine, run: Run, now: da
             _LOG.warning("Run %s: %s", run.id, remedy.value)
         match remedy:
             case Remedy.NOTHING:
-                await _look_after_machines(records, engine, run, others, now)
+                await _look_after_machines(watch, run, others)
                 return done
             case Remedy.WAKE:
                 await engine.raise_orchestration_event(run.id, STEER_EVENT)
@@ -119,9 +125,9 @@ async def _look_after(records: Records, engine: WatchedEngine, run: Run, now: da
                 await records.audit(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
             case Remedy.END:
                 await _end(engine, own, others)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(watch.pause)
             case Remedy.CONTINUE:
-                await _continue(records, engine, run, now, _sign(own))
+                await _continue(watch, run, _sign(own))
                 return done
             case Remedy.CLOSE:
                 await engine.schedule_new_orchestration(
@@ -145,22 +151,20 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
         await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
 
-async def _continue(records: Records, engine: WatchedEngine, run: Run, now: datetime, sign: Sign) -> None:
+async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
     """Start the next incarnation; a run that was never started is started."""
     if run.started_at is None:
-        await schedule_run(engine, run)
+        await schedule_run(watch.engine, run)
         return
-    begun = await records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(now))
+    begun = await watch.records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(watch.now))
     if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
         return
     detail = {"incarnation": begun.incarnation, "found": sign.value, "version": VERSION}
-    await records.audit(run.id, "run_continued", by=PATCHWAVE, at=now, detail=detail)
-    await schedule_run(engine, begun)
+    await watch.records.audit(run.id, "run_continued", by=PATCHWAVE, at=watch.now, detail=detail)
+    await schedule_run(watch.engine, begun)
 
 
-async def _look_after_machines(
-    records: Records, engine: WatchedEngine, run: Run, others: Sequence[OrchestrationState], now: datetime
-) -> None:
+async def _look_after_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
     """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
     live = _live(others)
     phases = {each.instance_id for each in live if each.name == PATCH_PHASE}
@@ -170,21 +174,19 @@ async def _look_after_machines(
         operation = operations.get(instance_id)
         if machine.runtime_status in _DEAD and operation is not None:
             # Its end must be seen before anybody else follows the same operation.
-            await engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+            await watch.engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
         elif machine.runtime_status in _DEAD:
-            await _put_back(records, engine, run, machine, phases)
-            await engine.purge_orchestration(instance_id, recursive=False)
+            await _put_back(watch, run, machine, phases)
+            await watch.engine.purge_orchestration(instance_id, recursive=False)
         elif machine.runtime_status is not OrchestrationStatus.SUSPENDED:
             turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
-            if is_stuck(turned_at, now, load_settings().poll_seconds):
-                await engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+            if is_stuck(turned_at, watch.now, watch.poll_seconds):
+                await watch.engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
 
-async def _put_back(
-    records: Records, engine: WatchedEngine, run: Run, machine: OrchestrationState, phases: Container[str]
-) -> None:
+async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:
     """Tell the phase, while it is live, that the machine waits for its turn again. What Azure accepted is adopted."""
-    state = await engine.get_orchestration_state(machine.instance_id)
+    state = await watch.engine.get_orchestration_state(machine.instance_id)
     given = None if state is None else state.get_input()
     work = None if given is None else MachineWork.from_wire(given)
     if work is None or phase_instance(run.id, work.phase) not in phases:
@@ -192,9 +194,9 @@ async def _put_back(
     # Stamped now, as the phase looks only shortly behind the newest ending that it knows.
     at = datetime.now(UTC)
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
-    await records.tell_phase(run.id, ending_change(work.phase, ended, at))
+    await watch.records.tell_phase(run.id, ending_change(work.phase, ended, at))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
-    await records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
+    await watch.records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
 
 
 async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:

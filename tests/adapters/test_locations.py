@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,7 +13,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from adapters.locations import Locations
 from adapters.pipeline import ArmPipeline
 from settings import Settings
-from tests.simulator.conftest import start, token, wait_ready
+from tests.simulator.conftest import as_client, running, token
 
 FIRST, SECOND = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
 MAPPED = {"subscriptionId": SECOND, "location": "westeurope", "logicalZone": "1", "physicalZone": "westeurope-az7"}
@@ -52,13 +50,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
         "zoneMappings": [MAPPED],
         "regionPairs": [["italynorth", "swedencentral"]],
     }
-    (folder / "fleet.json").write_text(json.dumps(fleet))
-    process = start(folder, "--fleet", str(folder / "fleet.json"))
-    try:
-        yield wait_ready(folder / "ready.json", process)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(folder, fleet) as document:
+        yield document
 
 
 @pytest.fixture
@@ -73,7 +66,7 @@ async def locations(simulator: dict[str, Any]) -> AsyncIterator[Locations]:
 @pytest.fixture
 def spoil(simulator: dict[str, Any]) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     """Spoils every answer to the locations of a subscription, until the test ends."""
-    with httpx.Client(base_url=simulator["arm"], verify=ssl.create_default_context(cafile=simulator["ca"])) as http:
+    with httpx.Client(**as_client(simulator)) as http:
 
         def add(subscription: str, effect: dict[str, Any]) -> None:
             rule = {"match": {"path": f"/subscriptions/{subscription}/locations"}, "effect": effect}

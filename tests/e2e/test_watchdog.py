@@ -13,8 +13,8 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, Orche
 
 from domain.watchdog import PATIENCE, QUIET, Remedy
 from tests.faults.invariants import hold_invariants, records_of
-from tests.product import Product, wait_until
-from triggers.watchdog import look_after_runs
+from tests.product import POLL_SECONDS, Product, wait_until
+from triggers.watchdog import Watch, look_after_runs
 
 type Look = Callable[..., Awaitable[list[Remedy]]]
 
@@ -29,7 +29,7 @@ async def watching(product: Product, run_id: str) -> AsyncGenerator[tuple[AsyncT
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
         async def look(at: datetime | None = None) -> list[Remedy]:
-            done = await look_after_runs(records, engine, at or datetime.now(UTC), pause=0.2)
+            done = await look_after_runs(Watch(records, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
             return done.get(run_id, [])
 
         try:

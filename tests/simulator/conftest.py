@@ -8,7 +8,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,33 +91,43 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
         }
         for number in range(MACHINES)
     ]
+    with running(folder, fleet, "--speed", str(SPEED)) as document, httpx.Client(**as_client(document)) as http:
+        http.post("/_sim/limits", json={"enabled": False})
+        yield Simulator(document, http)
+
+
+@contextmanager
+def running(folder: Path, fleet: object, *arguments: str) -> Generator[Json]:
+    """A simulator process with its state in a folder and the machines of a fleet file; its ready document."""
     (folder / "fleet.json").write_text(json.dumps(fleet))
-    ready = folder / "ready.json"
-    process = start(folder, "--fleet", str(folder / "fleet.json"), "--speed", str(SPEED))
+    command = [sys.executable, "-m", "local.simulator", "--state", str(folder / "state"), *arguments]
+    process = subprocess.Popen(
+        [
+            *[*command, "--fleet", str(folder / "fleet.json")],
+            *["--ready", str(folder / "ready.json"), "--parent", str(os.getpid())],
+        ],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+    )
     try:
-        document = wait_ready(ready, process)
-        trust = ssl.create_default_context(cafile=document["ca"])
-        with httpx.Client(base_url=document["arm"], verify=trust, timeout=20, trust_env=False) as http:
-            http.headers["Authorization"] = f"Bearer {token(document)}"
-            http.post("/_sim/limits", json={"enabled": False})
-            yield Simulator(document, http)
+        yield _wait_ready(folder / "ready.json", process)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """A simulator process with its state in a folder."""
-    command = [sys.executable, "-m", "local.simulator", "--state", str(folder / "state"), *arguments]
-    root = Path(__file__).parents[2]
-    return subprocess.Popen(
-        [*command, "--ready", str(folder / "ready.json"), "--parent", str(os.getpid())],
-        cwd=root,
-        stdout=subprocess.DEVNULL,
-    )
+def as_client(document: Json) -> Json:
+    """What an httpx client is made with that reaches the simulator as Azure's clients do, with a token."""
+    return {
+        "base_url": document["arm"],
+        "verify": ssl.create_default_context(cafile=document["ca"]),
+        "headers": {"Authorization": f"Bearer {token(document)}"},
+        "timeout": 20,
+        "trust_env": False,
+    }
 
 
-def wait_ready(path: Path, process: subprocess.Popen[bytes]) -> Json:
+def _wait_ready(path: Path, process: subprocess.Popen[bytes]) -> Json:
     """The ready document."""
     deadline = time.monotonic() + 30
     while not path.exists():

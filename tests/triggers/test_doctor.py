@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +17,7 @@ from domain.controls import Pause
 from domain.findings import DoctorReport, FindingKind
 from settings import Settings
 from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import start, token, wait_ready
+from tests.simulator.conftest import as_client, running, token
 from tests.triggers.support import call
 from triggers import doctor, fleet
 
@@ -58,14 +56,9 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
         entry("azure", bypass=False),
         entry("image", bypass=False, mode="ImageDefault"),
     ]
-    (folder / "fleet.json").write_text(json.dumps(machines))
     # At that speed the minute by which Resource Graph lags is a moment.
-    process = start(folder, "--fleet", str(folder / "fleet.json"), "--speed", "100000")
-    try:
-        yield wait_ready(folder / "ready.json", process)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(folder, machines, "--speed", "100000") as document:
+        yield document
 
 
 @pytest.fixture
@@ -79,9 +72,7 @@ async def azure(
     transport = AioHttpTransport(connection_verify=simulator["ca"])
     graph = ResourceGraph(settings, ArmPipeline(settings, Credential(token(simulator)), transport))
     monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
-    trust = ssl.create_default_context(cafile=simulator["ca"])
-    headers = {"Authorization": f"Bearer {token(simulator)}"}
-    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
+    async with httpx.AsyncClient(**as_client(simulator)) as http:
         yield http
         await http.delete("/_sim/faults")
     await graph.close()

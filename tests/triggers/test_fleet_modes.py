@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +17,7 @@ from adapters.tables import Records
 from settings import Settings
 from tests.adapters.samples import NOW
 from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import start, token, wait_ready
+from tests.simulator.conftest import as_client, running, token
 from tests.triggers.support import POLICY, call
 from triggers import fleet, fleet_modes
 
@@ -72,19 +70,11 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     folder = tmp_path_factory.mktemp("modes")
     machines = [entry(f"scenario-{number}", mode, bypass) for number, (mode, bypass, _) in SCENARIOS.items()]
     machines += [entry("noble", "AutomaticByPlatform", False), entry("old", "ImageDefault", False, agent="old")]
-    (folder / "fleet.json").write_text(json.dumps(machines))
     # At that speed the minute by which Resource Graph lags is a moment.
-    process = start(folder, "--fleet", str(folder / "fleet.json"), "--speed", "1200")
-    try:
-        document = wait_ready(folder / "ready.json", process)
-        trust = ssl.create_default_context(cafile=document["ca"])
-        headers = {"Authorization": f"Bearer {token(document)}"}
-        with httpx.Client(base_url=document["arm"], verify=trust, headers=headers, trust_env=False) as http:
+    with running(folder, machines, "--speed", "1200") as document:
+        with httpx.Client(**as_client(document)) as http:
             schedule(http, [f"scenario-{number}" for number, (*_, is_scheduled) in SCENARIOS.items() if is_scheduled])
         yield document
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def schedule(http: httpx.Client, names: list[str]) -> None:
@@ -130,9 +120,7 @@ async def azure(
     graph, versions = ResourceGraph(settings, pipeline()), AgentVersions(settings, pipeline())
     monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
     monkeypatch.setattr(fleet, "open_agent_versions", lambda: versions)
-    trust = ssl.create_default_context(cafile=simulator["ca"])
-    headers = {"Authorization": f"Bearer {token(simulator)}"}
-    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
+    async with httpx.AsyncClient(**as_client(simulator)) as http:
         yield http
         await http.delete("/_sim/faults")
     await graph.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +18,7 @@ from domain.base import parse_instant
 from domain.identity import MachineId
 from settings import Settings
 from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import start, token, wait_ready
+from tests.simulator.conftest import as_client, running, token
 from tests.triggers.support import Answer, call
 from tests.unit.maintenance_samples import (
     ASSIGNMENT,
@@ -56,13 +54,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
         {"id": MACHINE, "location": "eastus2euap", "osType": "Windows", "tags": {"env": "prod"}},
         {"id": OTHER, "location": "eastus2euap", "osType": "Linux", "tags": {"env": "test"}},
     ]
-    (folder / "fleet.json").write_text(json.dumps(fleet))
-    process = start(folder, "--fleet", str(folder / "fleet.json"), "--graph-lag", "0")
-    try:
-        yield wait_ready(folder / "ready.json", process)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(folder, fleet, "--graph-lag", "0") as document:
+        yield document
 
 
 @pytest.fixture
@@ -83,9 +76,7 @@ async def azure(
     for module in (maintenance, assignments):
         monkeypatch.setattr(module, "open_resource_graph", lambda: graph)
         monkeypatch.setattr(module, "open_maintenance", lambda: schedules)
-    trust = ssl.create_default_context(cafile=simulator["ca"])
-    headers = {"Authorization": f"Bearer {token(simulator)}"}
-    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers, params=API) as http:
+    async with httpx.AsyncClient(**as_client(simulator), params=API) as http:
         yield http
         await http.delete("/_sim/faults")
         for kind in ("configurationAssignments", "maintenanceConfigurations"):

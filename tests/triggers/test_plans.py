@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +20,7 @@ from domain.plan import Plan
 from domain.run import AssessmentSummary, MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
 from settings import Settings
 from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import start, token, wait_ready
+from tests.simulator.conftest import as_client, running, token
 from tests.triggers.support import call
 from triggers import plans
 
@@ -55,13 +53,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
         }
         for number in range(12)
     ]
-    (folder / "fleet.json").write_text(json.dumps(fleet))
-    process = start(folder, "--fleet", str(folder / "fleet.json"))
-    try:
-        yield wait_ready(folder / "ready.json", process)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(folder, fleet) as document:
+        yield document
 
 
 @pytest.fixture
@@ -80,9 +73,7 @@ async def azure(
     graph, locations = ResourceGraph(settings, pipeline()), Locations(settings, pipeline())
     monkeypatch.setattr(plans, "open_resource_graph", lambda: graph)
     monkeypatch.setattr(plans, "read_topology", locations.read)
-    trust = ssl.create_default_context(cafile=simulator["ca"])
-    headers = {"Authorization": f"Bearer {token(simulator)}"}
-    async with httpx.AsyncClient(base_url=simulator["arm"], verify=trust, headers=headers) as http:
+    async with httpx.AsyncClient(**as_client(simulator)) as http:
         yield http
         await http.delete("/_sim/faults")
     await graph.close()
