@@ -23,6 +23,7 @@ from triggers.plans import bp as plans
 from triggers.policies import bp as policies
 from triggers.retention import bp as retention
 from triggers.runs import bp as runs
+from triggers.scheduled_runs import bp as scheduled_runs
 from triggers.schedules import bp as schedules
 from triggers.steering import bp as steering
 from triggers.timers import bp as timers
@@ -39,6 +40,7 @@ for blueprint in (
     schedules,
     freezes,
     maintenance,
+    scheduled_runs,
     assignments,
     maintenance_occurrences,
     fleet_modes,

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from domain.base import Document, Instant, Json, as_object, fold_keys, text_of, texts_by_name, texts_of, without_empty
+from domain.base import Document, Json, as_object, fold_keys, text_of, texts_by_name, texts_of, without_empty
 from domain.calendar import Occurrence, find_zone, from_wall_clock
 from domain.recur_every import RecurEvery
 
@@ -39,7 +39,6 @@ _CONFIGURATION_ID = re.compile(
     re.IGNORECASE,
 )
 _TIME_FORMS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
-_RUN, _RUN_FORM = re.compile(r"[0-9]{14}"), "%Y%m%d%H%M%S"
 _DURATION = re.compile(r"(\d{1,3}):([0-5]\d)(?::00)?")
 
 
@@ -282,48 +281,6 @@ class MaintenanceConfiguration(Document):
         body = self.to_wire()
         properties = {name: value for name, value in body["properties"].items() if name != "configurationType"}
         return without_empty({"location": body["location"], "tags": body["tags"], "properties": properties})
-
-
-class ComingRun(Document):
-    """A run of a configuration that has not begun. ``run`` is its name at Azure, the start in UTC."""
-
-    run: str
-    starts_at: Instant
-    ends_at: Instant
-    cancel_until: Instant
-    """The last moment in which it can be cancelled."""
-
-
-def coming_runs(
-    configuration: MaintenanceConfiguration, now: datetime, count: int, cutoff: timedelta
-) -> list[ComingRun]:
-    """The next runs, oldest first. ``cutoff`` is how long before its start a run can no longer be cancelled."""
-    return [coming_run(each, cutoff) for each in islice(configuration.occurrences(now), count)]
-
-
-def coming_run(occurrence: Occurrence, cutoff: timedelta) -> ComingRun:
-    """The run of an occurrence."""
-    return ComingRun(
-        run=f"{occurrence.at_utc:{_RUN_FORM}}",
-        starts_at=occurrence.at_utc,
-        ends_at=occurrence.window_end_utc,
-        cancel_until=occurrence.at_utc - cutoff,
-    )
-
-
-def parse_run(text: str) -> datetime:
-    """The start of a run from its name, or from a correlation id that ends with it.
-
-    Raises:
-        ValueError: it is no name of a run.
-    """
-    name = text.rpartition("/")[2]
-    if not _RUN.fullmatch(name):
-        raise ValueError("is no name of a run; write its start in UTC as yyyyMMddHHmmss, such as 20261208210000")
-    try:
-        return datetime.strptime(name, _RUN_FORM).replace(tzinfo=UTC)
-    except ValueError:
-        raise ValueError(f"{name} is no time") from None
 
 
 def parse_wall_clock(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""Maintenance configurations over HTTP: the schedules of Update Manager, and the cancelling of one coming run.
+"""Maintenance configurations over HTTP: the schedules of Update Manager.
 
 Bodies are Azure's own, so that what a template or ``az rest`` has can be sent as it is. Everything that Azure would
 refuse, or take and silently not do, is refused here first, all of it at once. Every change is in the audit log.
@@ -17,17 +17,13 @@ from adapters.resource_graph import open_resource_graph
 from adapters.tables import Records, open_records
 from domain.arm_error import ArmFailure
 from domain.base import Document, Json, as_object
-from domain.calendar import Occurrence
+from domain.coming_run import ComingRun, coming_runs
 from domain.maintenance import (
-    ComingRun,
     ConfigurationId,
     MaintenanceConfiguration,
-    coming_run,
-    coming_runs,
-    parse_run,
     read_configuration,
 )
-from domain.maintenance_limits import LONGEST_WINDOW, advice, check_configuration, check_number
+from domain.maintenance_limits import advice, check_configuration, check_number
 from domain.maintenance_queries import all_configurations
 from domain.policy import merge_patch
 from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
@@ -52,17 +48,14 @@ from triggers.http import (
     invalid_body,
     invalid_query,
     no_such,
-    number_of,
     page_of,
     query_of,
     read_json,
     route_of,
 )
-from triggers.orders import BY, ORDER, ORDER_QUERY, read_order
+from triggers.orders import BY, ORDER_QUERY, read_order
 
 WHAT = "maintenance configuration"
-DEFAULT_COUNT = 12
-LARGEST_COUNT = 100
 _LONGEST_CURSOR = 4_096
 
 bp = df.Blueprint()
@@ -85,21 +78,6 @@ class ConfigurationPage(Document):
     cursor: str | None
 
 
-class ComingRuns(Document):
-    """The next runs of a configuration."""
-
-    configuration: str
-    runs: list[ComingRun]
-    notes: list[str]
-
-
-class CanceledRun(Document):
-    """A run that will not happen."""
-
-    configuration: str
-    run: ComingRun
-
-
 _EXAMPLE: Json = {
     "location": "westeurope",
     "properties": {
@@ -119,7 +97,7 @@ _EXAMPLE: Json = {
     },
 }
 _CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
-_REFUSES = (
+CONFIGURATION_REFUSES = (
     {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_REFUSES
 )
 _IN_SUBSCRIPTION = (
@@ -134,17 +112,6 @@ _IN_SUBSCRIPTION = (
         "Only of this resource group of the subscription.",
     ),
     Parameter("cursor", {"type": "string", "maxLength": _LONGEST_CURSOR}, "Of the page before; opaque."),
-)
-_COUNT = Parameter(
-    "count",
-    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
-    "How many runs.",
-)
-_RUN = Parameter(
-    "run",
-    {"type": "string", "maxLength": 600},
-    "The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one unless given.",
-    "20270112210000",
 )
 
 
@@ -181,11 +148,11 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["GET"])
-@described(Answer(200, ConfigurationView, as_given=True), refuses=_REFUSES, uses_storage=False)
+@described(Answer(200, ConfigurationView, as_given=True), refuses=CONFIGURATION_REFUSES, uses_storage=False)
 @answered
 async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """One configuration, as it is this moment, and its next run."""
-    return answer(_view(await _read(configuration_of(req)), datetime.now(UTC)).to_wire())
+    return answer(_view(await read_existing(configuration_of(req)), datetime.now(UTC)).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
@@ -194,7 +161,7 @@ async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     Answer(201, ConfigurationView, as_given=True),
     body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
     query=[BY],
-    refuses=_REFUSES,
+    refuses=CONFIGURATION_REFUSES,
 )
 @answered
 async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
@@ -213,7 +180,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     Answer(200, ConfigurationView, as_given=True),
     body=Body(Json, {"shorter": _CHANGE}),
     query=[BY],
-    refuses=_REFUSES,
+    refuses=CONFIGURATION_REFUSES,
 )
 @answered
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
@@ -222,7 +189,7 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     change = as_object(read_json(req))
     if change is None:
         raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
-    existing = await _read(identity)
+    existing = await read_existing(identity)
     try:
         wanted = merge_patch(existing.to_wire(), change)
     except RecursionError:
@@ -231,7 +198,7 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
-@described(Answer(204), query=ORDER_QUERY, refuses=_REFUSES)
+@described(Answer(204), query=ORDER_QUERY, refuses=CONFIGURATION_REFUSES)
 @answered
 async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
@@ -246,45 +213,6 @@ async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
         audit_subject_of(identity), "configuration_deleted", by=order.by, at=order.at, detail={"reason": order.why}
     )
     return func.HttpResponse(status_code=204)
-
-
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
-@described(Answer(200, ComingRuns), query=[_COUNT], refuses=_REFUSES, uses_storage=False)
-@answered
-async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
-    """When a configuration runs next, and until when each run can be cancelled."""
-    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
-    found = await _read(configuration_of(req))
-    now = datetime.now(UTC)
-    runs = coming_runs(found, now, count, _cutoff())
-    return answer(ComingRuns(configuration=found.id, runs=runs, notes=_notes(found, now)).to_wire())
-
-
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
-@described(
-    Answer(200, CanceledRun),
-    body=ORDER,
-    query=[_RUN, *ORDER_QUERY],
-    refuses=_REFUSES | {409: "It is too late for that run, or there is none to come."},
-)
-@answered
-async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
-    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay."""
-    identity, records = configuration_of(req), open_records()
-    order = read_order(req, datetime.now(UTC))
-    found = await _read(identity)
-    run = _run_to_cancel(found, query_of(req, "run"), order.at)
-    failure = await open_maintenance().cancel(identity, run.run)
-    if failure is not None:
-        raise refused(failure, "cancellation")
-    await records.audit(
-        audit_subject_of(identity),
-        "scheduled_run_canceled",
-        by=order.by,
-        at=order.at,
-        detail={"reason": order.why, "run": run.run},
-    )
-    return answer(CanceledRun(configuration=found.id, run=run).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit", methods=["GET"])
@@ -325,7 +253,12 @@ def _identity(subscription: str, group: str, name: str) -> ConfigurationId | Non
         return None
 
 
-async def _read(identity: ConfigurationId) -> MaintenanceConfiguration:
+async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
+    """A configuration as Azure has it this moment.
+
+    Raises:
+        Refusal: there is none, or Azure refuses.
+    """
     found = await open_maintenance().read(identity)
     if isinstance(found, ArmFailure):
         raise refused(found, WHAT)
@@ -387,48 +320,17 @@ def _without_null(value: Json) -> Json:
     }
 
 
-def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: datetime) -> ComingRun:
-    """The run to cancel.
-
-    Raises:
-        Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
-    """
-    if named:
-        try:
-            start = parse_run(named)
-        except ValueError as error:
-            raise invalid_query("run", str(error)) from None
-        # The calendar of the schedule may have changed since an event named the run: Azure knows best.
-        length = (
-            LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
-        )
-        run = coming_run(Occurrence(start, start + length), _cutoff())
-    else:
-        following = coming_runs(configuration, now, 1, _cutoff())
-        if not following:
-            raise Refusal(409, " ".join(["There is no run to come.", *_notes(configuration, now)]))
-        run = following[0]
-    if now >= run.cancel_until:
-        later = [each for each in coming_runs(configuration, now, 2, _cutoff()) if now < each.cancel_until]
-        hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
-        raise Refusal(
-            409,
-            f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
-            f" {run.cancel_until:%Y-%m-%d %H:%M:%S}Z.{hint}",
-        )
-    return run
-
-
 def _view(configuration: MaintenanceConfiguration, now: datetime) -> ConfigurationView:
-    following = coming_runs(configuration, now, 1, _cutoff())
+    following = coming_runs(configuration, now, 1, cutoff())
     return ConfigurationView(
         configuration=configuration,
         next_run=following[0] if following else None,
-        notes=_notes(configuration, now),
+        notes=notes_on(configuration, now),
     )
 
 
-def _notes(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
+def notes_on(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
+    """What Azure permits and may not do as expected."""
     if configuration.unreadable:
         return [f"Nobody can say when it runs: {configuration.unreadable}."]
     if configuration.has_ended(now):
@@ -436,5 +338,6 @@ def _notes(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
     return advice(configuration, now)
 
 
-def _cutoff() -> timedelta:
+def cutoff() -> timedelta:
+    """How long before its start a run can be cancelled last."""
     return timedelta(seconds=load_settings().maintenance_cutoff_seconds)

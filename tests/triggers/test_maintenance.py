@@ -30,7 +30,7 @@ from tests.unit.maintenance_samples import (
     THEN,
     changed,
 )
-from triggers import assignments, maintenance
+from triggers import assignments, maintenance, scheduled_runs
 
 API = {"api-version": "2021-09-01-preview"}
 """The version of the document."""
@@ -76,6 +76,7 @@ async def azure(
     for module in (maintenance, assignments):
         monkeypatch.setattr(module, "open_resource_graph", lambda: graph)
         monkeypatch.setattr(module, "open_maintenance", lambda: schedules)
+    monkeypatch.setattr(scheduled_runs, "open_maintenance", lambda: schedules)
     async with httpx.AsyncClient(**as_client(simulator), params=API) as http:
         yield http
         await http.delete("/_sim/faults")
@@ -267,9 +268,9 @@ async def test_what_azure_refuses_is_told_in_its_words(
 
 async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.AsyncClient) -> None:
     await put()
-    runs = (await call(maintenance.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
+    runs = (await call(scheduled_runs.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
     order = {"reason": "release night", "by": "ana"}
-    done = await call(maintenance.cancel_scheduled_run, body=order, **place())
+    done = await call(scheduled_runs.cancel_scheduled_run, body=order, **place())
     assert done.status == 200, done.text
     assert done.json["run"] == runs[0]
     at_azure = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/"
@@ -283,11 +284,11 @@ async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.Asyn
 
 async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.AsyncClient) -> None:
     await put()
-    run = (await call(maintenance.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     named = f"{CONFIGURATION.lower()}/providers/microsoft.maintenance/applyupdates/{run['run']}"
-    done = await call(maintenance.cancel_scheduled_run, body={"reason": "no"}, query={"run": named}, **place())
+    done = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, query={"run": named}, **place())
     assert (done.status, done.json["run"]["run"]) == (200, run["run"])
-    wrong = await call(maintenance.cancel_scheduled_run, body={"reason": "no"}, query={"run": "tonight"}, **place())
+    wrong = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, query={"run": "tonight"}, **place())
     assert (wrong.status, wrong.paths) == (400, ["run"])
 
 
@@ -295,7 +296,7 @@ async def test_it_is_said_clearly_when_it_is_too_late(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put()
-    run = (await call(maintenance.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     starts = parse_instant(run["startsAt"])
     assert starts
 
@@ -305,7 +306,7 @@ async def test_it_is_said_clearly_when_it_is_too_late(
             return starts - timedelta(minutes=10)
 
     monkeypatch.setattr(maintenance, "datetime", Late)
-    late = await call(maintenance.cancel_scheduled_run, body={"reason": "no"}, **place())
+    late = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert late.status == 409
     assert late.problem["detail"].startswith(f"Too late: the run that starts at {starts:%Y-%m-%d %H:%M:%S}Z could be")
     assert f"The one after it, {starts + timedelta(days=1):%Y%m%d%H%M%S}" in late.problem["detail"]
@@ -315,7 +316,7 @@ async def test_it_is_said_clearly_when_it_is_too_late(
 async def test_a_configuration_without_a_window_has_nothing_to_cancel(azure: httpx.AsyncClient) -> None:
     host = {"location": "eastus2euap", "properties": {"maintenanceScope": "Host"}}
     assert (await azure.put(CONFIGURATION, json=host)).status_code == 200
-    refused = await call(maintenance.cancel_scheduled_run, body={"reason": "no"}, **place())
+    refused = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert refused.status == 409
     assert "There is no run to come. Nobody can say when it runs: it has no maintenance window." in refused.text
 

@@ -12,14 +12,11 @@ from domain.maintenance import (
     NEVER_EXPIRES,
     ConfigurationId,
     MaintenanceConfiguration,
-    coming_runs,
-    parse_run,
     read_configuration,
 )
 from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, THEN, changed, configuration
 
 WINDOW = "properties.maintenanceWindow"
-CUTOFF = timedelta(minutes=10)
 
 
 def without_null(body: dict[str, Any]) -> dict[str, Any]:
@@ -124,22 +121,6 @@ def test_a_schedule_ends_with_its_expiration_and_not_without() -> None:
         endless = configuration(f"{WINDOW}.expirationDateTime", text)
         assert endless.next_occurrence(datetime(2500, 1, 1, tzinfo=UTC)) is not None
         assert not endless.has_ended(datetime(2500, 1, 1, tzinfo=UTC))
-
-
-def test_coming_runs_have_names_that_azure_takes_and_a_last_moment() -> None:
-    first, second = coming_runs(configuration(), THEN, 2, CUTOFF)
-    assert first.run == "20210820194800"
-    assert first.starts_at - first.cancel_until == CUTOFF
-    assert second.run == "20210821194800"
-    assert parse_run(first.run) == first.starts_at
-    correlation = f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/{first.run}"
-    assert parse_run(correlation) == first.starts_at
-
-
-@pytest.mark.parametrize("text", ["", "2021", "20211320194800", "2021-08-20T19:48:00Z", "x20210820194800"])
-def test_what_is_no_run(text: str) -> None:
-    with pytest.raises(ValueError, match=r"name of a run|is no time"):
-        parse_run(text)
 
 
 @pytest.mark.parametrize(

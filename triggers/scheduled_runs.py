@@ -1,0 +1,130 @@
+"""The coming runs of a maintenance configuration over HTTP: when they are, and the cancelling of one of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from adapters.maintenance import open_maintenance
+from adapters.tables import open_records
+from domain.base import Document
+from domain.calendar import Occurrence
+from domain.coming_run import ComingRun, coming_run, coming_runs, parse_run
+from domain.maintenance import MaintenanceConfiguration
+from domain.maintenance_limits import LONGEST_WINDOW
+from triggers.azure import refused
+from triggers.described import Answer, Parameter, described
+from triggers.http import Refusal, answer, answered, invalid_query, number_of, query_of
+from triggers.maintenance import (
+    CONFIGURATION_REFUSES,
+    audit_subject_of,
+    configuration_of,
+    cutoff,
+    notes_on,
+    read_existing,
+)
+from triggers.orders import ORDER, ORDER_QUERY, read_order
+
+DEFAULT_COUNT = 12
+LARGEST_COUNT = 100
+_COUNT = Parameter(
+    "count",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    "How many runs.",
+)
+_RUN = Parameter(
+    "run",
+    {"type": "string", "maxLength": 600},
+    "The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one unless given.",
+    "20270112210000",
+)
+
+bp = df.Blueprint()
+
+
+class ComingRuns(Document):
+    """The next runs of a configuration."""
+
+    configuration: str
+    runs: list[ComingRun]
+    notes: list[str]
+
+
+class CanceledRun(Document):
+    """A run that will not happen."""
+
+    configuration: str
+    run: ComingRun
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
+@described(Answer(200, ComingRuns), query=[_COUNT], refuses=CONFIGURATION_REFUSES, uses_storage=False)
+@answered
+async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
+    """When a configuration runs next, and until when each run can be cancelled."""
+    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    found = await read_existing(configuration_of(req))
+    now = datetime.now(UTC)
+    runs = coming_runs(found, now, count, cutoff())
+    return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes_on(found, now)).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
+@described(
+    Answer(200, CanceledRun),
+    body=ORDER,
+    query=[_RUN, *ORDER_QUERY],
+    refuses=CONFIGURATION_REFUSES | {409: "It is too late for that run, or there is none to come."},
+)
+@answered
+async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
+    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay."""
+    identity, records = configuration_of(req), open_records()
+    order = read_order(req, datetime.now(UTC))
+    found = await read_existing(identity)
+    run = _run_to_cancel(found, query_of(req, "run"), order.at)
+    failure = await open_maintenance().cancel(identity, run.run)
+    if failure is not None:
+        raise refused(failure, "cancellation")
+    await records.audit(
+        audit_subject_of(identity),
+        "scheduled_run_canceled",
+        by=order.by,
+        at=order.at,
+        detail={"reason": order.why, "run": run.run},
+    )
+    return answer(CanceledRun(configuration=found.id, run=run).to_wire())
+
+
+def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: datetime) -> ComingRun:
+    """The run to cancel.
+
+    Raises:
+        Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
+    """
+    if named:
+        try:
+            start = parse_run(named)
+        except ValueError as error:
+            raise invalid_query("run", str(error)) from None
+        # The calendar of the schedule may have changed since an event named the run: Azure knows best.
+        length = (
+            LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
+        )
+        run = coming_run(Occurrence(start, start + length), cutoff())
+    else:
+        following = coming_runs(configuration, now, 1, cutoff())
+        if not following:
+            raise Refusal(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
+        run = following[0]
+    if now >= run.cancel_until:
+        later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_until]
+        hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
+        raise Refusal(
+            409,
+            f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
+            f" {run.cancel_until:%Y-%m-%d %H:%M:%S}Z.{hint}",
+        )
+    return run
