@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.tables import RecordMissing, Records
 from adapters.tables.patches import merge_patches
+from adapters.tables.table import BULK_ROWS_A_SECOND
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import (
@@ -69,6 +71,13 @@ async def test_two_executions_at_once_add_every_machine_once(records: Records) -
     await asyncio.gather(records.add_machines(RUN, machines), records.add_machines(RUN, machines[::-1]))
     page = await records.list_machines(RUN, outcome=None, limit=1000, cursor=None)
     assert Counter(item.key for item in page.items) == Counter(item.key for item in machines)
+
+
+async def test_a_large_fleet_comes_at_a_pace_that_leaves_the_partition_to_others(records: Records) -> None:
+    begun = time.monotonic()
+    assert await records.add_machines(RUN, [machine(number) for number in range(500)]) == 500
+    # The last of five batches waits for the four before it.
+    assert time.monotonic() - begun >= 400 / BULK_ROWS_A_SECOND
 
 
 async def test_adding_shows_the_size_on_the_run_and_nothing_else_changes(records: Records) -> None:
