@@ -23,7 +23,7 @@ from tests.rules import Interval, broken_rules
 
 type Json = dict[str, Any]
 
-SIZE = 36
+SIZE = 24
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from domain.run import Mode
 from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
-from orchestrators.phase import COMPARED_AT_ONCE, MOST_ATTEMPTS, MOST_FREE_WAITING, STARTS_IN_A_LANE, patch_phase
+from orchestrators import phase as phase_module
+from orchestrators.phase import MOST_ATTEMPTS, patch_phase
 from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -164,19 +165,21 @@ def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_generations_lose_nobody_and_keep_the_history_small(seed: int) -> None:
-    floor = Floor(Fleet(keys(160), cap=40), seed=seed)
+    floor = Floor(Fleet(keys(90), cap=25), seed=seed)
     with floor.bench() as bench:
         ended = bench.run("patch_phase", phase(floor.fleet), timeout=60)
     assert ended.status is OrchestrationStatus.COMPLETED
-    assert ended.output["started"] == 160
-    assert sorted(floor.started) == keys(160)
-    assert floor.most <= 40
+    assert ended.output["started"] == 90
+    assert sorted(floor.started) == keys(90)
+    assert floor.most <= 25
     assert len(ended.history) < 20, "one beat, however long the phase was"
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int) -> None:
-    count = 2 * STARTS_IN_A_LANE * lanes + 10
+def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = 15
+    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", starts)
+    count = 2 * starts * lanes + 10
     fleet = two_lanes(count) if lanes == 2 else Fleet(keys(count))
     fleet.cap = count
     floor = Floor(fleet, seconds=lambda _: 600)
@@ -185,7 +188,7 @@ def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int) -> None:
     assert ended.output["started"] == count
     first = min(floor.began.values())
     beats = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
-    assert [beats[beat] for beat in range(3)] == [STARTS_IN_A_LANE * lanes, STARTS_IN_A_LANE * lanes, 10]
+    assert [beats[beat] for beat in range(3)] == [starts * lanes, starts * lanes, 10]
 
 
 def test_an_end_that_is_told_twice_counts_once() -> None:
@@ -213,13 +216,14 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     assert sorted(floor.started) == keys(10)
 
 
-def test_machines_that_run_are_compared_in_turns() -> None:
-    count = COMPARED_AT_ONCE + 50
+def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phase_module, "COMPARED_AT_ONCE", 30)
+    count = 30 + 15
     floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet), timeout=60)
         slices = [len(call["keys"]) for call in bench.calls_of(names.STILL_OPEN_MACHINES)]
-    assert slices == [COMPARED_AT_ONCE, 50]
+    assert slices == [30, 15]
     assert len(floor.started) == count
 
 
@@ -232,11 +236,11 @@ def test_a_phase_leaves_no_timer_behind() -> None:
 
 def test_a_phase_looks_often_while_something_happens_and_seldom_when_nothing_does() -> None:
     fleet = Fleet(keys(2), cap=1)
-    floor = Floor(fleet, seconds=lambda _: 3_600)
+    floor = Floor(fleet, seconds=lambda _: 1_800)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
         looks = len(bench.calls_of(names.LOOK_AT_PHASE))
-    assert 2 * 120 <= looks <= 2 * 125, "one in each poll interval"
+    assert 2 * 60 <= looks <= 2 * 65, "one in each poll interval"
     assert floor.began[keys(2)[1]] - floor.left[keys(2)[0]] < timedelta(seconds=31)
 
 
@@ -265,7 +269,7 @@ def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
 
 
 def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
-    floor = Floor(Fleet(keys(2), cap=2), seconds=lambda _: 5 * 3_600)
+    floor = Floor(Fleet(keys(2), cap=2), seconds=lambda _: 2 * 3_600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
     assert sorted(floor.started) == keys(2)
@@ -346,9 +350,10 @@ def test_zones_share_a_slot_and_never_mix() -> None:
     assert floor.most == 10
 
 
-def test_who_may_start_is_found_behind_those_who_wait() -> None:
+def test_who_may_start_is_found_behind_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of machines that one rule keeps back does not keep back the free machine behind them."""
-    everybody = keys(MOST_FREE_WAITING)
+    monkeypatch.setattr(phase_module, "MOST_FREE_WAITING", 40)
+    everybody = keys(40)
     fleet = Fleet(everybody, cap=10)
     fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody[:-1]}
     floor = Floor(fleet, seconds=lambda _: 1)
