@@ -91,9 +91,12 @@ class Limit:
 
 PACED = "Paced"
 """The code of a call that was not sent, as its turn was too far away. It is no word of Azure's, and no try."""
-_STEADY_SHARE = 0.58
+_STEADY_SHARE = 0.55
 """Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace."""
+_CATCH_UP_SECONDS = 0.08
+"""So far behind its pace a process may be and make up for it at once. A busy one comes to its clock late; were the
+turns that it missed lost, it would ask the less the busier it is, and send the more away to come again."""
 _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),
     Bucket.READS: (25.0 * 60, 250.0),
@@ -176,10 +179,8 @@ class Pacer:
         """For one whose slot has come: now, or when to ask again, as there is less than there was thought to be."""
         if now < self._stopped_until:
             return self._stopped_until + self.limit.gap(self.level(now))
-        level = self.level(now)
-        is_enough = level >= self.limit.floor + 1
         # Of a steady pace, also those are one behind the other who come late together, as after a stall.
-        gap = 1 / self.limit.fastest if is_enough else self.limit.gap(level)
+        gap = 1 / self.limit.fastest if self._has_enough(now) else self.limit.gap(self.level(now))
         if now >= self._last_sent + gap:
             return now
         # One behind the other: hundreds that ask again at the same moment would all be sent away again.
@@ -188,8 +189,12 @@ class Pacer:
 
     def sent(self, now: float) -> None:
         """A request that had a slot leaves."""
+        left_at = now
+        if self._is_steady(now):
+            # When it would have left, had everybody come in time.
+            left_at = min(now, max(self._last_sent + 1 / self.limit.fastest, now - _CATCH_UP_SECONDS))
+        self._last_sent = max(self._last_sent, left_at)
         self._level = self.level(now) - 1
-        self._last_sent = max(self._last_sent, now)
         self._unanswered += 1
         if self._waiting:
             self._waiting.popleft()
@@ -211,6 +216,14 @@ class Pacer:
     def stop(self, until: float) -> None:
         """Nothing may be sent before; a later end that is known stays."""
         self._stopped_until = max(self._stopped_until, until)
+
+    def _has_enough(self, now: float) -> bool:
+        """Whether the level is no reason to wait for one whose slot has come."""
+        return self.level(now) >= self.limit.floor + 1
+
+    def _is_steady(self, now: float) -> bool:
+        """Whether requests leave at a pace of their own, and not at the one that the level allows."""
+        return self.limit.fastest < float("inf") and self._has_enough(now)
 
     def _tell(self, now: float, level: float | None) -> None:
         if level is not None:

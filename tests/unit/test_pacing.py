@@ -338,4 +338,18 @@ def test_a_stall_makes_no_clump_of_a_steady_pace() -> None:
         pacer.sent(now)
         sent.append(now)
     assert in_window(sent, 1.0) <= 0.75 * 25
-    assert all(after - before >= 1 / READS.fastest - 1e-9 for before, after in pairwise(sent))
+    for window in (0.1, 0.25, 0.5, 1.0):
+        assert in_window(sent, window) <= 1 + (window + 0.08) * READS.fastest, "a moment's worth is made up for at once"
+
+
+def test_a_busy_process_keeps_its_pace() -> None:
+    """It looks at its clock every twentieth of a second, and finds that several turns have passed."""
+    fast = Limit(READS.refill * 10, READS.burst, READS.fastest * 10)
+    pacer, left = Pacer(fast), 0
+    for look in range(100):
+        now = 100 + look * 0.05
+        while pacer.ready_at(now) <= now:
+            pacer.sent(now)
+            left += 1
+    assert left >= 0.95 * fast.fastest * 5
+    assert left <= fast.fastest * (5 + 0.1)
