@@ -35,7 +35,8 @@ from settings import load_settings
 
 _ANSWERED_POLLS = 4
 _MOST_ANSWERED = 4_000
-"""What some sources have said of a machine while another one asks to wait: so old in poll intervals, and so many."""
+"""What some sources have said of a machine while another one asks to wait is kept: for so many poll intervals beyond
+that, and of so many machines."""
 PATIENCE_SECONDS = 300.0
 """How long something that cannot be asked for the moment, before an installation, is asked again."""
 
@@ -104,27 +105,28 @@ async def _look(
     asked = [name for name in sources if name not in looks]
     looks |= dict(zip(asked, await asyncio.gather(*(sources[name]() for name in asked)), strict=True))
     answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
-    if len(answered) < len(looks):
-        _keep_answered(place, answered)
+    asked_to_wait = max(look.asked_to_wait for look in looks.values())
+    if asked_to_wait:
+        _keep_answered(place, answered, asked_to_wait)
     signals = {name: signal for look in looks.values() for name, signal in look.signals.items()}
-    return summarize(signals, now()), max(look.asked_to_wait for look in looks.values())
+    return summarize(signals, now()), asked_to_wait
 
 
 _answered: dict[str, tuple[float, dict[str, _Look]]] = {}
 
 
-def _keep_answered(place: str, looks: dict[str, _Look]) -> None:
+def _keep_answered(place: str, looks: dict[str, _Look], asked_to_wait: float) -> None:
     """For when the others are asked again. With all of them asked anew, the turn of one would cost the turn of
     another, and with thousands of machines nobody's look would ever be whole.
     """
     if len(_answered) >= _MOST_ANSWERED:
         _answered.pop(next(iter(_answered)))
-    _answered[place] = (monotonic(), looks)
+    _answered[place] = (monotonic() + asked_to_wait + load_settings().poll_seconds * _ANSWERED_POLLS, looks)
 
 
 def _take_answered(place: str) -> dict[str, _Look]:
-    at, looks = _answered.pop(place, (0.0, dict[str, _Look]()))
-    return looks if monotonic() - at < load_settings().poll_seconds * _ANSWERED_POLLS else {}
+    until, looks = _answered.pop(place, (0.0, dict[str, _Look]()))
+    return looks if monotonic() < until else {}
 
 
 async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> _Look:
@@ -180,8 +182,9 @@ async def _store(context: MachineContext, **columns: HealthSummary) -> None:
 
 
 def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:
-    pause = next_look(looked_for, wait_seconds(), patience)
-    return HealthResult(state=HealthState.WAIT, wait_seconds=max(pause, asked_to_wait))
+    # Whoever has been given a turn comes when it is his: a later one finds others there, and is sent away again.
+    pause = asked_to_wait or next_look(looked_for, wait_seconds(), patience)
+    return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
 
 
 def _end(outcome: Outcome) -> HealthResult:

@@ -288,3 +288,21 @@ async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to
         found = await check(key, Moment.AFTER, 1)
     asked = simulator.http.get("/_sim/requests", params={"since": since}).json()["requests"]
     assert sorted(each["operation"] for each in asked) == ["health", "health", "read"]
+
+
+async def test_whoever_is_told_when_to_come_comes_then_however_long_it_has_looked(
+    records: Records, simulator: Simulator
+) -> None:
+    """Pauses grow while a machine settles; one that was not looked at for want of a turn would miss the next too."""
+    one = simulator.take()
+    key = await prepare(records, one)
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    rule = {
+        "match": {"operation": "health", "machine": one},
+        "times": 1,
+        "effect": {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}},
+    }
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    found = await check(key, Moment.AFTER, 800)
+    assert found.state is HealthState.WAIT
+    assert found.wait_seconds == 1
