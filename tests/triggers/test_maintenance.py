@@ -305,7 +305,7 @@ async def test_it_is_said_clearly_when_it_is_too_late(
         def now(cls, tz: Any = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride] - of UTC
             return starts - timedelta(minutes=10)
 
-    monkeypatch.setattr(maintenance, "datetime", Late)
+    monkeypatch.setattr(scheduled_runs, "datetime", Late)
     late = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert late.status == 409
     assert late.problem["detail"].startswith(f"Too late: the run that starts at {starts:%Y-%m-%d %H:%M:%S}Z could be")
