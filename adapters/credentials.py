@@ -20,13 +20,6 @@ def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
     return _clients.get(settings)
 
 
-async def close_credential() -> None:
-    """Give back the connections of the credential of this event loop."""
-    found = _clients.pop()
-    if found is not None:
-        await found.close()
-
-
 def _build(settings: Settings) -> AsyncTokenCredential:
     from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
 

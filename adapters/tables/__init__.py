@@ -84,13 +84,6 @@ def open_records(settings: Settings | None = None) -> Records:
     return _clients.get(settings)
 
 
-async def close_records() -> None:
-    """Give back the connections of this event loop."""
-    found = _clients.pop()
-    if found is not None:
-        await found.close()
-
-
 __all__ = [
     "Change",
     "InvalidCursor",
@@ -105,7 +98,6 @@ __all__ = [
     "StoredPolicy",
     "audit_subject",
     "budget_of",
-    "close_records",
     "ending_change",
     "open_records",
 ]

@@ -8,11 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp.connector
 import pytest
 
-from adapters.arm import open_resource_manager
-from adapters.credentials import close_credential
-from adapters.disks import open_disks
-from adapters.machine_settings import open_machine_settings
-from adapters.run_command import open_run_commands
+from adapters.per_loop import close_clients
 from adapters.tables import Records
 from local.stack import limits_at
 from settings import load_settings
@@ -33,11 +29,7 @@ async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     load_settings.cache_clear()
     yield simulator
-    await open_disks().close()
-    await open_machine_settings().close()
-    await open_run_commands().close()
-    await open_resource_manager().close()
-    await close_credential()
+    await close_clients()
     simulator.http.delete("/_sim/faults")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +23,6 @@ from activities.hooks import take_snapshot
 from activities.machine import preflight_machine
 from activities.power import start_machine, stop_machine
 from activities.results import copy_results
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import open_resource_graph
 from adapters.tables import Records
 from domain.accompany import (
     CancelResult,
@@ -69,7 +67,7 @@ _PATIENCE = Patience(prepare=timedelta(hours=1), cutoff=timedelta(minutes=10) / 
 
 
 @pytest.fixture
-async def fired(azure: Simulator) -> AsyncIterator[Callable[..., Json]]:
+def fired(azure: Simulator) -> Callable[..., Json]:
     """Fire a run of a new configuration over machines of these simulations; what the simulator says of it."""
 
     def fire(name: str, *simulations: Json, minutes: float = _FAR_MINUTES) -> Json:
@@ -86,9 +84,7 @@ async def fired(azure: Simulator) -> AsyncIterator[Callable[..., Json]]:
         fired = {"configuration": configuration, "inMinutes": minutes}
         return azure.http.post("/_sim/maintenance/fire", json=fired).json()
 
-    yield fire
-    await open_resource_graph().close()
-    await open_maintenance().close()
+    return fire
 
 
 async def accompanied(records: Records, fired: Json, **policy: Any) -> str:

@@ -10,8 +10,8 @@ import pytest
 from azure.identity import CredentialUnavailableError
 
 from adapters import credentials
-from adapters.per_loop import PerLoop
-from adapters.tables import Records, close_records, open_records
+from adapters.per_loop import PerLoop, close_clients
+from adapters.tables import Records, open_records
 from settings import load_settings
 from tests.adapters.samples import NOW
 from tests.storage import azurite
@@ -28,7 +28,7 @@ async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     load_settings.cache_clear()
     found = open_records()
     yield found
-    await close_records()
+    await close_clients()
     load_settings.cache_clear()
 
 

@@ -7,7 +7,8 @@ import json
 import azure.functions as func
 import pytest
 
-from adapters.tables import Records, RecordTooLarge, StorageUnreachable, close_records
+from adapters.per_loop import close_clients
+from adapters.tables import Records, RecordTooLarge, StorageUnreachable
 from settings import load_settings
 from tests.triggers.support import POLICY, Answer, Engine, call
 from triggers import policies, runs, webhook
@@ -59,7 +60,7 @@ async def test_storage_that_is_away_is_503_with_a_wait(
             await call(policies.list_policies),
         ]
     finally:
-        await close_records()
+        await close_clients()
         load_settings.cache_clear()
     for found in answers:
         assert found.status == 503
