@@ -94,7 +94,7 @@ PACED = "Paced"
 _STEADY_SHARE = 0.55
 """Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace."""
-_CATCH_UP_SECONDS = 0.08
+_CATCH_UP_SECONDS = 0.05
 """So far behind its pace a process may be and make up for it at once. A busy one comes to its clock late; were the
 turns that it missed lost, it would ask the less the busier it is, and send the more away to come again."""
 _DOCUMENTED = {
