@@ -87,7 +87,7 @@ class Front:
         operation = None if route is None else route.operation
         machine = self._machine_of(call)
         effect = self.world.faults.effect(call.method, call.path, machine, operation)
-        answer = None if effect is not None and _prevents(effect) else self._answer(call, route)
+        answer = None if effect is not None and _prevents(effect) else await self._answer(call, route)
         if effect is not None:
             answer = self._spoil(effect, call, answer)
             if effect.delay_seconds:
@@ -120,7 +120,7 @@ class Front:
             return Response(status_code=500)
         return self._respond(answer)
 
-    def _answer(self, call: Call, route: Route | None) -> Answer:
+    async def _answer(self, call: Call, route: Route | None) -> Answer:
         try:
             if route is None or route.needs_token:
                 self.identity.check(call.headers.get("authorization"))
@@ -129,7 +129,8 @@ class Front:
             if not call.api_version:
                 raise errors.missing_api_version()
             quota = self._charge_manager(call)
-            answer = route.handler(call)
+            found = route.handler(call)
+            answer = found if isinstance(found, Answer) else await found
         except Refusal as refused:
             return Answer(refused.status, indented(refused.body), dict(refused.headers))
         answer.headers |= quota

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -33,10 +34,10 @@ COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subsc
 TABLE = "healthresources"
 
 
-def health_rows(world: World, subscriptions: set[str] | None) -> list[dict[str, Any]]:
+def health_rows(world: World, subscriptions: set[str] | None) -> Iterator[dict[str, Any]]:
     """The statuses as Resource Graph shows them, some time later; ``subscriptions`` are folded."""
     then = max(0.0, world.clock.now() - world.graph_lag)
-    return [
+    return (
         {
             "id": (machine.id + _STATUS).lower(),
             "name": "current",
@@ -55,7 +56,7 @@ def health_rows(world: World, subscriptions: set[str] | None) -> list[dict[str, 
         }
         for machine in world.settled()
         if subscriptions is None or machine.subscription_id.casefold() in subscriptions
-    ]
+    )
 
 
 class Health:

@@ -9,6 +9,7 @@ Update Manager operations data using Azure Resource Graph" (2024), with its rete
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from local.simulator.machine import Machine
@@ -42,7 +43,7 @@ _ASKS_FOR_STARTS = re.compile(rf"where\s+{_STARTS}(?:\s+or\s+{_STARTS})*\s*(?:\|
 type Row = dict[str, Any]
 
 
-def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: str = "") -> list[Row]:
+def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: str = "") -> Iterator[Row]:
     """The rows of one of the tables.
 
     Args:
@@ -66,14 +67,15 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
     ]
     if kind == "assess":
         wanted = list({each.machine: each for each in wanted if each.is_over(then)}.values())
-    rows = [_result(world, operation, then) for operation in wanted]
-    if with_patches:
-        starts = _asked_starts(query)
-        for row, operation in zip(list(rows), wanted, strict=True):
-            above = f"{row['id']}/softwarePatches/".casefold()
-            if starts is None or any(above.startswith(each) or each.startswith(above) for each in starts):
-                rows += _patches(world, operation, row, then)
-    return rows
+    starts = _asked_starts(query)
+    for operation in wanted:
+        row = _result(world, operation, then)
+        yield row
+        above = f"{row['id']}/softwarePatches/".casefold()
+        if with_patches and (
+            starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
+        ):
+            yield from _patches(world, operation, row, then)
 
 
 def _asked_starts(query: str) -> list[str] | None:

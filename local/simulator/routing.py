@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -63,7 +63,7 @@ def pretty(document: Any, status: int = 200) -> Answer:
     return Answer(status, indented(document))
 
 
-type Handler = Callable[[Call], Answer]
+type Handler = Callable[[Call], Answer | Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)

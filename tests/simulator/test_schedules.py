@@ -256,7 +256,7 @@ def test_resource_graph_shows_a_run_late_and_not_for_ever() -> None:
     bench.schedules.remove(CONFIGURATION.casefold())
     bench.at(32 * 24 * 60)
     assert bench.rows(run) == []
-    assert patch_rows(bench.world, TABLES[1], None) == []
+    assert list(patch_rows(bench.world, TABLES[1], None)) == []
 
 
 def test_a_removed_assignment_is_shown_a_little_longer() -> None:
@@ -296,7 +296,7 @@ def test_of_a_deleted_machine_only_its_assignment_is_left() -> None:
     bench.world.change(bench.world.settled()[0].id, {"deleted": True})
     assert bench.world.settled() == []
     assert bench.rows("microsoft.maintenance/applyupdates") == []
-    assert patch_rows(bench.world, TABLES[1], None) == []
+    assert list(patch_rows(bench.world, TABLES[1], None)) == []
     assert len(bench.rows("microsoft.maintenance/configurationassignments")) == 1
     bench.at(24 * 60 + 61)
     assert bench.statuses(list(bench.schedules.occurrences.values())[1]) == {}
@@ -307,7 +307,7 @@ def test_a_query_for_the_patches_of_some_results_gets_them_all_and_makes_no_othe
     bench.assign_all(bench.schedule())
     bench.at(60)
     bench.at(90)
-    everything = patch_rows(bench.world, TABLES[1], None)
+    everything = list(patch_rows(bench.world, TABLES[1], None))
     results = [row["id"] for row in everything if row["type"].endswith("results")]
     asked = f"{TABLES[1]} | where id startswith '{results[0]}/' or id startswith '{results[2].upper()}/' | project id"
     made = [row["id"] for row in patch_rows(bench.world, TABLES[1], None, asked)]
@@ -317,4 +317,4 @@ def test_a_query_for_the_patches_of_some_results_gets_them_all_and_makes_no_othe
     alone = f"{TABLES[1]} | where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults' | count"
     assert [row["id"] for row in patch_rows(bench.world, TABLES[1], None, alone)] == results
     other = f"{TABLES[1]} | where id startswith 'a' and name == 'b'"
-    assert len(patch_rows(bench.world, TABLES[1], None, other)) == len(everything)
+    assert len(list(patch_rows(bench.world, TABLES[1], None, other))) == len(everything)
