@@ -198,7 +198,7 @@ class GroupCommit:
             for request in group:
                 if request.is_question:
                     # Told to read again: that is always right, and a doubtful row must not hold up the writes.
-                    request.fail(Conflict(str(conflict)))
+                    request.fail(Conflict(str(conflict), is_of_others=request is not blamed))
             again = [self._settle(partition, rest, rounds - 1)] if rest else []
             await asyncio.gather(self._settle_alone(partition, blamed), *again)
         except StorageUnreachable as error:

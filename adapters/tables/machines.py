@@ -25,6 +25,7 @@ from adapters.tables.patches import (
 )
 from adapters.tables.rows import Change, Conflict, Row, batches
 from adapters.tables.store import ChangeRounds, Store
+from adapters.tables.table import at_a_pace
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
@@ -239,7 +240,7 @@ class MachineRecords(HistoryRecords):
         rows = {row.key: row async for row in self._stretch(run_id, keys, None)}
         changes = [Change("merge", row.key, columns, row.etag) for row in rows.values() if _is_open(row)]
         ended: list[str] = []
-        for batch in batches(changes):
+        async for batch in at_a_pace(changes):
             try:
                 await self._store.results.apply(run_id, batch)
                 ended.extend(change.key for change in batch)

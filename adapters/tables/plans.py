@@ -15,8 +15,9 @@ from adapters.tables.columns import Columns, get_json, pack, unpack
 from adapters.tables.errors import RecordMissing
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.patches import MACHINES
-from adapters.tables.rows import Change, Row, batches
+from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
+from adapters.tables.table import at_a_pace
 from domain.identity import MachineId
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
@@ -31,7 +32,6 @@ HEAD = "plan"
 """Row key of the head."""
 _POSITION = "position"
 _SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
-_PARALLEL = 8
 
 
 class PlanRecords(StoreBacked):
@@ -118,13 +118,8 @@ class PlanRecords(StoreBacked):
         await self._apply_all(run_id, leftovers)
 
     async def _apply_all(self, run_id: str, changes: Sequence[Change]) -> None:
-        gate = asyncio.Semaphore(_PARALLEL)
-
-        async def apply(batch: Sequence[Change]) -> None:
-            async with gate:
-                await self._store.results.apply(run_id, batch)
-
-        await asyncio.gather(*map(apply, batches(changes)))
+        async for batch in at_a_pace(changes):
+            await self._store.results.apply(run_id, batch)
 
 
 _PLACED = ["key", "lane", "wave", "waveSize", "places"]

@@ -12,9 +12,9 @@ from adapters.tables.history import HISTORY, LAST_MILLISECOND
 from adapters.tables.mode_changes import CHANGES
 from adapters.tables.operations import ALL_RUNS
 from adapters.tables.paging import Page, Span, read_page
-from adapters.tables.rows import Change, Row, batches
+from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
-from adapters.tables.table import Table
+from adapters.tables.table import Table, at_a_pace
 from domain.base import Document, Json
 from domain.guard import Guard
 from domain.identity import RunId
@@ -121,7 +121,7 @@ async def _first(table: Table, partition: str, most: int) -> AsyncGenerator[Row]
 
 
 async def _remove(table: Table, partition: str, rows: list[Row]) -> int:
-    for batch in batches([Change("delete", row.key, {}, row.etag) for row in rows]):
+    async for batch in at_a_pace([Change("delete", row.key, {}, row.etag) for row in rows]):
         await table.apply(partition, batch)
     return len(rows)
 

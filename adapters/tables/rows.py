@@ -22,12 +22,14 @@ class Conflict(Exception):
     Attributes:
         index: the change that the service named; it names the first one when it cannot tell.
         is_gone: there is no such row.
+        is_of_others: nothing was wrong with these changes, as far as is known; they shared a transaction.
     """
 
-    def __init__(self, code: str, index: int = 0, *, is_gone: bool = False) -> None:
+    def __init__(self, code: str, index: int = 0, *, is_gone: bool = False, is_of_others: bool = False) -> None:
         super().__init__(code)
         self.index = index
         self.is_gone = is_gone
+        self.is_of_others = is_of_others
 
 
 @dataclass(frozen=True, slots=True)

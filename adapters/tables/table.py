@@ -21,6 +21,16 @@ BULK_ROWS_A_SECOND = 800
 """A partition takes 2,000; the other runs and the other partitions of its server are to have theirs."""
 
 
+async def at_a_pace(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
+    """Many changes of one partition in batches, the next one when the pace of ``BULK_ROWS_A_SECOND`` allows it."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for batch in batches(changes):
+        await asyncio.sleep(due - loop.time())
+        due = max(due, loop.time()) + len(batch) / BULK_ROWS_A_SECOND
+        yield batch
+
+
 class Table:
     """One table. Partition and row keys come from the key classes of this package, never from outside as they are.
 
@@ -155,9 +165,13 @@ class Table:
         """
         try:
             etags = await self._writes.write(partition, changes)
-        except Conflict:
+        except Conflict as conflict:
             for change in changes:
-                self._cache.refused(partition, change)
+                if conflict.is_of_others:
+                    # Asked anew all the same, as nobody knows; but no sign that somebody else changes these rows.
+                    self._cache.drop(partition, change.key)
+                else:
+                    self._cache.refused(partition, change)
             raise
         except BaseException:
             # It may have been stored all the same.
@@ -170,7 +184,7 @@ class Table:
 
     async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
         """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
-        for batch in batches(changes):
+        async for batch in at_a_pace(changes):
             known = [(change, self._cache.get(partition, change.key)) for change in batch]
             guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]
             try:
@@ -182,15 +196,10 @@ class Table:
         """Insert the rows that are absent, in batches; how many this call wrote.
 
         Of a batch in which a row exists, those that exist are left out, and the others inserted each for itself: that
-        is the second run of an activity whose first one wrote a part. A large fleet comes at the pace of
-        ``BULK_ROWS_A_SECOND``.
+        is the second run of an activity whose first one wrote a part.
         """
         written = 0
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        for batch in batches([Change("insert", key, columns) for key, columns in rows.items()]):
-            await asyncio.sleep(due - loop.time())
-            due = max(due, loop.time()) + len(batch) / BULK_ROWS_A_SECOND
+        async for batch in at_a_pace([Change("insert", key, columns) for key, columns in rows.items()]):
             try:
                 await self.apply(partition, batch)
                 written += len(batch)
