@@ -101,6 +101,10 @@ async def patient(azurite: str, counter: Counter) -> AsyncIterator[Records]:
 
 @pytest.fixture
 async def worker(records: Records) -> Records:
+    return _worker_beside(records)
+
+
+def _worker_beside(records: Records) -> Records:
     """Another worker, on the same tables."""
     store = records._store  # pyright: ignore[reportPrivateUsage]: there is no other way to the same tables
     return Records(Store(store._client, _prefix_of(store)))  # pyright: ignore[reportPrivateUsage]: likewise
@@ -245,6 +249,24 @@ async def test_a_lease_that_another_worker_gave_back_is_taken_by_nobody_in_secre
     assert await records.acquire_lease(KEY, "run-a", NOW, LATER) == "run-b"
     await records.release_lease(KEY, "run-a")
     assert await records.leased([KEY], "run-b", NOW) == {KEY}
+
+
+async def test_a_row_that_another_worker_changed_makes_no_other_row_doubtful(
+    patient: Records, counter: Counter
+) -> None:
+    """Looks at twenty machines share a transaction, and one of them is in the wrong."""
+    machines = [machine(number) for number in range(20)]
+    await patient.add_machines(RUN, machines)
+
+    async def look_at_all() -> None:
+        await asyncio.gather(*(patient.current_machine(RUN, each.key) for each in machines))
+
+    await look_at_all()
+    await _worker_beside(patient).set_stage(RUN, machines[0].key, Stage.ASSESSING)
+    await look_at_all()
+    counter.count_from_here()
+    await look_at_all()
+    assert (counter.reads, counter.writes) == ([], [20])
 
 
 async def test_patches_of_another_worker_are_not_lost(records: Records, worker: Records) -> None:
