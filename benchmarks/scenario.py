@@ -33,7 +33,8 @@ APP_SETTINGS = {
     # The app's own: storage answers on the real clock, so that writes wait for company on that one too.
     "PATCHWAVE_STORAGE_LINGER_SECONDS": "0.5",
 }
-_LOOK_SECONDS = 2
+_LOOK_SECONDS = 5
+"""What the app asks of those who wait for a run. Each look is a transaction."""
 
 type Json = dict[str, Any]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from local.simulator.clock import Clock
 
-PEAK_SECONDS = 0.25
+PEAK_SECONDS = 0.5
 """Real seconds in which reads are counted for their peak, where a simulated second is shorter: a tenth of a real one
-tells how this machine takes turns between processes, and not how its clients do."""
+tells how this machine takes turns between processes, and not how its clients do. What is late by a twentieth of a
+second on the way is a tenth of these."""
 IN_FLIGHT_SECONDS = 0.25
 """Real seconds for which a request may have been under way already when a 429 was answered: its client could not
 know."""
