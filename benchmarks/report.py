@@ -42,10 +42,11 @@ def render(results: Json) -> str:
     """The generated part of the page."""
     where = results["where"]
     sizes = ", ".join(_run_line(run) for run in results["runs"])
+    rest = f"; stop, kills and peers again at `{results['restAgainAt']}`" if "restAgainAt" in results else ""
     parts = [
         f"Measured {results['measuredAt'][:10]} at revision `{where['revision']}` with Python {where['python']} on"
         f" {where['processors']} processors, on which others had put a load of {where['loadBefore']:g}; seed"
-        f" {results['seed']}; {sizes}.",
+        f" {results['seed']}; {sizes}{rest}.",
         metrics_table(results),
     ]
     if results["peers"]:

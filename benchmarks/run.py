@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, write, print, judge."""
     options = _parser().parse_args(arguments)
     results = _measured_before(options) if options.again else _nothing_yet(options)
-    for step in _sizes_again(options, results) if options.again else _steps(options, results):
+    for step in _some_again(options, results) if options.again else _steps(options, results):
         sys.stderr.write(f"{step} …\n")
         # After each step: what was measured is kept when a later step fails.
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -88,12 +88,15 @@ def _measured_before(options: argparse.Namespace) -> Json:
     return results
 
 
-def _sizes_again(options: argparse.Namespace, results: Json) -> Iterator[str]:
-    """Fills in the sizes alone; each tells at which revision, as the others have another."""
+def _some_again(options: argparse.Namespace, results: Json) -> Iterator[str]:
+    """Fills in the sizes, and the rest when it is asked for, with their revision: what is kept has another."""
     for size in sorted(options.sizes):
         yield f"a fleet of {size:,} again"
         run = _fleet(options, size) | {"againAt": _revision()}
         results["runs"] = sorted([*results["runs"], run], key=lambda each: each["machines"])
+    if options.rest:
+        results.update(restAgainAt=_revision(), peers=[])
+        yield from _rest(options, results)
 
 
 def _fleet(options: argparse.Namespace, size: int) -> Json:
@@ -107,6 +110,11 @@ def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
     for size in sorted(options.sizes):
         yield f"a fleet of {size:,}"
         results["runs"].append(_fleet(options, size))
+    yield from _rest(options, results)
+
+
+def _rest(options: argparse.Namespace, results: Json) -> Iterator[str]:
+    """Everything beside the sizes."""
     yield "a cap and a stop"
     scene, patience = _scene(options, "stop", options.stop)
     results["stop"] = stop_under_a_cap(scene, options.cap, patience)
@@ -152,11 +160,12 @@ def _revision() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the twelve metrics.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="machines of the fleets")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="machines of the fleets")
     parser.add_argument(
         "--full", dest="sizes", action="store_const", const=FULL_SIZES, default=SIZES, help="10,000 machines too"
     )
     parser.add_argument("--again", action="store_true", help="measure these sizes again, and keep the other results")
+    parser.add_argument("--rest", action="store_true", help="of what is measured again: the stop, the kills, the peers")
     parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")

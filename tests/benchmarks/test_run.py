@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run as command
+from benchmarks.report import render
 from tests.benchmarks.test_metrics import results
 
 
@@ -27,3 +28,20 @@ def test_a_size_that_is_measured_again_leaves_the_others_as_they_were(
     assert after["runs"][-1]["againAt"]
     assert [run["machines"] for run in after["runs"]] == [run["machines"] for run in before["runs"]]
     assert after["stop"] == before["stop"]
+
+
+def test_what_stands_beside_the_sizes_can_be_measured_again_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = results()
+    output = tmp_path / "results.json"
+    output.write_text(json.dumps(before))
+    stopped = before["stop"] | {"mostAtOnce": 7}
+    monkeypatch.setattr(command, "stop_under_a_cap", lambda *_: stopped)
+    places = ["--state", str(tmp_path / "state"), "--output", str(output)]
+    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--peers", *places])
+    after = json.loads(output.read_text())
+    assert after["runs"] == before["runs"]
+    assert after["stop"] == stopped
+    assert after["restAgainAt"]
+    assert "stop, kills and peers again at" in render(after)
