@@ -42,7 +42,7 @@ def render(results: Json) -> str:
     """The generated part of the page."""
     where = results["where"]
     sizes = ", ".join(_run_line(run) for run in results["runs"])
-    rest = f"; stop, kills and peers again at `{results['restAgainAt']}`" if "restAgainAt" in results else ""
+    rest = f"; stop, kills and peers at `{results['restAgainAt']}`" if "restAgainAt" in results else ""
     parts = [
         f"Measured {results['measuredAt'][:10]} at revision `{where['revision']}` with Python {where['python']} on"
         f" {where['processors']} processors, on which others had put a load of {where['loadBefore']:g}; seed"

@@ -9,7 +9,7 @@ Update Manager operations data using Azure Resource Graph" (2024), with its rete
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from local.simulator.machine import Machine
@@ -55,7 +55,7 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
     then = world.clock.now() - world.graph_lag
     with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
     kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
-    wanted = [
+    wanted: Iterable[Operation] = (
         operation
         for operation in world.operations.all()
         if operation.kind == kind
@@ -64,9 +64,9 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
         and not _machine(world, operation).simulation.deleted
         and not operation.ends <= then - days * _DAY_SECONDS
         and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
-    ]
+    )
     if kind == "assess":
-        wanted = list({each.machine: each for each in wanted if each.is_over(then)}.values())
+        wanted = {each.machine: each for each in wanted if each.is_over(then)}.values()
     starts = _asked_starts(query)
     for operation in wanted:
         row = _result(world, operation, then)

@@ -44,4 +44,4 @@ def test_what_stands_beside_the_sizes_can_be_measured_again_too(
     assert after["runs"] == before["runs"]
     assert after["stop"] == stopped
     assert after["restAgainAt"]
-    assert "stop, kills and peers again at" in render(after)
+    assert "stop, kills and peers at" in render(after)

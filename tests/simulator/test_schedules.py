@@ -126,7 +126,7 @@ def test_a_schedule_is_announced_and_fires_on_the_calendar() -> None:
     assert bench.statuses() == {"one": "InProgress"}
     bench.at(75)
     assert bench.statuses() == {"one": "Succeeded"}
-    machine = bench.world.settled()[0]
+    machine = next(bench.world.settled())
     assert machine.pending == []
     assert machine.accepted == {"assess": 0, "install": 0}
     bench.at(24 * 60 + 20)
@@ -226,7 +226,7 @@ def test_a_cancelled_run_patches_nothing_and_sends_no_post() -> None:
     bench.at(90)
     assert bench.statuses() == {"one": "Cancelled"}
     assert [kind for kind, _ in bench.published] == ["Pre"]
-    assert len(bench.world.settled()[0].pending) == 2
+    assert len(next(bench.world.settled()).pending) == 2
 
 
 def test_resource_graph_shows_a_run_late_and_not_for_ever() -> None:
@@ -274,7 +274,7 @@ def test_a_machine_that_was_created_again_is_unresponsive_to_its_old_assignment(
     bench = Bench(one={})
     bench.assign_all(bench.schedule())
     bench.at(5)
-    bench.world.change(bench.world.settled()[0].id, {"recreated": True})
+    bench.world.change(next(bench.world.settled()).id, {"recreated": True})
     bench.at(61)
     assert bench.statuses() == {"one": "ShutdownOrUnresponsive"}
 
@@ -293,8 +293,8 @@ def test_of_a_deleted_machine_only_its_assignment_is_left() -> None:
     bench = Bench(one={})
     bench.assign_all(bench.schedule())
     bench.at(90)
-    bench.world.change(bench.world.settled()[0].id, {"deleted": True})
-    assert bench.world.settled() == []
+    bench.world.change(next(bench.world.settled()).id, {"deleted": True})
+    assert not list(bench.world.settled())
     assert bench.rows("microsoft.maintenance/applyupdates") == []
     assert list(patch_rows(bench.world, TABLES[1], None)) == []
     assert len(bench.rows("microsoft.maintenance/configurationassignments")) == 1
