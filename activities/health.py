@@ -104,9 +104,9 @@ async def _look(
     }
     asked = [name for name in sources if name not in looks]
     looks |= dict(zip(asked, await asyncio.gather(*(sources[name]() for name in asked)), strict=True))
-    answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
     asked_to_wait = max(look.asked_to_wait for look in looks.values())
     if asked_to_wait:
+        answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
         _keep_answered(place, answered, asked_to_wait)
     signals = {name: signal for look in looks.values() for name, signal in look.signals.items()}
     return summarize(signals, now()), asked_to_wait

@@ -17,7 +17,6 @@ from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.patches import MACHINES
 from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
-from adapters.tables.table import at_a_pace
 from domain.identity import MachineId
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
@@ -64,7 +63,7 @@ class PlanRecords(StoreBacked):
             return stored
         rows = _placements(plan, placed) | _exclusions(plan)
         await self._remove_leftovers(run_id, rows)
-        await self._apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
+        await self._store.results.apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
         await self._store.results.merge_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
         if await self._store.results.insert(run_id, HEAD, _head(plan, planned)):
             return planned
@@ -115,11 +114,7 @@ class PlanRecords(StoreBacked):
         for span in (Span(run_id, PLACEMENTS), Span(run_id, EXCLUSIONS)):
             scan = self._store.results.scan(run_id, first=span.first, end=span.end, select=[])
             leftovers += [Change("delete", row.key, {}, row.etag) async for row in scan if row.key not in rows]
-        await self._apply_all(run_id, leftovers)
-
-    async def _apply_all(self, run_id: str, changes: Sequence[Change]) -> None:
-        async for batch in at_a_pace(changes):
-            await self._store.results.apply(run_id, batch)
+        await self._store.results.apply_all(run_id, leftovers)
 
 
 _PLACED = ["key", "lane", "wave", "waveSize", "places"]

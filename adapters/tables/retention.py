@@ -14,7 +14,7 @@ from adapters.tables.operations import ALL_RUNS
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
-from adapters.tables.table import Table, at_a_pace
+from adapters.tables.table import Table
 from domain.base import Document, Json
 from domain.guard import Guard
 from domain.identity import RunId
@@ -121,8 +121,7 @@ async def _first(table: Table, partition: str, most: int) -> AsyncGenerator[Row]
 
 
 async def _remove(table: Table, partition: str, rows: list[Row]) -> int:
-    async for batch in at_a_pace([Change("delete", row.key, {}, row.etag) for row in rows]):
-        await table.apply(partition, batch)
+    await table.apply_all(partition, [Change("delete", row.key, {}, row.etag) for row in rows])
     return len(rows)
 
 

@@ -182,6 +182,15 @@ class Table:
             self._cache.wrote(partition, change, etag, keep=len(changes) == 1)
         return etags
 
+    async def apply_all(self, partition: str, changes: Sequence[Change]) -> None:
+        """All changes in batches, each of which is applied as a whole.
+
+        Raises:
+            Conflict: the condition of one of them did not hold; batches before it are stored.
+        """
+        async for batch in at_a_pace(changes):
+            await self.apply(partition, batch)
+
     async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
         """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
         async for batch in at_a_pace(changes):

@@ -267,10 +267,8 @@ async def test_a_view_is_not_reused_when_it_is_old(
     assert before.signals["vmHealth"].state is SignalState.UNHEALTHY
 
 
-async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to_wait(
-    records: Records, simulator: Simulator
-) -> None:
-    """Of thousands of machines nobody's look was ever whole: each turn of one source cost the turn of the other."""
+async def prepare_throttled(records: Records, simulator: Simulator) -> str:
+    """The key of a machine that was healthy; Resource Health asks whoever comes next to wait for a second."""
     one = simulator.take()
     key = await prepare(records, one)
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
@@ -280,6 +278,14 @@ async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to
         "effect": {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}},
     }
     assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    return key
+
+
+async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to_wait(
+    records: Records, simulator: Simulator
+) -> None:
+    """Of thousands of machines nobody's look was ever whole: each turn of one source cost the turn of the other."""
+    key = await prepare_throttled(records, simulator)
     since = simulator.http.get("/_sim").json()["requests"]
     found = await check(key, Moment.AFTER)
     assert found.state is HealthState.WAIT
@@ -294,15 +300,7 @@ async def test_whoever_is_told_when_to_come_comes_then_however_long_it_has_looke
     records: Records, simulator: Simulator
 ) -> None:
     """Pauses grow while a machine settles; one that was not looked at for want of a turn would miss the next too."""
-    one = simulator.take()
-    key = await prepare(records, one)
-    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
-    rule = {
-        "match": {"operation": "health", "machine": one},
-        "times": 1,
-        "effect": {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"code": "TooManyRequests"}}},
-    }
-    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+    key = await prepare_throttled(records, simulator)
     found = await check(key, Moment.AFTER, 800)
     assert found.state is HealthState.WAIT
     assert found.wait_seconds == 1
