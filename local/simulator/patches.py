@@ -198,6 +198,9 @@ def _windows(count: int, source: random.Random, month: datetime) -> list[Patch]:
 def _linux(count: int, source: random.Random, month: datetime) -> list[Patch]:
     made: list[Patch] = []
     order = source.sample(_LINUX_PACKAGES, len(_LINUX_PACKAGES))
+    # Whoever lacks anything lacks something that is urgent, as on Windows: else chance decides what a run finds.
+    first = next(package for package in order if package[2] == "Security")
+    order.insert(0, order.pop(order.index(first)))
     depended = False
     for index in range(count):
         name, version, classification = order[index % len(order)]

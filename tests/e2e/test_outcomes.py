@@ -30,7 +30,7 @@ CASES = [
 
 
 async def test_each_kind_of_machine_ends_as_it_should(product: Product) -> None:
-    # Even numbers of the fleet are Linux, where Ubuntu Pro belongs; two machines per case cover both systems.
+    # One of each pair is Linux, where Ubuntu Pro belongs, the other Windows.
     ids = {number: product.take(2, **simulation) for number, (simulation, _, _) in enumerate(CASES)}
     run_id = product.start([one for pair in ids.values() for one in pair])
     run = product.wait(run_id, timeout=90)
