@@ -19,7 +19,7 @@ from domain.pacing import PACED
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.recovery import INSTALLING
-from domain.run import MachineRecord, Mode, Stage
+from domain.run import MachineRecord, Mode, OperationKind, Stage
 from domain.steering import reason_to_end
 from domain.work import (
     MachineEnded,
@@ -39,7 +39,10 @@ _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
 
 
 async def preflight_machine(data: Json) -> Json:
-    """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``."""
+    """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``.
+
+    What an earlier step found counts no more when somebody has installed something since: no assessment is told then.
+    """
     request = PreflightRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     if context.machine.stage in _UNDER_WAY:
@@ -61,16 +64,25 @@ async def preflight_machine(data: Json) -> Json:
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
             return _wait(verdict.to_outcome(view), view.retry_after, counts=view.code != PACED)
         return _skip(verdict.to_outcome(view))
+    records = open_records()
     if learned := _learned(context.machine, view):
-        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
+        await records.set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
+    found, installed = context.machine.assessment, view.last_installation
+    assess_attempt = 1
+    if found is not None and installed is not None and installed.comes_after(found):
+        # Another run, or somebody else, was faster: a second installation would find nothing, and might restart it.
+        found = None
+        earlier = await records.get_intent(request.run_id, request.machine_key, OperationKind.ASSESS)
+        assess_attempt = earlier.attempt + 1 if earlier else 1
     return PreflightResult(
         preflight=judge(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
         started_by_us=context.machine.started_by_us,
         assess_activity_id=_activity(view.last_assessment),
-        install_activity_id=_activity(view.last_installation),
-        assessment=context.machine.assessment,
+        install_activity_id=_activity(installed),
+        assessment=found,
         installation=context.machine.installation,
+        assess_attempt=assess_attempt,
     ).to_wire()
 
 

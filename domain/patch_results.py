@@ -297,6 +297,14 @@ class PatchSummary(Tolerant):
         """The operation's id, which is the activity id everywhere."""
         return self.installation_activity_id or self.assessment_activity_id
 
+    def comes_after(self, assessment: AssessmentSummary) -> bool:
+        """Whether this installation went on when the assessment had begun, or later: what it found is no longer so.
+
+        All stamps are those of the machine's own agent.
+        """
+        last = self.last_modified_time or self.start_time
+        return last is not None and assessment.at is not None and last > assessment.at
+
     def to_install_result(self) -> InstallResult:
         """The installation as far as the summary tells it: for operations whose URL is lost."""
         return InstallResult(

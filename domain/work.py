@@ -405,7 +405,8 @@ class PreflightResult(Document):
     ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
     we have: one that another run works on must not be stopped. ``is_under_way``: its installation or restart was begun
     by an orchestration that is gone, and is followed, whatever speaks against starting one now. ``counts``: whether
-    this was a look; it was none when the turn to read had not come.
+    this was a look; it was none when the turn to read had not come. ``assess_attempt``: which one it is to be, should
+    the machine have to be assessed.
     """
 
     preflight: Preflight
@@ -417,6 +418,7 @@ class PreflightResult(Document):
     installation: InstallationSummary | None = None
     is_under_way: bool = False
     counts: bool = True
+    assess_attempt: int = 1
 
 
 class StartOperation(Document):

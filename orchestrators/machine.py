@@ -1,8 +1,8 @@
 """patch_machine: one machine through one step of a run, to exactly one outcome.
 
 Assess step: lock, look, assess. Patch step: lock, look, start it if the policy says so, assess if that has not been
-done, health, hooks, install, hooks, verify, health, put its power back, record. Restart step: lock, look, restart,
-verify, health, record. Expected failures are values; what is thrown is recorded as well.
+done or somebody has installed since, health, hooks, install, hooks, verify, health, put its power back, record. Restart
+step: lock, look, restart, verify, health, record. Expected failures are values; what is thrown is recorded as well.
 """
 
 from __future__ import annotations
@@ -188,7 +188,9 @@ class _Machine:
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
     def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | End | PutBack]:
-        report = yield from operate(self._context, self._work, OperationKind.ASSESS, look.assess_activity_id)
+        report = yield from operate(
+            self._context, self._work, OperationKind.ASSESS, look.assess_activity_id, look.assess_attempt
+        )
         if isinstance(report, End | PutBack):
             return report
         if report.outcome is not None:

@@ -49,14 +49,18 @@ class PutBack(NamedTuple):
 
 
 def operate(
-    context: task.OrchestrationContext, work: MachineWork, kind: OperationKind, previous_activity_id: str
+    context: task.OrchestrationContext,
+    work: MachineWork,
+    kind: OperationKind,
+    previous_activity_id: str,
+    first_attempt: int = 1,
 ) -> Steps[OperationReport | End | PutBack]:
     """Start one operation and follow it to its end.
 
     An assessment that Azure accepted and then failed for a passing reason is tried again; an installation never
     is: at most one accepted installation per machine and run (safety rule 1).
     """
-    attempt = 1
+    attempt = first_attempt
     while True:
         submitted = yield from _submit(context, work, kind, attempt, previous_activity_id)
         if not isinstance(submitted, StartResult):
@@ -72,7 +76,8 @@ def operate(
         )
         report = OperationReport.from_wire(answer)
         failure = report.failure if report.state is OperationState.FAILED else None
-        if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, attempt):
+        tries = attempt - first_attempt + 1
+        if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, tries):
             return report
         attempt += 1
         yield context.create_timer(timedelta(seconds=report.wait_seconds))

@@ -200,7 +200,8 @@ class Product:
             last = reply.text
             return reply.json() if reply.status_code == 200 and reply.json()["endedAt"] else None
 
-        run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {last}")
+        # Each question has the app count the rows of the run: nobody asks for its end as often as for a moment.
+        run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {last}", pause=0.2)
         assert sum(run["countsByOutcome"].values()) == run["machines"], run
         return run
 
@@ -228,7 +229,11 @@ class Product:
 
 
 def wait_until[T](
-    probe: Callable[[], T | None], *, timeout: float = 60, what: Callable[[], str] = lambda: "nothing happened"
+    probe: Callable[[], T | None],
+    *,
+    timeout: float = 60,
+    what: Callable[[], str] = lambda: "nothing happened",
+    pause: float = 0.05,
 ) -> T:
     """Ask until the answer is true; fails with a sentence when it never is."""
     deadline = time.monotonic() + timeout
@@ -237,4 +242,4 @@ def wait_until[T](
         if found:
             return found
         assert time.monotonic() < deadline, what()
-        time.sleep(0.03)
+        time.sleep(pause)

@@ -36,6 +36,18 @@ def test_f19_two_runs_never_install_on_one_machine_at_a_time(product: Product) -
     ends_patched_once(product, one, first)
 
 
+def test_f19_what_another_run_has_installed_meanwhile_is_not_installed_again(product: Product) -> None:
+    """The second run has found patches before the first one brought them: it looks again, and finds nothing to do."""
+    (one,) = product.take()
+    waiting = product.start([one], rings=[{"name": "all", "approval": {"within": "PT8H"}}])
+    wait_until(lambda: product.run(waiting)["state"] == "awaiting_approval", what=lambda: str(product.run(waiting)))
+    ends_patched_once(product, one, product.start([one]))
+    assert product.api.post(f"/api/runs/{waiting}/approve", json={}).status_code == 202
+    row = hold_invariants(product, waiting, [one])[one.lower()]
+    assert (row["outcome"], row["reason"]) == ("nothing_to_install", "no_pending_patches")
+    assert product.accepted(one) == {"assess": 3, "install": 1}
+
+
 @pytest.mark.chaos
 async def test_f19_the_lock_of_a_run_that_crashed_runs_out_and_lets_the_next_one_in(product: Product) -> None:
     let_in, kept_out = product.take(2)

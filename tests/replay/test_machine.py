@@ -120,6 +120,16 @@ def test_a_permanent_failure_of_an_assessment_is_not_repeated() -> None:
     assert fleet.outcomes[KEY] == ("skipped", "unsupported")
 
 
+def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -> None:
+    """What the look says of the assessment that there was: it is the second one now, and has all its tries."""
+    outdated = fakes.READY.model_copy(update={"assess_attempt": 2})
+    fleet = Fleet([KEY], {KEY: Script(looks=[outdated], assess_polls=[fakes.PASSING, fakes.PASSING, fakes.CLEAN])})
+    bench = run(fleet)
+    assert [call["attempt"] for call in bench.calls_of(names.ASSESS_MACHINE)] == [2, 3, 4]
+    assert fleet.outcomes[KEY] == ("nothing_to_install", "no_pending_patches")
+    assert (KEY, "install") not in fleet.accepted
+
+
 # --- looks
 
 

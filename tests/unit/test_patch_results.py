@@ -21,6 +21,7 @@ from domain.patch_results import (
     RebootBehavior,
     RebootStatus,
 )
+from domain.run import AssessmentSummary
 from tests.unit.wire_samples import (
     DOCUMENTED_ASSESSMENT,
     DOCUMENTED_INSTALLATION,
@@ -216,6 +217,24 @@ def test_point_9_and_39_the_summaries_of_the_machine_are_read_by_their_own_names
     ).to_assess_result()
     assert (assessed.assessment_activity_id, assessed.reboot_pending, assessed.other_patch_count) == ("a", True, 5)
     assert assessed.list_is_partial
+
+
+@pytest.mark.parametrize(
+    ("start", "last", "expected"),
+    [
+        ("2024-11-07T07:00:00Z", "2024-11-07T07:30:00Z", False),
+        ("2024-11-07T07:00:00Z", "2024-11-07T08:00:01Z", True),
+        ("2024-11-07T08:30:00Z", None, True),
+        (None, None, False),
+    ],
+)
+def test_an_assessment_is_outdated_by_an_installation_that_went_on_after_it_began(
+    start: str | None, last: str | None, expected: bool
+) -> None:
+    installed = PatchSummary.model_validate({"status": "Succeeded", "startTime": start, "lastModifiedTime": last})
+    began = datetime(2024, 11, 7, 8, tzinfo=UTC)
+    assert installed.comes_after(AssessmentSummary(status="Succeeded", at=began)) is expected
+    assert not installed.comes_after(AssessmentSummary(status="Succeeded"))
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
