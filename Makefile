@@ -25,8 +25,9 @@ demo-maintenance: setup ## Schedules of Update Manager: one run with Patchwave a
 serve: setup ## Keep the local stack running: simulator, storage and the function app on port 7071
 	@.venv/bin/patchwave serve $(ARGS)
 
+# Three at a time on two processors: much of a test is waiting for clocks.
 test: setup ## Run every test that is not marked chaos, bench or fuzz
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m "not chaos and not bench and not fuzz" $(ARGS)
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not chaos and not bench and not fuzz" $(ARGS)
 
 chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
 	@.venv/bin/python -m pytest -n 2 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED) tests/chaos/test_schedules.py -k seed-$(SEED)) $(ARGS)

@@ -118,7 +118,7 @@ class Compute:
         headers = self._accepted(call, machine, "update", ending, charge).headers
         del headers["Location"]  # the result is the machine itself
         headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
-        made = pretty(views.model(machine))
+        made = pretty(views.model(machine, is_updating=True))
         made.headers |= headers
         return made
 

@@ -111,13 +111,16 @@ def properties(machine: Machine) -> dict[str, Any]:
     return made
 
 
-def model(machine: Machine, *, instance_view_at: float | None = None, shout_group: bool = False) -> dict[str, Any]:
+def model(
+    machine: Machine, *, instance_view_at: float | None = None, shout_group: bool = False, is_updating: bool = False
+) -> dict[str, Any]:
     """The ARM document of a machine.
 
     Args:
         machine: The machine, settled.
         instance_view_at: Also expand the instance view, as of this simulated moment.
         shout_group: Write the resource group in capitals, as lists often do.
+        is_updating: This is the answer to an update, which has just begun, however fast the clock is.
     """
     machine_id = machine.id
     if shout_group:
@@ -129,7 +132,7 @@ def model(machine: Machine, *, instance_view_at: float | None = None, shout_grou
         made["zones"] = machine.zones
     made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
     shown = properties(machine)
-    if machine.clock.now() < machine.updating_until:
+    if is_updating or machine.clock.now() < machine.updating_until:
         shown["provisioningState"] = "Updating"
     if instance_view_at is not None:
         shown["instanceView"] = instance_view(machine, instance_view_at)

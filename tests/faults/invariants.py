@@ -80,7 +80,9 @@ def histories(product: Product, prefix: str) -> dict[str, str]:
 
 def locks_of(product: Product, run_id: str) -> dict[str, datetime]:
     """The locks that a run holds, and until when, by machine key; asked of the tables, wherever their rows are."""
-    with TableServiceClient.from_connection_string(product.stack.storage) as service:
+    keys: dict[str, datetime] = {}
+    # A table is made when it is first written to.
+    with TableServiceClient.from_connection_string(product.stack.storage) as service, suppress(ResourceNotFoundError):
         rows = service.get_table_client("patchwavemachines").query_entities(f"owner eq '{run_id}'")
         keys = {f"{row['PartitionKey']} {row['RowKey']}": datetime.fromisoformat(row["until"]) for row in rows}
     return {re.findall(r"[0-9a-f]{24}", key)[0]: until for key, until in keys.items()}
