@@ -41,6 +41,19 @@ class _CoreLoader(yaml.SafeLoader):
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+"""Ends of lines to YAML 1.1, which come back as spaces unless they are escaped."""
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if _BREAKS.search(text) else None
+    return dumper.represent_scalar(  # pyright: ignore[reportUnknownMemberType] - untyped in PyYAML's stubs
+        "tag:yaml.org,2002:str", text, style
+    )
+
+
+_PolicyDumper.add_representer(str, _write_text)
+
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),

@@ -116,7 +116,7 @@ def set_mode(
         typer.Option("--tag", metavar="NAME=VALUE", help="Only machines with all of these tags; repeatable."),
     ] = None,
     max_concurrent: Annotated[int, typer.Option("--max-concurrent", min=1, max=100, help="Machines at a time.")] = 20,
-    max_failures: Annotated[int, typer.Option("--max-failures", min=1, help="End after so many failures.")] = 10,
+    max_failures: Annotated[int, typer.Option("--max-failures", min=1, max=100_000, help="End after so many.")] = 10,
     reason: ReasonOption = SAID_NOTHING,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry it out without asking.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,

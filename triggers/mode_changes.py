@@ -64,6 +64,8 @@ from triggers.start import DurableClient
 
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
+MOST_FAILURES = 100_000
+"""More than a change has machines: beyond it the limit would never be reached."""
 NO_CHANGE = {404: "There is no such change."}
 _WHAT = "change of patch modes"
 _EXAMPLE: Json = {
@@ -84,7 +86,10 @@ class ChangeRequest(WantedSettings):
         default=DEFAULT_WAVE, ge=1, le=LARGEST_WAVE, description="Machines that are changed at the same time."
     )
     max_failures: int = Field(
-        default=DEFAULT_FAILURES, ge=1, description="The change ends once so many machines have failed."
+        default=DEFAULT_FAILURES,
+        ge=1,
+        le=MOST_FAILURES,
+        description="The change ends once so many machines have failed.",
     )
     reason: Annotated[str, Field(max_length=LONGEST_REASON)] = Field(default="", description="Why, for people.")
     by: Annotated[str, Field(max_length=200)] = Field(

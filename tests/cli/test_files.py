@@ -26,6 +26,12 @@ def test_what_is_written_is_read_back(policy: dict[str, object]):
     assert parse_value(policy_text(policy)) == policy
 
 
+@pytest.mark.parametrize("end_of_line", ["\n", "\r", "\x85", "\u2028", "\u2029"])
+def test_every_end_of_a_line_is_read_back(end_of_line: str):
+    policy = {"name": f"a{end_of_line}b", f"k{end_of_line}": end_of_line}
+    assert parse_value(policy_text(policy)) == policy
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -69,6 +69,12 @@ async def test_a_plan_says_what_becomes_of_each_machine_and_changes_nothing(azur
     assert {each["method"] for each in asked if "virtualMachines" in each["path"]} == set()
 
 
+async def test_a_limit_that_no_change_could_reach_is_refused(azure: httpx.AsyncClient):
+    answered = await call(mode_changes.plan_mode_change, body=request("scenario-1", maxFailures=2**32))
+    assert answered.status == 400
+    assert "maxFailures" in answered.text
+
+
 async def test_what_azure_would_refuse_is_refused_in_the_plan(azure: httpx.AsyncClient):
     change = await plan("scenario-8", patchMode="Manual", bypass=None)
     [row] = (await machines(change)).values()
