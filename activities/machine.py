@@ -19,7 +19,7 @@ from domain.pacing import PACED
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.recovery import INSTALLING
-from domain.run import MachineRecord, Mode, OperationKind, Stage
+from domain.run import AssessmentSummary, MachineRecord, Mode, OperationKind, Stage
 from domain.steering import reason_to_end
 from domain.work import (
     MachineEnded,
@@ -64,26 +64,32 @@ async def preflight_machine(data: Json) -> Json:
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
             return _wait(verdict.to_outcome(view), view.retry_after, counts=view.code != PACED)
         return _skip(verdict.to_outcome(view))
-    records = open_records()
     if learned := _learned(context.machine, view):
-        await records.set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
-    found, installed = context.machine.assessment, view.last_installation
-    assess_attempt = 1
-    if found is not None and installed is not None and installed.comes_after(found):
-        # Another run, or somebody else, was faster: a second installation would find nothing, and might restart it.
-        found = None
-        earlier = await records.get_intent(request.run_id, request.machine_key, OperationKind.ASSESS)
-        assess_attempt = earlier.attempt + 1 if earlier else 1
+        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
+    assessment, assess_attempt = await _assessed(context, view.last_installation)
     return PreflightResult(
         preflight=judge(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
         started_by_us=context.machine.started_by_us,
         assess_activity_id=_activity(view.last_assessment),
-        install_activity_id=_activity(installed),
-        assessment=found,
+        install_activity_id=_activity(view.last_installation),
+        assessment=assessment,
         installation=context.machine.installation,
         assess_attempt=assess_attempt,
     ).to_wire()
+
+
+async def _assessed(context: MachineContext, installed: PatchSummary | None) -> tuple[AssessmentSummary | None, int]:
+    """What the run's assessment found, unless it is outdated; and which attempt another assessment would be.
+
+    Another run, or somebody else, was faster: a second installation would find nothing, and might restart the machine.
+    """
+    found = context.machine.assessment
+    is_done_here = context.machine.installation is not None
+    if found is None or is_done_here or installed is None or not installed.comes_after(found):
+        return found, 1
+    intent = await open_records().get_intent(context.run.id, context.machine.key, OperationKind.ASSESS)
+    return None, intent.attempt + 1 if intent else 1
 
 
 async def _go_on(context: MachineContext) -> Json:

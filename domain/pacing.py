@@ -91,7 +91,7 @@ class Limit:
 
 PACED = "Paced"
 """The code of a call that was not sent, as its turn was too far away. It is no word of Azure's, and no try."""
-_STEADY_SHARE = 0.5
+_STEADY_SHARE = 0.55
 """Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace."""
 _CATCH_UP_SECONDS = 0.05

@@ -298,12 +298,13 @@ class PatchSummary(Tolerant):
         return self.installation_activity_id or self.assessment_activity_id
 
     def comes_after(self, assessment: AssessmentSummary) -> bool:
-        """Whether this installation went on when the assessment had begun, or later: what it found is no longer so.
+        """Whether this installation began later than the assessment, which so is outdated.
 
-        All stamps are those of the machine's own agent.
+        A machine has one operation at a time, and all stamps are those of its own agent. Nobody has recorded whether
+        other operations touch ``lastModifiedTime``, so it counts only where nothing else is told.
         """
-        last = self.last_modified_time or self.start_time
-        return last is not None and assessment.at is not None and last > assessment.at
+        began = self.start_time or self.last_modified_time
+        return began is not None and assessment.at is not None and began > assessment.at
 
     def to_install_result(self) -> InstallResult:
         """The installation as far as the summary tells it: for operations whose URL is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -18,6 +19,11 @@ from local.simulator.schedules import Schedules
 from local.simulator.server import Connections, listen, serve
 from local.simulator.tls import make_certificates
 from local.simulator.world import World
+
+
+_YOUNG_GARBAGE = (10_000, 20, 1_000_000)
+"""When garbage is looked for, and hardly ever among all that lives: with thousands of machines that holds everybody up for
+a third of a second, and whoever asks meanwhile would seem to ask with all the others at once."""
 
 
 def _retry_after(text: str) -> int | None:
@@ -66,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     for note in fleet.notes:
         sys.stderr.write(f"simulator: fleet: {note}\n")
     machines = fleet.machines
+    gc.set_threshold(*_YOUNG_GARBAGE)
     world = World(
         machines,
         clock,

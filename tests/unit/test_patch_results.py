@@ -223,12 +223,14 @@ def test_point_9_and_39_the_summaries_of_the_machine_are_read_by_their_own_names
     ("start", "last", "expected"),
     [
         ("2024-11-07T07:00:00Z", "2024-11-07T07:30:00Z", False),
-        ("2024-11-07T07:00:00Z", "2024-11-07T08:00:01Z", True),
+        ("2024-11-07T07:00:00Z", "2024-11-07T08:00:01Z", False),
+        ("2024-11-07T08:00:01Z", "2024-11-07T08:00:01Z", True),
         ("2024-11-07T08:30:00Z", None, True),
+        (None, "2024-11-07T08:00:01Z", True),
         (None, None, False),
     ],
 )
-def test_an_assessment_is_outdated_by_an_installation_that_went_on_after_it_began(
+def test_an_assessment_is_outdated_by_an_installation_that_began_later(
     start: str | None, last: str | None, expected: bool
 ) -> None:
     installed = PatchSummary.model_validate({"status": "Succeeded", "startTime": start, "lastModifiedTime": last})
