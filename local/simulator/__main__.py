@@ -15,15 +15,15 @@ from local.simulator.clock import Clock
 from local.simulator.event_grid import EventGrid
 from local.simulator.fleet import Fleet, FleetError, generate_fleet, read_fleet
 from local.simulator.identity import Identity
+from local.simulator.meter import Meter
 from local.simulator.schedules import Schedules
 from local.simulator.server import Connections, listen, serve
 from local.simulator.tls import make_certificates
 from local.simulator.world import World
 
-
 _YOUNG_GARBAGE = (10_000, 20, 1_000_000)
-"""When garbage is looked for, and hardly ever among all that lives: with thousands of machines that holds everybody up for
-a third of a second, and whoever asks meanwhile would seem to ask with all the others at once."""
+"""When garbage is looked for, and hardly ever among all that lives: with thousands of machines that holds everybody up
+for a third of a second, and whoever asks meanwhile would seem to ask with all the others at once."""
 
 
 def _retry_after(text: str) -> int | None:
@@ -115,11 +115,16 @@ def main(arguments: list[str] | None = None) -> int:
             certificate,
             connections,
             announce,
-            events.run(),
+            _meanwhile(events, world.meter),
             options.parent,
         )
     )
     return 0
+
+
+async def _meanwhile(events: EventGrid, meter: Meter) -> None:
+    """What goes on beside the requests, until it is cancelled."""
+    await asyncio.gather(events.run(), meter.notice_delays())
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from local.simulator.clock import Clock
@@ -55,6 +58,29 @@ def test_the_peak_of_reads_is_that_of_a_simulated_second_or_half_a_real_one(spee
         wall.seconds = number * 0.03
         meter.count("read", "GET", f"/machines/{number}", 200, is_read=True)
     assert (meter.document()["reads"], meter.document()["peakReads"]) == (50, peak)
+
+
+def test_what_waited_while_the_process_was_held_up_has_come_in_all_of_that_time() -> None:
+    """Twenty reads a real second, one like the other, of which those of 0.4 s are seen at once."""
+    _, meter, wall = throttle(speed=10)
+    for number in range(100):
+        arrived = number * 0.05
+        wall.seconds = max(arrived, 2.4) if arrived > 2 else arrived
+        if number == 41:
+            meter.was_held_up(0.4)
+        meter.count("read", "GET", f"/machines/{number}", 200, is_read=True)
+    assert meter.document()["longestDelay"] == 0.4
+    assert meter.document()["peakReads"] <= 2 * 1.2, "and not 1.8 times as many as there are"
+
+
+async def test_the_meter_notices_when_its_process_is_held_up() -> None:
+    meter = Meter(Clock())
+    watching = asyncio.create_task(meter.notice_delays())
+    await asyncio.sleep(0.02)
+    time.sleep(0.1)  # noqa: ASYNC251 - which holds everybody up, as it should
+    await asyncio.sleep(0.02)
+    watching.cancel()
+    assert 0.05 < meter.document()["longestDelay"] < 5
 
 
 def test_a_call_that_is_refused_twice_is_one_call() -> None:
