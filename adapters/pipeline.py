@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from adapters.pacer import open_budgets, waits_for_a_turn
+from adapters.transport import transport_options
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
 from settings import Settings
 
@@ -40,6 +41,7 @@ def sdk_options(settings: Settings) -> dict[str, Any]:
         "redirect_policy": SansIOHTTPPolicy(),
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
+        **transport_options(),
     }
 
 
@@ -120,7 +122,7 @@ class ArmPipeline:
             from azure.mgmt.core import AsyncARMPipelineClient
             from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
-            options: dict[str, Any] = {} if self._transport is None else {"transport": self._transport}
+            options: dict[str, Any] = transport_options() if self._transport is None else {"transport": self._transport}
             self._client = AsyncARMPipelineClient(
                 self._settings.manager_url,
                 policies=[

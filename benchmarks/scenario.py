@@ -28,6 +28,7 @@ POLL_SECONDS = 30.0
 _LEAST_POLL_SECONDS = 0.05
 APP_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1",
+    "PYTHON_THREADPOOL_THREAD_COUNT": "1",
     # The most that the setting takes, so that Azure's bucket is the limit and not the app's.
     "PATCHWAVE_ASSESS_CONCURRENCY": "1000",
     # The app's own: storage answers on the real clock, so that writes wait for company on that one too.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from statistics import median
 
 from domain.run import OperationKind
@@ -66,6 +67,31 @@ class _Calendar:
                 del self._taken[past]
 
 
+class _InFlight:
+    """Operations that run as far as is known, each until a moment by which it would have been looked at again.
+
+    They are counted at every look: a heap of the moments makes that no matter of how many there are.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._moments: list[tuple[float, str]] = []
+
+    def put(self, name: str, until: float) -> None:
+        self._until[name] = until
+        heappush(self._moments, (until, name))
+
+    def drop(self, name: str) -> None:
+        self._until.pop(name, None)
+
+    def count(self, now: float) -> int:
+        while self._moments and self._moments[0][0] < now:
+            until, name = heappop(self._moments)
+            if self._until.get(name) == until:
+                del self._until[name]
+        return len(self._until)
+
+
 class Looks:
     """What one worker knows of operations in flight, and how long those took that it saw end.
 
@@ -77,7 +103,7 @@ class Looks:
     def __init__(self, poll_seconds: float, reads_per_second: float) -> None:
         self._poll_seconds = poll_seconds
         self._looks_per_second = reads_per_second * _LOOKS_SHARE
-        self._due: dict[str, dict[str, float]] = {}
+        self._in_flight: dict[str, _InFlight] = {}
         self._calendars: dict[str, _Calendar] = {}
         self._took: dict[tuple[OperationKind, str], deque[float]] = {}
 
@@ -99,19 +125,15 @@ class Looks:
 
     def ended(self, operation: Followed, seconds: float | None = None) -> None:
         """It needs no look any more; ``seconds`` is how long it took, when that is known."""
-        self._due.get(operation.place, {}).pop(operation.name, None)
+        if operation.place in self._in_flight:
+            self._in_flight[operation.place].drop(operation.name)
         if seconds is not None and seconds > 0:
             took = self._took.setdefault((operation.kind, operation.os_type), deque(maxlen=_REMEMBERED))
             took.append(seconds)
 
     def in_flight(self, place: str, now: float) -> int:
         """Operations in a region that this worker has seen run. Others look at some of them, and see them end."""
-        due = self._due.get(place)
-        if due is None:
-            return 0
-        for name in [name for name, moment in due.items() if moment < now]:
-            del due[name]
-        return len(due)
+        return self._in_flight[place].count(now) if place in self._in_flight else 0
 
     def _expected(self, operation: Followed, known: float | None) -> float:
         if known is not None and operation.kind is OperationKind.INSTALL:
@@ -131,5 +153,5 @@ class Looks:
         # A look that finds no turn is an execution and a replay for nothing: each has its moment from the beginning.
         moment = calendar.book(now, min(now + max(self._poll_seconds, wait), latest), latest)
         # Whoever looks next may be another worker: by then this one has to forget it.
-        self._due.setdefault(operation.place, {})[operation.name] = moment + 2 * self._poll_seconds
+        self._in_flight.setdefault(operation.place, _InFlight()).put(operation.name, moment + 2 * self._poll_seconds)
         return moment - now

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from adapters.tables.errors import StorageUnreachable
 from adapters.tables.requests import AzureTable
 from adapters.tables.table import Table
+from adapters.transport import transport_options
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -59,13 +60,14 @@ class Store:
         """Connect by connection string, else with the identity of the app. No request is sent yet."""
         from azure.data.tables.aio import TableServiceClient
 
+        options = _PATIENCE | transport_options()
         connection = settings.tables_connection.get_secret_value()
         if connection:
-            client = TableServiceClient.from_connection_string(connection, **_PATIENCE)
+            client = TableServiceClient.from_connection_string(connection, **options)
         else:
             from adapters.credentials import open_credential
 
-            client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **_PATIENCE)
+            client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **options)
         return cls(client, settings.table_prefix, settings.storage_linger_seconds)
 
     async def prepare(self) -> None:

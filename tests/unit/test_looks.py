@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,3 +82,26 @@ def test_many_in_flight_are_counted_by_region() -> None:
         looks.ended(operation(number))
     assert looks.in_flight("one~westeurope", 0) == 1_000
     assert looks.in_flight("one~westeurope", 5_000) == 0, "another worker has seen them end"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["look", "end"]), st.floats(0, 300)), max_size=60))
+def test_in_flight_is_whoever_was_looked_at_and_has_not_ended(steps: list[tuple[int, str, float]]) -> None:
+    looks, until, now = Looks(POLL, READS), dict[int, float](), 0.0
+    for number, step, later in steps:
+        now += later
+        if step == "look":
+            until[number] = now + looks.following(operation(number), now, 100) + 2 * POLL
+        else:
+            looks.ended(operation(number))
+            until.pop(number, None)
+        assert looks.in_flight("one~westeurope", now) == sum(now <= moment for moment in until.values())
+
+
+def test_what_is_counted_costs_the_same_however_many_there_are() -> None:
+    looks = Looks(POLL, READS)
+    for number in range(50_000):
+        looks.first(operation(number), 0, 0, 500)
+    began = time.process_time()
+    for _ in range(10_000):
+        looks.in_flight("one~westeurope", 0)
+    assert time.process_time() - began < 1, "a walk over all of them takes half a minute"
