@@ -61,7 +61,14 @@ class Scene:
         fleet = estate.write_fleet(self.folder / "fleet.json", self.machines, self.seed)
         given: Json = {"settings": APP_SETTINGS, "poll_seconds": self.poll_seconds} | changes
         return StackOptions(
-            state=self.folder, port=0, fleet=fleet, seed=self.seed, speed=self.speed, tap_storage=True, **given
+            state=self.folder,
+            port=0,
+            fleet=fleet,
+            seed=self.seed,
+            speed=self.speed,
+            keep_storage=False,
+            tap_storage=True,
+            **given,
         )
 
     @property

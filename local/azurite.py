@@ -25,19 +25,21 @@ class Azurite:
     Args:
         data: folder for its data, made when missing; what was stored there before is there again.
         log_directory: where ``azurite.log`` goes.
+        keep: whether the data is written to the folder. Azurite then writes all of it anew every few seconds, and
+            answers nobody meanwhile: with the tables of ten thousand machines that is most of the time.
         environment: the whole environment of the process.
 
     Raises:
         ChildFailed: it did not start; the message has the end of its log.
     """
 
-    def __init__(self, data: Path, *, log_directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, data: Path, *, log_directory: Path, environment: Mapping[str, str], keep: bool = True) -> None:
         if not _SCRIPT.exists() or not _NODE.exists():
             raise ChildFailed("Azurite is not installed: run make setup.")
         data.mkdir(parents=True, exist_ok=True)
         self._ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
         command = [str(_NODE), str(_SCRIPT), "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
-        command += ["--location", str(data.resolve())]
+        command += ["--location", str(data.resolve())] if keep else ["--inMemoryPersistence"]
         for service, port in self._ports.items():
             command += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
         self._child = Child("azurite", command, log_directory=log_directory, environment=environment, foreign=True)
@@ -79,7 +81,7 @@ class Azurite:
         return self._child.pid
 
     def stop(self) -> None:
-        """Ends it; data is on disk."""
+        """Ends it; what is kept is on disk."""
         self._child.stop()
 
     def _answers(self) -> bool:

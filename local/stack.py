@@ -42,7 +42,7 @@ class StackOptions:
     """What to start.
 
     Attributes:
-        state: folder for logs, data and ready files; a fleet's state is not kept over restarts, tables are.
+        state: folder for logs, data and ready files; a fleet's state is not kept over restarts.
         app: folder of ``function_app.py``.
         port: loopback port of the host; 0 takes a free one.
         workers: worker processes of the host.
@@ -51,6 +51,7 @@ class StackOptions:
         simulator_arguments: further arguments of ``python -m local.simulator``.
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
+        keep_storage: write the tables to the folder, for the next start; without that nothing waits for the disk.
         tap_storage: count the transactions of the app's tables (see `local.storage_tap`), over windows of a simulated
             second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
@@ -71,6 +72,7 @@ class StackOptions:
     simulator_arguments: tuple[str, ...] = ()
     arm: str | None = None
     ca: Path | None = None
+    keep_storage: bool = True
     tap_storage: bool = False
     poll_seconds: float | None = None
     preload: str = ""
@@ -109,7 +111,12 @@ class Stack:
             environment = loopback_without_proxy(os.environ)
             self._say("storage (Azurite)")
             self._storage = self._exit.enter_context(
-                Azurite(self._options.state / "azurite", log_directory=self.logs, environment=environment)
+                Azurite(
+                    self._options.state / "azurite",
+                    log_directory=self.logs,
+                    environment=environment,
+                    keep=self._options.keep_storage,
+                )
             )
             if self._options.tap_storage:
                 tap = StorageTap(self._storage.table_port, window=1 / self._options.speed)

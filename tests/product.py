@@ -90,6 +90,7 @@ class Product:
                 poll_seconds=poll_seconds,
                 workers=workers,
                 preload=preload,
+                keep_storage=False,
                 # As the sample settings have it: every payload is read into a type that was asked for.
                 settings={"AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1", **settings},
             )

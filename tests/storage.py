@@ -14,7 +14,7 @@ from local.azurite import Azurite
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The connection string of an empty storage."""
     folder = tmp_path_factory.mktemp("azurite")
-    with Azurite(folder / "data", log_directory=folder, environment=os.environ) as storage:
+    with Azurite(folder / "data", log_directory=folder, environment=os.environ, keep=False) as storage:
         yield storage.connection_string
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrators import names
+from tests.registered import registered
 from triggers.authorization import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,3 +246,11 @@ def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: di
         "purged_records",
         "maintenance_event",
     }
+
+
+def test_every_function_is_asynchronous() -> None:
+    """Turns of orchestrations have the worker's one thread for themselves (ADR 27)."""
+    waiting = {name for name, one in registered().items() if not inspect.iscoroutinefunction(one.get_user_function())}
+    assert waiting == {"BuiltIn__HttpActivity"}, "the library brings that one, and nothing here calls it"
+    sample = json.loads((ROOT / "local.settings.sample.json").read_text("utf-8"))
+    assert sample["Values"]["PYTHON_THREADPOOL_THREAD_COUNT"] == "1"
