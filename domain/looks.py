@@ -70,7 +70,7 @@ class _Calendar:
 class _InFlight:
     """Operations that run as far as is known, each until a moment by which it would have been looked at again.
 
-    They are counted at every look: a heap of the moments makes that no matter of how many there are.
+    They are counted at every look, which a heap of the moments keeps from being a walk over all of them.
     """
 
     def __init__(self) -> None:
