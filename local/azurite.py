@@ -25,9 +25,9 @@ class Azurite:
     Args:
         data: folder for its data, made when missing; what was stored there before is there again.
         log_directory: where ``azurite.log`` goes.
-        keep: whether the data is written to the folder. Azurite then writes all of it anew every few seconds, and
-            answers nobody meanwhile: with the tables of ten thousand machines that is most of the time.
         environment: the whole environment of the process.
+        keep: whether the data is written to the folder. With the tables of ten thousand machines, hundreds of
+            megabytes, answers took seconds.
 
     Raises:
         ChildFailed: it did not start; the message has the end of its log.

@@ -49,7 +49,7 @@ async def test_nor_does_it_for_tables(records: Records) -> None:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[list[str]]:
-    """A proxy on port 127.0.0.1 that lets nobody through: its address, and then what it was asked for."""
+    """A proxy on loopback that lets nobody through: its address, and then what it was asked for."""
     asked: list[str] = []
 
     async def handle(request: web.BaseRequest) -> web.Response:
