@@ -157,7 +157,7 @@ def _of_messages(runs: Mapping[int, Json]) -> list[Metric]:
             "State that a parent carries between generations, KiB",
             runs,
             lambda run: _largest(run, "largestState", PARENTS) / KIBIBYTE,
-            "grows with what is in flight, up to 4,000 machines",
+            "grows with what is in flight, up to 5,500 machines",
             256,
         ),
     ]

@@ -1,4 +1,4 @@
-"""Machines with their places, in few bytes: a phase carries up to 1,700 of them from one generation to the next.
+"""Machines with their places, in few bytes: a phase carries up to 6,200 of them from one generation to the next.
 
 What one machine shares with others (its lane, the groups of the rules that keep it apart) is written once.
 """
@@ -28,39 +28,49 @@ class Placed(Document):
 
 
 def _pack(machines: Sequence[Placed]) -> dict[str, list[Any]]:
-    """The lanes and places, each once, and per machine ``[key, lane, wave, wave size, attempt, place, …]``."""
+    """Lanes, places, and what else machines share, each once; then runs of machines as ``[traits, key, key, …]``.
+
+    Traits are ``[lane, wave, wave size, attempt, place, …]``. Neighbours in a plan mostly share all of them.
+    """
     lanes = _numbered(machine.lane for machine in machines)
     places = _numbered(place for machine in machines for place in machine.places)
-    rows: list[list[str | int]] = [
-        [
-            machine.key,
+    traits: dict[tuple[int, ...], int] = {}
+    runs: list[list[str | int]] = []
+    for machine in machines:
+        own = (
             lanes[machine.lane],
             machine.wave,
             machine.wave_size,
             machine.attempt,
             *(places[place] for place in machine.places),
-        ]
-        for machine in machines
-    ]
-    return {"lanes": list(lanes), "places": list(places), "machines": rows}
+        )
+        number = traits.setdefault(own, len(traits))
+        if not runs or runs[-1][0] != number:
+            runs.append([number])
+        runs[-1].append(machine.key)
+    return {"lanes": list(lanes), "places": list(places), "traits": list(traits), "machines": runs}
 
 
 def _unpack(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
     packed = cast("Mapping[str, list[Any]]", given)
-    lanes, places = packed["lanes"], packed["places"]
-    return [
-        Placed(
-            key=key,
-            lane=lanes[lane],
-            wave=wave,
-            wave_size=wave_size,
-            attempt=attempt,
-            places=[places[number] for number in numbers],
-        )
-        for key, lane, wave, wave_size, attempt, *numbers in packed["machines"]
-    ]
+    lanes, places, traits = packed["lanes"], packed["places"], packed["traits"]
+    machines: list[Placed] = []
+    for number, *keys in packed["machines"]:
+        lane, wave, wave_size, attempt, *own = traits[number]
+        machines += [
+            Placed(
+                key=key,
+                lane=lanes[lane],
+                wave=wave,
+                wave_size=wave_size,
+                attempt=attempt,
+                places=[places[place] for place in own],
+            )
+            for key in keys
+        ]
+    return machines
 
 
 def _numbered(texts: Iterable[str]) -> dict[str, int]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 
 _KEPT_GENERATIONS = 3
 """Of an instance: the first, the second, and the last."""
+_TURN_SECONDS = 0.2
+"""An orchestration that has got an answer takes its turn in less."""
 
 
 class Recorder:
@@ -90,11 +93,18 @@ def rollout(bench: Callable[..., Workbench]) -> None:
         announces=True,
         pin_rings=True,
     )
-    with bench(fleet) as open_bench:
+
+    def approve(_: Any) -> Any:
+        # While an activity runs, no timer fires: the approval always comes before its deadline.
+        if names.SET_RUN_STATE in fleet.order and not fleet.controls.decided:
+            wait_until(lambda: names.REST_UNTIL in fleet.order)
+            time.sleep(_TURN_SECONDS)
+            fleet.controls = fleet.controls.model_copy(update={"decided": {"canary": True}})
+            open_bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+        return SendResult(sent=True).to_wire()
+
+    with bench(fleet, {names.SEND_NOTICE: approve}) as open_bench:
         _start(open_bench)
-        wait_until(lambda: names.REST_UNTIL in fleet.order)
-        fleet.controls = fleet.controls.model_copy(update={"decided": {"canary": True}})
-        open_bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
         open_bench.wait(RUN_ID)
 
 
@@ -169,6 +179,7 @@ def closing(bench: Callable[..., Workbench]) -> None:
 
 
 SCENARIOS = (rollout, troubles, windows, assessment, incarnation, closing)
+_NO_OTHERS: dict[str, Callable[[Any], Any]] = {}
 _BESIDE: dict[str, Callable[[Any], Any]] = {
     names.TAKE_SNAPSHOT: lambda _: HookResult(state=HookState.DONE).to_wire(),
     names.RUN_SCRIPT: lambda _: HookResult(state=HookState.DONE).to_wire(),
@@ -182,8 +193,8 @@ def record(scenario: Callable[[Callable[..., Workbench]], None], folder: Path) -
     """Run a scenario, and store what each of its instances did."""
     recorders: list[Recorder] = []
 
-    def bench(fleet: Fleet) -> Workbench:
-        made = Workbench(ORCHESTRATORS, fleet.activities() | _BESIDE)
+    def bench(fleet: Fleet, others: Mapping[str, Callable[[Any], Any]] = _NO_OTHERS) -> Workbench:
+        made = Workbench(ORCHESTRATORS, {**fleet.activities(), **_BESIDE, **others})
         recorders.append(Recorder(made))
         return made
 

@@ -1,7 +1,8 @@
-"""Rosters: what is packed comes back as it was, in its order, and a full one stays far below a payload's limit."""
+"""Rosters: what is packed comes back as it was, in its order, and all that a phase carries fits into a payload."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from domain.roster import Placed, Roster
+from orchestrators.phase import MOST_RUNNING, MOST_WAITING
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Roster)
 LARGEST_PAYLOAD = 256 * 1024
@@ -38,21 +40,30 @@ def test_what_is_packed_comes_back(roster: list[Placed]) -> None:
     assert ADAPTER.validate_python(roster) == roster
 
 
-def test_a_full_roster_of_clusters_and_sets_stays_far_below_the_limit_of_a_payload() -> None:
-    roster = [
-        Placed(
-            key=f"{number:024x}",
-            lane=f"region{number % 12}",
-            wave=number % 40,
-            wave_size=50,
-            places=[
-                "1||availability-set:/subscriptions/3f6d0f5e-8a3c-4b1d-9a64-6f1f0c2b7e11/resourcegroups/rg-web-"
-                f"{number // 20}/providers/microsoft.compute/availabilitysets/av-{number // 20}|ud",
-                f"1||tag:cluster=sql-{number // 2}",
-                f"1|{number % 3}|zones:region{number % 12}",
-                "1000||run",
-            ],
-        )
-        for number in range(1_700)
+def place(number: int, *, is_clustered: bool, is_in_set: bool) -> Placed:
+    """The machine of that number in a large estate, with the rules that hold it apart from others."""
+    home = f"/subscriptions/3f6d0f5e-8a3c-4b1d-9a64-6f1f0c2b7e11/resourcegroups/rg-web-{number // 400}"
+    in_set = f"1|{number % 5}|availability-set:{home}/providers/microsoft.compute/availabilitysets/av-{number // 400}"
+    own = [in_set] if is_in_set else [f"1||tag:cluster=sql-{number // 20}"] if is_clustered else []
+    return Placed(
+        key=hashlib.sha256(b"%d" % number).hexdigest()[:24],
+        lane=f"region{number % 12}",
+        wave=number // 300,
+        wave_size=250,
+        places=[*own, f"1|{number % 3}|zones:region{number % 12}", "5500||run"],
+    )
+
+
+def test_what_a_phase_carries_fits_into_a_payload_when_a_third_of_its_machines_have_rules_of_their_own() -> None:
+    running = [
+        place(number, is_clustered=number % 5 == 0, is_in_set=number % 10 == 1)
+        for number in sorted(range(MOST_RUNNING), key=lambda number: (number // 300, number % 12))
     ]
-    assert len(ADAPTER.dump_json(roster)) < LARGEST_PAYLOAD * 0.75
+    waiting = [place(number, is_clustered=True, is_in_set=False) for number in range(6_000, 6_000 + MOST_WAITING)]
+    assert len(ADAPTER.dump_json(running)) + len(ADAPTER.dump_json(waiting)) < LARGEST_PAYLOAD
+
+
+def test_neighbours_that_share_everything_cost_their_keys() -> None:
+    roster = [place(number, is_clustered=False, is_in_set=False) for number in range(0, 12 * 3_000, 36)]
+    assert len({machine.lane for machine in roster}) == 1
+    assert len(ADAPTER.dump_json(roster)) < 32 * len(roster)
