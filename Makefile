@@ -29,8 +29,9 @@ serve: setup ## Keep the local stack running: simulator, storage and the functio
 test: setup ## Run every test that is not marked chaos, bench or fuzz
 	@.venv/bin/python -m pytest -n 3 --dist worksteal -m "not chaos and not bench and not fuzz" $(ARGS)
 
+# As above.
 chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
-	@.venv/bin/python -m pytest -n 2 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED) tests/chaos/test_schedules.py -k seed-$(SEED)) $(ARGS)
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED) tests/chaos/test_schedules.py -k seed-$(SEED)) $(ARGS)
 
 fuzz: SEED ?= 20261110
 fuzz: setup ## Send the whole product ten thousand requests by its API's document, and fuzz every parser; SEED=17 for others

@@ -32,7 +32,7 @@ from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, 
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.operation import MOST_STARTS, End, PutBack, operate, unfinished
 from orchestrators.retries import RETRY_RESULT
 
 AT_ONCE = 25
@@ -137,9 +137,17 @@ class _Machine:
         yield from self._call(names.NOTE_PREPARED, prepared)
 
     def _start(self) -> Steps[PreflightResult]:
-        started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
-        if started.accepted:
+        started = PowerResult(accepted=False)
+        for _ in range(MOST_STARTS):
+            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
+            if not started.accepted:
+                break
             yield self._pause(started.wait_seconds)
+            look = yield from self._look(may_start=True, most_looks=1)
+            if look.preflight.readiness is Readiness.READY:
+                return look
+            if look.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
+                break
         look = yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS)
         # A refusal may be of a repeated call whose first execution started it. One that is still off was not started,
         # and whoever starts it from now on wants it to run.

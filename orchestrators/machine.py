@@ -37,7 +37,7 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.operation import MOST_STARTS, End, PutBack, Steps, operate, unfinished
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
@@ -274,12 +274,23 @@ class _Machine:
     # --- power
 
     def _start(self) -> Steps[PreflightResult]:
-        """Start the machine and wait for its agent."""
-        started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
-        if started.accepted:
+        """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost.
+
+        Whoever stops it from the first look on wants it to be stopped.
+        """
+        for _ in range(MOST_STARTS):
+            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
+            if not started.accepted:
+                break
             yield self._pause(started.wait_seconds)
-        # When it was not accepted the look finds it stopped, and says so.
-        return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS if started.accepted else 1))
+            look = yield from self._look(may_start=True, most_looks=1)
+            if look.preflight.readiness is Readiness.WAIT:
+                yield self._pause(look.wait_seconds)
+                return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
+            if look.preflight.readiness is not Readiness.NEEDS_START:
+                return look
+        # The look finds it stopped, and says so.
+        return (yield from self._look(may_start=False, most_looks=1))
 
     def _put_power_back(self) -> Steps[str]:
         """Stop it again; the sentence that says why that did not work. It never hides how the machine ended."""

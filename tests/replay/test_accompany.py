@@ -358,6 +358,22 @@ def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
     assert azure.calls_of(names.STOP_MACHINE) == []
 
 
+def test_a_start_that_got_lost_is_sent_again() -> None:
+    azure = Azure("a", stopped=("a",))
+    start = azure.start_machine
+    sent: list[Json] = []
+
+    def lost_at_first(data: Json) -> PowerResult:
+        sent.append(data)
+        return start(data) if len(sent) > 1 else PowerResult(accepted=True, wait_seconds=30)
+
+    azure.start_machine = lost_at_first
+    azure.run()
+    assert azure.prepared == {"a": ""}
+    assert len(sent) == 2
+    assert azure.keys_of(names.STOP_MACHINE) == ["a"]
+
+
 def test_a_start_that_is_refused_because_it_was_sent_before_is_ours() -> None:
     """The execution that sent it died, and the repeated one is told that the machine is being started."""
     azure = Azure("a", stopped=("a",))

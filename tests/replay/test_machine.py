@@ -27,7 +27,7 @@ from domain.work import (
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
-from orchestrators.operation import MOST_REFUSALS, MOST_UNCOUNTED_WAITS, await_operation
+from orchestrators.operation import MOST_REFUSALS, MOST_STARTS, MOST_UNCOUNTED_WAITS, await_operation
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 
@@ -234,6 +234,27 @@ def test_a_stopped_machine_is_started_assessed_patched_and_stopped() -> None:
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert fleet.accepted == {(KEY, "assess"): 1, (KEY, "install"): 1}
+    assert fleet.power == [("start", KEY), ("stop", KEY)]
+
+
+def test_a_start_that_got_lost_is_sent_again() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.NEEDS_START, fakes.READY])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.power == [("start", KEY), ("start", KEY), ("stop", KEY)]
+
+
+def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * 4 + [fakes.STOPPED])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("skipped", "not_running")
+    assert fleet.power == [("start", KEY)] * MOST_STARTS + [("stop", KEY)]
+
+
+def test_a_machine_that_somebody_stops_while_it_boots_is_not_started_again() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.LOCKED, fakes.STOPPED])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("skipped", "not_running")
     assert fleet.power == [("start", KEY), ("stop", KEY)]
 
 
