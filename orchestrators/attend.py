@@ -32,7 +32,7 @@ from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, 
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_STARTS, End, PutBack, operate, unfinished
+from orchestrators.operation import MOST_START_CALLS, End, PutBack, operate, unfinished
 from orchestrators.retries import RETRY_RESULT
 
 AT_ONCE = 25
@@ -138,7 +138,7 @@ class _Machine:
 
     def _start(self) -> Steps[PreflightResult]:
         started = PowerResult(accepted=False)
-        for _ in range(MOST_STARTS):
+        for _ in range(MOST_START_CALLS):
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
             if not started.accepted:
                 break

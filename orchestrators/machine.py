@@ -37,7 +37,7 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_STARTS, End, PutBack, Steps, operate, unfinished
+from orchestrators.operation import MOST_START_CALLS, End, PutBack, Steps, operate, unfinished
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
@@ -278,7 +278,7 @@ class _Machine:
 
         Whoever stops it from the first look on wants it to be stopped.
         """
-        for _ in range(MOST_STARTS):
+        for _ in range(MOST_START_CALLS):
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
             if not started.accepted:
                 break

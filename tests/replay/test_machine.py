@@ -27,7 +27,7 @@ from domain.work import (
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
-from orchestrators.operation import MOST_REFUSALS, MOST_STARTS, MOST_UNCOUNTED_WAITS, await_operation
+from orchestrators.operation import MOST_REFUSALS, MOST_START_CALLS, MOST_UNCOUNTED_WAITS, await_operation
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 
@@ -248,7 +248,7 @@ def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * 4 + [fakes.STOPPED])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
-    assert fleet.power == [("start", KEY)] * MOST_STARTS + [("stop", KEY)]
+    assert fleet.power == [("start", KEY)] * MOST_START_CALLS + [("stop", KEY)]
 
 
 def test_a_machine_that_somebody_stops_while_it_boots_is_not_started_again() -> None:
