@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from activities.context import MachineContext, load_machine, load_record, now, wait_seconds
 from activities.windows import frozen
-from adapters.arm import Submission, open_resource_manager
+from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
@@ -36,7 +36,7 @@ async def start_machine(data: Json) -> Json:
         # A second execution finds the machine running; what it was before is then in the row already.
         view = await manager.read_machine(MachineId.parse(machine.id))
         if isinstance(view, ArmFailure):
-            return PowerResult(accepted=False, failure=view).to_wire()
+            return _refused(view).to_wire()
         if view.power not in (Power.STOPPED, Power.DEALLOCATED):
             # Somebody else has started it since the look at it, or does so now, and wants it to run.
             return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()
@@ -47,7 +47,11 @@ async def start_machine(data: Json) -> Json:
             started_by_us=True,
             power_state=view.power.value,
         )
-    return _result(await manager.start(MachineId.parse(machine.id)))
+    submission = await manager.start(MachineId.parse(machine.id))
+    if submission.accepted or submission.is_uncertain:
+        # One that got lost leaves the machine stopped, which the next look at it shows.
+        return PowerResult(accepted=True, wait_seconds=wait_seconds(), failure=submission.failure).to_wire()
+    return _refused(submission.failure).to_wire()
 
 
 async def stop_machine(data: Json) -> Json:
@@ -62,9 +66,10 @@ async def stop_machine(data: Json) -> Json:
     # Deallocated is the answer when in doubt: a machine that is only stopped goes on costing money.
     deallocate = machine.power_state != Power.STOPPED.value
     submission = await open_resource_manager().stop(MachineId.parse(machine.id), deallocate=deallocate)
-    if submission.accepted:
-        await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
-    return _result(submission)
+    if not submission.accepted:
+        return _refused(submission.failure, is_uncertain=submission.is_uncertain).to_wire()
+    await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
+    return PowerResult(accepted=True).to_wire()
 
 
 async def restart_machine(data: Json) -> Json:
@@ -142,9 +147,10 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             return PowerResult(accepted=False, wait_seconds=wait)
 
 
-def _result(submission: Submission) -> Json:
+def _refused(failure: ArmFailure | None, *, is_uncertain: bool = False) -> PowerResult:
+    """Not taken, as far as is known; to be asked again when the reason passes. Asking twice does no harm."""
+    failure = failure or ArmFailure(status=0, message="Azure gave no answer")
+    is_passing = is_uncertain or classify(failure).kind in _PASSING
     return PowerResult(
-        accepted=submission.accepted or submission.is_uncertain,
-        wait_seconds=wait_seconds(),
-        failure=submission.failure,
-    ).to_wire()
+        accepted=False, wait_seconds=wait_seconds(failure.retry_after) if is_passing else 0, failure=failure
+    )

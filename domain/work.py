@@ -533,8 +533,8 @@ class MachineRef(Document):
 class PowerResult(Document):
     """Whether the power call was taken, a restart also carried out; ``failure`` says why not.
 
-    Beside a restart that is not accepted, ``wait_seconds`` over 0 asks to call again then, and ``left`` says that
-    nothing was sent because somebody or a gate said so.
+    Beside a call that is not accepted, ``wait_seconds`` over 0 asks to call again then. Of a restart, ``left`` says
+    that nothing was sent because somebody or a gate said so.
     """
 
     accepted: bool

@@ -32,7 +32,7 @@ from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, 
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_START_CALLS, End, PutBack, operate, unfinished
+from orchestrators.operation import MOST_START_CALLS, MOST_STOP_CALLS, End, PutBack, operate, unfinished
 from orchestrators.retries import RETRY_RESULT
 
 AT_ONCE = 25
@@ -40,8 +40,6 @@ AT_ONCE = 25
 MOST_LOOKS = 6
 MOST_BOOT_LOOKS = 20
 """How often a machine is looked at that is busy or locked; and one that boots."""
-MOST_STOPS = 12
-"""How often Azure is asked to put the power of a machine back."""
 _NO_FAILURE = (Reason.NOT_RUNNING, Reason.NOT_FOUND, Reason.CANCELED_BY_USER, Reason.SKIPPED_BY_PERSON)
 """Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
 
@@ -140,10 +138,10 @@ class _Machine:
         started = PowerResult(accepted=False)
         for _ in range(MOST_START_CALLS):
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
-            if not started.accepted:
+            if not started.wait_seconds or self._is_too_late:
                 break
             yield self._pause(started.wait_seconds)
-            look = yield from self._look(may_start=True, most_looks=1)
+            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
             if look.preflight.readiness is Readiness.READY:
                 return look
             if look.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
@@ -232,7 +230,7 @@ class _Machine:
             stops += 1
             if stopped.accepted:
                 return ""
-            if stops >= MOST_STOPS:
+            if not stopped.wait_seconds or stops >= MOST_STOP_CALLS:
                 reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
                 return f"It was started for this and could not be stopped again: {reason}."
             yield self._pause(stopped.wait_seconds)

@@ -37,7 +37,7 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_START_CALLS, End, PutBack, Steps, operate, unfinished
+from orchestrators.operation import MOST_START_CALLS, MOST_STOP_CALLS, End, PutBack, Steps, operate, unfinished
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
@@ -274,17 +274,17 @@ class _Machine:
     # --- power
 
     def _start(self) -> Steps[PreflightResult]:
-        """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost.
-
-        Whoever stops it from the first look on wants it to be stopped.
+        """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost,
+        or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
         """
         for _ in range(MOST_START_CALLS):
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
-            if not started.accepted:
+            if not started.wait_seconds:
                 break
             yield self._pause(started.wait_seconds)
-            look = yield from self._look(may_start=True, most_looks=1)
-            if look.preflight.readiness is Readiness.WAIT:
+            # A look before each call: it has the lock, and somebody may have stopped the run.
+            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
+            if started.accepted and look.preflight.readiness is Readiness.WAIT:
                 yield self._pause(look.wait_seconds)
                 return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
@@ -294,14 +294,19 @@ class _Machine:
 
     def _put_power_back(self) -> Steps[str]:
         """Stop it again; the sentence that says why that did not work. It never hides how the machine ended."""
-        try:
-            stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
-        except task.TaskFailedError:
-            return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
-        if stopped.accepted:
-            return ""
-        reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
-        return f"It was started for this and could not be stopped again: {reason}."
+        stops = 0
+        while True:
+            try:
+                stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
+            except task.TaskFailedError:
+                return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
+            stops += 1
+            if stopped.accepted:
+                return ""
+            if not stopped.wait_seconds or stops >= MOST_STOP_CALLS:
+                reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
+                return f"It was started for this and could not be stopped again: {reason}."
+            yield self._pause(stopped.wait_seconds)
 
     # --- the end
 

@@ -187,3 +187,39 @@ async def test_a_machine_that_was_started_is_ours_until_azure_has_taken_its_stop
     stops = len(sent(azure, "power", "POST", f"{one}/deallocate"))
     assert PowerResult.from_wire(await stop_machine(request(key))).accepted
     assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == stops
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+async def test_a_stop_that_is_not_taken_for_a_passing_reason_is_to_be_asked_for_again(
+    azure: Simulator, records: Records, status: int
+) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    await start_machine(request(key))
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": {"status": status}})
+    first = PowerResult.from_wire(await stop_machine(request(key)))
+    assert not first.accepted
+    assert first.wait_seconds
+    assert await is_ours_to_stop(key)
+
+
+async def test_a_start_that_azure_forbids_is_not_asked_for_again(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 403}})
+    refused = PowerResult.from_wire(await start_machine(request(key)))
+    assert (refused.accepted, refused.wait_seconds) == (False, 0)
+
+
+@pytest.mark.parametrize("operation", ["power", "read"])
+async def test_a_start_that_is_throttled_is_to_be_asked_for_again(
+    azure: Simulator, records: Records, operation: str
+) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    rule = {"match": {"machine": one, "operation": operation}, "times": 1, "effect": {"status": 429}}
+    fault(azure, rule | {"effect": {"status": 429, "headers": {"Retry-After": "0"}}})
+    first = PowerResult.from_wire(await start_machine(request(key)))
+    assert not first.accepted
+    assert first.wait_seconds
+    assert (await finish(key, start_machine)).accepted

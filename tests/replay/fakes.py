@@ -126,7 +126,8 @@ class Script:
     verifications: list[Verified] = field(default_factory=lambda: [READY_AGAIN])
     health: list[HealthResult] = field(default_factory=lambda: [WELL])
     restart: PowerResult = field(default_factory=lambda: PowerResult(accepted=True, wait_seconds=30))
-    stop: PowerResult = field(default_factory=lambda: PowerResult(accepted=True))
+    starts: list[PowerResult] = field(default_factory=lambda: [PowerResult(accepted=True, wait_seconds=30)])
+    stops: list[PowerResult] = field(default_factory=lambda: [PowerResult(accepted=True)])
     breaks: str = ""
     """The activity that fails for good."""
 
@@ -363,8 +364,8 @@ class Fleet:
     def _power(self, what: str, data: Json) -> Json:
         self.power.append((what, data["machineKey"]))
         script = self._script(data)
-        answers = {"stop": script.stop, "restart": script.restart}
-        return answers.get(what, PowerResult(accepted=True, wait_seconds=30)).to_wire()
+        answers = {"start": script.starts, "stop": script.stops, "restart": [script.restart]}
+        return _next(answers[what]).to_wire()
 
     def _release(self, data: Json) -> Json:
         self.released[data["machineKey"]] += 1

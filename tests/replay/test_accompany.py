@@ -41,8 +41,8 @@ from domain.work import (
 from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.accompany import MOST_COPIES, accompany_run
-from orchestrators.attend import MOST_STOPS, attend_machine, attend_shard
-from orchestrators.operation import await_operation
+from orchestrators.attend import attend_machine, attend_shard
+from orchestrators.operation import MOST_STOP_CALLS, await_operation
 
 type Json = dict[str, Any]
 
@@ -443,7 +443,7 @@ def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)]
     azure.run()
-    assert len(azure.calls_of(names.STOP_MACHINE)) == MOST_STOPS
+    assert len(azure.calls_of(names.STOP_MACHINE)) == MOST_STOP_CALLS
     assert "could not be stopped again: HTTP 409" in azure.concluded["a"][0]
 
 

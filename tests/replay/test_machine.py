@@ -9,7 +9,7 @@ from durabletask.client import OrchestrationStatus
 
 from domain.arm_error import ArmFailure
 from domain.health import HealthResult, HealthState
-from domain.outcome import Outcome, Reason
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
 from domain.preflight import Preflight, Readiness
 from domain.run import InstallationSummary, Mode, Stage
@@ -245,10 +245,40 @@ def test_a_start_that_got_lost_is_sent_again() -> None:
 
 
 def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * 4 + [fakes.STOPPED])})
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * (MOST_START_CALLS + 1) + [fakes.STOPPED])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
     assert fleet.power == [("start", KEY)] * MOST_START_CALLS + [("stop", KEY)]
+
+
+def test_a_start_that_is_refused_for_a_passing_reason_is_asked_for_again() -> None:
+    busy = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=409, code="OperationNotAllowed"))
+    accepted = PowerResult(accepted=True, wait_seconds=30)
+    script = Script(looks=[fakes.NEEDS_START, fakes.NEEDS_START, fakes.READY], starts=[busy, accepted])
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert fleet.power == [("start", KEY), ("start", KEY), ("stop", KEY)]
+
+
+def test_a_run_that_is_stopped_meanwhile_starts_no_machine() -> None:
+    busy = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=429))
+    ended = Outcome(outcome=OutcomeKind.CANCELED, reason=Reason.CANCELED_BY_USER, message="The run was canceled.")
+    canceled = fakes.STOPPED.model_copy(update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=ended)})
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, canceled], starts=[busy])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY][0] == "canceled"
+    assert fleet.power.count(("start", KEY)) == 1
+
+
+def test_a_stop_that_got_lost_or_is_refused_for_a_while_is_sent_again() -> None:
+    lost = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=0))
+    script = Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[lost, lost, PowerResult(accepted=True)])
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert "stopped again" not in fleet.recorded[KEY][0]["outcome"]["message"]
+    assert fleet.power == [("start", KEY)] + [("stop", KEY)] * 3
 
 
 def test_a_machine_that_somebody_stops_while_it_boots_is_not_started_again() -> None:
@@ -274,7 +304,7 @@ def test_a_machine_that_still_installs_is_not_stopped() -> None:
 
 def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
     refused = PowerResult(accepted=False, failure=ArmFailure(status=403, code="AuthorizationFailed"))
-    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stop=refused)})
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[refused])})
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
     assert outcome["outcome"] == "patched"
