@@ -117,12 +117,9 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
         urls = {"async_url": submission.async_url, "location_url": submission.location_url}
         await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
-    is_passing = submission.is_uncertain or classify(failure).kind in _PASSING
-    # Asked for too long, or refused for good: nothing more is sent.
-    if not is_passing or now() >= guard.deadline_at:
-        return PowerResult(accepted=False, failure=failure)
-    return PowerResult(accepted=False, wait_seconds=wait_seconds(failure.retry_after), failure=failure)
+    refused = _refused(submission.failure, is_uncertain=submission.is_uncertain)
+    # Asked for too long: nothing more is sent.
+    return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 
 
 async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
@@ -148,7 +145,7 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
 
 
 def _refused(failure: ArmFailure | None, *, is_uncertain: bool = False) -> PowerResult:
-    """Not taken, as far as is known; to be asked again when the reason passes. Asking twice does no harm."""
+    """Not taken, as far as is known; to be asked again when the reason passes."""
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     is_passing = is_uncertain or classify(failure).kind in _PASSING
     return PowerResult(

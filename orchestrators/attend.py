@@ -32,7 +32,8 @@ from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, 
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_START_CALLS, MOST_STOP_CALLS, End, PutBack, operate, unfinished
+from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.power import MOST_START_CALLS, put_power_back
 from orchestrators.retries import RETRY_RESULT
 
 AT_ONCE = 25
@@ -180,7 +181,7 @@ class _Machine:
             if self._work.assess:
                 complaints.append((yield from self._assess(look.assess_activity_id)))
         if look.started_by_us:
-            complaints.append((yield from self._put_power_back()))
+            complaints.append((yield from put_power_back(self._context, self._ref)))
         done = Concluding(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -221,19 +222,6 @@ class _Machine:
         if bad is None or bad.outcome is OutcomeKind.CANCELED:
             return ""
         return f"It could not be assessed afterwards: {bad.message}"
-
-    def _put_power_back(self) -> Steps[str]:
-        """Stop it as it was before we started it; the sentence that says why that did not work."""
-        stops = 0
-        while True:
-            stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref)))
-            stops += 1
-            if stopped.accepted:
-                return ""
-            if not stopped.wait_seconds or stops >= MOST_STOP_CALLS:
-                reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
-                return f"It was started for this and could not be stopped again: {reason}."
-            yield self._pause(stopped.wait_seconds)
 
     # --- calls
 

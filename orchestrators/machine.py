@@ -37,7 +37,8 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MOST_START_CALLS, MOST_STOP_CALLS, End, PutBack, Steps, operate, unfinished
+from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.power import MOST_START_CALLS, put_power_back
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
@@ -294,19 +295,10 @@ class _Machine:
 
     def _put_power_back(self) -> Steps[str]:
         """Stop it again; the sentence that says why that did not work. It never hides how the machine ended."""
-        stops = 0
-        while True:
-            try:
-                stopped = PowerResult.from_wire((yield from self._call(names.STOP_MACHINE, self._ref.to_wire())))
-            except task.TaskFailedError:
-                return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
-            stops += 1
-            if stopped.accepted:
-                return ""
-            if not stopped.wait_seconds or stops >= MOST_STOP_CALLS:
-                reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
-                return f"It was started for this and could not be stopped again: {reason}."
-            yield self._pause(stopped.wait_seconds)
+        try:
+            return (yield from put_power_back(self._context, self._ref))
+        except task.TaskFailedError:
+            return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
 
     # --- the end
 

@@ -28,10 +28,6 @@ POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
 MOST_REFUSALS = 6
 """How often a machine that is busy is asked again before it is given up."""
-MOST_START_CALLS = 6
-MOST_STOP_CALLS = 12
-"""How often Azure is asked to start a stopped machine, and to put its power back: calls may get lost on their way, or
-be refused for a passing reason, and repeating them does no harm."""
 LONGEST_PAUSE = timedelta(minutes=5)
 """The longest wait without a look at the cancel mark; whether a call may be sent is decided anew each time."""
 MOST_UNCOUNTED_WAITS = 60

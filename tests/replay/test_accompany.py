@@ -42,7 +42,8 @@ from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.accompany import MOST_COPIES, accompany_run
 from orchestrators.attend import attend_machine, attend_shard
-from orchestrators.operation import MOST_STOP_CALLS, await_operation
+from orchestrators.operation import await_operation
+from orchestrators.power import MOST_STOP_CALLS
 
 type Json = dict[str, Any]
 

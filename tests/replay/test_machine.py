@@ -27,7 +27,8 @@ from domain.work import (
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
-from orchestrators.operation import MOST_REFUSALS, MOST_START_CALLS, MOST_UNCOUNTED_WAITS, await_operation
+from orchestrators.operation import MOST_REFUSALS, MOST_UNCOUNTED_WAITS, await_operation
+from orchestrators.power import MOST_START_CALLS
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 
