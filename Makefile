@@ -38,10 +38,10 @@ fuzz: setup ## Send the whole product ten thousand requests by its API's documen
 	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
 		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
 
-bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (26 minutes); fails when a bar is missed
+bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (14 minutes); fails when a bar is missed
 	@.venv/bin/python -m benchmarks.run $(ARGS)
 
-bench-full: setup ## The same with 10,000 machines too, 31 minutes more
+bench-full: setup ## The same with 10,000 machines too (32 minutes)
 	@.venv/bin/python -m benchmarks.run --full $(ARGS)
 
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed

@@ -202,12 +202,13 @@ class Settings(BaseSettings):
     )
     table_prefix: str = Field(default="patchwave", pattern=r"^[A-Za-z][A-Za-z0-9]{0,30}$")
     storage_linger_seconds: float = Field(
-        default=0.5,
+        default=3,
         ge=0,
         le=10,
         description=(
-            "How long a write of the records may wait for others that share its transaction, when one was sent less"
-            " than that ago; so long may equal reads wait for each other as well. 0: never."
+            "How long what a step of a machine writes may wait for the writes of other machines that share its"
+            " transaction, when one was sent less than that ago; so long may equal reads wait for each other as well."
+            " People and timers wait for nobody. 0: never."
         ),
     )
     poll_seconds: float = Field(

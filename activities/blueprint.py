@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import cast
 
 import azure.durable_functions as df
@@ -35,6 +36,7 @@ from activities.steering import close_gate, read_controls, set_run_state, stop_r
 from activities.submit import assess_machine, install_patches
 from activities.turns import look_at_phase, next_machines, still_open_machines
 from activities.windows import next_window, open_window, read_cutoff
+from adapters.tables import in_company
 from domain.base import Json
 
 bp = df.Blueprint()
@@ -51,7 +53,18 @@ def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[objec
     return run
 
 
-for activity in (
+def _beside_others(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
+    """The same step of a machine, which waits for those of other machines to share what it asks of the records."""
+
+    @wraps(step)
+    async def run(data: Json) -> Json:
+        with in_company():
+            return await step(data)
+
+    return run
+
+
+_OF_RUNS = (
     open_run,
     take_stock,
     rest_until,
@@ -59,19 +72,6 @@ for activity in (
     look_at_phase,
     next_machines,
     still_open_machines,
-    preflight_machine,
-    start_machine,
-    stop_machine,
-    restart_machine,
-    take_snapshot,
-    run_script,
-    assess_machine,
-    install_patches,
-    poll_operation,
-    verify_machine,
-    check_health,
-    release_machine,
-    record_outcome,
     plan_run,
     pin_ring,
     read_controls,
@@ -90,15 +90,32 @@ for activity in (
     find_occurrence_machines,
     list_shards,
     read_shard,
-    note_prepared,
     end_preparation,
     cancel_occurrence,
     copy_results,
     end_results,
-    look_again,
-    conclude_machine,
     sum_up_occurrence,
     next_mode_changes,
+)
+_OF_MACHINES = (
+    preflight_machine,
+    start_machine,
+    stop_machine,
+    restart_machine,
+    take_snapshot,
+    run_script,
+    assess_machine,
+    install_patches,
+    poll_operation,
+    verify_machine,
+    check_health,
+    release_machine,
+    record_outcome,
+    note_prepared,
+    look_again,
+    conclude_machine,
     change_mode,
-):
+)
+
+for activity in (*_OF_RUNS, *map(_beside_others, _OF_MACHINES)):
     bp.activity_trigger(input_name="data")(_as_function(activity))

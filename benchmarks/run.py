@@ -14,13 +14,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import crashes, polling
 from benchmarks.estate import speed_for
+from benchmarks.lanes import Step, measured
 from benchmarks.metrics import all_metrics
 from benchmarks.peers.runs import run_flat_app, run_script
 from benchmarks.report import RESULTS, ROOT, metrics_table, missed, peer, peers_table
@@ -29,15 +31,21 @@ from benchmarks.scenario import Scene, patch_fleet, stop_under_a_cap
 SIZES = (250, 500, 1_000, 2_000, 4_000)
 FULL_SIZES = (*SIZES, 10_000)
 PEERS_AT = (250,)
+_OURS = "Patchwave"
 _PEERS_NEED = 2
 """Times the seconds per machine: a thread, or a replay of everything, costs more than the product does."""
-_NEEDS = {1_000: 3, 10_000: 1.5}
+_NEEDS = {1_000: 4, 10_000: 1.5}
 """The same for some sizes. At 1,000 the makespan has a bar: what takes a second of this machine is not to be minutes of
 the run. At 10,000 as many end as begin, for most of an hour."""
 STOP_AT = 300
 STOP_CAP = 60
 _DURABLE = ("worker", "host")
 """The processes of an app on Durable Functions."""
+_PEERS: tuple[tuple[str, Callable[[Scene, float], Json], Sequence[str]], ...] = (
+    ("thread pool", run_script, ("script",)),
+    ("flat fan-out", run_flat_app, _DURABLE),
+)
+"""What each is called, what runs it, and which processes are its own."""
 _LEAST_SECONDS = 50.0
 _PATIENCE = 8
 """A run may take so many times as long as it should before it counts as stuck."""
@@ -49,10 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, write, print, judge."""
     options = _parser().parse_args(arguments)
     results = _measured_before(options) if options.again else _nothing_yet(options)
-    for step in _some_again(options, results) if options.again else _steps(options, results):
-        sys.stderr.write(f"{step} …\n")
+    for _ in measured(_steps(options, results), options.lanes):
         # After each step: what was measured is kept when a later step fails.
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    _add_our_peers(options, results)
     results["metrics"] = [metric.to_wire() for metric in all_metrics(results)]
     options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     tables = [metrics_table(results), peers_table(results) if results["peers"] else ""]
@@ -68,6 +76,7 @@ def _nothing_yet(options: argparse.Namespace) -> Json:
         "where": {
             "python": platform.python_version(),
             "processors": os.cpu_count(),
+            "lanes": options.lanes,
             "loadBefore": round(os.getloadavg()[0], 1),
             "revision": _revision(),
         },
@@ -82,65 +91,79 @@ def _nothing_yet(options: argparse.Namespace) -> Json:
 
 
 def _measured_before(options: argparse.Namespace) -> Json:
-    """The results that there are, without the sizes that are measured again."""
+    """The results that there are, without what is measured again."""
     results: Json = json.loads(options.output.read_text(encoding="utf-8"))
     results["runs"] = [run for run in results["runs"] if run["machines"] not in options.sizes]
+    if options.rest:
+        results.update(restAgainAt=_revision(), peers=[])
     return results
 
 
-def _some_again(options: argparse.Namespace, results: Json) -> Iterator[str]:
-    """Fills in the sizes, and the rest when it is asked for, with their revision: what is kept has another."""
-    for size in sorted(options.sizes):
-        yield f"a fleet of {size:,} again"
-        run = _fleet(options, size) | {"againAt": _revision()}
-        results["runs"] = sorted([*results["runs"], run], key=lambda each: each["machines"])
-    if options.rest:
-        results.update(restAgainAt=_revision(), peers=[])
-        yield from _rest(options, results)
+def _steps(options: argparse.Namespace, results: Json) -> list[Step]:
+    """Everything that is to be measured, each of which fills in its part of the results."""
+    sizes = [_fleet(options, results, size) for size in options.sizes]
+    if options.again:
+        # What is kept is of another revision: each says of which.
+        return [*sizes, *(_rest(options, results) if options.rest else [])]
+    polls = Step("polling of one operation", 10, partial(polling.measure, options.polls), _into(results, "polling"))
+    return [polls, *sizes, *_rest(options, results)]
 
 
-def _fleet(options: argparse.Namespace, size: int) -> Json:
-    return patch_fleet(*_scene(options, f"fleet-{size}", size, _NEEDS.get(size, 1)))
+def _fleet(options: argparse.Namespace, results: Json, size: int) -> Step:
+    again = {"againAt": _revision()} if options.again else {}
+
+    def keep(run: Json) -> None:
+        results["runs"] = sorted([*results["runs"], run | again], key=lambda each: each["machines"])
+
+    return _scene_step(options, f"fleet-{size}", f"a fleet of {size:,}", size, patch_fleet, keep, _NEEDS.get(size, 1))
 
 
-def _steps(options: argparse.Namespace, results: Json) -> Iterator[str]:
-    """Fills in the results, and says before each step what it is."""
-    yield "polling of one operation"
-    results["polling"] = polling.measure(options.polls)
-    for size in sorted(options.sizes):
-        yield f"a fleet of {size:,}"
-        results["runs"].append(_fleet(options, size))
-    yield from _rest(options, results)
-
-
-def _rest(options: argparse.Namespace, results: Json) -> Iterator[str]:
-    """Everything beside the sizes."""
-    yield "a cap and a stop"
-    scene, patience = _scene(options, "stop", options.stop)
-    results["stop"] = stop_under_a_cap(scene, options.cap, patience)
+def _rest(options: argparse.Namespace, results: Json) -> Iterator[Step]:
+    """Everything beside the sizes and the polling of one operation."""
+    stop = partial(stop_under_a_cap, cap=options.cap)
+    yield _scene_step(options, "stop", "a cap and a stop", options.stop, stop, _into(results, "stop"))
     if options.crash_step:
-        yield "kills at external effects"
-        results["crashes"] = crashes.measure(_fresh(options.state / "crashes"), options.crash_step)
-    ours = {run["machines"]: run for run in results["runs"]}
+        kills = partial(crashes.measure, _fresh(options.state / "crashes"), options.crash_step)
+        yield Step("kills at external effects", 45, kills, _into(results, "crashes"))
     for size in options.peers:
-        if size in ours:
-            results["peers"].append(peer("Patchwave", ours[size], _DURABLE))
-        yield f"the usual script, {size:,}"
-        results["peers"].append(
-            peer("thread pool", run_script(*_scene(options, f"script-{size}", size, _PEERS_NEED)), ("script",))
-        )
-        yield f"the flat fan-out, {size:,}"
-        results["peers"].append(
-            peer("flat fan-out", run_flat_app(*_scene(options, f"flat-{size}", size, _PEERS_NEED)), _DURABLE)
-        )
+        for name, run, processes in _PEERS:
+            label, keep = f"the {name}, {size:,}", _as_peer(results, name, processes)
+            yield _scene_step(options, f"{name}-{size}".replace(" ", "-"), label, size, run, keep, _PEERS_NEED)
 
 
-def _scene(options: argparse.Namespace, name: str, size: int, share: float = 1) -> tuple[Scene, float]:
-    """The clock, and after how many real seconds a run is stuck."""
-    each = options.seconds_per_machine * share
+def _into(results: Json, name: str) -> Callable[[Any], None]:
+    return partial(results.__setitem__, name)
+
+
+def _as_peer(results: Json, name: str, processes: Sequence[str]) -> Callable[[Json], None]:
+    def keep(run: Json) -> None:
+        results["peers"].append(peer(name, run, processes))
+
+    return keep
+
+
+def _add_our_peers(options: argparse.Namespace, results: Json) -> None:
+    """Before those that were measured at a size, the product at that size."""
+    ours = [peer(_OURS, run, _DURABLE) for run in results["runs"] if run["machines"] in options.peers]
+    order = [_OURS, *(name for name, _, _ in _PEERS)]
+    others = [each for each in results["peers"] if each["name"] != _OURS]
+    results["peers"] = sorted([*ours, *others], key=lambda each: (each["machines"], order.index(each["name"])))
+
+
+def _scene_step(
+    options: argparse.Namespace,
+    folder: str,
+    label: str,
+    size: int,
+    run: Callable[[Scene, float], Json],
+    keep: Callable[[Json], None],
+    need: float = 1,
+) -> Step:
+    """A run of a fleet: how fast its clock is, and after how many real seconds it is stuck."""
+    each = options.seconds_per_machine * need
     should_take = max(options.least_seconds, size * each)
-    speed = speed_for(size, each, options.least_seconds)
-    return Scene(_fresh(options.state / name), size, speed, options.seed), 60 + _PATIENCE * should_take
+    scene = Scene(_fresh(options.state / folder), size, speed_for(size, each, options.least_seconds), options.seed)
+    return Step(label, should_take, partial(run, scene, 60 + _PATIENCE * should_take), keep)
 
 
 def _fresh(folder: Path) -> Path:
@@ -166,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--again", action="store_true", help="measure these sizes again, and keep the other results")
     parser.add_argument("--rest", action="store_true", help="of what is measured again: the stop, the kills, the peers")
+    parser.add_argument("--lanes", type=int, default=2, help="measurements side by side; 1 on a slow machine")
     parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")

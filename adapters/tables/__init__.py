@@ -10,6 +10,7 @@ them may be executed again: what was done is found, not done twice.
 from __future__ import annotations
 
 from adapters.per_loop import PerLoop
+from adapters.tables.company import in_company
 from adapters.tables.controls import ControlRecords
 from adapters.tables.endings import EndingRecords, ending_change
 from adapters.tables.errors import (
@@ -99,5 +100,6 @@ __all__ = [
     "audit_subject",
     "budget_of",
     "ending_change",
+    "in_company",
     "open_records",
 ]

@@ -1,10 +1,11 @@
 """Group commit: writes to one partition that come about together share one transaction of the service.
 
-    writes = GroupCommit(commit, linger=0.5)
+    writes = GroupCommit(commit, linger=3)
     etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "assessed"}, etag)])
 
-Every caller is told of his own changes, after they are stored: all of them or none, as if he had been alone. A
-partition gets one transaction in ``linger`` seconds, at once after a pause, and more when they are full.
+Every caller is told of his own changes, after they are stored: all of them or none, as if he had been alone. Of those
+who wait for company (``company.py``) a partition gets one transaction in ``linger`` seconds, at once after a pause, and
+more when they are full. Whoever does not wait goes at once, and they go with him.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from adapters.tables.company import company_is_expected
 from adapters.tables.errors import StorageUnreachable
 from adapters.tables.rows import BATCH_BYTES, BATCH_ROWS, Change, Conflict
 
@@ -34,11 +36,13 @@ class _Request:
     answer: asyncio.Future[list[str]]
     keys: frozenset[str]
     size: int
+    waits: bool
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> _Request:
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        return cls(changes, answer, frozenset(one.key for one in changes), sum(one.size for one in changes))
+        keys = frozenset(one.key for one in changes)
+        return cls(changes, answer, keys, sum(one.size for one in changes), company_is_expected())
 
     @property
     def is_question(self) -> bool:
@@ -65,10 +69,11 @@ class _Partition:
     timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_full(self) -> bool:
-        """Whether there is no point in waiting for further company."""
+    def is_ready(self) -> bool:
+        """Whether there is no point in waiting for further company, or somebody who does not."""
         rows = sum(len(request.changes) for request in self.waiting)
-        return rows >= BATCH_ROWS or sum(request.size for request in self.waiting) >= BATCH_BYTES
+        is_full = rows >= BATCH_ROWS or sum(request.size for request in self.waiting) >= BATCH_BYTES
+        return is_full or not all(request.waits for request in self.waiting)
 
     def take(self) -> list[_Request]:
         """The requests that go into one transaction, first come first served, and each row once.
@@ -148,7 +153,7 @@ class GroupCommit:
         if not place.waiting:
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() if place.is_full else place.sent_at + self._linger
+        due = loop.time() if place.is_ready else place.sent_at + self._linger
         if place.timer is not None:
             if place.timer.when() <= due:
                 return

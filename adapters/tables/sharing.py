@@ -8,32 +8,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
+
+from adapters.tables.company import company_is_expected
 
 _MOST_IDLE = 200
 """Questions that are remembered for the moment of their last request."""
 
 
+@dataclass(slots=True)
+class _Asked[T]:
+    """A question that has not been sent yet: whoever asks it meanwhile gets its answer too."""
+
+    answer: asyncio.Future[T]
+    timer: asyncio.TimerHandle
+
+
 class SharedReads:
     """Reads of one table, for one event loop.
 
-    Each question is sent at most once in ``linger`` seconds, and at once after a pause.
+    Of those who wait for company each question is sent at most once in ``linger`` seconds, and at once after a pause;
+    for whoever does not wait it is sent at once.
     """
 
     def __init__(self, linger: float = 0) -> None:
         self._linger = linger
         self._sent_at: dict[Hashable, float] = {}
-        self._asked: dict[Hashable, asyncio.Future[Any]] = {}
+        self._asked: dict[Hashable, _Asked[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def read[T](self, question: Hashable, send: Callable[[], Awaitable[T]]) -> T:
         """The answer of a ``send`` that is called after this; ``question`` says which of them ask for the same."""
-        answer: asyncio.Future[T] | None = self._asked.get(question)
-        if answer is None:
-            loop = asyncio.get_running_loop()
-            answer = self._asked[question] = loop.create_future()
-            due = self._sent_at.get(question, loop.time() - self._linger) + self._linger
-            loop.call_at(due, self._start, question, answer, send)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        if company_is_expected():
+            due = max(due, self._sent_at.get(question, due - self._linger) + self._linger)
+        asked: _Asked[T] | None = self._asked.get(question)
+        answer: asyncio.Future[T] = loop.create_future() if asked is None else asked.answer
+        if asked is None or asked.timer.when() > due:
+            if asked is not None:
+                asked.timer.cancel()
+            self._asked[question] = _Asked(answer, loop.call_at(due, self._start, question, answer, send))
         # Whoever is cancelled must not take the answer from the others.
         return await asyncio.shield(answer)
 

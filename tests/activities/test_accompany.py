@@ -295,14 +295,15 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
 ) -> None:
     run = fired("results", {}, {"power": "deallocated"}, {"pendingPatches": 1}, minutes=0)
     run_id = await accompanied(records, run)
-    await found(records, run_id, 3)
+    machines = await found(records, run_id, 3)
     for _ in range(300):
         copied = await pages(copy_results, CopyResults(run_id=run_id), Copied)
-        await found(records, run_id, 3)
+        machines = await found(records, run_id, 3)
         if isinstance(copied, Copied) and not copied.awaited:
             break
         await asyncio.sleep(0.03)
-    machines = [machine async for machine in records.each_machine(run_id)]
+    else:
+        pytest.fail(f"results are still awaited: {[(each.reported, each.installation) for each in machines]}")
     installed = {machine.reported: machine.installation for machine in machines}
     assert installed.pop("ShutdownOrUnresponsive") is None
     assert set(installed) == {"Succeeded"}

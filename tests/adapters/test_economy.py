@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from adapters.tables import Records, ending_change
 from adapters.tables.cache import RowCache
+from adapters.tables.company import in_company
 from adapters.tables.requests import TableRequests
 from adapters.tables.rows import Change, Row
 from adapters.tables.sharing import SharedReads
@@ -167,7 +168,8 @@ async def test_a_machine_costs_three_transactions_at_most(patient: Records, coun
     counter.count_from_here()
     await patient.add_machines(RUN, machines)
     await patient.list_stages(RUN, limit=100, cursor=None)
-    await asyncio.gather(*(_patch(patient, one.key) for one in machines))
+    with in_company():
+        await asyncio.gather(*(_patch(patient, one.key) for one in machines))
     assert counter.transactions <= 3 * len(machines)
     assert sum(counter.writes) >= 50 * len([rows for rows in counter.writes if rows > 1])
     assert await patient.run_progress(RUN) == ({"patched": 100}, {"done": 100})
@@ -323,3 +325,19 @@ async def test_whoever_asks_after_the_request_was_sent_gets_another_answer() -> 
     found = await asyncio.gather(*early, late, return_exceptions=True)
     assert isinstance(found[0], asyncio.CancelledError)
     assert found[1:] == [1, 1, 2]
+
+
+async def test_a_question_waits_for_company_and_goes_at_once_for_whoever_does_not() -> None:
+    reads = SharedReads(linger=60)
+    sent = count(1)
+
+    async def send() -> int:
+        return next(sent)
+
+    with in_company():
+        assert await reads.read("q", send) == 1
+        waiting = [asyncio.create_task(reads.read("q", send)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert not any(each.done() for each in waiting)
+    assert await reads.read("q", send) == 2
+    assert await asyncio.gather(*waiting) == [2, 2, 2]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tables import Records, StorageUnreachable
+from adapters.tables.company import in_company
 from adapters.tables.errors import RecordTooLarge
 from adapters.tables.grouping import GroupCommit
 from adapters.tables.rows import BATCH_ROWS, Change, Conflict
@@ -115,21 +116,46 @@ async def test_what_comes_together_goes_together() -> None:
 async def test_what_comes_within_the_linger_goes_together_and_the_first_goes_at_once() -> None:
     service = FakeService()
     writes = GroupCommit(service.commit, linger=0.2)
-    await writes.write("p", [_insert("first")])
-    assert [len(one) for one in service.transactions] == [1]
-    later = [asyncio.create_task(writes.write("p", [_insert(f"r{number}")])) for number in range(3)]
-    await asyncio.sleep(0.02)
-    assert len(service.transactions) == 1
-    await asyncio.gather(*later, writes.write("p", [_insert("last")]), writes.write("q", [_insert("elsewhere")]))
+    with in_company():
+        await writes.write("p", [_insert("first")])
+        assert [len(one) for one in service.transactions] == [1]
+        later = [asyncio.create_task(writes.write("p", [_insert(f"r{number}")])) for number in range(3)]
+        await asyncio.sleep(0.02)
+        assert len(service.transactions) == 1
+        await asyncio.gather(*later, writes.write("p", [_insert("last")]), writes.write("q", [_insert("elsewhere")]))
     assert sorted(len(one) for one in service.transactions) == [1, 1, 4]
 
 
 async def test_a_full_transaction_waits_for_nobody() -> None:
     service = FakeService()
     writes = GroupCommit(service.commit, linger=60)
-    await writes.write("p", [_insert("first")])
-    await asyncio.gather(*(writes.write("p", [_insert(f"r{number}")]) for number in range(BATCH_ROWS)))
+    with in_company():
+        await writes.write("p", [_insert("first")])
+        await asyncio.gather(*(writes.write("p", [_insert(f"r{number}")]) for number in range(BATCH_ROWS)))
     assert [len(one) for one in service.transactions] == [1, 100]
+
+
+async def test_whoever_does_not_wait_takes_the_others_along() -> None:
+    service = FakeService()
+    writes = GroupCommit(service.commit, linger=60)
+    with in_company():
+        await writes.write("p", [_insert("first")])
+        waiting = [asyncio.create_task(writes.write("p", [_insert(f"r{number}")])) for number in range(3)]
+    await asyncio.sleep(0.01)
+    await writes.write("p", [_insert("person")])
+    await asyncio.gather(*waiting)
+    assert [len(one) for one in service.transactions] == [1, 4]
+
+
+async def test_whoever_does_not_wait_goes_as_soon_as_the_row_is_free() -> None:
+    """A row that is being written holds up the next write of it, and nothing else does."""
+    service = FakeService()
+    writes = GroupCommit(service.commit, linger=60)
+    with in_company():
+        first = asyncio.create_task(writes.write("p", [_insert("row")]))
+    await asyncio.sleep(0)
+    await asyncio.gather(first, writes.write("p", [Change("merge", "row", {"value": 2})]))
+    assert service.rows["row"][1]["value"] == 2
 
 
 async def test_rows_that_belong_together_are_never_apart() -> None:
@@ -189,8 +215,9 @@ async def test_an_outage_is_told_to_everybody(is_stored: bool) -> None:
 async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
     service = FakeService()
     writes = GroupCommit(service.commit, linger=0.05)
-    await writes.write("p", [_insert("first")])
-    tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in _KEYS]
+    with in_company():
+        await writes.write("p", [_insert("first")])
+        tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in _KEYS]
     await asyncio.sleep(0)
     tasks[2].cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -202,9 +229,10 @@ async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
 async def test_whatever_waits_is_stored_before_the_end() -> None:
     service = FakeService()
     writes = GroupCommit(service.commit, linger=60)
-    tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in ("a", "a-too")]
-    await asyncio.sleep(0.01)
-    tasks.append(asyncio.create_task(writes.write("p", [_insert("late")])))
+    with in_company():
+        tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in ("a", "a-too")]
+        await asyncio.sleep(0.01)
+        tasks.append(asyncio.create_task(writes.write("p", [_insert("late")])))
     await asyncio.sleep(0)
     await writes.drain()
     await asyncio.gather(*tasks)

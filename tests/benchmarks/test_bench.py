@@ -43,7 +43,7 @@ def test_replayed_events_follow_the_closed_form() -> None:
 @pytest.mark.bench
 @pytest.mark.timeout(300)
 def test_a_stop_under_a_cap(tmp_path: Path) -> None:
-    stop = stop_under_a_cap(Scene(tmp_path, 40, speed=120, seed=1), 8, PATIENCE)
+    stop = stop_under_a_cap(Scene(tmp_path, 40, speed=120, seed=1), PATIENCE, 8)
     assert stop["state"] == "canceled"
     assert 0 < stop["mostAtOnce"] <= 8
     assert stop["started"] < 40

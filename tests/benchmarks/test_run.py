@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import run as command
+from benchmarks.lanes import Step
 from benchmarks.report import render
 from tests.benchmarks.test_metrics import results
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for a measurement is not known in other processes."""
+
+    def measured(steps: Sequence[Step], lanes: int) -> Iterator[Step]:
+        for step in reversed(steps):
+            step.keep(step.measure())
+            yield step
+
+    monkeypatch.setattr(command, "measured", measured)
 
 
 def test_a_size_that_is_measured_again_leaves_the_others_as_they_were(
@@ -37,7 +51,7 @@ def test_what_stands_beside_the_sizes_can_be_measured_again_too(
     output = tmp_path / "results.json"
     output.write_text(json.dumps(before))
     stopped = before["stop"] | {"mostAtOnce": 7}
-    monkeypatch.setattr(command, "stop_under_a_cap", lambda *_: stopped)
+    monkeypatch.setattr(command, "stop_under_a_cap", lambda *_, **__: stopped)
     places = ["--state", str(tmp_path / "state"), "--output", str(output)]
     command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--peers", *places])
     after = json.loads(output.read_text())
@@ -45,3 +59,18 @@ def test_what_stands_beside_the_sizes_can_be_measured_again_too(
     assert after["stop"] == stopped
     assert after["restAgainAt"]
     assert "stop, kills and peers at" in render(after)
+
+
+def test_peers_stand_behind_the_product_in_whatever_order_they_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "results.json"
+    output.write_text(json.dumps(results()))
+    monkeypatch.setattr(command, "stop_under_a_cap", lambda *_, **__: results()["stop"])
+    made = {run["machines"]: run for run in results()["runs"]}[250]
+    peers = [("thread pool", lambda *_: made, ("worker",)), ("flat fan-out", lambda *_: made, ("worker",))]
+    monkeypatch.setattr(command, "_PEERS", [peers[1], peers[0]])
+    places = ["--state", str(tmp_path / "state"), "--output", str(output)]
+    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--peers", "250", *places])
+    names = [each["name"] for each in json.loads(output.read_text())["peers"]]
+    assert names == ["Patchwave", "flat fan-out", "thread pool"]
