@@ -22,17 +22,18 @@ import httpx
 from benchmarks import estate
 from benchmarks.processes import Watch
 from local.stack import Stack, StackOptions
+from settings import Settings
 
 POLL_SECONDS = 30.0
 """Of Azure's clock: the app's own default."""
+LINGER_SECONDS = float(Settings.model_fields["storage_linger_seconds"].default)
+"""Of Azure's clock, likewise."""
 _LEAST_POLL_SECONDS = 0.05
 APP_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1",
     "PYTHON_THREADPOOL_THREAD_COUNT": "1",
     # The most that the setting takes, so that Azure's bucket is the limit and not the app's.
     "PATCHWAVE_ASSESS_CONCURRENCY": "1000",
-    # The app's own: storage answers on the real clock, so that writes wait for company on that one too.
-    "PATCHWAVE_STORAGE_LINGER_SECONDS": "0.5",
 }
 _LOOK_SECONDS = 5
 """What the app asks of those who wait for a run. Each look is a transaction."""
@@ -59,7 +60,7 @@ class Scene:
     def options(self, **changes: Any) -> StackOptions:
         """How the stack is started for it."""
         fleet = estate.write_fleet(self.folder / "fleet.json", self.machines, self.seed)
-        given: Json = {"settings": APP_SETTINGS, "poll_seconds": self.poll_seconds} | changes
+        given: Json = {"settings": APP_SETTINGS | self.linger, "poll_seconds": self.poll_seconds} | changes
         return StackOptions(
             state=self.folder,
             port=0,
@@ -70,6 +71,11 @@ class Scene:
             tap_storage=True,
             **given,
         )
+
+    @property
+    def linger(self) -> dict[str, str]:
+        """How long writes wait for company, on the simulator's clock: as many come within it as in Azure."""
+        return {"PATCHWAVE_STORAGE_LINGER_SECONDS": f"{LINGER_SECONDS / self.speed:.4f}"}
 
     @property
     def poll_seconds(self) -> float:
@@ -182,7 +188,7 @@ def patch_fleet(scene: Scene, timeout: float) -> Json:
     }
 
 
-def stop_under_a_cap(scene: Scene, cap: int, timeout: float) -> Json:
+def stop_under_a_cap(scene: Scene, timeout: float, cap: int) -> Json:
     """Patch a fleet under a cap and cancel the run once two caps of installations have begun: M10."""
     with Stage(scene) as stage:
         run_id = stage.start(maxConcurrent=cap)

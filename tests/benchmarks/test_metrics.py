@@ -177,7 +177,7 @@ def change(*path: str | int, to: Any) -> Json:
         ("M9", change("runs", 1, "makespanMinutes", to=30.0)),
         ("M10", change("stop", "mostAtOnce", to=21)),
         ("M10", change("stop", "startedAfterStop", to=1)),
-        ("M11", change("runs", 0, "storage", "transactions", to=751)),
+        ("M11", change("runs", 1, "storage", "transactions", to=3_001)),
         ("M11", change("runs", 2, "storage", "batchedRows", to=499)),
         ("M11", change("runs", 0, "storage", "peakRows", to=1_001)),
         ("M12", change("crashes", "lost", to=1)),
