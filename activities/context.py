@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from dataclasses import dataclass
@@ -97,8 +98,9 @@ async def load_machine(run_id: str, machine_key: str) -> MachineContext:
     Raises:
         RecordMissing: the run has no such machine.
     """
-    run, policy = await load_run(run_id)
-    return MachineContext(run, policy, await load_record(run_id, machine_key))
+    # Each of the two may wait for company.
+    (run, policy), machine = await asyncio.gather(load_run(run_id), load_record(run_id, machine_key))
+    return MachineContext(run, policy, machine)
 
 
 async def load_record(run_id: str, machine_key: str) -> MachineRecord:

@@ -45,8 +45,8 @@ def render(results: Json) -> str:
     rest = f"; stop, kills and peers at `{results['restAgainAt']}`" if "restAgainAt" in results else ""
     parts = [
         f"Measured {results['measuredAt'][:10]} at revision `{where['revision']}` with Python {where['python']} on"
-        f" {where['processors']} processors, on which others had put a load of {where['loadBefore']:g}; seed"
-        f" {results['seed']}; {sizes}{rest}.",
+        f" {where['processors']} processors, on which others had put a load of {where['loadBefore']:g},"
+        f" {where['lanes']} measurements at a time; seed {results['seed']}; {sizes}{rest}.",
         metrics_table(results),
     ]
     if results["peers"]:

@@ -105,7 +105,7 @@ def _steps(options: argparse.Namespace, results: Json) -> list[Step]:
     if options.again:
         # What is kept is of another revision: each says of which.
         return [*sizes, *(_rest(options, results) if options.rest else [])]
-    polls = Step("polling of one operation", 10, partial(polling.measure, options.polls), _into(results, "polling"))
+    polls = Step("polling of one operation", 10.0, partial(polling.measure, options.polls), _into(results, "polling"))
     return [polls, *sizes, *_rest(options, results)]
 
 
@@ -124,7 +124,7 @@ def _rest(options: argparse.Namespace, results: Json) -> Iterator[Step]:
     yield _scene_step(options, "stop", "a cap and a stop", options.stop, stop, _into(results, "stop"))
     if options.crash_step:
         kills = partial(crashes.measure, _fresh(options.state / "crashes"), options.crash_step)
-        yield Step("kills at external effects", 45, kills, _into(results, "crashes"))
+        yield Step("kills at external effects", 45.0, kills, _into(results, "crashes"))
     for size in options.peers:
         for name, run, processes in _PEERS:
             label, keep = f"the {name}, {size:,}", _as_peer(results, name, processes)

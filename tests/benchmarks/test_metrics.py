@@ -73,7 +73,7 @@ def run(machines: int) -> Json:
 def results() -> Json:
     return {
         "measuredAt": "2026-11-21T12:00:00Z",
-        "where": {"python": "3.13.0", "processors": 2, "loadBefore": 0.1, "revision": "abc"},
+        "where": {"python": "3.13.0", "processors": 2, "lanes": 2, "loadBefore": 0.1, "revision": "abc"},
         "seed": 1,
         "polling": {"60": 84 * 60, "960": 84 * 960},
         "runs": [run(size) for size in SIZES],
