@@ -19,9 +19,13 @@ from domain.pacing import PACED, Bucket, Pacer, is_of_one_machine, read_levels, 
 from settings import Settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
-_PATIENCE_POLLS = {Bucket.READS: 1 / 6, Bucket.WRITES: 4}
+_PATIENCE_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
 """How long a request waits for its turn, in poll intervals. A read is tried again, and hundreds that wait would keep
-other activities out; a change that is not made may be the end of its machine."""
+other activities out: at 15 reads a second, 180 wait for twelve. A change that is not made may be the end of its
+machine."""
+_AHEAD_SHARE = 0.5
+"""Of the patience: so much before its turn a request is to come again. What precedes it in its activity takes seconds,
+and a turn that passes is lost to everybody."""
 _MOST_TURNS = 5_000
 _KEPT_SECONDS = 600
 """A turn whose request has not come again by then is of a machine that has ended, or goes on in another worker."""
@@ -68,7 +72,8 @@ class Budget:
             for request in [request for request, turn in self.turns.items() if turn < now - _KEPT_SECONDS]:
                 del self.turns[request]
         self.turns[self.request] = later
-        return later - now
+        # More than the patience lies before it, so that this is a wait.
+        return later - now - self.patience * _AHEAD_SHARE
 
     def stop(self, until: float) -> None:
         """Nothing is taken from the narrowest bucket before that moment: another worker was told so."""
