@@ -53,7 +53,7 @@ def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[objec
     return run
 
 
-def _beside_others(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
+def beside_others(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
     """The same step of a machine, which waits for those of other machines to share what it asks of the records."""
 
     @wraps(step)
@@ -64,7 +64,7 @@ def _beside_others(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], 
     return run
 
 
-_OF_RUNS = (
+OF_RUNS = (
     open_run,
     take_stock,
     rest_until,
@@ -97,7 +97,8 @@ _OF_RUNS = (
     sum_up_occurrence,
     next_mode_changes,
 )
-_OF_MACHINES = (
+"""What is done once for a run, or once for many machines: it waits for nobody."""
+OF_MACHINES = (
     preflight_machine,
     start_machine,
     stop_machine,
@@ -116,6 +117,7 @@ _OF_MACHINES = (
     conclude_machine,
     change_mode,
 )
+"""What is done for each machine: hundreds at a time."""
 
-for activity in (*_OF_RUNS, *map(_beside_others, _OF_MACHINES)):
+for activity in (*OF_RUNS, *map(beside_others, OF_MACHINES)):
     bp.activity_trigger(input_name="data")(_as_function(activity))
