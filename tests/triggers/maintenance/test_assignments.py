@@ -1,0 +1,129 @@
+"""Assignments over HTTP against the simulator: those of Microsoft's document, dynamic scopes, limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters.maintenance import Maintenance
+from domain.identity import MachineId
+from tests.triggers.maintenance.support import OTHER, assign, audit, put
+from tests.triggers.support import call
+from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE
+from triggers import assignments
+
+ASSIGNED = f"{MACHINE}/providers/Microsoft.Maintenance/configurationAssignments/TestAzureInGuestAdv"
+
+
+async def test_associate_a_machine_with_a_schedule_and_remove_it(azure: httpx.AsyncClient) -> None:
+    """PUT and DELETE of the document, and its query of Resource Graph for the names."""
+    wanted = ASSIGNMENT["properties"]["maintenanceConfigurationId"]
+    assert (await put("TestAzureInGuestIntermediate2")).status == 201
+    body = {"configurationId": wanted, "resourceId": MACHINE, "location": ASSIGNMENT["location"]}
+    made = await assign(**body, name="TestAzureInGuestAdv")
+    assert made.status == 200, made.text
+    assert made.json["nextRun"]
+    there = (await azure.get(ASSIGNED)).json()
+    assert there["properties"]["maintenanceConfigurationId"].lower() == wanted.lower()
+    assert there["properties"]["resourceId"].lower() == MACHINE.lower()
+    # A second name for the same is what people make with several tools.
+    assert (await assign(**body, name="second")).status == 200
+    query = {"machine": MACHINE, "configuration": wanted, "reason": "it is retired"}
+    removed = await call(assignments.remove_assignments, query=query)
+    assert removed.status == 200, removed.text
+    assert sorted(each.rpartition("/")[2].lower() for each in removed.json["removed"]) == [
+        "second",
+        "testazureinguestadv",
+    ]
+    assert (await azure.get(ASSIGNED)).status_code == 404
+    assert (await call(assignments.remove_assignments, query=query)).status == 404
+
+
+async def test_a_dynamic_scope_is_assigned_and_its_machines_say_so(azure: httpx.AsyncClient) -> None:
+    await put()
+    criteria = {
+        "osTypes": ["Linux"],
+        "locations": ["eastus2euap"],
+        "tagSettings": {"tags": {"env": ["test", "stage"]}, "filterOperator": "Any"},
+    }
+    made = await assign(resourceId=GROUP, filter=criteria)
+    assert made.status == 200, made.text
+    assert made.json["dynamic"] is True
+    there = (await azure.get(made.json["assignment"]["id"])).json()
+    assert there["properties"]["filter"] == criteria
+    assert (await assign(resourceId=GROUP, filter=criteria)).json["assignment"]["id"] == made.json["assignment"]["id"]
+    held = (await call(assignments.list_assignments, query={"machine": OTHER})).json
+    assert [(each["dynamic"], bool(each["nextRun"])) for each in held["assignments"]] == [(True, True)]
+    assert (await call(assignments.list_assignments, query={"machine": MACHINE})).json["assignments"] == []
+    of_it = (await call(assignments.list_assignments, query={"configuration": CONFIGURATION})).json["assignments"]
+    assert [each["assignment"]["name"] for each in of_it] == [made.json["assignment"]["name"].lower()]
+    still = await call(
+        assignments.remove_assignments, query={"machine": OTHER, "configuration": CONFIGURATION, "reason": "x"}
+    )
+    assert (still.json["removed"], len(still.json["stillAssigned"])) == ([], 1)
+    one = await call(
+        assignments.remove_assignments, query={"assignment": made.json["assignment"]["id"], "reason": "moved"}
+    )
+    assert [each.lower() for each in one.json["removed"]] == [made.json["assignment"]["id"].lower()]
+    assert await audit() == ["configuration_written", "assignment_written", "assignment_written", "assignment_removed"]
+
+
+async def test_what_an_assignment_may_not_be(azure: httpx.AsyncClient) -> None:
+    await put()
+    assert (await assign(resourceId=GROUP, filter={"osTypes": ["Linux"]})).paths == ["filter.locations"]
+    assert (await assign(resourceId=MACHINE.replace("virtualMachines", "disks"))).paths == ["resourceId"]
+    assert (await assign(resourceId=MACHINE, name="a/b")).paths == ["name"]
+    assert (await assign(configurationId="x", resourceId=MACHINE)).paths == ["configurationId"]
+    assert (await assign(resourceId=MACHINE, extra=1)).paths == ["extra"]
+    missing = await assign(configurationId=CONFIGURATION + "x", resourceId=MACHINE)
+    assert (missing.status, missing.problem["detail"]) == (404, "There is no such maintenance configuration.")
+    nobody = await assign(resourceId=MACHINE + "x")
+    assert nobody.status == 404
+    for query in ({}, {"machine": "x"}, {"configuration": "x"}, {"machine": MACHINE, "configuration": CONFIGURATION}):
+        assert (await call(assignments.list_assignments, query=query)).status == 400
+    for query in ({"machine": MACHINE}, {"assignment": "x"}):
+        assert (await call(assignments.remove_assignments, query=query | {"reason": "x"})).status == 400
+
+
+async def test_a_name_is_not_taken_from_another_configuration(azure: httpx.AsyncClient) -> None:
+    await put()
+    await put("second")
+    assert (await assign(resourceId=MACHINE, name="one")).status == 200
+    taken = await assign(
+        configurationId=CONFIGURATION.replace("TestAzureInGuestAdv2", "second"), resourceId=MACHINE, name="one"
+    )
+    assert taken.status == 409
+    assert "give another name" in taken.problem["detail"]
+
+
+async def test_limits_of_machines_are_counted_in_resource_graph(
+    azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put()
+    assert (await assign(resourceId=MACHINE)).status == 200
+    monkeypatch.setattr("domain.assignment.MOST_IN_DYNAMIC_SCOPE", 1)
+    many = await assign(resourceId=GROUP, filter={"locations": ["eastus2euap"]})
+    assert "matches 2 machines; a dynamic scope holds at most 1" in many.problem["errors"][0]["message"]
+    monkeypatch.setattr("domain.assignment.MOST_ASSOCIATIONS", 1)
+    monkeypatch.setattr(assignments, "MOST_ASSOCIATIONS", 1)
+    full = await assign(resourceId=OTHER)
+    assert "would have 2 machines; a schedule holds at most 1" in full.problem["errors"][0]["message"]
+
+
+async def test_what_a_machine_that_is_gone_left_behind_is_removed(
+    azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own list is gone with it; Resource Graph still knows the assignment."""
+    await put()
+    made = await assign(resourceId=MACHINE)
+    exact = Maintenance.assignments_of
+
+    async def gone(self: Maintenance, machine: MachineId) -> Any:
+        return await exact(self, MachineId.parse(machine.text + "-gone"))
+
+    monkeypatch.setattr(Maintenance, "assignments_of", gone)
+    query = {"machine": MACHINE, "configuration": CONFIGURATION, "reason": "deleted"}
+    removed = await call(assignments.remove_assignments, query=query)
+    assert [each.lower() for each in removed.json["removed"]] == [made.json["assignment"]["id"].lower()]

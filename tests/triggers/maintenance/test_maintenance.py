@@ -1,0 +1,143 @@
+"""Maintenance configurations over HTTP against the simulator: the example of Microsoft's document, limits, refusals."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.triggers.maintenance.support import audit, coming, place, put
+from tests.triggers.support import call
+from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
+from triggers import maintenance
+
+
+class Then(datetime):
+    """The clock of the day on which the document's example was made."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride] - always of UTC
+        return THEN if tz is None else THEN.astimezone(tz)
+
+
+async def test_create_a_maintenance_configuration_schedule(
+    azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "datetime", Then)
+    made = await put(body=EXAMPLE)
+    assert made.status == 201, made.text
+    assert made.json["configuration"]["id"] == CONFIGURATION
+    assert made.json["nextRun"]["startsAt"] == "2021-08-20T19:48:00.000Z"
+    there = (await azure.get(CONFIGURATION)).json()
+    assert there["location"] == "eastus2euap"
+    for name, value in EXAMPLE["properties"]["maintenanceWindow"].items():
+        assert there["properties"]["maintenanceWindow"][name] == value
+    assert there["properties"]["installPatches"]["linuxParameters"]["classificationsToInclude"] == ["Other"]
+    assert there["properties"]["extensionProperties"] == {"InGuestPatchMode": "User"}
+    # What Azure answers to a GET can be sent back.
+    again = await put(body=there)
+    assert again.status == 200, again.text
+    assert await audit() == ["configuration_written", "configuration_written"]
+
+
+async def test_a_configuration_is_made_read_listed_changed_and_deleted(azure: httpx.AsyncClient) -> None:
+    assert (await call(maintenance.get_configuration, **place())).status == 404
+    assert (await put()).status == 201
+    read = await call(maintenance.get_configuration, **place())
+    assert read.json["configuration"]["properties"]["maintenanceWindow"]["recurEvery"] == "Day"
+    for query in (
+        {},
+        {"subscription": SUBSCRIPTION},
+        {"subscription": SUBSCRIPTION, "resourceGroup": "ATSCALEPATCHING"},
+    ):
+        listed = await call(maintenance.list_configurations, query=query)
+        assert [each["configuration"]["name"] for each in listed.json["configurations"]] == ["TestAzureInGuestAdv2"]
+        assert listed.json["configurations"][0]["nextRun"]
+    change = {"tags": {"owner": "ana"}, "properties": {"maintenanceWindow": {"duration": "03:00"}}}
+    changed_one = await call(maintenance.change_configuration, body=change, **place())
+    assert changed_one.status == 200, changed_one.text
+    there = (await azure.get(CONFIGURATION)).json()
+    assert (there["tags"], there["properties"]["maintenanceWindow"]["duration"]) == ({"owner": "ana"}, "03:00")
+    assert there["properties"]["maintenanceWindow"]["recurEvery"] == "Day"
+    gone = await call(maintenance.delete_configuration, query={"reason": "not needed"}, **place())
+    assert gone.status == 204
+    assert (await azure.get(CONFIGURATION)).status_code == 404
+    assert (await call(maintenance.delete_configuration, query={"reason": "again"}, **place())).status == 404
+    assert await audit() == ["configuration_written", "configuration_written", "configuration_deleted"]
+
+
+async def test_configurations_that_patch_no_machines_are_not_listed(azure: httpx.AsyncClient) -> None:
+    host = {"location": "eastus2euap", "properties": {"maintenanceScope": "Host"}}
+    assert (await azure.put(CONFIGURATION, json=host)).status_code == 200
+    assert (await call(maintenance.list_configurations)).json["configurations"] == []
+
+
+async def test_every_limit_is_refused_at_once_and_before_the_call(azure: httpx.AsyncClient) -> None:
+    body = coming(duration="05:00", recurEvery="2Hours", timeZone="Mars")
+    body["properties"]["extensionProperties"] = {}
+    body["properties"]["installPatches"]["windowsParameters"] = {"kbNumbersToInclude": ["4512508"]}
+    refused = await put(body=body)
+    assert refused.status == 400
+    window = "properties.maintenanceWindow"
+    assert refused.paths == [
+        "properties.extensionProperties.InGuestPatchMode",
+        f"{window}.duration",
+        f"{window}.timeZone",
+        f"{window}.recurEvery",
+        "properties.installPatches.windowsParameters.kbNumbersToInclude[0]",
+    ]
+    soon = await put(body=coming(0.2))
+    assert "at least 15 minutes" in soon.problem["errors"][0]["message"]
+    assert (await azure.get(CONFIGURATION)).status_code == 404
+
+
+async def test_a_slip_in_a_name_is_pointed_at(azure: httpx.AsyncClient) -> None:
+    body = coming()
+    body["properties"]["maintenanceWindow"]["recurEvry"] = "Day"
+    refused = await put(body=body)
+    assert refused.paths == ["properties.maintenanceWindow.recurEvry"]
+    assert "recurEvery" in refused.problem["errors"][0]["message"]
+    assert (await put(body=coming() | {"id": CONFIGURATION + "x"})).paths == ["id"]
+    assert (await call(maintenance.put_configuration, body=[], **place())).paths == ["$"]
+    assert (await call(maintenance.change_configuration, body=[], **place())).paths == ["$"]
+    assert (await call(maintenance.list_configurations, query={"subscription": "x"})).status == 400
+    deep = b'{"properties":' * 900 + b"1" + b"}" * 900
+    assert (await call(maintenance.put_configuration, body=deep, **place())).paths[0].startswith(("$", "properties"))
+    assert (await call(maintenance.put_configuration, body={"properties": []}, **place())).paths == ["properties"]
+
+
+PASCAL = {"Error": {"Code": "InvalidInput", "Message": "Extension properties must contain Patch mode"}}
+DENIED = {"error": {"code": "AuthorizationFailed", "message": "does not have authorization"}}
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "said"),
+    [
+        ({"status": 400, "body": PASCAL}, 400, "InvalidInput: Extension properties must contain Patch mode"),
+        ({"status": 403, "body": DENIED}, 502, "the app's identity lacks a role"),
+        ({"status": 404, "body": DENIED}, 404, "There is no such resource group"),
+        ({"status": 409, "body": PASCAL}, 409, "InvalidInput"),
+        ({"status": 429, "headers": {"Retry-After": "7"}}, 503, "Azure cannot answer now"),
+        ({"status": 500, "body": "<html>oops</html>"}, 503, "Azure cannot answer now"),
+        ({"status": 200, "body": [1]}, 502, "in no known form"),
+        ({"status": 200, "body": "null"}, 502, "in no known form"),
+        ({"drop": "before"}, 503, "Azure cannot answer now"),
+    ],
+)
+async def test_what_azure_refuses_is_told_in_its_words(
+    azure: httpx.AsyncClient, effect: dict[str, Any], status: int, said: str
+) -> None:
+    """Asked once: how often to ask again is the caller's decision."""
+    rule = {"match": {"method": "PUT", "path": CONFIGURATION}, "effect": effect}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    refused = await put()
+    assert refused.status == status, refused.text
+    assert said in refused.problem["detail"]
+    assert refused.headers.get("Retry-After") == (
+        {429: "7"}.get(effect.get("status", 0), "15") if status == 503 else None
+    )
+    assert await audit() == []
+    # A kept connection that breaks before an answer may be tried once more below the SDK.
+    assert (await azure.get("/_sim/faults")).json()["faults"][0]["hits"] <= (1 if "status" in effect else 2)
