@@ -8,13 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from azure.core.credentials import AccessToken
-from azure.core.pipeline.transport import AioHttpTransport
 
 from activities import health
 from activities.health import PATIENCE_SECONDS, check_health
 from adapters.arm import ResourceManager
-from adapters.pipeline import ArmPipeline
 from adapters.resource_health import ResourceHealth
 from adapters.tables import Records
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
@@ -22,43 +19,23 @@ from domain.identity import MachineId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, SignalState, Stage, Trigger, TriggerKind
 from settings import load_settings
-from tests.simulator.conftest import SUBSCRIPTION, Simulator, token
+from tests.simulator.access import Access
+from tests.simulator.conftest import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
 
 
-class Credential:
-    """The token of the simulator's identity endpoint."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    async def get_token(self, *_: str, **__: Any) -> AccessToken:
-        return AccessToken(self._text, 4_102_444_800)
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Credential:
-        return self
-
-    async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
-
-
 @pytest.fixture(autouse=True)
 async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """The simulator in the place of Azure; its CA is given to the clients, as aiohttp reads the environment once."""
+    """The simulator in the place of Azure."""
     del records  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_RESOURCE_MANAGER", simulator.ready["arm"])
     load_settings.cache_clear()
-    settings, credential = load_settings(), Credential(token(simulator.ready))
-
-    def pipeline() -> ArmPipeline:
-        transport: Any = AioHttpTransport(connection_verify=simulator.ready["ca"])
-        return ArmPipeline(settings, credential, transport)
-
-    manager, watcher = ResourceManager(settings, credential), ResourceHealth(settings, pipeline())
-    monkeypatch.setattr(manager, "_pipeline", pipeline())
+    access = Access(simulator.ready)
+    manager = ResourceManager(access.settings, access.credential)
+    watcher = ResourceHealth(access.settings, access.pipeline())
+    monkeypatch.setattr(manager, "_pipeline", access.pipeline())
     monkeypatch.setattr(health, "open_resource_manager", lambda: manager)
     monkeypatch.setattr(health, "open_resource_health", lambda: watcher)
     yield

@@ -7,13 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.core.credentials import AccessToken
-from azure.core.pipeline.transport import AioHttpTransport
 
 from adapters.locations import Locations
-from adapters.pipeline import ArmPipeline
-from settings import Settings
-from tests.simulator.conftest import as_client, running, token
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
 
 FIRST, SECOND = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
 MAPPED = {"subscriptionId": SECOND, "location": "westeurope", "logicalZone": "1", "physicalZone": "westeurope-az7"}
@@ -22,23 +19,6 @@ MAPPED = {"subscriptionId": SECOND, "location": "westeurope", "logicalZone": "1"
 def machine(subscription: str) -> dict[str, str]:
     group = f"/subscriptions/{subscription}/resourceGroups/rg"
     return {"id": f"{group}/providers/Microsoft.Compute/virtualMachines/vm", "location": "westeurope"}
-
-
-class Credential:
-    """The token of the simulator's managed identity."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    async def get_token(self, *_: str, **__: Any) -> AccessToken:
-        return AccessToken(self._value, 4_102_444_800)
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Credential:
-        return self
-
-    async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +36,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.fixture
 async def locations(simulator: dict[str, Any]) -> AsyncIterator[Locations]:
-    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
-    transport = AioHttpTransport(connection_verify=simulator["ca"])
-    opened = Locations(settings, ArmPipeline(settings, Credential(token(simulator)), transport))
+    access = Access(simulator)
+    opened = Locations(access.settings, access.pipeline())
     yield opened
     await opened.close()
 

@@ -11,20 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from azure.core.pipeline.transport import AioHttpTransport
-from pydantic import SecretStr
 
-from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import ResourceGraph
 from adapters.sweep import Sweeps
 from domain.maintenance_queries import patches_of_installations
-from settings import Settings
-from tests.adapters.test_resource_graph import Credential
 from tests.conftest import HEALTH_KEY
 from tests.e2e.test_accompany import accompanied, fire, prepare
 from tests.product import SUBSCRIPTION, Product, wait_until
+from tests.simulator.access import Access
+from tests.simulator.conftest import token
 
 ROLES = Path(__file__).parents[2] / "infra" / "roles"
 VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
@@ -128,22 +124,11 @@ async def _ask_what_depends_on_time(product: Product, machine: str) -> None:
     """What is asked when more installations are in flight than a test has machines, and of a scheduled run that shows
     its installations, which may come too late for this one.
     """
-    settings = Settings(resource_manager=product.stack.arm, tables_connection=SecretStr("x"))
-    transport: Any = AioHttpTransport(connection_verify=str(product.stack.ca))
-    graph = ResourceGraph(settings, ArmPipeline(settings, Credential(_token(product)), transport))
+    access = Access(product.stack.simulator)
+    graph = ResourceGraph(access.settings, access.pipeline())
     await Sweeps(graph, longest_age=60).running(SUBSCRIPTION, "westeurope")
     await graph.page(patches_of_installations([f"{machine}/patchInstallationResults/one"]), [SUBSCRIPTION], "")
     await graph.close()
-
-
-def _token(product: Product) -> str:
-    environment = product.stack.simulator["environment"]
-    reply = httpx.get(
-        environment["IDENTITY_ENDPOINT"],
-        params={"resource": product.stack.arm, "api-version": "2019-08-01"},
-        headers={"X-IDENTITY-HEADER": environment["IDENTITY_HEADER"]},
-    )
-    return str(reply.json()["access_token"])
 
 
 def _change_modes(product: Product, machine: str) -> None:
@@ -196,7 +181,7 @@ def _keep_a_schedule(product: Product, machine: str) -> None:
 
 def _delete_a_snapshot(product: Product, snapshot: str) -> None:
     """Let its time be over, as somebody with the right to may, and have the timer find it."""
-    headers = {"Authorization": f"Bearer {_token(product)}"}
+    headers = {"Authorization": f"Bearer {token(product.stack.simulator)}"}
     parameters = {"api-version": "2025-01-02"}
     found = product.azure.get(snapshot, params=parameters, headers=headers).json()
     found["tags"]["patchwave-expires"] = "2020-01-01T00:00:00Z"

@@ -22,7 +22,7 @@ from tests.adapters.samples import NOW as STORED_AT
 from tests.conftest import WEBHOOK_SECRET
 from tests.faults.invariants import hold_invariants
 from tests.product import Product, wait_until
-from tests.triggers.support import SUBSCRIPTION, Engine, user_function
+from tests.triggers.support import SUBSCRIPTION, Engine, clock_at, user_function
 from triggers.timers import scheduled_runs, start_due_policies
 
 type Json = dict[str, Any]
@@ -175,14 +175,7 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(records)
-    late = OPENS + timedelta(days=3)
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return late
-
-    monkeypatch.setattr("triggers.timers.datetime", Clock)
+    monkeypatch.setattr("triggers.timers.datetime", clock_at(OPENS + timedelta(days=3)))
     last = {"Last": (OPENS - timedelta(minutes=5)).isoformat()}
     timer = SimpleNamespace(past_due=True, schedule_status=last)
     for _ in range(2):

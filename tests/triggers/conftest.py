@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from azure.identity import CredentialUnavailableError
 
 from adapters import credentials
 from adapters.per_loop import PerLoop, close_clients
+from adapters.resource_graph import ResourceGraph
 from adapters.tables import Records, open_records
 from settings import load_settings
 from tests.adapters.samples import NOW
+from tests.simulator.access import Access
 from tests.storage import azurite
 from tests.triggers.support import POLICY, TENANT, Engine
 
-__all__ = ["azurite", "engine", "monthly", "no_identity", "platform", "records", "roles"]
+__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "records", "roles"]
 
 
 @pytest.fixture
@@ -30,6 +32,21 @@ async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield found
     await close_clients()
     load_settings.cache_clear()
+
+
+@pytest.fixture
+def access(simulator: dict[str, Any], records: Records) -> Access:
+    """The way to the ``simulator`` of the test's file, beside records of the test's own."""
+    del records
+    return Access(simulator)
+
+
+@pytest.fixture
+async def graph(access: Access) -> AsyncIterator[ResourceGraph]:
+    """Its Resource Graph."""
+    opened = ResourceGraph(access.settings, access.pipeline())
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

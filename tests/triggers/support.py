@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from datetime import datetime, tzinfo
+from typing import Any, Self, cast
 
 import azure.functions as func
 import grpc
@@ -14,6 +15,17 @@ SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 POLICY: dict[str, Any] = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 3}
 
 TENANT = "77777777-2222-4333-8444-555555555555"
+
+
+def clock_at(moment: datetime) -> type[datetime]:
+    """What to put in the place of a module's ``datetime``, so that it is always that moment there."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(moment.timestamp(), tz)
+
+    return Clock
 
 
 def signed_in(object_id: str, *roles: str, name: str = "", **changes: Any) -> dict[str, str]:

@@ -8,16 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.core.pipeline.transport import AioHttpTransport
 
-from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import ResourceGraph
 from adapters.tables import Records
 from domain.controls import Pause
 from domain.findings import DoctorReport, FindingKind
-from settings import Settings
-from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import as_client, running, token
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call
 from triggers import doctor, fleet
 
@@ -63,19 +60,13 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.fixture
 async def azure(
-    simulator: dict[str, Any], records: Records, monkeypatch: pytest.MonkeyPatch
+    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
-    del records
-    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
-    # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
-    transport = AioHttpTransport(connection_verify=simulator["ca"])
-    graph = ResourceGraph(settings, ArmPipeline(settings, Credential(token(simulator)), transport))
     monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
-    async with httpx.AsyncClient(**as_client(simulator)) as http:
+    async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")
-    await graph.close()
 
 
 async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:

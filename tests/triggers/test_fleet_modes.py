@@ -8,16 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.core.pipeline.transport import AioHttpTransport
 
 from adapters.agent_versions import AgentVersions
-from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import ResourceGraph
 from adapters.tables import Records
-from settings import Settings
 from tests.adapters.samples import NOW
-from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import as_client, running, token
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
 from tests.triggers.support import POLICY, call
 from triggers import fleet, fleet_modes
 
@@ -106,24 +103,15 @@ def schedule(http: httpx.Client, names: list[str]) -> None:
 
 @pytest.fixture
 async def azure(
-    simulator: dict[str, Any], records: Records, monkeypatch: pytest.MonkeyPatch
+    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the triggers reach it; the simulator's own controls for the test."""
-    del records
-    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
-
-    # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
-    def pipeline() -> ArmPipeline:
-        transport = AioHttpTransport(connection_verify=simulator["ca"])
-        return ArmPipeline(settings, Credential(token(simulator)), transport)
-
-    graph, versions = ResourceGraph(settings, pipeline()), AgentVersions(settings, pipeline())
+    versions = AgentVersions(access.settings, access.pipeline())
     monkeypatch.setattr(fleet, "open_resource_graph", lambda: graph)
     monkeypatch.setattr(fleet, "open_agent_versions", lambda: versions)
-    async with httpx.AsyncClient(**as_client(simulator)) as http:
+    async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")
-    await graph.close()
     await versions.close()
 
 

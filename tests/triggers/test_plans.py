@@ -8,19 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.core.pipeline.transport import AioHttpTransport
 
 from adapters.locations import Locations
-from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import ResourceGraph
 from adapters.tables import Records
 from domain.identity import MachineId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import Plan
 from domain.run import AssessmentSummary, MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
-from settings import Settings
-from tests.adapters.test_locations import Credential
-from tests.simulator.conftest import as_client, running, token
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call
 from triggers import plans
 
@@ -59,24 +56,15 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.fixture
 async def azure(
-    simulator: dict[str, Any], records: Records, monkeypatch: pytest.MonkeyPatch
+    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
-    del records
-    settings = Settings(resource_manager=simulator["arm"], tables_endpoint="https://account.table.core.windows.net")
-    credential = Credential(token(simulator))
-
-    def pipeline() -> ArmPipeline:
-        # aiohttp reads SSL_CERT_FILE once per process, so the CA is given to it.
-        return ArmPipeline(settings, credential, AioHttpTransport(connection_verify=simulator["ca"]))
-
-    graph, locations = ResourceGraph(settings, pipeline()), Locations(settings, pipeline())
+    locations = Locations(access.settings, access.pipeline())
     monkeypatch.setattr(plans, "open_resource_graph", lambda: graph)
     monkeypatch.setattr(plans, "read_topology", locations.read)
-    async with httpx.AsyncClient(**as_client(simulator)) as http:
+    async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")
-    await graph.close()
     await locations.close()
 
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.triggers.maintenance.support import audit, coming, place, put
-from tests.triggers.support import call
+from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
 from triggers import maintenance
-
-
-class Then(datetime):
-    """The clock of the day on which the document's example was made."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride] - always of UTC
-        return THEN if tz is None else THEN.astimezone(tz)
 
 
 async def test_create_a_maintenance_configuration_schedule(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "datetime", Then)
+    monkeypatch.setattr(maintenance, "datetime", clock_at(THEN))
     made = await put(body=EXAMPLE)
     assert made.status == 201, made.text
     assert made.json["configuration"]["id"] == CONFIGURATION

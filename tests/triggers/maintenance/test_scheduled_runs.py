@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import httpx
 import pytest
 
 from domain.base import parse_instant
 from tests.triggers.maintenance.support import audit, place, put
-from tests.triggers.support import call
+from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION
 from triggers import scheduled_runs
 
@@ -49,12 +48,7 @@ async def test_it_is_said_clearly_when_it_is_too_late(
     starts = parse_instant(run["startsAt"])
     assert starts
 
-    class Late(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride] - of UTC
-            return starts - timedelta(minutes=10)
-
-    monkeypatch.setattr(scheduled_runs, "datetime", Late)
+    monkeypatch.setattr(scheduled_runs, "datetime", clock_at(starts - timedelta(minutes=10)))
     late = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert late.status == 409
     assert late.problem["detail"].startswith(f"Too late: the run that starts at {starts:%Y-%m-%d %H:%M:%S}Z could be")
