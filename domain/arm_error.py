@@ -92,6 +92,8 @@ class _Rule:
     statuses: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    names_state: bool = False
+    """It names a state of the machine in which Azure takes no such operation."""
 
     def matches(self, failure: ArmFailure, codes: set[str], text: str) -> bool:
         if self.statuses and failure.status not in self.statuses:
@@ -109,8 +111,10 @@ def _rule(
     statuses: tuple[int, ...] = (),
     codes: tuple[str, ...] = (),
     texts: tuple[str, ...] = (),
+    names_state: bool = False,
 ) -> _Rule:
-    return _Rule(Verdict(kind, reason, sentence), statuses, codes, tuple(text.casefold() for text in texts))
+    folded = tuple(text.casefold() for text in texts)
+    return _Rule(Verdict(kind, reason, sentence), statuses, codes, folded, names_state)
 
 
 _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
@@ -147,12 +151,14 @@ _RULES: tuple[_Rule, ...] = (
         "The machine no longer exists or is being deleted.",
         codes=("VMNotFound", "NotFound", "ResourceNotFound", "ResourceGroupNotFound"),
         texts=("marked for deletion",),
+        names_state=True,
     ),
     _rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "The machine was generalized and cannot be patched; exclude it.",
         texts=("is generalized", "has been generalized", "marked as generalized"),
+        names_state=True,
     ),
     _rule(
         ErrorClass.NOT_RUNNING,
@@ -164,6 +170,7 @@ _RULES: tuple[_Rule, ...] = (
             "either deallocated or marked to be deallocated",
             "when the vm is not running",
         ),
+        names_state=True,
     ),
     _rule(
         ErrorClass.NOT_RUNNING,
@@ -189,12 +196,14 @@ _RULES: tuple[_Rule, ...] = (
         Reason.UNSUPPORTED,
         "Azure guest patching does not support the image of this machine.",
         texts=("image is not supported for vm guest patch",),
+        names_state=True,
     ),
     _rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "Azure guest patching has no extension for the processor of this machine.",
         texts=("was not found in the extension repository",),
+        names_state=True,
     ),
     _rule(
         ErrorClass.UNSUPPORTED,
@@ -208,6 +217,7 @@ _RULES: tuple[_Rule, ...] = (
         Reason.OPERATION_FAILED,
         "Hotpatch needs platform safety checks: set bypassPlatformSafetyChecksOnUserSchedule to false on the machine.",
         texts=("hotpatch updates require platform safety checks",),
+        names_state=True,
     ),
     _rule(
         ErrorClass.FAILED,
@@ -215,6 +225,7 @@ _RULES: tuple[_Rule, ...] = (
         "The subscription is not registered for this: register the provider Microsoft.Compute.",
         codes=("MissingSubscriptionRegistration", "SubscriptionNotRegistered"),
         texts=("subscription is not registered",),
+        names_state=True,
     ),
     _rule(
         ErrorClass.FAILED,
@@ -299,12 +310,36 @@ _OTHERWISE = Verdict(
 
 def classify(failure: ArmFailure) -> Verdict:
     """What an error means. Unknown errors are failures: nothing unknown is ever retried for ever or called success."""
+    rule = _rule_of(failure)
+    return rule.verdict if rule is not None else _OTHERWISE
+
+
+_REFUSES_FIRST = (400, 401, 403, 404)
+"""Statuses of checks that come before anything is accepted: the request, the token, the right, the machine."""
+
+
+def cannot_follow_acceptance(failure: ArmFailure) -> bool:
+    """Whether this answer to a POST, PUT or PATCH proves that Azure has not accepted the call (safety rule 1).
+
+    Only these prove it: 400, 401, 403, 404, and a 409 that names a state of the machine in which Azure takes no such
+    operation (not running, generalized, being deleted, not supported). After any other answer (409 as busy, 429, a
+    5xx, a status that is new) and after none, the call may have been accepted: ask the machine before anything is sent
+    again, and keep its lock while that is unknown.
+
+    A call that puts a machine into that state may get such a 409 after it was accepted: after a stop, only the power
+    state says what became of it. A call that never left (`waits_for_a_turn`, no connection, no token) has no answer,
+    which is for the caller to know.
+    """
+    if failure.status in _REFUSES_FIRST:
+        return True
+    rule = _rule_of(failure)
+    return failure.status == 409 and rule is not None and rule.names_state
+
+
+def _rule_of(failure: ArmFailure) -> _Rule | None:
     codes = {failure.code.casefold(), *(code.casefold() for code, _ in failure.details)}
     text = " ".join([failure.message, *(message for _, message in failure.details)]).casefold()
-    for rule in _RULES:
-        if rule.matches(failure, codes, text):
-            return rule.verdict
-    return _OTHERWISE
+    return next((rule for rule in _RULES if rule.matches(failure, codes, text)), None)
 
 
 def read_failure(status: int, body: str, *, retry_after: float | None = None) -> ArmFailure:

@@ -16,6 +16,7 @@ from domain.arm_error import (
     LONGEST_WAIT_SECONDS,
     ArmFailure,
     ErrorClass,
+    cannot_follow_acceptance,
     classify,
     failure_of_error,
     parse_retry_after,
@@ -403,6 +404,65 @@ def test_the_raw_text_is_kept_for_the_record(status: int, body: str, kind: str, 
     assert (outcome.outcome is OutcomeKind.SKIPPED) is skipped
     assert failure.code in outcome.message
     assert failure.message[:200] in outcome.message
+
+
+# --- what cannot have come after an acceptance
+
+STATES = [
+    "The operation requires the VM to be running (or set to run).",
+    "Operation 'x' is not allowed on VM 'vm-1' since the VM is either deallocated or marked to be deallocated.",
+    "Cannot modify extensions in the VM when the VM is not running.",
+    "Operation 'x' is not allowed on VM 'vm-1' since the VM is marked for deletion.",
+    "Operation 'x' is not allowed on VM 'vm-1' since the VM is generalized.",
+    "The selected VM image is not supported for VM Guest patch operations.",
+    "CPU Architecture 'arm64' was not found in the extension repository.",
+    "Hotpatch updates require platform safety checks.",
+    "The subscription is not registered to use namespace 'Microsoft.Compute'.",
+]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("body", ["", "<html></html>", refusal("Conflict", "Another operation is in progress.")])
+def test_a_refusal_by_a_check_cannot_follow_an_acceptance(status: int, body: str) -> None:
+    assert cannot_follow_acceptance(read_failure(status, body))
+
+
+@pytest.mark.parametrize("message", STATES)
+def test_a_409_that_names_a_state_of_the_machine_cannot_follow_an_acceptance(message: str) -> None:
+    assert cannot_follow_acceptance(read_failure(409, refusal(NOT_ALLOWED, message)))
+    assert cannot_follow_acceptance(read_failure(409, refusal(NOT_ALLOWED, "x", details=[{"message": message}])))
+
+
+@pytest.mark.parametrize("code", ["CannotModifyExtensionsWhenVMNotRunning", "VMNotFound", "SubscriptionNotRegistered"])
+def test_a_409_may_name_the_state_by_its_code(code: str) -> None:
+    assert cannot_follow_acceptance(read_failure(409, refusal(code, "x")))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html></html>",
+        refusal("Conflict", "The request failed due to conflict with a concurrent request."),
+        refusal(NOT_ALLOWED, "Operation 'x' is not allowed on VM 'vm-1' since another operation is in progress."),
+        refusal("OperationInProgress", "x"),
+        refusal("SomethingNew", "A sentence that is new."),
+        # Our own start or restart may be what changes the power state, and our own installation what reports the rest.
+        refusal(NOT_ALLOWED, "An ongoing operation is changing power state of Virtual Machine 'vm-1'."),
+        refusal("ResourceUpdateBlockedOnPlatformUpdate", "The resource is being updated by the platform."),
+        refusal("VMAgentStatusCommunicationError", "VM has reported a failure when processing extension."),
+        refusal("NEWER_OPERATION_SUPERSEDED", "Execution was stopped due to a newer operation taking precedence."),
+        refusal("CL_AGENT_TOO_OLD", "x"),
+    ],
+)
+def test_any_other_409_may_follow_an_acceptance(body: str) -> None:
+    assert not cannot_follow_acceptance(read_failure(409, body))
+
+
+@pytest.mark.parametrize("status", [0, 200, 307, 402, 405, 408, 410, 412, 418, 422, 429, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("message", STATES)
+def test_no_other_status_proves_that_nothing_was_accepted(status: int, message: str) -> None:
+    assert not cannot_follow_acceptance(read_failure(status, refusal(NOT_ALLOWED, message)))
 
 
 def test_the_order_of_words_and_their_case_do_not_matter() -> None:
