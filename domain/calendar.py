@@ -27,8 +27,10 @@ SHORTEST_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""
 LONGEST_WINDOW = timedelta(days=7)
 
-_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# A wall-clock time at an end of the calendar has no moment in UTC, and no date is near it.
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
 # Names of the zone database that do not name a place or an offset.
 _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 
@@ -191,19 +193,29 @@ def _from(schedule: Schedule, moment: datetime) -> Iterator[Occurrence]:
     """Occurrences in order, beginning at or before ``moment`` by up to two days."""
     zone = find_zone(schedule.time_zone)
     recurrence = parse_recurrence(schedule.recurrence)
-    last_moment = recurrence.last_moment(zone) if isinstance(recurrence, Rule) else None
+    end = recurrence.end if isinstance(recurrence, Rule) else None
     clock = time.fromisoformat(schedule.time)
     since = (moment.astimezone(UTC) - timedelta(days=2)).date()
     previous: datetime | None = None
     for day in recurrence.dates(since, schedule.start_date):
-        wall = datetime.combine(day, clock)
-        if last_moment is not None and wall > last_moment:
+        at_utc = from_wall_clock(datetime.combine(day, clock), zone)
+        if end is not None and _is_after(day, at_utc, end, zone):
             return
-        at_utc = from_wall_clock(wall, zone)
         # Where a whole day is skipped, two dates can fall on one moment.
         if at_utc != previous:
             yield Occurrence(at_utc, at_utc + schedule.window)
         previous = at_utc
+
+
+def _is_after(day: date, at_utc: datetime, end: date | datetime, zone: ZoneInfo) -> bool:
+    """Whether an occurrence lies behind UNTIL: by its date where UNTIL is a date, else as moments in time."""
+    if not isinstance(end, datetime):
+        return day > end
+    if end.tzinfo is not None:
+        return at_utc > end
+    if _FIRST_YEAR <= end.year <= _LAST_YEAR:
+        return at_utc > from_wall_clock(end, zone)
+    return end.year < _FIRST_YEAR
 
 
 def from_wall_clock(wall: datetime, zone: ZoneInfo) -> datetime:

@@ -22,7 +22,8 @@ from domain.outcome import Outcome, Reason
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""
 _CORRELATION_ID = re.compile(
-    r"(?P<configuration>/subscriptions/.+)/providers/microsoft\.maintenance/applyupdates/(?P<at>\d{14})", re.IGNORECASE
+    r"(?P<configuration>/subscriptions/.+)/providers/microsoft\.maintenance/applyupdates/(?P<at>[0-9]{14})",
+    re.IGNORECASE,
 )
 _CANCEL_MARGIN = 0.1
 """Of the time before the start in which nothing can be cancelled: kept free in front of it for the cancellation."""

@@ -20,13 +20,13 @@ _LAST_YEAR = 9990
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "last": -1}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_WORDS = re.compile(r"([a-z0-9]+) +([a-z]+)(?: *([+-]) *(\d{1,4}) *(?:days?)?)?", re.IGNORECASE)
+_WORDS = re.compile(r"([a-z0-9]+) +([a-z]+)(?: *([+-]) *([0-9]{1,4}) *(?:days?)?)?", re.IGNORECASE)
 _EXAMPLE = (
     'write for example "second Tuesday", "second Tuesday + 3 days", "last Friday", RRULE:FREQ=WEEKLY;BYDAY=TU'
     ' or "2026-12-10, 2027-01-14"'
 )
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LOOKS_LIKE_DATES = re.compile(r"[\d ,]*\d{1,4}[-./]\d")
+_LOOKS_LIKE_DATES = re.compile(r"[0-9 ,]*[0-9]{1,4}[-./][0-9]")
 
 _INTEGER_PARTS = {
     # part: (largest value, negative allowed, frequencies that allow it)
@@ -43,8 +43,9 @@ _SINGLE_PARTS = ("INTERVAL", "COUNT")
 _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
 _FINER_FREQUENCIES = ("HOURLY", "MINUTELY", "SECONDLY")
 _TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
-_DAY = re.compile(r"([+-]?\d{1,2})?(MO|TU|WE|TH|FR|SA|SU)")
-_UNTIL = re.compile(r"(\d{8})(?:T(\d{6})(Z?))?")
+_DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
+_DAY = re.compile(r"([+-]?[0-9]{1,2})?(MO|TU|WE|TH|FR|SA|SU)")
+_UNTIL = re.compile(r"([0-9]{8})(?:T([0-9]{6})(Z?))?")
 # What says on which day of the period it falls; without one of these the first date decides.
 _DAY_PARTS = {
     "YEARLY": ("BYDAY", "BYMONTHDAY", "BYYEARDAY"),
@@ -107,31 +108,46 @@ class Rule:
         return ""
 
     def dates(self, since: date, start: date | None) -> Iterator[date]:
-        """The dates from ``since`` on, none before ``start``; UNTIL is not looked at (see `last_moment`)."""
+        """The dates from ``since`` on, none before ``start``; UNTIL is not looked at (see `end`)."""
         # A rule without COUNT or INTERVAL is the same from any first date, so begin near by: a year early, for
         # weeks and sets that begin before it.
         anchor = start or date(max(since.year - 1, 1), 1, 1)
-        text = ";".join(f"{name}={value}" for name, value in self.parts)
-        for moment in rrulestr(text, dtstart=datetime.combine(anchor, time.min)):
+        for moment in rrulestr(self._text(anchor), dtstart=datetime.combine(anchor, time.min)):
             if moment.year > _LAST_YEAR:
                 return
             if moment.date() >= since:
                 yield moment.date()
 
-    def last_moment(self, zone: ZoneInfo) -> datetime | None:
-        """UNTIL as local wall-clock time, inclusive; a date alone means its whole day."""
+    def _text(self, anchor: date) -> str:
+        """The rule for dateutil. What it leaves open comes from the first date (RFC 5545)."""
+        parts = dict(self.parts)
+        # Of a week without a weekday dateutil takes all seven days.
+        if "BYWEEKNO" in parts and not any(part in parts for part in _DAY_PARTS["YEARLY"]):
+            parts["BYDAY"] = _DAYS[anchor.weekday()]
+        return ";".join(f"{name}={value}" for name, value in parts.items())
+
+    @property
+    def end(self) -> date | datetime | None:
+        """UNTIL, inclusive: a local date, a moment in UTC, or a naive wall-clock time; ``None`` without one."""
         found = _UNTIL.fullmatch(self.until)
         if found is None:
             return None
         day, clock, utc = found.groups()
-        moment = datetime.strptime(day + (clock or "235959"), "%Y%m%d%H%M%S")  # noqa: DTZ007 - wall-clock time
-        if not utc:
-            return moment
+        moment = datetime.strptime(day + (clock or "000000"), "%Y%m%d%H%M%S")  # noqa: DTZ007 - wall-clock time
+        if clock is None:
+            return moment.date()
+        return moment.replace(tzinfo=UTC) if utc else moment
+
+    def last_moment(self, zone: ZoneInfo) -> datetime | None:
+        """UNTIL as local wall-clock time, inclusive; a date alone means its whole day."""
+        end = self.end
+        if not isinstance(end, datetime):
+            return end and datetime.combine(end, time(23, 59, 59))
         try:
-            return moment.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None)
+            return end.astimezone(zone).replace(tzinfo=None) if end.tzinfo else end
         except OverflowError:
             # An end of the calendar, such as 99991231T235959Z for "never": no date is near it.
-            return moment
+            return end.replace(tzinfo=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +298,7 @@ def _check_integers(name: str, value: str, frequency: str) -> None:
     if name in _SINGLE_PARTS and len(numbers) > 1:
         raise ValueError(f"{name} must be one number")
     for number in numbers:
-        if not re.fullmatch(r"[+-]?\d{1,5}", number) or not 1 <= abs(int(number)) <= largest:
+        if not re.fullmatch(r"[+-]?[0-9]{1,5}", number) or not 1 <= abs(int(number)) <= largest:
             raise ValueError(f"{name} has {number!r}; write numbers from 1 to {largest}")
         if number.startswith("-") and not negative:
             raise ValueError(f"{name} has {number!r}; it may not be negative")

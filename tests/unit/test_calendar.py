@@ -120,6 +120,12 @@ def test_words(text: str, expected: NthWeekday) -> None:
         ("RRULE:FREQ=DAILY;UNTIL=2027-12-31", "20271231"),
         ("RRULE:FREQ=DAILY;UNTIL=20271331", "20271231"),
         ("RRULE:FREQ=DAILY;WKST=XX", "WKST"),
+        # Digits are ASCII: these are Arabic-Indic ones, which \d and int() take.
+        ("RRULE:FREQ=DAILY;UNTIL=2027123\u0661", "20271231"),
+        ("RRULE:FREQ=DAILY;COUNT=\u0662", "from 1 to 10000"),
+        ("RRULE:FREQ=MONTHLY;BYDAY=\u0662TU", "write MO"),
+        ("second Tuesday + \u0663 days", "is not a recurrence"),
+        ("2026-12-1\u0660", "is not a date"),
         ("RRULE:FREQ=MONTHLY;BYSETPOS=1", "BYDAY"),
         ("DTSTART:20260101T000000\nRRULE:FREQ=DAILY", "FREQ"),
     ],
@@ -151,6 +157,13 @@ def test_rules(recurrence: str, expected: list[str]) -> None:
     assert [f"{each.at_utc:%Y-%m-%d}" for each in found] == expected
 
 
+def test_a_time_of_day_has_ascii_digits() -> None:
+    with pytest.raises(ValidationError, match="must be a time of day"):
+        schedule("last Friday", "22:0\u0660")
+    with pytest.raises(ValidationError, match="must be a date such as"):
+        schedule("last Friday", startDate="2026-11-1\u0660")
+
+
 def test_until_in_utc_is_compared_in_the_zone_of_the_schedule() -> None:
     plan = schedule("RRULE:FREQ=DAILY;UNTIL=20261123T190000Z", "20:00", "Europe/Berlin")
     assert starts(plan, utc(2026, 11, 22), 9) == ["2026-11-22 19:00", "2026-11-23 19:00"]
@@ -162,11 +175,69 @@ def test_until_in_utc_is_compared_in_the_zone_of_the_schedule() -> None:
         # "Never", as other programs write it.
         ("99991231T235959Z", "Asia/Tokyo", ["2026-11-22 11:00"]),
         ("00010101T000000Z", "America/New_York", []),
+        ("99991231T235959", "America/New_York", ["2026-11-22 01:00"]),
+        ("00010101T000000", "Asia/Tokyo", []),
     ],
 )
 def test_until_at_an_end_of_the_calendar_has_no_local_time(until: str, zone: str, expected: list[str]) -> None:
     plan = schedule(f"RRULE:FREQ=DAILY;UNTIL={until}", "20:00", zone)
     assert starts(plan, utc(2026, 11, 22), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        # 02:30 comes twice that night, and the first is meant: 00:30Z. 01:05Z is the second 02:05, 35 minutes later.
+        ("20261025T010500Z", ["2026-10-24 00:30", "2026-10-25 00:30"]),
+        ("20261025T003000Z", ["2026-10-24 00:30", "2026-10-25 00:30"]),
+        ("20261025T002959Z", ["2026-10-24 00:30"]),
+        ("20261025T023000", ["2026-10-24 00:30", "2026-10-25 00:30"]),
+        ("20261025T022959", ["2026-10-24 00:30"]),
+        ("20261025", ["2026-10-24 00:30", "2026-10-25 00:30"]),
+        ("20261024", ["2026-10-24 00:30"]),
+    ],
+)
+def test_until_is_an_instant_when_the_clock_is_set_back(until: str, expected: list[str]) -> None:
+    plan = schedule(f"RRULE:FREQ=DAILY;UNTIL={until}", "02:30", "Europe/Berlin")
+    assert starts(plan, utc(2026, 10, 23, 12), 9) == expected
+
+
+def test_until_is_an_instant_when_the_clock_is_set_forward() -> None:
+    """02:30 on 2027-03-28 does not exist in Berlin and means 03:00, which is 01:00Z."""
+    for until, nights in (("20270328T010000Z", 2), ("20270328T005959Z", 1), ("20270328T030000", 2), ("20270328", 2)):
+        plan = schedule(f"RRULE:FREQ=DAILY;UNTIL={until}", "02:30", "Europe/Berlin")
+        assert starts(plan, utc(2027, 3, 26, 12), 9) == ["2027-03-27 01:30", "2027-03-28 01:00"][:nights]
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "expected"),
+    [
+        # 2026-01-07 is a Wednesday.
+        ("FREQ=YEARLY;BYWEEKNO=20", "2026-01-07", ["2026-05-13", "2027-05-19", "2028-05-17"]),
+        ("FREQ=YEARLY;BYWEEKNO=20,40", "2026-01-07", ["2026-05-13", "2026-09-30", "2027-05-19"]),
+        ("FREQ=YEARLY;BYWEEKNO=-1;COUNT=2", "2026-01-07", ["2026-12-30", "2027-12-29"]),
+        ("FREQ=YEARLY;INTERVAL=2;BYWEEKNO=20", "2026-01-07", ["2026-05-13", "2028-05-17", "2030-05-15"]),
+        ("FREQ=YEARLY;BYWEEKNO=20;BYMONTH=5", "2026-01-07", ["2026-05-13", "2027-05-19", "2028-05-17"]),
+        ("FREQ=YEARLY;BYWEEKNO=20;BYDAY=MO", "2026-01-07", ["2026-05-11", "2027-05-17", "2028-05-15"]),
+        ("FREQ=YEARLY", "2026-01-07", ["2026-01-07", "2027-01-07", "2028-01-07"]),
+        ("FREQ=YEARLY;BYMONTH=3", "2026-01-07", ["2026-03-07", "2027-03-07", "2028-03-07"]),
+        ("FREQ=MONTHLY;BYMONTH=3,4", "2026-01-07", ["2026-03-07", "2026-04-07", "2027-03-07"]),
+        ("FREQ=MONTHLY", "2026-01-31", ["2026-01-31", "2026-03-31", "2026-05-31"]),
+        ("FREQ=WEEKLY;BYMONTH=3", "2026-01-07", ["2026-03-04", "2026-03-11", "2026-03-18"]),
+        ("FREQ=WEEKLY;INTERVAL=2", "2026-01-07", ["2026-01-07", "2026-01-21", "2026-02-04"]),
+    ],
+)
+def test_the_first_date_decides_what_a_rule_leaves_open(rule: str, first: str, expected: list[str]) -> None:
+    plan = schedule(f"RRULE:{rule}", "12:00", startDate=first)
+    assert [f"{each.at_utc:%Y-%m-%d}" for each in occurrences(plan, utc(2026, 1, 1), 3)] == expected
+    since = expected[1]
+    later = [f"{each.at_utc:%Y-%m-%d}" for each in occurrences(plan, datetime.fromisoformat(f"{since}T00:00Z"), 2)]
+    assert later == expected[1:]
+
+
+def test_a_week_without_a_weekday_needs_a_first_date() -> None:
+    with pytest.raises(ValidationError, match="add BYDAY or BYMONTHDAY or BYYEARDAY, or a first date; give startDate"):
+        schedule("RRULE:FREQ=YEARLY;BYWEEKNO=20")
 
 
 def test_fixed_dates() -> None:
