@@ -53,6 +53,9 @@ async def check_health(data: Json) -> Json:
     request = HealthRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     health = context.policy.health
+    if request.moment is Moment.BEFORE and _is_canceled(context):
+        # Nothing will be installed: the next step says so.
+        return HealthResult(state=HealthState.OK).to_wire()
     result: HealthResult | None = None
     if request.moment is Moment.BEFORE and health.alerts is not None:
         result = await _ask_alerts(context, health.alerts, request.looked_for)
@@ -84,10 +87,21 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     summary, asked_to_wait = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
     settle = health.settle.total_seconds()
-    if looked_for < settle and not is_settled(before, summary):
+    is_early = looked_for < settle and not is_settled(before, summary)
+    if is_early and not _is_canceled(context):
         return _wait(looked_for, settle, asked_to_wait)
     outcome = judge_change(before, summary)
-    return HealthResult(state=HealthState.OK) if outcome is None else _end(outcome)
+    if outcome is None:
+        return HealthResult(state=HealthState.OK)
+    if is_early:
+        message = f"{outcome.message} The run was cancelled before the machine had its time to settle."
+        outcome = outcome.model_copy(update={"message": message})
+    return _end(outcome)
+
+
+def _is_canceled(context: MachineContext) -> bool:
+    """Whether the run was cancelled: then no machine gets more time."""
+    return context.run.cancel_requested_at is not None
 
 
 async def _look(

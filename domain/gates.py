@@ -71,11 +71,6 @@ class ErrorBudget(Document):
         " resumes or cancels the run; end: end the run.",
     )
 
-    @property
-    def is_set(self) -> bool:
-        """Whether any scope has a budget."""
-        return any(share is not None for share in (self.wave, self.lane, self.ring, self.run))
-
 
 def waves_are_barriers(budget: ErrorBudget, bake: timedelta | float | None) -> bool:
     """Whether a wave waits for the end of the one before it: when that has to bake, or is judged as a whole."""

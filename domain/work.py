@@ -290,6 +290,8 @@ class Phase(Document):
     """How many of those that run were compared last time: the next comparison goes on behind them."""
     unlocked: dict[str, Instant] = Field(default_factory=dict[str, Instant])
     """Machines that run without a lock, and since when."""
+    untold: int | None = None
+    """How many of those that run have not been told of the cancel of the run; ``None`` before there was one."""
 
 
 class PhaseEnd(Document):

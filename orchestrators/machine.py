@@ -78,6 +78,8 @@ class _Machine:
         self._work = work
         self._traits = work.traits
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
+        self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
+        self._is_hurried = False
 
     # --- the steps
 
@@ -233,7 +235,7 @@ class _Machine:
         look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
         looks = 1
         while look.preflight.readiness is Readiness.WAIT and looks < most_looks:
-            yield self._pause(look.wait_seconds)
+            yield from self._pause(look.wait_seconds)
             look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
             looks += look.counts
         return look
@@ -246,7 +248,7 @@ class _Machine:
         looks = 1
         seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
         while not seen.is_ready and looks < most_looks:
-            yield self._pause(seen.wait_seconds)
+            yield from self._pause(seen.wait_seconds)
             seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
             looks += seen.counts
         return seen
@@ -261,7 +263,7 @@ class _Machine:
             answer = HealthResult.from_wire((yield from self._call(names.CHECK_HEALTH, request.to_wire())))
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
-            yield self._pause(answer.wait_seconds)
+            yield from self._pause(answer.wait_seconds)
             looked_for += answer.wait_seconds
         return None
 
@@ -282,11 +284,11 @@ class _Machine:
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
             if not started.wait_seconds:
                 break
-            yield self._pause(started.wait_seconds)
+            yield from self._pause(started.wait_seconds)
             # A look before each call: it has the lock, and somebody may have stopped the run.
             look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
             if started.accepted and look.preflight.readiness is Readiness.WAIT:
-                yield self._pause(look.wait_seconds)
+                yield from self._pause(look.wait_seconds)
                 return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
@@ -337,8 +339,19 @@ class _Machine:
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
-    def _pause(self, seconds: float) -> task.Task[Any]:
-        return self._context.create_timer(timedelta(seconds=seconds))
+    def _pause(self, seconds: float) -> Steps[None]:
+        """Wait so long, or until the run is cancelled: what comes next reads that in the run's row.
+
+        Only the first wait ends early. What Azure runs is followed after it, and asked for no more often than before.
+        """
+        if not self._is_hurried and self._cancel.is_complete:
+            self._is_hurried = True
+            return
+        timer = self._context.create_timer(timedelta(seconds=seconds))
+        yield timer if self._is_hurried else task.when_any([timer, self._cancel])
+        if not timer.is_complete:
+            timer.cancel()
+            self._is_hurried = True
 
 
 def _add(end: End, sentence: str) -> End:

@@ -67,7 +67,7 @@ NEXT_MODE_CHANGES = "next_mode_changes"
 CHANGE_MODE = "change_mode"
 
 CANCEL_EVENT = "cancel"
-"""Raised on a run, and passed on to its phase: no new starts."""
+"""Raised on a run, and passed on to its phase and from there to machines that wait: no new starts."""
 POST_EVENT = "post"
 """Raised on a run that accompanies a scheduled one: its row says that the post event has come."""
 STEER_EVENT = "steer"

@@ -63,6 +63,8 @@ COMPARED_AT_ONCE = 100
 GONE_AFTER = timedelta(minutes=30)
 """A machine without a lock for so long has nobody who works on it: its orchestration was ended. It gets another turn;
 what Azure accepted for it is taken up, never repeated."""
+MOST_TOLD = 500
+"""Machines that are told of a cancel on one beat: each is a message of its own."""
 MOST_ATTEMPTS = 9
 """How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 
@@ -80,6 +82,7 @@ def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Ste
     yield from window.look()
     yield from window.compare()
     window.take_up()
+    window.pass_cancel_on()
     yield from window.fill()
     if window.is_done:
         yield from window.see_who_is_left()
@@ -122,6 +125,7 @@ class _Window:
         self._gave_up = phase.gave_up
         self._heard = phase.heard
         self._wait_seconds = 0.0
+        self._untold = phase.untold
         self._has_changed = False
         self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
         self._steer = context.wait_for_external_event(names.STEER_EVENT)
@@ -186,6 +190,7 @@ class _Window:
                 "compare_at": self._compare_at,
                 "compared": self._compared,
                 "unlocked": self._unlocked,
+                "untold": self._untold,
             }
         )
 
@@ -200,6 +205,20 @@ class _Window:
         if self._phase.takes_up:
             for machine in self._phase.running:
                 self._start(machine)
+
+    def pass_cancel_on(self) -> None:
+        """Tell machines that run of the cancel, some on each beat: those that only wait for something end now.
+
+        Nothing starts any more, so that those that run become fewer: counted from the end, none is passed over.
+        """
+        if not self._controls.is_canceled:
+            return
+        running = [self._placed[each.key] for each in self._admission.running]
+        untold = len(running) if self._untold is None else min(self._untold, len(running))
+        told = running[len(running) - untold :][:MOST_TOLD]
+        for machine in told:
+            self._context.send_event(self._instance(machine), names.CANCEL_EVENT)
+        self._untold = untold - len(told)
 
     def fill(self) -> Steps[None]:
         """Start machines while there is room, fetching more of them as needed."""
@@ -239,13 +258,14 @@ class _Window:
         self._context.call_sub_orchestrator(
             names.PATCH_MACHINE,
             input=work.to_wire(),
-            instance_id=names.machine_instance(
-                self._phase.run_id, self._phase.step.value, machine.key, machine.attempt
-            ),
+            instance_id=self._instance(machine),
             version=self._context.version,
         )
         self._started += 1
         self._has_changed = True
+
+    def _instance(self, machine: Placed) -> str:
+        return names.machine_instance(self._phase.run_id, self._phase.step.value, machine.key, machine.attempt)
 
     def _fetch(self) -> Steps[None]:
         request = MachinePageRequest(

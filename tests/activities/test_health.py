@@ -17,7 +17,7 @@ from adapters.tables import Records
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.identity import MachineId
 from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, Mode, Run, RunState, SignalState, Stage, Trigger, TriggerKind
+from domain.run import MachineRecord, Mode, Order, Run, RunState, SignalState, Stage, Trigger, TriggerKind
 from settings import load_settings
 from tests.simulator.access import Access
 from tests.simulator.conftest import SUBSCRIPTION, Simulator
@@ -109,6 +109,24 @@ async def test_one_that_became_unhealthy_gets_time_and_then_fails(records: Recor
     assert (late.outcome.outcome, late.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
     assert "Resource Health says Unavailable" in late.outcome.message
     assert (await row(records, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
+
+
+async def test_a_cancelled_run_gives_no_machine_time_to_settle(records: Records, simulator: Simulator) -> None:
+    one = simulator.take()
+    key = await prepare(records, one, {"settle": "PT10M"})
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    change(simulator, one, resourceHealth="Unavailable")
+    assert (await check(key, Moment.AFTER, 30)).state is HealthState.WAIT
+    await records.request_cancel(RUN_ID, Order(by="ana", at=AT))
+    judged = await check(key, Moment.AFTER, 60)
+    assert judged.state is HealthState.UNHEALTHY
+    assert judged.outcome is not None
+    assert (judged.outcome.outcome, judged.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
+    assert judged.outcome.message.endswith("The run was cancelled before the machine had its time to settle.")
+    late = await check(key, Moment.AFTER, 600)
+    assert late.outcome is not None
+    assert "cancelled" not in late.outcome.message
+    assert await check(key, Moment.BEFORE) == HealthResult(state=HealthState.OK), "the next step says so"
 
 
 async def test_the_lock_lasts_while_a_machine_settles(records: Records, simulator: Simulator) -> None:

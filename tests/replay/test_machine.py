@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from domain.work import (
     OperationReport,
     OperationState,
     PowerResult,
+    PreflightResult,
     StartResult,
     StartState,
     Step,
@@ -446,6 +450,39 @@ def test_a_veto_before_the_installation_leaves_the_machine_alone() -> None:
     assert fleet.outcomes[KEY] == ("skipped", "alert_firing")
     assert (KEY, "install") not in fleet.accepted
     assert not told(fleet).failed
+
+
+@pytest.mark.parametrize("wait", ["health", "boot"])
+def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
+    long = HealthResult(state=HealthState.WAIT, wait_seconds=780)
+    busy = fakes.NEEDS_START.model_copy(update={"preflight": fakes.LOCKED.preflight, "wait_seconds": 780})
+    ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))
+    script = {
+        "health": Script(health=[fakes.WELL, long, long, fakes.WELL]),
+        "boot": Script(looks=[fakes.NEEDS_START, busy, busy, busy, ended]),
+    }[wait]
+    fleet = Fleet([KEY], {KEY: script})
+    awaited = names.CHECK_HEALTH if wait == "health" else names.PREFLIGHT_MACHINE
+    answer = fleet.activities()[awaited]
+    asked_at: list[datetime] = []
+
+    def cancel(data: Any) -> Any:
+        asked_at.append(bench.now())
+        if len(asked_at) == 2:
+            # From inside, so that virtual time cannot pass between the cancel and its delivery.
+            bench.client.raise_orchestration_event("machine", names.CANCEL_EVENT)
+            time.sleep(0.3)
+        return answer(data)
+
+    traits = Traits(mode=Mode.PATCH, health=True, start_stopped=True)
+    work = MachineWork(run_id=fakes.RUN_ID, machine_key=KEY, step=Step.PATCH, traits=traits, phase="phase")
+    activities = fleet.activities() | {awaited: cancel}
+    with Workbench([patch_machine, await_operation], activities) as bench:
+        bench.run(names.PATCH_MACHINE, work.to_wire(), instance_id="machine")
+    pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(asked_at)]
+    assert pauses[1] < 10, "the wait ended with the cancel"
+    assert 770 < pauses[2] < 800, "what is asked again is asked no more often than before"
+    assert fleet.outcomes[KEY] == (("patched", "ok") if wait == "health" else ("canceled", "canceled_by_user"))
 
 
 def test_a_failed_installation_stays_the_reason() -> None:

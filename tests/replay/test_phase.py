@@ -495,20 +495,18 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
 def test_what_an_earlier_phase_left_held_is_held_here_as_well(scope: str) -> None:
     fleet = Fleet(keys(4))
     fleet.controls = fleet.controls.model_copy(update={"held_scopes": [scope]})
-    looks = 0
+    started_at_looks: list[int] = []
 
     def looked() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
-            assert not floor.started
+        started_at_looks.append(len(floor.started))
+        if len(started_at_looks) == 3:
             fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
 
     floor = Floor(fleet)
     fleet.on_look = looked
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
-    assert looks >= 3
+    assert started_at_looks[:3] == [0, 0, 0]
     assert sorted(floor.started) == keys(4)
 
 
@@ -535,6 +533,43 @@ def test_a_cancel_starts_nothing_more_and_waits_for_what_runs() -> None:
     assert not floor.running
 
 
+def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may wait an hour for its health to settle; the wait ends with the cancel."""
+    monkeypatch.setattr(phase_module, "MOST_TOLD", 2)
+    fleet = Fleet(keys(7), cap=7)
+    began: list[str] = []
+    told: dict[str, timedelta] = {}
+
+    def patch_machine(context: task.OrchestrationContext, data: Any) -> Steps:
+        cancel = context.wait_for_external_event(names.CANCEL_EVENT)
+        begun_at = context.current_utc_datetime
+        yield context.call_activity("begin", input=data["machineKey"])
+        timer = context.create_timer(timedelta(hours=10))
+        yield task.when_any([timer, cancel])
+        if cancel.is_complete:
+            timer.cancel()
+        ended = MachineEnded(key=data["machineKey"], attempt=data["attempt"])
+        took = (context.current_utc_datetime - begun_at).total_seconds()
+        yield context.call_activity("end", input=[data["phase"], ended.to_wire(), took])
+
+    def begin(key: str) -> None:
+        began.append(key)
+        if len(began) == 7:
+            fleet.controls = fleet.controls.model_copy(update={"is_canceled": True})
+            bench.client.raise_orchestration_event("phase", names.CANCEL_EVENT)
+            time.sleep(0.3)
+
+    def end(data: list[Any]) -> None:
+        fleet.tell(data[0], MachineEnded.from_wire(data[1]))
+        told[data[1]["key"]] = timedelta(seconds=data[2])
+
+    orchestrators = {"patch_phase": patch_phase, "patch_machine": patch_machine}
+    with Workbench(orchestrators, fleet.activities() | {"begin": begin, "end": end}) as bench:
+        bench.run("patch_phase", phase(fleet), instance_id="phase")
+    assert sorted(told) == keys(7)
+    assert max(told.values()) < timedelta(minutes=5)
+
+
 def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
     fleet = Fleet(keys(12), cap=2)
     paused_at: list[int] = []
@@ -549,20 +584,21 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
             paused_at.append(len(floor.started))
             steer(is_paused=True)
 
-    looks = 0
+    started_while_paused: list[int] = []
 
     def looked() -> None:
-        nonlocal looks
-        looks += fleet.controls.is_paused
-        if fleet.controls.is_paused and looks >= 3 and not floor.running:
-            assert len(floor.started) == paused_at[0]
+        if not fleet.controls.is_paused:
+            return
+        started_while_paused.append(len(floor.started))
+        if len(started_while_paused) >= 3 and not floor.running:
             fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
 
     floor = Floor(fleet, on_leave=pause)
     fleet.on_look = looked
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), instance_id="phase")
-    assert looks >= 3
+    assert len(started_while_paused) >= 3
+    assert set(started_while_paused) == set(paused_at)
     assert sorted(floor.started) == keys(12)
 
 
