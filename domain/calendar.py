@@ -17,11 +17,11 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, ValidationInfo
-from tzlocal import windows_tz
 
 from domain.base import Document
 from domain.patching import Duration
 from domain.recurrence import FIRST_DATE, LAST_DATE, Rule, parse_recurrence
+from domain.windows_zones import ZONES
 
 SHORTEST_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""
@@ -39,7 +39,7 @@ _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 def _zone_names() -> dict[str, str]:
     """Every accepted name, folded, with the IANA zone it stands for."""
     names = {name.lower(): name for name in available_timezones() if name not in _NOT_ZONES}
-    return {windows.lower(): zone for windows, zone in windows_tz.win_tz.items() if zone.lower() in names} | names
+    return {windows.lower(): zone for windows, zone in ZONES.items() if zone.lower() in names} | names
 
 
 def find_zone(name: str) -> ZoneInfo:
@@ -52,7 +52,7 @@ def find_zone(name: str) -> ZoneInfo:
     zone = names.get(name.strip().lower())
     if zone is None:
         near = difflib.get_close_matches(name.strip().lower(), names, n=2, cutoff=0.7)
-        spelled = {known.lower(): known for known in (*windows_tz.win_tz, *names.values())}
+        spelled = {known.lower(): known for known in (*ZONES, *names.values())}
         hint = f"; did you mean {' or '.join(spelled[match] for match in near)}?" if near else ""
         raise ValueError(
             f"{name!r} is not a time zone; write an IANA name such as Europe/Berlin or a Windows name such as"
@@ -233,6 +233,11 @@ def from_wall_clock(wall: datetime, zone: ZoneInfo) -> datetime:
         else:
             high = middle
     return before + timedelta(minutes=high)
+
+
+def is_on_the_clock(wall: datetime, zone: ZoneInfo) -> bool:
+    """Whether the wall clock of the zone shows this time at all; it skips an hour when daylight saving begins."""
+    return _wall(from_wall_clock(wall, zone), zone) == wall
 
 
 def _wall(instant: datetime, zone: ZoneInfo) -> datetime:

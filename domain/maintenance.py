@@ -2,26 +2,28 @@
 
 The models have the names and the shape of Azure's own body, so that a body of ``az rest`` or of a template is one of
 ours. They hold whatever Azure holds, right or wrong: what a configuration must keep to is asked of
-`domain.maintenance_limits`, before a call. Source: "How to programmatically manage updates for Azure VMs" and the
-TypeSpec of Microsoft.Maintenance.
+`domain.maintenance_limits`, before a call. Words of an enumeration are read in every spelling that Azure answers with,
+and held and written in the documented one; an unknown word is kept as it is. Source: "How to programmatically manage
+updates for Azure VMs" and the TypeSpec of Microsoft.Maintenance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from domain.base import Document, Json, as_object, fold_keys, text_of, texts_by_name, texts_of, without_empty
 from domain.calendar import Occurrence, find_zone, from_wall_clock
+from domain.patching import RebootSetting
 from domain.recur_every import RecurEvery
 
 IN_GUEST_PATCH = "InGuestPatch"
@@ -38,6 +40,8 @@ _CONFIGURATION_ID = re.compile(
     r"/providers/Microsoft\.Maintenance/maintenanceConfigurations/(?P<name>[A-Za-z0-9_.()-]{1,260})",
     re.IGNORECASE,
 )
+VISIBILITIES = ("Custom", "Public")
+_PATCH_MODES = ("User", "Platform")
 _TIME_FORMS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
 _DURATION = re.compile(r"(\d{1,3}):([0-5]\d)(?::00)?")
 
@@ -87,6 +91,24 @@ class ConfigurationId:
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
             f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{self.name}"
         )
+
+
+def _spelled(text: str, known: Iterable[str]) -> str:
+    """The documented spelling of a word, which Azure compares without case; an unknown word as it is."""
+    return next((word for word in known if word.casefold() == text.strip().casefold()), text)
+
+
+def _spell_reboot(text: str) -> str:
+    setting = RebootSetting.read(text)
+    return text if setting is None else setting.value
+
+
+def _spell_extension(given: dict[str, str]) -> dict[str, str]:
+    spelled: dict[str, str] = {}
+    for name, value in given.items():
+        is_mode = name.casefold() == IN_GUEST_PATCH_MODE.casefold()
+        spelled |= {IN_GUEST_PATCH_MODE: _spelled(value, _PATCH_MODES)} if is_mode else {name: value}
+    return spelled
 
 
 class MaintenanceWindow(Document):
@@ -186,7 +208,9 @@ class LinuxPatches(Document):
 class InstallPatches(Document):
     """What is installed, and how machines restart."""
 
-    reboot_setting: str = Field(default="IfRequired", description="IfRequired, Never or Always.")
+    reboot_setting: Annotated[str, AfterValidator(_spell_reboot)] = Field(
+        default="IfRequired", description="IfRequired, Never or Always; AlwaysReboot and NeverReboot are read as well."
+    )
     windows_parameters: WindowsPatches | None = Field(default=None, description="What to install on Windows.")
     linux_parameters: LinuxPatches | None = Field(default=None, description="What to install on Linux.")
 
@@ -195,11 +219,15 @@ class ConfigurationProperties(Document):
     """``properties`` of a maintenance configuration."""
 
     namespace: str | None = Field(default=None, description="Namespace of the resource.")
-    extension_properties: dict[str, str] = Field(
+    extension_properties: Annotated[dict[str, str], AfterValidator(_spell_extension)] = Field(
         default_factory=dict[str, str], description="InGuestPatchMode: User, for schedules that patch machines."
     )
-    maintenance_scope: str = Field(default=IN_GUEST_PATCH, description="InGuestPatch.")
-    visibility: str = Field(default="Custom", description="Custom or Public.")
+    maintenance_scope: Annotated[str, AfterValidator(lambda text: _spelled(text, (IN_GUEST_PATCH,)))] = Field(
+        default=IN_GUEST_PATCH, description="InGuestPatch."
+    )
+    visibility: Annotated[str, AfterValidator(lambda text: _spelled(text, VISIBILITIES))] = Field(
+        default="Custom", description="Custom or Public."
+    )
     maintenance_window: MaintenanceWindow | None = Field(default=None, description="When it runs.")
     install_patches: InstallPatches | None = Field(default=None, description="What is installed.")
     configuration_type: str = Field(default="", description="Azure's to give.")
@@ -243,14 +271,7 @@ class MaintenanceConfiguration(Document):
     @property
     def in_guest_patch_mode(self) -> str:
         """The extension property ``InGuestPatchMode``; empty when it is missing."""
-        return next(
-            (
-                text
-                for name, text in self.properties.extension_properties.items()
-                if name.casefold() == IN_GUEST_PATCH_MODE.casefold()
-            ),
-            "",
-        )
+        return self.properties.extension_properties.get(IN_GUEST_PATCH_MODE, "")
 
     @cached_property
     def unreadable(self) -> str:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from tzlocal import windows_tz
-
-from domain.calendar import from_wall_clock
+from domain.calendar import from_wall_clock, is_on_the_clock
 from domain.maintenance import (
     IN_GUEST_PATCH,
+    VISIBILITIES,
     InstallPatches,
     LinuxPatches,
     MaintenanceConfiguration,
@@ -22,9 +21,10 @@ from domain.maintenance import (
     WindowsPatches,
 )
 from domain.patching import LinuxClassification, RebootSetting, WindowsClassification, is_package_mask, normalize_kb
-from domain.recur_every import RecurEvery
+from domain.recur_every import RecurEvery, Unit
 from domain.regions import region_name
 from domain.validation import Problem, suggest
+from domain.windows_zones import ZONES, documented_name, windows_name
 
 SHORTEST_WINDOW = timedelta(hours=1, minutes=30)
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
@@ -37,8 +37,8 @@ MOST_CONFIGURATIONS = 250
 LONGEST_NAMES = 127
 """Resource group and configuration name together: under 128 characters."""
 
+_WINDOW = "properties.maintenanceWindow"
 _HANDOVER = (23 * 60 + 45, 24 * 60)
-_NEVER_REBOOT = {"neverreboot": "Never", "alwaysreboot": "Always"}
 
 
 def check_configuration(
@@ -49,14 +49,18 @@ def check_configuration(
     Args:
         configuration: what is to be; its id says under which names.
         now: UTC.
-        existing: what is in place, for a change: its start may lie in the past when it stays as it is.
+        existing: what is in place, for a change: its start may lie in the past when it stays as it is, and a value
+            that Azure holds already is not refused.
     """
-    return [
-        *_check_names(configuration),
-        *_check_words(configuration),
-        *_check_window(configuration, now, existing),
-        *_check_patches(configuration.install_patches),
-    ]
+    values = list(_check_values(configuration))
+    if existing is not None:
+        held = set(_check_values(existing))
+        values = [problem for problem in values if problem not in held]
+    problems = [*_check_names(configuration), *_check_kind(configuration), *values]
+    window = configuration.window
+    if window is None or configuration.unreadable or any(problem.path.startswith(_WINDOW) for problem in values):
+        return problems
+    return [*problems, *_check_times(window, now, existing.window if existing else None)]
 
 
 def check_number(configuration: MaintenanceConfiguration, others: Iterable[MaintenanceConfiguration]) -> list[Problem]:
@@ -101,14 +105,13 @@ def _check_names(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
         yield Problem(path="location", message="is missing; give the region of the schedule, such as westeurope")
 
 
-def _check_words(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
-    properties = configuration.properties
+def _check_kind(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
+    """Without these it would patch nothing inside machines, whether Azure holds it already or not."""
     if not configuration.patches_guests:
         yield Problem(
             path="properties.maintenanceScope",
             message=f"must be {IN_GUEST_PATCH}: other scopes maintain hosts and services, not the inside of machines",
         )
-    yield from _one_of("properties.visibility", properties.visibility, ("Custom", "Public"))
     if configuration.in_guest_patch_mode.casefold() != "user":
         given = f", not {configuration.in_guest_patch_mode!r}" if configuration.in_guest_patch_mode else ""
         yield Problem(
@@ -117,33 +120,38 @@ def _check_words(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
         )
 
 
-def _check_window(
-    configuration: MaintenanceConfiguration, now: datetime, existing: MaintenanceConfiguration | None
-) -> Iterator[Problem]:
-    path, window = "properties.maintenanceWindow", configuration.window
+def _check_values(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
+    """Each value by itself, whatever the time is."""
+    yield from _one_of("properties.visibility", configuration.properties.visibility, VISIBILITIES)
+    yield from _check_window(configuration.window)
+    yield from _check_patches(configuration.install_patches)
+
+
+def _check_window(window: MaintenanceWindow | None) -> Iterator[Problem]:
     if window is None:
-        yield Problem(path=path, message="is missing; give startDateTime, duration, timeZone and recurEvery")
+        yield Problem(path=_WINDOW, message="is missing; give startDateTime, duration, timeZone and recurEvery")
         return
     problems = [
-        *_readable(f"{path}.startDateTime", lambda: window.start),
-        *_check_duration(f"{path}.duration", window),
-        *_check_zone(f"{path}.timeZone", window.time_zone),
-        *_check_rate(f"{path}.recurEvery", window.recur_every),
+        *_readable(f"{_WINDOW}.startDateTime", lambda: window.start),
+        *_check_duration(f"{_WINDOW}.duration", window),
+        *_check_zone(f"{_WINDOW}.timeZone", window.time_zone),
+        *_check_rate(f"{_WINDOW}.recurEvery", window.recur_every),
     ]
     if window.expiration_date_time and not problems:
-        problems = list(_readable(f"{path}.expirationDateTime", lambda: window.expires_at))
-    if problems:
-        yield from problems
-        return
-    yield from _check_times(path, window, now, existing.window if existing else None)
+        problems = list(_readable(f"{_WINDOW}.expirationDateTime", lambda: window.expires_at))
+    yield from problems
+    if not problems and not is_on_the_clock(window.start, window.zone):
+        yield Problem(
+            path=f"{_WINDOW}.startDateTime",
+            message=f"{window.start_date_time} is skipped in {window.time_zone}, where daylight saving begins; Azure"
+            " refuses such a start: give another day or time",
+        )
 
 
-def _check_times(
-    path: str, window: MaintenanceWindow, now: datetime, before: MaintenanceWindow | None
-) -> Iterator[Problem]:
+def _check_times(window: MaintenanceWindow, now: datetime, before: MaintenanceWindow | None) -> Iterator[Problem]:
     start, expires = from_wall_clock(window.start, window.zone), window.expires_at
     if expires is not None and expires <= max(now, start):
-        yield Problem(path=f"{path}.expirationDateTime", message="must lie after the start and in the future")
+        yield Problem(path=f"{_WINDOW}.expirationDateTime", message="must lie after the start and in the future")
         return
     is_kept = before is not None and (before.start_date_time, before.time_zone) == (
         window.start_date_time,
@@ -151,16 +159,16 @@ def _check_times(
     )
     if not is_kept and start - now < SHORTEST_NOTICE:
         yield Problem(
-            path=f"{path}.startDateTime",
+            path=f"{_WINDOW}.startDateTime",
             message=f"is {_minutes_ahead(start - now)}; a schedule starts at least 15 minutes ahead",
         )
         return
     following = next(window.occurrences(now), None)
     if following is None:
-        yield Problem(path=f"{path}.recurEvery", message="has no run before expirationDateTime; make it later")
+        yield Problem(path=f"{_WINDOW}.recurEvery", message="has no run before expirationDateTime; make it later")
     elif following.at_utc - now < SHORTEST_NOTICE:
         yield Problem(
-            path=f"{path}.startDateTime",
+            path=f"{_WINDOW}.startDateTime",
             message=f"the next run is {_minutes_ahead(following.at_utc - now)}; a change needs at least 15 minutes",
         )
 
@@ -173,10 +181,10 @@ def _check_duration(path: str, window: MaintenanceWindow) -> Iterator[Problem]:
 
 
 def _check_zone(path: str, name: str) -> Iterator[Problem]:
-    if name.strip().casefold() in {known.casefold() for known in windows_tz.win_tz}:
+    if documented_name(name):
         return
-    windows = next((of for zone, of in windows_tz.tz_win.items() if zone.casefold() == name.strip().casefold()), "")
-    hint = f'did you mean "{windows}"?' if windows else suggest(name, windows_tz.win_tz)
+    windows = windows_name(name)
+    hint = f'did you mean "{windows}"?' if windows else suggest(name, ZONES)
     yield Problem(
         path=path,
         message=f"{name!r} is not a Windows time zone; write for example W. Europe Standard Time"
@@ -190,6 +198,12 @@ def _check_rate(path: str, text: str) -> Iterator[Problem]:
     except ValueError as error:
         yield Problem(path=path, message=str(error))
         return
+    if rate.unit is Unit.MONTH and not rate.days and rate.nth is None:
+        yield Problem(
+            path=path,
+            message=f"{text!r} does not say on which day of the month, which Azure refuses; write for example"
+            f" {rate} day17 or {rate} Third Saturday",
+        )
     if rate.is_too_often:
         yield Problem(path=path, message=f"is {rate}; a guest patching schedule repeats at least 6 hours apart")
 
@@ -202,7 +216,7 @@ def _check_patches(patches: InstallPatches | None) -> Iterator[Problem]:
             message="selects nothing; give classificationsToInclude, KB numbers or package masks for Windows or Linux",
         )
         return
-    yield from _check_reboot(f"{path}.rebootSetting", patches.reboot_setting)
+    yield from _one_of(f"{path}.rebootSetting", patches.reboot_setting, [word.value for word in RebootSetting])
     if patches.windows_parameters is not None:
         yield from _check_windows(f"{path}.windowsParameters", patches.windows_parameters)
     if patches.linux_parameters is not None:
@@ -218,13 +232,6 @@ def _selects(parameters: WindowsPatches | LinuxPatches | None) -> bool:
         else parameters.package_name_masks_to_include
     )
     return bool(parameters.classifications_to_include or included)
-
-
-def _check_reboot(path: str, setting: str) -> Iterator[Problem]:
-    if setting.casefold() in _NEVER_REBOOT:
-        yield Problem(path=path, message=f'{setting!r} is not known here; write "{_NEVER_REBOOT[setting.casefold()]}"')
-    else:
-        yield from _one_of(path, setting, [word.value for word in RebootSetting])
 
 
 def _check_windows(path: str, parameters: WindowsPatches) -> Iterator[Problem]:

@@ -40,13 +40,6 @@ _PARAMETERS = {
     OsType.WINDOWS: ("windowsParameters", WindowsParameters),
     OsType.LINUX: ("linuxParameters", LinuxParameters),
 }
-_REBOOTS = {
-    **{setting.value.casefold(): setting for setting in RebootSetting},
-    # What Update Manager's own texts and older versions of the API call them.
-    "rebootifrequired": RebootSetting.IF_REQUIRED,
-    "neverreboot": RebootSetting.NEVER,
-    "alwaysreboot": RebootSetting.ALWAYS,
-}
 _STAYS = {
     "type": "A policy is Patchwave's own.",
     "location": "A policy has no region: its scope says where the machines are.",
@@ -191,7 +184,7 @@ def _install(configuration: MaintenanceConfiguration, moved: Moved) -> tuple[Jso
         moved.lost(_PATCHES, "is missing: nobody can say what the schedule installs")
         return {}, frozenset()
     install: Json = {}
-    reboot = _REBOOTS.get(patches.reboot_setting.casefold())
+    reboot = RebootSetting.read(patches.reboot_setting)
     if reboot is None:
         known = ", ".join(setting.value for setting in RebootSetting)
         moved.lost(f"{_PATCHES}.rebootSetting", f"{patches.reboot_setting!r} is not one of {known}")

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import islice, takewhile
 
-from tzlocal import windows_tz
-
-from domain.calendar import Schedule, find_zone, upcoming
+from domain.calendar import Schedule, find_zone, is_on_the_clock, upcoming
 from domain.maintenance import MaintenanceWindow, format_wall_clock
 from domain.maintenance_limits import LONGEST_WINDOW, NOTICE_WITH_EVENTS, SHORTEST_WINDOW
 from domain.moved import NotCarried
@@ -21,6 +19,7 @@ from domain.patching import format_duration
 from domain.recur_every import LARGEST_OFFSET, RecurEvery, Unit
 from domain.recurrence import FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
 from domain.validation import Problem
+from domain.windows_zones import documented_name, windows_name
 
 COMPARED = timedelta(days=5 * 366)
 """How far ahead an exported schedule is compared with the policy, moment by moment."""
@@ -119,7 +118,7 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
     if not SHORTEST_WINDOW <= schedule.window <= LONGEST_WINDOW:
         message = f"is {format_duration(schedule.window)}; the window of a schedule has PT1H30M to PT3H55M"
         problems.append(Problem(path="schedule.window", message=message))
-    zone = _windows_zone(schedule.time_zone)
+    zone = documented_name(schedule.time_zone) or windows_name(schedule.time_zone)
     if not zone:
         message = f"{schedule.time_zone!r} has no Windows name, and schedules know no other zones"
         problems.append(Problem(path="schedule.timeZone", message=message))
@@ -133,9 +132,16 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
         raise NotCarried([*problems, Problem(path="schedule.recurrence", message=str(error))]) from None
     if problems:
         raise NotCarried(problems)
+    start = datetime.combine(first, time.fromisoformat(schedule.time))
+    if not is_on_the_clock(start, find_zone(zone)):
+        message = (
+            f"is skipped on {first}, the next occurrence, where daylight saving begins; Azure refuses a schedule that"
+            " starts then: export the policy after that day"
+        )
+        raise NotCarried([Problem(path="schedule.time", message=message)])
     hours, minutes = divmod(schedule.window // timedelta(minutes=1), 60)
     window = MaintenanceWindow(
-        start_date_time=format_wall_clock(datetime.combine(first, time.fromisoformat(schedule.time))),
+        start_date_time=format_wall_clock(start),
         expiration_date_time=format_wall_clock(said.expires) if said.expires else "",
         duration=f"{hours:02}:{minutes:02}",
         time_zone=zone,
@@ -154,15 +160,6 @@ def _compare(schedule: Schedule, window: MaintenanceWindow, now: datetime) -> No
         moment = min(set(ours) ^ set(theirs))
         message = f"{schedule.time_zone} and {window.time_zone} keep different times from {moment:%Y-%m-%d} on"
         raise NotCarried([Problem(path="schedule.timeZone", message=message)])
-
-
-def _windows_zone(name: str) -> str:
-    """The Windows name of a zone; empty when it has none."""
-    folded = name.strip().casefold()
-    known = {windows.casefold(): windows for windows in windows_tz.win_tz}
-    if folded in known:
-        return known[folded]
-    return next((windows for zone, windows in windows_tz.tz_win.items() if zone.casefold() == folded), "")
 
 
 def _say(recurrence: Recurrence, schedule: Schedule, first: date) -> _Said:

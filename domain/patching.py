@@ -34,6 +34,22 @@ class RebootSetting(StrEnum):
     NEVER = "Never"
     ALWAYS = "Always"
 
+    @classmethod
+    def read(cls, text: str) -> RebootSetting | None:
+        """The setting of a text from Azure, in either vocabulary and any case; ``None`` when it is none.
+
+        A maintenance configuration that was sent with ``Always`` or ``Never`` is answered with ``AlwaysReboot`` or
+        ``NeverReboot`` (recorded).
+        """
+        return _REBOOT_WORDS.get(text.strip().casefold())
+
+
+_REBOOT_WORDS = {setting.value.casefold(): setting for setting in RebootSetting} | {
+    "rebootifrequired": RebootSetting.IF_REQUIRED,
+    "neverreboot": RebootSetting.NEVER,
+    "alwaysreboot": RebootSetting.ALWAYS,
+}
+
 
 class WindowsClassification(StrEnum):
     """``VMGuestPatchClassificationWindows``."""

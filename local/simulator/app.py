@@ -65,7 +65,8 @@ class Front:
         snapshots, schedules, health = Snapshots(world), self.events.schedules, Health(world)
         graph = ResourceGraph(world, snapshots, schedules)
         handlers = [Compute(world), snapshots, Manager(world), graph, health, Maintenance(schedules)]
-        self.router = Router([route for each in handlers for route in each.routes()])
+        self.routes = [route for each in handlers for route in each.routes()]
+        self.router = Router(self.routes)
 
     async def handle(self, request: Request) -> Response:
         """Answer one Resource Manager request."""

@@ -1,7 +1,10 @@
 """Configuration assignments: a machine's own, and dynamic scopes over a subscription or a resource group.
 
-Sources: recordings of ``az maintenance assignment`` (ids inside come back in lower case, ``location`` only from PUT),
-the specification of Microsoft.Maintenance for the filter.
+Sources: recordings of ``az maintenance assignment``, in which the two kinds differ, and the specification of
+Microsoft.Maintenance for the filter. Of a machine the ids inside come back in lower case, ``location`` only from PUT,
+and its type inside the assignment's own id is in lower case after PUT, in the documented case after GET. A dynamic
+scope keeps its location and the case of the configuration's id; its own id ends in lower case, and unset members of its
+filter are null.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from local.simulator.machine import Machine
 from local.simulator.reading import as_list, as_object
 
 TYPE = "Microsoft.Maintenance/configurationAssignments"
+_FILTER_KEYS = ("tagSettings", "resourceTypes", "locations", "resourceGroups", "osTypes")
+"""In the order of the wire."""
 _VM_TYPE = "microsoft.compute/virtualmachines"
+_VM_PATH = "/providers/Microsoft.Compute/virtualMachines/"
 
 
 @dataclass(slots=True, eq=False)
@@ -23,8 +29,8 @@ class Assignment:
 
     scope: str
     name: str
-    configuration: str
-    """The configuration's id, folded."""
+    configuration_id: str
+    """As it was sent."""
     location: str | None
     filter: dict[str, Any] | None
     """Of a dynamic scope."""
@@ -32,8 +38,14 @@ class Assignment:
     removed: float | None = None
 
     @property
-    def id(self) -> str:
-        return f"{self.scope.lower()}/providers/{TYPE}/{self.name}"
+    def configuration(self) -> str:
+        """The configuration's id, folded."""
+        return self.configuration_id.casefold()
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case, as Resource Graph writes it."""
+        return f"{self.scope}/providers/{TYPE}/{self.name}".lower()
 
     @property
     def subscription_id(self) -> str:
@@ -79,16 +91,39 @@ class Assignment:
         every = all if str(settings.get("filterOperator", "All")).casefold() == "all" else any
         return not found or every(found)
 
-    def document(self, *, with_location: bool) -> dict[str, Any]:
-        """As a PUT echoes it, or as GET and lists show it: without its location."""
-        properties: dict[str, Any] = {
-            "maintenanceConfigurationId": self.configuration,
-            "resourceId": self.scope.lower(),
-        }
+    def document(self, *, is_put: bool) -> dict[str, Any]:
+        """As a PUT or PATCH echoes it, or as GET and lists show it."""
         if self.filter is not None:
-            properties["filter"] = self.filter
-        made: dict[str, Any] = {"properties": properties, "id": self.id, "name": self.name, "type": TYPE}
-        return {"location": self.location} | made if with_location and self.location else made
+            return self._dynamic_document(self.filter)
+        scope = self.scope.lower() if is_put else _documented(self.scope)
+        made: dict[str, Any] = {
+            "properties": {
+                "maintenanceConfigurationId": self.configuration,
+                "resourceId": self.scope.lower(),
+            },
+            "id": f"{scope}/providers/{TYPE}/{self.name}",
+            "name": self.name,
+            "type": TYPE,
+        }
+        return {"location": self.location} | made if is_put and self.location else made
+
+    def _dynamic_document(self, filter_: dict[str, Any]) -> dict[str, Any]:
+        return ({"location": self.location} if self.location else {}) | {
+            "properties": {
+                "maintenanceConfigurationId": self.configuration_id,
+                "resourceId": self.scope.lower(),
+                "filter": {key: filter_.get(key) for key in _FILTER_KEYS},
+            },
+            "id": f"{self.scope.lower()}/providers/{TYPE.lower()}/{self.name}",
+            "name": self.name,
+            "type": TYPE.lower(),
+        }
+
+
+def _documented(scope: str) -> str:
+    """The path of a machine with the type of machines in its documented case, the rest in lower case."""
+    folded = scope.lower()
+    return folded.replace("/providers/microsoft.compute/virtualmachines/", _VM_PATH)
 
 
 def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:

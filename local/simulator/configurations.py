@@ -1,8 +1,9 @@
 """A maintenance configuration: the document that Azure keeps, the checks of a PUT, and the window read out of it.
 
 Sources: recordings of ``az maintenance`` (2023-04-01) for the document, "Programmatically manage updates" for the
-properties, the limits of the guest scope from "Maintenance configurations" (2026-09). Nobody has recorded the words of
-the refusals; their form (PascalCase) is recorded.
+properties, the limits of the guest scope from "Maintenance configurations" (2026-09). Recorded: the reboot setting
+``Always`` is answered with ``AlwaysReboot``, ``Never`` with ``NeverReboot``, and a namespace that was not sent is left
+out. No recording has the words of the refusals; their form (PascalCase) is recorded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -29,7 +30,11 @@ _SHORTEST, _LONGEST = timedelta(hours=1, minutes=30), timedelta(hours=3, minutes
 _LEAST_GAP = timedelta(hours=6)
 _MOST_CHARACTERS = 128
 """Of the names of resource group and configuration together: fewer than this."""
-_ZONES: Mapping[str, str] = {windows.casefold(): name for windows, name in windows_tz.win_tz.items()}
+_REBOOT_WORDS = {"Always": "AlwaysReboot", "Never": "NeverReboot"}
+"""What is kept and answered for what is sent."""
+# Two zones of Windows that Unicode's table of names has dropped.
+_OLD_ZONES = {"Kamchatka Standard Time": "Asia/Kamchatka", "Mid-Atlantic Standard Time": "Etc/GMT+2"}
+_ZONES: Mapping[str, str] = {windows.casefold(): name for windows, name in (windows_tz.win_tz | _OLD_ZONES).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Configuration:
         return self.window is not None and str(mode).casefold() == "user"
 
     def document(self, *, lowered: bool) -> dict[str, Any]:
-        """As a PUT or PATCH echoes it, or, ``lowered``, as GET and lists write the id."""
+        """As a PUT echoes it, or, ``lowered``, as PATCH, GET and lists write the id."""
         path = (
             f"/subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}"
             f"/providers/{TYPE.lower() if lowered else TYPE}/{self.name}"
@@ -119,10 +124,9 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
     if not scope:
         raise invalid(f"Maintenance scope '{asked}' is not valid.")
     visibility = properties.get("visibility", "Custom")
-    if visibility not in ("Custom", "Public"):
+    if str(visibility).casefold() not in ("custom", "public"):
         raise invalid(f"Visibility '{visibility}' is not valid.")
     made: dict[str, Any] = {
-        "namespace": "Microsoft.Maintenance",
         "extensionProperties": {},
         **properties,
         "maintenanceScope": scope,
@@ -139,7 +143,11 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
     # The words are those of Azure/bicep#8959.
     if dig(made, "extensionProperties", "InGuestPatchMode") not in ("User", "Platform"):
         raise invalid("Extension properties must contain Patch mode")
-    _check_patches(as_object(made.get("installPatches")))
+    patches = as_object(made.get("installPatches"))
+    _check_patches(patches)
+    if patches:
+        reboot = str(patches.get("rebootSetting", "IfRequired"))
+        made["installPatches"] = patches | {"rebootSetting": _REBOOT_WORDS.get(reboot, reboot)}
     return made, _read_window(as_object(made.get("maintenanceWindow")), now)
 
 
@@ -166,6 +174,11 @@ def _read_window(window: dict[str, Any], now: datetime) -> Window:
         raise invalid(f"Time zone '{zone_name}' is not valid.")
     start, expires = (_date(window, key) for key in ("startDateTime", "expirationDateTime"))
     zone = ZoneInfo(_ZONES[zone_name.casefold()])
+    if start.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) != start:
+        raise invalid(
+            f"'startDateTime' with value '{window.get('startDateTime')}' is an invalid time in '{zone_name}': the "
+            "clock is adjusted forward then, and skips it."
+        )
     # The end of the calendar, west of Greenwich, is no moment of UTC.
     if expires <= max(start, now.astimezone(zone).replace(tzinfo=None)):
         raise invalid("Expiration date must be set to a future date.")
@@ -173,6 +186,8 @@ def _read_window(window: dict[str, Any], now: datetime) -> Window:
         recurrence = read_recurrence(str(window.get("recurEvery") or ""))
     except ValueError as error:
         raise invalid(str(error)) from error
+    if recurrence.unit == "month" and not recurrence.days and recurrence.ranked is None:
+        raise invalid(f"RecurEvery '{window.get('recurEvery')}' is not valid: a monthly schedule must name its days.")
     if recurrence.shortest_gap(start) < _LEAST_GAP:
         raise invalid("A maintenance window of the scope InGuestPatch must not repeat in less than 6 hours.")
     return Window(start, expires, length, zone, recurrence)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from local.simulator.clock import NEVER
-from local.simulator.occurrences import EVENT_CUT_OFF_SECONDS, Occurrence
+from local.simulator.occurrences import CUT_OFF_SECONDS, Occurrence
 from local.simulator.schedules import Schedules
 
 RETRY_SECONDS = (10.0, 30.0, 60.0, 300.0, 600.0)
@@ -153,7 +153,7 @@ class EventGrid:
             "resourceSubscriptionIds": list(subscriptions),
         }
         if kind == "Pre":
-            data["cancellationCutOffDateTime"] = _zulu(clock.stamp(occurrence.starts - EVENT_CUT_OFF_SECONDS))
+            data["cancellationCutOffDateTime"] = _zulu(clock.stamp(occurrence.starts - CUT_OFF_SECONDS))
         else:
             data["status"] = occurrence.status(clock.now(), clock)
         if options.casing == "pascal":

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 type Operation = Literal[
-    "assess", "install", "poll", "read", "list", "power", "snapshot", "script", "graph", "health", "alerts", "token"
-]
+    "assess", "install", "poll", "read", "list", "power", "update", "maintenance", "assignment", "snapshot", "script",
+    "graph", "health", "alerts", "metadata", "token",
+]  # fmt: skip
 """The words of the routes, and ``token`` for the identity endpoint."""
 
 

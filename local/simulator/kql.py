@@ -1,8 +1,9 @@
 """The part of the Kusto query language that inventory queries need, compiled to plain functions.
 
-``Table | where … | extend … | project … | order by … | take n | count | summarize count() by …``; anything else is a
-``QueryError`` and so a 400, as Resource Graph answers to what it cannot parse. Text operators ignore case the way Kusto
-does; a missing value is null, equals nothing, and is the empty text to ``tostring``.
+``Table | where … | extend … | project … | order by … | take n | count | summarize count() by …``; a query that begins
+with an operator is about ``resources``. Anything else is a ``QueryError`` and so a 400, as Resource Graph answers to
+what it cannot parse. Text operators ignore case the way Kusto does; a missing value is null, equals nothing, and is the
+empty text to ``tostring``.
 """
 
 from __future__ import annotations
@@ -143,6 +144,16 @@ def _instant(value: Any) -> str | None:
     return f"{at.replace(tzinfo=None).isoformat(timespec='microseconds')}0Z"
 
 
+def _parsed(value: Any) -> Any:
+    """Text that is JSON becomes what it says; anything else stays what it is, as Kusto does."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "tolower": lambda value: as_text(value).lower(),
     "toupper": lambda value: as_text(value).upper(),
@@ -153,6 +164,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "isnotnull": lambda value: value is not None,
     "not": lambda value: not value,
     "array_length": lambda value: len(cast(list[Any], value)) if isinstance(value, list) else None,
+    "parse_json": _parsed,
     "todatetime": _instant,
     "strlen": lambda value: len(as_text(value)),
 }

@@ -1,8 +1,8 @@
 """``Microsoft.Maintenance``: configurations, assignments, and runs of a schedule.
 
-Recorded habits: everything is answered at once with 200, a DELETE has an empty body (204 when there was nothing),
-``applyUpdates`` on a machine with nothing pending answers ``null``, ids come back in other letters than they were sent
-in, and errors have capital letters.
+Recorded habits: everything is answered at once with 200, a DELETE has an empty body (204 when there was nothing), a PUT
+of ``applyUpdates`` on a machine with nothing pending answers ``null`` and a GET of it ``Completed``, ids come back in
+other letters than they were sent in, and errors have capital letters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from local.simulator import errors
 from local.simulator.assignments import Assignment, read_filter
 from local.simulator.configurations import Configuration, invalid, maintenance_refusal, read_properties
 from local.simulator.errors import Refusal
-from local.simulator.occurrences import Occurrence
+from local.simulator.occurrences import CANCELLED
 from local.simulator.reading import as_object, dig
 from local.simulator.routing import Answer, Call, Route, compact
 from local.simulator.schedules import Schedules, find_configuration
@@ -24,6 +24,7 @@ _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
 _MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
 _PROVIDER = "/providers/Microsoft.Maintenance"
+_APPLY_UPDATES = "Microsoft.Maintenance/applyUpdates"
 _VERBS = {"GET": "read", "DELETE": "delete", "PUT": "write", "PATCH": "write"}
 _CANCEL_SINCE = "2023-09-01-preview"
 _CONFIGURATION = _GROUP + _PROVIDER + "/maintenanceConfigurations/{configuration}"
@@ -61,6 +62,7 @@ class Maintenance:
             Route("GET", _SUBSCRIPTION + _PROVIDER + "/publicMaintenanceConfigurations", "list", self.nothing),
             Route("GET", _MACHINE + _PROVIDER + "/updates", "list", self.nothing),
             Route("PUT", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.apply_nothing),
+            Route("GET", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.get_applied),
             Route("PUT", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.cancel_run),
             Route("GET", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.get_run),
         ]
@@ -74,6 +76,19 @@ class Maintenance:
         """A machine here never has platform maintenance that waits for its owner."""
         self._check_scope(call)
         return Answer(200, "null")
+
+    def get_applied(self, call: Call) -> Answer:
+        """The same, asked for: only ``default`` is there."""
+        self._check_scope(call)
+        if call.captured["run"].casefold() != "default":
+            raise _no_run(call)
+        path = call.path.rstrip("/")
+        properties = {
+            "status": "Completed",
+            "resourceId": _split(call)[0],
+            "lastUpdateTime": "0001-01-01T00:00:00",
+        }
+        return compact({"properties": properties, "id": path, "name": call.captured["run"], "type": _APPLY_UPDATES})
 
     # -- configurations ---------------------------------------------------------------------------------------------
 
@@ -109,7 +124,7 @@ class Maintenance:
         tags = _tags(body) if "tags" in body else found.tags
         made = replace(found, properties=properties, window=window, changed=clock.now(), tags=tags)
         self.schedules.put(made)
-        return compact(made.document(lowered=False))
+        return compact(made.document(lowered=True))
 
     def get_configuration(self, call: Call) -> Answer:
         return compact(self._configuration(call).document(lowered=True))
@@ -136,40 +151,44 @@ class Maintenance:
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def cancel_run(self, call: Call) -> Answer:
-        """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that nobody had heard of, and 200."""
+        """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that was not known yet, and 200.
+
+        A run whose start has passed is answered like one that was cancelled, and goes on.
+        """
         configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.world.clock
         if call.api_version < _CANCEL_SINCE:
             raise invalid(f"The api-version '{call.api_version}' cannot cancel a run; use {_CANCEL_SINCE} or later.")
         if dig(_body(call), "properties", "status") != "Cancel":
             raise invalid("Only the status 'Cancel' can be set on a run of a maintenance configuration.")
-        was_known = len(self.schedules.occurrences)
-        found = self.schedules.coming(configuration, call.captured["run"])
+        was_known, run = len(self.schedules.occurrences), call.captured["run"]
+        if _is_run_name(run) and run <= f"{clock.calendar():%Y%m%d%H%M%S}":
+            return compact(self._run(configuration, run, CANCELLED))
+        found = self.schedules.coming(configuration, run)
         if found is None:
             raise _no_run(call)
         if found.cancelled is None:
             if clock.now() > found.cut_off:
                 raise invalid(f"The maintenance run '{found.name}' can no longer be cancelled: its cut-off has passed.")
             self.schedules.cancel(found)
-        return compact(self._run(found), 200 if len(self.schedules.occurrences) == was_known else 201)
+        is_new = len(self.schedules.occurrences) > was_known
+        return compact(self._run(configuration, found.name, CANCELLED), 201 if is_new else 200)
 
     def get_run(self, call: Call) -> Answer:
         configuration = find_configuration(self.schedules, _split(call)[0])
         found = self.schedules.coming(configuration, call.captured["run"])
         if found is None:
             raise _no_run(call)
-        return compact(self._run(found))
-
-    def _run(self, found: Occurrence) -> dict[str, Any]:
         now = self.world.clock.now()
+        shown = self._run(configuration, found.name, found.status(now, self.world.clock))
+        return compact(shown | {"name": found.name})
+
+    def _run(self, configuration: Configuration, run: str, status: str) -> dict[str, Any]:
+        """As a cancellation is answered: the name is the configuration's, and the run the last part of the id."""
         return {
-            "id": found.id,
-            "name": found.name,
-            "type": "Microsoft.Maintenance/applyUpdates",
-            "properties": {
-                "status": found.status(now, self.world.clock),
-                "resourceId": found.configuration.folded,
-                "lastUpdateTime": self.world.clock.stamp(now),
-            },
+            "properties": {"status": status, "resourceId": configuration.document(lowered=False)["id"]},
+            "id": f"{configuration.folded}{_PROVIDER}/applyUpdates/{run}".lower(),
+            "name": configuration.name,
+            "type": _APPLY_UPDATES,
         }
 
     # -- assignments ------------------------------------------------------------------------------------------------
@@ -189,13 +208,13 @@ class Maintenance:
         made = Assignment(
             scope=scope,
             name=name,
-            configuration=wanted.casefold(),
+            configuration_id=wanted,
             location=body.get("location"),
             filter=filter_,
             created=self.world.clock.now(),
         )
         self.schedules.assignments[_key(call)] = made
-        return compact(made.document(with_location=True))
+        return compact(made.document(is_put=True))
 
     def update_assignment(self, call: Call) -> Answer:
         """PATCH of a dynamic scope: another filter."""
@@ -204,10 +223,10 @@ class Maintenance:
             raise invalid("Only the assignment of a subscription or a resource group can be updated.")
         laid = merged(found.filter, as_object(dig(body, "properties", "filter")))
         found.filter = read_filter(laid, in_group="group" in call.captured)
-        return compact(found.document(with_location=True))
+        return compact(found.document(is_put=True))
 
     def get_assignment(self, call: Call) -> Answer:
-        return compact(self._assignment(call).document(with_location=False))
+        return compact(self._assignment(call).document(is_put=False))
 
     def delete_assignment(self, call: Call) -> Answer:
         """Also of a machine that is gone: that is how stale ones are cleaned up."""
@@ -220,7 +239,7 @@ class Maintenance:
         scope = _split(call)[0].casefold()
         whole = "group" not in call.captured
         found = [
-            each.document(with_location=False)
+            each.document(is_put=False)
             for each in self.schedules.assignments.values()
             if each.scope.casefold() == scope or (whole and each.scope.casefold().startswith(scope + "/"))
         ]
@@ -247,6 +266,10 @@ class Maintenance:
                 raise errors.forbidden(action, machine.id, self.world.client_id)
         else:
             self.world.subscription(captured["subscription"])
+
+
+def _is_run_name(text: str) -> bool:
+    return len(text) == 14 and text.isascii() and text.isdigit()
 
 
 def _no_run(call: Call) -> Refusal:

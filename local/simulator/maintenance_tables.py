@@ -57,8 +57,8 @@ def _place(schedules: Schedules, configuration: Configuration) -> dict[str, Any]
 
 
 def _assignment(schedules: Schedules, assignment: Assignment) -> Row:
-    return assignment.document(with_location=False) | {
-        "id": assignment.id.lower(),
+    return assignment.document(is_put=False) | {
+        "id": assignment.folded,
         "type": "microsoft.maintenance/configurationassignments",
         "tenantId": schedules.world.tenant_id,
         "location": assignment.location or "",

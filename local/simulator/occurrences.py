@@ -15,10 +15,9 @@ from local.simulator.reading import as_object
 
 ANNOUNCED_SECONDS = 40 * 60.0
 """Before the start: the event goes out and the machines of the run are known."""
-CANCELLABLE_SECONDS = 10 * 60.0
-"""Before the start: the prose says ten minutes, the sample of the event one; the stricter one is enforced."""
-EVENT_CUT_OFF_SECONDS = 60.0
-"""Before the start: what the event's ``cancellationCutOffDateTime`` says, as in the published sample."""
+CUT_OFF_SECONDS = 60.0
+"""Before the start: what the event's ``cancellationCutOffDateTime`` says in the published sample. The prose says ten
+minutes; a recorded cancellation eight minutes before the start was taken."""
 SUCCEEDED, FAILED, CANCELLED, UNRESPONSIVE = "Succeeded", "Failed", "Cancelled", "ShutdownOrUnresponsive"
 _GOOD = (SUCCEEDED, "CompletedWithWarnings")
 
@@ -69,7 +68,7 @@ class Occurrence:
     @property
     def cut_off(self) -> float:
         """The last moment at which it can be cancelled."""
-        return self.starts - CANCELLABLE_SECONDS
+        return self.starts - CUT_OFF_SECONDS
 
     def status(self, then: float, clock: Clock) -> str:
         """The status of the whole run."""

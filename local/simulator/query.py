@@ -7,6 +7,8 @@ from typing import Any
 
 from local.simulator.kql import Parser, Row, Value, as_text
 
+_OPERATORS = ("where", "project", "extend", "order", "sort", "take", "limit", "count", "summarize")
+
 type Stage = Callable[[list[Row]], list[Row]]
 
 
@@ -23,12 +25,15 @@ class Query:
 
     def __init__(self, text: str, tables: dict[str, set[str]]) -> None:
         parser = Parser(text, set())
-        table = parser.name()
-        if table.casefold() not in tables:
-            raise parser.fail(f"Table '{table}' was not found in this catalog")
-        self.table = table.casefold()
-        parser.set_columns(tables[self.table])
+        self.table = "resources"
         self._stages: list[Stage] = []
+        # Recorded: "project id, tags | limit 2" is answered with rows of resources.
+        if parser.current.text.casefold() in _OPERATORS:
+            parser.set_columns(tables[self.table])
+            self._stages.append(_stage(parser))
+        else:
+            self.table = _table(parser, tables)
+            parser.set_columns(tables[self.table])
         while not parser.is_at_end:
             parser.expect("|")
             self._stages.append(_stage(parser))
@@ -37,6 +42,13 @@ class Query:
         for stage in self._stages:
             rows = stage(rows)
         return rows
+
+
+def _table(parser: Parser, tables: dict[str, set[str]]) -> str:
+    table = parser.name()
+    if table.casefold() not in tables:
+        raise parser.fail(f"Table '{table}' was not found in this catalog")
+    return table.casefold()
 
 
 def _stage(parser: Parser) -> Stage:

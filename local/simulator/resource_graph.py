@@ -62,6 +62,16 @@ class ResourceGraph:
 
     async def query(self, call: Call) -> Answer:
         quota = self._quota()
+        try:
+            made = await self._answer(call)
+        except Refusal as refused:
+            # A refused query has cost its part of the quota, and says so (recorded).
+            refused.headers |= quota
+            raise
+        made.headers |= quota
+        return made
+
+    async def _answer(self, call: Call) -> Answer:
         request = as_object(call.json())
         if not isinstance(request.get("query"), str):
             raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
@@ -83,9 +93,7 @@ class ResourceGraph:
         following = offset + len(page)
         if following < len(rows):
             answer["$skipToken"] = base64.b64encode(json.dumps([key, following]).encode()).decode()
-        made = compact(answer)
-        made.headers |= quota
-        return made
+        return compact(answer)
 
     async def _position(self, request: dict[str, Any], options: dict[str, Any], call: Call) -> tuple[str, int]:
         token = options.get("$skipToken")

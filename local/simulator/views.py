@@ -171,6 +171,9 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
         made["vmAgent"] = _agent(machine, agent, stamp)
         if machine.simulation.app_health is not None:
             made["vmHealth"] = {"status": _app_health(machine, now)}
+    given = dig(machine.given, "properties", "storageProfile", "osDisk", "name")
+    is_made = _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0))
+    made["disks"] = [{"name": given or _os_disk(machine)["name"], "statuses": [is_made]}]
     made["hyperVGeneration"] = "V2"
     patch_status: dict[str, Any] = {}
     if machine.available_summary is not None:

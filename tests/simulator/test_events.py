@@ -165,13 +165,6 @@ def test_a_run_is_cancelled_before_its_cut_off(simulator: Simulator) -> None:
     assert simulator.http.get(path, params=CANCEL_API).json()["properties"]["status"] == "Cancelled"
 
 
-def test_a_run_is_not_cancelled_when_it_is_too_late(simulator: Simulator) -> None:
-    run = fire(simulator, "Too-Late", minutes=9)
-    reply = simulator.http.put(run["id"], params=CANCEL_API, json={"properties": {"status": "Cancel"}})
-    assert reply.status_code == 400
-    assert "cut-off" in reply.json()["Error"]["Message"]
-
-
 def test_a_run_of_the_future_is_cancelled_by_its_name(simulator: Simulator) -> None:
     configuration = configuration_id("Far-Away")
     assert put(simulator, configuration, body(timeZone="UTC")).status_code == 200

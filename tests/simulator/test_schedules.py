@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from local.simulator.assignments import Assignment
 from local.simulator.clock import Clock
 from local.simulator.configurations import Configuration, read_properties
+from local.simulator.errors import Refusal
 from local.simulator.machine import Machine
+from local.simulator.maintenance import Maintenance
 from local.simulator.maintenance_tables import maintenance_rows
 from local.simulator.occurrences import Occurrence
 from local.simulator.patch_tables import TABLES, patch_rows
+from local.simulator.routing import Answer, Call
 from local.simulator.schedules import Schedules
 from local.simulator.simulation import read_simulation
 from local.simulator.world import World
@@ -86,7 +90,7 @@ class Bench:
 
     def assign(self, configuration: Configuration, scope: str, filter_: dict[str, Any] | None = None) -> None:
         made = Assignment(scope, "a", configuration.folded, "westeurope", filter_, self.world.clock.now())
-        self.schedules.assignments[f"{configuration.folded} {made.id.casefold()}"] = made
+        self.schedules.assignments[f"{configuration.folded} {made.folded}"] = made
 
     def assign_all(self, configuration: Configuration) -> None:
         for machine in self.world.machines.values():
@@ -96,6 +100,13 @@ class Bench:
         """Go to so many minutes after the start."""
         self.wall.seconds = minutes * MINUTE
         self.schedules.settle()
+
+    def cancel(self, name: str) -> Answer:
+        """PUT ``Cancel`` to the run of this name."""
+        path = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/{name}"
+        body = b'{"properties": {"status": "Cancel"}}'
+        call = Call("PUT", path, "api-version=2025-11-01", body, {}, {"run": name})
+        return Maintenance(self.schedules).cancel_run(call)
 
     @property
     def only(self) -> Occurrence:
@@ -227,6 +238,46 @@ def test_a_cancelled_run_patches_nothing_and_sends_no_post() -> None:
     assert bench.statuses() == {"one": "Cancelled"}
     assert [kind for kind, _ in bench.published] == ["Pre"]
     assert len(next(bench.world.settled()).pending) == 2
+
+
+def test_a_run_is_cancelled_until_a_minute_before_its_start() -> None:
+    """Recorded with eight minutes left; the published event says one minute."""
+    bench = Bench(one={})
+    bench.assign_all(bench.schedule())
+    bench.at(59.5)
+    with pytest.raises(Refusal) as refused:
+        bench.cancel("20261121130000")
+    assert refused.value.status == 400
+    assert "cut-off" in str(refused.value)
+    with pytest.raises(Refusal) as unknown:
+        bench.cancel("20261122130001")
+    assert unknown.value.status == 404
+    bench.at(24 * 60 + 58.9)
+    assert bench.cancel("20261122130000").status == 200
+    bench.at(24 * 60 + 70)
+    assert bench.statuses(list(bench.schedules.occurrences.values())[1]) == {"one": "Cancelled"}
+
+
+def test_cancelling_a_run_that_has_begun_is_answered_as_done_and_changes_nothing() -> None:
+    bench = Bench(one={})
+    bench.assign_all(bench.schedule())
+    bench.at(65)
+    answer = bench.cancel("20261121130000")
+    assert (answer.status, json.loads(answer.body or "")) == (
+        200,
+        {
+            "properties": {
+                "status": "Cancelled",
+                "resourceId": f"/subscriptions/{SUBSCRIPTION}/resourcegroups/rg/providers/Microsoft.Maintenance"
+                "/maintenanceConfigurations/nightly",
+            },
+            "id": f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/20261121130000".lower(),
+            "name": "nightly",
+            "type": "Microsoft.Maintenance/applyUpdates",
+        },
+    )
+    bench.at(75)
+    assert bench.statuses() == {"one": "Succeeded"}
 
 
 def test_resource_graph_shows_a_run_late_and_not_for_ever() -> None:

@@ -178,6 +178,9 @@ def test_states_of_machines(simulator: Simulator, simulation: dict[str, object],
     assert power in [status["code"] for status in view["statuses"]]
     codes = [status["code"] for status in view["vmAgent"]["statuses"]] if "vmAgent" in view else [None]
     assert codes[0] == agent
+    [disk] = view["disks"]
+    assert disk["name"].startswith("vm-")
+    assert [status["code"] for status in disk["statuses"]] == ["ProvisioningState/succeeded"]
 
 
 def test_missing_and_forbidden_machines(simulator: Simulator) -> None:
@@ -312,6 +315,43 @@ def test_resource_graph_conditions(simulator: Simulator, condition: str, count: 
         assert reply.json()["error"]["details"][0]["code"] in ("InvalidQuery", "ParserFailure")
     else:
         assert reply.json()["totalRecords"] == count
+
+
+def test_a_query_may_begin_with_an_operator_and_is_about_resources(simulator: Simulator) -> None:
+    """Recorded: ``project id, tags, properties | limit 2``."""
+    body = graph(simulator, "project id, tags, properties | limit 2").json()
+    assert body["count"] == 2
+    assert set(body["data"][0]) == {"id", "tags", "properties"}
+    assert graph(simulator, "where name =~ 'vm-007' | project name").json()["data"] == [{"name": "vm-007"}]
+    assert graph(simulator, "nothing | project id").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ('parse_json(\'{"a":{"b":[1,2]}}\').a.b[1]', 2),
+        ("parse_json(tostring(tags)).number", "7"),
+        ("parse_json(tags).number", "7"),
+        ("parse_json('no json')", "no json"),
+        ("parse_json(managedBy.nothing)", None),
+    ],
+)
+def test_json_inside_of_text_is_read(simulator: Simulator, expression: str, value: object) -> None:
+    query = f"resources | where name =~ 'vm-007' | project found = {expression}"
+    assert graph(simulator, query).json()["data"] == [{"found": value}]
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [("resources | where", {}), ("nowhere", {}), ("resources", {"$top": 5_000}), ("resources", {"$skipToken": "x"})],
+)
+def test_a_refused_query_says_what_is_left_of_the_quota(
+    simulator: Simulator, query: str, options: dict[str, object]
+) -> None:
+    refused = graph(simulator, query, **options)
+    assert refused.status_code == 400
+    assert int(refused.headers["x-ms-user-quota-remaining"]) >= 0
+    assert refused.headers["x-ms-user-quota-resets-after"].startswith("00:00:")
 
 
 # --- faults and books

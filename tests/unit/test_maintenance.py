@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from domain.maintenance import (
 )
 from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, THEN, changed, configuration
 
+CASES = Path(__file__).parents[1] / "cases"
 WINDOW = "properties.maintenanceWindow"
 
 
@@ -138,3 +141,55 @@ def test_a_schedule_ends_with_its_expiration_and_not_without() -> None:
 def test_what_is_no_configuration_id(text: str) -> None:
     with pytest.raises(ValueError, match="not a maintenance configuration id"):
         ConfigurationId.parse(text)
+
+
+# --- the words that Azure answers with -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answered", "written"),
+    [
+        ("AlwaysReboot", "Always"),
+        ("NeverReboot", "Never"),
+        ("neverreboot", "Never"),
+        ("RebootIfRequired", "IfRequired"),
+        ("Always", "Always"),
+        ("Sometimes", "Sometimes"),
+    ],
+)
+def test_reboot_settings_are_read_in_azure_s_words_and_written_in_the_documented_ones(
+    answered: str, written: str
+) -> None:
+    found = configuration("properties.installPatches.rebootSetting", answered)
+    assert found.to_azure()["properties"]["installPatches"]["rebootSetting"] == written
+    again = MaintenanceConfiguration.model_validate(found.to_wire())
+    assert again == found
+
+
+def test_words_count_without_case_and_are_written_as_documented() -> None:
+    body = changed("properties.extensionProperties", {"inguestpatchmode": "user", "other": "Kept"})
+    body["properties"] |= {"visibility": "CUSTOM", "maintenanceScope": "inguestpatch"}
+    found = read_configuration(body | {"id": CONFIGURATION})
+    assert found is not None
+    assert found.patches_guests
+    assert found.in_guest_patch_mode == "User"
+    sent = found.to_azure()["properties"]
+    assert sent["visibility"] == "Custom"
+    assert sent["maintenanceScope"] == "InGuestPatch"
+    assert sent["extensionProperties"] == {"InGuestPatchMode": "User", "other": "Kept"}
+
+
+def test_a_stored_body_in_azure_s_words_is_read_and_written_without_loss() -> None:
+    stored = json.loads((CASES / "reboot-word-neverreboot.json").read_text())
+    found = read_configuration(stored | {"id": CONFIGURATION})
+    assert found is not None
+    sent = found.to_azure()["properties"]
+    assert sent["installPatches"] == {
+        "rebootSetting": "Never",
+        "linuxParameters": {"classificationsToInclude": ["Critical", "Security"]},
+        "windowsParameters": {
+            "classificationsToInclude": ["Critical", "Security", "UpdateRollup", "Definition", "Updates"],
+            "excludeKbsRequiringReboot": False,
+        },
+    }
+    assert sent["maintenanceWindow"] == stored["properties"]["maintenanceWindow"]

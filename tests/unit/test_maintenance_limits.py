@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from domain.maintenance import MaintenanceConfiguration
 from domain.maintenance_limits import MOST_CONFIGURATIONS, advice, check_configuration, check_number
 from domain.validation import Problem
 from tests.unit.maintenance_samples import CONFIGURATION, THEN, configuration
 
+CASES = Path(__file__).parents[1] / "cases"
 WINDOW = "properties.maintenanceWindow"
 WINDOWS = "properties.installPatches.windowsParameters"
 LINUX = "properties.installPatches.linuxParameters"
@@ -40,6 +44,8 @@ def test_the_documented_command_is_valid() -> None:
         (f"{WINDOW}.recurEvery", "5Hours", "at least 6 hours apart"),
         (f"{WINDOW}.recurEvery", "Month Third Sunday Offset7", "from -6 to 6 days"),
         (f"{WINDOW}.recurEvery", "sometimes", "is no rate"),
+        (f"{WINDOW}.recurEvery", "Month", "does not say on which day of the month"),
+        (f"{WINDOW}.recurEvery", "3months", "write for example 3Months day17 or 3Months Third Saturday"),
         (f"{WINDOW}.startDateTime", "2021-08-20 17:44", "14 minutes ahead; a schedule starts at least 15 minutes"),
         (f"{WINDOW}.startDateTime", "2021-08-19 01:18", "in the past"),
         (f"{WINDOW}.startDateTime", "21.08.2021", "YYYY-MM-DD hh:mm"),
@@ -53,7 +59,6 @@ def test_the_documented_command_is_valid() -> None:
         ("properties.visibility", "Private", "not one of Custom, Public"),
         ("properties.extensionProperties.InGuestPatchMode", None, "must be User"),
         ("properties.extensionProperties.InGuestPatchMode", "Platform", "must be User, not 'Platform'"),
-        ("properties.installPatches.rebootSetting", "NeverReboot", 'write "Never"'),
         ("properties.installPatches.rebootSetting", "Sometimes", "IfRequired, Never, Always"),
         ("properties.installPatches", None, "selects nothing"),
         (f"{WINDOWS}.classificationsToInclude[0]", ["Securty"], 'did you mean "Security"'),
@@ -77,6 +82,75 @@ def test_each_limit_is_named_at_its_path(path: str, value: Any, said: str) -> No
 def test_the_limits_themselves_are_allowed(duration: str, rate: str) -> None:
     assert check_configuration(configuration(f"{WINDOW}.duration", duration), THEN) == []
     assert check_configuration(configuration(f"{WINDOW}.recurEvery", rate), THEN) == []
+
+
+@pytest.mark.parametrize("name", ["dst-gap-start", "month-only"])
+def test_a_body_that_azure_refuses_is_refused(name: str) -> None:
+    body = json.loads((CASES / f"{name}.json").read_text())
+    found = MaintenanceConfiguration.model_validate(body | {"id": CONFIGURATION})
+    [problem] = check_configuration(found, datetime(2026, 11, 21, tzinfo=UTC))
+    assert (problem.path, problem.message) == {
+        "dst-gap-start": (
+            f"{WINDOW}.startDateTime",
+            "2027-03-28 02:30 is skipped in W. Europe Standard Time, where daylight saving begins; Azure refuses such a"
+            " start: give another day or time",
+        ),
+        "month-only": (
+            f"{WINDOW}.recurEvery",
+            "'Month' does not say on which day of the month, which Azure refuses; write for example Month day17 or"
+            " Month Third Saturday",
+        ),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("start", "zone", "is_taken"),
+    [
+        ("2027-03-28 01:59", "W. Europe Standard Time", True),
+        ("2027-03-28 02:00", "W. Europe Standard Time", False),
+        ("2027-03-28 02:59", "w. europe standard time", False),
+        ("2027-03-28 03:00", "W. Europe Standard Time", True),
+        ("2027-10-31 02:30", "W. Europe Standard Time", True),
+        ("2027-03-28 02:30", "UTC", True),
+        ("2026-12-06 02:15", "Lord Howe Standard Time", True),
+        ("2027-10-03 02:15", "Lord Howe Standard Time", False),
+        ("2027-03-28 02:30", "Kamchatka Standard Time", True),
+        ("2027-03-28 02:30", "mid-atlantic standard time", True),
+    ],
+)
+def test_a_start_that_the_clock_skips_is_refused(start: str, zone: str, is_taken: bool) -> None:
+    window = configuration().window
+    assert window is not None
+    update = {"start_date_time": start, "time_zone": zone, "expiration_date_time": ""}
+    body = configuration()
+    properties = body.properties.model_copy(update={"maintenance_window": window.model_copy(update=update)})
+    problems = check_configuration(body.model_copy(update={"properties": properties}), THEN)
+    assert [problem.path for problem in problems] == ([] if is_taken else [f"{WINDOW}.startDateTime"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (f"{WINDOW}.recurEvery", "Month"),
+        (f"{WINDOW}.duration", "05:00"),
+        ("properties.visibility", "Private"),
+        ("properties.installPatches.rebootSetting", "Sometimes"),
+        (f"{WINDOWS}.classificationsToInclude", ["Securty"]),
+    ],
+)
+def test_a_change_never_fails_on_a_value_that_azure_holds(path: str, value: Any) -> None:
+    """Azure has taken it: another key may be changed beside it, and the value itself not to something else wrong."""
+    held = configuration(path, value)
+    assert len(check_configuration(held, THEN)) == 1
+    assert check_configuration(held.model_copy(update={"tags": {"a": "b"}}), THEN, held) == []
+    other = configuration("properties.installPatches.linuxParameters.classificationsToInclude", ["Wrong"])
+    assert len(check_configuration(other, THEN, held)) == 1
+
+
+def test_what_a_schedule_cannot_work_without_is_asked_for_in_a_change_too() -> None:
+    held = configuration("properties.extensionProperties.InGuestPatchMode", None)
+    [problem] = check_configuration(held, THEN, held)
+    assert problem.path == "properties.extensionProperties.InGuestPatchMode"
 
 
 def test_names_of_group_and_configuration_are_under_128_characters_together() -> None:

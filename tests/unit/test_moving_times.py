@@ -174,6 +174,18 @@ def test_what_a_schedule_cannot_say_is_refused(recurrence: str, sentence: str) -
     assert sentence in str(caught.value)
 
 
+def test_a_schedule_whose_first_run_the_clock_skips_is_refused_until_that_day_is_over() -> None:
+    """The policy's occurrence is shifted to 03:00; Azure takes no such start."""
+    given = schedule("RRULE:FREQ=WEEKLY;BYDAY=SU", time="02:30")
+    with pytest.raises(NotCarried) as refused:
+        window_of(given, datetime(2027, 3, 22, 9, 0, tzinfo=UTC))
+    [problem] = refused.value.problems
+    assert problem.path == "schedule.time"
+    assert "is skipped on 2027-03-28" in problem.message
+    after = window_of(given, datetime(2027, 3, 28, 9, 0, tzinfo=UTC))
+    assert after.start_date_time == "2027-04-04 02:30"
+
+
 def test_every_problem_of_a_schedule_is_told_at_once() -> None:
     given = schedule("second Tuesday + 9 days", timeZone="Etc/GMT-5", window="PT4H")
     with pytest.raises(NotCarried) as caught:

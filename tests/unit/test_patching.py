@@ -87,6 +87,23 @@ def test_only_one_system_is_sent_and_it_must_be_given() -> None:
             install(**bad)
 
 
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("IfRequired", "IfRequired"),
+        ("RebootIfRequired", "IfRequired"),
+        ("Never", "Never"),
+        ("NeverReboot", "Never"),
+        ("Always", "Always"),
+        ("ALWAYSREBOOT", "Always"),
+        ("Sometimes", None),
+        ("", None),
+    ],
+)
+def test_reboot_settings_are_read_in_both_vocabularies(text: str, setting: str | None) -> None:
+    assert RebootSetting.read(text) == setting
+
+
 @pytest.mark.parametrize("word", ["NeverReboot", "AlwaysReboot", "ifRequired", "", None, "Maybe"])
 def test_reboot_words_of_update_manager_are_refused(word: object) -> None:
     with pytest.raises(ValidationError, match="'IfRequired', 'Never' or 'Always'"):

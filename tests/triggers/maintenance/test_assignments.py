@@ -52,7 +52,7 @@ async def test_a_dynamic_scope_is_assigned_and_its_machines_say_so(azure: httpx.
     assert made.status == 200, made.text
     assert made.json["dynamic"] is True
     there = (await azure.get(made.json["assignment"]["id"])).json()
-    assert there["properties"]["filter"] == criteria
+    assert there["properties"]["filter"] == {"resourceGroups": None, "resourceTypes": None} | criteria
     assert (await assign(resourceId=GROUP, filter=criteria)).json["assignment"]["id"] == made.json["assignment"]["id"]
     held = (await call(assignments.list_assignments, query={"machine": OTHER})).json
     assert [(each["dynamic"], bool(each["nextRun"])) for each in held["assignments"]] == [(True, True)]

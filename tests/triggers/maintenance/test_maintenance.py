@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,14 @@ from tests.triggers.maintenance.support import audit, coming, place, put
 from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
 from triggers import maintenance
+
+CASES = Path(__file__).parents[2] / "cases"
+
+
+async def puts(azure: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Every PUT of the configuration that Azure got."""
+    asked = await azure.get("/_sim/requests", params={"method": "PUT", "path": CONFIGURATION})
+    return asked.json()["requests"]
 
 
 async def test_create_a_maintenance_configuration_schedule(
@@ -28,7 +38,7 @@ async def test_create_a_maintenance_configuration_schedule(
     assert there["properties"]["installPatches"]["linuxParameters"]["classificationsToInclude"] == ["Other"]
     assert there["properties"]["extensionProperties"] == {"InGuestPatchMode": "User"}
     # What Azure answers to a GET can be sent back.
-    again = await put(body=there)
+    again = await put(body=there | {"tags": {"owner": "ana"}})
     assert again.status == 200, again.text
     assert await audit() == ["configuration_written", "configuration_written"]
 
@@ -57,6 +67,35 @@ async def test_a_configuration_is_made_read_listed_changed_and_deleted(azure: ht
     assert (await azure.get(CONFIGURATION)).status_code == 404
     assert (await call(maintenance.delete_configuration, query={"reason": "again"}, **place())).status == 404
     assert await audit() == ["configuration_written", "configuration_written", "configuration_deleted"]
+
+
+async def test_a_change_of_another_key_never_fails_on_the_word_that_azure_stores(azure: httpx.AsyncClient) -> None:
+    stored = json.loads((CASES / "reboot-word-neverreboot.json").read_text())
+    assert (await azure.put(CONFIGURATION, json=stored)).status_code == 200
+    change = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
+    changed_one = await call(maintenance.change_configuration, body=change, **place())
+    assert changed_one.status == 200, changed_one.text
+    shown = changed_one.json["configuration"]["properties"]
+    assert (shown["installPatches"]["rebootSetting"], shown["maintenanceWindow"]["duration"]) == ("Never", "03:00")
+    there = (await azure.get(CONFIGURATION)).json()["properties"]
+    assert there["installPatches"]["rebootSetting"] == "NeverReboot"
+    assert there["installPatches"]["windowsParameters"]["classificationsToInclude"] == [
+        *("Critical", "Security", "UpdateRollup", "Definition", "Updates")
+    ]
+    assert (await puts(azure))[-1]["body"]["properties"]["installPatches"]["rebootSetting"] == "Never"
+    # A body with Azure's words is taken as well.
+    assert (await put(body=stored)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("dst-gap-start", "maintenanceWindow.startDateTime"), ("month-only", "maintenanceWindow.recurEvery")],
+)
+async def test_what_azure_refuses_is_refused_before_the_call(azure: httpx.AsyncClient, name: str, path: str) -> None:
+    before = await puts(azure)
+    refused = await put(body=json.loads((CASES / f"{name}.json").read_text()))
+    assert (refused.status, refused.paths) == (400, [f"properties.{path}"])
+    assert await puts(azure) == before
 
 
 async def test_configurations_that_patch_no_machines_are_not_listed(azure: httpx.AsyncClient) -> None:
