@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop demo-maintenance serve test chaos fuzz bench bench-full bench-plan lint format golden docs requirements-check lock clean
+.PHONY: help setup demo demo-stop demo-maintenance serve test chaos fuzz mutants bench bench-full bench-plan lint format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -37,6 +37,9 @@ fuzz: SEED ?= 20261110
 fuzz: setup ## Send the whole product ten thousand requests by its API's document, and fuzz every parser; SEED=17 for others
 	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
 		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
+
+mutants: setup ## Put small faults into the safety core, sampled by a seed, and see whether the tests notice them (10 minutes)
+	@.venv/bin/python -m tests.mutation.run $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (14 minutes); fails when a bar is missed
 	@.venv/bin/python -m benchmarks.run $(ARGS)

@@ -1,0 +1,268 @@
+"""`make mutants`: would the tests notice a fault in the code that keeps machines safe?
+
+Samples mutants of each file of the safety core by a seed, runs against each the tests that run its line, and prints
+the share that was killed. ADR 33 has the reasons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from local.azurite import Azurite
+from tests.mutation.operators import Mutant, mutations
+from tests.mutation.trial import Attempt, Trial, Verdict, begin, look, quick_examples
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SAFETY_CORE = (
+    "activities/machine.py",
+    "activities/poll.py",
+    "activities/power.py",
+    "activities/submit.py",
+    "activities/turns.py",
+    "adapters/tables/machines.py",
+    "adapters/tables/operations.py",
+    "domain/admission.py",
+    "domain/arm_error.py",
+    "domain/gates.py",
+    "domain/operation.py",
+    "domain/patch_results.py",
+    "domain/preflight.py",
+    "domain/steering.py",
+    "domain/verdict.py",
+    "domain/window.py",
+    "orchestrators/machine.py",
+    "orchestrators/operation.py",
+    "orchestrators/phase.py",
+)
+"""What decides whether something is sent to a machine, and what is recorded of it."""
+TESTS = ("tests/unit", "tests/replay", "tests/activities", "tests/adapters")
+BAR = 0.9
+_LONGEST_TRIAL = 20.0
+"""Seconds of tests for one mutant: the quickest that run its line, up to here."""
+_WARM = (
+    "aiohttp",
+    "azure.data.tables.aio",
+    "azure.durable_functions",
+    "azure.functions",
+    "azure.identity.aio",
+    "azure.mgmt.compute.aio",
+    "durabletask.task",
+    "pydantic",
+    "starlette.applications",
+    "trustme",
+    "uvicorn",
+)
+_EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+
+
+class Trace(NamedTuple):
+    """Which test runs which lines, and how long it takes."""
+
+    lines: dict[str, dict[str, list[int]]]
+    seconds: dict[str, float]
+
+    def tests_of(self, file: str, lines: Sequence[int]) -> list[str]:
+        """The tests that run one of these lines, the quickest first, as many as a trial may take."""
+        wanted = set(lines)
+        found = [test for test, seen in self.lines.items() if wanted.intersection(seen.get(file, ()))]
+        found.sort(key=lambda test: (self.seconds[test], test))
+        spent = itertools.accumulate(self.seconds[test] for test in found)
+        return [test for test, until in zip(found, spent, strict=True) if until <= _LONGEST_TRIAL] or found[:1]
+
+
+class Result(NamedTuple):
+    """One mutant and what became of it; without a verdict no test runs its line."""
+
+    file: str
+    mutant: Mutant
+    verdict: Verdict
+
+
+def main() -> int:
+    """Print the table; the exit code is 1 when a file misses the bar."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--seed", type=int, default=20261130)
+    parser.add_argument("--sample", type=int, default=25, help="mutants of each file; 0 for all of them")
+    parser.add_argument("--minutes", type=float, default=10, help="no further mutant is tried after that")
+    parser.add_argument("files", nargs="*", default=SAFETY_CORE, help="the safety core when none is named")
+    options = parser.parse_args()
+    ends_at = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as folder, _storage(Path(folder)) as storage:
+        os.environ["PATCHWAVE_TEST_STORAGE"] = storage.connection_string
+        trace = _trace(options.files)
+        _warm_up()
+        results = list(_try_all(_sample(options.files, options.seed, options.sample, trace), ends_at))
+    return _report(options.files, results)
+
+
+def _storage(folder: Path) -> Azurite:
+    return Azurite(folder / "data", log_directory=folder, environment=os.environ, keep=False)
+
+
+# --- which tests run which lines
+
+
+def _trace(files: Sequence[str]) -> Trace:
+    """Run all tests once, on both processors; what was traced at the same revision of everything is kept."""
+    kept = ROOT / ".local" / "mutants" / f"{_digest(files)}.json"
+    if not kept.exists():
+        print("running the tests once, to see which lines each of them runs", flush=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for old in kept.parent.iterdir():
+            old.unlink()
+        parts = _run_parts(files, os.cpu_count() or 1)
+        merged = Trace({}, {})
+        for part in parts:
+            merged.lines.update(part["lines"])
+            merged.seconds.update(part["seconds"])
+        kept.write_text(json.dumps(merged._asdict()), encoding="utf-8")
+    return Trace(**json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _run_parts(files: Sequence[str], count: int) -> list[dict[str, Any]]:
+    test_files = sorted(str(path.relative_to(ROOT)) for each in TESTS for path in (ROOT / each).rglob("test_*.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / f"{number}.json" for number in range(count)]
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.mutation.trace_tests", str(output), ",".join(files), *part],
+                cwd=ROOT,
+            )
+            for output, part in zip(outputs, (test_files[number::count] for number in range(count)), strict=True)
+        ]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            sys.exit("The tests fail without a mutant: mend them first.")
+        return [json.loads(output.read_text(encoding="utf-8")) for output in outputs]
+
+
+def _digest(files: Sequence[str]) -> str:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    digest = hashlib.sha256(" ".join(files).encode())
+    for name in sorted(listed.stdout.decode().split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".toml", ".json", ".yaml", ".txt"} and path.is_file():
+            digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# --- the trials
+
+
+def _sample(files: Sequence[str], seed: int, size: int, trace: Trace) -> list[tuple[str, Mutant, list[str]]]:
+    """Mutants of all files in turn, so that a lack of time shortens every file alike."""
+    by_file = [list(_sample_file(file, seed, size, trace)) for file in files]
+    return [each for row in itertools.zip_longest(*by_file) for each in row if each is not None]
+
+
+def _sample_file(file: str, seed: int, size: int, trace: Trace) -> Iterator[tuple[str, Mutant, list[str]]]:
+    source = (ROOT / file).read_text(encoding="utf-8")
+    makers = mutations(source)
+    random.Random(f"{seed}:{file}").shuffle(makers)
+    listed = _equivalent(file)
+    made = (make() for make in makers)
+    wanted = (mutant for mutant in made if mutant.key not in listed)
+    for mutant in itertools.islice(wanted, size or None):
+        yield file, mutant, trace.tests_of(file, list(_lines_of(mutant, source)))
+
+
+def _lines_of(mutant: Mutant, source: str) -> Iterator[int]:
+    """The lines to run: its own, or of what runs at import, those that use the name that it binds."""
+    if mutant.function and not mutant.names:
+        yield mutant.line
+        return
+    yield mutant.line
+    for number, text in enumerate(source.splitlines(), 1):
+        if any(name in text for name in mutant.names):
+            yield number
+
+
+def _equivalent(file: str) -> dict[str, str]:
+    """Mutants that change nothing that anything could notice, by their key, with the reason."""
+    listed = tomllib.loads(_EQUIVALENT.read_text(encoding="utf-8"))
+    return {each["mutant"]: each["reason"] for each in listed.get(file, [])}
+
+
+def _try_all(sample: Sequence[tuple[str, Mutant, list[str]]], ends_at: float) -> Iterator[Result]:
+    waiting = list(reversed(sample))
+    running: list[tuple[Attempt, str, Mutant]] = []
+    done = 0
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1) and time.monotonic() < ends_at:
+            file, mutant, tests = waiting.pop()
+            if tests:
+                running.append((begin(ROOT, Trial(file, mutant.tree, tests, _LONGEST_TRIAL)), file, mutant))
+            else:
+                yield Result(file, mutant, Verdict.SURVIVED)
+        if not running:
+            break
+        for one in list(running):
+            verdict = look(one[0])
+            if verdict is not None:
+                running.remove(one)
+                done += 1
+                if done % 50 == 0:
+                    print(f"{done} of {len(sample)} tried", flush=True)
+                yield Result(one[1], one[2], verdict)
+        time.sleep(0.02)
+    if waiting:
+        print(f"The time is over: {len(waiting)} of {len(sample)} mutants were not tried.")
+
+
+def _warm_up() -> None:
+    """Import what every trial needs and no mutant changes, once, before the forks."""
+    quick_examples()
+    for name in _WARM:
+        __import__(name)
+    ours = {"activities", "adapters", "domain", "orchestrators", "settings", "triggers"}
+    present = {name for name in sys.modules if name.partition(".")[0] in ours}
+    if present:
+        raise RuntimeError(f"these would keep their names for the mutated module: {sorted(present)}")
+
+
+# --- the table
+
+
+def _report(files: Sequence[str], results: Sequence[Result]) -> int:
+    by_file: defaultdict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_file[result.file].append(result)
+    survivors = [result for result in results if result.verdict is Verdict.SURVIVED]
+    for result in sorted(survivors, key=lambda each: (each.file, each.mutant.line)):
+        print(f"\n{result.file}:{result.mutant.line} survived, in {result.mutant.function or 'the module'}")
+        print(f"  - {result.mutant.before}\n  + {result.mutant.after}")
+    print(f"\n{'file':34} {'tried':>6} {'killed':>7} {'survived':>9} {'listed':>7} {'score':>6}")
+    missed = False
+    for file in files:
+        tried = by_file[file]
+        survived = sum(result.verdict is Verdict.SURVIVED for result in tried)
+        score = 1 - survived / len(tried) if tried else 0.0
+        missed |= score < BAR
+        mark = "" if score >= BAR else f"  below {BAR:.0%}"
+        killed, listed = len(tried) - survived, len(_equivalent(file))
+        print(f"{file:34} {len(tried):6} {killed:7} {survived:9} {listed:7} {score:6.0%}{mark}")
+    print("\nlisted: known to change nothing (tests/mutation/equivalent.toml), and not tried")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""A mutant is tried in a process of its own: killed by a test that looks, alive under one that does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SOURCE = "def larger(a, b):\n    return a if a > b else b\n\ndef endless(a):\n    return a + 1\n"
+TESTS = """
+from thing import larger
+
+def test_that_looks():
+    assert larger(2, 1) == 2
+
+def test_that_does_not():
+    larger(2, 1)
+"""
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+from tests.mutation.operators import mutations
+from tests.mutation.trial import Trial, begin, look
+
+root = Path(sys.argv[1])
+mutants = {each.key: each for each in (make() for make in mutations((root / "thing.py").read_text()))}
+tree = mutants["larger: return a if a > b else b => return a if not a > b else b"].tree
+verdicts = []
+for test in ("test_that_looks", "test_that_does_not", "test_that_is_not_there"):
+    attempt = begin(root, Trial("thing.py", tree, [f"tests/test_thing.py::{test}"], 1))
+    while (verdict := look(attempt)) is None:
+        time.sleep(0.01)
+    verdicts.append(verdict)
+print(json.dumps(verdicts))
+"""
+
+
+def test_verdicts_follow_the_tests_that_were_chosen(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "thing.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "tests" / "test_thing.py").write_text(TESTS, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n', encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    # A selection that finds no test must not pass for a survivor, and not for a success of the tests either.
+    assert json.loads(ended.stdout) == ["killed", "survived", "killed"]
+
+
+def test_the_trace_has_the_lines_of_each_test(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "thing.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "tests" / "test_thing.py").write_text(TESTS, encoding="utf-8")
+    options = '[tool.pytest.ini_options]\npythonpath = ["."]\nmarkers = ["chaos", "bench", "fuzz"]\n'
+    (tmp_path / "pyproject.toml").write_text(options, encoding="utf-8")
+    output = tmp_path / "trace.json"
+    command = [sys.executable, "-m", "tests.mutation.trace_tests", str(output), "thing.py", "tests/test_thing.py"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=True)
+    trace = json.loads(output.read_text(encoding="utf-8"))
+    assert trace["lines"]["tests/test_thing.py::test_that_looks"] == {"thing.py": [2]}
+    assert set(trace["seconds"]) == {"tests/test_thing.py::test_that_looks", "tests/test_thing.py::test_that_does_not"}
