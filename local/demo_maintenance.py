@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,6 +29,11 @@ SPEED = 90.0
 """Simulated seconds per second: the forty minutes from the pre event to the start are over in half a minute."""
 LEAD = timedelta(minutes=46)
 """From setting the start to the start: over the forty minutes that a schedule with events needs, by some seconds."""
+
+POWER_SECONDS = 10.0
+"""How long a machine may take to start or stop: 35 simulated seconds, which a slow computer stretches."""
+_POWER_LOOK_SECONDS = 0.2
+_CHANGING = frozenset({"starting", "stopping", "deallocating"})
 
 SUBSCRIPTION = "3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42"
 _GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups"
@@ -110,9 +116,14 @@ class Books:
         return cast("list[Json]", self._ask("GET", "/_sim/maintenance")["deliveries"])
 
     def power(self) -> dict[str, str]:
-        """Whether each machine runs, by id."""
-        machines = cast("list[Json]", self._ask("GET", "/_sim/state")["machines"])
-        return {str(each["id"]): str(each["power"]) for each in machines}
+        """Whether each machine runs, by id, once no power state changes any more; at the latest after a while."""
+        until = time.monotonic() + POWER_SECONDS
+        while True:
+            machines = cast("list[Json]", self._ask("GET", "/_sim/state")["machines"])
+            power = {str(each["id"]): str(each["power"]) for each in machines}
+            if not _CHANGING.intersection(power.values()) or time.monotonic() > until:
+                return power
+            time.sleep(_POWER_LOOK_SECONDS)
 
     def take_patch_mode(self, configuration: str) -> None:
         """Make a configuration one of those that were created before Azure asked for ``InGuestPatchMode``."""

@@ -25,6 +25,7 @@ from local.demo_maintenance import (
     SHOP,
     STOPPED,
     WEEKLY,
+    Books,
     Fix,
     Json,
     Report,
@@ -152,3 +153,30 @@ def test_the_demonstration_keeps_its_promises():
     assert ended.returncode == 0, ended.stdout + ended.stderr
     written = json.loads((FOLDER / "report.json").read_text("utf-8"))
     assert written["doctor"]["after"] == []
+
+
+class _Deallocating(Books):
+    """Books of a machine that is off at the third look."""
+
+    def __init__(self, *looks: str) -> None:
+        self.looks = list(looks)
+
+    def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        power = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return {"machines": [{"id": "web", "power": "running"}, {"id": "batch", "power": power}]}
+
+
+@pytest.mark.parametrize("word", ["deallocating", "stopping", "starting"])
+def test_the_power_is_read_once_it_has_settled(word: str, monkeypatch: pytest.MonkeyPatch):
+    pauses: list[float] = []
+    monkeypatch.setattr("local.demo_maintenance.time.sleep", pauses.append)
+    assert _Deallocating(word, word, "deallocated").power() == {"web": "running", "batch": "deallocated"}
+    assert len(pauses) == 2
+
+
+def test_power_that_never_settles_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    at = iter(range(0, 1_000, 4))
+    monkeypatch.setattr("local.demo_maintenance.time.sleep", lambda _: None)
+    monkeypatch.setattr("local.demo_maintenance.time.monotonic", lambda: next(at))
+    books = _Deallocating("deallocating", "deallocating", "deallocating", "deallocating", "deallocated")
+    assert books.power()["batch"] == "deallocating", "ten seconds are over"
