@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from activities.accompany import occurrence_of
 from activities.context import load_machine, load_record, now, wait_seconds
@@ -33,6 +34,7 @@ async def note_prepared(data: Json) -> Json:
     records = open_records()
     await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.settle_at + _LOCK_MARGIN)
     is_ours = context.machine.started_by_us and not request.not_started
+    seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.hibernated else {}
     await records.set_stage(
         context.run.id,
         context.machine.key,
@@ -41,6 +43,7 @@ async def note_prepared(data: Json) -> Json:
         complaint=request.complaint,
         started_by_us=is_ours,
         was_started=is_ours,
+        **seen,
     )
     return {}
 
@@ -58,7 +61,7 @@ async def look_again(data: Json) -> Json:
             wait_seconds=wait_seconds(view.retry_after),
             counts=view.code != PACED,
         ).to_wire()
-    if view.power in (Power.STOPPED, Power.DEALLOCATED):
+    if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
         sign = PowerSign.OFF
     else:
         sign = PowerSign.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerSign.WAIT

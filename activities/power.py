@@ -37,6 +37,8 @@ async def start_machine(data: Json) -> Json:
         view = await manager.read_machine(MachineId.parse(machine.id))
         if isinstance(view, ArmFailure):
             return _refused(view).to_wire()
+        if view.power is Power.HIBERNATED:
+            return PowerResult(accepted=False).to_wire()
         if view.power not in (Power.STOPPED, Power.DEALLOCATED):
             # Somebody else has started it since the look at it, or does so now, and wants it to run.
             return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()

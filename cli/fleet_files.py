@@ -25,7 +25,7 @@ from domain.topology import Topology
 
 _LISTS = ("machines", "value", "data")
 _MOST_SHOWN = 20
-_POWER_STATES = ("deallocated", "deallocating", "stopped", "stopping", "starting", "creating", "running")
+_POWER_STATES = ("hibernated", "deallocated", "deallocating", "stopped", "stopping", "starting", "creating", "running")
 
 
 class _BrokenMachine(ValueError):
@@ -210,11 +210,15 @@ def _availability_set(value: object) -> str:
 def _power(shown: Json, simulation: Json) -> str:
     """The power state as Resource Manager's code, from any of the words that the tools print; empty: not said."""
     said = _text(simulation.get("power")) or _text(shown.get("powerState"))
+    is_hibernated = False
     for view in _views(shown):
         codes = [_text(_object(status).get("code")) for status in _list(view.get("statuses"))]
         said = said or _text(_object(view.get("powerState")).get("code"))
         said = said or next((code for code in codes if code.lower().startswith("powerstate/")), "")
+        is_hibernated = is_hibernated or any(code.lower() == "hibernationstate/hibernated" for code in codes)
     word = next((state for state in _POWER_STATES if state in said.lower()), "")
+    if is_hibernated and word in ("deallocated", "stopped"):
+        word = "hibernated"
     return f"PowerState/{word}" if word else ""
 
 

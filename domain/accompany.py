@@ -145,13 +145,14 @@ class AttendMachine(Document):
 class Prepared(Document):
     """How the work before ended on a machine; ``complaint`` is empty when all is well.
 
-    ``not_started``: Azure refused to start it, so that it is not ours to stop.
+    ``not_started``: Azure refused to start it, so that it is not ours to stop. ``hibernated``: it was left alone.
     """
 
     run_id: str
     machine_key: str
     complaint: str = ""
     not_started: bool = False
+    hibernated: bool = False
 
 
 class Preparation(Document):

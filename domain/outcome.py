@@ -50,6 +50,7 @@ class Reason(StrEnum):
     DEADLINE = "deadline"
     NOT_FOUND = "not_found"
     NOT_RUNNING = "not_running"
+    HIBERNATED = "hibernated"
     AGENT_NOT_READY = "agent_not_ready"
     UNSUPPORTED = "unsupported"
     FORBIDDEN = "forbidden"

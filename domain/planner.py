@@ -20,7 +20,7 @@ from domain.phases import Phases, make_phases
 from domain.places import Separation
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
 from domain.policy import Policy
-from domain.preflight import hold_reason
+from domain.preflight import Power, hibernated, hold_reason
 from domain.rings import RingChoice, choose_rings, order_rings
 from domain.rollout import Reboot, Ring
 from domain.timeline import Slice, draw_timeline
@@ -131,6 +131,8 @@ def _exclusion(
     if machine.key not in chosen:
         return Reason.NO_RING, "No ring of the policy selects this machine; give the last ring no selector."
     power = machine.power_state.rpartition("/")[2].lower()
+    if power == Power.HIBERNATED.value:
+        return Reason.HIBERNATED, hibernated().message
     if power in _STOPPED and not policy.start_stopped:
         return Reason.NOT_RUNNING, f"The machine is {power}; start it, or set startStopped in the policy."
     if machine.pending == 0:

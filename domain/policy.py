@@ -171,7 +171,8 @@ class Policy(Document):
     start_stopped: StrictBool = Field(
         default=False,
         title="Start stopped machines",
-        description="Start a stopped machine, patch it, and put it back as it was; otherwise it is skipped.",
+        description="Start a stopped machine, patch it, and put it back as it was; otherwise it is skipped."
+        " A hibernated machine is skipped in any case: a start would end its session.",
     )
     hooks: Hooks = Field(
         default=Hooks(),

@@ -1,7 +1,8 @@
 """Whether a machine may be touched now, judged from one read of it.
 
 A stopped machine keeps saying that its agent is ready, a deallocated one has no agent at all, and a machine that
-has just booted says "Not Ready": so both the power state and the agent are needed, and neither alone decides.
+has just booted says "Not Ready": so both the power state and the agent are needed, and neither alone decides. A
+hibernated machine shows as deallocated; a status of its own says that its session waits on the disk.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ _NO_HOLD = ("", "false", "no", "0", "off")
 
 
 class Power(StrEnum):
-    """The power states that matter to patching; ``changing`` covers starting, stopping and deallocating."""
+    """The power states that matter to patching; ``changing`` covers starting, stopping and deallocating.
+
+    ``hibernated``: deallocated, with the memory of the guest kept on the OS disk.
+    """
 
     RUNNING = "running"
     STOPPED = "stopped"
     DEALLOCATED = "deallocated"
+    HIBERNATED = "hibernated"
     CHANGING = "changing"
     UNKNOWN = "unknown"
 
@@ -93,12 +98,19 @@ class MachineView(Tolerant):
     @property
     def power(self) -> Power:
         """The power state; a machine that is being created has none yet."""
+        shown = _POWER_WORDS.get(self._word("powerstate"), Power.UNKNOWN)
+        # The word about hibernation may stay behind after a machine has resumed: only of one that is off it counts.
+        is_off = shown in (Power.STOPPED, Power.DEALLOCATED)
+        return Power.HIBERNATED if is_off and self._word("hibernationstate") == "hibernated" else shown
+
+    def _word(self, group: str) -> str:
+        """What the instance view says of that group of states, in lower case; empty when it says nothing."""
         view = self.instance_view
         for status in view.statuses if view else []:
-            group, _, word = status.code.partition("/")
-            if group.casefold() == "powerstate":
-                return _POWER_WORDS.get(word.casefold(), Power.UNKNOWN)
-        return Power.UNKNOWN
+            name, _, word = status.code.partition("/")
+            if name.casefold() == group:
+                return word.casefold()
+        return ""
 
     @property
     def is_agent_ready(self) -> bool:
@@ -188,6 +200,8 @@ def judge(view: MachineView, *, start_stopped: bool) -> Preflight:
                 Reason.NOT_RUNNING,
                 f"The machine is {view.power.value}; start it, or set startStopped in the policy.",
             )
+        case Power.HIBERNATED:
+            return Preflight(readiness=Readiness.SKIP, outcome=hibernated())
         case Power.CHANGING:
             return _wait(Reason.NOT_RUNNING, "The power state of the machine kept changing.")
         case Power.UNKNOWN:
@@ -207,6 +221,14 @@ def hold_reason(tags: Mapping[str, str]) -> str | None:
         if name.casefold() == HOLD_TAG and value.strip().casefold() not in _NO_HOLD:
             return f"The tag {HOLD_TAG} holds this machine: {value.strip()}"
     return None
+
+
+def hibernated() -> Outcome:
+    """The outcome of a machine that is hibernated. To put it back after a start would lose what it had in memory."""
+    return Outcome.skipped(
+        Reason.HIBERNATED,
+        "The machine is hibernated: a start would end its session, so it is left alone; resume it to have it patched.",
+    )
 
 
 def _skip(reason: Reason, message: str) -> Preflight:

@@ -15,12 +15,14 @@ from domain.identity import MachineId
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstalledPatch, InstallResult, Text
+from domain.preflight import Power, hibernated
 from domain.run import InstallationSummary, MachineRecord
 
 _DONE = frozenset({"succeeded", "completed", "completedwithwarnings"})
 _FAILED = frozenset({"failed", "timedout"})
 _CANCELED = frozenset({"cancel", "canceled", "cancelled"})
 _NOT_RUNNING = frozenset({"shutdownorunresponsive"})
+_LEFT_OUT = _NOT_RUNNING | {""}
 _NOTHING = frozenset({"noupdatespending"})
 _SUMMARY = "patchinstallationresults/"
 
@@ -157,6 +159,8 @@ def _without_result(machine: MachineRecord) -> Outcome:
             reason=Reason.CLAIMED_DONE,
             message=f"Update Manager reported {machine.reported}, but there is no installation, and {found}.",
         )
+    if machine.power_state == Power.HIBERNATED.value and word in _LEFT_OUT:
+        return hibernated()
     if word in _NOT_RUNNING:
         return Outcome.skipped(Reason.NOT_RUNNING, "Update Manager found the machine stopped or unresponsive.")
     if word in _CANCELED:

@@ -41,7 +41,13 @@ AT_ONCE = 25
 MOST_LOOKS = 6
 MOST_BOOT_LOOKS = 20
 """How often a machine is looked at that is busy or locked; and one that boots."""
-_NO_FAILURE = (Reason.NOT_RUNNING, Reason.NOT_FOUND, Reason.CANCELED_BY_USER, Reason.SKIPPED_BY_PERSON)
+_NO_FAILURE = (
+    Reason.NOT_RUNNING,
+    Reason.HIBERNATED,
+    Reason.NOT_FOUND,
+    Reason.CANCELED_BY_USER,
+    Reason.SKIPPED_BY_PERSON,
+)
 """Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
@@ -105,6 +111,7 @@ class _Machine:
         self._work = work
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
         self._was_refused = False
+        self._is_hibernated = False
 
     # --- before
 
@@ -116,6 +123,7 @@ class _Machine:
                 return too_late_to_prepare().message
             look = yield from self._start()
         outcome = look.preflight.outcome
+        self._is_hibernated = outcome is not None and outcome.reason is Reason.HIBERNATED
         if outcome is None and self._work.hooks:
             if self._is_too_late:
                 return too_late_to_prepare().message
@@ -132,6 +140,7 @@ class _Machine:
             machine_key=self._work.machine_key,
             complaint=complaint,
             not_started=self._was_refused,
+            hibernated=self._is_hibernated,
         )
         yield from self._call(names.NOTE_PREPARED, prepared)
 

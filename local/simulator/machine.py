@@ -75,6 +75,8 @@ class Machine:
         self._transition: tuple[str, float, str] | None = None
         self._agent_ready_at = 0.0
         self.power = power
+        self.is_hibernated = False
+        """Deallocated with its memory on the disk; a start or another deallocation ends that."""
         self.reboot_pending = False
         self.busy_until = 0.0
         self.recreated: float | None = None
@@ -98,7 +100,8 @@ class Machine:
         self.simulation = simulation
         fresh = set(Simulation.model_fields) if changed is None else changed
         if "power" in fresh and simulation.power is not None:
-            self.power = simulation.power
+            self.is_hibernated = simulation.power == "hibernated"
+            self.power = "deallocated" if self.is_hibernated else simulation.power
             self._transition = None
         if "reboot_pending" in fresh:
             self.reboot_pending = simulation.reboot_pending
@@ -278,6 +281,7 @@ class Machine:
         if kind == "restart" and self.power != "running":
             raise errors.not_running()
         meanwhile, target = _TRANSITIONS[kind]
+        self.is_hibernated = False
         if self.power == target and kind != "restart":
             return Ending(1.0, touches_guest=False)
         seconds = self.simulation.start_minutes * 60 if kind == "start" else _POWER_SECONDS[kind]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-PowerState = Literal["running", "stopped", "deallocated", "creating"]
+PowerState = Literal["running", "stopped", "deallocated", "hibernated", "creating"]
 AgentState = Literal["ready", "notReady", "missing", "old"]
 
 

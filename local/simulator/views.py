@@ -187,6 +187,7 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
         _status("ProvisioningState/creating", "Creating")
         if creating
         else _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0)),
+        *([_status("HibernationState/Hibernated", "VM hibernated")] if machine.is_hibernated else []),
         power_status(machine),
     ]
     return made

@@ -157,6 +157,7 @@ class World:
         return {
             "id": machine.id,
             "power": machine.power,
+            "hibernated": machine.is_hibernated,
             "agent": machine.agent(self.clock.now()),
             "rebootPending": machine.reboot_pending,
             "pendingPatches": len(machine.pending),

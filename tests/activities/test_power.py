@@ -167,6 +167,43 @@ async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records)
     assert guard.async_url
 
 
+HIBERNATED = {
+    "properties": {
+        "provisioningState": "Succeeded",
+        "storageProfile": {"osDisk": {"osType": "Linux"}},
+        "instanceView": {
+            "hyperVGeneration": "V2",
+            "statuses": [
+                {
+                    "code": "ProvisioningState/succeeded",
+                    "level": "Info",
+                    "displayStatus": "Provisioning succeeded",
+                    "time": "2026-11-30T06:00:09.1192081+00:00",
+                },
+                {"code": "HibernationState/Hibernated", "level": "Info", "displayStatus": "VM hibernated"},
+                {"code": "PowerState/deallocated", "level": "Info", "displayStatus": "VM deallocated"},
+            ],
+        },
+        "additionalCapabilities": {"hibernationEnabled": True},
+    }
+}
+
+
+async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    rule = {"match": {"machine": one, "operation": "read"}, "effect": {"status": 200, "body": HIBERNATED}}
+    fault(azure, rule)
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    found = PreflightResult.from_wire(await preflight_machine(look.to_wire())).preflight
+    assert found.outcome is not None
+    assert (found.outcome.outcome.value, found.outcome.reason.value) == ("skipped", "hibernated")
+    started = PowerResult.from_wire(await start_machine(request(key)))
+    assert (started.accepted, started.wait_seconds) == (False, 0)
+    assert sent(azure, "power", "POST", one) == []
+    assert not (await row(records, key)).started_by_us
+
+
 async def is_ours_to_stop(key: str) -> bool:
     look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
     return PreflightResult.from_wire(await preflight_machine(look.to_wire())).started_by_us

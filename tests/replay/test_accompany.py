@@ -53,6 +53,9 @@ STOPPED = PreflightResult(preflight=Preflight(readiness=Readiness.NEEDS_START), 
 OFF = PreflightResult(
     preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is deallocated."))
 )
+HIBERNATED = PreflightResult(
+    preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.HIBERNATED, "It is hibernated."))
+)
 BOOTING = PreflightResult(
     preflight=Preflight(
         readiness=Readiness.WAIT, outcome=Outcome.skipped(Reason.AGENT_NOT_READY, "The VM agent is not ready.")
@@ -291,6 +294,19 @@ def test_nothing_is_started_unless_the_policy_says_so() -> None:
     assert azure.prepared["b"] == "", "nobody asked for it: nothing has failed"
     assert not azure.canceled
     assert azure.running == {"a"}
+
+
+def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
+    azure = Azure("a", "b", cancel_when_pre_fails=True)
+    azure.boots["a"] = [HIBERNATED]
+    azure.run()
+    assert azure.keys_of(names.START_MACHINE) == []
+    assert azure.prepared == {"a": "", "b": ""}
+    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(names.NOTE_PREPARED)} == {
+        "a": True,
+        "b": False,
+    }
+    assert azure.calls_of(names.CANCEL_OCCURRENCE) == []
 
 
 def test_the_machines_are_listed_until_their_number_stands() -> None:

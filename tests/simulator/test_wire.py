@@ -183,6 +183,17 @@ def test_states_of_machines(simulator: Simulator, simulation: dict[str, object],
     assert [status["code"] for status in disk["statuses"]] == ["ProvisioningState/succeeded"]
 
 
+def test_a_hibernated_machine_shows_as_deallocated_with_a_word_of_its_own(simulator: Simulator) -> None:
+    one = simulator.take(power="hibernated")
+    view = simulator.machine(one)["properties"]["instanceView"]
+    codes = [status["code"] for status in view["statuses"]]
+    assert codes == ["ProvisioningState/succeeded", "HibernationState/Hibernated", "PowerState/deallocated"]
+    assert simulator.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["hibernated"] is True
+    simulator.post(one, "start")
+    [state] = simulator.http.get("/_sim/state", params={"id": one}).json()["machines"]
+    assert state["hibernated"] is False, "its session is over"
+
+
 def test_missing_and_forbidden_machines(simulator: Simulator) -> None:
     missing = simulator.http.get(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/nobody", params=API)
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "ResourceNotFound")

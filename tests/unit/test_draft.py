@@ -50,6 +50,7 @@ def test_ids_that_nobody_found_are_left_out():
     [
         ({"tags": {"patchwave-hold": "moving"}}, {}, "hold_tag"),
         ({"powerState": "PowerState/deallocated"}, {}, "not_running"),
+        ({"powerState": "PowerState/hibernated"}, {}, "hibernated"),
         ({}, {"pending": 0}, "no_pending_patches"),
     ],
 )

@@ -62,6 +62,29 @@ def test_only_a_stopped_machine_is_started(power: str) -> None:
     assert look(machine(power), start_stopped=True)[0] is not Readiness.NEEDS_START
 
 
+def hibernated(power: str, word: str = "HibernationState/Hibernated") -> dict[str, Any]:
+    body = machine(power, vmAgent=None)
+    body["properties"]["instanceView"]["statuses"].insert(0, {"code": word, "displayStatus": "VM hibernated"})
+    return body
+
+
+@pytest.mark.parametrize("start_stopped", [True, False])
+@pytest.mark.parametrize("word", ["HibernationState/Hibernated", "hibernationstate/hibernated"])
+def test_a_hibernated_machine_is_left_alone(start_stopped: bool, word: str) -> None:
+    body = hibernated("deallocated", word)
+    assert look(body, start_stopped=start_stopped) == (Readiness.SKIP, Reason.HIBERNATED)
+    assert MachineView.read(body).power is Power.HIBERNATED
+
+
+def test_a_machine_that_has_resumed_is_not_hibernated() -> None:
+    """Azure may leave the word behind."""
+    body = hibernated("running")
+    body["properties"]["instanceView"]["vmAgent"] = READY_AGENT
+    assert look(body) == (Readiness.READY, None)
+    assert look(hibernated("deallocating")) == WAIT_POWER
+    assert look(hibernated("deallocated", "HibernationState/Unknown"), start_stopped=True)[0] is Readiness.NEEDS_START
+
+
 @pytest.mark.parametrize("value", ["ticket 4711", "true", "1", "yes"])
 @pytest.mark.parametrize("name", ["patchwave-hold", "PatchWave-Hold"])
 def test_a_hold_tag_keeps_the_machine_out_and_its_value_is_the_reason(name: str, value: str) -> None:
