@@ -15,6 +15,7 @@ from domain.base import Json
 from domain.health import Moment
 from domain.identity import MachineId
 from domain.pacing import PACED
+from domain.power import NotRestored, not_restored
 from domain.preflight import Power
 from domain.reported import conclude
 from domain.work import MachineRef
@@ -80,13 +81,14 @@ async def conclude_machine(data: Json) -> Json:
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)
     message = " ".join([outcome.message, *request.complaints])
+    left = NotRestored(request.not_restored) if request.not_restored else None
     await open_records().record_outcome(
         context.run.id,
         context.machine.key,
-        outcome.model_copy(update={"message": message}),
+        not_restored(outcome.model_copy(update={"message": message}), left),
         at=now(),
         installation=context.machine.installation,
         patches=[],
-        release=True,
+        release=not request.keep_lock,
     )
     return {}

@@ -12,11 +12,12 @@ from datetime import timedelta
 
 from activities.context import MachineContext, keep_lock, load_machine, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
+from adapters.arm import open_resource_manager
 from adapters.disks import open_disks
 from adapters.run_command import open_run_commands
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import Json
+from domain.base import Json, format_instant
 from domain.guard import Guard, GuardedCall
 from domain.hooks import (
     BeforeScript,
@@ -33,6 +34,8 @@ from domain.hooks import (
 )
 from domain.occurrence import too_late_to_prepare
 from domain.operation import PollReading, PollState
+from domain.power import SETTLES_IN_POLLS
+from domain.preflight import MachineView
 from domain.run import IntentState
 from domain.scope import OsType
 from domain.script import command_of, read_script_end, shorten_output, wrap_script
@@ -166,6 +169,8 @@ class _ScriptStep:
             return await self._send(guard)
         if guard.state is IntentState.ACCEPTED:
             return await self._follow(guard)
+        if guard.failure:
+            return await self._find(guard)
         if now() < guard.declared_at + _ANSWER_TIME:
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when))
@@ -181,6 +186,13 @@ class _ScriptStep:
 
     async def _send(self, refused: Guard | None) -> HookResult:
         records = open_records()
+        what = f"The script {self._request.when} the installation was refused"
+        view = await open_resource_manager().read_machine(self._context.machine_id)
+        if isinstance(view, ArmFailure):
+            return self._refusal(what, view)
+        if view.is_being_changed:
+            # Azure would refuse it; and a refusal could not be told from one that our own script caused.
+            return HookResult.wait(wait_seconds(polls=2), f"{what}: another operation is running on the machine.")
         guard = Guard(
             run_id=self._request.run_id,
             machine_key=self._request.machine_key,
@@ -188,6 +200,7 @@ class _ScriptStep:
             token=uuid.uuid4().hex,
             declared_at=now(),
             deadline_at=now() + self._script.timeout + _SCRIPT_RESERVE,
+            changed_at=_changed_at(view),
         )
         if refused is None:
             is_first = (await records.declare_guard(guard)).token == guard.token
@@ -210,11 +223,38 @@ class _ScriptStep:
         if submission.is_uncertain:
             why = submission.failure.text if submission.failure else ""
             return await self._end(guard, script_unknown(self._request.when, why))
-        await records.save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
-        refusal = _refused(f"The script {self._request.when} the installation was refused", submission.failure)
+        failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+        known = {"failure": failure.text} if submission.is_open else {"state": IntentState.REFUSED}
+        await records.save_guard(guard.model_copy(update=known))
+        refusal = self._refusal(what, failure)
+        if submission.is_open and refusal.state is not HookState.WAIT:
+            return HookResult.wait(wait_seconds(failure.retry_after), f"{what}: {failure.text}.")
+        return refusal
+
+    def _refusal(self, what: str, failure: ArmFailure) -> HookResult:
+        refusal = _refused(what, failure)
         if refusal.state is HookState.FAILED and refusal.outcome is not None:
             return self._judged(refusal.outcome.message)
         return refusal
+
+    async def _find(self, guard: Guard) -> HookResult:
+        """What became of a script that was refused in a way that may follow an acceptance: never is one sent twice.
+
+        The machine does not tell which script ran, only that it is being changed or was. One that shows nothing after a
+        while was given none.
+        """
+        view = await open_resource_manager().read_machine(self._context.machine_id)
+        at = now()
+        if isinstance(view, ArmFailure) or view.is_being_changed:
+            asked = view.retry_after if isinstance(view, ArmFailure) else None
+            if at < guard.deadline_at:
+                return self._still_runs(max(wait_seconds(asked), (at - guard.declared_at).total_seconds() / 10))
+        elif _changed_at(view) == guard.changed_at:
+            if at < guard.declared_at + timedelta(seconds=load_settings().poll_seconds * SETTLES_IN_POLLS):
+                return self._still_runs(wait_seconds())
+            await open_records().save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
+            return self._still_runs(wait_seconds())
+        return await self._end(guard, script_unknown(self._request.when, guard.failure))
 
     async def _follow(self, guard: Guard) -> HookResult:
         when, machine = self._request.when, self._context.machine_id
@@ -308,6 +348,10 @@ def _too_late(context: MachineContext) -> HookResult | None:
     if context.policy.continues:
         return _LEFT
     return HookResult.stopped(window_closed(shortest_installation(context.policy.install, os_type)))
+
+
+def _changed_at(view: MachineView) -> str:
+    return format_instant(view.changed_at) if view.changed_at else ""
 
 
 def _refused(what: str, failure: ArmFailure | None) -> HookResult:

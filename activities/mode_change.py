@@ -96,8 +96,10 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
     if submission.accepted:
         await open_records().update_machine_change(change.id, machine.key, is_accepted=True)
         return Decision(), wait_seconds()
+    if not submission.is_open:
+        await open_records().update_machine_change(change.id, machine.key, refused_at=now())
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
-    ended = after_failure(machine, failure, now(), is_uncertain=submission.is_uncertain)
+    ended = after_failure(machine, failure, now(), is_open=submission.is_open)
     return ended, wait_seconds(failure.retry_after)
 
 

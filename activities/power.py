@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 from activities.context import MachineContext, load_machine, load_record, now, wait_seconds
 from activities.windows import frozen
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import Json
+from domain.base import Json, format_instant
 from domain.guard import Guard, GuardedCall
 from domain.identity import MachineId
 from domain.operation import PollState
+from domain.power import (
+    LONGEST_CHANGE_POLLS,
+    SETTLES_IN_POLLS,
+    Next,
+    is_restored,
+    never_done,
+    next_step,
+    power_before,
+    undone,
+)
 from domain.preflight import Power
-from domain.run import IntentState, Stage
+from domain.run import IntentState, MachineRecord, Stage
 from domain.steering import reason_not_to_start
 from domain.window import RESTART_NEEDS
-from domain.work import MachineRef, PowerResult
+from domain.work import MachineRef, PowerRequest, PowerResult
+from settings import load_settings
 
 _LONGEST_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it goes down."""
@@ -28,20 +40,21 @@ _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 async def start_machine(data: Json) -> Json:
-    """Remember how the machine was, then start it. ``MachineRef`` to ``PowerResult``."""
-    request = MachineRef.from_wire(data)
+    """Remember how the machine was, then start it. ``PowerRequest`` to ``PowerResult``.
+
+    Called until the machine starts. It is read first: a call that got lost may have been taken.
+    """
+    request = PowerRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)
-    manager = open_resource_manager()
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
+    if isinstance(view, ArmFailure):
+        return _refused(view).to_wire()
+    if view.power is Power.HIBERNATED:
+        return PowerResult(accepted=False).to_wire()
+    if view.power not in (Power.STOPPED, Power.DEALLOCATED):
+        # It starts; or somebody else has started it since the look at it, and wants it to run.
+        return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()
     if not machine.started_by_us:
-        # A second execution finds the machine running; what it was before is then in the row already.
-        view = await manager.read_machine(MachineId.parse(machine.id))
-        if isinstance(view, ArmFailure):
-            return _refused(view).to_wire()
-        if view.power is Power.HIBERNATED:
-            return PowerResult(accepted=False).to_wire()
-        if view.power not in (Power.STOPPED, Power.DEALLOCATED):
-            # Somebody else has started it since the look at it, or does so now, and wants it to run.
-            return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()
         await open_records().set_stage(
             request.run_id,
             request.machine_key,
@@ -49,29 +62,125 @@ async def start_machine(data: Json) -> Json:
             started_by_us=True,
             power_state=view.power.value,
         )
-    submission = await manager.start(MachineId.parse(machine.id))
-    if submission.accepted or submission.is_uncertain:
-        # One that got lost leaves the machine stopped, which the next look at it shows.
-        return PowerResult(accepted=True, wait_seconds=wait_seconds(), failure=submission.failure).to_wire()
-    return _refused(submission.failure).to_wire()
+    change = _Change(request, machine, GuardedCall.START, view.power)
+    result = await change.go_on()
+    # A call that was taken, or may have been, leaves the machine off for a moment, which the next look at it shows.
+    return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)}).to_wire()
 
 
 async def stop_machine(data: Json) -> Json:
-    """Stop or deallocate the machine, as it was before the run started it. ``MachineRef`` to ``PowerResult``.
+    """Stop or deallocate the machine, as it was before the run started it. ``PowerRequest`` to ``PowerResult``.
 
-    From then on it is not ours any more: whoever starts it before the run comes back to it wants it to run.
+    Called until the machine shows it. From then on it is not ours any more: whoever starts it before the run comes back
+    to it wants it to run.
     """
-    request = MachineRef.from_wire(data)
+    request = PowerRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)
     if not machine.started_by_us:
         return PowerResult(accepted=True).to_wire()
-    # Deallocated is the answer when in doubt: a machine that is only stopped goes on costing money.
-    deallocate = machine.power_state != Power.STOPPED.value
-    submission = await open_resource_manager().stop(MachineId.parse(machine.id), deallocate=deallocate)
-    if not submission.accepted:
-        return _refused(submission.failure, is_uncertain=submission.is_uncertain).to_wire()
+    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
+    if isinstance(view, ArmFailure):
+        is_gone = classify(view).kind is ErrorClass.GONE
+        return (PowerResult(accepted=True) if is_gone else _refused(view)).to_wire()
+    before = power_before(machine.power_state)
+    if not is_restored(view.power, before):
+        return (await _Change(request, machine, GuardedCall.STOP, view.power).go_on()).to_wire()
     await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
     return PowerResult(accepted=True).to_wire()
+
+
+class _Change:
+    """One step of a start or stop of a machine that does not show its new power yet."""
+
+    def __init__(self, request: PowerRequest, machine: MachineRecord, call: GuardedCall, shown: Power) -> None:
+        self._request = request
+        self._machine = machine
+        self._call = call
+        self._shown = shown
+
+    async def go_on(self) -> PowerResult:
+        """Ask Azure, wait for what it does, or give up."""
+        stored = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
+        last = stored if stored is not None and stored.turn == self._turn else None
+        deadline = last.deadline_at if last is not None else self._request.since + _polls(LONGEST_CHANGE_POLLS)
+        match next_step(self._shown, last, now(), deadline, _polls(SETTLES_IN_POLLS)):
+            case Next.WAIT:
+                return self._waiting(last)
+            case Next.SEND:
+                return await self._send(stored, last)
+            case Next.FOLLOW if last is not None:
+                return await self._follow(last)
+            case _:
+                failure = never_done(self._shown, last)
+                is_open = last is not None and last.state is not IntentState.REFUSED
+                return PowerResult(accepted=False, failure=failure, is_open=is_open)
+
+    async def _follow(self, last: Guard) -> PowerResult:
+        """Azure took the call some time ago, and the machine shows nothing of it: its operation may say why."""
+        location_url = "" if last.async_url else last.location_url
+        reading = await open_resource_manager().poll(MachineId.parse(self._machine.id), last.async_url, location_url)
+        match reading.state:
+            case PollState.RUNNING | PollState.UNCLEAR:
+                return self._waiting(last, reading.retry_after)
+            case PollState.SUCCEEDED | PollState.SUCCEEDED_WITHOUT_RESULT:
+                return PowerResult(accepted=False, failure=undone(self._shown))
+            case PollState.FAILED | PollState.LOST:
+                said = reading.failure.text if reading.failure and reading.state is PollState.FAILED else ""
+                return await self._send(last, last.model_copy(update={"failure": said or last.failure}))
+
+    async def _send(self, stored: Guard | None, last: Guard | None) -> PowerResult:
+        records, machine_id = open_records(), MachineId.parse(self._machine.id)
+        guard = Guard(
+            run_id=self._request.run_id,
+            machine_key=self._request.machine_key,
+            call=self._call,
+            token=uuid.uuid4().hex,
+            turn=self._turn,
+            declared_at=now(),
+            deadline_at=now() + _polls(LONGEST_CHANGE_POLLS) if last is None else last.deadline_at,
+            failure=last.failure if last is not None else "",
+        )
+        if stored is None:
+            is_first = (await records.declare_guard(guard)).token == guard.token
+        else:
+            is_first = await records.take_over_guard(stored, guard)
+        if not is_first:
+            # Another execution of this very activity is under way: the next call sees what it has done.
+            return self._waiting(last)
+        manager = open_resource_manager()
+        if self._call is GuardedCall.START:
+            submission = await manager.start(machine_id)
+        else:
+            deallocate = power_before(self._machine.power_state) is Power.DEALLOCATED
+            submission = await manager.stop(machine_id, deallocate=deallocate)
+        if submission.accepted:
+            urls = {"async_url": submission.async_url, "location_url": submission.location_url}
+            await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
+            return self._waiting(guard)
+        failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+        told: dict[str, Any] = {
+            "state": IntentState.DECLARED if submission.is_open else IntentState.REFUSED,
+            "failure": failure.text,
+        }
+        if classify(failure).kind is ErrorClass.THROTTLED:
+            # A call that is kept back uses up no time of the machine.
+            told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(LONGEST_CHANGE_POLLS)
+        await records.save_guard(guard.model_copy(update=told))
+        if submission.is_open:
+            return self._waiting(guard, failure.retry_after, failure)
+        return _refused(failure)
+
+    def _waiting(
+        self, last: Guard | None, retry_after: float | None = None, failure: ArmFailure | None = None
+    ) -> PowerResult:
+        """A tenth of the time that it has taken: what takes long does not fill the history with looks."""
+        took = (now() - last.declared_at).total_seconds() if last is not None else 0.0
+        wait = max(wait_seconds(retry_after), took / 10)
+        return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True)
+
+    @property
+    def _turn(self) -> str:
+        return format_instant(self._request.since)
 
 
 async def restart_machine(data: Json) -> Json:
@@ -84,6 +193,10 @@ async def restart_machine(data: Json) -> Json:
     guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
         return (await _follow_restart(context, guard)).to_wire()
+    if guard is not None and guard.state is IntentState.DECLARED and context.machine.stage is Stage.RESTARTING:
+        waiting = await _find_restart(context, guard)
+        if waiting is not None:
+            return waiting.to_wire()
     if await _may_not_begin(context):
         return PowerResult(accepted=False, left=True).to_wire()
     return (await _ask_for_restart(context, guard)).to_wire()
@@ -96,30 +209,54 @@ async def _may_not_begin(context: MachineContext) -> bool:
     return is_late or reason_not_to_start(context.run, context.machine) is not None or bool(await frozen(context))
 
 
+async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | None:
+    """What became of a restart whose answer says nothing for certain; ``None``: the machine was surely not given it.
+
+    One that has an effect shows within seconds: the machine is being changed, was changed since, or its agent is away.
+    """
+    view = await open_resource_manager().read_machine(context.machine_id)
+    at = now()
+    if isinstance(view, ArmFailure):
+        is_over = at >= guard.deadline_at or classify(view).kind not in _PASSING
+        wait = 0 if is_over else wait_seconds(view.retry_after)
+        return PowerResult(accepted=False, wait_seconds=wait, failure=view, is_open=True)
+    has_changed = view.changed_at is not None and view.changed_at >= guard.declared_at
+    if has_changed or view.is_being_changed or not view.is_agent_ready:
+        await open_records().save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED}))
+        return PowerResult(accepted=False, wait_seconds=wait_seconds())
+    if at < guard.declared_at + _polls(SETTLES_IN_POLLS):
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
+    return None
+
+
 async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
     records = open_records()
+    # One that was put back, perhaps to another window, has all its time again.
+    is_repeated = known is not None and context.machine.stage is Stage.RESTARTING
     guard = Guard(
         run_id=context.run.id,
         machine_key=context.machine.key,
         call=GuardedCall.RESTART,
         token=uuid.uuid4().hex,
         declared_at=now(),
-        deadline_at=now() + _LONGEST_RESTART,
+        deadline_at=known.deadline_at if known is not None and is_repeated else now() + _LONGEST_RESTART,
     )
     if known is None:
-        guard = await records.declare_guard(guard)
-    elif context.machine.stage is Stage.RESTARTING:
-        guard = known
+        is_first = (await records.declare_guard(guard)).token == guard.token
     else:
-        # It was put back, perhaps to another window: its time begins anew.
-        await records.save_guard(guard)
+        is_first = await records.take_over_guard(known, guard)
+    if not is_first:
+        # Another execution of this very activity is under way: the next call sees what it has done.
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
     await records.set_stage(context.run.id, context.machine.key, Stage.RESTARTING)
     submission = await open_resource_manager().restart(context.machine_id)
     if submission.accepted:
         urls = {"async_url": submission.async_url, "location_url": submission.location_url}
         await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    refused = _refused(submission.failure, is_uncertain=submission.is_uncertain)
+    if not submission.is_open:
+        await records.save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
+    refused = _refused(submission.failure, is_open=submission.is_open)
     # Asked for too long: nothing more is sent.
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 
@@ -146,10 +283,13 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             return PowerResult(accepted=False, wait_seconds=wait)
 
 
-def _refused(failure: ArmFailure | None, *, is_uncertain: bool = False) -> PowerResult:
+def _polls(count: int) -> timedelta:
+    return timedelta(seconds=load_settings().poll_seconds * count)
+
+
+def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResult:
     """Not taken, as far as is known; to be asked again when the reason passes."""
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
-    is_passing = is_uncertain or classify(failure).kind in _PASSING
-    return PowerResult(
-        accepted=False, wait_seconds=wait_seconds(failure.retry_after) if is_passing else 0, failure=failure
-    )
+    is_passing = is_open or classify(failure).kind in _PASSING
+    wait = wait_seconds(failure.retry_after) if is_passing else 0
+    return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=is_open)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.pacer import Budget, open_budgets, waits_for_a_turn
 from adapters.pipeline import sdk_options
-from domain.arm_error import ArmFailure, parse_retry_after, read_failure
+from domain.arm_error import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
+from domain.pacing import PACED
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ class Submission:
     location_url: str = ""
     failure: ArmFailure | None = None
     is_uncertain: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Azure may have taken a call that it did not answer as accepted: the machine says what became of it.
+
+        A call that was kept back, or that never left, is none of those.
+        """
+        if self.accepted or self.failure is None:
+            return self.is_uncertain
+        if self.failure.status == 0 or self.failure.code == PACED:
+            return self.is_uncertain
+        return not cannot_follow_acceptance(self.failure)
 
 
 class ComputeClients:

@@ -192,8 +192,13 @@ class LookAgain(Document):
 
 
 class Concluding(Document):
-    """Give the machine its outcome; ``complaints`` are sentences about what else did not go well."""
+    """Give the machine its outcome; ``complaints`` are sentences about what else did not go well.
+
+    ``not_restored``: why it was not put back as it was. ``keep_lock``: Azure may still do so, so the lock expires.
+    """
 
     run_id: str
     machine_key: str
     complaints: list[str] = Field(default_factory=list[str])
+    not_restored: str = ""
+    keep_lock: bool = False

@@ -53,11 +53,9 @@ class ArmFailure(Document):
     @property
     def text(self) -> str:
         """Codes and texts in one line, for the record."""
-        parts = [
-            f"{code}: {message}" for code, message in [(self.code, self.message), *self.details] if code or message
-        ]
+        parts = [": ".join(filter(None, pair)) for pair in [(self.code, self.message), *self.details] if any(pair)]
         head = f"HTTP {self.status} " if self.status else ""
-        return _cut(head + "; ".join(parts))
+        return _cut((head + "; ".join(parts)).strip())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
-"""The guard of a call that must happen at most once and leaves no trace that could be asked about afterwards.
+"""The guard of a call that changes a machine: written before the POST, so that nothing is sent again unawares.
 
 An installation shows in the machine's patch status, so an unanswered POST can be looked up (`domain.run.Intent`).
 A script and a restart do not. A script whose guard was declared and never answered may have run, and is not sent
-again. A restart is: it was the machine's turn to restart, and one reboot more is better than a kernel that nobody
-booted.
+again. A start, a stop and a restart show in the machine's state: it is read before any of them is sent again.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ class GuardedCall(StrEnum):
     BEFORE_SCRIPT = "before_script"
     AFTER_SCRIPT = "after_script"
     RESTART = "restart"
+    START = "start"
+    STOP = "stop"
 
 
 class Guard(Document):
@@ -33,6 +34,8 @@ class Guard(Document):
     machine_key: str
     call: GuardedCall
     token: str
+    turn: str = ""
+    """Of a start or stop: of which change of power it is; that of an earlier one says nothing."""
     state: IntentState = IntentState.DECLARED
     declared_at: Instant
     deadline_at: Instant
@@ -43,4 +46,6 @@ class Guard(Document):
     ended_at: Instant | None = None
     """When the script was seen to have ended, or was given up; what came of it is then told again, never anew."""
     failure: str = ""
-    """Why it counts as failed, once it has ended; empty when it went well."""
+    """Why it counts as failed once it has ended, empty when all went well; before that, Azure's last refusal."""
+    changed_at: str = ""
+    """Of a script: when the machine was last changed before the call, as it said itself."""

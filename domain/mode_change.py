@@ -113,6 +113,8 @@ class MachineChange(Document):
     """When Azure was last asked for the change."""
     is_accepted: bool = False
     """Whether Azure took it."""
+    refused_at: Instant | None = None
+    """When Azure last surely refused it."""
     ended_at: Instant | None = None
 
 
@@ -281,9 +283,11 @@ def decide(
         return Decision()
     if state.settings is not None and wanted.is_met_by(state.settings) and asked is not None:
         return Decision(ChangeEnd.CHANGED, "Azure shows the machine as it was wanted.")
+    was_refused = machine.refused_at is not None and asked is not None and machine.refused_at >= asked
+    if asked is not None and not was_refused and now - asked < settles_in:
+        # Whatever the answer was, Azure may have taken the change: nothing is sent again before it would show.
+        return Decision()
     if machine.is_accepted and asked is not None:
-        if now - asked < settles_in:
-            return Decision()
         why = f" ({state.trouble})" if state.trouble else ""
         return Decision(ChangeEnd.FAILED, f"Azure took the change and did not carry it out.{why}")
     ending = _ending_without_request(state.settings, wanted)
@@ -294,17 +298,14 @@ def decide(
     return Decision(ask=True)
 
 
-def after_failure(
-    machine: MachineChange, failure: ArmFailure, now: datetime, *, is_uncertain: bool = False
-) -> Decision:
-    """What to do after Azure refused to show a machine, or to take its change."""
+def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *, is_open: bool = False) -> Decision:
+    """What to do after Azure refused to show a machine, or to take its change. ``is_open``: it may have been taken."""
     verdict = classify(failure)
-    if is_uncertain or verdict.kind in _PASSING:
+    if is_open or verdict.kind in _PASSING:
         if not is_overdue(machine, now):
             return Decision()
-        return Decision(
-            ChangeEnd.UNKNOWN if machine.is_accepted else ChangeEnd.FAILED, _said(verdict.sentence, failure)
-        )
+        is_unknown = machine.is_accepted or is_open
+        return Decision(ChangeEnd.UNKNOWN if is_unknown else ChangeEnd.FAILED, _said(verdict.sentence, failure))
     kinds = (ErrorClass.UNSUPPORTED, ErrorClass.NOT_RUNNING)
     is_refusal = failure.status == 400 or verdict.kind in kinds
     end = ChangeEnd.REFUSED if is_refusal else ChangeEnd.FAILED

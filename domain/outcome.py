@@ -51,6 +51,7 @@ class Reason(StrEnum):
     NOT_FOUND = "not_found"
     NOT_RUNNING = "not_running"
     HIBERNATED = "hibernated"
+    POWER_NOT_RESTORED = "power_not_restored"
     AGENT_NOT_READY = "agent_not_ready"
     UNSUPPORTED = "unsupported"
     FORBIDDEN = "forbidden"

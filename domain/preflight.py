@@ -113,6 +113,18 @@ class MachineView(Tolerant):
         return ""
 
     @property
+    def is_being_changed(self) -> bool:
+        """Whether Azure changes the machine now; restarts and run commands show so as well."""
+        provisioning = self._word("provisioningstate").partition("/")[0]
+        return self.power is Power.CHANGING or provisioning not in ("", *_SETTLED)
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """When the last change of the machine ended, as far as Azure tells."""
+        view = self.instance_view
+        return max((each.time for each in view.statuses if each.time is not None), default=None) if view else None
+
+    @property
     def is_agent_ready(self) -> bool:
         """Whether the VM agent reports success. Believe it only of a running machine: a stopped one keeps saying so."""
         return any(status.code.casefold() == "provisioningstate/succeeded" for status in self._agent_statuses)
@@ -159,6 +171,8 @@ class MachineView(Tolerant):
         return status.last_patch_installation_summary if status else None
 
 
+_SETTLED = ("succeeded", "failed", "canceled")
+"""Provisioning states of a machine that nothing is done to."""
 _POWER_WORDS = {
     "running": Power.RUNNING,
     "stopped": Power.STOPPED,

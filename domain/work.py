@@ -532,17 +532,24 @@ class MachineRef(Document):
     machine_key: str
 
 
-class PowerResult(Document):
-    """Whether the power call was taken, a restart also carried out; ``failure`` says why not.
+class PowerRequest(MachineRef):
+    """Start or stop the machine. ``since``: when this change began, which tells its calls from those of an earlier."""
 
-    Beside a call that is not accepted, ``wait_seconds`` over 0 asks to call again then. Of a restart, ``left`` says
-    that nothing was sent because somebody or a gate said so.
+    since: Instant
+
+
+class PowerResult(Document):
+    """How a change of power stands: a start that was taken, a stop or restart that was carried out; else ``failure``.
+
+    Beside one that is not accepted, ``wait_seconds`` over 0 asks to call again then. Of a restart, ``left`` says
+    that nothing was sent because a person or a gate said so. ``is_open``: Azure may still carry out a call.
     """
 
     accepted: bool
     left: bool = False
     wait_seconds: float = 0
     failure: ArmFailure | None = None
+    is_open: bool = False
 
 
 class ReleaseMachine(Document):

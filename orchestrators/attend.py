@@ -33,7 +33,7 @@ from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, operate, unfinished
-from orchestrators.power import MOST_START_CALLS, put_power_back
+from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.retries import RETRY_RESULT
 
 AT_ONCE = 25
@@ -146,8 +146,9 @@ class _Machine:
 
     def _start(self) -> Steps[PreflightResult]:
         started = PowerResult(accepted=False)
-        for _ in range(MOST_START_CALLS):
-            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref)))
+        request = power_request(self._context, self._ref)
+        for _ in range(MOST_POWER_LOOKS):
+            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
             if not started.wait_seconds or self._is_too_late:
                 break
             yield self._pause(started.wait_seconds)
@@ -159,8 +160,8 @@ class _Machine:
         look = yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS)
         # A refusal may be of a repeated call whose first execution started it. One that is still off was not started,
         # and whoever starts it from now on wants it to run.
-        self._was_refused = not started.accepted and look.preflight.readiness is Readiness.SKIP
-        return look
+        self._was_refused = not (started.accepted or started.is_open) and look.preflight.readiness is Readiness.SKIP
+        return explain_start(look, started)
 
     def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
         request = PreflightRequest(
@@ -189,12 +190,13 @@ class _Machine:
                 complaints.append((yield from after_install(self._context, self._work.run_id, self._work.machine_key)))
             if self._work.assess:
                 complaints.append((yield from self._assess(look.assess_activity_id)))
-        if look.started_by_us:
-            complaints.append((yield from put_power_back(self._context, self._ref)))
+        left = (yield from put_power_back(self._context, self._ref)) if look.started_by_us else None
         done = Concluding(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             complaints=[complaint for complaint in complaints if complaint],
+            not_restored=left.sentence if left is not None else "",
+            keep_lock=left is not None and left.is_open,
         )
         yield from self._call(names.CONCLUDE_MACHINE, done)
 

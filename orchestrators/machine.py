@@ -18,6 +18,7 @@ from domain.gates import uses_budget
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
+from domain.power import NotRestored, not_restored
 from domain.preflight import Readiness
 from domain.run import AssessmentSummary, Mode, OperationKind, Stage
 from domain.work import (
@@ -38,7 +39,7 @@ from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, Steps, operate, unfinished
-from orchestrators.power import MOST_START_CALLS, put_power_back
+from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
@@ -117,10 +118,13 @@ class _Machine:
             end = yield from self._patch(look)
         if isinstance(end, PutBack):
             if is_ours_to_stop:
+                # One that cannot be stopped now is still ours, and stopped at the end of its next turn.
                 yield from self._put_power_back()
             return (yield from self._put_back(Stage.ASSESSED))
         if is_ours_to_stop and not end.keep_lock:
-            end = _add(end, (yield from self._put_power_back()))
+            left = yield from self._put_power_back()
+            still_open = left is not None and left.is_open
+            end = end._replace(outcome=not_restored(end.outcome, left), keep_lock=still_open)
         elif self._restarts_later(end, is_ours_to_stop=is_ours_to_stop):
             return (yield from self._release(Stage.INSTALLED, end))
         return (yield from self._record(end))
@@ -139,8 +143,10 @@ class _Machine:
         failure = yield from restart(self._context, self._work.run_id, self._work.machine_key)
         if isinstance(failure, PutBack):
             return (yield from self._put_back(Stage.INSTALLED))
-        if failure:
-            return (yield from self._record(End(verdict.restart_failed(installed, failure), installation)))
+        if failure is not None:
+            why = failure.failure.text if failure.failure else "Azure did not say that it is done"
+            outcome = verdict.restart_failed(installed, why)
+            return (yield from self._record(End(outcome, installation, keep_lock=failure.is_open)))
         seen = yield from self._watch(asked_at, MOST_BOOT_LOOKS)
         end = End(verdict.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
@@ -280,8 +286,10 @@ class _Machine:
         """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost,
         or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
         """
-        for _ in range(MOST_START_CALLS):
-            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, self._ref.to_wire())))
+        request = power_request(self._context, self._ref).to_wire()
+        started = PowerResult(accepted=False)
+        for _ in range(MOST_POWER_LOOKS):
+            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
             if not started.wait_seconds:
                 break
             yield from self._pause(started.wait_seconds)
@@ -292,15 +300,16 @@ class _Machine:
                 return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
-        # The look finds it stopped, and says so.
-        return (yield from self._look(may_start=False, most_looks=1))
+        # The look finds it stopped; Azure has said why.
+        return explain_start((yield from self._look(may_start=False, most_looks=1)), started)
 
-    def _put_power_back(self) -> Steps[str]:
-        """Stop it again; the sentence that says why that did not work. It never hides how the machine ended."""
+    def _put_power_back(self) -> Steps[NotRestored | None]:
+        """Stop it again; why that did not work, if it did not. It never hides how the machine ended."""
         try:
             return (yield from put_power_back(self._context, self._ref))
         except task.TaskFailedError:
-            return "It was started for this; Patchwave itself failed, so that it may not be stopped again."
+            sentence = "It was started for this; Patchwave itself failed, so that it may not be stopped again."
+            return NotRestored(sentence, is_open=True)
 
     # --- the end
 

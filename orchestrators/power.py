@@ -8,30 +8,48 @@ from typing import Any
 
 from durabletask import task
 
-from domain.work import MachineRef, PowerResult
+from domain.power import NotRestored, not_started
+from domain.work import MachineRef, PowerRequest, PowerResult, PreflightResult
+from orchestrators.clock import utc_now
 from orchestrators.names import STOP_MACHINE
 from orchestrators.retries import RETRY_RESULT
 
-MOST_START_CALLS = 6
-MOST_STOP_CALLS = 12
-"""How often Azure is asked to start a stopped machine, and to put its power back: calls may get lost on their way, or
-be refused for a passing reason, and repeating them does no harm."""
+MOST_POWER_LOOKS = 60
+"""How often a machine is looked at that has to start or stop: it ends in bounded time, even when Azure throttles for
+ever. The activities give up well before, and say why."""
 
 
-def put_power_back(context: task.OrchestrationContext, machine: MachineRef) -> Generator[task.Task[Any], Any, str]:
-    """Stop it as it was before we started it; the sentence that says why that did not work, empty when it did.
+def power_request(context: task.OrchestrationContext, machine: MachineRef) -> PowerRequest:
+    """A change of power that begins now."""
+    return PowerRequest(run_id=machine.run_id, machine_key=machine.machine_key, since=utc_now(context))
+
+
+def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResult:
+    """The look at a machine that could not be started, with the reason of Azure for that."""
+    found = look.preflight.outcome
+    if found is None:
+        return look
+    explained = look.preflight.model_copy(update={"outcome": not_started(found, started.failure)})
+    return look.model_copy(update={"preflight": explained})
+
+
+def put_power_back(
+    context: task.OrchestrationContext, machine: MachineRef
+) -> Generator[task.Task[Any], Any, NotRestored | None]:
+    """Stop it as it was before we started it, until the machine shows it; why that did not work, if it did not.
 
     Raises:
         TaskFailedError: the activity failed for good.
     """
-    stops = 0
+    request = power_request(context, machine).to_wire()
+    looks = 0
     while True:
-        answer = yield context.call_activity(STOP_MACHINE, input=machine.to_wire(), retry_policy=RETRY_RESULT)
+        answer = yield context.call_activity(STOP_MACHINE, input=request, retry_policy=RETRY_RESULT)
         stopped = PowerResult.from_wire(answer)
-        stops += 1
+        looks += 1
         if stopped.accepted:
-            return ""
-        if not stopped.wait_seconds or stops >= MOST_STOP_CALLS:
-            reason = stopped.failure.text if stopped.failure else "Azure did not take the call"
-            return f"It was started for this and could not be stopped again: {reason}."
+            return None
+        if not stopped.wait_seconds or looks >= MOST_POWER_LOOKS:
+            reason = stopped.failure.text if stopped.failure else "the machine did not show it in time"
+            return NotRestored(f"It was started for this and could not be stopped again: {reason}.", stopped.is_open)
         yield context.create_timer(timedelta(seconds=stopped.wait_seconds))

@@ -19,10 +19,10 @@ MOST_LOOKS = 60
 
 def restart(
     context: task.OrchestrationContext, run_id: str, machine_key: str
-) -> Generator[task.Task[Any], Any, str | PutBack]:
-    """Restart the machine and wait until Azure says that it is done; why that did not work, empty when it did.
+) -> Generator[task.Task[Any], Any, PowerResult | PutBack | None]:
+    """Restart the machine and wait until Azure says that it is done; the last answer when that did not work.
 
-    ``PutBack`` when nothing was sent, because somebody or a gate says that nothing may be.
+    ``PutBack`` when nothing was sent, because a person or a gate says that nothing may be.
 
     Waiting matters: until the machine goes down its agent still counts as ready.
     """
@@ -33,9 +33,9 @@ def restart(
         result = PowerResult.from_wire(answer)
         looks += 1
         if result.accepted:
-            return ""
+            return None
         if result.left:
             return PutBack()
         if not result.wait_seconds or looks >= MOST_LOOKS:
-            return result.failure.text if result.failure else "Azure did not say that it is done"
+            return result
         yield context.create_timer(timedelta(seconds=result.wait_seconds))

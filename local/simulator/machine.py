@@ -85,6 +85,8 @@ class Machine:
         """Until when a PATCH or PUT of the machine is carried out."""
         self.command_until = 0.0
         """Until when a run command works in the guest, which takes one at a time."""
+        self.changed_at = 0.0
+        """When its power last changed."""
         self.unhealthy_until = 0.0
         """Until when an installation leaves it unhealthy."""
         self.behave(simulation)
@@ -154,6 +156,13 @@ class Machine:
     def is_changing_power(self) -> bool:
         return self._transition is not None or self.power == "creating"
 
+    def last_changed(self, now: float) -> float | None:
+        """When the last change of it ended; None while one is under way (power, settings, a run command)."""
+        ends = (self.updating_until, self.command_until)
+        if self._transition is not None or any(now < end for end in ends):
+            return None
+        return max(self.changed_at, *ends)
+
     def is_made_unhealthy(self, now: float) -> bool:
         """Whether an installation has left it unhealthy."""
         return now < self.unhealthy_until
@@ -166,6 +175,7 @@ class Machine:
             target, at, kind = self._transition
             self._transition = None
             self.power = target
+            self.changed_at = at
             if kind in ("start", "restart"):
                 self._agent_ready_at = at + BOOT_SECONDS
                 self.reboot_pending = False

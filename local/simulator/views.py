@@ -132,7 +132,7 @@ def model(
         made["zones"] = machine.zones
     made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
     shown = properties(machine)
-    if is_updating or machine.clock.now() < machine.updating_until:
+    if is_updating or machine.last_changed(machine.clock.now()) is None:
         shown["provisioningState"] = "Updating"
     if instance_view_at is not None:
         shown["instanceView"] = instance_view(machine, instance_view_at)
@@ -182,15 +182,21 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
         patch_status["lastPatchInstallationSummary"] = machine.install_summary
     if patch_status:
         made["patchStatus"] = patch_status
-    creating = machine.power == "creating"
     made["statuses"] = [
-        _status("ProvisioningState/creating", "Creating")
-        if creating
-        else _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0)),
+        _provisioning(machine, now),
         *([_status("HibernationState/Hibernated", "VM hibernated")] if machine.is_hibernated else []),
         power_status(machine),
     ]
     return made
+
+
+def _provisioning(machine: Machine, now: float) -> dict[str, Any]:
+    if machine.power == "creating":
+        return _status("ProvisioningState/creating", "Creating")
+    changed = machine.last_changed(now)
+    if changed is None:
+        return _status("ProvisioningState/updating", "Updating")
+    return _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(changed))
 
 
 def _app_health(machine: Machine, now: float) -> dict[str, Any]:

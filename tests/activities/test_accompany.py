@@ -48,7 +48,7 @@ from domain.identity import MachineId
 from domain.occurrence import OccurrenceNotice, Patience, first_heard
 from domain.outcome import OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
-from domain.work import MachineRef, PowerResult, PreflightRequest, PreflightResult, RunRef
+from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult, RunRef
 from tests.activities.azure import azure
 from tests.activities.test_hooks import finish
 from tests.simulator.conftest import SPEED, SUBSCRIPTION, Simulator
@@ -58,6 +58,8 @@ from tests.simulator.test_maintenance import PROVIDER, made, put
 __all__ = ["azure"]
 
 type Json = dict[str, Any]
+
+SINCE = datetime(2026, 11, 21, tzinfo=UTC)
 
 _BYPASS = {"bypassPlatformSafetyChecksOnUserSchedule": True}
 _SETTINGS = {"patchMode": "AutomaticByPlatform", "automaticByPlatformSettings": _BYPASS}
@@ -160,13 +162,17 @@ async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, 
     await note_prepared(done.to_wire())
 
 
+def change(run_id: str, machine: MachineRecord) -> Json:
+    return PowerRequest(run_id=run_id, machine_key=machine.key, since=SINCE).to_wire()
+
+
 async def stop(run_id: str, machine: MachineRecord) -> None:
-    """Until Azure has taken it, as the orchestrator does."""
+    """Until the machine shows it, as the orchestrator does."""
     for _ in range(100):
-        if PowerResult.from_wire(await stop_machine(ref(run_id, machine))).accepted:
+        if PowerResult.from_wire(await stop_machine(change(run_id, machine))).accepted:
             return
         await asyncio.sleep(0.03)
-    raise AssertionError("Azure does not take the stop")
+    raise AssertionError("the machine does not stop")
 
 
 async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
@@ -201,7 +207,7 @@ async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
         # A worker that died after any of these does them again.
         for machine in machines:
             if before[machine.key] != "PowerState/running":
-                await start_machine(ref(run_id, machine))
+                await start_machine(change(run_id, machine))
     for machine in machines:
         await prepared(run_id, machine)
     assert {(await row(records, run_id, machine)).started_by_us for machine in machines} == {True, False}
@@ -223,9 +229,9 @@ async def test_a_machine_that_somebody_else_started_is_not_ours(
     run_id = await accompanied(records, fired("others", {}, {"power": "deallocated"}), startStopped=True)
     running, stopped = sorted(await found(records, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
     assert power(azure, running) == "PowerState/running"
-    assert PowerResult.from_wire(await start_machine(ref(run_id, running))).accepted
+    assert PowerResult.from_wire(await start_machine(change(run_id, running))).accepted
     assert not (await row(records, run_id, running)).started_by_us
-    await start_machine(ref(run_id, stopped))
+    await start_machine(change(run_id, stopped))
     await prepared(run_id, stopped, "Azure refused.", not_started=True)
     assert not (await row(records, run_id, stopped)).started_by_us
 

@@ -461,3 +461,85 @@ async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records)
     assert len(guard.async_url) > 3_000
     await finish(run_script, script_request(key))
     assert "http" not in repr(await row(records, key))
+
+
+# --- a script whose refusal may follow an acceptance
+
+
+_BUSY = {"status": 409, "body": {"error": {"code": "Conflict", "message": "Run command execution is in progress."}}}
+_THROTTLED = {"status": 429, "headers": {"Retry-After": "0"}}
+
+
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
+async def test_a_script_that_azure_took_and_refused_at_once_runs_once(
+    azure: Simulator, records: Records, answer: Json
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    rule = {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer | {"accept": True}}
+    fault(azure, rule)
+    for _ in range(2):
+        result = await finish(run_script, script_request(key))
+        assert result.state is HookState.FAILED
+        assert "never run twice" in message(result)
+        assert f"HTTP {answer['status']}" in message(result)
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
+async def test_a_script_that_azure_did_not_take_is_sent_again_once_the_machine_shows_nothing_of_it(
+    azure: Simulator, records: Records, answer: Json
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer})
+    at = datetime.now(UTC)
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert datetime.now(UTC) - at > timedelta(seconds=0.2), "four poll intervals"
+    assert (await row(records, key)).before_output == "hello"
+    assert len(sent(azure, "script", "POST", one)) == 2
+
+
+async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptMinutes=20)
+    key = await prepare(records, one, {"before": LINUX})
+    azure.post(one, "runCommand", {"commandId": "RunShellScript", "script": ["echo of another"]})
+    first = HookResult.from_wire(await run_script(script_request(key)))
+    assert (first.state, first.counts) == (HookState.WAIT, True)
+    assert "another operation" in message(first)
+    assert len(sent(azure, "script", "POST", one)) == 1, "the other one"
+    assert await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert (await row(records, key)).before_output == "hello"
+
+
+async def test_a_lock_refuses_a_script_for_good(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    body = {"error": {"code": "AuthorizationFailed", "message": "no right to run commands"}}
+    effect = {"status": 403, "body": body}
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "effect": effect})
+    result = await finish(run_script, script_request(key))
+    assert result.state is HookState.FAILED
+    assert "no right to run commands" in message(result)
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED, {"status": 503}, None], ids=["409", "429", "503", "none"])
+async def test_a_snapshot_is_taken_once_whatever_azure_answers(
+    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})
+    assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
+    listed = azure.http.get(
+        f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/snapshots", params={"api-version": "2025-01-02"}
+    ).json()["value"]
+    assert [each["name"] for each in listed if each["name"] == name] == [name]
+    if answer is not None:
+        # Where the connection broke, the transport itself repeats a PUT, which changes nothing.
+        assert len(sent(azure, "snapshot", "PUT", name)) == (1 if is_taken else 2)

@@ -13,9 +13,9 @@ from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
 from adapters.tables import Records
 from domain.freeze import parse_freeze
-from domain.guard import GuardedCall
+from domain.guard import Guard, GuardedCall
 from domain.run import IntentState, Order, Stage
-from domain.work import MachineRef, PowerResult, PreflightRequest, PreflightResult
+from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
 from tests.activities.azure import azure
 from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
 from tests.simulator.conftest import Simulator
@@ -27,18 +27,58 @@ def request(key: str) -> Json:
     return MachineRef(run_id=RUN_ID, machine_key=key).to_wire()
 
 
+def change(key: str, turn: int = 0) -> Json:
+    """One start or stop; those of another ``turn`` are another."""
+    since = datetime(2026, 11, 21, turn, tzinfo=UTC)
+    return PowerRequest(run_id=RUN_ID, machine_key=key, since=since).to_wire()
+
+
+async def start(key: str, turn: int = 0) -> PowerResult:
+    return PowerResult.from_wire(await start_machine(change(key, turn)))
+
+
+async def until_given_up(key: str) -> PowerResult:
+    for _ in range(200):
+        result = await start(key)
+        if not result.wait_seconds:
+            return result
+        await asyncio.sleep(0.05)
+    raise AssertionError("the start is not given up")
+
+
+async def stop(key: str, turn: int = 0) -> PowerResult:
+    return PowerResult.from_wire(await stop_machine(change(key, turn)))
+
+
+async def until_it_runs(azure: Simulator, one: str) -> None:
+    await until(azure, one, "running")
+
+
+async def until(azure: Simulator, one: str, power: str) -> None:
+    for _ in range(200):
+        if shown(azure, one) == power:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{one} is not {power}")
+
+
+def shown(azure: Simulator, one: str) -> str:
+    return str(azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["power"])
+
+
 async def ask(key: str) -> PowerResult:
     return PowerResult.from_wire(await restart_machine(request(key)))
 
 
-async def finish(key: str, change: Callable[[Json], Awaitable[Json]] = restart_machine) -> PowerResult:
+async def finish(key: str, activity: Callable[[Json], Awaitable[Json]] = restart_machine) -> PowerResult:
     """Call until it is done or has failed, as the orchestrator does."""
-    for _ in range(100):
-        result = PowerResult.from_wire(await change(request(key)))
+    body = request(key) if activity is restart_machine else change(key)
+    for _ in range(200):
+        result = PowerResult.from_wire(await activity(body))
         if result.accepted or not result.wait_seconds:
             return result
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{change.__name__} does not end")
+    raise AssertionError(f"{activity.__name__} does not end")
 
 
 async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator, records: Records) -> None:
@@ -198,7 +238,7 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Re
     found = PreflightResult.from_wire(await preflight_machine(look.to_wire())).preflight
     assert found.outcome is not None
     assert (found.outcome.outcome.value, found.outcome.reason.value) == ("skipped", "hibernated")
-    started = PowerResult.from_wire(await start_machine(request(key)))
+    started = await start(key)
     assert (started.accepted, started.wait_seconds) == (False, 0)
     assert sent(azure, "power", "POST", one) == []
     assert not (await row(records, key)).started_by_us
@@ -209,43 +249,185 @@ async def is_ours_to_stop(key: str) -> bool:
     return PreflightResult.from_wire(await preflight_machine(look.to_wire())).started_by_us
 
 
-async def test_a_machine_that_was_started_is_ours_until_azure_has_taken_its_stop(
+async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
     azure: Simulator, records: Records
 ) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(records, one, {})
     assert not await is_ours_to_stop(key)
-    await start_machine(request(key))
-    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": {"status": 409}})
-    assert not PowerResult.from_wire(await stop_machine(request(key))).accepted
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    first = await stop(key)
+    assert (first.accepted, first.is_open) == (False, True), "Azure has taken it; the machine is not off yet"
+    assert first.wait_seconds
     assert await is_ours_to_stop(key)
-    assert (await finish(key, stop_machine)).accepted, "taken as soon as it has started"
-    assert not await is_ours_to_stop(key)
-    stops = len(sent(azure, "power", "POST", f"{one}/deallocate"))
-    assert PowerResult.from_wire(await stop_machine(request(key))).accepted
-    assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == stops
+    assert (await finish(key, stop_machine)).accepted
+    assert shown(azure, one) == "deallocated"
+    assert not (await row(records, key)).started_by_us
+    assert (await stop(key)).accepted
+    assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == 1
+    assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
 
 
-@pytest.mark.parametrize("status", [409, 429, 500, 503])
-async def test_a_stop_that_is_not_taken_for_a_passing_reason_is_to_be_asked_for_again(
+async def test_a_machine_that_was_only_stopped_is_only_stopped_again(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="stopped")
+    key = await prepare(records, one, {})
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    assert (await finish(key, stop_machine)).accepted
+    assert shown(azure, one) == "stopped"
+    assert sent(azure, "power", "POST", f"{one}/deallocate") == []
+
+
+async def test_a_machine_that_was_never_started_after_all_is_not_stopped(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 403}})
+    refused = await start(key)
+    assert (refused.accepted, refused.wait_seconds, refused.is_open) == (False, 0, False)
+    assert (await stop(key)).accepted
+    assert not (await row(records, key)).started_by_us
+    assert len(sent(azure, "power", "POST", one)) == 1
+
+
+_ANSWERS = [
+    {"status": 202},
+    {"status": 200},
+    {"status": 409, "body": {"error": {"code": "Conflict", "message": "Another operation is in progress."}}},
+    {"status": 429, "headers": {"Retry-After": "0"}},
+    {"status": 500},
+    {"status": 503},
+]
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@pytest.mark.parametrize("answer", [*_ANSWERS, None], ids=lambda each: str(each["status"]) if each else "none")
+@pytest.mark.parametrize("verb", ["start", "deallocate"])
+async def test_whatever_azure_answers_the_machine_is_asked_before_anything_is_sent_again(
+    azure: Simulator, records: Records, verb: str, answer: Json | None, is_taken: bool
+) -> None:
+    """One wrong answer to the first call: what Azure took is sent once, what it did not take is sent again."""
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
+    rule = {"match": {"machine": one, "operation": "power", "path": f"*/{verb}"}, "times": 1, "effect": effect}
+    fault(azure, rule)
+    for _ in range(200):
+        if shown(azure, one) == "running":
+            break
+        await start(key)
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("the machine does not start")
+    assert (await finish(key, stop_machine)).accepted
+    assert shown(azure, one) == "deallocated"
+    calls = sent(azure, "power", "POST", f"{one}/{verb}")
+    assert len(calls) == (1 if is_taken else 2)
+
+
+@pytest.mark.parametrize("status", [202, 409, 429, 503])
+async def test_a_stop_that_is_never_carried_out_is_told_in_bounded_time(
     azure: Simulator, records: Records, status: int
 ) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(records, one, {})
-    await start_machine(request(key))
-    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": {"status": status}})
-    first = PowerResult.from_wire(await stop_machine(request(key)))
-    assert not first.accepted
-    assert first.wait_seconds
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    rule = {"match": {"machine": one, "operation": "power"}, "effect": {"status": status, "headers": {}}}
+    fault(azure, rule)
+    began = datetime.now(UTC)
+    if status == 429:
+        assert (await stop(key)).wait_seconds
+        for _ in range(40):
+            assert (await stop(key)).wait_seconds, "being kept back uses up no time of the machine"
+            await asyncio.sleep(0.02)
+        return
+    result = await finish(key, stop_machine)
+    assert datetime.now(UTC) - began < timedelta(seconds=15)
+    assert (result.accepted, result.is_open) == (False, True)
+    assert result.failure is not None
+    assert "the machine is still running" in result.failure.text
+    assert result.failure.text.startswith("Azure took the call") == (status == 202)
+    assert shown(azure, one) == "running"
+    assert 2 <= len(sent(azure, "power", "POST", f"{one}/deallocate")) <= 9
     assert await is_ours_to_stop(key)
+    # The next turn has all its time again.
+    azure.http.delete("/_sim/faults")
+    for _ in range(100):
+        if (await stop(key, 1)).accepted:
+            break
+        await asyncio.sleep(0.05)
+    assert shown(azure, one) == "deallocated"
 
 
-async def test_a_start_that_azure_forbids_is_not_asked_for_again(azure: Simulator, records: Records) -> None:
+async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: Simulator, records: Records) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(records, one, {})
-    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 403}})
-    refused = PowerResult.from_wire(await start_machine(request(key)))
-    assert (refused.accepted, refused.wait_seconds) == (False, 0)
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 202}})
+    first = await start(key)
+    assert first.accepted, "it may start any moment"
+    result = await until_given_up(key)
+    assert not result.accepted
+    assert result.failure is not None
+    assert result.failure.text == "Azure took the call, and the machine is still deallocated"
+    assert 2 <= len(sent(azure, "power", "POST", f"{one}/start")) <= 9
+
+
+async def test_azure_says_why_a_start_failed_that_it_took(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated", startFails=True)
+    key = await prepare(records, one, {})
+    result = await until_given_up(key)
+    assert result.failure is not None
+    assert "AllocationFailed" in result.failure.text
+    assert "sufficient capacity" in result.failure.text
+
+
+async def test_a_machine_that_a_person_stopped_after_its_start_is_not_started_again(
+    azure: Simulator, records: Records
+) -> None:
+    """The operation of the start has ended well, so the machine did run."""
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    azure.post(one, "deallocate")
+    await until(azure, one, "deallocated")
+    await asyncio.sleep(0.25)
+    result = await start(key)
+    assert (result.accepted, result.wait_seconds) == (False, 0)
+    assert result.failure is not None
+    assert result.failure.text == "Azure reports that it was done, and since then the machine is deallocated"
+    assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
+
+
+DISALLOWED = {
+    "error": {
+        "code": "RequestDisallowedByPolicy",
+        "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: no-power-changes-at-night.",
+    }
+}
+
+
+async def test_a_refusal_for_good_is_named_and_nothing_is_repeated(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    fault(azure, {"match": {"machine": one, "path": "*/deallocate"}, "effect": {"status": 403, "body": DISALLOWED}})
+    result = await stop(key)
+    assert (result.accepted, result.wait_seconds, result.is_open) == (False, 0, False)
+    assert result.failure is not None
+    assert "no-power-changes-at-night" in result.failure.text
+    assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == 1
+
+
+async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, records: Records) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert (await start(key)).accepted
+    azure.http.post("/_sim/machines", json={"id": one, "simulation": {"gone": True}})
+    assert (await stop(key)).accepted
+    assert sent(azure, "power", "POST", f"{one}/deallocate") == []
 
 
 @pytest.mark.parametrize("operation", ["power", "read"])
@@ -254,9 +436,63 @@ async def test_a_start_that_is_throttled_is_to_be_asked_for_again(
 ) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(records, one, {})
-    rule = {"match": {"machine": one, "operation": operation}, "times": 1, "effect": {"status": 429}}
+    rule = {"match": {"machine": one, "operation": operation}, "times": 1}
     fault(azure, rule | {"effect": {"status": 429, "headers": {"Retry-After": "0"}}})
-    first = PowerResult.from_wire(await start_machine(request(key)))
-    assert not first.accepted
+    first = await start(key)
     assert first.wait_seconds
-    assert (await finish(key, start_machine)).accepted
+    for _ in range(100):
+        if shown(azure, one) == "running":
+            return
+        await asyncio.sleep(0.05)
+        await start(key)
+    raise AssertionError("it does not start")
+
+
+# --- a restart whose answer says nothing for certain
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@pytest.mark.parametrize("answer", [*_ANSWERS[2:], None], ids=lambda each: str(each["status"]) if each else "none")
+async def test_a_restart_is_carried_out_once_whatever_azure_answers(
+    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": effect})
+    monkey = datetime.now(UTC)
+    assert not (await ask(key)).accepted
+    for _ in range(40):
+        if len(sent(azure, "power", "POST", one)) == 2:
+            break
+        await ask(key)
+        await asyncio.sleep(0.03)
+    assert datetime.now(UTC) - monkey < timedelta(seconds=30)
+    assert len(sent(azure, "power", "POST", one)) == (1 if is_taken else 2)
+    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    assert guard is not None
+    assert guard.state is IntentState.ACCEPTED
+    assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
+
+
+async def test_a_restart_of_an_execution_that_died_is_looked_for(azure: Simulator, records: Records) -> None:
+    one = azure.take(rebootPending=True)
+    key = await prepare(records, one, {})
+    at = datetime.now(UTC)
+    await records.set_stage(RUN_ID, key, Stage.RESTARTING)
+    await records.declare_guard(
+        Guard(
+            run_id=RUN_ID,
+            machine_key=key,
+            call=GuardedCall.RESTART,
+            token="of-the-dead",
+            declared_at=at,
+            deadline_at=at + timedelta(minutes=30),
+        )
+    )
+    first = await ask(key)
+    assert (first.accepted, first.is_open) == (False, True)
+    assert sent(azure, "power", "POST", one) == []
+    await asyncio.sleep(0.25)
+    assert not (await ask(key)).accepted
+    assert len(sent(azure, "power", "POST", one)) == 1

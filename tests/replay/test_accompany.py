@@ -43,7 +43,6 @@ from orchestrators import names
 from orchestrators.accompany import MOST_COPIES, accompany_run
 from orchestrators.attend import attend_machine, attend_shard
 from orchestrators.operation import await_operation
-from orchestrators.power import MOST_STOP_CALLS
 
 type Json = dict[str, Any]
 
@@ -460,8 +459,19 @@ def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)]
     azure.run()
-    assert len(azure.calls_of(names.STOP_MACHINE)) == MOST_STOP_CALLS
-    assert "could not be stopped again: HTTP 409" in azure.concluded["a"][0]
+    assert len(azure.calls_of(names.STOP_MACHINE)) == 60
+    [concluded] = azure.calls_of(names.CONCLUDE_MACHINE)
+    assert "could not be stopped again: HTTP 409" in concluded["notRestored"]
+    assert concluded["keepLock"] is False
+
+
+def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
+    azure = Azure("a", stopped=("a",))
+    azure.stops["a"] = [PowerResult(accepted=False, is_open=True, failure=NO)]
+    azure.run()
+    [concluded] = azure.calls_of(names.CONCLUDE_MACHINE)
+    assert concluded["keepLock"] is True
+    assert len(azure.calls_of(names.STOP_MACHINE)) == 1
 
 
 def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not() -> None:

@@ -17,7 +17,7 @@ from domain.work import MachineRef, PowerResult
 from local.host.testing import Ended, Workbench
 from orchestrators.hooks import MOST_REFUSALS, MOST_WAITS, after_install, before_install
 from orchestrators.operation import PutBack
-from orchestrators.restart import MOST_LOOKS, restart
+from orchestrators.restart import restart
 
 RUN_ID = "20261121T000000Z-monthly"
 KEY = "c" * 24
@@ -45,7 +45,10 @@ def after(context: task.OrchestrationContext, data: Any) -> Steps:
 
 
 def restarting(context: task.OrchestrationContext, data: Any) -> Steps:
-    return (yield from restart(context, RUN_ID, KEY))
+    failure = yield from restart(context, RUN_ID, KEY)
+    if isinstance(failure, PowerResult):
+        return {"failure": failure.failure.text if failure.failure else "", "isOpen": failure.is_open}
+    return failure
 
 
 class Hooks:
@@ -151,8 +154,8 @@ RESTARTED = PowerResult(accepted=True)
 REFUSED = PowerResult(accepted=False, failure=ArmFailure(status=403, code="AuthorizationFailed", message="No."))
 
 
-def restarted(answers: list[PowerResult]) -> tuple[str, int]:
-    """Why it did not work, and how often the activity was called."""
+def restarted(answers: list[PowerResult]) -> tuple[Any, int]:
+    """What came of it, and how often the activity was called."""
     calls: list[Any] = []
 
     def call(data: Any) -> Any:
@@ -166,12 +169,17 @@ def restarted(answers: list[PowerResult]) -> tuple[str, int]:
 
 
 def test_a_restart_is_over_when_azure_says_so() -> None:
-    assert restarted([ASKED, ASKED, RESTARTED]) == ("", 3)
+    assert restarted([ASKED, ASKED, RESTARTED]) == (None, 3)
 
 
 def test_a_restart_that_is_refused_says_why() -> None:
-    assert restarted([ASKED, REFUSED]) == ("HTTP 403 AuthorizationFailed: No.", 2)
+    assert restarted([ASKED, REFUSED]) == ({"failure": "HTTP 403 AuthorizationFailed: No.", "isOpen": False}, 2)
+
+
+def test_a_restart_that_may_have_been_taken_is_told_as_open() -> None:
+    unknown = ASKED.model_copy(update={"wait_seconds": 0, "is_open": True})
+    assert restarted([unknown]) == ({"failure": "", "isOpen": True}, 1)
 
 
 def test_a_restart_that_never_ends_is_given_up() -> None:
-    assert restarted([ASKED]) == ("Azure did not say that it is done", MOST_LOOKS)
+    assert restarted([ASKED]) == ({"failure": "", "isOpen": False}, 60)

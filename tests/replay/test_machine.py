@@ -32,7 +32,6 @@ from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
 from orchestrators.operation import MOST_REFUSALS, MOST_UNCOUNTED_WAITS, await_operation
-from orchestrators.power import MOST_START_CALLS
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 
@@ -250,10 +249,22 @@ def test_a_start_that_got_lost_is_sent_again() -> None:
 
 
 def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * (MOST_START_CALLS + 1) + [fakes.STOPPED])})
-    run(fleet, start_stopped=True)
+    """The activity gives up after a quarter of an hour; should it not, the orchestration does."""
+    gave_up = PowerResult(accepted=False, failure=ArmFailure(status=0, message="It is off still"))
+    taken = PowerResult(accepted=True, wait_seconds=30)
+    script = Script(looks=[fakes.NEEDS_START] * 5 + [fakes.STOPPED], starts=[taken] * 4 + [gave_up])
+    fleet = Fleet([KEY], {KEY: script})
+    bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
-    assert fleet.power == [("start", KEY)] * MOST_START_CALLS + [("stop", KEY)]
+    assert fleet.recorded[KEY][0]["outcome"]["message"] == ("The machine could not be started: It is off still.")
+    assert fleet.power == [("start", KEY)] * 5 + [("stop", KEY)]
+    assert {call["since"] for call in bench.calls_of(names.START_MACHINE)} == {
+        bench.calls_of(names.START_MACHINE)[0]["since"]
+    }, "one change of power, however many calls"
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * 61 + [fakes.STOPPED])})
+    run(fleet, start_stopped=True)
+    assert fleet.power == [("start", KEY)] * 60 + [("stop", KEY)]
+    assert fleet.outcomes[KEY] == ("skipped", "not_running")
 
 
 def test_a_start_that_is_refused_for_a_passing_reason_is_asked_for_again() -> None:
@@ -286,11 +297,32 @@ def test_a_stop_that_got_lost_or_is_refused_for_a_while_is_sent_again() -> None:
     assert fleet.power == [("start", KEY)] + [("stop", KEY)] * 3
 
 
-def test_a_machine_that_somebody_stops_while_it_boots_is_not_started_again() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.LOCKED, fakes.STOPPED])})
-    run(fleet, start_stopped=True)
+def test_a_machine_that_a_person_stops_while_it_boots_is_not_started_again() -> None:
+    """Once it was seen to boot, no look may ask for a start: the look of a stopped machine would."""
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.LOCKED, fakes.LOCKED, fakes.STOPPED])})
+    bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
     assert fleet.power == [("start", KEY), ("stop", KEY)]
+    assert [call["startStopped"] for call in bench.calls_of(names.PREFLIGHT_MACHINE)] == [True, True, False, False]
+
+
+def test_a_machine_that_boots_for_long_is_waited_for() -> None:
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] + [fakes.LOCKED] * 20 + [fakes.READY])})
+    bench = run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert len(bench.calls_of(names.PREFLIGHT_MACHINE)) == 22
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] + [fakes.LOCKED] * 22 + [fakes.READY])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
+
+
+def test_azure_says_why_a_machine_was_not_started() -> None:
+    locked = ArmFailure(status=403, code="AuthorizationFailed", message="no right to start")
+    script = Script(looks=[fakes.NEEDS_START, fakes.STOPPED], starts=[PowerResult(accepted=False, failure=locked)])
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("skipped", "forbidden")
+    assert "no right to start" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
 def test_a_machine_that_never_comes_up_is_stopped_again() -> None:
@@ -312,17 +344,45 @@ def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[refused])})
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
-    assert outcome["outcome"] == "patched"
+    assert (outcome["outcome"], outcome["reason"]) == ("patched_with_warnings", "power_not_restored")
+    assert "3 patches are installed" in outcome["message"]
     assert "could not be stopped again" in outcome["message"]
     assert "AuthorizationFailed" in outcome["message"]
+    assert fleet.recorded[KEY][0]["keepLock"] is False
+
+
+def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
+    taken = PowerResult(
+        accepted=False, is_open=True, failure=ArmFailure(status=0, message="Azure took the call, and it still runs")
+    )
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[taken])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
+    assert fleet.recorded[KEY][0]["keepLock"] is True
+
+
+def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
+    under_way = PowerResult(accepted=False, wait_seconds=30, is_open=True)
+    stops = [under_way] * 5 + [PowerResult(accepted=True)]
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=stops)})
+    bench = run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+    assert len({call["since"] for call in bench.calls_of(names.STOP_MACHINE)}) == 1
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[under_way])})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
+    assert fleet.power == [("start", KEY)] + [("stop", KEY)] * 60
+    assert "the machine did not show it in time" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
 def test_an_outage_behind_the_installation_does_not_hide_how_that_went() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], breaks=names.STOP_MACHINE)})
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
-    assert outcome["outcome"] == "patched"
+    assert (outcome["outcome"], outcome["reason"]) == ("patched_with_warnings", "power_not_restored")
+    assert "3 patches are installed" in outcome["message"]
     assert "may not be stopped again" in outcome["message"]
+    assert fleet.recorded[KEY][0]["keepLock"] is True
 
 
 # --- what fails for a while, and what fails for good

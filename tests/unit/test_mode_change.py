@@ -17,6 +17,7 @@ from domain.mode_change import (
     PLAN_HOLDS,
     ChangeEnd,
     ChangeState,
+    Decision,
     MachineChange,
     MachineState,
     ModeChange,
@@ -187,6 +188,24 @@ def test_what_to_do_with_a_machine(known: MachineChange, state: MachineState, en
     assert bool(decision.message) == (end is not None)
 
 
+def test_a_change_whose_answer_says_nothing_is_not_sent_again_before_it_would_show() -> None:
+    """Azure may have taken it; only a sure refusal is followed by another request at once."""
+    just_asked = machine(begun=SETTLES, asked=SETTLES - timedelta(seconds=1))
+    assert decide(just_asked, WANTED, OLD, NOW, SETTLES) == Decision()
+    assert decide(just_asked, WANTED, NEW, NOW, SETTLES).end is ChangeEnd.CHANGED
+    refused = just_asked.model_copy(update={"refused_at": just_asked.asked_at})
+    assert decide(refused, WANTED, OLD, NOW, SETTLES).ask
+    earlier = just_asked.model_copy(update={"refused_at": NOW - SETTLES})
+    assert decide(earlier, WANTED, OLD, NOW, SETTLES) == Decision(), "an earlier request was refused, not this one"
+
+
+def test_an_open_answer_that_stays_open_ends_as_unknown() -> None:
+    overdue = machine(begun=LONGEST_CHANGE)
+    for failure in (ArmFailure(status=409, code="Conflict"), ArmFailure(status=503), ArmFailure(status=418)):
+        assert after_failure(overdue, failure, NOW, is_open=True).end is ChangeEnd.UNKNOWN
+        assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=True) == Decision()
+
+
 def test_why_azure_did_not_carry_it_out_is_said() -> None:
     known = machine(begun=SETTLES, asked=SETTLES, accepted=True)
     decision = decide(known, WANTED, MachineState(BEFORE, trouble="InternalError: no luck"), NOW, SETTLES)
@@ -206,7 +225,7 @@ def test_why_azure_did_not_carry_it_out_is_said() -> None:
     ],
 )
 def test_refusals_of_azure(failure: ArmFailure, uncertain: bool, end: ChangeEnd | None) -> None:
-    assert after_failure(machine(begun=SETTLES), failure, NOW, is_uncertain=uncertain).end is end
+    assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=uncertain).end is end
 
 
 def test_a_passing_trouble_passes_for_half_an_hour_only() -> None:
