@@ -20,7 +20,7 @@ from domain.planner import PlanResult, make_plan
 
 MOST_SLOPE = 1.1
 """Of log(time) over log(machines): 1 is linear."""
-MOST_RATIO = 1.25
+MOST_RATIO = 1.15
 """Of the predicted makespan over its lower bound."""
 SEED = 3
 

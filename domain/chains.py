@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,7 +73,19 @@ def longest_chains_first(jobs: Iterable[Job]) -> list[Job]:
     by key. The order does not depend on that of the argument.
     """
     in_order = sorted(jobs, key=_precedence)
-    slotted = {group: _Slots(limit) for group, limit in _slot_limits(in_order).items()}
+    limits = _slot_limits(in_order)
+    if limits:
+        # What shares a unit with a machine of a slot goes behind it: the slots are the longer chain.
+        levels = _levels(in_order, limits, with_units=False)
+        in_order.sort(key=lambda job: -levels[job.key])
+    levels = _levels(in_order, limits, with_units=True)
+    # The sort is stable: equal levels keep their precedence.
+    return sorted(in_order, key=lambda job: -levels[job.key])
+
+
+def _levels(in_order: Sequence[Job], limits: Mapping[str, int], *, with_units: bool) -> dict[str, float]:
+    """How many seconds are from the start of each job to the end of the longest chain behind it, by key."""
+    slotted = {group: _Slots(limit) for group, limit in limits.items()}
     units: dict[str, _Units] = {}
     levels: dict[str, float] = {}
     for job in reversed(in_order):
@@ -84,15 +96,14 @@ def longest_chains_first(jobs: Iterable[Job]) -> list[Job]:
                 slots = slotted[place.group]
                 level = max(level, slots.level(place.slot, job.seconds))
                 groups.append(slots)
-            elif place.group != RUN_GROUP and place.capacity != UNLIMITED:
+            elif with_units and place.group != RUN_GROUP and place.capacity != UNLIMITED:
                 members = units.setdefault(place.group, _Units(place.capacity))
                 level = max(level, members.level(job.seconds))
                 groups.append(members)
         for group in groups:
             group.add(job.seconds, level)
         levels[job.key] = level
-    # The sort is stable: equal levels keep their precedence.
-    return sorted(in_order, key=lambda job: -levels[job.key])
+    return levels
 
 
 def shortest_first(jobs: Sequence[Job], count: int) -> list[Job]:
@@ -191,3 +202,37 @@ def _ramp_bound(jobs: Sequence[Job], ended: int) -> float:
         ended += limit
         limit = ramp_limit(ended)
     return at + work / min(limit, most or limit)
+
+
+def barrier_bound(lane: Iterable[Job], bake_seconds: float) -> float:
+    """No waves of a lane take less, if each waits for the one before it to end and to bake.
+
+    A group that takes so many at a time has at most as many machines in a wave, and no wave has two slots of a group.
+    So its waves are at least so many, and take at least as long as every so many-th of its machines, the longest first.
+    """
+    sections: dict[tuple[str, str], list[Job]] = {}
+    for job in lane:
+        for group, slot in [("", ""), *((place.group, place.slot) for place in job.places if place.slot)]:
+            sections.setdefault((group, slot), []).append(job)
+    waves: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for (group, _), jobs in sections.items():
+        count, longest = _least_waves(jobs)
+        waves[group] = waves.get(group, 0) + count
+        seconds[group] = seconds.get(group, 0.0) + longest
+    return max(seconds.values(), default=0.0) + bake_seconds * (max(waves.values(), default=1) - 1)
+
+
+def _least_waves(jobs: Iterable[Job]) -> tuple[int, float]:
+    """How many waves the groups of some jobs need at least, and how long these take at least."""
+    members: dict[str, list[float]] = {"": []}
+    capacities = {"": sys.maxsize}
+    for job in jobs:
+        members[""].append(job.seconds)
+        for place in job.places:
+            if not place.slot and place.capacity != UNLIMITED:
+                members.setdefault(place.group, []).append(job.seconds)
+                capacities[place.group] = place.capacity
+    longest_first = {group: sorted(seconds, reverse=True) for group, seconds in members.items()}
+    firsts = [seconds[:: capacities[group]] for group, seconds in longest_first.items()]
+    return max(len(each) for each in firsts), max(sum(each) for each in firsts)

@@ -39,6 +39,7 @@ CARE: Mapping[str, str] = {
     "exclusiveTag": "keeps machines with the same value of a tag apart; a schedule does not look at it",
     "rings": "orders the machines; a schedule has no order",
     "phases": "orders the regions; a schedule has no order",
+    "phaseOrder": "orders the regions; a schedule has no order",
     "separateZones": "keeps zones apart; a schedule does not",
     "availabilitySets": "patches a smaller part of an availability set at a time than Azure does",
     "ramp": "begins with few machines; a schedule starts all of them at once",

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.admission import Place
-from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
+from domain.chains import Job
+from domain.drawing import DrawnPhase, RingDrawing
 from domain.explanation import Explanation
 from domain.gates import waves_are_barriers
 from domain.outcome import Reason
@@ -22,14 +23,15 @@ from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, Planned
 from domain.policy import Policy
 from domain.preflight import Power, hibernated, hold_reason
 from domain.rings import RingChoice, choose_rings, order_rings
-from domain.rollout import Reboot, Ring
-from domain.timeline import Slice, draw_timeline
+from domain.rollout import PhaseOrder, Reboot, Ring
+from domain.timeline import Slice
 from domain.topology import PlannerMachine, Topology
-from domain.waves import number_waves
 
 DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
 """How long an installation is expected to take on a machine without a history, its restart included."""
 UNKNOWN_SYSTEM_SECONDS = 2400.0
+_MOST_DRAWN = 2_000
+"""Machines times ways to part the regions of a ring into phases that are drawn and compared."""
 
 _STOPPED = frozenset({"stopped", "stopping", "deallocated", "deallocating"})
 
@@ -170,11 +172,26 @@ class _Drawing:
 
     def add_ring(self, number: int, ring: Ring, machines: Sequence[PlannerMachine], *, is_last: bool) -> None:
         """Draw a ring after what is drawn already, and its bake time unless nothing follows."""
-        by_region: dict[str, list[PlannerMachine]] = {}
+        policy = self.policy
+        lanes: dict[str, list[Job]] = {}
         for machine in machines:
-            by_region.setdefault(machine.region, []).append(machine)
+            job = Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.places(machine))
+            lanes.setdefault(machine.region, []).append(job)
+        drawing = RingDrawing(
+            lanes,
+            self.separation.run_capacity,
+            ramp=policy.ramp,
+            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
+            bake_seconds=policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0,
+        )
+        most_drawn = max(1, _MOST_DRAWN // max(1, len(machines)))
         phases = make_phases(
-            {region: len(members) for region, members in by_region.items()}, self.topology, self.policy.phases
+            drawing.loads(),
+            self.topology,
+            policy.phases,
+            drawing,
+            most_drawn=most_drawn,
+            fewest_first=policy.phase_order is PhaseOrder.FEWEST_MACHINES,
         )
         self.rings.append(
             PlannedRing(
@@ -189,46 +206,26 @@ class _Drawing:
             return
         if ring.approval is not None:
             self.notes.append(f"Ring {ring.name} waits for an approval; the times take it as given at once.")
+        members = {machine.key: machine for machine in machines}
         ended = 0
         for phase, regions in enumerate(phases.regions, start=1):
-            members = {machine.key: machine for region in regions for machine in by_region[region]}
-            self._add_phase(_PhaseOf(number, ring, phase, phases, members), ended)
-            ended += len(members)
+            drawn = drawing.draw(regions, ended)
+            self._add_phase(_PhaseOf(number, ring, phase, phases, members), drawn, ended)
+            ended += len(drawn.jobs)
+        self.lower_bound += phases.bound
         if not is_last:
-            bake_seconds = self.policy.bake_after(ring).total_seconds()
+            bake_seconds = policy.bake_after(ring).total_seconds()
             self.end += bake_seconds
             self.lower_bound += bake_seconds
 
-    def _add_phase(self, phase: _PhaseOf, ended: int) -> None:
-        policy = self.policy
-        jobs = longest_chains_first(
-            Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.places(machine))
-            for machine in phase.members.values()
-        )
-        if policy.ramp:
-            jobs = shortest_first(jobs, max(0, self.separation.run_capacity - ended))
-        by_lane: dict[str, list[Job]] = {}
-        for job in jobs:
-            by_lane.setdefault(job.lane, []).append(job)
-        waves = {key: wave for lane in by_lane.values() for key, wave in number_waves(lane).items()}
-        bake_seconds = policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0
-        wave_barrier = waves_are_barriers(policy.error_budget, policy.bake.waves)
-        slices = draw_timeline(
-            jobs,
-            waves,
-            at=self.end,
-            ramp=policy.ramp,
-            ended=ended,
-            wave_barrier=wave_barrier,
-            bake_seconds=bake_seconds,
-        )
-        bounds = [lower_bound(jobs, ramp=policy.ramp, ended=ended)]
-        if wave_barrier:
-            bounds += [_barrier_bound(lane, waves, bake_seconds) for lane in by_lane.values()]
-        self.lower_bound += max(bounds)
-        self.end = max(each.end for each in slices.values())
+    def _add_phase(self, phase: _PhaseOf, drawn: DrawnPhase, ended: int) -> None:
+        jobs, waves = drawn.jobs, drawn.waves
+        slices = {
+            key: Slice(self.end + each.start, self.end + each.end, each.after) for key, each in drawn.slices.items()
+        }
+        self.end += drawn.seconds
         sizes = Counter((job.lane, waves[job.key]) for job in jobs)
-        explanation = Explanation(self.separation, jobs, slices, ramp=policy.ramp, ended=ended)
+        explanation = Explanation(self.separation, jobs, slices, ramp=self.policy.ramp, ended=ended)
         for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
             wave = waves[job.key]
             why = [
@@ -277,11 +274,3 @@ class _PhaseOf:
     number: int
     phases: Phases
     members: Mapping[str, PlannerMachine]
-
-
-def _barrier_bound(lane: Iterable[Job], waves: Mapping[str, int], bake_seconds: float) -> float:
-    """Waves with a barrier are a chain: each takes as long as its longest machine, and then it bakes."""
-    longest: dict[int, float] = {}
-    for job in lane:
-        longest[waves[job.key]] = max(longest.get(waves[job.key], 0.0), job.seconds)
-    return sum(longest.values()) + bake_seconds * (len(longest) - 1)

@@ -24,7 +24,7 @@ from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, check_policy_name
 from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
-from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, Reboot, Ring
+from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrder, Reboot, Ring
 from domain.rollout_check import rollout_problems
 from domain.scope import Location, OsType, Scope
 from domain.share import Limit
@@ -132,9 +132,14 @@ class Policy(Document):
         default=None,
         title="Phases",
         description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
-        " are not named follow. Unless given, regions with the fewest machines go first. Paired regions are never"
-        " patched side by side.",
+        " are not named follow, as phaseOrder says. Paired regions are never patched side by side.",
         examples=[[["westeurope", "eastus"], ["northeurope"]]],
+    )
+    phase_order: PhaseOrder = Field(
+        default=PhaseOrder.SHORTEST,
+        title="Phase order",
+        description="How regions that phases does not name are parted into phases. shortest: in the least time as"
+        " predicted. fewestMachines: the regions with the fewest machines first, whatever that takes.",
     )
     separate_zones: StrictBool = Field(
         default=True,

@@ -108,6 +108,15 @@ class Reboot(StrEnum):
     SEPARATE = "separate"
 
 
+class PhaseOrder(StrEnum):
+    """What decides which regions go side by side where the policy does not name them."""
+
+    SHORTEST = "shortest"
+    """The least time; ties as with the fewest machines first."""
+    FEWEST_MACHINES = "fewestMachines"
+    """The regions with the fewest machines go first, each in the first phase without its pair, whatever it takes."""
+
+
 class Bake(Document):
     """How long to wait, and watch, before going on."""
 

@@ -64,8 +64,8 @@ def test_a_missed_bar_is_told() -> None:
     linear = {10: 1.0, 100: 10.0, 1_000: 100.0}
     assert slope(linear) == pytest.approx(1)
     assert slope({10: 1.0, 100: 100.0}) == pytest.approx(2)
-    assert judge({"a": linear}, [{"ratio": 1.2}])["passed"] is True
-    assert judge({"a": linear}, [{"ratio": 1.2}, {"ratio": 1.3}])["passed"] is False
+    assert judge({"a": linear}, [{"ratio": 1.15}])["passed"] is True
+    assert judge({"a": linear}, [{"ratio": 1.1}, {"ratio": 1.151}])["passed"] is False
     assert judge({"a": linear, "b": {10: 1.0, 100: 13.0}}, [{"ratio": 1.0}])["passed"] is False
 
 

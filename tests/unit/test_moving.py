@@ -439,6 +439,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "exclusiveTag": {"exclusiveTag": "cluster"},
     "rings": {"rings": [{"name": "canary", "percent": 10}, {"name": "rest"}]},
     "phases": {"phases": [["westeurope"]]},
+    "phaseOrder": {"phaseOrder": "fewestMachines"},
     "separateZones": {"separateZones": True},
     "availabilitySets": {"availabilitySets": {"percent": 10}},
     "ramp": {"ramp": True},

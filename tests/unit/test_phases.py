@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.phases import make_phases
+from domain.colouring import RegionLoad
+from domain.phases import Phases, make_phases
 from domain.regions import KNOWN_PAIRS
 from domain.topology import Topology
 
 AZURE = Topology.of(KNOWN_PAIRS.items())
 
 
+@dataclass
+class Longest:
+    """A phase takes as long as its longest region, and whatever ``more`` says of it."""
+
+    loads: Mapping[str, RegionLoad]
+    more: Mapping[frozenset[str], float]
+
+    def predicted(self, regions: Sequence[str], ended: int) -> float:
+        return self.bound(regions, ended) + self.more.get(frozenset(regions), 0.0)
+
+    def bound(self, regions: Sequence[str], ended: int) -> float:
+        return max(self.loads[region].seconds for region in regions)
+
+
+def phases_of(
+    machines: Mapping[str, int],
+    fixed: Sequence[Sequence[str]] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    more: Mapping[frozenset[str], float] | None = None,
+    *,
+    most_drawn: int = 1,
+    fewest_first: bool = False,
+) -> Phases:
+    """Regions that all take a minute, unless ``seconds`` says otherwise."""
+    loads = {region: RegionLoad(count, (seconds or {}).get(region, 60.0)) for region, count in machines.items()}
+    clock = Longest(loads, more or {})
+    return make_phases(loads, AZURE, fixed, clock, most_drawn=most_drawn, fewest_first=fewest_first)
+
+
 def test_the_fewest_machines_go_first_and_ties_go_by_name() -> None:
-    made = make_phases({"westeurope": 5, "northeurope": 9, "polandcentral": 100}, AZURE, None)
+    made = phases_of({"westeurope": 5, "northeurope": 9, "polandcentral": 100})
     assert made.regions == [["polandcentral", "westeurope"], ["northeurope"]]
     assert made.why == {"northeurope": "phase 2: northeurope is paired with westeurope"}
-    assert make_phases({"westeurope": 5, "northeurope": 5}, AZURE, None).regions == [["northeurope"], ["westeurope"]]
+    assert phases_of({"westeurope": 5, "northeurope": 5}).regions == [["northeurope"], ["westeurope"]]
 
 
 def test_a_chain_of_pairs_needs_no_more_phases_than_it_must() -> None:
     """West US 3 names East US, which is paired with West US: two phases are enough."""
-    made = make_phases({"westus3": 1, "eastus": 2, "westus": 3}, AZURE, None)
+    made = phases_of({"westus3": 1, "eastus": 2, "westus": 3})
     assert made.regions == [["westus", "westus3"], ["eastus"]]
 
 
 def test_the_policy_fixes_the_order_and_the_rest_follows() -> None:
     machines = {"westeurope": 5, "eastus": 1, "polandcentral": 1, "northeurope": 1}
-    made = make_phases(machines, AZURE, [["westeurope", "uksouth"], ["eastus"]])
+    made = phases_of(machines, [["westeurope", "uksouth"], ["eastus"]])
     assert made.regions == [["westeurope"], ["eastus"], ["northeurope", "polandcentral"]]
     assert made.why["westeurope"] == "phase 1 by the policy"
     assert made.why["polandcentral"] == "phase 3: after the regions that the policy names"
@@ -35,14 +68,55 @@ def test_the_policy_fixes_the_order_and_the_rest_follows() -> None:
 
 
 def test_a_pair_that_the_policy_puts_together_is_parted_and_said() -> None:
-    made = make_phases({"westeurope": 5, "northeurope": 1}, AZURE, [["westeurope", "northeurope"]])
+    made = phases_of({"westeurope": 5, "northeurope": 1}, [["westeurope", "northeurope"]])
     assert made.regions == [["northeurope"], ["westeurope"]]
     assert made.why["westeurope"] == "phase 2: westeurope is paired with northeurope"
     assert made.notes == ["phases[0] of the policy names paired regions: they are patched one after the other."]
 
 
 def test_nothing_to_do_needs_no_phase() -> None:
-    assert make_phases({}, AZURE, [["westeurope"]]).regions == []
+    assert phases_of({}, [["westeurope"]]).regions == []
+
+
+def test_regions_without_a_pair_go_where_they_cost_the_least() -> None:
+    """North Europe is short, and Poland takes as long as West Europe: side by side they cost nothing."""
+    machines = {"northeurope": 1, "polandcentral": 4, "westeurope": 5}
+    seconds = {"northeurope": 40.0, "polandcentral": 160.0, "westeurope": 200.0}
+    made = phases_of(machines, seconds=seconds)
+    assert made.regions == [["northeurope"], ["polandcentral", "westeurope"]]
+    assert made.bound == 240.0
+    assert made.why == {
+        "westeurope": "phase 2: westeurope is paired with northeurope",
+        "polandcentral": "phase 2: beside westeurope it makes the ring shorter",
+    }
+    by_number = phases_of(machines, seconds=seconds, fewest_first=True)
+    assert by_number.regions == [["northeurope", "polandcentral"], ["westeurope"]]
+    assert by_number.why == {"westeurope": "phase 2: westeurope is paired with northeurope"}
+    assert by_number.bound == 240.0
+
+
+def test_of_phases_that_look_alike_the_shortest_when_drawn_counts() -> None:
+    machines = {"northeurope": 1, "polandcentral": 2, "westeurope": 3}
+    more = {frozenset({"northeurope", "polandcentral"}): 5.0}
+    assert phases_of(machines, more=more).regions == [["northeurope", "polandcentral"], ["westeurope"]]
+    drawn = phases_of(machines, more=more, most_drawn=2)
+    assert drawn.regions == [["northeurope"], ["polandcentral", "westeurope"]]
+    assert phases_of(machines, more=more, most_drawn=2, fewest_first=True).regions[1] == ["westeurope"]
+
+
+def test_the_bound_of_fixed_phases_is_that_of_each_after_the_other() -> None:
+    machines, seconds = {"westeurope": 5, "northeurope": 1, "uksouth": 2}, {"westeurope": 100.0, "uksouth": 30.0}
+    assert phases_of(machines, [["westeurope"], ["uksouth"]], seconds).bound == 100.0 + 30.0 + 60.0
+    assert phases_of(machines, [["westeurope", "northeurope", "uksouth"]], seconds).bound == 100.0 + 60.0
+    assert phases_of(machines, None, seconds).bound == 100.0 + 60.0
+
+
+def test_a_file_with_any_number_of_places_is_parted_all_the_same() -> None:
+    machines = {f"place{number}": number + 1 for number in range(300)} | {"westeurope": 1, "northeurope": 2}
+    made = phases_of(machines, seconds={"westeurope": 300.0})
+    assert made.regions[1] == ["northeurope"]
+    assert len(made.regions[0]) == 301
+    assert made.bound == 360.0
 
 
 @settings(deadline=None)
@@ -53,7 +127,7 @@ def test_nothing_to_do_needs_no_phase() -> None:
 def test_every_region_is_in_one_phase_and_no_phase_has_a_pair(
     machines: dict[str, int], fixed: list[list[str]] | None
 ) -> None:
-    made = make_phases(machines, AZURE, fixed and _once(fixed))
+    made = phases_of(machines, fixed and _once(fixed))
     assert sorted(region for phase in made.regions for region in phase) == sorted(machines)
     for phase in made.regions:
         assert phase

@@ -1,0 +1,137 @@
+"""Colourings of paired regions against all that there are, and the bound below which none can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.colouring import RegionLoad, colour
+
+type Conflicts = dict[str, frozenset[str]]
+
+
+def conflicts_of(regions: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Conflicts:
+    return {
+        region: frozenset(other for pair in pairs if region in pair for other in pair if other != region)
+        for region in regions
+    }
+
+
+def partitions(regions: Sequence[str]) -> Iterator[list[list[str]]]:
+    """Every way to part regions into phases."""
+    if not regions:
+        yield []
+        return
+    first, *rest = regions
+    for phases in partitions(rest):
+        yield [[first], *phases]
+        for number, phase in enumerate(phases):
+            yield [*phases[:number], [first, *phase], *phases[number + 1 :]]
+
+
+def seconds_of(phases: Sequence[Sequence[str]], loads: Mapping[str, RegionLoad]) -> float:
+    """What phases take at least: in each the longest region, or the work of one limit over all of its regions."""
+    total = 0.0
+    for phase in phases:
+        groups = {group for region in phase for group in loads[region].shares}
+        work = [sum(loads[region].shares.get(group, 0.0) for region in phase) for group in groups]
+        total += max([loads[region].seconds for region in phase] + work)
+    return total
+
+
+def is_legal(phases: Sequence[Sequence[str]], conflicts: Mapping[str, frozenset[str]]) -> bool:
+    return all(conflicts[region].isdisjoint(phase) for phase in phases for region in phase)
+
+
+def draw(random: Random, size: int) -> tuple[dict[str, RegionLoad], Conflicts]:
+    regions = [f"r{number}" for number in range(size)]
+    pairs = [(one, other) for one in regions for other in regions if one < other and random.random() < 0.4]
+    loads: dict[str, RegionLoad] = {}
+    for region in regions:
+        shares = {group: float(random.randint(1, 6)) for group in ("run", "tag:a", "tag:b") if random.random() < 0.5}
+        loads[region] = RegionLoad(1, max([float(random.randint(1, 9)), *shares.values()]), shares)
+    return loads, conflicts_of(regions, pairs)
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 10**9), size=st.integers(1, 6))
+def test_of_few_regions_the_best_colouring_is_found(seed: int, size: int) -> None:
+    loads, conflicts = draw(Random(seed), size)
+    least = min(seconds_of(each, loads) for each in partitions(sorted(loads)) if is_legal(each, conflicts))
+    made = colour(loads, conflicts)
+    assert made.bound == made.found[0].seconds == least
+    assert [each.seconds for each in made.found] == sorted(each.seconds for each in made.found)
+    for seconds, phases in made.found:
+        assert is_legal(phases, conflicts)
+        assert sorted(region for phase in phases for region in phase) == sorted(loads)
+        assert seconds == seconds_of(phases, loads)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "seconds", "least"),
+    [
+        ([], {"a": 5.0, "b": 3.0}, 5.0),
+        ([("a", "b")], {"a": 5.0, "b": 3.0, "c": 4.0}, 8.0),
+        # What is not paired goes with the longer one.
+        ([("n", "w")], {"n": 1.0, "w": 5.0, "p": 4.0}, 6.0),
+        # Three phases are shorter than two: the ends of the chain are long, and so is one of its middle.
+        ([("a", "b"), ("b", "c"), ("c", "d")], {"a": 9.0, "b": 1.0, "c": 1.0, "d": 9.0}, 11.0),
+        ([("a", "b"), ("b", "c"), ("a", "c")], {"a": 5.0, "b": 4.0, "c": 3.0}, 12.0),
+    ],
+)
+def test_what_colourings_take(pairs: list[tuple[str, str]], seconds: dict[str, float], least: float) -> None:
+    made = colour({region: RegionLoad(1, each) for region, each in seconds.items()}, conflicts_of([*seconds], pairs))
+    assert made.found[0].seconds == made.bound == least
+
+
+def test_a_limit_over_regions_takes_its_time_in_each_phase() -> None:
+    loads = {region: RegionLoad(1, 4.0, {"run": 3.0}) for region in "abcd"}
+    made = colour(loads, conflicts_of("abcd", [("a", "b")]))
+    assert made.found[0].seconds == made.bound == 12.0
+    only_two = colour(
+        {region: RegionLoad(1, 4.0, {"run": 1.0}) for region in "abcd"}, conflicts_of("abcd", [("a", "b")])
+    )
+    assert only_two.found[0].seconds == 8.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**9), size=st.integers(30, 60))
+def test_of_many_regions_the_bound_holds_for_what_is_found(seed: int, size: int) -> None:
+    random = Random(seed)
+    regions = [f"r{number}" for number in range(size)]
+    pairs = [(regions[number], regions[number + 1]) for number in range(0, size - 2, 2)]
+    pairs += [(random.choice(regions), random.choice(regions)) for _ in range(random.choice([0, 3, 200]))]
+    loads = {region: RegionLoad(1, float(random.randint(1, 99))) for region in regions}
+    conflicts = conflicts_of(regions, [pair for pair in pairs if pair[0] != pair[1]])
+    made = colour(loads, conflicts)
+    assert made.bound <= made.found[0].seconds
+    assert is_legal(made.found[0].phases, conflicts)
+    longest = max(each.seconds for each in loads.values())
+    assert made.bound >= longest + max(min(loads[one].seconds, loads[other].seconds) for one, other in pairs[:1])
+
+
+def test_the_bound_counts_a_third_phase_for_a_cycle_of_odd_length() -> None:
+    """More regions than are coloured: the bound needs no search."""
+    regions = [f"r{number:03}" for number in range(201)]
+    loads = {region: RegionLoad(1, 100.0 - number % 90) for number, region in enumerate(regions)}
+    assert colour(loads, conflicts_of(regions, [])).bound == 100.0
+    assert colour(loads, conflicts_of(regions, [(regions[0], regions[7])])).bound == 100.0 + 93.0
+    even = [(regions[0], regions[1]), (regions[1], regions[2]), (regions[2], regions[3]), (regions[3], regions[0])]
+    assert colour(loads, conflicts_of(regions, even)).bound == 100.0 + 99.0
+    odd = [(regions[0], regions[1]), (regions[1], regions[2]), (regions[2], regions[0])]
+    assert colour(loads, conflicts_of(regions, odd)) == ([], 100.0 + 99.0 + 98.0)
+
+
+def test_a_hostile_graph_takes_little_time() -> None:
+    regions = [f"r{number:03}" for number in range(200)]
+    loads = {region: RegionLoad(1, float(number + 1), {"run": 1.0}) for number, region in enumerate(regions)}
+    everything = conflicts_of(regions, [(one, other) for one in regions for other in regions if one < other])
+    begin = time.process_time()
+    made = colour(loads, everything)
+    assert time.process_time() - begin < 2
+    assert made.found[0].seconds == sum(range(1, 201))
