@@ -54,10 +54,11 @@ class ApiClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def start_run(self, request: Json, idempotency_key: str = "") -> Json:
+    def start_run(self, request: Json, idempotency_key: str = "", *, reason: str = "", by: str = "") -> Json:
         """Start a run and return its document; a repeated key, or a run that is live already, gives the first run."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        response = self._send("POST", "/api/runs", json=request, headers=headers)
+        said = _given(reason=reason, by=by)
+        response = self._send("POST", "/api/runs", json=request, headers=headers, params=said)
         run_id = urlsplit(_header(response, "Location")).path.rstrip("/").rpartition("/")[2]
         return self.run(run_id) if run_id else _document(response)
 
@@ -68,6 +69,10 @@ class ApiClient:
     def runs(self, limit: int) -> list[Json]:
         """The newest runs, newest first."""
         return list(self._pages("/api/runs", "runs", {}, limit))
+
+    def each_run(self) -> Iterator[Json]:
+        """All runs, newest first, a page at a time."""
+        return self._pages("/api/runs", "runs", {}, None)
 
     def steer_run(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
@@ -118,13 +123,16 @@ class ApiClient:
         response = self._send("GET", f"/api/policies/{_segment(name)}")
         return _document(response), _header(response, "ETag")
 
-    def put_policy(self, name: str, policy: Json, etag: str = "") -> tuple[Json, bool]:
+    def put_policy(
+        self, name: str, policy: Json, etag: str = "", *, reason: str = "", by: str = ""
+    ) -> tuple[Json, bool]:
         """Create a policy (no ETag) or change the one that has this ETag; the policy, and whether it is new."""
         condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
-        response = self._send("PUT", f"/api/policies/{_segment(name)}", json=policy, headers=condition)
+        said = _given(reason=reason, by=by)
+        response = self._send("PUT", f"/api/policies/{_segment(name)}", json=policy, headers=condition, params=said)
         return (_document(response) if response.content else policy), response.status_code == 201
 
-    def apply_policy(self, name: str, policy: Json) -> tuple[Json, bool]:
+    def apply_policy(self, name: str, policy: Json, *, reason: str = "", by: str = "") -> tuple[Json, bool]:
         """Create a policy or change it from the version that is there now; the policy, and whether it is new.
 
         The ETag makes a change that somebody else makes in between a refusal instead of a loss.
@@ -133,11 +141,13 @@ class ApiClient:
             _, etag = self.policy(name)
         except NotFoundError:
             etag = ""
-        return self.put_policy(name, policy, etag)
+        return self.put_policy(name, policy, etag, reason=reason, by=by)
 
-    def delete_policy(self, name: str, etag: str) -> None:
+    def delete_policy(self, name: str, etag: str, *, reason: str = "", by: str = "") -> None:
         """Delete the policy that has this ETag; runs that it started go on with their own copy."""
-        self._send("DELETE", f"/api/policies/{_segment(name)}", headers={"If-Match": etag} if etag else {})
+        condition = {"If-Match": etag} if etag else {}
+        said = _given(reason=reason, by=by)
+        self._send("DELETE", f"/api/policies/{_segment(name)}", headers=condition, params=said)
 
     def import_policy(self, configuration: str, name: str) -> Json:
         """What a maintenance configuration is as policies, and what becomes of each field; nothing is stored."""

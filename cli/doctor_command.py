@@ -10,11 +10,11 @@ from rich.text import Text
 
 from cli.documents import Json, items, part
 from cli.errors import ExitCode
-from cli.tables import moment, new_table
+from cli.tables import moment
 from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, plain, show
 
 MOST_SHOWN = 20
-"""Findings of one kind in the table form; the rest is counted, and in the JSON."""
+"""Findings of one kind in the form for people, unless all are asked for; the rest is counted, and in the JSON."""
 
 
 def doctor(
@@ -27,6 +27,9 @@ def doctor(
     stale_days: Annotated[
         int, typer.Option("--stale-days", min=1, max=365, help="Assessments older than so many days are stale.")
     ] = 7,
+    whole: Annotated[
+        bool, typer.Option("--all", help=f"Show every finding, not only the first {MOST_SHOWN} of a kind.")
+    ] = False,
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
@@ -37,19 +40,22 @@ def doctor(
     """
     with open_client(url, key) as client:
         report = client.doctor(kinds or [], subject, stale_days)
-    show(output, report, lambda: doctor_view(report))
+    show(output, report, lambda: doctor_view(report, None if whole else MOST_SHOWN), soft_wrap=True)
     if items(report, "findings"):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
 
 
-def doctor_view(report: Json) -> RenderableType:
-    """Kind by kind: each finding with its evidence, and under it the command that mends it."""
+def doctor_view(report: Json, most: int | None = None) -> RenderableType:
+    """Kind by kind: each finding with its evidence, and under it the command that mends it; so many of a kind."""
     findings = items(report, "findings")
     parts: list[RenderableType] = [_summary(report)]
     for kind in dict.fromkeys(str(finding.get("kind", "")) for finding in findings):
         of_kind = [finding for finding in findings if finding.get("kind") == kind]
         count = part(report, "findingsByKind").get(kind, len(of_kind))
-        parts += [Text(), Text(f"{plain(kind).replace('_', ' ')} ({count})", style="bold yellow"), _table(of_kind)]
+        parts += [Text(), Text(f"{plain(kind).replace('_', ' ')} ({count})", style="bold yellow")]
+        parts += _lines(of_kind[:most])
+        if len(of_kind[:most]) < count:
+            parts.append(Text(f"and {count - len(of_kind[:most])} more: --all", style="bright_black"))
     parts += [Text(plain(note), style="yellow") for note in cast("list[object]", report.get("notes") or [])]
     return Group(*parts)
 
@@ -67,16 +73,16 @@ def _count(number: object, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _table(findings: list[Json]) -> RenderableType:
-    table = new_table("what", "evidence and fix")
-    for finding in findings[:MOST_SHOWN]:
-        evidence = Text(plain(finding.get("evidence", "")), overflow="fold")
-        # In one piece, so that it can be copied.
-        fix = Text(plain(finding.get("fix", "")), style="cyan", overflow="fold")
-        table.add_row(Text(_name(finding), overflow="fold"), Group(evidence, fix))
-    if len(findings) > MOST_SHOWN:
-        table.add_row(Text(f"and {len(findings) - MOST_SHOWN} more", style="bright_black"))
-    return table
+def _lines(findings: list[Json]) -> list[RenderableType]:
+    """Three lines for each finding. A fix is one line however long it is, so that it can be copied and piped."""
+    lines: list[RenderableType] = []
+    for finding in findings:
+        lines += [
+            Text(_name(finding)),
+            Text(f"  {plain(finding.get('evidence', ''))}"),
+            Text(f"  {plain(finding.get('fix', ''))}", style="cyan"),
+        ]
+    return lines
 
 
 def _name(finding: Json) -> str:

@@ -17,6 +17,11 @@ def items(document: Json, key: str) -> list[Json]:
     return cast("list[Json]", document.get(key) or [])
 
 
+def by_name(document: Json) -> tuple[str, str]:
+    """Sorts machines for people: by name, then by id, without case."""
+    return str(document.get("name", "")).casefold(), str(document.get("id", "")).casefold()
+
+
 def counts(document: Json, key: str) -> dict[str, int]:
     """The counters under a key."""
     return cast("dict[str, int]", document.get(key) or {})

@@ -8,7 +8,7 @@ from typing import cast
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli.documents import Json, items, part
+from cli.documents import Json, by_name, items, part
 from cli.tables import facts_in_words, in_words, moment, new_grid, new_table, ordered
 from cli.terminal import plain
 
@@ -26,7 +26,7 @@ _STYLES = {
 def modes_view(found: Json) -> RenderableType:
     """One line for each machine, and the fleet in numbers."""
     table = new_table("machine", "system", "patch mode", "assessment", "bypass", "agent", "image", "patched by", "why")
-    for machine in items(found, "machines"):
+    for machine in sorted(items(found, "machines"), key=by_name):
         settings = part(machine, "settings")
         table.add_row(
             Text(plain(machine.get("name", ""))),
@@ -50,7 +50,7 @@ def modes_view(found: Json) -> RenderableType:
 def eligibility_view(found: Json) -> RenderableType:
     """Who is not eligible and why."""
     table = new_table("machine", "system", "image", "agent", "why not")
-    for machine in items(found, "ineligible"):
+    for machine in sorted(items(found, "ineligible"), key=by_name):
         sentences = [plain(each.get("sentence", "")) for each in items(part(machine, "eligibility"), "obstacles")]
         table.add_row(
             Text(plain(machine.get("name", ""))),
@@ -82,7 +82,7 @@ def change_view(change: Json, machines: Iterable[Json] = ()) -> RenderableType:
         if order := part(change, what):
             grid.add_row(what, ordered("", order, "why"))
     table = new_table("machine", "system", "before", "end", "why")
-    for machine in machines:
+    for machine in sorted(machines, key=by_name):
         before = part(machine, "before")
         table.add_row(
             Text(plain(machine.get("name", ""))),

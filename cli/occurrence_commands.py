@@ -10,7 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli.documents import Json, part
+from cli.documents import Json, by_name, part
 from cli.errors import NotFoundError
 from cli.run_commands import NEWEST
 from cli.tables import in_words, moment, new_grid, new_table
@@ -65,7 +65,8 @@ def show_occurrence(
                 raise NotFoundError("No scheduled run was accompanied yet")
             run = str(newest["runId"])
         found = client.maintenance_occurrence(run)
-        machines = list(islice(client.maintenance_occurrence_machines(run, contradicted=contradicted), limit))
+        found_machines = islice(client.maintenance_occurrence_machines(run, contradicted=contradicted), limit)
+        machines = sorted(found_machines, key=by_name)
     document = {"occurrence": found, "machines": machines}
     show(output, document, lambda: Group(occurrence_facts(found), machines_table(machines)))
 

@@ -33,6 +33,9 @@ class PlanOutput(StrEnum):
     JSON = "json"
 
 
+AllOption = Annotated[bool, typer.Option("--all", help="Show every row of every table, however many there are.")]
+
+
 def plan(
     policy: Annotated[
         str,
@@ -54,6 +57,7 @@ def plan(
     against: Annotated[
         Path | None, typer.Option("--against", help="An earlier plan (-o json): also show what has changed since.")
     ] = None,
+    whole: AllOption = False,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
@@ -70,7 +74,7 @@ def plan(
         made = _plan_offline(fleet, policy, changes)
     if svg is not None:
         _draw(made, svg)
-    _show(made, earlier, output)
+    _show(made, earlier, output, whole=whole)
 
 
 def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
@@ -99,9 +103,9 @@ def _plan_live(policy: str, changes: Json, url: str, key: str) -> Plan:
         return _understand(client.draft_plan(request), url)
 
 
-def show_plan(document: Json, url: str, output: PlanOutput) -> None:
+def show_plan(document: Json, url: str, output: PlanOutput, *, whole: bool = False) -> None:
     """Print a plan that the service at this address made or keeps."""
-    _show(_understand(document, url), None, output)
+    _show(_understand(document, url), None, output, whole=whole)
 
 
 def _understand(document: Json, url: str) -> Plan:
@@ -163,20 +167,21 @@ def _draw(made: Plan, file: Path) -> None:
         raise RefusedError(f"{file} cannot be written: {error}") from error
 
 
-def _show(made: Plan, earlier: Plan | None, output: PlanOutput) -> None:
+def _show(made: Plan, earlier: Plan | None, output: PlanOutput, *, whole: bool) -> None:
     from domain.plan_diff import compare
 
     diff = None if earlier is None else compare(earlier, made)
     if output is PlanOutput.JSON:
         print_json(made.to_wire() | ({} if diff is None else {"diff": diff.to_wire()}))
         return
-    from cli.plan_tables import diff_table, plan_tables
+    from cli.plan_tables import MOST_ROWS, diff_table, plan_tables
     from cli.timeline import timeline
 
     console = open_console()
+    most = None if whole else MOST_ROWS
     if output is PlanOutput.TABLE:
-        console.print(*plan_tables(made, diff), sep="\n")
+        console.print(*plan_tables(made, diff, most), sep="\n")
         return
     console.print(timeline(made))
     if diff is not None:
-        console.print("", diff_table(diff), sep="\n")
+        console.print("", diff_table(diff, most), sep="\n")

@@ -19,16 +19,19 @@ MOST_ROWS = 200
 """Rows of one table; the rest is counted, and in the JSON."""
 
 
-def plan_tables(plan: Plan, diff: PlanDiff | None = None) -> list[RenderableType]:
-    """The whole plan: in short, ring by ring, wave by wave, machine by machine, and what is left out."""
+def plan_tables(plan: Plan, diff: PlanDiff | None = None, most: int | None = MOST_ROWS) -> list[RenderableType]:
+    """The whole plan: in short, ring by ring, wave by wave, machine by machine, and what is left out.
+
+    Each table has at most so many rows, and counts the rest; ``None`` shows all of them.
+    """
     lanes = lanes_of(plan)
     parts: list[RenderableType] = [plan_facts(plan), Text()]
     if plan.machines:
-        parts += [_rings(plan, lanes), Text(), _waves(lanes), Text(), _machines(plan.machines)]
+        parts += [_rings(plan, lanes), Text(), _waves(lanes, most), Text(), _machines(plan.machines, most)]
     if plan.excluded:
-        parts += [Text(), _excluded(plan)]
+        parts += [Text(), _excluded(plan, most)]
     if diff is not None:
-        parts += [Text(), diff_table(diff)]
+        parts += [Text(), diff_table(diff, most)]
     return parts
 
 
@@ -49,7 +52,7 @@ def took(makespan: Makespan) -> str:
     return f"{clock(makespan.predicted_seconds)} hours as predicted ({shortest} at the very least)"
 
 
-def diff_table(diff: PlanDiff) -> RenderableType:
+def diff_table(diff: PlanDiff, most: int | None = MOST_ROWS) -> RenderableType:
     """What has changed since an earlier plan, a line per machine."""
     if diff.is_empty:
         return Text("Nothing has changed since the earlier plan.")
@@ -61,9 +64,9 @@ def diff_table(diff: PlanDiff) -> RenderableType:
         *(("moved", machine.id, _position(machine.before), _position(machine.after)) for machine in diff.moved),
         *(("retimed", machine.id, clock(machine.before), clock(machine.after)) for machine in diff.retimed),
     ]
-    for change, machine, before, after in rows[:MOST_ROWS]:
+    for change, machine, before, after in rows[:most]:
         table.add_row(change, _name(machine), _folding(before), _folding(after))
-    _count_rest(table, rows)
+    _count_rest(table, rows, most)
     before, after = diff.makespan.before.predicted_seconds, diff.makespan.after.predicted_seconds
     return Group(table, Text(f"The run takes {clock(after)} hours; it took {clock(before)}."))
 
@@ -84,13 +87,13 @@ def _rings(plan: Plan, lanes: Sequence[Lane]) -> RenderableType:
     return table
 
 
-def _waves(lanes: Sequence[Lane]) -> RenderableType:
+def _waves(lanes: Sequence[Lane], most: int | None) -> RenderableType:
     numbers = ("phase", "wave", "machines", "at a time", "starts", "ends")
     table = new_table(
         "ring", "phase", "lane", "wave", "machines", "at a time", "starts", "ends", "first", right=numbers
     )  # fmt: skip
     rows = [(lane, wave) for lane in lanes for wave in lane.waves]
-    for lane, wave in rows[:MOST_ROWS]:
+    for lane, wave in rows[:most]:
         table.add_row(
             Text(plain(lane.ring.name)),
             str(lane.phase),
@@ -102,14 +105,14 @@ def _waves(lanes: Sequence[Lane]) -> RenderableType:
             clock(wave.end),
             _name(wave.machines[0].id),
         )
-    _count_rest(table, rows)
+    _count_rest(table, rows, most)
     return table
 
 
-def _machines(machines: Sequence[PlannedMachine]) -> RenderableType:
+def _machines(machines: Sequence[PlannedMachine], most: int | None) -> RenderableType:
     right = ("phase", "wave", "starts", "ends")
     table = new_table("machine", "ring", "phase", "lane", "wave", "starts", "ends", "why", right=right)
-    for machine in machines[:MOST_ROWS]:
+    for machine in machines[:most]:
         table.add_row(
             _name(machine.id),
             Text(plain(machine.ring)),
@@ -120,15 +123,15 @@ def _machines(machines: Sequence[PlannedMachine]) -> RenderableType:
             clock(machine.predicted_end),
             _folding("; ".join(machine.why)),
         )
-    _count_rest(table, machines)
+    _count_rest(table, machines, most)
     return table
 
 
-def _excluded(plan: Plan) -> RenderableType:
+def _excluded(plan: Plan, most: int | None) -> RenderableType:
     table = new_table("left out", "reason", "detail")
-    for machine in plan.excluded[:MOST_ROWS]:
+    for machine in plan.excluded[:most]:
         table.add_row(_name(machine.id), Text(plain(machine.reason)), _folding(machine.detail))
-    _count_rest(table, plan.excluded)
+    _count_rest(table, plan.excluded, most)
     reasons = Counter(machine.reason for machine in plan.excluded)
     in_order = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
     return Group(table, Text(", ".join(f"{count} {plain(reason)}" for reason, count in in_order)))
@@ -155,6 +158,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _count_rest(table: Table, rows: Sequence[object]) -> None:
-    if len(rows) > MOST_ROWS:
-        table.add_row(Text(f"and {len(rows) - MOST_ROWS} more", style="bright_black"))
+def _count_rest(table: Table, rows: Sequence[object], most: int | None) -> None:
+    if most is not None and len(rows) > most:
+        table.add_row(Text(f"and {len(rows) - most} more: --all", style="bright_black"))

@@ -12,7 +12,18 @@ from cli.calendar_tables import policies_table
 from cli.documents import Json
 from cli.errors import Detail, RefusedError
 from cli.files import policy_text, read_policy
-from cli.terminal import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, print_json, show
+from cli.terminal import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    OutputFormat,
+    OutputOption,
+    ReasonOption,
+    UrlOption,
+    open_client,
+    print_json,
+    show,
+)
 
 policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
 
@@ -25,6 +36,8 @@ NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the
 @policies.command("apply")
 def apply(
     file: FileOption,
+    by: ByOption,
+    reason: ReasonOption = "",
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
@@ -35,7 +48,7 @@ def apply(
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
     with open_client(url, key) as client:
-        stored, created = client.apply_policy(name, document)
+        stored, created = client.apply_policy(name, document, reason=reason, by=by)
     show(output, stored, lambda: f"policy {name} {'created' if created else 'changed'}")
 
 
@@ -61,11 +74,17 @@ def show_policy(
 
 
 @policies.command("delete")
-def delete(name: NameArgument, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
+def delete(
+    name: NameArgument,
+    by: ByOption,
+    reason: ReasonOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
     """Delete a policy; runs that it started go on."""
     with open_client(url, key) as client:
         _, etag = client.policy(name)
-        client.delete_policy(name, etag)
+        client.delete_policy(name, etag, reason=reason, by=by)
     typer.echo(f"policy {name} deleted")
 
 

@@ -6,23 +6,26 @@ import json
 import re
 import sys
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.client import ApiClient
-from cli.documents import Json
+from cli.documents import Json, by_name, part
 from cli.errors import ExitCode, NotFoundError, RefusedError
 from cli.files import merge_patch, read_policy
 from cli.machine_tables import NEEDS_PERSON, machine_facts, machines_table
 from cli.run_tables import run_facts, runs_table
 from cli.terminal import (
     DEFAULT_URL,
+    ByOption,
     KeyOption,
     LimitOption,
     OutputFormat,
     OutputOption,
+    ReasonOption,
     UrlOption,
     open_client,
     open_console,
@@ -31,13 +34,19 @@ from cli.terminal import (
 from cli.watch import exit_code_of, watch
 
 NEWEST = "latest"
-"""Stands for the newest run wherever a run id is asked for."""
+"""Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
 
 runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and steer runs.")
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=f"Run id, or '{NEWEST}' for the newest run.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help=f"Run id, or '{NEWEST}' for the newest run that is no retry.")
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", metavar="POLICY", help=f"Of this policy: what '{NEWEST}' stands for, and what is listed."),
+]
 IntervalOption = Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks at the run.")]
 
 
@@ -50,6 +59,7 @@ class Mode(StrEnum):
 
 @runs.command("start")
 def start(
+    by: ByOption,
     policy: Annotated[str, typer.Argument(metavar="[POLICY]", help="Name of a policy that the service knows.")] = "",
     file: Annotated[
         Path | None,
@@ -60,6 +70,7 @@ def start(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the policy for this run; repeatable."),
     ] = None,
+    reason: ReasonOption = "",
     idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     interval: IntervalOption = 2.0,
@@ -76,7 +87,7 @@ def start(
     if overrides:
         request["overrides"] = merge_patch(overrides)
     with open_client(url, key) as client:
-        run = client.start_run(request, idempotency_key)
+        run = client.start_run(request, idempotency_key, reason=reason, by=by)
         if wait:
             follow(client, run["id"], output, interval)
         show(output, run, lambda: run_facts(run))
@@ -84,6 +95,7 @@ def start(
 
 @runs.command("list")
 def list_runs(
+    policy: PolicyOption = "",
     limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
@@ -91,7 +103,11 @@ def list_runs(
 ) -> None:
     """List the newest runs."""
     with open_client(url, key) as client:
-        found = client.runs(limit)
+        found = (
+            list(islice((run for run in client.each_run() if _is_of(run, policy)), limit))
+            if policy
+            else client.runs(limit)
+        )
     show(output, found, lambda: runs_table(found))
 
 
@@ -99,12 +115,13 @@ def list_runs(
 def show_run(
     run: RunArgument,
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Show one run."""
     with open_client(url, key) as client:
-        found = client.run(resolve(client, run))
+        found = client.run(resolve(client, run, policy))
     show(output, found, lambda: run_facts(found))
 
 
@@ -115,6 +132,7 @@ def export_run(
         Path,
         typer.Argument(metavar="FILE", help="Where the evidence goes, one JSON record a line; - is standard output."),
     ],
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
@@ -123,7 +141,9 @@ def export_run(
     A file appears under its name only when all of it is there.
     """
     with open_client(url, key) as client:
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in client.evidence(resolve(client, run)))
+        lines = (
+            json.dumps(record, ensure_ascii=False) + "\n" for record in client.evidence(resolve(client, run, policy))
+        )
         if str(file) == "-":
             sys.stdout.writelines(lines)
             return
@@ -138,6 +158,7 @@ def watch_run(
     run: RunArgument,
     interval: IntervalOption = 2.0,
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
@@ -146,7 +167,7 @@ def watch_run(
     Exits with 1 when the run failed, was cancelled, or left machines that need a person.
     """
     with open_client(url, key) as client:
-        follow(client, resolve(client, run), output, interval)
+        follow(client, resolve(client, run, policy), output, interval)
 
 
 @runs.command("machines")
@@ -161,12 +182,13 @@ def machines(
     attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
     limit: LimitOption = None,
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """List the machines of a run, or show one of them with every patch."""
     with open_client(url, key) as client:
-        run_id = resolve(client, run)
+        run_id = resolve(client, run, policy)
         if machine:
             found = client.machine(run_id, machine_key(client, run_id, machine))
             show(output, found, lambda: machine_facts(found))
@@ -174,6 +196,7 @@ def machines(
         rows: list[Json] = []
         for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
             rows += client.machines(run_id, wanted, None if limit is None else limit - len(rows))
+    rows.sort(key=by_name)
     show(output, rows, lambda: machines_table(rows))
 
 
@@ -190,18 +213,33 @@ def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float
     raise typer.Exit(exit_code_of(final))
 
 
-def resolve(client: ApiClient, run: str) -> str:
-    """The id of the run that somebody named, or of the newest one.
+def resolve(client: ApiClient, run: str, policy: str = "") -> str:
+    """The id of the run that somebody named, or of the newest one, of a policy or of all.
+
+    A retry is a run for one machine: it only counts where there is no other run.
 
     Raises:
         NotFoundError: there is no run yet.
+        RefusedError: a policy beside the id of a run.
     """
     if run != NEWEST:
+        if policy:
+            raise RefusedError(f"--policy narrows '{NEWEST}'; it says nothing beside the id of a run")
         return run
-    newest = client.runs(1)
-    if not newest:
-        raise NotFoundError("There is no run yet")
-    return str(newest[0]["id"])
+    newest_retry = ""
+    for each in client.each_run():
+        if not _is_of(each, policy):
+            continue
+        if not part(each, "trigger").get("retryOf"):
+            return str(each["id"])
+        newest_retry = newest_retry or str(each["id"])
+    if not newest_retry:
+        raise NotFoundError(f"There is no run of policy {policy} yet" if policy else "There is no run yet")
+    return newest_retry
+
+
+def _is_of(run: Json, policy: str) -> bool:
+    return not policy or run.get("policy") == policy
 
 
 def machine_key(client: ApiClient, run_id: str, machine: str) -> str:

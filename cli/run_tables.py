@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cli.documents import Json, counts, part
 from cli.machine_tables import NEEDS_PERSON, OUTCOMES, STAGES, attention_table
-from cli.tables import instant, moment, new_grid, new_table, ordered
+from cli.tables import FirstThatFits, instant, moment, new_grid, new_table, ordered
 from cli.terminal import plain
 
 FINAL_STATES = frozenset({"completed", "canceled", "stopped", "failed", "empty"})
@@ -43,19 +44,30 @@ def needs_person(run: Json) -> int:
 
 
 def runs_table(runs: Iterable[Json]) -> RenderableType:
-    """One line per run."""
+    """One line per run; two where they do not fit, so that the id of a run is always whole."""
     table = new_table("run", "mode", "state", "machines", "outcomes", "started", "took", right=("machines", "took"))
+    narrow: list[RenderableType] = []
     for run in runs:
-        table.add_row(
-            Text(plain(run.get("id", ""))),
+        cells = (
+            Text(plain(run.get("id", "")), no_wrap=True),
             Text(plain(run.get("mode", ""))),
             _state(run),
-            str(run.get("machines", 0)),
+            Text(str(run.get("machines", 0))),
             _counts(counts(run, "countsByOutcome")),
-            moment(run.get("startedAt") or run.get("createdAt")),
-            took(run),
+            Text(moment(run.get("startedAt") or run.get("createdAt"))),
+            Text(took(run)),
         )
-    return table
+        table.add_row(*cells)
+        name, mode, state, machines, outcomes, started, time = cells
+        facts = [
+            mode,
+            state,
+            Text(f"{machines} machines") + (Text(": ") + outcomes if outcomes else Text()),
+            started,
+            time,
+        ]
+        narrow += [name, Padding(Text("  ").join(fact for fact in facts if fact), (0, 0, 0, 2))]
+    return FirstThatFits(table, Group(*narrow))
 
 
 def run_facts(run: Json) -> RenderableType:

@@ -8,8 +8,8 @@ import typer
 
 from cli.documents import Json
 from cli.machine_tables import machine_facts
-from cli.plan_command import PlanOutput, show_plan
-from cli.run_commands import IntervalOption, RunArgument, follow, machine_key, resolve
+from cli.plan_command import AllOption, PlanOutput, show_plan
+from cli.run_commands import IntervalOption, PolicyOption, RunArgument, follow, machine_key, resolve
 from cli.run_tables import run_facts
 from cli.tables import audit_table
 from cli.terminal import (
@@ -42,11 +42,12 @@ def pause(
     by: ByOption,
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Start nothing more in a run until it is resumed; what runs inside a machine goes on."""
-    _steer("pause", run, comment, by, output, url, key)
+    _steer("pause", run, policy, comment, by, output, url, key)
 
 
 def resume(
@@ -54,11 +55,12 @@ def resume(
     by: ByOption,
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Go on after a pause, and after error budgets that hold: the failures until now are accepted."""
-    _steer("resume", run, comment, by, output, url, key)
+    _steer("resume", run, policy, comment, by, output, url, key)
 
 
 def cancel(
@@ -66,11 +68,12 @@ def cancel(
     by: ByOption,
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Start nothing more in a run, at once; what runs inside a machine cannot be stopped and ends by itself."""
-    _steer("cancel", run, comment, by, output, url, key)
+    _steer("cancel", run, policy, comment, by, output, url, key)
 
 
 def approve(
@@ -79,11 +82,12 @@ def approve(
     ring: RingOption = "",
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Let a ring start; the first decision about a ring stands."""
-    _steer("approve", run, comment, by, output, url, key, ring)
+    _steer("approve", run, policy, comment, by, output, url, key, ring)
 
 
 def reject(
@@ -92,11 +96,12 @@ def reject(
     ring: RingOption = "",
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Keep a ring from starting, which ends the run before it; the first decision about a ring stands."""
-    _steer("reject", run, comment, by, output, url, key, ring)
+    _steer("reject", run, policy, comment, by, output, url, key, ring)
 
 
 def skip(
@@ -105,12 +110,13 @@ def skip(
     by: ByOption,
     comment: CommentOption = "",
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
     with open_client(url, key) as client:
-        run_id = resolve(client, run)
+        run_id = resolve(client, run, policy)
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "skip", comment, by)
     show(output, found, lambda: machine_facts(found))
 
@@ -123,12 +129,13 @@ def retry(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the new run until it ends.")] = False,
     interval: IntervalOption = 2.0,
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Take a machine that has ended once more, in a run of its own by the same policy; ordered twice it is one."""
     with open_client(url, key) as client:
-        run_id = resolve(client, run)
+        run_id = resolve(client, run, policy)
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "retry", comment, by)
         if wait:
             follow(client, found["id"], output, interval)
@@ -139,32 +146,43 @@ def audit(
     run: RunArgument,
     limit: LimitOption = None,
     output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """List who ordered what in a run and what its gates did, oldest first."""
     with open_client(url, key) as client:
-        found = list(client.run_audit(resolve(client, run), limit))
+        found = list(client.run_audit(resolve(client, run, policy), limit))
     show(output, found, lambda: audit_table(found))
 
 
 def plan(
     run: RunArgument,
     output: Annotated[PlanOutput, typer.Option("--output", "-o", help="What to print.")] = PlanOutput.TABLE,
+    whole: AllOption = False,
+    policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
     """Show the plan that a run follows: who, in which order, why, and when."""
     with open_client(url, key) as client:
-        found = client.run_plan(resolve(client, run))
-    show_plan(found, url, output)
+        found = client.run_plan(resolve(client, run, policy))
+    show_plan(found, url, output, whole=whole)
 
 
 def _steer(
-    order: str, run: str, comment: str, by: str, output: OutputFormat, url: str, key: str, ring: str = ""
+    order: str,
+    run: str,
+    policy: str,
+    comment: str,
+    by: str,
+    output: OutputFormat,
+    url: str,
+    key: str,
+    ring: str = "",
 ) -> None:
     with open_client(url, key) as client:
-        run_id = resolve(client, run)
+        run_id = resolve(client, run, policy)
         if order in ("approve", "reject") and not ring:
             # Named, so that a repetition of the request cannot decide the ring after it.
             ring = _awaited_ring(client.run(run_id))

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import cast
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from cli.documents import Json
 from cli.terminal import plain
+
+_UNBOUNDED = 10_000
+"""Columns of a console in which nothing is broken."""
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -20,6 +23,18 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
     return table
+
+
+class FirstThatFits:
+    """One of two forms: the wide one where no line of it has to be broken, else the narrow one."""
+
+    def __init__(self, wide: RenderableType, narrow: RenderableType) -> None:
+        self._wide = wide
+        self._narrow = narrow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = console.measure(self._wide, options=options.update(width=_UNBOUNDED)).maximum
+        yield self._wide if needed <= options.max_width else self._narrow
 
 
 def new_grid() -> Table:

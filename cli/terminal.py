@@ -78,12 +78,17 @@ def open_console(*, errors: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def show(output: OutputFormat, document: object, table: Callable[[], RenderableType]) -> None:
-    """Print a document in the form that was asked for; the table is only built when it is."""
+def show(
+    output: OutputFormat, document: object, table: Callable[[], RenderableType], *, soft_wrap: bool = False
+) -> None:
+    """Print a document in the form that was asked for; the table is only built when it is.
+
+    ``soft_wrap`` leaves long lines to the terminal, which breaks them without a line break.
+    """
     if output is OutputFormat.JSON:
         print_json(document)
     else:
-        open_console().print(table())
+        open_console().print(table(), soft_wrap=soft_wrap)
 
 
 def print_json(document: object) -> None:

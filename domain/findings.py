@@ -52,14 +52,16 @@ class DoctorReport(Document):
     stale_days: int = Field(description="Assessments older than so many days count as stale.")
     machines: int = Field(description="Machines that were looked at.")
     configurations: int = Field(description="Maintenance configurations for guests that were looked at.")
-    findings_by_kind: dict[FindingKind, int] = Field(description="How many of each kind were found; none is left out.")
+    findings_by_kind: dict[FindingKind, int] = Field(
+        description="How many of each kind were found, of the kinds and subjects that were asked for, listed or not."
+    )
     findings: list[Finding]
     notes: list[str] = Field(description="What could not be judged, and why.")
 
     def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DoctorReport:
         """The same report with the findings of some kinds (none: of all) whose subject holds a text, so many at most.
 
-        The counts stay those of the whole fleet, and a note says when findings are left out by the limit.
+        The counts are of what was asked for, and a note says when findings are left out by the limit.
         """
         wanted, text = frozenset(kinds), subject.casefold()
         kept = [
@@ -68,7 +70,10 @@ class DoctorReport(Document):
             if (not wanted or finding.kind in wanted) and text in finding.subject.casefold()
         ]
         cut = [f"Only the first {limit:,} of {len(kept):,} findings are listed."] if len(kept) > limit else []
-        return self.model_copy(update={"findings": kept[:limit], "notes": [*self.notes, *cut]})
+        counts = count_by_kind(kept)
+        return self.model_copy(
+            update={"findings": kept[:limit], "findings_by_kind": counts, "notes": [*self.notes, *cut]}
+        )
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -86,6 +86,8 @@ class Trigger(Document):
     by_id: str = ""
     """Object id of the signed-in principal; empty when nobody is, and for timers, webhooks and events."""
     detail: str = ""
+    retry_of: str = ""
+    """The run whose machine this run takes once more; empty for any other run."""
 
 
 class Decision(Document):

@@ -64,7 +64,7 @@ _QUERY = (
     Parameter(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": MOST_FINDINGS, "default": MOST_FINDINGS},
-        "How many findings at most; the counts are of all.",
+        "How many findings at most; the counts are of all that the other parameters ask for.",
     ),
 )
 

@@ -12,7 +12,7 @@ from domain.base import Document, as_object
 from domain.run import Order
 from domain.validation import Problem
 from triggers.described import Body, Parameter
-from triggers.http import caller_id_of, caller_of, invalid_body, query_of, read_body, read_json
+from triggers.http import caller_id_of, caller_of, invalid_body, invalid_query, query_of, read_body, read_json
 
 LONGEST_REASON = 500
 _LONGEST_NAME = 200
@@ -37,6 +37,25 @@ ORDER_QUERY = (
     ),
     BY,
 )
+
+
+SAID_QUERY = (
+    Parameter("reason", {"type": "string", "maxLength": LONGEST_REASON}, "Why, for people and the audit log."),
+    BY,
+)
+
+
+def read_said(request: func.HttpRequest, at: datetime) -> Order:
+    """``reason`` and ``by`` of the query; who calls and no reason where they are not given.
+
+    Raises:
+        Refusal: 400 when one of them is too long or has characters that cannot be shown.
+    """
+    reason, name = query_of(request, "reason").strip(), query_of(request, "by").strip()
+    for path, text, longest in (("reason", reason, LONGEST_REASON), ("by", name, _LONGEST_NAME)):
+        if len(text) > longest or not text.isprintable():
+            raise invalid_query(path, f"must have at most {longest} printable characters")
+    return Order(by=caller_of(request, claimed=name), by_id=caller_id_of(request), why=reason, at=at)
 
 
 def read_order(request: func.HttpRequest, at: datetime) -> Order:

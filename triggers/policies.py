@@ -10,11 +10,13 @@ import azure.functions as func
 
 from adapters.tables import open_records
 from domain.base import Document, Json
+from domain.document_changes import changes_in_words
 from domain.identity import POLICY_NAME_PATTERN, is_policy_name
 from domain.policy import Policy, parse_policy, policy_schema
 from domain.validation import Problem
 from triggers.described import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
-from triggers.http import Refusal, answer, answered, caller_of, header_of, no_such, read_json, route_of
+from triggers.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
+from triggers.orders import SAID_QUERY, read_said
 from triggers.permitted import check_permitted
 
 bp = df.Blueprint()
@@ -75,6 +77,7 @@ async def get_policy_schema(req: func.HttpRequest) -> func.HttpResponse:
     Answer(200, Policy, headers=(ETAG,), as_given=True),
     Answer(201, Policy, headers=(ETAG,), as_given=True),
     body=Body(NamedPolicy, {"monthly": _EXAMPLE}),
+    query=SAID_QUERY,
     headers=[IF_MATCH, _IF_NONE_MATCH],
     refuses={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
 )
@@ -87,6 +90,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     if none_match not in (None, "*"):
         raise Refusal(400, "If-None-Match can only be *: create the policy unless it exists.")
     at = datetime.now(UTC)
+    said = read_said(req, at)
     records = open_records()
     stored = await records.put_policy(
         name,
@@ -95,13 +99,17 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         if_none_match=none_match is not None,
         at=at,
     )
-    await records.audit(name, "policy_written", by=caller_of(req), at=at, detail={"version": stored.version})
+    detail: Json = {"version": stored.version} | ({"reason": said.why} if said.why else {})
+    if stored.replaced is not None:
+        detail |= changes_in_words(stored.replaced, stored.document)
+    await records.audit(name, "policy_written", by=said.by, at=at, detail=detail)
     return answer(stored.document, status=201 if stored.version == 1 else 200, headers={"ETag": stored.etag})
 
 
 @bp.route(route="policies/{name}", methods=["DELETE"])
 @described(
     Answer(204),
+    query=SAID_QUERY,
     headers=[IF_MATCH],
     refuses={400: "The name is not valid."} | NO_POLICY | {412: _CHANGED},
 )
@@ -109,10 +117,12 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
 async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a policy. Its runs and their records stay."""
     name = _name_to_write(req)
+    said = read_said(req, datetime.now(UTC))
     records = open_records()
     if not await records.delete_policy(name, if_match=header_of(req, "if-match")):
         raise no_such("policy")
-    await records.audit(name, "policy_deleted", by=caller_of(req), at=datetime.now(UTC))
+    detail = {"reason": said.why} if said.why else {}
+    await records.audit(name, "policy_deleted", by=said.by, at=said.at, detail=detail)
     return func.HttpResponse(status_code=204)
 
 

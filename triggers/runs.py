@@ -5,6 +5,7 @@ Durable's own management addresses are never handed out.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import azure.durable_functions as df
@@ -35,8 +36,6 @@ from triggers.http import (
     Refusal,
     answer,
     answered,
-    caller_id_of,
-    caller_of,
     header_of,
     no_such,
     page_of,
@@ -45,6 +44,7 @@ from triggers.http import (
     run_id_of,
     word_of,
 )
+from triggers.orders import SAID_QUERY, read_said
 from triggers.start import IDEMPOTENCY_KEY, StartRequest, claimed_run_id, new_run_id, read_request
 from triggers.start import start_run as start
 
@@ -93,19 +93,21 @@ _INLINE: Json = {
 @described(
     Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     body=Body(StartRequest, {"stored": {"policy": "monthly", "mode": "assess"}, "inline": _INLINE}),
+    query=SAID_QUERY,
     headers=[IDEMPOTENCY_KEY],
     refuses=INVALID_BODY | {404: "There is no policy of this name."},
 )
 @answered
 async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run."""
+    said = read_said(req, datetime.now(UTC))
     records = open_records()
     policy, mode = await read_request(records, read_json(req))
     run_id = new_run_id(policy)
     key = header_of(req, "idempotency-key")
     if key:
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id)
-    trigger = Trigger(kind=TriggerKind.HTTP, by=caller_of(req), by_id=caller_id_of(req))
+    trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
     return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 

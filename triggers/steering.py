@@ -235,7 +235,7 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     if pin is not None:
         await records.save_pin(retry_id.text, pin)
     why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
-    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, by_id=given.order.by_id, detail=why)
+    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, by_id=given.order.by_id, detail=why, retry_of=run.id)
     retry = await start_run(records, client, policy, retry_id, trigger, mode=run.mode)
     detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
     for subject in (run.id, retry.id):

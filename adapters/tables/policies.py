@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,8 @@ class StoredPolicy:
     version: int
     etag: str
     updated_at: datetime
+    replaced: dict[str, Any] | None = None
+    """The document before this change; only `PolicyRecords.put_policy` says it."""
 
 
 class PolicyRecords(StoreBacked):
@@ -68,7 +70,7 @@ class PolicyRecords(StoreBacked):
             else:
                 done = await self._store.policies.replace(_PARTITION, name, columns, row.etag)
             if done:
-                return _stored(Row(name, columns, ""))
+                return replace(_stored(Row(name, columns, "")), replaced=None if row is None else _stored(row).document)
         raise PreconditionFailed(f"policy {name} keeps changing")
 
     async def delete_policy(self, name: str, *, if_match: str | None) -> bool:

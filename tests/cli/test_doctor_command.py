@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -130,8 +129,37 @@ def test_findings_with_evidence_and_fix(patchwave: Patchwave, service: Service, 
     assert asked["query"] == {"kind": "nobody_patches,same_start", "staleDays": "3"}
     assert "2 machines, 0 schedules: 4 findings" in result.output
     assert "nobody patches (2)" in result.output
-    text = re.sub(r"\s+", "", result.output)
-    assert findings["findings"][0]["fix"].replace(" ", "") in text
+    lines = [line.strip() for line in result.output.splitlines()]
+    assert findings["findings"][0]["fix"] in lines
+    assert findings["findings"][0]["evidence"] in lines
+
+
+@pytest.mark.parametrize("columns", [None, "40"])
+def test_a_fix_is_one_line_however_long_it_is(
+    patchwave: Patchwave,
+    service: Service,
+    findings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str | None,
+):
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    fix = "patchwave fleet set-mode --mode AutomaticByPlatform " + "--machine /subscriptions/11111111 " * 20
+    findings["findings"][0]["fix"] = fix.strip()
+    service.answers = [JSONResponse(findings)]
+    assert f"  {fix.strip()}" in patchwave("doctor").output.splitlines()
+
+
+def test_a_long_list_is_counted_and_can_be_shown_whole(patchwave: Patchwave, service: Service):
+    fleet = facts(*(machine(f"web-{number:02}", bypass=True) for number in range(25)))
+    found = report(fleet).only([FindingKind.NOBODY_PATCHES], "", 1_000).to_wire()
+    service.answers = [JSONResponse(found), JSONResponse(found)]
+    short = patchwave("doctor", "--kind", "nobody_patches")
+    assert "25 machines, 0 schedules: 25 findings" in short.output
+    assert "and 5 more: --all" in short.output
+    assert ("web-19" in short.output, "web-20" in short.output) == (True, False)
+    whole = patchwave("doctor", "--kind", "nobody_patches", "--all")
+    assert ("web-24" in whole.output, "more: --all" in whole.output) == (True, False)
 
 
 def test_as_json(patchwave: Patchwave, service: Service, findings: dict[str, Any]):

@@ -51,6 +51,14 @@ class TestApply:
         assert (result.code, "changed by somebody else" in result.errors) == (2, True)
         assert service.policies["weekly"] == (stored, 7)
 
+    def test_says_who_changes_it_and_why(self, patchwave: Patchwave, service: Service, file: Path):
+        assert patchwave("policy", "apply", "-f", str(file), "--reason", "fewer at a time", "--by", "ana").code == 0
+        assert patchwave("policy", "delete", "weekly", "--reason", "no longer used", "--by", "ana").code == 0
+        [put] = service.asked("PUT", "/api/policies/weekly")
+        [delete] = service.asked("DELETE", "/api/policies/weekly")
+        assert put["query"] == {"reason": "fewer at a time", "by": "ana"}
+        assert delete["query"] == {"reason": "no longer used", "by": "ana"}
+
     def test_words_times_and_countries_arrive_as_written(self, patchwave: Patchwave, service: Service, file: Path):
         patchwave("policy", "apply", "-f", str(file))
         sent = service.asked("PUT", "/api/policies/weekly")[0]["body"]

@@ -41,6 +41,12 @@ class TestStart:
         assert request["headers"]["x-functions-key"] == "secret"
         assert request["headers"]["idempotency-key"] == "change-77"
 
+    def test_says_who_starts_it_and_why(self, patchwave: Patchwave, service: Service):
+        assert patchwave("run", "start", "monthly", "--reason", "zero-day", "--by", "ana").code == 0
+        (request,) = service.asked("POST", "/api/runs")
+        assert request["query"] == {"reason": "zero-day", "by": "ana"}
+        assert request["body"] == {"policy": "monthly", "mode": "patch"}
+
     def test_sends_a_policy_file_inline(self, patchwave: Patchwave, service: Service, tmp_path: Path):
         file = tmp_path / "adhoc.yaml"
         file.write_text("scope: {osTypes: [Linux]}\nschedule: {time: 19:00}\n")
@@ -119,6 +125,43 @@ class TestLookingAtRuns:
         assert older not in output
         assert "Nothing in mars." in output
 
+    def test_list_shows_whole_ids_in_80_columns(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
+        longest = "20261110T190000Z-a-policy-with-the-longest-name00-0123abcd"
+        for run_id in (RUN, longest):
+            service.runs[run_id] = [run_document(run_id, countsByOutcome={"patched": 3, "failed": 1})]
+        monkeypatch.setenv("COLUMNS", "80")
+        lines = patchwave("run", "list").output.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert {RUN, longest} <= set(lines)
+        facts = "patch completed 4 machines: 1 failed, 3 patched 2026-11-10 19:00:01Z 1:02:03"
+        assert " ".join(" ".join(lines).split()).count(facts) == 2
+        monkeypatch.setenv("COLUMNS", "160")
+        assert len(patchwave("run", "list").output.splitlines()) == 3
+
+    def test_latest_is_never_a_retry_unless_there_is_nothing_else(self, patchwave: Patchwave, service: Service):
+        retries = [f"20261112T190{number}00Z-monthly" for number in range(3)]
+        for retry in retries:
+            trigger = {"kind": "http", "by": "ana", "detail": f"retry of web-1 in {RUN}", "retryOf": RUN}
+            service.runs[retry] = [run_document(retry, trigger=trigger)]
+        assert patchwave("run", "show", "latest", "-o", "json").document["id"] == retries[-1]
+        service.runs[RUN] = [run_document(RUN)]
+        assert patchwave("run", "show", "latest", "-o", "json").document["id"] == RUN
+
+    def test_a_policy_narrows_latest_and_the_list(self, patchwave: Patchwave, service: Service):
+        weekly = "20261105T190000Z-weekly"
+        service.runs = {weekly: [run_document(weekly, policy="weekly")], RUN: [run_document(RUN)]}
+        assert patchwave("run", "show", "latest", "--policy", "weekly", "-o", "json").document["id"] == weekly
+        listed = patchwave("run", "list", "--policy", "weekly", "-o", "json").document
+        assert [each["id"] for each in listed] == [weekly]
+        assert patchwave("run", "cancel", "latest", "--policy", "weekly").code == 0
+        assert len(service.asked("POST", f"/api/runs/{weekly}/cancel")) == 1
+        none = patchwave("run", "show", "latest", "--policy", "daily")
+        assert (none.code, "no run of policy daily" in none.errors) == (2, True)
+        both = patchwave("run", "show", RUN, "--policy", "weekly")
+        assert (both.code, "narrows 'latest'" in both.errors) == (2, True)
+
     def test_latest_without_any_run(self, patchwave: Patchwave):
         result = patchwave("run", "show", "latest")
         assert (result.code, "no run yet" in result.errors) == (2, True)
@@ -169,12 +212,12 @@ class TestMachines:
     @pytest.mark.usefixtures("fleet")
     def test_by_outcome(self, patchwave: Patchwave):
         found = patchwave("run", "machines", RUN, "--outcome", "failed", "--outcome", "patched", "-o", "json").document
-        assert [each["name"] for each in found] == ["web-2", "web-1"]
+        assert [each["name"] for each in found] == ["web-1", "web-2"]
 
     @pytest.mark.usefixtures("fleet")
     def test_those_that_need_a_person(self, patchwave: Patchwave):
         found = patchwave("run", "machines", RUN, "--attention", "-o", "json").document
-        assert [each["name"] for each in found] == ["web-2", "db-1"]
+        assert [each["name"] for each in found] == ["db-1", "web-2"]
 
     def test_all_pages_are_read(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]

@@ -39,6 +39,40 @@ async def test_a_policy_lives(records: Records) -> None:
     assert actions == ["policy_written", "policy_written", "policy_deleted"]
 
 
+async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await call(put_policy, body=POLICY, query={"by": "ana"}, name="monthly")
+    changed = POLICY | {"maxConcurrent": 9, "ramp": True}
+    await call(put_policy, body=changed, query={"by": "ana", "reason": "a careful start"}, name="monthly")
+    monkeypatch.setattr("triggers.authorization.platform_signs_in", lambda: True)
+    signed_in = {"x-ms-client-principal-name": "ben@example.org"}
+    await call(delete_policy, query={"by": "ana", "reason": "moved"}, headers=signed_in, name="monthly")
+    first, second, third = (await records.list_audit("monthly", 10, None)).items
+    assert (first["by"], first["detail"]) == ("ana", {"version": 1})
+    assert second["by"] == "ana"
+    assert second["detail"] == {
+        "version": 2,
+        "reason": "a careful start",
+        "changed": [
+            {"path": "maxConcurrent", "before": 3, "after": 9},
+            {"path": "ramp", "before": False, "after": True},
+        ],
+    }
+    assert (third["action"], third["by"], third["detail"]) == ("policy_deleted", "ben@example.org", {"reason": "moved"})
+
+
+@pytest.mark.parametrize(
+    ("query", "path"), [({"reason": "x" * 501}, "reason"), ({"reason": "a\nb"}, "reason"), ({"by": "x" * 201}, "by")]
+)
+async def test_a_reason_or_name_that_cannot_be_kept_is_refused(
+    records: Records, query: dict[str, str], path: str
+) -> None:
+    refused = await call(put_policy, body=POLICY, query=query, name="monthly")
+    assert (refused.status, refused.paths) == (400, [path])
+    assert await records.get_policy("monthly") is None
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

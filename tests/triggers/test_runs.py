@@ -47,6 +47,15 @@ async def test_a_start_is_accepted_and_says_where_to_look(records: Records, engi
     assert (line["action"], line["by"]) == ("run_started", "ana@example.org")
 
 
+async def test_a_start_says_who_and_why(records: Records, engine: Engine, monthly: str) -> None:
+    said = {"reason": "zero-day", "by": "ana"}
+    answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
+    assert answer.status == 202
+    assert answer.json["trigger"] == {"kind": "http", "by": "ana", "byId": "", "detail": "zero-day", "retryOf": ""}
+    [line] = (await records.list_audit(answer.json["id"], 10, None)).items
+    assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana", "zero-day")
+
+
 async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records, engine: Engine) -> None:
     body = {
         "policy": POLICY,

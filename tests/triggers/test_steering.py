@@ -273,6 +273,7 @@ class TestRetry:
         assert answer.headers["Location"] == f"/api/runs/{new.id}"
         assert engine.instances[new.id] == ("patch_run", {"runId": new.id, "incarnation": 1})
         assert (new.trigger.by, new.trigger.detail) == ("ana@example.org", f"retry of vm-1 in {RUN}: disk cleaned")
+        assert new.trigger.retry_of == RUN
         assert new.policy_snapshot
         assert new.policy_snapshot["scope"]["machineIds"] == [machine(1).id]
         old = await stored(live)

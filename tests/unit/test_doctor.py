@@ -544,13 +544,17 @@ def test_a_policy_over_everything_leaves_no_machine_to_nobody(fleet: FleetFacts)
     assert not kinds & {FindingKind.NOBODY_PATCHES, FindingKind.LEFT_TO_IMAGE}
 
 
-def test_a_report_is_narrowed_and_keeps_its_counts() -> None:
+def test_a_report_is_narrowed_and_counts_what_was_asked_for() -> None:
     made = report(facts(machine("web-01", bypass=True), machine("db-01", bypass=True)))
     assert made.findings_by_kind == {FindingKind.NOBODY_PATCHES: 2, FindingKind.STALE_ASSESSMENT: 2}
     narrowed = made.only([FindingKind.NOBODY_PATCHES], "DB-", 10)
     assert [each.subject for each in narrowed.findings] == [machine_id("db-01")]
-    assert narrowed.findings_by_kind == made.findings_by_kind
-    assert len(made.only([], "", 3).findings) == 3
+    assert narrowed.findings_by_kind == {FindingKind.NOBODY_PATCHES: 1}
+    cut = made.only([], "", 3)
+    assert len(cut.findings) == 3
+    assert cut.findings_by_kind == {FindingKind.NOBODY_PATCHES: 2, FindingKind.STALE_ASSESSMENT: 2}
+    assert cut.notes[-1] == "Only the first 3 of 4 findings are listed."
+    assert made.only([], "nothing has this name", 3).findings_by_kind == {}
 
 
 def test_the_page_of_the_doctor_has_each_kind() -> None:
