@@ -132,7 +132,7 @@ async def release_machine(data: Json) -> Json:
         request.run_id,
         request.machine_key,
         request.stage,
-        ending=ending_change(request.phase, ended, now()),
+        ending=ending_change(request.phase, ended),
         **installation,
     )
     await records.release_lease(request.machine_key, request.run_id)
@@ -148,7 +148,7 @@ async def record_outcome(data: Json) -> Json:
     def ending(outcome: Outcome) -> Change:
         failed = uses_budget(outcome.outcome, outcome.reason)
         return ending_change(
-            request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed), at
+            request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
         )
 
     stored = await records.record_outcome(

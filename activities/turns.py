@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from activities.context import now
 from activities.recovery import show_life
 from adapters.tables import RecordMissing, Records, Standing, open_records
@@ -22,9 +20,6 @@ _ENDED = {
     Step.RESTART: frozenset({Stage.DONE}),
 }
 """The stages that a machine has behind each step."""
-_OVERLAP_POLLS = 2
-"""With 30 s polls a minute: more than the clocks of two workers differ, and than a write may take."""
-_OVERLAP_LINGERS = 10
 _GONE = Standing(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
@@ -37,12 +32,9 @@ async def look_at_phase(data: Json) -> Json:
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
     await show_life(run)
-    settings = load_settings()
-    # A row is stamped before it waits for company, and for its answer.
-    lingers = settings.storage_linger_seconds * _OVERLAP_LINGERS
-    overlap = timedelta(seconds=settings.poll_seconds * _OVERLAP_POLLS + lingers)
-    ended, heard = await records.endings_since(request.run_id, request.phase, request.heard, overlap)
-    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=settings.poll_seconds).to_wire()
+    ended, heard = await records.endings_since(request.run_id, request.phase, request.heard)
+    wait = load_settings().poll_seconds
+    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait).to_wire()
 
 
 async def next_machines(data: Json) -> Json:

@@ -281,7 +281,7 @@ class Phase(Document):
     """Those that run have lost their orchestration: each of them gets a new one before anything else."""
     started: int = 0
     heard: str = ""
-    """The newest ending that the phase knows of."""
+    """The endings that the phase knows of and whose rows are still there, as the look that told them wrote it."""
     quiet_beats: int = 0
     """Beats in a row in which nothing ended and nothing started."""
     compare_at: Instant | None = None
@@ -349,7 +349,7 @@ class PhaseRef(Document):
 class PhaseLook(Document):
     """What a phase has to know before it starts anybody: what people and gates say, and who has ended.
 
-    Those who ended shortly before ``heard`` are told again. ``wait_seconds`` is one poll interval.
+    An ending is told until a look is given a ``heard`` that has it. ``wait_seconds`` is one poll interval.
     """
 
     controls: RunControls

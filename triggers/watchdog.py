@@ -191,10 +191,9 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
     work = None if given is None else MachineWork.from_wire(given)
     if work is None or phase_instance(run.id, work.phase) not in phases:
         return
-    # Stamped now, as the phase looks only shortly behind the newest ending that it knows.
     at = datetime.now(UTC)
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
-    await watch.records.tell_phase(run.id, ending_change(work.phase, ended, at))
+    await watch.records.tell_phase(run.id, ending_change(work.phase, ended))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
     await watch.records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
 

@@ -1,51 +1,66 @@
 """Endings: how a phase hears that a machine has ended its step.
 
-A row is written in one transaction with the machine's own row, so that neither is there without the other. Its key
-begins with the phase and the moment: a phase reads what is new since its last look in one short scan.
+A row is written in one transaction with the machine's own row, so that neither is there without the other. It is there
+until the phase has heard of it: a look reads whatever is there, so that no clock and no delay of a write can hide a
+row. Rows that were heard of are removed by the hundred, which keeps a look short.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 from adapters.tables.columns import pack, unpack
-from adapters.tables.rows import Change
+from adapters.tables.rows import BATCH_ROWS, Change, Conflict, Row
 from adapters.tables.store import StoreBacked
 from domain.work import MachineEnded
 
 _ENDINGS = "e~"
-"""Row key prefix of an ending: ``e~{phase}~{milliseconds}~{machineKey}~{attempt}``."""
-_DIGITS = 13
+"""Row key prefix of an ending: ``e~{phase}~{machineKey}~{attempt}``."""
+_MOST_TOLD = 400
+"""Endings told at a time: they travel in one message, and their names in the next ones."""
 
 
 class EndingRecords(StoreBacked):
     """Who has ended since a phase looked last."""
 
-    async def endings_since(
-        self, run_id: str, phase: str, heard: str, overlap: timedelta
-    ) -> tuple[list[MachineEnded], str]:
-        """The endings of a phase that are new, by time, and what the next call is to be given for ``heard``.
+    async def endings_since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
+        """The endings of a phase that it has not heard of, and what the next call is to be given for ``heard``.
 
-        A row may become readable after one with a later stamp: clocks differ, and writes wait for company. Those that
-        were written up to ``overlap`` before the newest one that is known are therefore told again. Whatever comes
-        even later is found when the phase compares itself with the records.
+        Each ending is told until a call is given a ``heard`` with it: the same call again tells the same ones. One
+        that is written again after its row was removed is told again.
         """
         prefix = f"{_ENDINGS}{phase}~"
-        known = int(heard or 0)
-        since = max(0, known - int(overlap.total_seconds() * 1000))
-        rows = self._store.results.scan(run_id, first=f"{prefix}{since:0{_DIGITS}d}", end=f"{prefix}~")
-        found: list[MachineEnded] = []
-        async for row in rows:
-            known = max(known, int(row.key[len(prefix) : len(prefix) + _DIGITS]))
-            found.append(unpack(MachineEnded, row.columns))
-        return found, str(known) if known else ""
+        known = set(heard.split())
+        old: list[Row] = []
+        new: list[Row] = []
+        async for row in self._store.results.scan(run_id, first=prefix, end=f"{prefix}~"):
+            (old if row.key.removeprefix(prefix) in known else new).append(row)
+            if len(new) == _MOST_TOLD:
+                # Those that were heard of and lie further behind are still there.
+                break
+        else:
+            known = {row.key.removeprefix(prefix) for row in old}
+        removed = await self._remove(run_id, old)
+        left = known - {key.removeprefix(prefix) for key in removed}
+        names = sorted(left | {row.key.removeprefix(prefix) for row in new})
+        return [unpack(MachineEnded, row.columns) for row in new], " ".join(names)
 
     async def tell_phase(self, run_id: str, ending: Change) -> None:
-        """Write an ending (`ending_change`) alone: nobody is there any more who could write it with a machine's row."""
+        """Write an ending (`ending_change`) alone: its machine's row has nothing to say about it."""
         await self._store.results.apply(run_id, [ending])
 
+    async def _remove(self, run_id: str, heard_of: list[Row]) -> list[str]:
+        """Remove as many as fill transactions: one request for each hundred machines. The keys of those removed."""
+        removed: list[str] = []
+        for first in range(0, len(heard_of) - BATCH_ROWS + 1, BATCH_ROWS):
+            batch = heard_of[first : first + BATCH_ROWS]
+            try:
+                await self._store.results.apply(run_id, [Change("delete", row.key, {}, row.etag) for row in batch])
+            except Conflict:
+                # One of them was written again, or another execution was faster: they can wait.
+                continue
+            removed += [row.key for row in batch]
+        return removed
 
-def ending_change(phase: str, ended: MachineEnded, at: datetime) -> Change:
-    """The row that tells the phase; the same one every time it is written for the same moment."""
-    key = f"{_ENDINGS}{phase}~{int(at.timestamp() * 1000):0{_DIGITS}d}~{ended.key}~{ended.attempt}"
-    return Change("replace", key, pack(ended.to_wire()))
+
+def ending_change(phase: str, ended: MachineEnded) -> Change:
+    """The row that tells the phase; the same one every time that this start of the machine ends."""
+    return Change("replace", f"{_ENDINGS}{phase}~{ended.key}~{ended.attempt}", pack(ended.to_wire()))
