@@ -42,6 +42,8 @@ async def take_stock(data: Json) -> Json:
     planned = await records.get_planned_run(run_id)
     if planned is None:
         return Stock(is_planned=False).to_wire()
+    # What the incarnation before was about to write behind a final row is written by nothing else.
+    await records.complete_ends(run_id)
     run = await records.get_run(run_id)
     machines = [machine async for machine in records.each_machine(run_id) if machine.ring]
     rings = {ring.name: number for number, ring in enumerate(planned.rings)}

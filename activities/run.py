@@ -69,7 +69,10 @@ async def close_open_machines(data: Json) -> Json:
             closed += await records.record_outcomes(request.run_id, keys, outcome, at)
         cursor = page.cursor
         if cursor is None:
-            return {"closed": closed}
+            break
+    # A worker may have died behind the final row of a machine, and what followed that machine with it.
+    await records.complete_ends(request.run_id)
+    return {"closed": closed}
 
 
 async def close_run(data: Json) -> Json:

@@ -5,23 +5,21 @@ Both are copies of final rows, kept for the questions that a run's partition can
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack
-from adapters.tables.operations import ALL_RUNS, LeaseRecords
+from adapters.tables.operations import ALL_RUNS, LEASE, LeaseRecords
 from adapters.tables.paging import Page, Span, read_page
-from adapters.tables.rows import Row
+from adapters.tables.rows import Change, Conflict, Row
 from adapters.tables.store import ChangeRounds
 from domain.base import as_object, format_instant, parse_instant
-from domain.outcome import OutcomeKind
+from domain.outcome import OutcomeKind, Reason
 from domain.run import MachineRecord
 
 HISTORY = "h~"
 """Row key prefix of an end: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
-_FLEET = "f~"
+FLEET = "f~"
 """Row key prefix of what is known of a machine now: ``f~{machineKey}``."""
 LAST_MILLISECOND = 9_999_999_999_999
 _JSON = ("assessment", "installation")
@@ -46,7 +44,7 @@ class HistoryRecords(LeaseRecords):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        return await read_page(self._store.machines, Span(ALL_RUNS, _FLEET), _document, limit=limit, cursor=cursor)
+        return await read_page(self._store.machines, Span(ALL_RUNS, FLEET), _document, limit=limit, cursor=cursor)
 
     async def install_seconds(self) -> dict[str, float]:
         """How long the last installation of each machine of the fleet took that brought it to its end, by key.
@@ -54,7 +52,7 @@ class HistoryRecords(LeaseRecords):
         From the start of the installation to the end of the machine's run: its restart is part of it. One scan.
         """
         found: dict[str, float] = {}
-        span = Span(ALL_RUNS, _FLEET)
+        span = Span(ALL_RUNS, FLEET)
         columns = ["installation", "patchedAt"]
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
             installation = as_object(get_json(row.columns, "installation")) or {}
@@ -62,70 +60,103 @@ class HistoryRecords(LeaseRecords):
             ended = parse_instant(row.columns.get("patchedAt"))
             # A later installation that failed has taken the place of the one that ended then.
             if began is not None and ended is not None and began < ended:
-                found[row.key.removeprefix(_FLEET)] = (ended - began).total_seconds()
+                found[row.key.removeprefix(FLEET)] = (ended - began).total_seconds()
         return found
 
     async def last_assessments(self) -> dict[str, datetime]:
         """When a run last assessed each machine of the fleet, by key. One scan."""
         found: dict[str, datetime] = {}
-        span = Span(ALL_RUNS, _FLEET)
+        span = Span(ALL_RUNS, FLEET)
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
             assessment = as_object(get_json(row.columns, "assessment")) or {}
             at = parse_instant(assessment.get("at"))
             if at is not None:
-                found[row.key.removeprefix(_FLEET)] = at
+                found[row.key.removeprefix(FLEET)] = at
         return found
 
-    async def _publish(self, run_id: str, machine: MachineRecord, *, latest: bool, is_newest: bool = False) -> None:
-        """Copy a machine's end to its history and, with ``latest``, to the fleet; the same rows every time.
+    async def _publish(
+        self, run_id: str, machine: MachineRecord, *, is_newest: bool = False, release: bool = False
+    ) -> None:
+        """Copy a machine's end to its history and to the fleet, in one transaction; the same rows every time.
 
-        ``is_newest``: the fleet cannot have a later end, and need not be asked.
+        The fleet changes when the end says something about the machine (`says_something`), and only to what is
+        newer: a run that learned nothing about patches keeps the last assessment.
+
+        Args:
+            run_id: the run that it ended in.
+            machine: its record, with an outcome.
+            is_newest: the fleet cannot have a later end, and need not be asked.
+            release: give the run's lease back in the same transaction, so that a lease of a machine that has ended
+                tells that the copies may be missing.
         """
-        if machine.ended_at is None or machine.outcome is None:
-            raise ValueError(f"machine {machine.key} has no outcome to publish")
-        at = format_instant(machine.ended_at)
-        end = pack(
-            {
-                "runId": run_id,
-                "at": at,
-                "id": machine.id,
-                "name": machine.name,
-                "outcome": machine.outcome,
-                "reason": machine.reason,
-                "message": machine.message,
-                "assessment": machine.assessment,
-                "installation": machine.installation,
-            }
-        )
-        inverted = LAST_MILLISECOND - int(machine.ended_at.timestamp() * 1000)
-        key = f"{HISTORY}{machine.key}~{inverted:013d}~{run_id}"
-        writes: list[Awaitable[object]] = [self._store.machines.replace(ALL_RUNS, key, end)]
-        if latest:
-            place = {
-                "key": machine.key,
-                "subscriptionId": machine.subscription_id,
-                "resourceGroup": machine.resource_group,
-                "location": machine.location,
-                "osType": machine.os_type,
-            }
-            patched = {"patchedAt": at, "patchedBy": run_id} if machine.outcome in _INSTALLED else {}
-            columns = end | place | patched
-            if is_newest:
-                writes.append(self._store.machines.merge(ALL_RUNS, _FLEET + machine.key, columns))
+        history = history_change(run_id, machine)
+        latest = history.columns | _latest(run_id, machine)
+        fleet, lease = FLEET + machine.key, LEASE + machine.key
+        table = self._store.machines
+        held = table.remembered(ALL_RUNS, lease) if release else None
+        async for number in ChangeRounds(f"the end of {machine.key}"):
+            changes = [history]
+            if says_something(machine):
+                row = None if is_newest and number == 1 else await table.get(ALL_RUNS, fleet, ["at"])
+                if row is not None and str(row.columns["at"]) <= str(latest["at"]):
+                    changes.append(Change("merge", fleet, latest, row.etag))
+                elif row is None:
+                    changes.append(Change("merge" if is_newest else "insert", fleet, latest))
+            if release:
+                if held is None or held.columns["owner"] != run_id:
+                    held = await table.get(ALL_RUNS, lease)
+                if held is not None and held.columns["owner"] == run_id:
+                    changes.append(Change("delete", lease, {}, held.etag))
+            try:
+                await table.apply(ALL_RUNS, changes)
+            except Conflict:
+                held = None
             else:
-                writes.append(self._set_latest(machine.key, at, columns))
-        await asyncio.gather(*writes)
-
-    async def _set_latest(self, machine_key: str, at: str, columns: Columns) -> None:
-        """Merge, so that a run which learned nothing about patches keeps the last assessment; newer rows stay."""
-        fleet, key = self._store.machines, _FLEET + machine_key
-        async for _ in ChangeRounds(f"the fleet row of {machine_key}"):
-            row = await fleet.get(ALL_RUNS, key, ["at"])
-            if row is None:
-                if await fleet.insert(ALL_RUNS, key, columns):
-                    return
-            elif str(row.columns["at"]) > at or await fleet.merge(ALL_RUNS, key, columns, row.etag):
                 return
+
+
+def history_change(run_id: str, machine: MachineRecord) -> Change:
+    """The row of a machine's end in its history; its key is made of the stored end, so that it is there once."""
+    ended_at = _ended_at(machine)
+    inverted = LAST_MILLISECOND - int(ended_at.timestamp() * 1000)
+    columns = pack(
+        {
+            "runId": run_id,
+            "at": ended_at,
+            "id": machine.id,
+            "name": machine.name,
+            "outcome": machine.outcome,
+            "reason": machine.reason,
+            "message": machine.message,
+            "assessment": machine.assessment,
+            "installation": machine.installation,
+        }
+    )
+    return Change("replace", f"{HISTORY}{machine.key}~{inverted:013d}~{run_id}", columns)
+
+
+def _latest(run_id: str, machine: MachineRecord) -> Columns:
+    """What the fleet tells of a machine beside its newest end."""
+    place = {
+        "key": machine.key,
+        "subscriptionId": machine.subscription_id,
+        "resourceGroup": machine.resource_group,
+        "location": machine.location,
+        "osType": machine.os_type,
+    }
+    patched = {"patchedAt": format_instant(_ended_at(machine)), "patchedBy": run_id}
+    return place | patched if machine.outcome in _INSTALLED else place
+
+
+def _ended_at(machine: MachineRecord) -> datetime:
+    if machine.ended_at is None or machine.outcome is None:
+        raise ValueError(f"machine {machine.key} has no outcome to publish")
+    return machine.ended_at
+
+
+def says_something(machine: MachineRecord) -> bool:
+    """Whether an end is about the machine: a run that was cancelled or whose window closed before says nothing."""
+    return machine.outcome is not OutcomeKind.CANCELED and machine.reason != Reason.WINDOW_CLOSED
 
 
 def _document(row: Row) -> dict[str, Any]:

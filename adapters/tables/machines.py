@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_names
+from adapters.tables.ends import EndRecords, lock_column, may_still_run
 from adapters.tables.errors import RecordMissing
-from adapters.tables.history import HistoryRecords
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.patches import (
     MACHINES,
@@ -27,7 +27,7 @@ from adapters.tables.rows import Change, Conflict, Row, batches
 from adapters.tables.store import ChangeRounds, Store
 from adapters.tables.table import at_a_pace
 from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.outcome import Outcome, OutcomeKind
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
 
 _LISTED = wire_names(MachineRecord, without=["tags"])
@@ -43,7 +43,7 @@ class Standing(NamedTuple):
     reason: str = ""
 
 
-class MachineRecords(HistoryRecords):
+class MachineRecords(EndRecords):
     """What is kept of each machine in a run."""
 
     def __init__(self, store: Store) -> None:
@@ -200,10 +200,12 @@ class MachineRecords(HistoryRecords):
         """Write the machine's final row once; the outcome that is stored, which is the first one.
 
         ``ending`` makes the row that tells its phase (`ending_change`) of the stored outcome. ``release``: give the
-        run's lease of the machine back, together with the history.
+        run's lease of the machine back, together with the history; without it something may still run in the guest,
+        and the lease stays until it runs out.
 
         Patches are added to those the assessment found, and take their place where they are the same patch.
-        History and the fleet's latest state are written after the row, and again when this is called again.
+        History and the fleet's latest state are written after the row, and again when this is called again; when
+        it is not, by `complete_ends` and by the next run that wants the machine.
         """
         is_newest = False
         async for _ in ChangeRounds(f"machine {machine_key}"):
@@ -213,7 +215,7 @@ class MachineRecords(HistoryRecords):
                 if ending is not None:
                     await self._apply(run_id, [ending(_outcome_of(row))])
                 break
-            columns = pack({**_ended(outcome, at), "installation": installation})
+            columns = pack({**_ended(outcome, at), "installation": installation}) | lock_column(is_kept=not release)
             merged: Sequence[PatchRecord] = ()
             if patches:
                 merged = merge_patches(await self._patches(run_id, row), patches)
@@ -226,17 +228,17 @@ class MachineRecords(HistoryRecords):
                 break
         else:
             raise RecordMissing(f"run {run_id} has no machine {machine_key}")
-        released = [self.release_lease(machine_key, run_id)] if release else []
-        await asyncio.gather(self._publish(run_id, _machine(row), latest=True, is_newest=is_newest), *released)
+        await self._publish(run_id, _machine(row), is_newest=is_newest, release=release)
         return _outcome_of(row)
 
     async def record_outcomes(self, run_id: str, keys: Sequence[str], outcome: Outcome, at: datetime) -> int:
         """Give one outcome to all machines of ``keys`` that have none; how many this call ended.
 
-        For machines on which nothing was started. Their history is kept; the fleet's latest state changes only
-        when the outcome says something about the machine, which a cancelled run and a closed window do not.
+        For machines on which nothing was started, or of which nothing is known. Their history is kept; the fleet's
+        latest state changes only when the outcome says something about the machine, which a cancelled run and a
+        closed window do not.
         """
-        columns = pack(_ended(outcome, at))
+        columns = pack(_ended(outcome, at)) | lock_column(is_kept=may_still_run(outcome.outcome))
         rows = {row.key: row async for row in self._stretch(run_id, keys, None)}
         changes = [Change("merge", row.key, columns, row.etag) for row in rows.values() if _is_open(row)]
         ended: list[str] = []
@@ -247,17 +249,16 @@ class MachineRecords(HistoryRecords):
             except Conflict:
                 # One of them moved meanwhile; the others must not wait for it.
                 ended.extend([one.key for one in batch if await self._end_one(run_id, one.key, columns)])
+        written = [Row(key, {**rows[key].columns, **columns}, "") for key in ended]
         # Rows that an earlier execution ended in the same way may still lack their history.
-        again = [row.key for row in rows.values() if row.columns.get("endedAt") == columns["endedAt"]]
-        latest = outcome.outcome is not OutcomeKind.CANCELED and outcome.reason is not Reason.WINDOW_CLOSED
+        again = [row for row in rows.values() if not _is_open(row) and _outcome_of(row) == outcome]
         gate = asyncio.Semaphore(_PARALLEL)
 
-        async def publish(key: str) -> None:
+        async def publish(row: Row) -> None:
             async with gate:
-                machine = _machine(Row(key, {**rows[key].columns, **columns}, ""))
-                await self._publish(run_id, machine, latest=latest)
+                await self._publish(run_id, _machine(row))
 
-        await asyncio.gather(*(publish(key) for key in [*ended, *again]))
+        await asyncio.gather(*map(publish, [*written, *again]))
         return len(ended)
 
     async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:

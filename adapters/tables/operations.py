@@ -17,7 +17,7 @@ from domain.run import Intent, OperationKind
 _URLS = ("asyncUrl", "locationUrl")
 ALL_RUNS = "machines"
 """The one partition of what is kept of machines over all runs, so that their rows can share transactions."""
-_LEASE = "l~"
+LEASE = "l~"
 """Row key prefix of a lease: ``l~{machineKey}``."""
 _PARALLEL = 100
 
@@ -74,7 +74,7 @@ class LeaseRecords(StoreBacked):
             lasting: a lease of the owner that this process knows, and that lasts until then, is left as it is, without
                 a request. Nobody takes a lease that has not run out, and only its owner gives it back.
         """
-        table, key = self._store.machines, _LEASE + machine_key
+        table, key = self._store.machines, LEASE + machine_key
         columns = pack({"owner": owner, "since": now, "until": until})
         row = table.remembered(ALL_RUNS, key)
         if row is not None and row.columns["owner"] != owner:
@@ -107,7 +107,7 @@ class LeaseRecords(StoreBacked):
 
         async def is_held(key: str) -> bool:
             async with gate:
-                row = await self._store.machines.current(ALL_RUNS, _LEASE + key)
+                row = await self._store.machines.current(ALL_RUNS, LEASE + key)
             return row is not None and _is_held(row, owner, now)
 
         wanted = list(keys)
@@ -115,7 +115,7 @@ class LeaseRecords(StoreBacked):
 
     async def release_lease(self, machine_key: str, owner: str) -> None:
         """Give the lease back; nothing happens when somebody else holds it."""
-        table, key = self._store.machines, _LEASE + machine_key
+        table, key = self._store.machines, LEASE + machine_key
         row = table.remembered(ALL_RUNS, key)
         async for _ in ChangeRounds(f"the lease of {machine_key}"):
             if row is None or row.columns["owner"] != owner:
@@ -128,7 +128,7 @@ class LeaseRecords(StoreBacked):
 
     def _is_known_to_hold(self, machine_key: str, owner: str, now: datetime) -> bool:
         """Whether this process has seen the owner take the lease, and it lasts; no request is sent."""
-        row = self._store.machines.remembered(ALL_RUNS, _LEASE + machine_key)
+        row = self._store.machines.remembered(ALL_RUNS, LEASE + machine_key)
         return row is not None and _is_held(row, owner, now)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from activities.machine import preflight_machine
 from activities.recovery import rest_until, show_life, take_stock
+from activities.run import close_open_machines
 from adapters.tables import Records
 from domain.admission import Place
 from domain.outcome import Outcome, OutcomeKind, Reason
@@ -17,6 +18,7 @@ from domain.roster import Placed
 from domain.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
 from domain.watchdog import QUIET
 from domain.work import (
+    CloseOpenMachines,
     PlannedPhase,
     PlannedRing,
     PlannedRun,
@@ -90,6 +92,33 @@ async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(re
     assert all(isinstance(one, Placed) and Place("run", 20).text in one.places for one in part.machines)
     assert found.failures == {"run": 2, "ring:canary": 2, "lane:canary/westeurope": 2}
     assert not found.forgiven
+
+
+@pytest.mark.parametrize("reader", ["the next incarnation", "the close of the run"])
+async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
+    records: Records, run: Run, reader: str
+) -> None:
+    first, second, *_ = await plan(records)
+    until = datetime.now(UTC) + 60 * MINUTE
+    for one in (first, second):
+        await records.acquire_lease(one.key, RUN, datetime.now(UTC), until)
+    columns = {
+        "stage": "done",
+        "outcome": "patched",
+        "reason": "ok",
+        "message": "",
+        "endedAt": "2026-11-10T19:30:00.000Z",
+    }
+    await records._store.results.merge(RUN, f"m~{first.key}", columns)
+    if reader == "the next incarnation":
+        await stock()
+    else:
+        request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
+        assert await close_open_machines(request.to_wire()) == {"closed": 4}
+    [told] = (await records.machine_history(first.key, 10, None)).items
+    assert (told["runId"], told["outcome"]) == (RUN, "patched")
+    locked = await records.leased([first.key, second.key], RUN, datetime.now(UTC))
+    assert locked == ({second.key} if reader == "the next incarnation" else set())
 
 
 async def test_a_lock_of_another_run_says_nothing(records: Records, run: Run) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
 import aiohttp
@@ -17,6 +18,7 @@ from yarl import URL
 
 from adapters.tables import Records, RecordTooLarge, StorageError, StorageUnreachable, store
 from adapters.tables.store import Store
+from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import MachineRecord, OperationKind, PatchRecord, Stage
 from settings import Settings
@@ -24,6 +26,8 @@ from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import run
 
 RUN = "20261110T190000Z-monthly"
+OTHER = "20261111T190000Z-weekly"
+MINUTE = timedelta(minutes=1)
 KEY = machine(1).key
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="done")
 
@@ -248,6 +252,91 @@ async def test_wherever_the_worker_dies_the_second_execution_completes(
     audit = (await shaky.list_audit(RUN, 100, None)).items
     assert len(audit) == len({item["detail"]["key"] for item in audit}) == k
     assert len((await shaky.fleet(100, None)).items) == k
+
+
+# --- nothing is executed again: what the next reader does
+
+
+@pytest.mark.parametrize("read_next", ["lease check", "recovery or close"])
+async def test_wherever_the_worker_dies_the_next_reader_completes_the_end(
+    shaky: Records, line: Line, read_next: str
+) -> None:
+    """Cut the line at the k-th request of the last step of a machine, for every k; that step never comes again."""
+    for k in range(1, 20):
+        run_id = RunId.of(NOW + k * MINUTE, "monthly").text
+        one = machine(k)
+        await shaky.create_run(run(id=run_id))
+        await shaky.add_machines(run_id, [one])
+        assert await shaky.acquire_lease(one.key, run_id, NOW, NOW + 600 * MINUTE) == run_id
+        line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
+        completed = True
+        try:
+            await shaky.record_outcome(run_id, one.key, PATCHED, at=NOW, installation=None, patches=[], release=True)
+        except StorageUnreachable:
+            completed = False
+        line.count_from_here(lambda number, _: "pass")
+        stored = await shaky.get_machine(run_id, one.key)
+        assert stored is not None
+        if stored.outcome is None:
+            continue
+        if read_next == "lease check":
+            assert await shaky.acquire_lease(one.key, OTHER, NOW + MINUTE, NOW + 60 * MINUTE) == OTHER
+        else:
+            await shaky.complete_ends(run_id)
+        [line_of_history] = (await shaky.machine_history(one.key, 10, None)).items
+        assert (line_of_history["runId"], line_of_history["outcome"]) == (run_id, "patched")
+        assert [each["runId"] for each in (await shaky.fleet(100, None)).items if each["key"] == one.key] == [run_id]
+        assert await shaky.leased([one.key], run_id, NOW + MINUTE) == set()
+        if completed:
+            break
+    else:
+        pytest.fail("the step never completed")
+    assert k > 2, "a cut between the row and what follows it was tried"
+
+
+async def test_wherever_ending_the_rest_dies_the_close_of_the_run_completes_it(shaky: Records, line: Line) -> None:
+    """The first execution is cut at the k-th request; the next one comes at another time, and for another reason."""
+    outcome = Outcome.skipped(Reason.NOT_APPROVED, "Not started: the ring was not approved in time.")
+    other = Outcome.skipped(Reason.INTERNAL, "Not started: the run failed.")
+    for k in range(1, 40):
+        run_id = RunId.of(NOW + k * MINUTE, "monthly").text
+        machines = [machine(1000 * k + number) for number in range(3)]
+        keys = [one.key for one in machines]
+        await shaky.add_machines(run_id, machines)
+        line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
+        completed = True
+        try:
+            await shaky.record_outcomes(run_id, keys, outcome, NOW)
+        except StorageUnreachable:
+            completed = False
+        line.count_from_here(lambda number, _: "pass")
+        await shaky.record_outcomes(run_id, keys, other, NOW + MINUTE)
+        await shaky.complete_ends(run_id)
+        for key in keys:
+            stored = await shaky.get_machine(run_id, key)
+            assert stored is not None
+            told = (await shaky.machine_history(key, 10, None)).items
+            assert [(each["runId"], each["reason"]) for each in told] == [(run_id, stored.reason)]
+            assert [each["reason"] for each in (await shaky.fleet(500, None)).items if each["key"] == key] == [
+                stored.reason
+            ]
+        if completed:
+            break
+    else:
+        pytest.fail("the step never completed")
+
+
+async def test_ends_that_say_nothing_about_the_machine_get_their_history_too(shaky: Records, line: Line) -> None:
+    await shaky.add_machines(RUN, [machine(1), machine(2)])
+    line.count_from_here(lambda number, what: "cut" if number > 2 else "pass")
+    with pytest.raises(StorageUnreachable):
+        await shaky.record_outcomes(RUN, [machine(1).key, machine(2).key], Outcome.canceled(), NOW)
+    line.count_from_here(lambda number, _: "pass")
+    assert await shaky.complete_ends(RUN) == 2
+    for number in (1, 2):
+        [told] = (await shaky.machine_history(machine(number).key, 10, None)).items
+        assert told["outcome"] == "canceled"
+    assert (await shaky.fleet(10, None)).items == []
 
 
 def _calls(records: Records) -> list[Callable[[], Awaitable[object]]]:

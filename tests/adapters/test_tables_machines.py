@@ -272,22 +272,22 @@ async def test_a_repeated_end_completes_what_a_crash_left_out(records: Records) 
     store = records._store
     crash = RuntimeError("worker killed")
 
-    async def die(*_: object, **__: object) -> bool:
+    async def die(*_: object, **__: object) -> list[str]:
         raise crash
 
-    replace, store.machines.replace = store.machines.replace, die
+    apply, store.machines.apply = store.machines.apply, die
     with pytest.raises(RuntimeError):
         await records.record_outcome(RUN, machine(1).key, PATCHED, at=NOW, installation=None, patches=[])
     with pytest.raises(RuntimeError):
         await records.record_outcomes(RUN, [machine(2).key], FAILED, NOW)
-    store.machines.replace = replace
+    store.machines.apply = apply
     later = NOW + timedelta(minutes=1)
     told = await records.record_outcome(RUN, machine(1).key, FAILED, at=later, installation=None, patches=[])
     assert told == PATCHED
-    assert await records.record_outcomes(RUN, [machine(2).key], FAILED, NOW) == 0
+    assert await records.record_outcomes(RUN, [machine(2).key], FAILED, later) == 0
     for number, outcome in ((1, "patched"), (2, "failed")):
         history = (await records.machine_history(machine(number).key, 10, None)).items
-        assert [line["outcome"] for line in history] == [outcome]
+        assert [(line["outcome"], line["at"]) for line in history] == [(outcome, "2026-11-10T19:00:00.000Z")]
     assert len((await records.fleet(10, None)).items) == 2
 
 
