@@ -11,7 +11,7 @@ from activities.context import load_run, now, wait_seconds
 from adapters.notifications import Sender, deliver
 from adapters.tables import RecordMissing, open_records
 from domain.announcement import Announcement, approve_command
-from domain.base import Json
+from domain.base import Json, as_list, as_object
 from domain.notification import (
     MOST_NOTES,
     ApprovalNeeded,
@@ -33,6 +33,7 @@ from domain.policy import Policy
 from domain.run import Run
 from settings import ChannelsError, load_settings, parse_channels
 
+_AUDIT_PAGE = 1_000
 _WORST_FIRST = (
     OutcomeKind.FAILED,
     OutcomeKind.TIMED_OUT,
@@ -48,14 +49,16 @@ _WORST_FIRST = (
 async def list_channels(data: Json) -> Json:
     """The channels that the run's policy wants told. ``Notice`` to ``NoticeChannels``.
 
-    A channel that is not configured, or a setting that cannot be read, is told as the failure of each channel.
+    A channel that is not configured, or a setting that cannot be read, is told as the failure of each channel. One
+    that was told of the same thing before, by an incarnation that has ended, is left out.
     """
     notice = Notice.from_wire(data)
     try:
         _, policy = await load_run(notice.run_id)
     except RecordMissing:
         return NoticeChannels().to_wire()
-    wanted = policy.notifications.channels_for(notice.facts.event)
+    told = await _already_told(notice)
+    wanted = [name for name in policy.notifications.channels_for(notice.facts.event) if name not in told]
     try:
         configured = parse_channels(load_settings().channels.get_secret_value())
     except ChannelsError as error:
@@ -110,6 +113,22 @@ async def attempt(request: SendNotice, sender: Sender) -> SendResult:
         return SendResult(sent=True)
     pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
     return SendResult(sent=False, wait_seconds=wait_seconds(pause) if pause else 0, failure=delivery.failure)
+
+
+async def _already_told(notice: Notice) -> set[str]:
+    """The channels that the audit log says were told of this; it has a line for each notice."""
+    told: set[str] = set()
+    cursor: str | None = None
+    while True:
+        page = await open_records().list_audit(notice.run_id, _AUDIT_PAGE, cursor)
+        for line in page.items:
+            detail = as_object(line["detail"]) or {}
+            is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
+            if is_same and line["action"] in ("notified", "notification_failed"):
+                told.update(str(name) for name in as_list(detail.get("sent")))
+        cursor = page.cursor
+        if cursor is None:
+            return told
 
 
 # --- facts that the rows have -------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import timedelta
 
-from activities.context import now
+from activities.context import load_run, now
 from adapters.tables import Records, open_records
 from domain.base import Json
-from domain.recovery import count_failures, step_under_way, was_begun
+from domain.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
 from domain.roster import Placed
 from domain.run import MachineRecord, Run, Stage
 from domain.watchdog import quiet_until
@@ -44,11 +44,11 @@ async def take_stock(data: Json) -> Json:
         return Stock(is_planned=False).to_wire()
     # What the incarnation before was about to write behind a final row is written by nothing else.
     await records.complete_ends(run_id)
-    run = await records.get_run(run_id)
+    run, policy = await load_run(run_id)
     machines = [machine async for machine in records.each_machine(run_id) if machine.ring]
     rings = {ring.name: number for number, ring in enumerate(planned.rings)}
     begun = max((rings.get(machine.ring, 0) for machine in machines if was_begun(machine)), default=0)
-    failures, forgiven = count_failures(machines, run.resumed_at if run else None)
+    failures, forgiven = count_failures(machines, run.resumed_at)
     done_with = [f"wave:{ring.name}/" for ring in planned.rings[:begun]]
     ring = [machine for machine in machines if rings.get(machine.ring) == begun]
     return Stock(
@@ -56,7 +56,10 @@ async def take_stock(data: Json) -> Json:
         under_way=await _under_way(records, run_id, machines, rings),
         ring=begun,
         ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
-        resumptions=run.resumptions if run else 0,
+        ended_at=newest_end(ring),
+        resumptions=run.resumptions,
+        resting=resting_lanes(ring, policy.bake.waves),
+        windows=run.windows,
         failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},
         forgiven={scope: count for scope, count in forgiven.items() if not scope.startswith(tuple(done_with))},
     ).to_wire()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from activities.context import now
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
-from domain.run import Run
+from domain.run import Run, RunState
 from domain.steering import PATCHWAVE, controls
-from domain.work import GateClosed, RunRef, SetRunState, StopRun
+from domain.work import GateClosed, RunRef, SetRunState, Shown, StopRun
 
 
 async def read_controls(data: Json) -> Json:
@@ -22,10 +22,14 @@ async def read_controls(data: Json) -> Json:
 
 
 async def set_run_state(data: Json) -> Json:
-    """Show where the run stands. ``SetRunState`` to nothing."""
+    """Show where the run stands. ``SetRunState`` to ``Shown``."""
     request = SetRunState.from_wire(data)
-    await open_records().set_run_state(request.run_id, request.state, request.waiting_for)
-    return {}
+    records = open_records()
+    if request.state is RunState.AWAITING_APPROVAL:
+        run = await records.ask_approval(request.run_id, request.waiting_for, now())
+        return Shown(since=run.approvals_asked.get(request.waiting_for)).to_wire()
+    await records.set_run_state(request.run_id, request.state, request.waiting_for)
+    return Shown().to_wire()
 
 
 async def close_gate(data: Json) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from domain.gates import uses_budget
 from domain.outcome import OutcomeKind
@@ -13,6 +13,7 @@ from domain.work import Step
 
 INSTALLING = frozenset({Stage.INSTALLING, Stage.VERIFYING})
 """An installation was begun: Azure may have accepted it."""
+_PATCHED = frozenset({Stage.INSTALLED, Stage.RESTARTING, Stage.DONE})
 _NOT_TOUCHED = (OutcomeKind.SKIPPED, OutcomeKind.CANCELED, OutcomeKind.NOTHING_TO_INSTALL)
 
 
@@ -35,6 +36,44 @@ def was_begun(machine: MachineRecord) -> bool:
     if machine.outcome is not None:
         return machine.outcome not in _NOT_TOUCHED
     return machine.stage in INSTALLING | {Stage.INSTALLED, Stage.RESTARTING}
+
+
+def resting_lanes(machines: Iterable[MachineRecord], bake: timedelta | None) -> dict[str, datetime]:
+    """The lanes whose last wave is over, by ``{ring}/{region}``, and until when its bake time lasts.
+
+    A lane in which the next wave has begun rests no more. ``machines`` are all of the plan, or of a ring.
+    """
+    if not bake:
+        return {}
+    lanes: dict[str, dict[int, list[MachineRecord]]] = {}
+    for machine in machines:
+        lanes.setdefault(f"{machine.ring}/{machine.lane}", {}).setdefault(machine.wave, []).append(machine)
+    found: dict[str, datetime] = {}
+    for lane, waves in lanes.items():
+        stages = {each.stage for members in waves.values() for each in members}
+        # Behind its patches a lane goes through the same waves again for its restarts.
+        restarts = stages <= _PATCHED and stages != {Stage.DONE}
+        ended = {Stage.DONE} if restarts else _PATCHED
+        over = [wave for wave, members in waves.items() if all(each.stage in ended for each in members)]
+        last = max(over, default=0)
+        behind = [each for wave, members in waves.items() if wave > last for each in members]
+        begun = any(was_begun(each) and not (restarts and each.stage is Stage.INSTALLED) for each in behind)
+        ends = [at for each in waves.get(last, []) if (at := _ended_at(each)) is not None]
+        if ends and not begun:
+            found[lane] = max(ends) + bake
+    return found
+
+
+def newest_end(machines: Iterable[MachineRecord]) -> datetime | None:
+    """When the last of these machines ended; bake times count from there."""
+    return max((at for each in machines if (at := _ended_at(each)) is not None), default=None)
+
+
+def _ended_at(machine: MachineRecord) -> datetime | None:
+    """When a machine ended its step; one that still waits for its restart, not before its installation began."""
+    if machine.ended_at is not None or machine.installation is None:
+        return machine.ended_at
+    return machine.installation.started_at
 
 
 def count_failures(

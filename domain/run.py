@@ -148,6 +148,10 @@ class Run(Document):
     """What the run waits for, for people: the name of the ring to approve, the gate that holds, the next window."""
     decisions: dict[str, Decision] = Field(default_factory=dict[str, Decision])
     """Approvals and refusals by ring."""
+    approvals_asked: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    """By ring, when the run first waited for its approval: its deadline counts from there."""
+    windows: int = 0
+    """In how many further windows the run went on."""
     steered: dict[str, Steered] = Field(default_factory=dict[str, Steered])
     """By command (``pause``, ``resume``, ``cancel``; ``hold`` and ``stop`` of gates): the newest that changed it."""
     machines: int = 0

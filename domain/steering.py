@@ -166,6 +166,20 @@ def show(run: Run, state: RunState, waiting_for: str = "") -> Run:
     return run if run.state.is_final else _show(run, state, waiting_for)
 
 
+def ask_approval(run: Run, ring: str, at: datetime) -> Run:
+    """Wait for the approval of a ring: its deadline counts from the first time, whichever incarnation that was in."""
+    asked = {ring: at, **run.approvals_asked}
+    return show(run.model_copy(update={"approvals_asked": asked}), RunState.AWAITING_APPROVAL, ring)
+
+
+def open_window(run: Run, ends_at: datetime) -> Run:
+    """Go on in a window that ends then; a step that is executed again opens no further one."""
+    if run.state.is_final:
+        return run
+    windows = run.windows + (run.window_end != ends_at)
+    return _show(run.model_copy(update={"window_end": ends_at, "windows": windows}), RunState.RUNNING)
+
+
 def close_gate(run: Run, gate: GateClosed, at: datetime) -> Run:
     """An error budget is used up: hold its scope, or end the run."""
     if run.state.is_final:

@@ -76,8 +76,9 @@ class Stock(Document):
     """What an incarnation finds of the one before it.
 
     ``ring``: the furthest that machines were begun in; those before it are done with. ``ended``: how many of its
-    machines have ended, for the ramp. ``failures`` and ``forgiven``: by scope, as error budgets count them;
-    ``resumptions``: those that are in there already.
+    machines have ended, for the ramp, and ``ended_at`` when the newest of them did, for its bake time. ``failures`` and
+    ``forgiven``: by scope, as error budgets count them; ``resumptions``: those that are in there already. ``resting``:
+    lanes between two waves, and until when. ``windows``: those that the run went on in.
     """
 
     is_planned: bool
@@ -85,8 +86,11 @@ class Stock(Document):
     under_way: list[UnderWay] = Field(default_factory=list[UnderWay])
     ring: int = 0
     ended: int = 0
+    ended_at: Instant | None = None
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
+    resting: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    windows: int = 0
 
 
 class OpenedRun(Document):
@@ -188,6 +192,12 @@ class SetRunState(Document):
     run_id: str
     state: RunState
     waiting_for: str = ""
+
+
+class Shown(Document):
+    """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any incarnation."""
+
+    since: Instant | None = None
 
 
 class GateClosed(Document):

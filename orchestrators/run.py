@@ -33,6 +33,7 @@ from domain.work import (
     RunControls,
     RunRef,
     SetRunState,
+    Shown,
     Step,
     StepRef,
     Stock,
@@ -136,6 +137,8 @@ class _Run:
         self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
         self._ramped = 0
         self._windows = 0
+        self._baking_since: datetime | None = None
+        self._resting: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
         self._forgiven: dict[str, int] = {}
         self._resumptions: int = 0
@@ -193,6 +196,7 @@ class _Run:
         stock = Stock.from_wire((yield from self._call(names.TAKE_STOCK, request)))
         self._failures, self._forgiven = stock.failures, stock.forgiven
         self._resumptions, self._ramped = stock.resumptions, stock.ended
+        self._windows, self._resting, self._baking_since = stock.windows, stock.resting, stock.ended_at
         return stock
 
     def _take_up(self, opened: OpenedRun, plan: PlannedRun, stock: Stock) -> Steps[Stock]:
@@ -263,12 +267,15 @@ class _Run:
         """Wait until a person says yes. No, or nothing at all in time, ends the run."""
         if ring.approval_seconds is None:
             return
-        deadline = utc_now(self._context) + timedelta(seconds=ring.approval_seconds)
+        asked_at = utc_now(self._context)
         controls = yield from self._controls()
         if ring.name not in controls.decided:
-            yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
+            shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
+            # An incarnation before may have asked: people were told of that deadline.
+            asked_at = shown.since or asked_at
             needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
             self._announce(needed, ring_number)
+        deadline = asked_at + timedelta(seconds=ring.approval_seconds)
         while ring.name not in controls.decided and utc_now(self._context) < deadline:
             controls = yield from self._wake(deadline)
         if not controls.decided.get(ring.name, False):
@@ -291,6 +298,9 @@ class _Run:
             for phase_number in range(len(ring.phases)):
                 ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, ramped)
                 ramped += ended
+                if ended:
+                    # The bake time of the ring begins in this incarnation.
+                    self._baking_since = None
             ramped = 0
 
     def _take_phase(
@@ -345,6 +355,7 @@ class _Run:
             forgiven=self._forgiven,
             resumptions=self._resumptions,
             ramp=opened.ramp,
+            resting=self._resting,
             wave_bake_seconds=opened.wave_bake_seconds,
         )
 
@@ -424,7 +435,8 @@ class _Run:
         """Wait and show it, as nothing happens meanwhile. Only a cancel ends it early."""
         if not ring.bake_seconds:
             return
-        until = utc_now(self._context) + timedelta(seconds=ring.bake_seconds)
+        since, self._baking_since = self._baking_since or utc_now(self._context), None
+        until = since + timedelta(seconds=ring.bake_seconds)
         yield from self._show(RunState.RUNNING, f"the bake time of the ring {ring.name}, until {format_instant(until)}")
         while utc_now(self._context) < until:
             yield from self._wake(until)
@@ -478,9 +490,9 @@ class _Run:
             raise _stopped(controls.stop_reason)
         return controls
 
-    def _show(self, state: RunState, waiting_for: str = "") -> Steps[None]:
+    def _show(self, state: RunState, waiting_for: str = "") -> Steps[Shown]:
         request = SetRunState(run_id=self._run_id, state=state, waiting_for=waiting_for)
-        yield from self._call(names.SET_RUN_STATE, request.to_wire())
+        return Shown.from_wire((yield from self._call(names.SET_RUN_STATE, request.to_wire())))
 
     def _insist(self, activity: str, request: dict[str, Any]) -> Steps[None]:
         """Call until it works, for days: nothing else would ever close the run."""

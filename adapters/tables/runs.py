@@ -150,12 +150,11 @@ class RunRecords(StoreBacked):
 
     async def open_window(self, run_id: str, ends_at: datetime) -> Run:
         """Let the run go on, in a window that ends then. A final run stays as it is."""
-        return await self._change(
-            run_id,
-            lambda run: steering.show(
-                run if run.state.is_final else run.model_copy(update={"window_end": ends_at}), RunState.RUNNING
-            ),
-        )
+        return await self._change(run_id, lambda run: steering.open_window(run, ends_at))
+
+    async def ask_approval(self, run_id: str, ring: str, at: datetime) -> Run:
+        """Wait for the approval of a ring; the first time that the run does is kept."""
+        return await self._change(run_id, lambda run: steering.ask_approval(run, ring, at))
 
     async def close_gate(self, gate: GateClosed, at: datetime) -> Run:
         """An error budget is used up: hold its scope, or end the run."""

@@ -98,6 +98,23 @@ async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
 # --- which channels
 
 
+async def test_a_channel_that_was_told_by_an_earlier_incarnation_is_not_told_again(
+    records: Records, channels: None
+) -> None:
+    await make_run(records)
+    report = NoticeReport(
+        run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
+    )
+    await close_notice(report.to_wire())
+    failed = {"gone": "PATCHWAVE_CHANNELS has no such channel."}
+    assert await asked(Started()) == NoticeChannels(channels=[], failed=failed)
+    another = NoticeChannels.from_wire(await list_channels(notice(Started(), 2).to_wire()))
+    assert another == NoticeChannels(channels=["hub"], failed=failed), "another notice of the same event"
+    assert (await asked(GateClosed())).channels == ["hub"], "another event"
+    await close_notice(report.model_copy(update={"event": GateClosed().event, "sent": []}).to_wire())
+    assert (await asked(GateClosed())).channels == ["hub"], "a channel that could not be told"
+
+
 async def asked(facts: Facts) -> NoticeChannels:
     return NoticeChannels.from_wire(await list_channels(notice(facts).to_wire()))
 

@@ -46,7 +46,7 @@ SHORT = PlannedRun(
 
 @pytest.fixture
 async def run(records: Records) -> Run:
-    policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}})
+    policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}, "bake": {"waves": "PT30M"}})
     wanted = Run(
         id=RUN,
         policy="monthly",
@@ -136,6 +136,17 @@ async def test_what_a_person_accepted_stays_accepted(records: Records, run: Run)
     await records.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
     found = await stock()
     assert (found.failures["run"], found.forgiven["run"], found.resumptions) == (2, 1, 1)
+
+
+async def test_windows_and_bake_times_go_on_where_they_were(records: Records, run: Run) -> None:
+    first, second, *_ = await plan(records)
+    for one, minutes in ((first, 0), (second, 7)):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW + minutes * MINUTE, installation=None, patches=[])
+    await records.open_window(RUN, NOW + 600 * MINUTE)
+    await records.open_window(RUN, NOW + 900 * MINUTE)
+    found = await stock()
+    assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
+    assert found.resting == {"canary/westeurope": NOW + 37 * MINUTE}
 
 
 async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(records: Records, run: Run) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
 from adapters.tables import RecordMissing, Records
 from domain.run import Run, RunState
-from domain.work import GateClosed, RunControls, RunRef, SetRunState, StopRun
+from domain.work import GateClosed, RunControls, RunRef, SetRunState, Shown, StopRun
 from tests.adapters.samples import NOW, order
 from tests.adapters.test_tables_runs import RUN, run
 
@@ -59,10 +61,28 @@ async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
 
 async def test_a_state_is_shown(live: Records) -> None:
     request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
-    assert await set_run_state(request.to_wire()) == {}
+    shown = Shown.from_wire(await set_run_state(request.to_wire()))
+    assert shown.since is not None
+    assert shown.since == (await stored(live)).approvals_asked["broad"]
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.AWAITING_APPROVAL, "broad")
-    await set_run_state(SetRunState(run_id=RUN, state=RunState.RUNNING).to_wire())
+    running = SetRunState(run_id=RUN, state=RunState.RUNNING)
+    assert await set_run_state(running.to_wire()) == {"since": None}
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
+
+
+async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnation_that_was(live: Records) -> None:
+    await live.ask_approval(RUN, "broad", NOW)
+    await live.set_run_state(RUN, RunState.RUNNING)
+    again = await set_run_state(
+        SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad").to_wire()
+    )
+    assert again == {"since": "2026-11-10T19:00:00.000Z"}
+    other = Shown.from_wire(
+        await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last").to_wire())
+    )
+    assert other.since is not None
+    assert other.since > NOW + timedelta(minutes=1)
+    assert set((await stored(live)).approvals_asked) == {"broad", "last"}
 
 
 async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:

@@ -167,6 +167,11 @@ class TestNextWindow:
         assert await windows.open_window(opened) == await windows.open_window(opened) == {}
         running = await stored(records)
         assert (running.state, running.window_end, running.waiting_for) == (RunState.RUNNING, NEXT + 4 * HOUR, "")
+        assert running.windows == 1
+        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR).to_wire())
+        further = await records.get_run(RUN)
+        assert further is not None
+        assert further.windows == 2
         assert (await look()).opens_at == AFTER_NEXT
 
     async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, records: Records, run: Run) -> None:

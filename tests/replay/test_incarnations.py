@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 
 from domain.admission import RUN_GROUP, Place
 from domain.gates import ErrorBudget, OnExceeded
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.roster import Placed
-from domain.run import AssessmentSummary
-from domain.work import FollowRun, RunControls, Step, Stock, UnderWay
+from domain.run import AssessmentSummary, Mode
+from domain.work import Cutoff, FollowRun, NextWindow, RunControls, Shown, Step, Stock, Traits, UnderWay
+from local.host.testing import Ended
 from orchestrators import names
 from tests.product import wait_until
 from tests.replay.fakes import BROKEN, RUN_ID, Fleet, Ring, Script
+
+PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="done")
 
 
 def keys(count: int) -> list[str]:
@@ -28,6 +33,11 @@ def planned(count: int, scripts: dict[str, Script] | None = None, **options: Any
     found = AssessmentSummary(status="Succeeded", critical_and_security=3).to_wire()
     fleet.assessments = dict.fromkeys(fleet.keys, found)
     return fleet
+
+
+def took(ended: Ended) -> timedelta:
+    """Virtual time from the first to the last event."""
+    return ended.history[-1].timestamp - ended.history[0].timestamp
 
 
 def under_way(*machine_keys: str) -> Stock:
@@ -44,6 +54,13 @@ class TestNextIncarnation:
             instances = [each.instance_id for each in bench.client.get_all_orchestration_states()]
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         return ended.output, instances
+
+    def ended(self, fleet: Fleet, **activities: Any) -> Ended:
+        with fleet.bench(**activities) as bench:
+            follow = FollowRun(run_id=RUN_ID, incarnation=2).to_wire()
+            ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)
+        assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
+        return ended
 
     def test_takes_up_what_was_under_way_before_it_starts_anybody(self) -> None:
         """The limit was 1, and two are under way: somebody raised it meanwhile. Nobody starts until both have ended."""
@@ -102,6 +119,82 @@ class TestNextIncarnation:
         fleet.stocks = [Stock(is_planned=True, ring=1)]
         self.follow(fleet)
         assert {data["ringNumber"] for data in fleet.calls_of(names.NEXT_MACHINES)} == {1}
+
+    def test_waits_for_an_approval_no_longer_than_the_first_incarnation_said(self) -> None:
+        """It was asked for 50 minutes ago, and an hour was given."""
+        first, second = keys(2)
+        rings = [
+            Ring("canary", [{"westeurope": [first]}]),
+            Ring("broad", [{"westeurope": [second]}], approval_seconds=3_600),
+        ]
+        fleet = planned(2, rings=rings)
+        fleet.stocks = [Stock(is_planned=True, ring=1)]
+        since = datetime.now(UTC) - timedelta(minutes=50)
+
+        def show(data: dict[str, Any]) -> dict[str, Any]:
+            fleet.calls.append((names.SET_RUN_STATE, data))
+            return Shown(since=since if data["state"] == "awaiting_approval" else None).to_wire()
+
+        ended = self.ended(fleet, **{names.SET_RUN_STATE: show})
+        assert ended.output["state"] == "stopped"
+        assert timedelta(minutes=9) < took(ended) < timedelta(minutes=12)
+        [asked] = [data for data in fleet.calls_of(names.SET_RUN_STATE) if data["state"] == "awaiting_approval"]
+        assert asked == {"runId": RUN_ID, "state": "awaiting_approval", "waitingFor": "broad"}
+        assert fleet.installed == []
+
+    def test_bakes_a_ring_from_its_last_end_on(self) -> None:
+        """The canary ended 50 minutes ago, and its bake time is an hour."""
+        first, second = keys(2)
+        rings = [
+            Ring("canary", [{"westeurope": [first]}], bake_seconds=3_600),
+            Ring("broad", [{"westeurope": [second]}]),
+        ]
+        fleet = planned(2, rings=rings)
+        fleet.recorded[first] = [{"machineKey": first, "outcome": PATCHED.to_wire()}]
+        fleet.stocks = [Stock(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
+        ended = self.ended(fleet)
+        assert fleet.installed == [second]
+        [shown] = [
+            data["waitingFor"] for data in fleet.calls_of(names.SET_RUN_STATE) if "bake time" in data["waitingFor"]
+        ]
+        assert "bake time of the ring canary" in shown
+        [until] = [datetime.fromisoformat(data["until"]) for data in fleet.calls_of(names.REST_UNTIL)]
+        assert timedelta(minutes=9) < until - ended.history[0].timestamp.replace(tzinfo=UTC) < timedelta(minutes=12)
+        assert took(ended) < timedelta(minutes=50)
+
+    def test_bakes_a_ring_anew_when_machines_of_it_ended_in_this_incarnation(self) -> None:
+        first, second = keys(2)
+        rings = [
+            Ring("canary", [{"westeurope": [first]}], bake_seconds=3_600),
+            Ring("broad", [{"westeurope": [second]}]),
+        ]
+        fleet = planned(2, rings=rings)
+        fleet.stocks = [Stock(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
+        ended = self.ended(fleet)
+        assert fleet.installed == [first, second]
+        assert took(ended) > timedelta(minutes=60)
+
+    def test_lets_a_lane_rest_as_long_as_it_would_have(self) -> None:
+        fleet = planned(2)
+        lane = fleet.rings[0].name + "/" + next(iter(fleet.rings[0].phases[0]))
+        fleet.stocks = [Stock(is_planned=True, resting={lane: datetime.now(UTC) + timedelta(minutes=45)})]
+        ended = self.ended(fleet)
+        assert len(fleet.installed) == 2
+        assert took(ended) > timedelta(minutes=45)
+
+    def test_counts_the_windows_of_all_incarnations(self) -> None:
+        """29 were taken before; the thirtieth is one too many, as it was for the first incarnation."""
+        fleet = planned(2)
+        fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+        fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(minutes=3))]
+        opens = datetime.now(UTC) + timedelta(hours=1)
+        fleet.next_windows = [NextWindow(opens_at=opens, ends_at=opens + timedelta(hours=3))]
+        fleet.stocks = [Stock(is_planned=True, windows=29)]
+        ended = self.ended(fleet)
+        assert ended.output["state"] == "completed"
+        assert fleet.closed[0]["reason"] == "The policy has no further window for what is left."
+        assert fleet.calls_of(names.OPEN_WINDOW) == []
+        assert fleet.installed == []
 
     def test_goes_on_with_the_failures_that_were_counted(self) -> None:
         """One machine may fail; the incarnation before saw one fail, and this one sees the second."""

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.outcome import OutcomeKind
-from domain.recovery import count_failures, step_under_way, was_begun
-from domain.run import MachineRecord, Stage
+from domain.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
+from domain.run import InstallationSummary, MachineRecord, Stage
 from domain.work import Step
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -76,3 +76,52 @@ def test_failures_are_counted_by_scope_and_forgiven_up_to_the_last_resumption() 
     }
     assert forgiven == {"run": 1, "ring:broad": 1, "lane:broad/westeurope": 1, "wave:broad/westeurope/2": 1}
     assert not count_failures(failed, None)[1]
+
+
+HOUR = timedelta(hours=1)
+
+
+def patched(wave: int, minutes: int, **values: object) -> MachineRecord:
+    return machine(Stage.DONE, OutcomeKind.PATCHED, wave=wave, ended_at=NOW + minutes * timedelta(minutes=1), **values)
+
+
+def test_a_lane_rests_from_the_end_of_its_last_wave() -> None:
+    waits = machine(Stage.ASSESSED, wave=2)
+    assert resting_lanes([patched(1, 0), patched(1, 20), waits], HOUR) == {
+        "broad/westeurope": NOW + timedelta(minutes=80)
+    }
+    assert resting_lanes([patched(1, 0), patched(1, 20), waits], None) == {}
+    assert resting_lanes([], HOUR) == {}
+
+
+def test_a_lane_whose_wave_is_not_over_or_whose_next_wave_has_begun_does_not_rest() -> None:
+    assert resting_lanes([patched(1, 0), machine(Stage.INSTALLING, wave=1), machine(Stage.ASSESSED)], HOUR) == {}
+    assert resting_lanes([patched(1, 0), machine(Stage.INSTALLING, wave=2), machine(Stage.ASSESSED)], HOUR) == {}
+    assert resting_lanes([patched(1, 0), patched(2, 5), machine(Stage.ASSESSED, wave=2)], HOUR) == {}
+
+
+def test_each_lane_rests_for_itself() -> None:
+    ahead = [patched(1, 0), patched(2, 30), machine(Stage.ASSESSED, wave=3)]
+    other = [patched(1, 10, lane="northeurope"), machine(Stage.ASSESSED, wave=2, lane="northeurope")]
+    skipped = machine(Stage.DONE, OutcomeKind.SKIPPED, wave=4, ended_at=NOW - HOUR, lane="northeurope")
+    assert resting_lanes([*ahead, *other, skipped], HOUR) == {
+        "broad/westeurope": NOW + timedelta(minutes=90),
+        "broad/northeurope": NOW + timedelta(minutes=0),
+    }
+
+
+def test_a_wave_whose_machines_wait_for_their_restart_is_over_for_its_patches_alone() -> None:
+    installed = InstallationSummary(status="Succeeded", started_at=NOW)
+    waits = [machine(Stage.INSTALLED, wave=number, installation=installed) for number in (1, 2)]
+    assert resting_lanes([*waits[:1], machine(Stage.ASSESSED, wave=2)], HOUR) == {"broad/westeurope": NOW + HOUR}
+    assert resting_lanes(waits, HOUR) == {}
+    assert resting_lanes([patched(1, 30), waits[1]], HOUR) == {"broad/westeurope": NOW + timedelta(minutes=90)}
+    assert resting_lanes([patched(1, 30), machine(Stage.RESTARTING, wave=2)], HOUR) == {}
+
+
+def test_the_newest_end_is_that_of_the_last_machine() -> None:
+    installed = InstallationSummary(status="Succeeded", started_at=NOW + HOUR)
+    assert newest_end([]) is None
+    assert newest_end([machine(Stage.ASSESSED)]) is None
+    assert newest_end([patched(1, 5), patched(1, 3), machine(Stage.ASSESSED)]) == NOW + timedelta(minutes=5)
+    assert newest_end([patched(1, 5), machine(Stage.INSTALLED, installation=installed)]) == NOW + HOUR
