@@ -107,7 +107,8 @@ async def find_occurrence_machines(data: Json) -> Json:
         if found.failure is not None:
             return Found(machines=machines, **_trouble(found, request.attempt)).to_wire()
         rows = [record_of(machine) for machine in select_machines(policy.scope, found.rows)]
-        machines = await records.add_machines(run.id, rows)
+        await records.add_machines(run.id, rows)
+        machines = await records.count_machines(run.id)
         known |= {row.key: row.stage for row in rows}
     await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
     return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()

@@ -19,20 +19,29 @@ from domain.work import Discovered, DiscoverRequest
 
 
 class _Position(NamedTuple):
-    """Where the discovery stands: the query, and the page token that Resource Graph gave."""
+    """Where the discovery stands: the query, the page token that Resource Graph gave, and the machines told so far.
+
+    A machine that two pages tell is counted twice in between, as only the whole fleet is counted in its rows.
+    """
 
     query: int = 0
     token: str = ""
+    told: int = 0
 
     @classmethod
     def read(cls, cursor: str) -> _Position:
         if not cursor:
             return cls()
-        query, token = json.loads(cursor)
-        return cls(int(query), str(token))
+        query, token, *told = json.loads(cursor)
+        return cls(int(query), str(token), *(int(each) for each in told[:1]))
 
     def write(self) -> str:
-        return json.dumps([self.query, self.token])
+        return json.dumps(list(self))
+
+    def behind(self, page_token: str, machines: int) -> _Position:
+        """Where it stands after a page with so many machines."""
+        query = self.query if page_token else self.query + 1
+        return _Position(query, page_token, self.told + machines)
 
 
 async def discover_machines(data: Json) -> Json:
@@ -41,11 +50,10 @@ async def discover_machines(data: Json) -> Json:
     After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
     """
     request = DiscoverRequest.from_wire(data)
-    run, policy = await load_run(request.run_id)
+    _, policy = await load_run(request.run_id)
     records = open_records()
     queries = build_queries(policy.scope)
     position = _Position.read(request.cursor)
-    machines = run.machines
     wait = 0.0
     if position.query < len(queries):
         query = queries[position.query]
@@ -53,29 +61,30 @@ async def discover_machines(data: Json) -> Json:
         if page.failure is not None:
             return _failed(page.failure, page.wait_seconds, request.attempt).to_wire()
         found = [record_of(machine) for machine in select_machines(policy.scope, page.rows)]
-        machines = await records.add_machines(request.run_id, found)
+        await records.add_machines(request.run_id, found)
         wait = page.wait_seconds
-        position = _Position(position.query, page.skip_token) if page.skip_token else _Position(position.query + 1)
+        position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
-        return Discovered(machines=machines, cursor=position.write(), wait_seconds=wait).to_wire()
-    machines = await _add_missing(records, request.run_id, policy.scope, machines)
+        await records.note_machines(request.run_id, position.told)
+        return Discovered(machines=position.told, cursor=position.write(), wait_seconds=wait).to_wire()
+    await _add_missing(records, request.run_id, policy.scope)
+    machines = await records.count_machines(request.run_id)
     return Discovered(machines=machines, selectors=policy.scope.describe()).to_wire()
 
 
-async def _add_missing(records: Records, run_id: str, scope: Scope, machines: int) -> int:
-    """Rows for the ids that were asked for and not found; returns the size of the fleet."""
+async def _add_missing(records: Records, run_id: str, scope: Scope) -> None:
+    """Rows for the ids that were asked for and not found."""
     asked = {machine.key: machine for machine in map(MachineId.parse, scope.machine_ids)}
     known = await records.machine_stages(run_id, list(asked))
     missing = [machine for key, machine in asked.items() if key not in known and not scope.exclude.names(machine)]
     if not missing:
-        return machines
-    machines = await records.add_machines(run_id, [_missing_record(machine) for machine in missing])
+        return
+    await records.add_machines(run_id, [_missing_record(machine) for machine in missing])
     outcome = Outcome.skipped(
         Reason.NOT_FOUND,
         "No such machine: it does not exist, the identity may not read it, or another selector leaves it out.",
     )
     await records.record_outcomes(run_id, [machine.key for machine in missing], outcome, now())
-    return machines
 
 
 def record_of(machine: DiscoveredMachine) -> MachineRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from activities.context import load_run, now
 from activities.recovery import show_life
-from activities.windows import leave_windows
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
 from domain.outcome import Outcome
@@ -88,12 +87,5 @@ async def close_run(data: Json) -> Json:
         run = await records.close_run(request.run_id, state, request.reason, at)
     except RecordMissing:
         return {}
-    await leave_windows(run)
-    await records.audit(
-        request.run_id,
-        "run_ended",
-        by="patchwave",
-        at=run.ended_at or at,
-        detail={"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome},
-    )
+    await records.settle_run(run)
     return dict(run.counts_by_outcome)

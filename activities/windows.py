@@ -71,11 +71,6 @@ async def open_window(data: Json) -> Json:
     return {}
 
 
-async def leave_windows(run: Run) -> None:
-    """The run has ended: windows that open from now on are free for the next one."""
-    await open_records().end_carry_over(run.policy, run.id, run.ended_at or now())
-
-
 async def frozen(context: MachineContext) -> Outcome | None:
     """The outcome of a machine that must not be changed at this moment; ``None`` when nothing freezes it."""
     freezes = await open_records().list_freezes()

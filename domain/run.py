@@ -157,6 +157,8 @@ class Run(Document):
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
+    counted_at: Instant | None = None
+    """When the machines of a run that goes on were counted last."""
     policy_snapshot: dict[str, Any] | None = None
     version: str = ""
     """Of the orchestrations that follow the run."""

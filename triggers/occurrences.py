@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import azure.durable_functions as df
 import azure.functions as func
 
@@ -89,13 +91,11 @@ async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpRespon
 @described(Answer(200, AccompaniedRun), refuses=NO_RUN)
 @answered
 async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
-    """One scheduled run, by the id of the run around it; the counts of one that has not ended are counted now."""
+    """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
     records = open_records()
     run = await _find(records, run_id_of(req))
-    if not run.state.is_final:
-        outcomes, stages = await records.run_progress(run.id)
-        run = run.model_copy(update={"machines": sum(stages.values()), "counts_by_outcome": outcomes})
-    return answer(_view(run) or {})
+    counted = await records.counted_run(run.id, datetime.now(UTC))
+    return answer(_view(counted or run) or {})
 
 
 @bp.route(route="maintenance/occurrences/{runId}/machines", methods=["GET"])

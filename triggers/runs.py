@@ -125,14 +125,11 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 @described(Answer(200, Run), refuses=NO_RUN)
 @answered
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
-    """One run with its counts and its policy; the counts of a run that has not ended are counted now."""
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    if run.state.is_final:
-        return answer(run.to_wire())
-    outcomes, stages = await records.run_progress(run.id)
-    counts = {"machines": sum(stages.values()), "counts_by_outcome": outcomes, "counts_by_stage": stages}
-    return answer(run.model_copy(update=counts).to_wire(), headers={"Retry-After": str(POLL_SECONDS)})
+    """One run with its counts and its policy; ``countedAt`` says when those of a run that goes on were counted."""
+    run = await open_records().counted_run(run_id_of(req), datetime.now(UTC))
+    if run is None:
+        raise no_such("run")
+    return answer(run.to_wire(), headers={} if run.state.is_final else {"Retry-After": str(POLL_SECONDS)})
 
 
 @bp.route(route="runs/{runId}/machines", methods=["GET"])

@@ -108,7 +108,8 @@ async def start_run(
             await schedule_run(client, run)
         except Refusal:
             if not repeatable:
-                await records.close_run(run.id, RunState.FAILED, "The durable engine did not answer; start again.", at)
+                why = "The durable engine did not answer; start again."
+                await records.settle_run(await records.close_run(run.id, RunState.FAILED, why, at))
             raise
     return run
 

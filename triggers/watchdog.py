@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import azure.durable_functions as df
 import azure.functions as func
-import grpc
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from adapters.tables import Records, StorageError, ending_change, open_records
+from adapters.tables import Records, Watched, ending_change, open_records
+from domain.notification import Ended, Event, Notice
 from domain.run import Run
 from domain.steering import PATCHWAVE
-from domain.watchdog import Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from domain.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
 from domain.work import MachineEnded, MachineWork, RunRef
 from orchestrators.names import (
     AWAIT_OPERATION,
@@ -32,12 +33,14 @@ from orchestrators.names import (
     STEER_EVENT,
     VERSION,
     closing_instance,
+    notice_instance,
     phase_instance,
 )
 from settings import load_settings
-from triggers.http import Refusal
 from triggers.start import DurableClient, schedule_run
 
+_RUNS_AT_ONCE = 8
+_INSTANCES_AT_ONCE = 32
 MOST_ROUNDS = 6
 """How often one run is looked at in one call: ending what is left of it takes the engine a moment."""
 ENDED_BY_WATCHDOG = "ended by the watchdog"
@@ -87,18 +90,86 @@ class Watch:
     """Between two polls of an operation, before they grow rarer."""
     pause: float = 1.0
     """Seconds that the engine gets to end what it was told to end."""
+    budget: timedelta = timedelta(minutes=4)
+    """How long the call may take: less than the time to the next one, and than a function gets."""
 
 
 async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
-    """Look after each run in turn: what was done about it, by run id."""
+    """Look after the runs that have not ended, some side by side: what was done about each, by run id.
+
+    A call that has no time left for all of them leaves the rest to the next one, which begins with those.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + watch.budget.total_seconds()
+    watched = await watch.records.list_watched()
+    place = await watch.records.watchdog_place()
+    first = next((index for index, each in enumerate(watched) if each.run_id == place), 0)
+    waiting = deque([*watched[first:], *watched[:first]])
     done: dict[str, list[Remedy]] = {}
-    for run in await watch.records.list_live_runs():
-        try:
-            done[run.id] = await _look_after(watch, run)
-        except (grpc.RpcError, StorageError, Refusal) as error:
-            # One run that cannot be looked after now must not keep the others from it.
-            _LOG.warning("The run %s could not be looked after: %s", run.id, type(error).__name__)
+    cut_off: list[str] = []
+    not_seen: list[str] = []
+
+    async def work() -> None:
+        while waiting:
+            each = waiting.popleft()
+            if loop.time() >= until:
+                not_seen.append(each.run_id)
+                continue
+            try:
+                async with asyncio.timeout_at(until):
+                    done[each.run_id] = await _look_at(watch, each)
+            except TimeoutError:
+                cut_off.append(each.run_id)
+            except Exception:
+                # One run that cannot be looked after now must not keep the others from it.
+                _LOG.exception("The run %s could not be looked after", each.run_id)
+
+    await asyncio.gather(*(work() for _ in range(_RUNS_AT_ONCE)))
+    # Those that take long must not keep the same others from their turn for ever.
+    left = [*not_seen, *cut_off]
+    if left:
+        _LOG.warning("No time was left for %d of %d runs: the next call begins with them.", len(left), len(watched))
+    if left or place:
+        await watch.records.keep_watchdog_place(left[0] if left else "")
     return done
+
+
+async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
+    run = each.run
+    if run is None:
+        if watch.now - each.since > STARTING:
+            # Whoever made the entry died before the run's own row, or the run was removed.
+            await watch.records.forget_run(each.run_id)
+        return []
+    if not run.state.is_final:
+        return await _look_after(watch, run)
+    if watch.now - (run.ended_at or run.created_at) > STARTING:
+        await _settle(watch, run)
+    return []
+
+
+async def _settle(watch: Watch, run: Run) -> None:
+    """Do what an end that was cut off has left out: people are told, and nothing waits for the run any more."""
+    instance_id = notice_instance(run.id, Event.ENDED.value, 1)
+    if await watch.engine.get_orchestration_state(instance_id) is None:
+        notice = Notice(run_id=run.id, at=watch.now, facts=Ended())
+        await watch.engine.schedule_new_orchestration(
+            SEND_NOTIFICATIONS, input=notice.to_wire(), instance_id=instance_id, version=VERSION
+        )
+    full = await watch.records.get_run(run.id)
+    await watch.records.settle_run(full or run)
+    _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
+
+
+async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[object]]) -> None:
+    """Do it for each of them, some side by side."""
+    gate = asyncio.Semaphore(_INSTANCES_AT_ONCE)
+
+    async def one(item: Item) -> None:
+        async with gate:
+            await do(item)
+
+    await asyncio.gather(*map(one, items))
 
 
 async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
@@ -147,8 +218,11 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     """
     live = [each for each in [own, *others] if each is not None and each.runtime_status in _LIVE]
     above = [each for each in live if each.name not in (AWAIT_OPERATION, SEND_NOTIFICATIONS)]
-    for each in above or [each for each in live if each.name == AWAIT_OPERATION]:
+
+    async def terminate(each: OrchestrationState) -> None:
         await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+    await _each(above or [each for each in live if each.name == AWAIT_OPERATION], terminate)
 
 
 async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
@@ -168,9 +242,11 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
     """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
     live = _live(others)
     phases = {each.instance_id for each in live if each.name == PATCH_PHASE}
-    machines = {each.instance_id: each for each in others if each.name == PATCH_MACHINE}
+    machines = [each for each in others if each.name == PATCH_MACHINE]
     operations = {each.instance_id.rsplit(":", 2)[0]: each for each in live if each.name == AWAIT_OPERATION}
-    for instance_id, machine in machines.items():
+
+    async def look(machine: OrchestrationState) -> None:
+        instance_id = machine.instance_id
         operation = operations.get(instance_id)
         if machine.runtime_status in _DEAD and operation is not None:
             # Its end must be seen before anybody else follows the same operation.
@@ -182,6 +258,8 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
             turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
             if is_stuck(turned_at, watch.now, watch.poll_seconds):
                 await watch.engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+    await _each(machines, look)
 
 
 async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:

@@ -24,6 +24,7 @@ from adapters.tables.errors import (
 from adapters.tables.freezes import FreezeRecords, audit_subject
 from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
+from adapters.tables.live import LiveRunRecords, Watched
 from adapters.tables.machines import MachineRecords, Standing
 from adapters.tables.mode_changes import ModeChangeRecords
 from adapters.tables.operations import IntentRecords
@@ -34,14 +35,13 @@ from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
 from adapters.tables.retention import RetentionRecords
 from adapters.tables.rows import Change
-from adapters.tables.runs import RunRecords
 from adapters.tables.skips import SkipRecords
 from adapters.tables.store import Store
 from settings import Settings
 
 
 class Records(
-    RunRecords,
+    LiveRunRecords,
     SkipRecords,
     MachineRecords,
     EndingRecords,
@@ -97,6 +97,7 @@ __all__ = [
     "StorageError",
     "StorageUnreachable",
     "StoredPolicy",
+    "Watched",
     "audit_subject",
     "budget_of",
     "ending_change",

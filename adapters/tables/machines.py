@@ -26,7 +26,6 @@ from adapters.tables.patches import (
 from adapters.tables.rows import Change, Conflict, Row, batches
 from adapters.tables.store import ChangeRounds, Store
 from adapters.tables.table import at_a_pace
-from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
 
@@ -50,20 +49,13 @@ class MachineRecords(EndRecords):
         super().__init__(store)
         self._known_patches = PatchMemory()
 
-    async def add_machines(self, run_id: str, machines: Sequence[MachineRecord]) -> int:
-        """Insert the machines that have no row yet; the number of machines that the run has now.
+    async def add_machines(self, run_id: str, machines: Sequence[MachineRecord]) -> None:
+        """Insert the machines that have no row yet.
 
         A row is never overwritten, so that a second execution keeps what has happened since.
         """
         rows = {MACHINES + machine.key: _columns(machine) for machine in machines}
         await self._store.results.insert_all(run_id, rows)
-        span = Span(run_id, MACHINES)
-        total = 0
-        async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
-            total += 1
-        # Lists of runs show the size before the run has ended.
-        await self._store.runs.merge("runs", RunId.parse(run_id).row_key, {"machines": total})
-        return total
 
     async def get_machine(self, run_id: str, machine_key: str) -> MachineRecord | None:
         """One machine of the run, or ``None``."""

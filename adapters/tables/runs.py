@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from adapters.tables.columns import Columns, clean, pack, unpack, wire_names
 from adapters.tables.errors import RecordMissing
@@ -21,6 +22,8 @@ from domain.work import GateClosed
 _PARTITION = "runs"
 _SNAPSHOT = "policySnapshot"
 _RUNS_KEPT = 50
+_COUNTED_A_SECOND = 500
+"""Rows that are read for the counts of a run that goes on, at most; a smaller run is counted whenever it is shown."""
 _LISTED = wire_names(Run, without=[_SNAPSHOT])
 
 
@@ -31,6 +34,7 @@ class RunRecords(StoreBacked):
         super().__init__(store)
         self._parsed: dict[str, tuple[str, Run]] = {}
         """By id, the run as of an ETag: each machine of a run asks for it several times."""
+        self._counting: dict[str, asyncio.Task[tuple[dict[str, int], dict[str, int]]]] = {}
 
     async def create_run(self, run: Run) -> tuple[Run, bool]:
         """Insert the run unless its id exists: the stored run, and whether this call created it.
@@ -101,10 +105,10 @@ class RunRecords(StoreBacked):
 
         return await self._change(run_id, close)
 
-    async def list_live_runs(self) -> list[Run]:
-        """All runs that have not ended, newest first, without their policy snapshots."""
-        rows = self._store.runs.scan(_PARTITION, select=_LISTED)
-        return [run async for row in rows if not (run := _run(row.columns)).state.is_final]
+    async def get_listed_run(self, run_id: str) -> Run | None:
+        """The run as lists show it, without its policy snapshot; ``None`` when there is none."""
+        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, _LISTED)
+        return None if row is None else _run(row.columns)
 
     async def keep_quiet(self, run_id: str, until: datetime) -> None:
         """The run lives, and need not be heard of again before that moment: a merge into its row."""
@@ -183,6 +187,50 @@ class RunRecords(StoreBacked):
         run = await self.get_run(run_id)
         return run is not None and run.cancel_requested_at is not None
 
+    async def count_machines(self, run_id: str) -> int:
+        """How many machines the run has: a scan of their keys. Lists of runs show it from then on."""
+        span = Span(run_id, MACHINES)
+        total = 0
+        async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
+            total += 1
+        await self.note_machines(run_id, total)
+        return total
+
+    async def note_machines(self, run_id: str, machines: int) -> None:
+        """Let lists of runs show that it has so many machines: a merge into its row."""
+        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, {"machines": machines})
+
+    async def counted_run(self, run_id: str, now: datetime) -> Run | None:
+        """The run with counts of its machines, or ``None``. A run that has ended has them in its row.
+
+        Those of a large run that goes on are counted once in ``machines / 500`` seconds, whoever asks: the row keeps
+        them with ``counted_at``. So no number of watchers reads more than 500 rows a second of a run.
+        """
+        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        if row is None:
+            return None
+        run = _run(row.columns)
+        if run.state.is_final or _is_fresh(run, now):
+            return run
+        counting = self._counting.get(run_id)
+        if counting is None:
+            counting = self._counting[run_id] = asyncio.create_task(self.run_progress(run_id))
+            counting.add_done_callback(lambda _: self._counting.pop(run_id, None))
+        outcomes, stages = await asyncio.shield(counting)
+        counts = {
+            "machines": sum(stages.values()),
+            "counts_by_outcome": outcomes,
+            "counts_by_stage": stages,
+            "counted_at": now,
+        }
+        counted = run.model_copy(update=counts)
+        if counted.machines > _COUNTED_A_SECOND:
+            names = ("machines", "countsByOutcome", "countsByStage", "countedAt")
+            columns = pack({name: counted.to_wire()[name] for name in names})
+            # Only into the row that was read: it may have got its final counts meanwhile.
+            await self._store.runs.merge(_PARTITION, row.key, columns, row.etag)
+        return counted
+
     async def run_progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
         """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""
         outcomes: Counter[str] = Counter()
@@ -217,6 +265,11 @@ class RunRecords(StoreBacked):
 def clean_order(order: Order) -> Order:
     """The order with a reason that may be stored: people paste addresses and headers."""
     return order.model_copy(update={"by": clean(order.by), "why": clean(order.why)})
+
+
+def _is_fresh(run: Run, now: datetime) -> bool:
+    """Whether the counts in the row are good enough: those of a large run may be older."""
+    return run.counted_at is not None and now - run.counted_at < timedelta(seconds=run.machines / _COUNTED_A_SECOND)
 
 
 def _run(columns: Columns) -> Run:

@@ -106,7 +106,7 @@ async def shaky(azurite: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> As
 async def test_a_short_outage_is_ridden_out(shaky: Records, line: Line) -> None:
     line.count_from_here(lambda number, _: 503 if number <= 2 else "pass")
     assert (await shaky.create_run(run()))[1]
-    assert len(line.seen) == 3
+    assert len(line.seen) == 4
 
 
 async def test_a_run_whose_answer_was_lost_exists_once(shaky: Records, line: Line) -> None:
@@ -119,7 +119,8 @@ async def test_a_run_whose_answer_was_lost_exists_once(shaky: Records, line: Lin
 async def test_a_batch_whose_answer_was_lost_is_complete(shaky: Records, line: Line) -> None:
     machines = [machine(number) for number in range(120)]
     line.count_from_here(lambda number, what: "lose" if number == 1 else "pass")
-    assert await shaky.add_machines(RUN, machines) == 120
+    await shaky.add_machines(RUN, machines)
+    assert await shaky.count_machines(RUN) == 120
 
 
 async def test_an_outcome_whose_answer_was_lost_is_still_ours(shaky: Records, line: Line) -> None:
@@ -183,7 +184,8 @@ async def test_missing_tables_are_created_on_first_use(azurite: str) -> None:
     assert (await records.list_runs(10, None)).items == []
     await records.check()
     assert (await records.create_run(run()))[1]
-    assert await records.add_machines(RUN, [machine(1)]) == 1
+    await records.add_machines(RUN, [machine(1)])
+    assert await records.count_machines(RUN) == 1
     await records.close()
 
 

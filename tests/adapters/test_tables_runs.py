@@ -141,7 +141,7 @@ async def test_a_cancel_survives_a_start_and_a_close_at_the_same_time(records: R
     await asyncio.gather(
         records.start_run(RUN, NOW),
         records.request_cancel(RUN, order()),
-        records.add_machines(RUN, [machine(1)]),
+        records.note_machines(RUN, 1),
     )
     stored = await records.get_run(RUN)
     assert stored

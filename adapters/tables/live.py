@@ -1,0 +1,93 @@
+"""The index of runs that have not ended: what a timer asks, however many runs the table keeps.
+
+An entry is there before its run and until everything that follows the run's end is done. So a run that nobody closed,
+and an end that was cut off, are both found by whoever reads the index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import NamedTuple
+
+from adapters.tables.columns import pack
+from adapters.tables.controls import ControlRecords
+from adapters.tables.runs import RunRecords
+from domain.base import parse_instant
+from domain.identity import RunId
+from domain.run import Run
+
+_LIVE = "live"
+"""The partition of the entries, in the table of runs; their keys are those of the runs."""
+_WATCHDOG = "watchdog"
+_NEXT = "next"
+_PARALLEL = 50
+
+
+class Watched(NamedTuple):
+    """An entry of the index: the run, as lists show it, or ``None`` when its row is not there."""
+
+    run_id: str
+    since: datetime
+    run: Run | None
+
+
+class LiveRunRecords(RunRecords, ControlRecords):
+    """Which runs have not ended."""
+
+    async def create_run(self, run: Run) -> tuple[Run, bool]:
+        """Insert the run unless its id exists: the stored run, and whether this call created it.
+
+        Raises:
+            RecordTooLarge: the policy snapshot does not fit into a row.
+        """
+        # First: nothing would ever end a run without an entry. One without a run is removed by the watchdog.
+        columns = pack({"runId": run.id, "since": run.created_at})
+        is_entered = await self._store.runs.insert(_LIVE, RunId.parse(run.id).row_key, columns)
+        stored, is_new = await super().create_run(run)
+        if is_entered and stored.state.is_final:
+            await self.forget_run(run.id)
+        return stored, is_new
+
+    async def list_watched(self) -> list[Watched]:
+        """Every entry of the index, that of the newest run first; some of the runs may have ended."""
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def read(run_id: str, since: datetime) -> Watched:
+            async with gate:
+                return Watched(run_id, since, await self.get_listed_run(run_id))
+
+        entries = [
+            (str(row.columns["runId"]), parse_instant(row.columns["since"]))
+            async for row in self._store.runs.scan(_LIVE)
+        ]
+        return await asyncio.gather(*(read(run_id, since) for run_id, since in entries if since is not None))
+
+    async def list_live_runs(self) -> list[Run]:
+        """All runs that have not ended, newest first, without their policy snapshots: one request for each of them."""
+        found = [each.run for each in await self.list_watched()]
+        return [run for run in found if run is not None and not run.state.is_final]
+
+    async def settle_run(self, run: Run) -> None:
+        """Do what follows the end of a run, its entry in the index last. Every step may be done again."""
+        ended_at = run.ended_at or run.created_at
+        await self.end_carry_over(run.policy, run.id, ended_at)
+        detail = {"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome}
+        await self.audit(run.id, "run_ended", by="patchwave", at=ended_at, detail=detail)
+        await self.forget_run(run.id)
+
+    async def forget_run(self, run_id: str) -> None:
+        """Remove the entry of a run from the index, if it has one."""
+        key = RunId.parse(run_id).row_key
+        row = await self._store.runs.get(_LIVE, key, [])
+        if row is not None:
+            await self._store.runs.delete(_LIVE, key, row.etag)
+
+    async def watchdog_place(self) -> str:
+        """The run with which the watchdog goes on, when its last call had no time for all; else empty."""
+        row = await self._store.runs.get(_WATCHDOG, _NEXT)
+        return "" if row is None else str(row.columns["runId"])
+
+    async def keep_watchdog_place(self, run_id: str) -> None:
+        """Remember with which run the watchdog goes on; empty when it came to the end."""
+        await self._store.runs.replace(_WATCHDOG, _NEXT, pack({"runId": run_id}, exact=["runId"]))

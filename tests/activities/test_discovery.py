@@ -1,0 +1,133 @@
+"""The discovery page by page: what it adds, what it counts, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from activities import discovery
+from activities.discovery import discover_machines
+from adapters.resource_graph import Page
+from adapters.tables import Records
+from domain.arm_error import ArmFailure
+from domain.policy import parse_policy
+from domain.run import Mode, Run, RunState, Trigger, TriggerKind
+from domain.work import Discovered, DiscoverRequest
+from tests.adapters.samples import NOW, SUBSCRIPTION
+
+RUN = "20261110T190000Z-monthly"
+
+
+def vm_id(number: int) -> str:
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm-{number}"
+
+
+def row(number: int) -> dict[str, Any]:
+    return {
+        "id": vm_id(number),
+        "name": f"vm-{number}",
+        "type": "microsoft.compute/virtualmachines",
+        "subscriptionId": SUBSCRIPTION,
+        "resourceGroup": "rg",
+        "location": "westeurope",
+        "osType": "Linux",
+        "powerState": "PowerState/running",
+        "tags": {},
+        "zones": [],
+    }
+
+
+class Graph:
+    """Pages of Resource Graph, by the token that asks for them."""
+
+    def __init__(self, pages: dict[str, Page]) -> None:
+        self.pages = pages
+
+    async def page(self, query: str, subscriptions: object = (), skip_token: str = "") -> Page:
+        return self.pages[skip_token]
+
+
+async def begin(records: Records, monkeypatch: pytest.MonkeyPatch, pages: dict[str, Page], **scope: Any) -> None:
+    policy = parse_policy({"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION], **scope}})
+    run = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=NOW,
+        policy_snapshot=policy.to_wire(),
+    )
+    await records.create_run(run)
+    graph = Graph(pages)
+    monkeypatch.setattr(discovery, "open_resource_graph", lambda: graph)
+
+
+async def discover(cursor: str = "") -> Discovered:
+    return Discovered.from_wire(await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor).to_wire()))
+
+
+async def shown(records: Records) -> int:
+    run = await records.get_run(RUN)
+    assert run is not None
+    return run.machines
+
+
+async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second page tells a machine of the first one again, and the second one is executed twice."""
+    pages = {
+        "": Page([row(1), row(2)], "two", 1.5),
+        "two": Page([row(2), row(3)], "three"),
+        "three": Page([row(4)]),
+    }
+    await begin(records, monkeypatch, pages)
+    counted: list[str] = []
+    count = Records.count_machines
+
+    async def noted(self: Records, run_id: str) -> int:
+        counted.append(run_id)
+        return await count(self, run_id)
+
+    monkeypatch.setattr(Records, "count_machines", noted)
+    first = await discover()
+    assert (first.machines, first.wait_seconds, first.failure) == (2, 1.5, "")
+    assert await shown(records) == 2
+    second = await discover(first.cursor)
+    assert await discover(first.cursor) == second
+    assert (second.machines, await shown(records)) == (4, 4)
+    assert counted == []
+    last = await discover(second.cursor)
+    assert (last.machines, last.cursor) == (4, "")
+    assert last.selectors
+    assert counted == [RUN]
+    assert await shown(records) == 4
+    assert (await records.run_progress(RUN))[1] == {"waiting": 4}
+
+
+async def test_a_cursor_of_before_is_understood(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(records, monkeypatch, {"two": Page([row(3)])})
+    assert (await discover('[0, "two"]')).machines == 1
+
+
+async def test_an_id_that_nobody_found_gets_its_row_and_counts(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(records, monkeypatch, {"": Page([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
+    found = await discover()
+    assert (found.machines, found.cursor) == (2, "")
+    assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
+
+
+async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
+    await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=7)})
+    found = await discover()
+    assert found.failure.startswith("The machines could not be listed. ")
+    assert 7 <= found.wait_seconds <= 8
+    assert found.cursor == ""
+    assert found.machines == 0
