@@ -38,8 +38,8 @@ def assign(
     by: ByOption,
     name: Annotated[str, typer.Option("--name", help="Name of the assignment; made of the configuration's.")] = "",
     assignment_location: Annotated[str, typer.Option("--assignment-location", help="Region of the assignment.")] = "",
-    dynamic: Annotated[
-        bool, typer.Option("--all-machines", help="Assign a subscription or group without a filter.")
+    all_machines: Annotated[
+        bool, typer.Option("--all-machines", help="Assign a whole subscription, without a filter.")
     ] = False,
     os_type: Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux; repeatable.")] = None,
     location: Annotated[
@@ -59,13 +59,15 @@ def assign(
 ) -> None:
     """Assign a configuration to a machine, or to whatever machines of a subscription or group match."""
     criteria: Json = {}
-    if os_type or location or group or tag or dynamic:
+    if os_type or location or group or tag:
         criteria = {"osTypes": os_type or [], "locations": location or [], "resourceGroups": group or []}
         if tag:
             criteria["tagSettings"] = {"tags": tag_values(tag), "filterOperator": "Any" if match_any else "All"}
     request: Json = {"resourceId": resource, "name": name, "location": assignment_location}
     if criteria:
         request["filter"] = criteria
+    if all_machines:
+        request["allMachines"] = True
     with open_client(url, key) as client:
         found = client.assign(configuration, request, by)
     show(output, found, lambda: assigned_line(found))

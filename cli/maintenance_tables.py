@@ -90,9 +90,11 @@ def assigned_line(found: Json) -> str:
     """What was assigned, in one line."""
     assignment = part(found, "assignment")
     next_run = moment(found.get("nextRun")) or "never"
+    matching = found.get("matching")
+    machines = f" {matching:,} machine{'' if matching == 1 else 's'} now;" if isinstance(matching, int) else ""
     return (
         f"{_last(assignment.get('resourceId'))} has {_last(assignment.get('maintenanceConfigurationId'))}"
-        f" (assignment {plain(assignment.get('name', ''))}); next run {next_run}"
+        f" (assignment {plain(assignment.get('name', ''))});{machines} next run {next_run}"
     )
 
 

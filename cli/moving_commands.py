@@ -154,7 +154,13 @@ def _kept(document: Json) -> Json:
 
 def _assignment(made: Json) -> Json:
     """The request that makes an assignment."""
-    return {key: made[key] for key in ("resourceId", "name", "location", "filter") if made.get(key)}
+    from domain.assignment import ScopeFilter
+
+    request = {key: made[key] for key in ("resourceId", "name", "location", "filter") if made.get(key)}
+    if "filter" in request and ScopeFilter.from_wire(request["filter"]).is_empty:
+        # The policy says so itself: its scope is a whole subscription.
+        request = {key: value for key, value in request.items() if key != "filter"} | {"allMachines": True}
+    return request
 
 
 def _fields(moved: Json) -> RenderableType:

@@ -7,22 +7,25 @@ has one type for both, ``configurationAssignments``, told apart by the resource 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from domain.base import Document, Json, as_object, fold_keys, text_of, texts_of, without_empty
 from domain.discovery import DiscoveredMachine
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId
+from domain.regions import region_name
 from domain.scope import OsType, Scope, TagFilter, TagMatch
 from domain.validation import Problem
 
 VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"
+OPERATORS = ("All", "Any")
 MOST_TAGS = 50
 """Tags of one filter."""
 MOST_RESOURCE_GROUPS = 50
@@ -63,11 +66,15 @@ class DynamicScope:
         return cls(found["subscription"].lower(), found["group"] or "")
 
 
+def _spell_operator(text: str) -> str:
+    return next((word for word in OPERATORS if word.casefold() == text.strip().casefold()), text)
+
+
 class TagSettings(Document):
     """``filter.tagSettings``: tag names with the values that count, of which all or any must match."""
 
     tags: dict[str, tuple[str, ...]] = Field(default_factory=dict[str, tuple[str, ...]], description="Tags and values.")
-    filter_operator: str = Field(default="All", description="All or Any.")
+    filter_operator: Annotated[str, AfterValidator(_spell_operator)] = Field(default="All", description="All or Any.")
 
 
 class ScopeFilter(Document):
@@ -78,6 +85,30 @@ class ScopeFilter(Document):
     os_types: tuple[str, ...] = Field(default=(), description="Windows, Linux, or both unless given.")
     locations: tuple[str, ...] = Field(default=(), description="Regions; needed for the scope of a resource group.")
     tag_settings: TagSettings | None = Field(default=None, description="At most 50 tags.")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it leaves no virtual machine of its subscription or resource group out."""
+        tags = self.tag_settings.tags if self.tag_settings else {}
+        systems = {system.casefold() for system in self.os_types}
+        return not (self.resource_groups or self.locations or tags) and systems in (set(), {"windows", "linux"})
+
+    @property
+    def identity(self) -> Json:
+        """What the filter selects, in one form: the same for another order, case or repetition of its words."""
+        settings = self.tag_settings or TagSettings()
+        tags: dict[str, set[str]] = {}
+        for name, values in settings.tags.items():
+            tags.setdefault(name.casefold(), set()).update(value.casefold() for value in values)
+        return {
+            "resourceTypes": _folded(self.resource_types),
+            "resourceGroups": _folded(self.resource_groups),
+            "osTypes": _folded(self.os_types),
+            "locations": sorted({region_name(location) for location in self.locations}),
+            "tags": {name: sorted(tags[name]) for name in sorted(tags)},
+            # Of one tag, all and any are the same.
+            "operator": settings.filter_operator.casefold() if len(tags) > 1 else "all",
+        }
 
 
 class Assignment(Document):
@@ -112,9 +143,25 @@ class Assignment(Document):
         return DynamicScope.parse(self.resource_id) is not None
 
     @property
+    def is_subscription(self) -> bool:
+        """Whether it is a dynamic scope over a whole subscription."""
+        place = DynamicScope.parse(self.resource_id)
+        return place is not None and not place.resource_group
+
+    @property
     def folded(self) -> str:
         """The id in lower case: the only form in which ids are compared."""
         return self.id.lower()
+
+    def is_same_as(self, other: Assignment) -> bool:
+        """Whether both give the same configuration to the same machines, whatever their names are."""
+        ours, theirs = (each.filter or ScopeFilter() for each in (self, other))
+        return (
+            self.resource_id.lower() == other.resource_id.lower()
+            and self.configuration_id is not None
+            and self.configuration_id == other.configuration_id
+            and (not self.is_dynamic or ours.identity == theirs.identity)
+        )
 
     @cached_property
     def scope(self) -> Scope | None:
@@ -217,7 +264,7 @@ def assignment_name(configuration: ConfigurationId, criteria: ScopeFilter | None
     """A name for an assignment, the same for the same: configurations of two groups may have one name."""
     if criteria is None:
         return f"{configuration.name}-{configuration.key[:8]}"
-    described = hashlib.sha256(criteria.model_dump_json().encode()).hexdigest()
+    described = hashlib.sha256(json.dumps(criteria.identity).encode()).hexdigest()
     return f"{configuration.name}-{configuration.key[:8]}-{described[:8]}"
 
 
@@ -270,7 +317,7 @@ def _check_filter(criteria: ScopeFilter, *, is_group: bool) -> list[Problem]:
         problems.append(Problem(path="filter.resourceGroups", message=message))
     settings = criteria.tag_settings
     if settings is not None:
-        problems += _listed_in("filter.tagSettings.filterOperator", (settings.filter_operator,), ("All", "Any"))
+        problems += _listed_in("filter.tagSettings.filterOperator", (settings.filter_operator,), OPERATORS)
         if len(settings.tags) > MOST_TAGS:
             message = f"has {len(settings.tags)} tags; at most {MOST_TAGS}"
             problems.append(Problem(path="filter.tagSettings.tags", message=message))
@@ -314,6 +361,10 @@ def _tag_filter(settings: TagSettings | None) -> TagFilter | None:
         return None
     match = TagMatch.ANY if settings.filter_operator.casefold() == "any" else TagMatch.ALL
     return TagFilter(match=match, values=settings.tags)
+
+
+def _folded(values: Iterable[str]) -> list[str]:
+    return sorted({value.casefold() for value in values})
 
 
 def _within(value: str, given: Sequence[str]) -> bool:

@@ -25,6 +25,7 @@ from domain.assignment import (
     MOST_ASSOCIATIONS,
     MOST_IN_DYNAMIC_SCOPE,
     Assignment,
+    DynamicScope,
     ScopeFilter,
     assignment_id,
     assignment_name,
@@ -79,6 +80,9 @@ class AssignmentRequest(Document):
     )
     location: str = Field(default="", description="Region; that of the configuration unless given.")
     filter: ScopeFilter | None = Field(default=None, description="Which machines; for subscriptions and groups.")
+    all_machines: bool = Field(
+        default=False, description="Assign a whole subscription: without a filter, only this says that it is meant."
+    )
 
 
 class AssignedSchedule(Document):
@@ -89,6 +93,8 @@ class AssignedSchedule(Document):
     """Whether it is for whatever machines match."""
     next_run: Instant | None
     notes: list[str]
+    matching: int | None = None
+    """Machines that match a dynamic scope now, as far as Resource Graph shows them; in the answer to a PUT only."""
 
 
 class AssignmentList(Document):
@@ -168,9 +174,14 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
 )
 @answered
 async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
-    """Assign a configuration to a machine or a dynamic scope, or change the filter of a scope. May be repeated."""
-    now, wanted, records = datetime.now(UTC), _parse(read_json(req)), open_records()
-    if problems := check_assignment(wanted):
+    """Assign a configuration to a machine or a dynamic scope, or change the filter of a scope. May be repeated.
+
+    The answer says how many machines a dynamic scope matches now. The same machines under another spelling of the
+    filter are the same assignment.
+    """
+    now, given, records = datetime.now(UTC), _read(read_json(req)), open_records()
+    wanted = _parse(given)
+    if problems := [*check_assignment(wanted), *_check_width(wanted, given)]:
         raise invalid_body(*problems)
     identity = ConfigurationId.parse(wanted.maintenance_configuration_id)
     configuration = await open_maintenance().read(identity)
@@ -178,15 +189,21 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
         raise refused(configuration, "maintenance configuration")
     if not wanted.location:
         wanted = wanted.model_copy(update={"location": configuration.location})
-    await _check_name(wanted)
     async with _in_time():
-        await _check_limits(wanted, identity)
+        others = await _assignments(assignments_of_configuration(identity))
+        if not given.name:
+            wanted = _under_its_name(wanted, others)
+        await _check_name(wanted)
+        matching = await _check_limits(wanted, others)
     made = await open_maintenance().assign(wanted)
     if isinstance(made, ArmFailure):
         raise refused(made, "machine, resource group or subscription")
     by = caller_of(req, claimed=query_of(req, "by"))
     await _note(records, "assignment_written", made, by=by, at=now)
-    return answer(_assigned(made, configuration, now).to_wire())
+    view = _assigned(made, configuration, now)
+    if matching == 0:
+        view.notes.append("No machine matches now.")
+    return answer(view.model_copy(update={"matching": matching}).to_wire())
 
 
 @bp.route(route="maintenance/assignments", methods=["DELETE"])
@@ -300,22 +317,48 @@ async def _check_name(wanted: Assignment) -> None:
         )
 
 
-async def _check_limits(wanted: Assignment, configuration: ConfigurationId) -> None:
-    """Refuse what would pass the limits of a schedule, as far as Resource Graph shows what it has already.
+def _check_width(wanted: Assignment, given: AssignmentRequest) -> list[Problem]:
+    """A whole subscription is assigned on purpose only: a filter that was forgotten looks the same."""
+    criteria = wanted.filter or ScopeFilter()
+    if not wanted.is_dynamic:
+        return [Problem(path="allMachines", message="is for dynamic scopes")] if given.all_machines else []
+    if given.all_machines and not criteria.is_empty:
+        return [Problem(path="allMachines", message="contradicts the filter: give one of them")]
+    # A resource group is asked for its locations anyway.
+    if criteria.is_empty and not given.all_machines and wanted.is_subscription:
+        message = (
+            "selects every machine of the subscription; give locations, resourceGroups, osTypes or tags, or say that"
+            " this is meant: allMachines: true, --all-machines on the command line"
+        )
+        return [Problem(path="filter", message=message)]
+    return []
+
+
+def _under_its_name(wanted: Assignment, others: Iterable[Assignment]) -> Assignment:
+    """The assignment under the name that it has already, if some tool has made it under another one."""
+    known = list(others)
+    if wanted.folded in {each.folded for each in known}:
+        return wanted
+    same = next((each for each in known if each.is_same_as(wanted)), None)
+    return wanted if same is None else wanted.model_copy(update={"id": same.id, "name": same.name})
+
+
+async def _check_limits(wanted: Assignment, known: Iterable[Assignment]) -> int | None:
+    """The machines that match a dynamic scope now; ``None`` for a machine.
+
+    What would pass the limits of a schedule is refused, as far as Resource Graph shows what it has already.
 
     Raises:
         Refusal: 400 with each limit.
     """
-    others = [
-        each for each in await _assignments(assignments_of_configuration(configuration)) if each.folded != wanted.folded
-    ]
-    together = [*others, wanted]
+    together = [*(each for each in known if each.folded != wanted.folded), wanted]
     in_scope: int | None = None
-    if wanted.is_dynamic and wanted.scope is not None:
-        in_scope = len(await _machines(wanted.scope))
+    if wanted.is_dynamic:
+        in_scope = len(await _machines(wanted.scope)) if wanted.scope is not None else 0
     problems = [*check_scopes(together), *check_sizes(await _count(together), in_scope)]
     if problems:
         raise invalid_body(*problems)
+    return in_scope
 
 
 async def _count(assignments: Iterable[Assignment]) -> int:
@@ -384,16 +427,22 @@ async def _in_time() -> AsyncGenerator[None]:
         raise Refusal(502, f"The assignments could not be looked up. {error}") from error
 
 
-def _parse(body: object) -> Assignment:
+def _read(body: object) -> AssignmentRequest:
     try:
-        given = AssignmentRequest.from_wire(body)
+        return AssignmentRequest.from_wire(body)
     except ValidationError as error:
         raise invalid_body(*explain(error, AssignmentRequest)) from error
+
+
+def _parse(given: AssignmentRequest) -> Assignment:
     try:
         identity = ConfigurationId.parse(given.configuration_id)
     except ValueError as error:
         raise invalid_body(Problem(path="configurationId", message=str(error))) from None
-    place, name = given.resource_id.rstrip("/"), given.name or assignment_name(identity, given.filter)
+    place, criteria = given.resource_id.rstrip("/"), given.filter
+    if criteria is None and DynamicScope.parse(place) is not None:
+        criteria = ScopeFilter()
+    name = given.name or assignment_name(identity, criteria)
     try:
         text = assignment_id(place, name)
     except ValueError as error:
@@ -404,7 +453,7 @@ def _parse(body: object) -> Assignment:
         maintenance_configuration_id=str(identity),
         resource_id=place,
         location=given.location,
-        filter=given.filter,
+        filter=criteria,
     )
 
 

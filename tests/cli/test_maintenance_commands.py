@@ -225,13 +225,16 @@ def test_a_machine_is_assigned_and_removed(patchwave: Patchwave, service: Servic
 
 
 def test_a_dynamic_scope_is_assigned_with_its_filter(patchwave: Patchwave, service: Service) -> None:
-    service.answers = [JSONResponse(ASSIGNED | {"dynamic": True}), JSONResponse(ASSIGNED | {"dynamic": True})]
+    made = ASSIGNED | {"dynamic": True, "matching": 1_234}
+    service.answers = [JSONResponse(made), JSONResponse(ASSIGNED | {"dynamic": True, "matching": 0})]
     scope = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-app"
-    patchwave(
+    one = patchwave(
         "maintenance", "assign", ID, scope, "--os", "Linux", "--location", "westeurope", "-g", "rg-app",
         "--tag", "env=prod", "--tag", "env=stage", "--any",
     )  # fmt: skip
-    patchwave("maintenance", "assign", ID, f"/subscriptions/{SUBSCRIPTION}", "--all-machines")
+    assert "; 1,234 machines now; next run" in one.output.replace("(assignment monthly-1)", "")
+    two = patchwave("maintenance", "assign", ID, f"/subscriptions/{SUBSCRIPTION}", "--all-machines")
+    assert "0 machines now" in two.output
     first, second = service.asked("PUT", ASSIGNMENTS)
     assert first["body"]["filter"] == {
         "osTypes": ["Linux"],
@@ -239,7 +242,8 @@ def test_a_dynamic_scope_is_assigned_with_its_filter(patchwave: Patchwave, servi
         "resourceGroups": ["rg-app"],
         "tagSettings": {"tags": {"env": ["prod", "stage"]}, "filterOperator": "Any"},
     }
-    assert second["body"]["filter"] == {"osTypes": [], "locations": [], "resourceGroups": []}
+    assert second["body"]["allMachines"] is True
+    assert "filter" not in second["body"]
 
 
 def test_what_a_machine_is_assigned_to(patchwave: Patchwave, service: Service) -> None:

@@ -194,3 +194,78 @@ def test_names_are_the_same_for_the_same_and_differ_for_configurations_of_one_na
     for wrong in ("", "a/b", "a?b", "..", "a" * 261):
         with pytest.raises(ValueError, match="1 to 260"):
             assignment_id(GROUP, wrong)
+
+
+# --- the same filter, and filters that select everything -------------------------------------------------------
+
+FILTER: dict[str, Any] = {
+    "osTypes": ["Linux", "Windows"],
+    "locations": ["westeurope", "northeurope"],
+    "resourceGroups": ["rg-a", "rg-b"],
+    "tagSettings": {"filterOperator": "Any", "tags": {"env": ["prod", "stage"], "tier": ["web"]}},
+}
+SPELLED: dict[str, Any] = {
+    "resourceGroups": ["RG-B", "rg-a", "rg-A"],
+    "locations": ["North Europe", "WestEurope"],
+    "osTypes": ["windows", "linux"],
+    "tagSettings": {"filterOperator": "any", "tags": {"Tier": ["WEB"], "ENV": ["stage", "Prod"]}},
+}
+
+
+def test_the_same_filter_in_another_order_or_case_is_the_same_assignment() -> None:
+    one, other = ScopeFilter.from_wire(FILTER), ScopeFilter.from_wire(SPELLED)
+    configuration = ConfigurationId.parse(CONFIGURATION)
+    assert assignment_name(configuration, one) == assignment_name(configuration, other)
+    first = assigned(GROUP, "first", **FILTER)
+    assert first.is_same_as(assigned(GROUP.upper().replace("SUBSCRIPTIONS", "subscriptions"), "second", **SPELLED))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("osTypes", ["Linux"]),
+        ("locations", ["westeurope"]),
+        ("resourceGroups", ["rg-a"]),
+        ("resourceTypes", ["microsoft.hybridcompute/machines"]),
+        ("tagSettings", {"filterOperator": "All", "tags": {"env": ["prod", "stage"], "tier": ["web"]}}),
+        ("tagSettings", {"filterOperator": "Any", "tags": {"env": ["prod"], "tier": ["web"]}}),
+        ("tagSettings", None),
+    ],
+)
+def test_another_filter_is_another_assignment(key: str, value: object) -> None:
+    one, other = ScopeFilter.from_wire(FILTER), ScopeFilter.from_wire(FILTER | {key: value})
+    configuration = ConfigurationId.parse(CONFIGURATION)
+    assert assignment_name(configuration, one) != assignment_name(configuration, other)
+    assert not assigned(GROUP, **FILTER).is_same_as(assigned(GROUP, **(FILTER | {key: value})))
+
+
+def test_all_and_any_of_one_tag_are_the_same() -> None:
+    found = [
+        ScopeFilter.from_wire({"tagSettings": {"filterOperator": word, "tags": {"env": ["prod"]}}}).identity
+        for word in ("All", "Any")
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "is_empty"),
+    [
+        ({}, True),
+        ({"tagSettings": {"tags": {}}}, True),
+        ({"tagSettings": None, "locations": [], "osTypes": [], "resourceGroups": []}, True),
+        ({"resourceTypes": ["Microsoft.Compute/virtualMachines"]}, True),
+        ({"osTypes": ["windows", "Linux"]}, True),
+        ({"osTypes": ["Linux"]}, False),
+        ({"locations": ["westeurope"]}, False),
+        ({"resourceGroups": ["rg"]}, False),
+        ({"tagSettings": {"tags": {"env": ["prod"]}}}, False),
+    ],
+)
+def test_a_filter_that_leaves_no_machine_out_is_empty(criteria: dict[str, Any], is_empty: bool) -> None:
+    assert ScopeFilter.from_wire(criteria).is_empty is is_empty
+
+
+def test_the_operator_is_sent_as_azure_spells_it() -> None:
+    given = ScopeFilter.from_wire({"tagSettings": {"filterOperator": "ANY", "tags": {"env": ["prod"]}}})
+    assert given.tag_settings is not None
+    assert given.tag_settings.filter_operator == "Any"

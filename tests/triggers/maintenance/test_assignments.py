@@ -11,7 +11,7 @@ from adapters.maintenance import Maintenance
 from domain.identity import MachineId
 from tests.triggers.maintenance.support import OTHER, assign, audit, put
 from tests.triggers.support import call
-from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE
+from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
 from triggers import assignments
 
 ASSIGNED = f"{MACHINE}/providers/Microsoft.Maintenance/configurationAssignments/TestAzureInGuestAdv"
@@ -85,6 +85,74 @@ async def test_what_an_assignment_may_not_be(azure: httpx.AsyncClient) -> None:
         assert (await call(assignments.list_assignments, query=query)).status == 400
     for query in ({"machine": MACHINE}, {"assignment": "x"}):
         assert (await call(assignments.remove_assignments, query=query | {"reason": "x"})).status == 400
+
+
+WHOLE = f"/subscriptions/{SUBSCRIPTION}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"filter": {}},
+        {"filter": {"tagSettings": {"tags": {}}}},
+        {"filter": {"resourceTypes": ["microsoft.compute/virtualmachines"], "osTypes": ["Linux", "Windows"]}},
+    ],
+)
+async def test_a_whole_subscription_is_assigned_on_purpose_only(azure: httpx.AsyncClient, given: Any) -> None:
+    await put()
+    refused = await assign(resourceId=WHOLE, **given)
+    assert (refused.status, refused.paths) == (400, ["filter"])
+    assert "--all-machines" in refused.problem["errors"][0]["message"]
+    there = await azure.get(f"{WHOLE}/providers/Microsoft.Maintenance/configurationAssignments")
+    assert there.json()["value"] == []
+    meant = await assign(resourceId=WHOLE, allMachines=True, **given)
+    assert (meant.status, meant.json["matching"]) == (200, 2)
+
+
+async def test_all_machines_and_a_filter_contradict_each_other(azure: httpx.AsyncClient) -> None:
+    await put()
+    both = await assign(resourceId=WHOLE, allMachines=True, filter={"osTypes": ["Linux"]})
+    assert (both.status, both.paths) == (400, ["allMachines"])
+    assert (await assign(resourceId=MACHINE, allMachines=True)).paths == ["allMachines"]
+
+
+async def test_the_answer_says_how_many_machines_match_now(azure: httpx.AsyncClient) -> None:
+    await put()
+    one = await assign(resourceId=WHOLE, filter={"tagSettings": {"tags": {"ENV": ["prod", "stage"]}}})
+    assert (one.status, one.json["matching"], one.json["notes"]) == (200, 1, [])
+    none = await assign(resourceId=WHOLE, filter={"locations": ["westeurope"]})
+    assert (none.json["matching"], none.json["notes"]) == (0, ["No machine matches now."])
+    assert (await assign(resourceId=MACHINE)).json["matching"] is None
+
+
+async def test_the_same_filter_in_another_order_or_case_is_the_same_assignment(azure: httpx.AsyncClient) -> None:
+    await put()
+    tags = {"tagSettings": {"tags": {"env": ["prod", "test"]}}}
+    first = await assign(resourceId=WHOLE, filter=tags | {"locations": ["eastus2euap", "westeurope"]})
+    spelled = {"tagSettings": {"tags": {"ENV": ["Test", "prod"]}, "filterOperator": "any"}}
+    again = await assign(resourceId=WHOLE, filter={"locations": ["West Europe", "EastUS2EUAP"]} | spelled)
+    assert again.status == 200, again.text
+    assert again.json["assignment"]["id"] == first.json["assignment"]["id"]
+    listed = await call(assignments.list_assignments, query={"configuration": CONFIGURATION})
+    assert len(listed.json["assignments"]) == 1
+
+
+async def test_what_another_tool_has_assigned_under_another_name_is_not_assigned_twice(
+    azure: httpx.AsyncClient,
+) -> None:
+    await put()
+    criteria = {"osTypes": ["linux"], "locations": ["eastus2euap"]}
+    properties = {"maintenanceConfigurationId": CONFIGURATION, "filter": criteria}
+    portal = f"{WHOLE}/providers/Microsoft.Maintenance/configurationAssignments/Portal-One"
+    made = await azure.put(portal, json={"location": "global", "properties": properties})
+    assert made.status_code == 200, made.text
+    again = await assign(resourceId=WHOLE, filter={"locations": ["East US 2 EUAP"], "osTypes": ["Linux"]})
+    assert (again.status, again.json["assignment"]["name"].lower()) == (200, "portal-one")
+    there = await azure.get(f"{WHOLE}/providers/Microsoft.Maintenance/configurationAssignments")
+    assert len(there.json()["value"]) == 1
+    named = await assign(resourceId=WHOLE, filter=criteria, name="second")
+    assert named.json["assignment"]["name"] == "second"
 
 
 async def test_a_name_is_not_taken_from_another_configuration(azure: httpx.AsyncClient) -> None:
