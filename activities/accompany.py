@@ -26,8 +26,8 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.arm_error import ErrorClass, classify
-from domain.base import Json
+from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.base import Json, format_instant
 from domain.discovery import build_queries, select_machines
 from domain.maintenance_queries import machines_of_run
 from domain.occurrence import MaintenanceOccurrence, OccurrenceId
@@ -205,6 +205,9 @@ async def cancel_occurrence(data: Json) -> Json:
         return CancelResult(canceled=True).to_wire()
     scheduled = OccurrenceId.parse(occurrence.id)
     failure = await open_maintenance().cancel(scheduled.configuration, scheduled.stamp)
+    if failure is None and now() >= occurrence.starts_at:
+        message = f"it had begun at {format_instant(occurrence.starts_at)}, when Azure takes a cancellation in vain"
+        failure = ArmFailure(status=200, code="RunHasBegun", message=message)
     if failure is None:
         await records.note_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
         detail = {"occurrence": occurrence.id, "failed": occurrence.failed_before}

@@ -17,7 +17,8 @@ from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline, in_turn, lost, sdk_options
 from domain.arm_error import ArmFailure
 from domain.assignment import Assignment, DynamicScope, read_assignment
-from domain.base import Json, objects_of, parse_object
+from domain.base import Json, as_object, fold_keys, objects_of, parse_object, text_of
+from domain.coming_run import CANCELLED
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId, MaintenanceConfiguration, read_configuration
 from settings import Settings
@@ -146,7 +147,10 @@ class Maintenance:
         return _was_there(await self._send("DELETE", subscription_id, call))
 
     async def cancel(self, configuration: ConfigurationId, run: str) -> ArmFailure | None:
-        """Cancel one coming run for all of its machines; ``None`` when Azure has done so.
+        """Cancel one coming run for all of its machines; ``None`` when Azure says that this run is cancelled.
+
+        Azure gives the same answer for a run that has begun, which goes on: whether the start still lies ahead is the
+        caller's to know.
 
         Args:
             configuration: whose run it is.
@@ -163,7 +167,7 @@ class Maintenance:
                 json={"properties": {"status": "Cancel"}},
             )
         )
-        return None if answer.status in (200, 201) else answer.to_failure()
+        return _not_canceled(answer, path)
 
     async def close(self) -> None:
         """Give back the connections."""
@@ -257,6 +261,19 @@ def _assignment_in(answer: Answer) -> Assignment | ArmFailure:
     if answer.status not in (200, 201):
         return answer.to_failure()
     return read_assignment(parse_object(answer.body) or {}) or _unknown(answer)
+
+
+def _not_canceled(answer: Answer, run: str) -> ArmFailure | None:
+    """Why the answer does not say that this run is cancelled; the name in it is that of the configuration."""
+    if answer.status not in (200, 201):
+        return answer.to_failure()
+    body = fold_keys(parse_object(answer.body) or {})
+    named = text_of(body.get("id"))
+    status = text_of(fold_keys(as_object(body.get("properties")) or {}).get("status"))
+    if named.lower() == run.lower() and status.casefold() == CANCELLED:
+        return None
+    message = f"asked to cancel {run}, Resource Manager answered {status or 'no status'} for {named or 'no run'}"
+    return ArmFailure(status=answer.status, code="NotCancelled", message=message)
 
 
 def _rows_in(answer: Answer) -> list[Json] | ArmFailure:

@@ -212,9 +212,17 @@ class ApiClient:
         """One maintenance configuration, by its ARM id or ``SUBSCRIPTION/GROUP/NAME``, and what comes of it."""
         return _document(self._send("GET", _configuration_path(name)))
 
-    def put_configuration(self, name: str, configuration: Json, by: str) -> Json:
-        """Create or replace a maintenance configuration; the body is Azure's own."""
-        return _document(self._send("PUT", _configuration_path(name), json=configuration, params=_given(by=by)))
+    def put_configuration(
+        self, name: str, configuration: Json, by: str, *, only_create: bool = False
+    ) -> tuple[Json, bool]:
+        """Create a maintenance configuration or, unless only that is asked for, replace the one that is there.
+
+        The body is Azure's own. Returned are what Azure made of it, and whether it is new.
+        """
+        headers = {"If-None-Match": "*"} if only_create else {}
+        path = _configuration_path(name)
+        response = self._send("PUT", path, json=configuration, params=_given(by=by), headers=headers)
+        return _document(response), response.status_code == 201
 
     def change_configuration(self, name: str, change: Json, by: str) -> Json:
         """Apply a merge patch to a maintenance configuration."""

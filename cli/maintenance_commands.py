@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
 from cli.calendar_commands import tag_values
 from cli.documents import Json, part
 from cli.files import merge_patch, read_object
-from cli.maintenance_tables import configuration_view, configurations_table, runs_view
-from cli.tables import audit_table, moment
+from cli.maintenance_tables import canceled_line, configuration_view, configurations_table, runs_view
+from cli.tables import audit_table
 from cli.terminal import (
     DEFAULT_URL,
     SAID_NOTHING,
@@ -24,6 +25,7 @@ from cli.terminal import (
     ReasonOption,
     UrlOption,
     open_client,
+    plain,
     show,
 )
 
@@ -113,10 +115,10 @@ def apply(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """Create or replace a configuration from a file."""
+    """Create a configuration from a file, or replace the one that is there; the output says which."""
     given = sys.stdin.read() if str(file) == "-" else None
     document = read_object(file, given, "a maintenance configuration: an object with location and properties")
-    _store(name, document, by, output, url, key)
+    _store(name, document, by, output, url, key, only_create=False)
 
 
 @configurations.command("create")
@@ -144,7 +146,7 @@ def create(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """Create or replace a configuration from options."""
+    """Create a configuration from options; one that is there is never replaced (`apply` does that)."""
     window = _given(
         startDateTime=start,
         expirationDateTime=expiration,
@@ -177,7 +179,7 @@ def create(
             ),
         ),
     }
-    _store(name, document, by, output, url, key)
+    _store(name, document, by, output, url, key, only_create=True)
 
 
 @configurations.command("change")
@@ -224,7 +226,7 @@ def runs(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """List the coming runs of a configuration, and until when each can be cancelled."""
+    """List the coming runs of a configuration, until when each can be cancelled, and which are."""
     with open_client(url, key) as client:
         found = client.coming_runs(name, count)
     show(output, found, lambda: runs_view(found))
@@ -245,8 +247,7 @@ def cancel(
     """Cancel one coming run for all of its machines; it cannot be taken back, and later runs stay."""
     with open_client(url, key) as client:
         found = client.cancel_scheduled_run(name, run, reason, by)
-    starts = moment(part(found, "run").get("startsAt"))
-    show(output, found, lambda: f"the run of {name} that would start at {starts} is cancelled")
+    show(output, found, lambda: canceled_line(name, found))
 
 
 @configurations.command("audit")
@@ -263,10 +264,11 @@ def audit(
     show(output, found, lambda: audit_table(found))
 
 
-def _store(name: str, document: Json, by: str, output: OutputFormat, url: str, key: str) -> None:
+def _store(name: str, document: Json, by: str, output: OutputFormat, url: str, key: str, *, only_create: bool) -> None:
     with open_client(url, key) as client:
-        found = client.put_configuration(name, document, by)
-    show(output, found, lambda: configuration_view(found))
+        found, is_new = client.put_configuration(name, document, by, only_create=only_create)
+    stored = f"configuration {plain(part(found, 'configuration').get('name', name))}"
+    show(output, found, lambda: Group(f"{stored} {'created' if is_new else 'replaced'}", configuration_view(found)))
 
 
 def _given(**values: Any) -> Json:

@@ -24,7 +24,7 @@ def configurations_table(views: Iterable[Json]) -> RenderableType:
             Text(_group(found.get("id"))),
             Text(plain(window.get("recurEvery", ""))),
             Text(_window(window)),
-            moment(part(view, "nextRun").get("startsAt")),
+            _next_run(view),
             _notes(view),
         )
     return table
@@ -42,8 +42,10 @@ def configuration_view(view: Json) -> RenderableType:
         "tags": found.get("tags"),
         "recurs": f"{plain(window.get('recurEvery', ''))} from {plain(window.get('startDateTime', ''))}{expiration}",
         "window": _window(window),
-        "next run": moment(part(view, "nextRun").get("startsAt")) or "none",
-        "cancel until": moment(part(view, "nextRun").get("cancelUntil")),
+        "next run": _next_run(view) or "none",
+        "cancel until": ""
+        if part(view, "nextRun").get("canceled")
+        else moment(part(view, "nextRun").get("cancelUntil")),
         "restarts": patches.get("rebootSetting"),
         "Windows": patches.get("windowsParameters"),
         "Linux": patches.get("linuxParameters"),
@@ -65,9 +67,20 @@ def runs_view(found: Json) -> RenderableType:
             plain(run.get("run", "")),
             moment(run.get("startsAt")),
             moment(run.get("endsAt")),
-            moment(run.get("cancelUntil")),
+            "cancelled" if run.get("canceled") else moment(run.get("cancelUntil")),
         )
     return Group(table, _notes(found))
+
+
+def canceled_line(name: str, found: Json) -> str:
+    """What was cancelled, or that it was cancelled before."""
+    starts = moment(part(found, "run").get("startsAt"))
+    if found.get("already"):
+        return (
+            f"the run of {name} that would start at {starts} was cancelled already; name a later one with --run to"
+            " cancel that"
+        )
+    return f"the run of {name} that would start at {starts} is cancelled"
 
 
 def assignments_table(found: Json) -> RenderableType:
@@ -110,6 +123,11 @@ def removed_lines(found: Json) -> str:
 
 def _notes(document: Json) -> Text:
     return Text(plain(" ".join(cast("list[str]", document.get("notes") or []))), style="yellow", overflow="fold")
+
+
+def _next_run(view: Json) -> str:
+    run = part(view, "nextRun")
+    return moment(run.get("startsAt")) + (" (cancelled)" if run.get("canceled") else "")
 
 
 def _window(window: Json) -> str:

@@ -77,10 +77,12 @@ def machines_of_run(correlation_id: str) -> str:
     return _query("maintenanceresources", MACHINE_UPDATES, condition, columns=columns)
 
 
-def runs_of_configuration(configuration: ConfigurationId) -> str:
-    """The runs of a configuration that Azure still knows: ``id, name, properties``."""
-    condition = f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}"
-    return _query("maintenanceresources", RUN_UPDATES, condition, columns="id, name, properties")
+def canceled_runs(configuration: ConfigurationId | None = None) -> str:
+    """The runs that are cancelled, of one configuration or of all: ``id, properties``."""
+    conditions = ["properties.status =~ 'Cancelled'"]
+    if configuration is not None:
+        conditions.insert(0, f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}")
+    return _query("maintenanceresources", RUN_UPDATES, *conditions, columns="id, properties")
 
 
 def machine_updates(configurations: Sequence[ConfigurationId] = ()) -> str:

@@ -6,6 +6,8 @@ refuse, or take and silently not do, is refused here first, all of it at once. E
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
@@ -13,18 +15,19 @@ import azure.functions as func
 from pydantic import ValidationError
 
 from adapters.maintenance import open_maintenance
-from adapters.resource_graph import open_resource_graph
+from adapters.resource_graph import QueryRefused, open_resource_graph
 from adapters.tables import Records, open_records
 from domain.arm_error import ArmFailure
-from domain.base import Document, Json, as_object
-from domain.coming_run import ComingRun, coming_runs
+from domain.base import Document, Json, as_object, text_of
+from domain.coming_run import ComingRun, canceled_by_configuration, coming_runs
+from domain.discovery import DiscoveryQuery
 from domain.maintenance import (
     ConfigurationId,
     MaintenanceConfiguration,
     read_configuration,
 )
 from domain.maintenance_limits import advice, check_configuration, check_number
-from domain.maintenance_queries import all_configurations
+from domain.maintenance_queries import all_configurations, canceled_runs
 from domain.policy import merge_patch
 from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from domain.validation import Problem, explain
@@ -45,6 +48,7 @@ from triggers.http import (
     answer,
     answered,
     caller_of,
+    header_of,
     invalid_body,
     invalid_query,
     no_such,
@@ -56,7 +60,13 @@ from triggers.http import (
 from triggers.orders import BY, ORDER_QUERY, read_order
 
 WHAT = "maintenance configuration"
+RUN_CANCELED = "scheduled_run_canceled"
+"""The action in the audit log of a run that was cancelled here."""
+MOST_CANCELED = 100
+"""Coming runs among which the first one is looked for that is not cancelled."""
 _LONGEST_CURSOR = 4_096
+_AUDIT_PAGE = 500
+_LOOK_UP_SECONDS = 30.0
 
 bp = df.Blueprint()
 
@@ -97,6 +107,7 @@ _EXAMPLE: Json = {
     },
 }
 _CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
+_ONLY_CREATE = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "* creates, and never replaces.")
 CONFIGURATION_REFUSES = (
     {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_REFUSES
 )
@@ -143,16 +154,20 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
             raise refused(page.failure, "list of configurations")
         found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token
     now = datetime.now(UTC)
-    views = [_view(each, now) for each in found if each.patches_guests]
+    guests = [each for each in found if each.patches_guests]
+    canceled, note = await _canceled_at_azure() if guests else ({}, "")
+    views = [_view(each, now, canceled.get(each.configuration_id, ()), note) for each in guests]
     return answer(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["GET"])
-@described(Answer(200, ConfigurationView, as_given=True), refuses=CONFIGURATION_REFUSES, uses_storage=False)
+@described(Answer(200, ConfigurationView, as_given=True), refuses=CONFIGURATION_REFUSES)
 @answered
 async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """One configuration, as it is this moment, and its next run."""
-    return answer(_view(await read_existing(configuration_of(req)), datetime.now(UTC)).to_wire())
+    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    found = await read_existing(identity)
+    return answer(_view(found, now, *await canceled_runs_of(records, identity)).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
@@ -161,17 +176,23 @@ async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     Answer(201, ConfigurationView, as_given=True),
     body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
     query=[BY],
-    refuses=CONFIGURATION_REFUSES,
+    headers=[_ONLY_CREATE],
+    refuses=CONFIGURATION_REFUSES | {412: "There is such a configuration, and the request asked to create it only."},
 )
 @answered
 async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
-    """Create or replace a configuration: 201 or 200. The body is Azure's own."""
+    """Create or replace a configuration: 201 or 200. The body is Azure's own. ``If-None-Match: *`` only creates."""
     identity, records = configuration_of(req), open_records()
+    condition = header_of(req, "if-none-match")
+    if condition not in (None, "*"):
+        raise Refusal(400, "If-None-Match can only be *: create the configuration unless it exists.")
     wanted = _parse(read_json(req), identity)
     found = await open_maintenance().read(identity)
     if isinstance(found, ArmFailure) and found.status != 404:
         raise refused(found, WHAT)
     existing = None if isinstance(found, ArmFailure) else found
+    if existing is not None and condition is not None:
+        raise Refusal(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
     return await _write(req, records, wanted, existing)
 
 
@@ -286,7 +307,9 @@ async def _write(
         raise refused(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
     await records.audit(audit_subject_of(identity), "configuration_written", by=by, at=now, detail=wanted.to_azure())
-    return answer(_view(made, now).to_wire(), status=201 if existing is None else 200)
+    if existing is None:
+        return answer(_view(made, now).to_wire(), status=201)
+    return answer(_view(made, now, *await canceled_runs_of(records, identity)).to_wire())
 
 
 def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
@@ -320,22 +343,62 @@ def _without_null(value: Json) -> Json:
     }
 
 
-def _view(configuration: MaintenanceConfiguration, now: datetime) -> ConfigurationView:
-    following = coming_runs(configuration, now, 1, cutoff())
+def _view(
+    configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = (), note: str = ""
+) -> ConfigurationView:
+    following = coming_runs(configuration, now, 1, cutoff(), canceled)
     return ConfigurationView(
         configuration=configuration,
         next_run=following[0] if following else None,
-        notes=notes_on(configuration, now),
+        notes=[*notes_on(configuration, now, canceled), *filter(None, [note])],
     )
 
 
-def notes_on(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
+def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = ()) -> list[str]:
     """What Azure permits and may not do as expected."""
     if configuration.unreadable:
         return [f"Nobody can say when it runs: {configuration.unreadable}."]
     if configuration.has_ended(now):
         return ["The schedule has ended: no run comes any more."]
-    return advice(configuration, now)
+    following = coming_runs(configuration, now, MOST_CANCELED, cutoff(), canceled)
+    if not following[0].canceled:
+        return advice(configuration, now)
+    left = next((run for run in following if not run.canceled), None)
+    after = f"the next one that happens starts at {left.starts_at:%Y-%m-%d %H:%M}Z" if left else "so are those after it"
+    return [f"The next run is cancelled; {after}."]
+
+
+async def canceled_runs_of(records: Records, configuration: ConfigurationId) -> tuple[Collection[str], str]:
+    """The names of the cancelled runs of a configuration, and a note when not all of them could be looked up.
+
+    Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
+    """
+    subject, ours, cursor = audit_subject_of(configuration), set[str](), ""
+    while True:
+        page = await records.list_audit(subject, _AUDIT_PAGE, cursor or None)
+        ours |= {
+            text_of((as_object(line.get("detail")) or {}).get("run"))
+            for line in page.items
+            if line.get("action") == RUN_CANCELED
+        }
+        if not page.cursor:
+            break
+        cursor = page.cursor
+    found, note = await _canceled_at_azure(configuration)
+    return ours | found.get(configuration, set()), note
+
+
+async def _canceled_at_azure(
+    configuration: ConfigurationId | None = None,
+) -> tuple[dict[ConfigurationId, set[str]], str]:
+    query = DiscoveryQuery(text=canceled_runs(configuration))
+    try:
+        async with asyncio.timeout(_LOOK_UP_SECONDS):
+            rows = [row async for page in open_resource_graph().pages([query]) for row in page.rows]
+    except (TimeoutError, QueryRefused) as error:
+        reason = str(error) or f"no answer in {_LOOK_UP_SECONDS:.0f} seconds"
+        return {}, f"Resource Graph did not say which runs are cancelled: {reason}"
+    return canceled_by_configuration(rows), ""
 
 
 def cutoff() -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import azure.durable_functions as df
@@ -19,7 +20,9 @@ from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, invalid_query, number_of, query_of
 from triggers.maintenance import (
     CONFIGURATION_REFUSES,
+    RUN_CANCELED,
     audit_subject_of,
+    canceled_runs_of,
     configuration_of,
     cutoff,
     notes_on,
@@ -57,18 +60,22 @@ class CanceledRun(Document):
 
     configuration: str
     run: ComingRun
+    already: bool
+    """It was cancelled before this request, which has changed nothing."""
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
-@described(Answer(200, ComingRuns), query=[_COUNT], refuses=CONFIGURATION_REFUSES, uses_storage=False)
+@described(Answer(200, ComingRuns), query=[_COUNT], refuses=CONFIGURATION_REFUSES)
 @answered
 async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
-    """When a configuration runs next, and until when each run can be cancelled."""
+    """When a configuration runs next, until when each run can be cancelled, and which are."""
     count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
-    found = await read_existing(configuration_of(req))
-    now = datetime.now(UTC)
-    runs = coming_runs(found, now, count, cutoff())
-    return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes_on(found, now)).to_wire())
+    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    found = await read_existing(identity)
+    canceled, note = await canceled_runs_of(records, identity)
+    notes = [*notes_on(found, now, canceled), *filter(None, [note])]
+    runs = coming_runs(found, now, count, cutoff(), canceled)
+    return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
@@ -80,26 +87,32 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
 )
 @answered
 async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
-    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay."""
+    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
     identity, records = configuration_of(req), open_records()
     order = read_order(req, datetime.now(UTC))
     found = await read_existing(identity)
-    run = _run_to_cancel(found, query_of(req, "run"), order.at)
+    canceled, _ = await canceled_runs_of(records, identity)
+    run = _run_to_cancel(found, query_of(req, "run"), order.at, canceled)
+    if run.canceled:
+        return answer(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
     failure = await open_maintenance().cancel(identity, run.run)
     if failure is not None:
         raise refused(failure, "cancellation")
     await records.audit(
         audit_subject_of(identity),
-        "scheduled_run_canceled",
+        RUN_CANCELED,
         by=order.by,
         at=order.at,
         detail={"reason": order.why, "run": run.run},
     )
-    return answer(CanceledRun(configuration=found.id, run=run).to_wire())
+    run = run.model_copy(update={"canceled": True})
+    return answer(CanceledRun(configuration=found.id, run=run, already=False).to_wire())
 
 
-def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: datetime) -> ComingRun:
-    """The run to cancel.
+def _run_to_cancel(
+    configuration: MaintenanceConfiguration, named: str, now: datetime, canceled: Collection[str]
+) -> ComingRun:
+    """The run to cancel, which may be cancelled already.
 
     Raises:
         Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
@@ -113,13 +126,13 @@ def _run_to_cancel(configuration: MaintenanceConfiguration, named: str, now: dat
         length = (
             LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
         )
-        run = coming_run(Occurrence(start, start + length), cutoff())
+        run = coming_run(Occurrence(start, start + length), cutoff(), canceled)
     else:
-        following = coming_runs(configuration, now, 1, cutoff())
+        following = coming_runs(configuration, now, 1, cutoff(), canceled)
         if not following:
             raise Refusal(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
         run = following[0]
-    if now >= run.cancel_until:
+    if now >= run.cancel_until and not (run.canceled and now < run.starts_at):
         later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_until]
         hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
         raise Refusal(

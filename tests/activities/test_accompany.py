@@ -296,6 +296,20 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     assert "occurrence_not_canceled" in actions
 
 
+async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    """Azure answers 200 and ``Cancelled``, and the run goes on."""
+    begun_id = await accompanied(records, fired("begun", {}, minutes=0))
+    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=begun_id).to_wire()))
+    assert (result.canceled, result.wait_seconds) == (False, 0)
+    run = await records.get_run(begun_id)
+    assert run is not None
+    assert run.maintenance is not None
+    assert run.maintenance.canceled_at is None
+    assert "it had begun at" in run.maintenance.cancel_failure
+
+
 async def test_results_become_ours_with_their_patches_and_contradictions_are_counted(
     azure: Simulator, records: Records, fired: Callable[..., Json]
 ) -> None:

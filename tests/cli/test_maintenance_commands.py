@@ -117,6 +117,8 @@ def test_the_documents_command_to_create_a_schedule(patchwave: Patchwave, servic
     assert result.code == 0, result.errors
     [asked] = service.asked("PUT", PATH)
     assert asked["query"] == {"by": "ana"}
+    assert asked["headers"]["if-none-match"] == "*"
+    assert result.output.startswith("configuration monthly created")
     assert asked["body"] == {
         "location": "eastus",
         "tags": {"owner": "ana"},
@@ -150,9 +152,14 @@ def test_the_documents_command_to_create_a_schedule(patchwave: Patchwave, servic
 def test_a_body_of_azure_is_applied_from_a_file(patchwave: Patchwave, service: Service, tmp_path: Path) -> None:
     file = tmp_path / "monthly.json"
     file.write_text(json.dumps(VIEW["configuration"]))
-    service.answers = [JSONResponse(VIEW)]
-    assert patchwave("maintenance", "configuration", "apply", ID, "-f", str(file), *WHO).code == 0
-    assert service.asked("PUT", PATH)[0]["body"] == VIEW["configuration"]
+    service.answers = [JSONResponse(VIEW, 201), JSONResponse(VIEW)]
+    new, old = (patchwave("maintenance", "configuration", "apply", ID, "-f", str(file), *WHO) for _ in range(2))
+    assert (new.code, old.code) == (0, 0)
+    assert new.output.startswith("configuration monthly created")
+    assert old.output.startswith("configuration monthly replaced")
+    asked = service.asked("PUT", PATH)[0]
+    assert asked["body"] == VIEW["configuration"]
+    assert "if-none-match" not in asked["headers"]
     file.write_text("- 1")
     assert (
         "does not hold a maintenance configuration"
@@ -186,7 +193,7 @@ def test_limits_that_are_passed_are_listed(patchwave: Patchwave, service: Servic
 def test_coming_runs_and_the_cancelling_of_one(patchwave: Patchwave, service: Service) -> None:
     service.answers = [
         JSONResponse({"configuration": ID, "runs": [RUN], "notes": []}),
-        JSONResponse({"configuration": ID, "run": RUN}),
+        JSONResponse({"configuration": ID, "run": RUN | {"canceled": True}, "already": False}),
         problem(
             409, "Conflict", "Too late: the run that starts at 2027-01-12 21:00:00Z could be cancelled until 20:50."
         ),
@@ -200,6 +207,26 @@ def test_coming_runs_and_the_cancelling_of_one(patchwave: Patchwave, service: Se
     assert (asked["query"], asked["body"]) == ({"run": RUN["run"]}, {"reason": "release", "by": "ana"})
     late = patchwave("maintenance", "configuration", "cancel", ID, "--reason", "release")
     assert (late.code, "Too late" in late.errors) == (2, True)
+
+
+def test_a_cancelled_run_is_shown_as_cancelled_and_a_second_cancel_says_so(
+    patchwave: Patchwave, service: Service
+) -> None:
+    canceled = RUN | {"canceled": True}
+    service.answers = [
+        JSONResponse({"configuration": ID, "runs": [canceled], "notes": []}),
+        JSONResponse(VIEW | {"nextRun": canceled}),
+        JSONResponse({"configurations": [VIEW | {"nextRun": canceled}], "cursor": None}),
+        JSONResponse({"configuration": ID, "run": canceled, "already": True}),
+    ]
+    listed = patchwave("maintenance", "configuration", "runs", ID).output
+    assert ("cancelled" in listed, "20:50:00Z" in listed) == (True, False)
+    shown = patchwave("maintenance", "configuration", "show", ID).output
+    assert ("2027-01-12 21:00:00Z (cancelled)" in shown, "cancel until" in shown) == (True, False)
+    assert "(cancelled)" in patchwave("maintenance", "configuration", "list").output
+    again = patchwave("maintenance", "configuration", "cancel", ID, "--reason", "release", *WHO)
+    assert again.code == 0
+    assert "was cancelled already" in again.output
 
 
 def test_a_configuration_is_deleted_and_its_audit_read(patchwave: Patchwave, service: Service) -> None:

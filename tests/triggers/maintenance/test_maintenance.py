@@ -104,6 +104,20 @@ async def test_configurations_that_patch_no_machines_are_not_listed(azure: httpx
     assert (await call(maintenance.list_configurations)).json["configurations"] == []
 
 
+async def test_a_configuration_that_is_only_to_be_created_is_never_replaced(azure: httpx.AsyncClient) -> None:
+    only, body = {"If-None-Match": "*"}, coming()
+    made = await call(maintenance.put_configuration, body=body, headers=only, **place())
+    assert made.status == 201
+    again = await call(maintenance.put_configuration, body=coming(duration="03:00"), headers=only, **place())
+    assert again.status == 412
+    assert CONFIGURATION in again.problem["detail"]
+    there = (await azure.get(CONFIGURATION)).json()["properties"]["maintenanceWindow"]
+    assert there["duration"] == body["properties"]["maintenanceWindow"]["duration"]
+    tagged = await call(maintenance.put_configuration, body=coming(), headers={"If-None-Match": '"1"'}, **place())
+    assert tagged.status == 400
+    assert (await put()).status == 200
+
+
 async def test_every_limit_is_refused_at_once_and_before_the_call(azure: httpx.AsyncClient) -> None:
     body = coming(duration="05:00", recurEvery="2Hours", timeZone="Mars")
     body["properties"]["extensionProperties"] = {}

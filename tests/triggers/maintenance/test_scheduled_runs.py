@@ -1,26 +1,31 @@
-"""Coming runs over HTTP against the simulator: their list, and the cancelling of one."""
+"""Coming runs over HTTP against the simulator: their list, and the cancelling of one.
+
+A cancelled run stays cancelled at Azure, whatever becomes of its configuration: each test has an hour of its own.
+"""
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 
 from domain.base import parse_instant
-from tests.triggers.maintenance.support import audit, place, put
+from tests.triggers.maintenance.support import audit, coming, place, put
 from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION
-from triggers import scheduled_runs
+from triggers import maintenance, scheduled_runs
 
 
 async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.AsyncClient) -> None:
-    await put()
+    await put(body=coming(2))
     runs = (await call(scheduled_runs.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
     order = {"reason": "release night", "by": "ana"}
     done = await call(scheduled_runs.cancel_scheduled_run, body=order, **place())
     assert done.status == 200, done.text
-    assert done.json["run"] == runs[0]
+    assert (done.json["run"], done.json["already"]) == (runs[0] | {"canceled": True}, False)
     at_azure = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/"
     params = {"api-version": "2025-11-01"}
     first = (await azure.get(at_azure + runs[0]["run"], params=params)).json()
@@ -31,7 +36,7 @@ async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.Asyn
 
 
 async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.AsyncClient) -> None:
-    await put()
+    await put(body=coming(4))
     run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     named = f"{CONFIGURATION.lower()}/providers/microsoft.maintenance/applyupdates/{run['run']}"
     done = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, query={"run": named}, **place())
@@ -43,7 +48,7 @@ async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.A
 async def test_it_is_said_clearly_when_it_is_too_late(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await put()
+    await put(body=coming(6))
     run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     starts = parse_instant(run["startsAt"])
     assert starts
@@ -62,3 +67,84 @@ async def test_a_configuration_without_a_window_has_nothing_to_cancel(azure: htt
     refused = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert refused.status == 409
     assert "There is no run to come. Nobody can say when it runs: it has no maintenance window." in refused.text
+
+
+async def test_a_cancelled_run_shows_as_cancelled_and_a_second_cancel_says_so(azure: httpx.AsyncClient) -> None:
+    await put(body=coming(8))
+    first, second = (await call(scheduled_runs.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
+    assert (first["canceled"], second["canceled"]) == (False, False)
+    order = {"reason": "release night", "by": "ana"}
+    assert (await call(scheduled_runs.cancel_scheduled_run, body=order, **place())).json["already"] is False
+
+    listed = (await call(scheduled_runs.list_coming_runs, query={"count": "2"}, **place())).json
+    assert [(run["run"], run["canceled"]) for run in listed["runs"]] == [(first["run"], True), (second["run"], False)]
+    starts = parse_instant(second["startsAt"])
+    assert starts
+    note = f"The next run is cancelled; the next one that happens starts at {starts:%Y-%m-%d %H:%M}Z."
+    assert note in listed["notes"]
+    shown = (await call(maintenance.get_configuration, **place())).json
+    assert (shown["nextRun"]["run"], shown["nextRun"]["canceled"]) == (first["run"], True)
+    assert note in shown["notes"]
+
+    # The next run by default, and by its name: neither cancels the one after it.
+    for query in ({}, {"run": first["run"]}):
+        again = await call(scheduled_runs.cancel_scheduled_run, body=order, query=query, **place())
+        assert again.status == 200, again.text
+        assert (again.json["run"]["run"], again.json["already"]) == (first["run"], True)
+    assert await audit() == ["configuration_written", "scheduled_run_canceled"]
+    change = {"tags": {"owner": "ana"}}
+    changed_one = await call(maintenance.change_configuration, body=change, **place())
+    assert changed_one.json["nextRun"]["canceled"] is True
+
+
+async def test_a_run_that_another_tool_has_cancelled_shows_as_cancelled(azure: httpx.AsyncClient) -> None:
+    await put(body=coming(10))
+    run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    path = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/{run['run']}"
+    body = {"properties": {"status": "Cancel"}}
+    assert (await azure.put(path, json=body, params={"api-version": "2025-11-01"})).is_success
+    listed = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    assert listed["runs"][0]["canceled"] is True
+    every = (await call(maintenance.list_configurations)).json["configurations"]
+    assert every[0]["nextRun"]["canceled"] is True
+
+
+async def test_it_is_said_when_resource_graph_does_not_know_which_runs_are_cancelled(azure: httpx.AsyncClient) -> None:
+    await put(body=coming(12))
+    order = {"reason": "release night", "by": "ana"}
+    assert (await call(scheduled_runs.cancel_scheduled_run, body=order, **place())).status == 200
+    denied = {"error": {"code": "AuthorizationFailed", "message": "does not have authorization"}}
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 403, "body": denied}}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    listed = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    assert listed["runs"][0]["canceled"] is True, "cancelled here, which the audit log knows"
+    assert "Resource Graph did not say which runs are cancelled" in " ".join(listed["notes"])
+
+
+RUN_ID = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/"
+
+
+@pytest.mark.parametrize(
+    ("hours", "body"),
+    [
+        (14, {"properties": {"status": "Pending"}, "id": "{run}"}),
+        (15, {"properties": {"status": "Cancelled"}, "id": RUN_ID + "20200101000000"}),
+        (16, {"properties": {"status": "Cancelled"}, "id": RUN_ID.replace("Adv2", "Adv3") + "{stamp}"}),
+        (17, {"properties": {"status": "Cancelled"}}),
+        (18, {}),
+        (19, None),
+    ],
+)
+async def test_an_answer_about_something_else_is_no_cancellation(
+    azure: httpx.AsyncClient, hours: float, body: Any
+) -> None:
+    await put(body=coming(hours))
+    run = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]["run"]
+    text = json.dumps(body).replace("{run}", RUN_ID + run).replace("{stamp}", run)
+    rule = {"match": {"method": "PUT", "path": RUN_ID + "*"}, "effect": {"status": 200, "body": text}}
+    assert (await azure.post("/_sim/faults", json=rule)).is_success
+    refused = await call(scheduled_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
+    assert refused.status in (502, 503), refused.text
+    assert await audit() == ["configuration_written"]
+    listed = (await call(scheduled_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    assert listed["runs"][0]["canceled"] is False
