@@ -48,8 +48,8 @@ def add_moving(policies: typer.Typer) -> None:
 def import_policy(
     configuration: FromOption,
     name: Annotated[str, typer.Option("--name", help="Name of the policy; the configuration's own by default.")] = "",
-    apply: Annotated[bool, typer.Option("--apply", help="Store the policies, disabled.")] = False,
-    enabled: Annotated[bool, typer.Option("--enabled", help="With --apply: enabled from now on.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Store the policies as they are shown without it.")] = False,
+    enabled: Annotated[bool, typer.Option("--enabled", help="Enabled policies; disabled ones by default.")] = False,
     output: OutputOption = OutputFormat.TABLE,
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
@@ -60,12 +60,16 @@ def import_policy(
     """
     with open_client(url, key) as client:
         moved = client.import_policy(configuration, name)
-        made, problems = items(moved, "policies"), items(moved, "problems")
+        made, problems = (
+            [policy | {"enabled": enabled} for policy in items(moved, "policies")],
+            items(moved, "problems"),
+        )
+        moved |= {"policies": made}
         if apply and problems:
             details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
             raise RefusedError("nothing is stored: the policies would not mean what the schedule means", details)
         if apply:
-            _store(client, made, enabled=enabled)
+            _store(client, made)
     if output is OutputFormat.JSON:
         print_json(moved)
     elif apply:
@@ -106,7 +110,7 @@ def export_policy(
         body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
         if apply:
             _check_free(client, configuration)
-            client.put_configuration(configuration, body, by)
+            client.put_configuration(configuration, body, by, only_create=True)
             for each in assignments:
                 client.assign(configuration, _assignment(each), by)
     if output is OutputFormat.JSON:
@@ -123,7 +127,7 @@ def export_policy(
         notes.print(f"Both patch these machines now: disable the policy {name}.", soft_wrap=True)
 
 
-def _store(client: ApiClient, made: list[Json], *, enabled: bool) -> None:
+def _store(client: ApiClient, made: list[Json]) -> None:
     for policy in made:
         try:
             client.policy(str(policy["name"]))
@@ -131,7 +135,7 @@ def _store(client: ApiClient, made: list[Json], *, enabled: bool) -> None:
             continue
         raise RefusedError(f"nothing is stored: there is a policy {policy['name']}; give another --name")
     for policy in made:
-        client.put_policy(str(policy["name"]), policy | {"enabled": enabled})
+        client.put_policy(str(policy["name"]), policy)
 
 
 def _check_free(client: ApiClient, configuration: str) -> None:

@@ -59,7 +59,7 @@ class MovedIn(Document):
 
 
 def policies_of(configuration: MaintenanceConfiguration, assignments: Sequence[Assignment], name: str = "") -> MovedIn:
-    """The policies of a configuration and everything that is assigned to it.
+    """The policies of a configuration and everything that is assigned to it, disabled.
 
     There are several when no single scope can hold the machines; they have the same schedule, and numbers behind
     their names.
@@ -107,7 +107,8 @@ def _names(configuration: MaintenanceConfiguration, name: str, moved: Moved) -> 
     made = name or policy_name(configuration.name)
     moved.carried("id", "description")
     moved.carried("name", "name", "" if made == configuration.name else f"It becomes {made}.")
-    return {"name": made, "description": f"Moved from {configuration.id}"[:1000]}
+    # The schedule still patches the machines: two at the same minute are worse than none.
+    return {"name": made, "description": f"Moved from {configuration.id}"[:1000], "enabled": False}
 
 
 def _kind(configuration: MaintenanceConfiguration, moved: Moved) -> None:

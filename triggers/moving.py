@@ -76,7 +76,8 @@ _EXPORT: Json = {
 )
 @answered
 async def import_policy(req: func.HttpRequest) -> func.HttpResponse:
-    """What a maintenance configuration and its assignments are as policies. Nothing is stored: PUT what you like.
+    """What a maintenance configuration and its assignments are as policies, disabled. Nothing is stored: PUT what you
+    like, and enable it when the schedule does not patch the machines any more.
 
     ``problems`` says what would not mean the same; without any, times, machines and patches are those of the schedule.
     """

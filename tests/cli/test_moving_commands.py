@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from starlette.responses import JSONResponse
 
@@ -13,7 +14,7 @@ CONFIGURATION = (
     "/providers/Microsoft.Maintenance/maintenanceConfigurations/weekly"
 )
 WINDOW = "properties.maintenanceWindow"
-POLICIES = [{"name": "weekly", "enabled": True}, {"name": "weekly-2", "enabled": True}]
+POLICIES = [{"name": "weekly", "enabled": False}, {"name": "weekly-2", "enabled": False}]
 MOVED_IN = {
     "policies": POLICIES,
     "fields": [{"path": f"{WINDOW}.duration", "becomes": "schedule.window", "message": "All of [it]."}],
@@ -72,6 +73,16 @@ class TestImport:
         service.answers = [JSONResponse(MOVED_IN)]
         patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--apply", "--enabled")
         assert [policy["enabled"] for policy, _ in service.policies.values()] == [True, True]
+
+    @pytest.mark.parametrize("options", [[], ["--enabled"]])
+    def test_shows_what_it_would_store(self, patchwave: Patchwave, service: Service, options: list[str]):
+        service.answers = [JSONResponse(MOVED_IN)] * 3
+        command = ["policy", "import", "--from-configuration", CONFIGURATION, *options]
+        shown = list(yaml.safe_load_all(patchwave(*command).output))
+        assert patchwave(*command, "-o", "json").document["policies"] == shown
+        patchwave(*command, "--apply")
+        assert [policy for policy, _ in service.policies.values()] == shown
+        assert [policy["enabled"] for policy in shown] == [bool(options)] * 2
 
     def test_stores_nothing_that_means_something_else(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(LOST)]

@@ -134,7 +134,7 @@ def test_a_configuration_becomes_a_policy() -> None:
     document = policy.to_wire()
     assert policy.name == "web-servers-monthly"
     assert policy.description == f"Moved from {IDENTITY}"
-    assert policy.enabled
+    assert not policy.enabled, "the schedule still patches the machines"
     assert document["scope"]["machineIds"] == [machine_id(1), machine_id(2)]
     assert document["schedule"] == {
         "startDate": "2026-10-06",
@@ -389,7 +389,8 @@ def test_a_round_trip_keeps_machines_moments_and_patches(assignments: list[Assig
     moved = policies_of(given, assignments)
     if not moved.problems:
         assert patched_by_policies(moved.policies) == patched_by_schedule(assignments, given)
-    back = [configuration_of(policy, IDENTITY, "westeurope", NOW) for policy in moved.policies]
+    enabled = [policy.model_copy(update={"enabled": True}) for policy in moved.policies]
+    back = [configuration_of(policy, IDENTITY, "westeurope", NOW) for policy in enabled]
     for policy, each in zip(moved.policies, back, strict=True):
         made = each.configuration
         assert not check_configuration(made, NOW)
