@@ -24,7 +24,7 @@ from domain.patching import LinuxClassification, RebootSetting, WindowsClassific
 from domain.recur_every import RecurEvery, Unit
 from domain.regions import region_name
 from domain.validation import Problem, suggest
-from domain.windows_zones import ZONES, documented_name, windows_name
+from domain.windows_zones import ZONES, documented_name, is_old, windows_name
 
 SHORTEST_WINDOW = timedelta(hours=1, minutes=30)
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
@@ -85,6 +85,11 @@ def advice(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
         local = now.astimezone(configuration.window.zone)
         if _HANDOVER[0] <= local.hour * 60 + local.minute < _HANDOVER[1]:
             notes.append("Microsoft advises against creating schedules from 23:45 to midnight.")
+        if is_old(configuration.window.time_zone):
+            notes.append(
+                f"{configuration.window.time_zone} is an old zone, in which Windows may still keep daylight saving:"
+                " Azure may run an hour earlier in summer than is shown here."
+            )
     return notes
 
 

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 
 from tzlocal import windows_tz
 
-ZONES: Mapping[str, str] = windows_tz.win_tz | {
-    "Kamchatka Standard Time": "Asia/Kamchatka",
-    "Mid-Atlantic Standard Time": "Etc/GMT+2",
-}
+_OLD = {"Kamchatka Standard Time": "Asia/Kamchatka", "Mid-Atlantic Standard Time": "Etc/GMT+2"}
+ZONES: Mapping[str, str] = windows_tz.win_tz | _OLD
 """IANA zone by Windows name, each in its documented spelling."""
 _BY_FOLDED_NAME = {name.casefold(): name for name in ZONES}
 _BY_FOLDED_ZONE = {zone.casefold(): name for zone, name in windows_tz.tz_win.items()}
@@ -22,6 +20,11 @@ _BY_FOLDED_ZONE = {zone.casefold(): name for zone, name in windows_tz.tz_win.ite
 def documented_name(name: str) -> str:
     """The documented spelling of a Windows name; empty when there is no such name."""
     return _BY_FOLDED_NAME.get(name.strip().casefold(), "")
+
+
+def is_old(name: str) -> bool:
+    """Whether Windows may keep daylight saving in this zone where the IANA zone has none."""
+    return documented_name(name) in _OLD
 
 
 def windows_name(zone: str) -> str:

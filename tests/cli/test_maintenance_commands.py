@@ -167,6 +167,15 @@ def test_a_body_of_azure_is_applied_from_a_file(patchwave: Patchwave, service: S
     )
 
 
+def test_create_never_replaces(patchwave: Patchwave, service: Service) -> None:
+    service.answers = [problem(412, "Precondition Failed", f"There is a maintenance configuration {ID}.")]
+    refused = patchwave(
+        "maintenance", "configuration", "create", SHORT, "--location", "eastus", "--recur-every", "Day",
+        "--start", "2030-12-30 07:00", "--time-zone", "UTC", "--linux", "Security",
+    )  # fmt: skip
+    assert (refused.code, "There is a maintenance configuration" in refused.errors) == (2, True)
+
+
 def test_properties_are_changed_one_by_one(patchwave: Patchwave, service: Service) -> None:
     service.answers = [JSONResponse(VIEW)]
     window = "properties.maintenanceWindow"

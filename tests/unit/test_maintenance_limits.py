@@ -202,4 +202,22 @@ def test_advice_about_runs_that_are_near_and_about_midnight() -> None:
     assert any("40 minutes" in note for note in advice(configuration(), run.at_utc - timedelta(minutes=30)))
     assert any("under an hour" in note for note in advice(configuration(), run.at_utc - timedelta(minutes=50)))
     assert any("23:45" in note for note in advice(configuration(), datetime(2021, 8, 20, 18, 20, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize(
+    ("zone", "starts_at"),
+    [
+        ("Kamchatka Standard Time", datetime(2021, 8, 20, 13, 18, tzinfo=UTC)),
+        ("mid-atlantic standard time", datetime(2021, 8, 21, 3, 18, tzinfo=UTC)),
+    ],
+)
+def test_old_zones_are_known_and_come_with_a_warning(zone: str, starts_at: datetime) -> None:
+    found = configuration(f"{WINDOW}.timeZone", zone)
+    assert check_configuration(found, THEN) == []
+    run = found.next_occurrence(THEN)
+    assert run is not None
+    assert run.at_utc == starts_at
+    [note] = advice(found, THEN - timedelta(hours=2))
+    assert "an hour earlier in summer" in note
+    assert advice(configuration(), THEN) == []
     assert advice(configuration(), THEN) == []
