@@ -112,7 +112,7 @@ def export_policy(
             _check_free(client, configuration)
             client.put_configuration(configuration, body, by, only_create=True)
             for each in assignments:
-                client.assign(configuration, _assignment(each), by)
+                client.assign(configuration, _assignment(each, all_machines=moved.get("allMachines") is True), by)
     if output is OutputFormat.JSON:
         print_json(moved)
     elif apply:
@@ -156,15 +156,10 @@ def _kept(document: Json) -> Json:
     return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
 
 
-def _assignment(made: Json) -> Json:
+def _assignment(made: Json, *, all_machines: bool) -> Json:
     """The request that makes an assignment."""
-    from domain.assignment import ScopeFilter
-
-    request = {key: made[key] for key in ("resourceId", "name", "location", "filter") if made.get(key)}
-    if "filter" in request and ScopeFilter.from_wire(request["filter"]).is_empty:
-        # The policy says so itself: its scope is a whole subscription.
-        request = {key: value for key, value in request.items() if key != "filter"} | {"allMachines": True}
-    return request
+    given = ("resourceId", "name", "location") if all_machines else ("resourceId", "name", "location", "filter")
+    return {key: made[key] for key in given if made.get(key)} | ({"allMachines": True} if all_machines else {})
 
 
 def _fields(moved: Json) -> RenderableType:

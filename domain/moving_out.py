@@ -71,6 +71,8 @@ class MovedOut(Document):
 
     configuration: MaintenanceConfiguration
     assignments: list[Assignment]
+    all_machines: bool
+    """The assignments are of whole subscriptions, as the scope of the policy is."""
     fields: list[MovedField]
 
 
@@ -115,7 +117,12 @@ def configuration_of(
     if problems := check_configuration(configuration, now):
         raise NotCarried(problems)
     _tell(policy, moved)
-    return MovedOut(configuration=configuration, assignments=assignments, fields=moved.fields)
+    return MovedOut(
+        configuration=configuration,
+        assignments=assignments,
+        all_machines=any(each.filter is not None and each.filter.is_empty for each in assignments),
+        fields=moved.fields,
+    )
 
 
 def _care(policy: Policy, given_up: Collection[str], moved: Moved) -> None:

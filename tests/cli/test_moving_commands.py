@@ -129,6 +129,15 @@ class TestExport:
         assert result.code == 2
         assert all(f"{path}: {message}" in result.errors for path, message in errors)
 
+    def test_a_whole_subscription_is_assigned_on_purpose(self, patchwave: Patchwave, service: Service):
+        whole = ASSIGNMENT | {"filter": {"resourceTypes": ["microsoft.compute/virtualmachines"]}}
+        moved = MOVED_OUT | {"assignments": [whole], "allMachines": True}
+        service.answers = [JSONResponse(moved), MISSING, JSONResponse({}, 201), JSONResponse({})]
+        assert patchwave(*self.ARGUMENTS, "--apply").code == 0
+        (asked,) = service.asked("PUT", "/api/maintenance/assignments")
+        assert asked["body"]["allMachines"] is True
+        assert "filter" not in asked["body"]
+
     def test_creates_the_configuration_and_its_assignments(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(MOVED_OUT), MISSING, JSONResponse({}), JSONResponse({})]
         result = patchwave(*self.ARGUMENTS, "--apply", "--by", "ana")

@@ -557,3 +557,20 @@ def test_named_machines_are_assigned_one_by_one() -> None:
         "location": "westeurope",
         "properties": {"maintenanceConfigurationId": str(IDENTITY), "resourceId": machine_id(1)},
     }
+
+
+@pytest.mark.parametrize(
+    ("scope", "all_machines"),
+    [
+        ({"subscriptions": [SUBSCRIPTIONS[0]]}, True),
+        ({"subscriptions": [SUBSCRIPTIONS[0]], "osTypes": ["Linux", "Windows"]}, True),
+        ({"subscriptions": [SUBSCRIPTIONS[0]], "osTypes": ["Linux"]}, False),
+        ({"subscriptions": [SUBSCRIPTIONS[0]], "tags": TAGS}, False),
+        ({"machineIds": [machine_id(1)]}, False),
+    ],
+)
+def test_a_policy_for_a_whole_subscription_says_so_of_its_assignments(
+    scope: dict[str, Any], all_machines: bool
+) -> None:
+    made = configuration_of(parse_policy(PLAIN | {"scope": scope}), IDENTITY, "westeurope", NOW)
+    assert made.all_machines is all_machines
