@@ -280,7 +280,11 @@ class Settings(BaseSettings):
         description="Days after which runs are removed that ended, with everything about them; 0 keeps them for ever.",
     )
     keep_history_days: int = Field(
-        default=800, ge=0, le=36_500, description="The same for what each machine's history tells of runs."
+        default=800,
+        ge=0,
+        le=36_500,
+        description="The same for what each machine's history tells of runs, its latest state, the audit logs of "
+        "policies, and when packages were first seen.",
     )
     keep_instances_days: int = Field(
         default=30, ge=0, le=36_500, description="The same for instances of the durable engine that have ended."

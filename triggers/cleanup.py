@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -16,6 +17,8 @@ from domain.snapshot import MACHINE_TAG, SnapshotId, expired_run
 
 MOST_SNAPSHOTS = 200
 """One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
+_BUDGET = timedelta(minutes=5)
+"""For one call: a function gets ten minutes."""
 _LOG = logging.getLogger("patchwave.cleanup")
 
 bp = df.Blueprint()
@@ -30,12 +33,14 @@ async def expired_snapshots(timer: func.TimerRequest) -> None:
 
 
 async def delete_expired_snapshots(
-    records: Records, disks: Disks, now: datetime, *, most: int = MOST_SNAPSHOTS
+    records: Records, disks: Disks, now: datetime, *, most: int = MOST_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
     """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
 
     Whatever cannot be deleted now is left to a later call.
     """
+    clock = asyncio.get_running_loop().time
+    until = clock() + budget.total_seconds()
     deleted: list[SnapshotId] = []
     locked: set[tuple[str, str]] = set()
     looks = 0
@@ -43,10 +48,14 @@ async def delete_expired_snapshots(
         place = (snapshot.subscription_id, snapshot.resource_group.lower())
         if place in locked:
             continue
-        if looks == most:
+        if looks == most or clock() >= until:
             break
         looks += 1
-        result = await _delete(records, disks, snapshot, now)
+        try:
+            result = await _delete(records, disks, snapshot, now)
+        except Exception:
+            _LOG.exception("The snapshot %s could not be deleted", snapshot.name)
+            continue
         if isinstance(result, ArmFailure):
             # A lock or a missing right holds for the whole group, and must not keep others from being cleaned up.
             locked.add(place)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import azure.durable_functions as df
 import azure.functions as func
-import grpc
 from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records, open_records
@@ -23,6 +25,9 @@ from triggers.runs import find_run
 MOST_ROWS = 20_000
 """Removed in one call, so that it ends well within its time; the next call goes on."""
 MOST_RUNS = 50
+_BUDGET = timedelta(minutes=6)
+"""For one call: a function gets ten minutes."""
+_PAUSES_KEPT = timedelta(days=1)
 _INSTANCE_TIME = timedelta(seconds=60)
 _INSTANCE_SPAN = timedelta(days=14)
 """Instances are removed when they are between so much older than they may be and just too old."""
@@ -90,52 +95,92 @@ def retention_of(settings: Settings) -> Retention:
 
 
 async def purge(
-    records: Records, engine: PurgingEngine, retention: Retention, now: datetime, *, most: int = MOST_ROWS
+    records: Records,
+    engine: PurgingEngine,
+    retention: Retention,
+    now: datetime,
+    *,
+    most: int = MOST_ROWS,
+    budget: timedelta = _BUDGET,
 ) -> list[str]:
-    """Remove what may go, up to so many rows; the ids of the runs and mode changes that are gone now."""
+    """Remove what may go, up to so many rows and for so long; the ids of the runs and mode changes that are gone now.
+
+    Each kind for itself: one that cannot be removed now is logged and keeps no other from its turn.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + budget.total_seconds()
     gone: list[str] = []
-    if retention.runs is not None:
-        left = most
-        async for run in records.runs_before(now - retention.runs):
-            if not may_go(run, retention, now):
-                continue
-            removed = await records.purge_run(run.id, left)
-            if removed is None:
-                break
-            gone.append(run.id)
-            left -= removed
-            if left <= 0 or len(gone) == MOST_RUNS:
-                break
-        gone += await _purge_mode_changes(records, now - retention.runs, left)
+    left = _Left(most)
+    number = slice_of(now)
+
+    async def engine_instances(age: timedelta) -> None:
+        before = now - age
+        await engine.purge_orchestrations_by(
+            created_time_from=before - _INSTANCE_SPAN,
+            created_time_to=before,
+            runtime_status=_ENDED,
+            timeout=_INSTANCE_TIME,
+        )
+
+    async def past(removed: Awaitable[int]) -> None:
+        await removed
+
+    work: list[tuple[str, timedelta | None, Callable[[timedelta], Awaitable[None]]]] = [
+        ("durable instances", retention.instances, engine_instances),
+        ("claims", retention.runs, lambda age: past(records.purge_claims(number, now - age))),
+        ("histories", retention.history, lambda age: past(records.purge_machines(number, now - age))),
+        ("packages", retention.history, lambda age: past(records.purge_seen(number, now - age))),
+        ("audit logs", retention.history, lambda age: past(records.purge_audit(now - age))),
+        ("pauses", _PAUSES_KEPT, lambda age: past(records.purge_pauses(now - age))),
+        ("runs", retention.runs, lambda _: _purge_runs(records, retention, now, left, gone)),
+        ("mode changes", retention.runs, lambda age: _purge_mode_changes(records, now - age, left, gone)),
+    ]
+    for what, age, remove in work:
+        if age is None:
+            continue
+        try:
+            async with asyncio.timeout_at(until):
+                await remove(age)
+        except TimeoutError:
+            _LOG.warning("No time was left to remove %s; the next call goes on.", what)
+        except Exception:
+            _LOG.exception("The %s could not be removed", what)
     if gone:
         _LOG.info("%d runs were removed: they have been kept long enough.", len(gone))
-    if retention.history is not None:
-        await records.purge_history(slice_of(now), now - retention.history)
-    if retention.instances is not None:
-        before = now - retention.instances
-        try:
-            await engine.purge_orchestrations_by(
-                created_time_from=before - _INSTANCE_SPAN,
-                created_time_to=before,
-                runtime_status=_ENDED,
-                timeout=_INSTANCE_TIME,
-            )
-        except grpc.RpcError as error:
-            _LOG.warning("The durable instances could not be removed: %s", type(error).__name__)
     return gone
 
 
-async def _purge_mode_changes(records: Records, cutoff: datetime, most: int) -> list[str]:
-    gone: list[str] = []
-    left = most
+@dataclass(slots=True)
+class _Left:
+    """How many rows this call may still remove."""
+
+    rows: int
+
+
+async def _purge_runs(records: Records, retention: Retention, now: datetime, left: _Left, gone: list[str]) -> None:
+    removed_runs = 0
+    async for run in records.runs_before(now - (retention.runs or timedelta.max)):
+        if left.rows <= 0 or removed_runs == MOST_RUNS:
+            return
+        if may_go(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
+            removed_runs += 1
+
+
+async def _purge_mode_changes(records: Records, cutoff: datetime, left: _Left, gone: list[str]) -> None:
     async for change in records.mode_changes_before(cutoff):
-        if left <= 0:
-            break
-        if change.state is ChangeState.RUNNING:
-            continue
-        removed = await records.purge_mode_change(change.id, left)
-        if removed is None:
-            break
-        gone.append(change.id)
-        left -= removed
-    return gone
+        if left.rows <= 0:
+            return
+        if change.state is not ChangeState.RUNNING:
+            await _has_gone(change.id, records.purge_mode_change, left, gone)
+
+
+async def _has_gone(
+    what: str, remove: Callable[[str, int], Awaitable[int | None]], left: _Left, gone: list[str]
+) -> bool:
+    removed = await remove(what, left.rows)
+    if removed is None:
+        left.rows = 0
+        return False
+    gone.append(what)
+    left.rows -= removed
+    return True

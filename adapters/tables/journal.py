@@ -16,6 +16,8 @@ from adapters.tables.rows import Row
 from adapters.tables.store import StoreBacked
 from domain.base import format_instant
 
+CLAIMS = ("idempotency-key", "delivery", "signature", "event", "new_machine", "retry")
+"""The kinds of keys, each a partition: what is not named here would never be removed."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
@@ -26,7 +28,12 @@ class JournalRecords(StoreBacked):
         """Bind a key to a value, once and for all: the value that is bound, and whether this call bound it.
 
         Only a digest of the key is stored, so that a key may be a secret, have any length and any characters.
+
+        Raises:
+            ValueError: no such kind.
         """
+        if kind not in CLAIMS:
+            raise ValueError(f"{kind} is no kind of claim")
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         columns = pack({"value": value, "at": at}, exact=["value"])
         if await self._store.claims.insert(kind, digest, columns):

@@ -8,7 +8,7 @@ from adapters.tables.columns import pack
 from adapters.tables.store import StoreBacked
 from domain.base import parse_instant
 
-_PARTITION = "pause"
+PAUSES = "pause"
 
 
 class PauseRecords(StoreBacked):
@@ -18,14 +18,14 @@ class PauseRecords(StoreBacked):
         """Nothing may be sent before ``until``; a later end that is known already stays."""
         known = await self.paused_until(budget)
         if known is None or known < until:
-            await self._store.claims.replace(_PARTITION, budget, pack({"until": until}))
+            await self._store.claims.replace(PAUSES, budget, pack({"until": until}))
 
     async def paused_until(self, budget: str) -> datetime | None:
         """The end of the newest pause, which may be past; ``None`` when there never was one.
 
         All of them are read at once: there are few, and every start asks for one.
         """
-        rows = await self._store.claims.shared_scan(_PARTITION)
+        rows = await self._store.claims.shared_scan(PAUSES)
         return next((parse_instant(row.columns["until"]) for row in rows if row.key == budget), None)
 
 

@@ -87,7 +87,7 @@ class PinRecords(StoreBacked):
             self._noting |= dict.fromkeys(mine, noted)
             try:
                 await self._store.seen.insert_all(
-                    _partition(os_type),
+                    seen_partition(os_type),
                     {row: pack({"name": rows[_, row][0], "version": rows[_, row][1], "at": at}) for _, row in mine},
                 )
                 for key in mine:
@@ -152,14 +152,15 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
     )
 
 
-def _partition(os_type: OsType) -> str:
+def seen_partition(os_type: OsType) -> str:
+    """The partition of the packages of an operating system."""
     return os_type.value.lower()
 
 
 def _key(os_type: OsType, package: Package) -> _Key:
     """Partition and row. Names come from package managers, so only their digest enters a key."""
     digest = hashlib.sha256("=".join(package).encode("utf-8", "replace")).hexdigest()
-    return _partition(os_type), digest[:40]
+    return seen_partition(os_type), digest[:40]
 
 
 def _remember[Key](cache: dict[Key, Any], key: Key, value: object, most: int) -> None:

@@ -119,6 +119,21 @@ class TableRequests:
         except TableMissing:
             return
 
+    async def scan_partitions(
+        self, terms: Sequence[str], values: Columns, select: Iterable[str] | None
+    ) -> AsyncGenerator[tuple[str, Row]]:
+        """The rows of several partitions for which all terms are true, each with its partition."""
+        names = None if select is None else [*select, "PartitionKey"]
+        try:
+            with _translated():
+                found = self._client.query_entities(
+                    " and ".join(terms), parameters=values, select=_select(names), results_per_page=SCAN_PAGE
+                )
+                async for entity in found:
+                    yield str(entity["PartitionKey"]), _row(entity)
+        except TableMissing:
+            return
+
     async def commit(self, partition: str, changes: Sequence[Change]) -> list[str]:
         """All changes or none of them, in one transaction; the ETags of the rows, empty for those that were deleted.
 

@@ -8,21 +8,29 @@ from typing import Any
 
 from adapters.tables.columns import get_json, pack, unpack
 from adapters.tables.errors import InvalidCursor
-from adapters.tables.history import HISTORY, LAST_MILLISECOND
+from adapters.tables.history import FLEET, HISTORY, LAST_MILLISECOND
+from adapters.tables.journal import CLAIMS
 from adapters.tables.mode_changes import CHANGES
-from adapters.tables.operations import ALL_RUNS
+from adapters.tables.operations import ALL_RUNS, LEASE
 from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.pauses import PAUSES
+from adapters.tables.pins import seen_partition
 from adapters.tables.rows import Change, Row
+from adapters.tables.runs import LISTED
 from adapters.tables.store import StoreBacked
 from adapters.tables.table import Table
-from domain.base import Document, Json
+from domain.base import Document, Json, format_instant
 from domain.guard import Guard
 from domain.identity import RunId
 from domain.mode_change import ModeChange
 from domain.plan import ExcludedMachine, PlannedMachine
 from domain.run import Intent, MachineRecord, PatchRecord, Run
+from domain.scope import OsType
 
 _RUNS = "runs"
+_POLICIES = ("policies", "controls")
+_FIRST_ID, _BEHIND_IDS = "2", "3"
+"""Ids of runs and of changes begin with their year; so may the name of a policy, and no other subject of the log."""
 _DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
     "g~": ("guard", Guard),
     "i~": ("intent", Intent),
@@ -66,7 +74,7 @@ class RetentionRecords(StoreBacked):
     async def runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
         """Runs whose id bears an earlier time, the newest of them first."""
         first = RunId.of(cutoff, "").row_key
-        async for row in self._store.runs.scan(_RUNS, first=first):
+        async for row in self._store.runs.scan(_RUNS, first=first, select=LISTED):
             yield unpack(Run, row.columns)
 
     async def mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
@@ -97,18 +105,67 @@ class RetentionRecords(StoreBacked):
             await self._store.runs.delete(heads, key, row.etag)
         return removed + 1
 
-    async def purge_history(self, slice_number: int, cutoff: datetime) -> int:
-        """Remove the ends of machines before that moment, of one in 256 machines; how many.
+    async def purge_machines(self, slice_number: int, cutoff: datetime) -> int:
+        """Remove what is kept over all runs of one in 256 machines, and is older than that moment; how many rows.
+
+        Ends in their histories, the latest state of machines that no run has ended since, and leases that ran out.
 
         Args:
             slice_number: the first two hexadecimal digits of the keys of those machines.
-            cutoff: older ends go.
+            cutoff: what is older goes.
         """
-        begin = f"{HISTORY}{slice_number:02x}"
+        machines, before = self._store.machines, format_instant(cutoff)
         oldest_kept = LAST_MILLISECOND - int(cutoff.timestamp() * 1000)
-        rows = self._store.machines.scan(ALL_RUNS, first=begin, end=begin + "~", select=[])
-        gone = [row async for row in rows if int(row.key.split("~")[2]) > oldest_kept]
-        return await _remove(self._store.machines, ALL_RUNS, gone)
+        histories = self._slice(machines, ALL_RUNS, f"{HISTORY}{slice_number:02x}", [])
+        gone = [row async for row in histories if int(row.key.split("~")[2]) > oldest_kept]
+        for prefix, column in ((FLEET, "at"), (LEASE, "until")):
+            rows = self._slice(machines, ALL_RUNS, f"{prefix}{slice_number:02x}", [column])
+            gone += [row async for row in rows if str(row.columns[column]) < before]
+        return await _remove(machines, ALL_RUNS, gone)
+
+    async def purge_claims(self, slice_number: int, cutoff: datetime) -> int:
+        """Remove one in 256 of the claims that are older than that moment; how many."""
+        removed = 0
+        for kind in CLAIMS:
+            removed += await self._purge_older(self._store.claims, kind, f"{slice_number:02x}", "at", cutoff)
+        return removed
+
+    async def purge_seen(self, slice_number: int, cutoff: datetime) -> int:
+        """Remove one in 256 of the packages that were first seen before that moment; how many.
+
+        One that is still offered to a machine counts as new once: no approval delay is that long.
+        """
+        removed = 0
+        for os_type in OsType:
+            partition = seen_partition(os_type)
+            removed += await self._purge_older(self._store.seen, partition, f"{slice_number:02x}", "at", cutoff)
+        return removed
+
+    async def purge_pauses(self, cutoff: datetime) -> int:
+        """Remove the pauses of budgets that ended before that moment; how many."""
+        return await self._purge_older(self._store.claims, PAUSES, "", "until", cutoff)
+
+    async def purge_audit(self, cutoff: datetime) -> int:
+        """Remove the lines of policies, freezes and maintenance configurations that are older; how many.
+
+        Lines of runs and of changes of patch modes, whose ids begin with the year, go with those.
+        """
+        before = format_instant(cutoff)
+        audit = self._store.audit
+        found = await audit.keys_before(before, end=_FIRST_ID) | await audit.keys_before(before, first=_BEHIND_IDS)
+        for kept in _POLICIES:
+            async for policy in self._store.policies.scan(kept, first=_FIRST_ID, end=_BEHIND_IDS, select=[]):
+                found[policy.key] = [row async for row in audit.scan(policy.key, end=before, select=[])]
+        return sum([await _remove(audit, partition, rows) for partition, rows in found.items()])
+
+    async def _purge_older(self, table: Table, partition: str, prefix: str, column: str, cutoff: datetime) -> int:
+        before = format_instant(cutoff)
+        rows = self._slice(table, partition, prefix, [column])
+        return await _remove(table, partition, [row async for row in rows if str(row.columns[column]) < before])
+
+    def _slice(self, table: Table, partition: str, prefix: str, select: list[str]) -> AsyncGenerator[Row]:
+        end = f"{prefix}~" if prefix else ""
+        return table.scan(partition, first=prefix, end=end, select=select)
 
 
 async def _first(table: Table, partition: str, most: int) -> AsyncGenerator[Row]:

@@ -24,7 +24,8 @@ _SNAPSHOT = "policySnapshot"
 _RUNS_KEPT = 50
 _COUNTED_A_SECOND = 500
 """Rows that are read for the counts of a run that goes on, at most; a smaller run is counted whenever it is shown."""
-_LISTED = wire_names(Run, without=[_SNAPSHOT])
+LISTED = wire_names(Run, without=[_SNAPSHOT])
+"""The columns of a run as lists show it."""
 
 
 class RunRecords(StoreBacked):
@@ -75,7 +76,7 @@ class RunRecords(StoreBacked):
             lambda row: _run(row.columns),
             limit=limit,
             cursor=cursor,
-            select=_LISTED,
+            select=LISTED,
             where=None if mode is None else {"mode": mode.value},
         )
 
@@ -107,7 +108,7 @@ class RunRecords(StoreBacked):
 
     async def get_listed_run(self, run_id: str) -> Run | None:
         """The run as lists show it, without its policy snapshot; ``None`` when there is none."""
-        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, _LISTED)
+        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, LISTED)
         return None if row is None else _run(row.columns)
 
     async def keep_quiet(self, run_id: str, until: datetime) -> None:

@@ -131,6 +131,21 @@ class Table:
                 self._cache.put(partition, row)
             yield row
 
+    async def keys_before(self, before: str, *, first: str = "", end: str = "") -> dict[str, list[Row]]:
+        """The rows of the partitions from ``first`` on and before ``end`` whose key is lower, by partition; keys alone.
+
+        The service reads all of these partitions for it: only for what removes things.
+        """
+        terms, values = ["RowKey lt @before"], {"before": before}
+        for term, name, value in (("PartitionKey ge @first", "first", first), ("PartitionKey lt @end", "end", end)):
+            if value:
+                terms.append(term)
+                values[name] = value
+        found: dict[str, list[Row]] = {}
+        async for partition, row in self._requests.scan_partitions(terms, values, []):
+            found.setdefault(partition, []).append(row)
+        return found
+
     # --- writing
 
     async def insert(self, partition: str, key: str, columns: Columns) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.policy import parse_policy
 from domain.retention import Retention, slice_of
 from domain.run import Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
+from domain.scope import OsType
 from settings import Settings
 from tests.adapters.samples import intent, machine
 from tests.triggers.support import Answer, call
@@ -195,3 +198,116 @@ def test_no_days_are_for_ever() -> None:
     connection: Any = "UseDevelopmentStorage=true"
     settings = Settings(tables_connection=connection, keep_runs_days=0, keep_history_days=0, keep_instances_days=0)
     assert retention_of(settings) == Retention(runs=None, history=None, instances=None)
+
+
+# --- what grows beside runs
+
+
+async def purge_slices_of(records: Records, engine: PurgedEngine, *digests: str) -> None:
+    """The calls of the hours in which these keys have their turn, within eleven days."""
+    first = slice_of(NOW)
+    for number in {int(digest[:2], 16) for digest in digests}:
+        await purge(records, engine, KEPT, NOW + timedelta(hours=(number - first) % 256))
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["idempotency-key", "delivery", "signature", "event", "new_machine", "retry"])
+async def test_claims_go_with_the_age_of_the_runs_that_they_stand_for(
+    records: Records, engine: PurgedEngine, kind: str
+) -> None:
+    await records.claim(kind, "old", "run-1", NOW - 412 * DAY)
+    await records.claim(kind, "young", "run-2", NOW - 398 * DAY + 11 * DAY)
+    await purge_slices_of(records, engine, sha("old"), sha("young"))
+    assert await records.claim(kind, "young", "run-3", NOW) == ("run-2", False)
+    assert await records.claim(kind, "old", "run-4", NOW) == ("run-4", True)
+
+
+async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(records: Records) -> None:
+    with pytest.raises(ValueError, match="no kind of claim"):
+        await records.claim("something", "key", "value", NOW)
+
+
+async def test_packages_go_when_they_were_first_seen_long_ago(records: Records, engine: PurgedEngine) -> None:
+    for os_type in OsType:
+        await records.note_first_seen(os_type, [("openssl", "1")], NOW - 412 * DAY)
+        await records.note_first_seen(os_type, [("openssl", "2")], NOW - 300 * DAY)
+    await purge_slices_of(records, engine, sha("openssl=1"), sha("openssl=2"))
+    for partition in ("windows", "linux"):
+        rows = [row.columns["version"] async for row in records._store.seen.scan(partition)]
+        assert rows == ["2"]
+
+
+async def test_pauses_go_a_day_after_their_end(records: Records, engine: PurgedEngine) -> None:
+    await records.pause("over", NOW - timedelta(hours=25))
+    await records.pause("just over", NOW - timedelta(hours=23))
+    await purge(records, engine, Retention(runs=None, history=None, instances=None), NOW)
+    assert await records.paused_until("over") is None
+    assert await records.paused_until("just over") == NOW - timedelta(hours=23)
+
+
+async def test_latest_states_and_locks_of_machines_that_no_run_ends_any_more_go(
+    records: Records, engine: PurgedEngine
+) -> None:
+    gone, stays = machine(0), machine(1)
+    old, young = RunId.of(NOW - 412 * DAY, "monthly").text, RunId.of(NOW - 300 * DAY, "monthly").text
+    for one, run_id, age in ((gone, old, 412), (stays, young, 300)):
+        at = NOW - age * DAY
+        await records.add_machines(run_id, [one])
+        assert await records.acquire_lease(one.key, run_id, at, at + DAY) == run_id
+        await records.record_outcome(run_id, one.key, PATCHED, at=at, installation=None, patches=[], release=False)
+    await purge_slices_of(records, engine, gone.key, stays.key)
+    assert [each["key"] for each in (await records.fleet(10, None)).items] == [stays.key]
+    leases = [row.key async for row in records._store.machines.scan("machines", first="l~", end="l~~")]
+    assert leases == [f"l~{stays.key}"]
+
+
+@pytest.mark.parametrize("subject", ["monthly", "freeze~xmas", "maintenance~abc", "10-days", "2nd-tuesday", "zz"])
+async def test_lines_about_policies_go_and_those_of_runs_stay_with_them(
+    records: Records, engine: PurgedEngine, subject: str
+) -> None:
+    young_run = await run_of(records, 300 * DAY)
+    if subject == "2nd-tuesday":
+        policy = parse_policy({"name": subject, "scope": {"locations": ["westeurope"]}})
+        await records.put_policy(subject, policy.to_wire(), if_match=None, if_none_match=False, at=NOW)
+    for days in (500, 401, 399):
+        await records.audit(subject, f"done_{days}", by="ana", at=NOW - days * DAY)
+    await records.audit(young_run, "very old", by="ana", at=NOW - 500 * DAY)
+    await purge(records, engine, KEPT, NOW)
+    assert [line["action"] for line in (await records.list_audit(subject, 10, None)).items] == ["done_399"]
+    assert "very old" in [line["action"] for line in (await records.list_audit(young_run, 10, None)).items]
+
+
+async def test_what_cannot_be_removed_is_logged_and_keeps_nothing_else(
+    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = await run_of(records, 401 * DAY)
+
+    async def broken(self: Records, *_: object) -> int:
+        raise RuntimeError("a row that cannot be read")
+
+    monkeypatch.setattr(Records, "purge_claims", broken)
+    engine.failing = True
+    assert await purge(records, engine, KEPT, NOW) == [old]
+    told = [each for each in caplog.records if each.exc_info]
+    assert ["claims" in each.getMessage() for each in told] == [False, True]
+    assert await records.get_run(old) is None
+
+
+async def test_a_call_ends_in_its_time(
+    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = await run_of(records, 401 * DAY)
+
+    async def hangs(self: Records, *_: object) -> int:
+        await asyncio.sleep(60)
+        return 0
+
+    monkeypatch.setattr(Records, "purge_claims", hangs)
+    begun = asyncio.get_running_loop().time()
+    assert await purge(records, engine, KEPT, NOW, budget=timedelta(seconds=0.5)) == []
+    assert asyncio.get_running_loop().time() - begun < 5
+    assert "No time was left to remove claims" in caplog.text
+    assert await records.get_run(old) is not None

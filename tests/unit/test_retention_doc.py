@@ -1,0 +1,29 @@
+"""docs/retention.md names every table that the app keeps, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from adapters.tables.store import Store
+from adapters.tables.table import Table
+
+PAGE = Path(__file__).parents[2] / "docs" / "retention.md"
+
+
+class Client:
+    url = "https://account.table.example"
+    table_name = "none"
+    _client = None
+
+    def get_table_client(self, name: str) -> Client:
+        return self
+
+
+def test_every_table_is_in_the_list_with_what_bounds_it() -> None:
+    store = Store(cast("Any", Client()), "patchwave")
+    kept = {name for name, value in vars(store).items() if isinstance(value, Table)}
+    listed = re.findall(r"^\| `([a-z]+)` \| [^|]+ \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) == kept
+    assert len(kept) >= 7
