@@ -22,8 +22,9 @@ _DONE = frozenset({"succeeded", "completed", "completedwithwarnings"})
 _FAILED = frozenset({"failed", "timedout"})
 _CANCELED = frozenset({"cancel", "canceled", "cancelled"})
 _NOT_RUNNING = frozenset({"shutdownorunresponsive"})
-_LEFT_OUT = _NOT_RUNNING | {""}
 _NOTHING = frozenset({"noupdatespending"})
+_TELLS = _DONE | _FAILED | _CANCELED | _NOTHING
+"""Words that say more of a machine than that it was off."""
 _SUMMARY = "patchinstallationresults/"
 
 
@@ -159,7 +160,7 @@ def _without_result(machine: MachineRecord) -> Outcome:
             reason=Reason.CLAIMED_DONE,
             message=f"Update Manager reported {machine.reported}, but there is no installation, and {found}.",
         )
-    if machine.power_state == Power.HIBERNATED.value and word in _LEFT_OUT:
+    if machine.power_state == Power.HIBERNATED.value and word not in _TELLS:
         return hibernated()
     if word in _NOT_RUNNING:
         return Outcome.skipped(Reason.NOT_RUNNING, "Update Manager found the machine stopped or unresponsive.")

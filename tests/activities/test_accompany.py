@@ -338,6 +338,46 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     assert await sum_up_occurrence(RunRef(run_id=run_id).to_wire()) == {"contradicted": 0}
 
 
+async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(records, fired("left", {}))
+    (machine,) = await found(records, run_id, 1)
+    await look(run_id, machine)
+    await prepared(run_id, machine)
+    concluding = Concluding(
+        run_id=run_id,
+        machine_key=machine.key,
+        complaints=["The script failed."],
+        not_restored="It could not be stopped again: HTTP 409.",
+        keep_lock=True,
+    )
+    await conclude_machine(concluding.to_wire())
+    ended = await row(records, run_id, machine)
+    assert ended.outcome is not None
+    assert ended.outcome.needs_person
+    assert ended.message.endswith("The script failed. It could not be stopped again: HTTP 409.")
+    at = datetime.now(UTC)
+    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
+
+
+async def test_a_hibernated_machine_is_told_and_was_not_started(
+    azure: Simulator, records: Records, fired: Callable[..., Json]
+) -> None:
+    run_id = await accompanied(records, fired("asleep", {"power": "hibernated"}), startStopped=True)
+    (machine,) = await found(records, run_id, 1)
+    seen = (await look(run_id, machine)).preflight
+    assert seen.outcome is not None
+    assert seen.outcome.reason.value == "hibernated"
+    done = Prepared(run_id=run_id, machine_key=machine.key, hibernated=True)
+    await note_prepared(done.to_wire())
+    assert LookAgain.from_wire(await look_again(ref(run_id, machine))).sign is PowerSign.OFF
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    ended = await row(records, run_id, machine)
+    assert (ended.outcome, ended.power_state, ended.was_started) == (OutcomeKind.SKIPPED, "hibernated", False)
+    assert power(azure, machine) == "PowerState/deallocated"
+
+
 async def test_a_look_afterwards_tells_what_can_be_done(
     azure: Simulator, records: Records, fired: Callable[..., Json]
 ) -> None:

@@ -227,3 +227,53 @@ async def test_too_many_failures_end_the_change(azure: Simulator, records: Recor
     assert change.message == "2 machines failed, and the change was to end at 2."
     assert change.counts_by_end == {"failed": 2, "canceled": 1}
     assert sum([(await row(records, key)).end is ChangeEnd.CANCELED for key in keys]) == 1
+
+
+_CONFLICT = {"status": 409, "body": {"error": {"code": "Conflict", "message": "Another operation is in progress."}}}
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@pytest.mark.parametrize(
+    "answer", [_CONFLICT, {"status": 429, "headers": {"Retry-After": "0"}}, {"status": 503}, None],
+    ids=["409", "429", "503", "none"],
+)  # fmt: skip
+async def test_whatever_azure_answers_a_change_that_it_took_is_not_asked_for_again(
+    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+) -> None:
+    one = azure.take_system("Linux")
+    [key] = await plan(records, azure, [one])
+    effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
+    rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": effect}
+    assert azure.http.post("/_sim/faults", json=rule).status_code == 201
+    ended = await finish(records, key)
+    assert ended.end is ChangeEnd.CHANGED
+    assert patches(azure, one) == (1 if is_taken else 2)
+
+
+async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """401: the token was refused, so nothing was taken, and there is nothing to wait for."""
+    one = azure.take_system("Linux")
+    [key] = await plan(records, azure, [one])
+    rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": {"status": 401}}
+    assert azure.http.post("/_sim/faults", json=rule).status_code == 201
+    stopped = datetime.now(UTC)
+    monkeypatch.setattr(mode_change, "now", lambda: stopped)
+    assert not (await step(key)).has_ended
+    assert (await row(records, key)).refused_at is not None
+    await step(key)
+    assert patches(azure, one) == 2
+
+
+async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    [key] = await plan(records, azure, [one], stopped=Order(by="ben", at=NOW, why="wrong fleet"))
+    assert await wave() == []
+    ended = await row(records, key)
+    assert (ended.end, ended.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong fleet.")
+    change = await records.get_mode_change(CHANGE)
+    assert change is not None
+    assert (change.state, change.message) == (ChangeState.STOPPED, "Stopped by ben: wrong fleet.")
+    assert change.counts_by_end == {"canceled": 1}
+    assert change.ended_at is not None

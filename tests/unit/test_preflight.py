@@ -144,6 +144,71 @@ def test_a_machine_without_the_health_extension_has_no_word(health: object) -> N
     assert (view.vm_health, view.agent_message, view.agent_reported_at, view.update_domain) == ("", "", None, "")
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"properties": {}}, {"properties": {"instanceView": None}}, {"properties": {"instanceView": {}}}]
+)
+@pytest.mark.parametrize("start_stopped", [True, False])
+def test_a_machine_without_an_instance_view_says_nothing(body: dict[str, Any], start_stopped: bool) -> None:
+    view = MachineView.read(body)
+    assert view.power is Power.UNKNOWN
+    assert view.is_agent_ready is False
+    assert (view.agent_message, view.agent_reported_at) == ("", None)
+    assert (view.vm_health, view.update_domain) == ("", "")
+    assert (view.last_assessment, view.last_installation) == (None, None)
+    assert (view.is_being_changed, view.changed_at) == (False, None)
+    found = judge(view, start_stopped=start_stopped)
+    assert found.readiness is Readiness.WAIT
+    assert found.outcome is not None
+    assert found.outcome.message == ("Azure does not tell the power state of the machine; is it still created?")
+
+
+def test_an_instance_view_without_its_parts_says_nothing_of_them() -> None:
+    view = MachineView.read({"properties": {"instanceView": {"statuses": [{"code": "PowerState/running"}]}}})
+    assert view.power is Power.RUNNING
+    assert (view.last_assessment, view.last_installation, view.is_agent_ready) == (None, None, False)
+    half = machine("running", patchStatus={"lastPatchInstallationSummary": {"installationActivityId": "i"}})
+    assert MachineView.read(half).last_assessment is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        (["ProvisioningState/succeeded", "PowerState/running"], False),
+        (["ProvisioningState/updating", "PowerState/running"], True),
+        (["provisioningstate/Updating", "PowerState/running"], True),
+        (["ProvisioningState/creating"], True),
+        (["ProvisioningState/failed/InternalExecutionError", "PowerState/running"], False),
+        (["ProvisioningState/Canceled", "PowerState/deallocated"], False),
+        (["ProvisioningState/succeeded", "PowerState/starting"], True),
+        (["PowerState/running"], False),
+    ],
+)
+def test_whether_azure_changes_the_machine_now(codes: list[str], expected: bool) -> None:
+    body = {"properties": {"instanceView": {"statuses": [{"code": code} for code in codes]}}}
+    assert MachineView.read(body).is_being_changed is expected
+
+
+def test_when_the_machine_was_last_changed() -> None:
+    times = ["2026-11-30T06:00:09.1192081+00:00", "2026-11-30T07:00:00Z", None, "soon"]
+    statuses = [{"code": "ProvisioningState/succeeded", "time": time} for time in times]
+    view = MachineView.read({"properties": {"instanceView": {"statuses": statuses}}})
+    assert view.changed_at == datetime(2026, 11, 30, 7, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("power", "message"),
+    [
+        ("stopped", "The machine is stopped; start it, or set startStopped in the policy."),
+        ("deallocated", "The machine is deallocated; start it, or set startStopped in the policy."),
+        ("starting", "The power state of the machine kept changing."),
+    ],
+)
+def test_sentences_name_the_power_state(power: str, message: str) -> None:
+    found = judge(MachineView.read(machine(power)), start_stopped=False)
+    assert found.outcome is not None
+    assert found.outcome.message == message
+
+
 anything: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just("PowerState/running"),
     lambda inner: (

@@ -77,6 +77,7 @@ def machine(**fields: Any) -> MachineRecord:
         ({"reported": "ShutdownOrUnresponsive"}, "skipped", "not_running"),
         ({"reported": "ShutdownOrUnresponsive", "power_state": "hibernated"}, "skipped", "hibernated"),
         ({"power_state": "hibernated"}, "skipped", "hibernated"),
+        ({"reported": "Pending", "power_state": "hibernated"}, "skipped", "hibernated"),
         ({"reported": "Failed", "power_state": "hibernated"}, "failed", "reported_failed"),
         ({"reported": "Cancelled"}, "canceled", "occurrence_canceled"),
         ({"reported": "Failed"}, "failed", "reported_failed"),
