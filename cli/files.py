@@ -19,6 +19,10 @@ MOST_VALUES = 100_000
 """In one document, with what its aliases stand for: ten lines of aliases can stand for a billion."""
 
 
+_INTEGER = r"^[-+]?[0-9]+$"
+_FLOAT = r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"
+
+
 class _PolicyDumper(yaml.SafeDumper):
     """Quotes what any reader could take for something else than a string: by YAML 1.1 or by 1.2."""
 
@@ -57,8 +61,8 @@ _PolicyDumper.add_representer(str, _write_text)
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", list("-+0123456789")),
-    ("tag:yaml.org,2002:float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    ("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789")),
+    ("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789")),
     ("tag:yaml.org,2002:merge", r"^<<$", ["<"]),
 ):
     for _reader in (_CoreLoader, _PolicyDumper):
@@ -69,10 +73,24 @@ for _tag, _pattern, _first in (
 
 def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     """PyYAML would read a leading zero as octal: ``010`` is ten."""
-    return int(str(loader.construct_scalar(node)))
+    return int(_number(loader, node, _INTEGER))
+
+
+def _fraction(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    """PyYAML would read ``1:30`` as 90, and underscores."""
+    return float(_number(loader, node, _FLOAT))
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode, form: str) -> str:
+    # A tag such as !!int stands before any text, and Python reads the digits of every script.
+    text = str(loader.construct_scalar(node))
+    if not re.fullmatch(form, text):
+        raise ValueError(f"{text!r} is not a number")
+    return text
 
 
 _CoreLoader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_CoreLoader.add_constructor("tag:yaml.org,2002:float", _fraction)
 
 
 def _refuse(_: yaml.SafeLoader, node: yaml.Node) -> object:

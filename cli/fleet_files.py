@@ -26,6 +26,11 @@ from domain.topology import Topology
 _LISTS = ("machines", "value", "data")
 _MOST_SHOWN = 20
 _POWER_STATES = ("hibernated", "deallocated", "deallocating", "stopped", "stopping", "starting", "creating", "running")
+_LINKS = {"skiptoken": "skip token", "nextlink": "nextLink"}
+_EXPORT_EVERYTHING = (
+    "Export all machines of a subscription with `az vm list --subscription ID -o json > fleet.json`, which follows"
+    " every page; `az graph query` and a single GET of Resource Manager stop after the first one."
+)
 
 
 class _BrokenMachine(ValueError):
@@ -53,7 +58,8 @@ def read_fleet(path: Path, standard_input: bytes | None = None) -> Fleet:
     """The fleet in a file, or in what came on standard input for ``-``.
 
     Raises:
-        RefusedError: the file cannot be read, is not JSON, is no fleet, or none of its machines can be read.
+        RefusedError: the file cannot be read, is not JSON, is no fleet or only one page of it, or none of its machines
+            can be read.
     """
     try:
         raw = (standard_input or b"") if str(path) == "-" else path.read_bytes()
@@ -74,6 +80,7 @@ def _read(document: object, path: str) -> Fleet:
         wrapped = cast("Json", document)
         name = next((key for key in _LISTS if isinstance(wrapped.get(key), list)), "")
         listed = wrapped.get(name)
+        _refuse_cut(wrapped, len(_list(listed)), path)
         _read_topology(wrapped, fleet)
     if not isinstance(listed, list):
         raise RefusedError(
@@ -105,6 +112,25 @@ def _read(document: object, path: str) -> Fleet:
         except _BrokenMachine as broken:
             fleet.notes.append(f"{where} is left out: {broken}")
     return fleet
+
+
+def _refuse_cut(wrapped: Json, rows: int, path: str) -> None:
+    """A page of a longer list is no fleet: the plan would leave out the machines of the other pages.
+
+    Raises:
+        RefusedError: the answer names a following page, says that it was cut, or counts more rows than it holds.
+    """
+    folded = {name.lower().strip("$").replace("_", "").rpartition(".")[2]: value for name, value in wrapped.items()}
+    total = folded.get("totalrecords")
+    if _is_count(total) and cast("int", total) > rows:
+        said = f"it holds {rows:,} of {total:,} rows"
+    elif name := next((name for name in _LINKS if folded.get(name)), ""):
+        said = f"its {_LINKS[name]} leads to more machines"
+    elif str(folded.get("resulttruncated", "")).lower() == "true":
+        said = "it says itself that rows were cut off (resultTruncated)"
+    else:
+        return
+    raise RefusedError(f"{path} is only a part of the fleet: {said}. {_EXPORT_EVERYTHING}")
 
 
 def _read_topology(wrapped: Json, fleet: Fleet) -> None:

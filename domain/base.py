@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-_FRACTION = re.compile(r"\.(\d{1,9})(?=[Zz+-]|$)")
+_FRACTION = re.compile(r"\.([0-9]{1,9})(?=[Zz+-]|$)")
 
 type Json = dict[str, Any]
 """A JSON object."""

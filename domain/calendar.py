@@ -126,7 +126,7 @@ class Schedule(Document):
         title="Time",
         description="Local time of day HH:MM at which the window opens. A time that daylight saving skips means the"
         " first minute after the gap; one that comes twice means the first.",
-        json_schema_extra={"pattern": r"^([01]\d|2[0-3]):[0-5]\d$"},
+        json_schema_extra={"pattern": r"^([01][0-9]|2[0-3]):[0-5][0-9]$"},
         examples=["22:00"],
     )
     time_zone: Annotated[str, AfterValidator(_check_zone)] = Field(
@@ -138,7 +138,7 @@ class Schedule(Document):
         title="Window",
         description="How long the window stays open, PTnHnM from PT30M to PT168H. No installation starts unless it can"
         " end inside it.",
-        json_schema_extra={"pattern": r"^[Pp][Tt](\d+[Hh](\d+[Mm])?|\d+[Mm])$"},
+        json_schema_extra={"pattern": r"^[Pp][Tt]([0-9]+[Hh]([0-9]+[Mm])?|[0-9]+[Mm])$"},
         examples=["PT4H"],
     )
     continue_in_next_window: StrictBool = Field(

@@ -20,7 +20,7 @@ from domain.supported_images import READ_ON, Image
 
 OLDEST_LINUX_AGENT = (2, 2, 53, 1)
 
-_VERSION = re.compile(r"\d{1,6}(?:\.\d{1,6}){1,4}")
+_VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,4}")
 _DESKTOP_PUBLISHER = "microsoftwindowsdesktop"
 
 

@@ -23,7 +23,7 @@ from domain.patching import (
 SHORTEST_MAXIMUM = timedelta(minutes=30)
 """With less, service packs of Windows could never start."""
 
-_PATTERN = r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"
+_PATTERN = r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
 
 
 def _check_maximum(value: timedelta) -> timedelta:

@@ -43,7 +43,7 @@ _CONFIGURATION_ID = re.compile(
 VISIBILITIES = ("Custom", "Public")
 _PATCH_MODES = ("User", "Platform")
 _TIME_FORMS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
-_DURATION = re.compile(r"(\d{1,3}):([0-5]\d)(?::00)?")
+_DURATION = re.compile(r"([0-9]{1,3}):([0-5][0-9])(?::00)?")
 
 
 @dataclass(frozen=True, slots=True)

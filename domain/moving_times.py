@@ -245,10 +245,15 @@ def _monthly(parts: dict[str, str], count: int, days: list[tuple[int, int]], fir
 def _nth_of(number: int, weekday: int, days: list[int], position: str) -> NthWeekday | None:
     """A numbered weekday, the one at a position, or the one among seven days in a row."""
     if not days:
-        asked = [each for each in (number, int(position) if position.lstrip("+-").isdigit() else 0) if each]
+        asked = [each for each in (number, _whole(position)) if each]
         return NthWeekday(asked[0], weekday) if len(asked) == 1 and asked[0] in _NUMBERS else None
     if number or position:
         return None
     offsets = sorted(range(-LARGEST_OFFSET, LARGEST_OFFSET + 1), key=abs)
     candidates = (NthWeekday(ordinal, (weekday - offset) % 7, offset) for offset in offsets for ordinal in _NUMBERS)
     return next((each for each in candidates if list(_seven_days(each)) == days), None)
+
+
+def _whole(position: str) -> int:
+    digits = position.lstrip("+-")
+    return int(position) if digits.isascii() and digits.isdigit() else 0

@@ -103,7 +103,7 @@ _DOCUMENTED = {
     Bucket.READS: (25.0 * 60, 250.0),
     Bucket.WRITES: (10.0 * 60, 200.0),
 }
-_SETTING = re.compile(r"\s*(?P<name>\w+)\s*=\s*(?P<refill>\d+(\.\d+)?)\s*/\s*(?P<burst>\d+(\.\d+)?)\s*")
+_SETTING = re.compile(r"\s*(?P<name>\w+)\s*=\s*(?P<refill>[0-9]+(\.[0-9]+)?)\s*/\s*(?P<burst>[0-9]+(\.[0-9]+)?)\s*")
 
 
 def read_limits(text: str = "") -> dict[Bucket, Limit]:
@@ -242,7 +242,7 @@ _HEADERS = {
     "x-ms-ratelimit-remaining-subscription-reads": Bucket.READS,
     "x-ms-ratelimit-remaining-subscription-writes": Bucket.WRITES,
 }
-_REMAINING = re.compile(r"Microsoft\.Compute/(\w+);(\d{1,9})", re.IGNORECASE)
+_REMAINING = re.compile(r"Microsoft\.Compute/(\w+);([0-9]{1,9})", re.IGNORECASE)
 
 
 def read_levels(headers: Mapping[str, str]) -> dict[Bucket, int]:
@@ -251,7 +251,7 @@ def read_levels(headers: Mapping[str, str]) -> dict[Bucket, int]:
     levels = {
         bucket: int(folded[name])
         for name, bucket in _HEADERS.items()
-        if re.fullmatch(r"\d{1,9}", folded.get(name, ""), re.ASCII)
+        if re.fullmatch(r"[0-9]{1,9}", folded.get(name, ""))
     }
     for policy, left in _REMAINING.findall(folded.get("x-ms-ratelimit-remaining-resource", "")):
         bucket = _POLICIES.get(policy.casefold())

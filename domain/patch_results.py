@@ -131,7 +131,7 @@ class ApiError(Tolerant):
     def sentence(self) -> str:
         """Code and text of the error and its details, for people."""
         # The Linux agent's code is only the digit of its exit: no word for people.
-        parts = [part for part in (self.code, self.message) if part and not part.isdigit()]
+        parts = [part for part in (self.code, self.message) if part and not (part.isascii() and part.isdigit())]
         parts += [": ".join(part for part in (detail.code, detail.message) if part) for detail in self.details]
         return "; ".join(parts)
 

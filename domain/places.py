@@ -16,7 +16,7 @@ from domain.topology import PlannerMachine, Topology
 SMALLEST_SHARED_SET = 10
 """Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class SlotWords(NamedTuple):

@@ -23,7 +23,7 @@ LONGEST_URL = 2_000
 _PLACES = ("name", "resourceGroup", "location")
 _TAG = "tag:"
 
-_URL = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#]*?)(?P<port>:\d{1,5})?(?P<rest>[/?][^#]*)?")
+_URL = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#]*?)(?P<port>:[0-9]{1,5})?(?P<rest>[/?][^#]*)?")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\U0010ffff\\]")

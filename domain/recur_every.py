@@ -29,9 +29,9 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 _ORDINALS = {"First": 1, "Second": 2, "Third": 3, "Fourth": 4, "Last": -1}
 _LAST_YEAR = 9900
-_RATE = re.compile(r"(\d{0,4})\s*(hour|day|week|month)s?(?:\s+(\S.*))?", re.IGNORECASE)
-_NTH = re.compile(r"([a-z]+)\s+([a-z]+)(?:\s+offset\s*([+-]?\d{1,3}))?", re.IGNORECASE)
-_MONTH_DAY = re.compile(r"day\s*(\d{1,2})", re.IGNORECASE)
+_RATE = re.compile(r"([0-9]{0,4})\s*(hour|day|week|month)s?(?:\s+(\S.*))?", re.IGNORECASE)
+_NTH = re.compile(r"([a-z]+)\s+([a-z]+)(?:\s+offset\s*([+-]?[0-9]{1,3}))?", re.IGNORECASE)
+_MONTH_DAY = re.compile(r"day\s*([0-9]{1,2})", re.IGNORECASE)
 _EXAMPLE = "write for example Day, 3Days, Week Saturday,Sunday, Month day23,day24 or Month Third Sunday Offset6"
 
 

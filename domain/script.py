@@ -29,7 +29,7 @@ TIMED_OUT_CODE = 124
 
 _AZURE_KEEPS_BYTES = 4_096
 _SHEBANG = re.compile(r"#![ \t]*(/[A-Za-z0-9_./+-]+(?:[ \t]+[A-Za-z0-9_./+=:-]+)*)[ \t]*")
-_EXIT_LINE = re.compile(r"patchwave-exit:(-?\d{1,10})[ \t\r]*(?:\n|$)")
+_EXIT_LINE = re.compile(r"patchwave-exit:(-?[0-9]{1,10})[ \t\r]*(?:\n|$)")
 _LINUX_MESSAGE = re.compile(r"\A[^\n]*\n\[stdout\]\n(?P<out>.*?)\n?\[stderr\]\n?(?P<err>.*)\Z", re.DOTALL)
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 LARGEST_NUMBER = 100_000
 
-_PERCENT = re.compile(r"(\d{1,3})\s*%")
+_PERCENT = re.compile(r"([0-9]{1,3})\s*%")
 
 
 def _read(value: object) -> object:
@@ -33,7 +33,7 @@ def _read_limit(value: object) -> object:
 
 
 def _schema(smallest: int) -> dict[str, Any]:
-    return {"anyOf": [{"type": "integer", "minimum": smallest}, {"type": "string", "pattern": r"^\d{1,3}%$"}]}
+    return {"anyOf": [{"type": "integer", "minimum": smallest}, {"type": "string", "pattern": r"^[0-9]{1,3}%$"}]}
 
 
 Share = Annotated[int | str, BeforeValidator(_read), WithJsonSchema(_schema(0))]

@@ -7,6 +7,7 @@ step: lock, look, restart, verify, health, record. Expected failures are values;
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,6 +44,8 @@ from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, 
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 
+_LOG = logging.getLogger("patchwave.orchestrators")
+
 MOST_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
 MOST_BOOT_LOOKS = 20
@@ -67,6 +70,8 @@ def patch_machine(
                 ended = yield from machine.restart_step()
     except Exception as error:
         # Whatever it was: the phase would wait for this machine for ever.
+        if not context.is_replaying:
+            _LOG.error("Machine %s of run %s failed.", work.machine_key, work.run_id, exc_info=error)
         ended = yield from machine.record_crash(error)
     return ended.to_wire()
 

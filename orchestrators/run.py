@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,6 +45,8 @@ from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
 from orchestrators.retries import RETRY_RESULT
 
+_LOG = logging.getLogger("patchwave.orchestrators")
+
 MOST_DISCOVERY_FAILURES = 6
 """Pages of the discovery that may fail in a row before the run says that Azure cannot be reached."""
 MOST_CLOSINGS = 100
@@ -77,6 +80,8 @@ def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps
         raise
     except Exception as error:
         # Whatever it was: a run that stays open would keep its windows from the runs behind it for ever.
+        if not context.is_replaying:
+            _LOG.error("Run %s failed.", run_id, exc_info=error)
         end = _failed(f"Patchwave itself failed: {error}"[:2_000])
     yield from run.close(end)
     return {"runId": run_id, "state": end.state.value}

@@ -10,10 +10,11 @@ import azure.durable_functions as df
 
 from adapters.tables import Records, open_records
 from domain.azure_event import AzureEvent, EventKind, read_event
-from domain.base import parse_object
+from domain.base import as_object
 from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
 from domain.run import Mode, Run, Trigger, TriggerKind
 from triggers.accompany import accompany
+from triggers.http import Refusal, parse_json
 from triggers.start import DurableClient, claimed_run_id, new_run_id, start_run
 
 _LOG = logging.getLogger("patchwave.events")
@@ -26,13 +27,22 @@ bp = df.Blueprint()
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
     """Assess a new VM, or accompany a scheduled run of Update Manager, as the policies ask for it."""
-    document = parse_object(event)
-    found = read_event(document) if document is not None else None
+    found = _read(event)
     if found is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
     await accompany(open_records(), client, found)
     await start_for_event(open_records(), client, found)
+
+
+def _read(event: str) -> AzureEvent | None:
+    """The event; ``None`` when no policy can ask for it, or when it is no JSON that has one meaning."""
+    try:
+        document = as_object(parse_json(event.encode("utf-8", "surrogatepass")))
+    except Refusal as refusal:
+        _LOG.warning("An event was passed over: %s", refusal.detail)
+        return None
+    return read_event(document) if document is not None else None
 
 
 async def start_for_event(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:

@@ -23,6 +23,7 @@ from triggers.authorization import NotSignedIn, RoleMissing, check_role, princip
 LARGEST_BODY = 256 * 1024
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 1_000
+_LONGEST_NAME = 100
 _LOG = logging.getLogger("patchwave.http")
 
 
@@ -135,11 +136,43 @@ def read_json(request: func.HttpRequest) -> object:
     Raises:
         Refusal: 413 when it is too large, 400 when it is not JSON.
     """
-    body = read_body(request)
+    return parse_json(read_body(request))
+
+
+def parse_json(body: bytes) -> object:
+    """A body as JSON that every reader takes for the same value.
+
+    Raises:
+        Refusal: 400 when it is not JSON, names a key of an object twice, or holds half of a surrogate pair.
+    """
     try:
-        return json.loads(body)
+        document = json.loads(body, object_pairs_hook=_each_key_once, parse_constant=_refuse_constant)
+        # Raises for half of a surrogate pair, which neither storage nor an answer could hold.
+        json.dumps(document, ensure_ascii=False).encode()
+    except _AmbiguousKey as error:
+        raise Refusal(400, f"The body names the key {error} of one object twice.") from None
+    except UnicodeEncodeError:
+        raise Refusal(400, "The body holds half of a surrogate pair, which is no text.") from None
     except (ValueError, RecursionError):
         raise Refusal(400, "The body is not JSON.") from None
+    return document
+
+
+class _AmbiguousKey(Exception):
+    """An object has two members of one name; the text is the name."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        again = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise _AmbiguousKey(json.dumps(again)[:_LONGEST_NAME])
+    return made
+
+
+def _refuse_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
 
 
 def page_of(request: func.HttpRequest) -> tuple[int, str | None]:

@@ -45,7 +45,7 @@ from triggers.http import (
     word_of,
 )
 from triggers.orders import SAID_QUERY, read_said
-from triggers.start import IDEMPOTENCY_KEY, StartRequest, claimed_run_id, new_run_id, read_request
+from triggers.start import IDEMPOTENCY_KEY, KEY_REUSED, StartRequest, claimed_run_id, new_run_id, read_request
 from triggers.start import start_run as start
 
 POLL_SECONDS = 5
@@ -95,18 +95,19 @@ _INLINE: Json = {
     body=Body(StartRequest, {"stored": {"policy": "monthly", "mode": "assess"}, "inline": _INLINE}),
     query=SAID_QUERY,
     headers=[IDEMPOTENCY_KEY],
-    refuses=INVALID_BODY | {404: "There is no policy of this name."},
+    refuses=INVALID_BODY | {404: "There is no policy of this name."} | KEY_REUSED,
 )
 @answered
 async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run."""
     said = read_said(req, datetime.now(UTC))
     records = open_records()
-    policy, mode = await read_request(records, read_json(req))
+    body = read_json(req)
+    policy, mode = await read_request(records, body)
     run_id = new_run_id(policy)
     key = header_of(req, "idempotency-key")
     if key:
-        run_id = await claimed_run_id(records, "idempotency-key", key, run_id)
+        run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body)
     trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
     return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -25,10 +27,11 @@ from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import check_permitted
 
 LONGEST_KEY = 255
+KEY_REUSED = {422: "The key was used for another request."}
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
-    "A repetition with the same key gives the first run.",
+    "A repetition with the same key and body gives the first run; the same key with another body is refused.",
 )
 _LOG = logging.getLogger("patchwave.start")
 
@@ -139,8 +142,8 @@ async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
     """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
     try:
         await client.raise_orchestration_event(run_id, STEER_EVENT)
-    except Exception as error:
-        _LOG.warning("Run %s could not be told to look for its window: %s", run_id, type(error).__name__)
+    except Exception:
+        _LOG.warning("Run %s could not be told to look for its window.", run_id, exc_info=True)
 
 
 def new_run_id(policy: Policy) -> RunId:
@@ -148,16 +151,28 @@ def new_run_id(policy: Policy) -> RunId:
     return RunId.of(datetime.now(UTC), policy.name, secrets.token_hex(4))
 
 
-async def claimed_run_id(records: Records, kind: str, key: str, run_id: RunId) -> RunId:
+async def claimed_run_id(records: Records, kind: str, key: str, run_id: RunId, request: object = None) -> RunId:
     """The run id that a key stands for: this one, when the key is new.
 
+    ``request`` is what the key was sent with, as JSON: the key stands for that request alone.
+
     Raises:
-        Refusal: 400 when the key is empty, too long, or not printable.
+        Refusal: 400 when the key is empty, too long, or not printable; 422 when it was used for another request.
     """
     if not key or len(key) > LONGEST_KEY or not key.isprintable():
         raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
-    claimed, _ = await records.claim(kind, key, run_id.text, datetime.now(UTC))
-    return RunId.parse(claimed)
+    # Order and white space of a body say nothing; a claim of an older version holds the run id alone.
+    canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    value = run_id.text if request is None else f"{run_id.text} {digest}"
+    claimed, _ = await records.claim(kind, key, value, datetime.now(UTC))
+    first, _, first_digest = claimed.partition(" ")
+    if request is not None and first_digest not in ("", digest):
+        raise Refusal(
+            422,
+            f"The key was used for another request, which started the run {first}: send a new key with a new request.",
+        )
+    return RunId.parse(first)
 
 
 async def read_request(records: Records, body: object) -> tuple[Policy, Mode]:

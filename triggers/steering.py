@@ -175,9 +175,9 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
             # Whoever started it may have died before the orchestration existed; nothing else would end it then.
             await schedule_run(client, run)
         await client.raise_orchestration_event(run.id, event)
-    except Exception as error:
+    except Exception:
         # A repeated order raises the event again, and the row keeps what was asked for.
-        _LOG.warning("Run %s could not be told (%s): %s", run.id, event, type(error).__name__)
+        _LOG.warning("Run %s could not be told (%s).", run.id, event, exc_info=True)
         return False
     return True
 

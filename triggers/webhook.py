@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from datetime import UTC, datetime
 
@@ -17,15 +16,15 @@ from domain.base import Tolerant, as_object
 from domain.run import Mode, StartableMode, Trigger, TriggerKind
 from settings import Authorization, load_settings
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
-from triggers.http import Refusal, answered, caller_of, header_of, read_body, route_of
+from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from triggers.runs import ListedRun, accepted
-from triggers.start import LONGEST_KEY, claimed_run_id, find_policy, new_run_id, start_run
+from triggers.start import KEY_REUSED, LONGEST_KEY, claimed_run_id, find_policy, new_run_id, start_run
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
 TOLERANCE_SECONDS = 300
 """How far the time stamp of a signature may be from now, in either direction."""
-_SIGNATURE = re.compile(r"t=(\d{1,12}),\s*v1=([0-9a-fA-F]{64})")
+_SIGNATURE = re.compile(r"t=([0-9]{1,12}),\s*v1=([0-9a-fA-F]{64})")
 
 bp = df.Blueprint()
 
@@ -45,7 +44,7 @@ _SIGNATURE_GIVEN = Parameter(
 _DELIVERY_GIVEN = Parameter(
     "X-Patchwave-Delivery",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
-    "The same delivery gives the first run.",
+    "The same delivery of the same policy and mode gives the first run; of another one it is refused.",
 )
 _UNSIGNED = "The function key or the signature is missing or not valid."
 
@@ -56,7 +55,9 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
     Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     body=Body(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}, required=False),
     headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
-    refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED} | NO_POLICY,
+    refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
+    | NO_POLICY
+    | KEY_REUSED,
 )
 @answered
 async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
@@ -74,7 +75,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     if delivery is not None:
         if not isinstance(delivery, str):
             raise Refusal(400, "deliveryId must be a text.")
-        run_id = await claimed_run_id(records, "delivery", delivery, run_id)
+        run_id = await claimed_run_id(records, "delivery", delivery, run_id, {"policy": policy.name, "mode": mode})
     if signature:
         # A sender that repeats a delivery after a lost answer is welcome; the same bytes for another run are not.
         bound, _ = await records.claim("signature", signature, run_id.text, datetime.now(UTC))
@@ -113,10 +114,7 @@ def _fields(body: bytes) -> dict[str, object]:
     """The body, which may be empty, as an object; keys of other systems are passed over."""
     if not body.strip():
         return {}
-    try:
-        fields = as_object(json.loads(body))
-    except (ValueError, RecursionError):
-        fields = None
+    fields = as_object(parse_json(body))
     if fields is None:
         raise Refusal(400, "The body is not a JSON object.")
     return fields

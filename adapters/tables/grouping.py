@@ -11,6 +11,7 @@ more when they are full. Whoever does not wait goes at once, and they go with hi
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from adapters.tables.company import company_is_expected
 from adapters.tables.errors import StorageUnreachable
 from adapters.tables.rows import BATCH_BYTES, BATCH_ROWS, Change, Conflict
 
+_LOG = logging.getLogger("patchwave.storage")
 _ROUNDS = 3
 """Transactions that a group is given, each without those that failed; then everybody goes alone."""
 _PARALLEL = 16
@@ -210,6 +212,7 @@ class GroupCommit:
             for request in group:
                 request.fail(StorageUnreachable(*error.args))
         except Exception:
+            _LOG.info("A transaction of %d requests is sent again, each request alone.", len(group), exc_info=True)
             # One of them is too large, or not what the library or the service takes: it is told so.
             await self._settle_each(partition, group)
         else:

@@ -189,7 +189,7 @@ def _evidence(row: Row) -> Json | None:
     known = _DOCUMENTS.get(f"{prefix}~")
     if known is None:
         kind = "pin" if prefix == "k" else prefix
-        return {"record": kind, **{name: _plain(row, name) for name in row.columns if not name[-1].isdigit()}}
+        return {"record": kind, **{name: _plain(row, name) for name in row.columns if name[-1] not in "0123456789"}}
     kind, document = known
     found = {name: value for name, value in unpack(document, row.columns).to_wire().items() if name not in _SIGNED}
     return {"record": kind, **({"machineKey": rest.partition("~")[0]} if kind == "patch" else {}), **found}

@@ -23,10 +23,10 @@ _ROW = (
     "Accept: application/json;odata=minimalmetadata\r\nContent-Type: application/json;odata=nometadata\r\n"
     "DataServiceVersion: 3.0\r\nPrefer: return-no-content\r\n"
 )
-_STATUS = re.compile(rb"^HTTP/1\.1 (\d{3})[^\r\n]*\r?\n", re.MULTILINE)
+_STATUS = re.compile(rb"^HTTP/1\.1 ([0-9]{3})[^\r\n]*\r?\n", re.MULTILINE)
 _ETAG = re.compile(rb"^ETag:[ \t]*([^\r\n]+?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
-_INDEX = re.compile(r"(\d{1,3}):")
+_INDEX = re.compile(r"([0-9]{1,3}):")
 _INTEGERS = range(-(2**31), 2**31)
 
 

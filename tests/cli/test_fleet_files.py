@@ -189,3 +189,38 @@ def test_the_simulator_reads_the_same_machines(tmp_path: Path, document: object)
         for notes in (simulated.notes, read.notes)
     ]
     assert left_out[0] == left_out[1]
+
+
+CUT = [
+    # As `az graph query` prints it (truncated-az-graph.json, truncated-arm-list.json).
+    ({"count": 1, "data": [machine("g1")], "skip_token": "ew0KICAiJGlkIjogIjEi…", "total_records": 2345}, "1 of 2,345"),
+    ({"data": [machine("g1")], "skip_token": "ew0K", "total_records": None}, "skip token"),
+    ({"data": [machine("g1")], "$skipToken": "ew0K", "resultTruncated": "true"}, "skip token"),
+    ({"data": [machine("g1")], "count": 1, "totalRecords": 2}, "1 of 2 rows"),
+    ({"data": [], "totalRecords": 2}, "0 of 2 rows"),
+    ({"data": [machine("g1")], "resultTruncated": "true"}, "resultTruncated"),
+    ({"data": [machine("g1")], "result_truncated": True}, "resultTruncated"),
+    ({"value": [machine("n1")], "nextLink": "https://management.azure.com/subscriptions/x?$skiptoken=y"}, "nextLink"),
+    ({"value": [machine("n1")], "@odata.nextLink": "https://management.azure.com/x?$skiptoken=y"}, "nextLink"),
+]
+
+
+@pytest.mark.parametrize(("document", "why"), CUT)
+def test_one_page_of_a_longer_list_is_refused(tmp_path: Path, document: object, why: str):
+    with pytest.raises(RefusedError) as refused:
+        read(tmp_path, document)
+    assert why in refused.value.message
+    assert "az vm list --subscription ID -o json > fleet.json" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"count": 1, "data": [machine("g1")], "skip_token": None, "total_records": 1},
+        {"data": [machine("g1")], "$skipToken": "", "resultTruncated": "false", "totalRecords": 1},
+        {"value": [machine("g1")], "nextLink": None},
+        {"machines": [machine("g1")], "totalRecords": "unknown"},
+    ],
+)
+def test_a_whole_list_may_say_that_it_is_whole(tmp_path: Path, document: object):
+    assert len(read(tmp_path, document).machines) == 1

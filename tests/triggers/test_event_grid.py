@@ -42,6 +42,17 @@ async def deliver(engine: Engine, event: str) -> None:
     await user_function(maintenance_event)(event=event, client=engine)
 
 
+async def test_an_event_that_names_a_key_twice_is_passed_over(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(records, "newcomers", events={"newMachine": True})
+    await deliver(engine, written()[:-1] + ', "subject": "/subscriptions/other"}')
+    assert not engine.attempts
+    assert "subject" in caplog.text
+    await deliver(engine, written())
+    assert len(engine.attempts) == 1
+
+
 async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: Records, engine: Engine) -> None:
     tags = {"values": {"env": ["prod"]}}
     await put(records, "newcomers", scope={"subscriptions": [SUBSCRIPTION], "tags": tags}, events={"newMachine": True})

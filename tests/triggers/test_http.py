@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import azure.functions as func
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from adapters.per_loop import close_clients
 from adapters.tables import Records, RecordTooLarge, StorageUnreachable
 from settings import load_settings
-from tests.triggers.support import POLICY, Answer, Engine, call
-from triggers import policies, runs, webhook
+from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
+from triggers import freezes, maintenance, mode_changes, moving, plans, policies, runs, schedules, webhook
 from triggers.http import LARGEST_BODY, answer, answered, caller_of
 
 
@@ -24,6 +25,53 @@ async def test_what_is_not_json_is_refused(records: Records, engine: Engine, mon
     assert found.status == 400
     assert found.problem
     assert not engine.attempts
+
+
+TWICE = [
+    # json-duplicate-key.json
+    (policies.put_policy, b'{"scope":{"osTypes":["Linux"]},"maxConcurrent":1,"maxConcurrent":1000}', "maxConcurrent"),
+    (policies.put_policy, b'{"scope":{"osTypes":["Linux"],"tags":null,"osTypes":["Windows"]}}', "osTypes"),
+    (
+        policies.put_policy,
+        b'{"scope":{"osTypes":["Linux"]},"max\\u0043oncurrent":1,"maxConcurrent":2}',
+        "maxConcurrent",
+    ),
+    (
+        freezes.put_freeze,
+        b'{"from":"2026-12-20T00:00:00Z","to":"2026-12-21T00:00:00Z","reason":"a","reason":"b"}',
+        "reason",
+    ),
+    (runs.start_run, b'{"policy":"monthly","mode":"assess","mode":"patch"}', "mode"),
+    (plans.draft_plan, b'{"policy":"monthly","policy":"weekly"}', "policy"),
+    (webhook.run_webhook, b'{"mode":"assess","mode":"patch"}', "mode"),
+    (schedules.pause_policy, b'{"reason":"a","reason":"b"}', "reason"),
+    (mode_changes.plan_mode_change, b'{"mode":"Manual","mode":"AutomaticByPlatform"}', "mode"),
+    (moving.import_policy, b'{"name":"a","name":"b"}', "name"),
+    (maintenance.put_configuration, b'{"location":"westeurope","location":"eastus"}', "location"),
+]
+
+
+@pytest.mark.parametrize(("function", "body", "name"), TWICE)
+async def test_a_key_that_is_there_twice_is_refused(
+    records: Records, engine: Engine, monthly: str, function: object, body: bytes, name: str
+) -> None:
+    route: dict[str, Any] = {"name": "monthly", "policy": "monthly", "runId": "20261110T190000Z-monthly"}
+    route |= {"subscriptionId": SUBSCRIPTION, "resourceGroup": "rg", "configuration": "weekly"}
+    takes_engine = function in (runs.start_run, webhook.run_webhook)
+    found = await call(function, body=body, engine=engine if takes_engine else None, **route)
+    assert found.status == 400, found.text
+    assert f'"{name}"' in found.problem["detail"]
+    assert "twice" in found.problem["detail"]
+    assert not engine.attempts
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"description": "\\ud800"}', b'{"\\udfff": 1}', '{"a": "\ud800"}'.encode("utf-8", "surrogatepass")]
+)
+async def test_half_of_a_surrogate_pair_is_no_text(records: Records, body: bytes) -> None:
+    found = await call(policies.put_policy, body=body, name="monthly")
+    assert found.status == 400
+    assert "surrogate" in found.problem["detail"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"monthly"', b"7"])

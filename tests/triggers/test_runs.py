@@ -80,7 +80,7 @@ async def test_two_starts_without_a_key_are_two_runs(records: Records, engine: E
 
 async def test_a_repeated_idempotency_key_gives_the_first_run(records: Records, engine: Engine, monthly: str) -> None:
     first = await start(engine, {"policy": monthly}, idempotency_key="k-1")
-    again = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
+    again = await start(engine, {"policy": monthly}, idempotency_key="k-1")
     other = await start(engine, {"policy": monthly}, idempotency_key="k-2")
     assert again.status == 202
     assert again.json == first.json
@@ -158,6 +158,25 @@ async def test_an_unknown_policy_is_not_found(records: Records, engine: Engine, 
     assert answer.status == 404
     assert answer.problem
     assert not engine.attempts
+
+
+async def test_an_idempotency_key_stands_for_one_body(records: Records, engine: Engine, monthly: str) -> None:
+    headers = {"idempotency-key": "k-1"}
+    first = await call(runs.start_run, body=b'{"policy": "monthly", "mode": "assess"}', headers=headers, engine=engine)
+    written_otherwise = b' { "mode" : "assess", "policy" : "monthly" } '
+    same = await call(runs.start_run, body=written_otherwise, headers=headers, engine=engine)
+    assert (same.status, same.json["id"]) == (202, first.json["id"])
+    for body in ({"policy": "monthly"}, {"policy": "monthly", "mode": "patch"}, {"policy": POLICY, "mode": "assess"}):
+        other = await call(runs.start_run, body=body, headers=headers, engine=engine)
+        assert other.status == 422
+        assert first.json["id"] in other.problem["detail"]
+    assert list(engine.instances) == [first.json["id"]]
+
+
+async def test_a_key_of_an_older_version_still_gives_its_run(records: Records, engine: Engine, monthly: str) -> None:
+    await records.claim("idempotency-key", "k-1", "20261110T190000Z-monthly-0a1b2c3d", NOW)
+    found = await start(engine, {"policy": monthly}, idempotency_key="k-1")
+    assert (found.status, found.json["id"]) == (202, "20261110T190000Z-monthly-0a1b2c3d")
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\x01b"])

@@ -13,7 +13,8 @@ import pytest
 
 from adapters.tables import Records
 from settings import load_settings
-from tests.triggers.support import Answer, Engine, call
+from tests.adapters.samples import NOW
+from tests.triggers.support import POLICY, Answer, Engine, call
 from triggers.webhook import run_webhook
 
 SECRET = "a-secret-for-tests-only"
@@ -70,6 +71,16 @@ async def test_the_same_delivery_many_times_at_once_is_one_run(records: Records,
     answers = await asyncio.gather(*(send(engine, delivery="d-1") for _ in range(6)))
     assert len({answer.json["id"] for answer in answers}) == 1
     assert len(engine.instances) == 1
+
+
+async def test_a_delivery_stands_for_one_start(records: Records, engine: Engine, monthly: str) -> None:
+    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    first = await send(engine, b'{"mode": "assess"}', delivery="d-1")
+    of_other_key = await send(engine, b'{"mode": "assess", "sentAt": "later"}', delivery="d-1")
+    assert of_other_key.json["id"] == first.json["id"]
+    assert (await send(engine, b'{"mode": "patch"}', delivery="d-1")).problem["status"] == 422
+    assert (await send(engine, b'{"mode": "assess"}', delivery="d-1", policy="weekly")).problem["status"] == 422
+    assert list(engine.instances) == [first.json["id"]]
 
 
 async def test_an_unknown_policy_is_not_found(records: Records, engine: Engine) -> None:

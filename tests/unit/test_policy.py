@@ -431,3 +431,40 @@ def test_whatever_comes_in_gets_a_policy_or_a_list_of_errors(document: dict[str,
     assert (policy is None) == bool(problems)
     assert all(problem.path and problem.message for problem in problems)
     assert policy is None or parse_policy(policy.to_wire()) == policy
+
+
+TIMED: dict[str, Any] = {
+    "recurrence": "second Tuesday",
+    "startDate": "2026-11-10",
+    "time": "22:00",
+    "timeZone": "Europe/Berlin",
+    "window": "PT4H30M",
+}
+WITH_NUMBERS = [
+    ("schedule.recurrence", "RRULE:FREQ=WEEKLY;INTERVAL=2;BYDAY=TU"),
+    ("schedule.recurrence", "RRULE:FREQ=MONTHLY;BYDAY=2TU"),
+    ("schedule.recurrence", "RRULE:FREQ=MONTHLY;UNTIL=20301231T000000Z"),
+    ("schedule.recurrence", "second Tuesday + 3 days"),
+    ("schedule.recurrence", "2026-12-10, 2027-01-14"),
+    ("schedule.startDate", "2026-11-10"),
+    ("schedule.time", "22:00"),
+    ("schedule.window", "PT4H30M"),
+    ("install.maximumDuration", "PT2H"),
+    ("bake.rings", "PT2H"),
+    ("maxConcurrent", "10%"),
+]
+
+
+@settings(max_examples=20)
+@given(st.data())
+@pytest.mark.parametrize(("path", "text"), WITH_NUMBERS)
+def test_a_digit_of_another_script_is_refused_with_its_path(path: str, text: str, data: st.DataObject) -> None:
+    """time-digits-policy.yaml: such a policy was stored, and its time then ended the timer of every policy."""
+    at = data.draw(st.sampled_from([at for at, character in enumerate(text) if character.isdigit()]))
+    digit = data.draw(st.sampled_from("٠१๓᠔５²⓺𝟗"))
+    section, _, key = path.rpartition(".")
+    broken = text[:at] + digit + text[at + 1 :]
+    change: dict[str, Any] = {section: {key: broken}} if section else {key: broken}
+    if section == "schedule":
+        change = {section: TIMED | {key: broken}}
+    assert list(errors_of(SMALLEST | change)) == [path]
