@@ -30,6 +30,7 @@ from activities.plan import plan_run
 from activities.poll import poll_operation
 from activities.power import restart_machine, start_machine, stop_machine
 from activities.recovery import rest_until, take_stock
+from activities.reservations import give_places_back, take_places
 from activities.results import copy_results
 from activities.run import close_open_machines, close_run, open_run
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
@@ -81,6 +82,8 @@ OF_RUNS = (
     read_cutoff,
     next_window,
     open_window,
+    take_places,
+    give_places_back,
     list_channels,
     send_notice,
     close_notice,

@@ -22,6 +22,7 @@ from domain.notification import (
     Notice,
     NoticeChannels,
     NoticeReport,
+    RunAwaited,
     SendNotice,
     SendResult,
     Started,
@@ -156,6 +157,8 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
             )
         case WindowAwaited():
             return await _window_awaited(facts, run)
+        case RunAwaited():
+            return facts if facts.waits_for else RunAwaited(waits_for=run.waiting_for)
         case Ended():
             return await _ended(run)
 

@@ -9,15 +9,17 @@ from collections.abc import Iterable, Mapping
 from activities.context import load_run, now
 from adapters.locations import read_topology
 from adapters.tables import Records, open_records
+from domain.admission import Place
 from domain.base import Json
 from domain.outcome import Outcome
 from domain.plan import Plan
-from domain.planner import Placement, make_plan
+from domain.planner import Placement, PlanResult, make_plan
 from domain.policy import Policy
+from domain.reservation import Groups, groups_of
 from domain.rollout import Ring
 from domain.roster import Placed
 from domain.run import MachineRecord
-from domain.topology import PlannerMachine
+from domain.topology import PlannerMachine, Topology
 from domain.work import PlannedPhase, PlannedRing, PlannedRun, RunRef
 
 
@@ -50,7 +52,8 @@ async def _plan(records: Records, run_id: str) -> PlannedRun:
     planned = _in_short(result.plan, policy)
     await records.audit(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
     placed = [_placed(one) for one in result.placements]
-    return await records.save_plan(run_id, result.plan, placed, planned, seconds)
+    groups = _groups(result, topology)
+    return await records.save_plan(run_id, result.plan, placed, planned, seconds, groups)
 
 
 async def _record(records: Records, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
@@ -96,6 +99,17 @@ def _placed(placement: Placement) -> Placed:
         wave_size=placement.wave_size,
         places=[place.text for place in placement.places],
     )
+
+
+def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Groups]:
+    """What each phase keeps other runs away from."""
+    places: dict[tuple[int, int], set[Place]] = {}
+    regions: dict[tuple[int, int], set[str]] = {}
+    for placement in result.placements:
+        phase = placement.ring, placement.phase - 1
+        places.setdefault(phase, set()).update(placement.places)
+        regions.setdefault(phase, set()).add(placement.lane)
+    return {phase: groups_of(places[phase], regions[phase], topology) for phase in places}
 
 
 def _in_short(plan: Plan, policy: Policy) -> PlannedRun:

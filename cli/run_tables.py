@@ -28,6 +28,7 @@ _STATES = {
     "paused": "bold yellow",
     "held": "bold red",
     "awaiting_window": "cyan",
+    "awaiting_run": "cyan",
     "completed": "green",
     "canceled": "yellow",
     "stopped": "bold red",

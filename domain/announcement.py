@@ -15,6 +15,7 @@ from domain.notification import (
     Facts,
     GateClosed,
     MachineNote,
+    RunAwaited,
     Started,
     WindowAwaited,
     one_line,
@@ -85,6 +86,8 @@ class Announcement:
                 return self._gate_closed(facts)
             case WindowAwaited() as facts:
                 return self._window_awaited(facts)
+            case RunAwaited() as facts:
+                return self._run_awaited(facts)
             case Ended() as facts:
                 return self._ended(facts)
 
@@ -142,6 +145,14 @@ class Announcement:
                     "Machines left": _number(facts.open_machines),
                 }
             ),
+            command=f"patchwave run watch {shlex.quote(self.run_id)}",
+        )
+
+    def _run_awaited(self, facts: RunAwaited) -> Message:
+        return Message(
+            title=self._title("waits for another run"),
+            tone=Tone.PLAIN,
+            facts=self._facts({"Waits for": facts.waits_for}),
             command=f"patchwave run watch {shlex.quote(self.run_id)}",
         )
 

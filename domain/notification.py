@@ -52,6 +52,7 @@ class Event(StrEnum):
     APPROVAL_NEEDED = "approval_needed"
     GATE_CLOSED = "gate_closed"
     AWAITING_WINDOW = "awaiting_window"
+    AWAITING_RUN = "awaiting_run"
     ENDED = "ended"
 
 
@@ -81,7 +82,8 @@ class Notifications(Document):
     events: list[Event] = Field(
         default_factory=lambda: list(Event),
         title="Events",
-        description="What to tell: started, approval_needed, gate_closed, awaiting_window, ended; all unless given.",
+        description="What to tell: started, approval_needed, gate_closed, awaiting_window, awaiting_run, ended; all"
+        " unless given.",
     )
 
     @property
@@ -142,6 +144,16 @@ class WindowAwaited(Document):
     open_machines: int | None = None
 
 
+class RunAwaited(Document):
+    """Another run works on machines that have to be kept apart from those whose turn it is.
+
+    ``waits_for`` names that run, and what both work on.
+    """
+
+    event: Literal[Event.AWAITING_RUN] = Event.AWAITING_RUN
+    waits_for: Fact = ""
+
+
 class MachineNote(Document):
     """A machine that somebody has to look at, in short."""
 
@@ -166,7 +178,7 @@ class Ended(Document):
     notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MOST_NOTES)
 
 
-type Facts = Started | ApprovalNeeded | GateClosed | WindowAwaited | Ended
+type Facts = Started | ApprovalNeeded | GateClosed | WindowAwaited | RunAwaited | Ended
 
 
 # --- messages -----------------------------------------------------------------------------------------------------

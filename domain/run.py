@@ -37,6 +37,8 @@ class RunState(StrEnum):
     """A gate holds it, or a part of it, until somebody resumes or cancels it."""
     AWAITING_WINDOW = "awaiting_window"
     """It goes on in the next window of its policy."""
+    AWAITING_RUN = "awaiting_run"
+    """Another run works on machines that have to be kept apart from those whose turn it is."""
     COMPLETED = "completed"
     CANCELED = "canceled"
     STOPPED = "stopped"

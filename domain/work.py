@@ -238,6 +238,35 @@ class StopRun(Document):
     unless_approved: str = ""
 
 
+class TakePlaces(Document):
+    """Reserve what the machines of a phase have to be kept apart in; ``turn`` counts the reservations of the run."""
+
+    run_id: str
+    ring_number: int
+    phase_number: int
+    turn: int
+
+
+class PlacesTaken(Document):
+    """Whether it is the phase's turn: ``waits_for`` is empty, or says in words which run it waits for."""
+
+    waits_for: str = ""
+    wait_seconds: float = 0
+
+
+class GivePlacesBack(Document):
+    """Give back what the run has reserved up to that turn."""
+
+    run_id: str
+    turn: int
+
+
+class PlacesGivenBack(Document):
+    """The runs that may have waited for what was given back."""
+
+    waiting: list[str] = Field(default_factory=list[str])
+
+
 class OpenWindow(Document):
     """The window that a run goes on in."""
 

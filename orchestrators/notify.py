@@ -17,6 +17,7 @@ from domain.notification import (
     Notice,
     NoticeChannels,
     NoticeReport,
+    RunAwaited,
     SendNotice,
     SendResult,
     Started,
@@ -34,6 +35,7 @@ _NOTHING_KNOWN: dict[Event, Facts] = {
     Event.APPROVAL_NEEDED: ApprovalNeeded(),
     Event.GATE_CLOSED: GateClosed(),
     Event.AWAITING_WINDOW: WindowAwaited(),
+    Event.AWAITING_RUN: RunAwaited(),
     Event.ENDED: Ended(),
 }
 

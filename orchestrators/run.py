@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
 
 from domain.base import format_instant
-from domain.notification import ApprovalNeeded, Event, Facts, WindowAwaited
+from domain.notification import ApprovalNeeded, Event, Facts, RunAwaited, WindowAwaited
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import Mode, RunState
 from domain.steering import not_started
 from domain.verdict import window_closed
+from domain.watchdog import MOST_INCARNATIONS
 from domain.work import (
     CloseOpenMachines,
     CloseRun,
@@ -22,11 +24,14 @@ from domain.work import (
     Discovered,
     DiscoverRequest,
     FollowRun,
+    GivePlacesBack,
     NextWindow,
     OpenedRun,
     OpenWindow,
     Phase,
     PhaseEnd,
+    PlacesGivenBack,
+    PlacesTaken,
     PlannedRing,
     PlannedRun,
     RestUntil,
@@ -39,6 +44,7 @@ from domain.work import (
     StepRef,
     Stock,
     StopRun,
+    TakePlaces,
 )
 from orchestrators import names
 from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
@@ -57,6 +63,10 @@ MOST_WINDOWS = 30
 PASSES_PER_INCARNATION = 1_000
 ATTEMPTS_PER_INCARNATION = 300
 """More than a run makes: up to 9 in each of its windows."""
+TURNS_PER_INCARNATION = 10_000
+"""More than the times that a run reserves something for a phase: once for each in each of its windows."""
+LONGEST_LOOK = timedelta(minutes=15)
+"""How long a run that waits for another one sleeps at most: that one wakes it, unless it was lost."""
 MOST_TAKINGS = 20
 """How often a new incarnation looks for machines that the one before worked on; it is told 500 at a time."""
 
@@ -94,7 +104,8 @@ def close_dead_run(context: task.OrchestrationContext, data: dict[str, Any]) -> 
     """
     run_id = RunRef.from_wire(data).run_id
     end = _failed("The orchestration of the run was ended before it had closed the run.")
-    yield from _Run(context, run_id).close(end)
+    run = _Run(context, run_id, MOST_INCARNATIONS + 1)
+    yield from run.close(end)
     return {"runId": run_id, "state": end.state.value}
 
 
@@ -140,6 +151,8 @@ class _Run:
         # Names of phases and machines' instances are never those of an incarnation before.
         self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
         self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
+        self._turns = (incarnation - 1) * TURNS_PER_INCARNATION
+        self._has_reserved = incarnation > 1
         self._ramped = 0
         self._windows = 0
         self._baking_since: datetime | None = None
@@ -178,6 +191,7 @@ class _Run:
                     first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
                     yield from self._call(names.PIN_RING, first.to_wire())
                 yield from self._take_ring(opened, plan, number, ring)
+                yield from self._give_places_back()
                 if number != rings[-1][0]:
                     yield from self._await_release()
                     yield from self._bake(ring)
@@ -189,6 +203,9 @@ class _Run:
         yield from self._insist(names.CLOSE_OPEN_MACHINES, open_machines.to_wire())
         close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
         yield from self._insist(names.CLOSE_RUN, close.to_wire())
+        # What a run that has ended reserved keeps no other run waiting: those that wait look again by themselves.
+        with suppress(task.TaskFailedError):
+            yield from self._give_places_back()
         self._announce(Event.ENDED)
 
     # --- going on from the records
@@ -322,6 +339,8 @@ class _Run:
         attempt, begun_at = self._attempts + 1, ended
         while True:
             cutoff = yield from self._cutoff(step)
+            # When the window has closed meanwhile, the phase starts nothing, and says who is left.
+            waited_for = yield from self._take_places(number, phase_number, cutoff.at)
             phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
             own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
             end = yield from self._phase(phase.model_copy(update=own))
@@ -334,7 +353,9 @@ class _Run:
                 # No window kept anybody back: a machine was put back too often, and the others do not wait for that.
                 return end.ended - begun_at
             if not opened.traits.continues:
-                raise _Ended(RunState.COMPLETED, "The window closed before every machine was started.", window_closed())
+                why = f"while the run waited for {waited_for}" if waited_for else "before every machine was started"
+                raise _Ended(RunState.COMPLETED, f"The window closed {why}.", window_closed())
+            yield from self._give_places_back()
             yield from self._await_next_window()
             attempt, ended = end.last_attempt + 1, end.ended
 
@@ -401,6 +422,48 @@ class _Run:
         """The last moment at which this step may begin on a machine, in the window that the run is in."""
         request = StepRef(run_id=self._run_id, step=step).to_wire()
         return Cutoff.from_wire((yield from self._call(names.READ_CUTOFF, request)))
+
+    def _take_places(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
+        """Wait until no other run works on what the phase has to be kept apart from; what it waits for in vain.
+
+        Empty: the phase has its turn, until `_give_places_back`. Else the window has closed, and nothing may start.
+
+        Raises:
+            _Ended: the run was cancelled, or a gate ended it.
+        """
+        self._turns += 1
+        self._has_reserved = True
+        request = TakePlaces(
+            run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, turn=self._turns
+        ).to_wire()
+        looks = 0
+        while True:
+            taken = PlacesTaken.from_wire((yield from self._call(names.TAKE_PLACES, request)))
+            if not taken.waits_for:
+                if looks:
+                    yield from self._show(RunState.RUNNING)
+                return ""
+            now = utc_now(self._context)
+            if closes_at is not None and now > closes_at:
+                yield from self._show(RunState.RUNNING)
+                return taken.waits_for
+            if not looks:
+                self._announce(RunAwaited(waits_for=taken.waits_for), self._turns)
+            until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(looks, 16), LONGEST_LOOK)
+            if closes_at is not None:
+                until = min(until, closes_at + timedelta(seconds=1))
+            yield from self._wake(until)
+            looks += 1
+
+    def _give_places_back(self) -> Steps[None]:
+        """What the run has reserved is free for others, and the runs that may wait for it are woken."""
+        if not self._has_reserved:
+            return
+        request = GivePlacesBack(run_id=self._run_id, turn=self._turns).to_wire()
+        given = PlacesGivenBack.from_wire((yield from self._call(names.GIVE_PLACES_BACK, request)))
+        self._has_reserved = False
+        for run_id in given.waiting:
+            self._context.send_event(run_id, names.STEER_EVENT)
 
     def _await_next_window(self) -> Steps[None]:
         """Sleep until the policy's next window opens, and go on in it."""

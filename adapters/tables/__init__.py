@@ -33,6 +33,7 @@ from adapters.tables.pauses import PauseRecords, budget_of
 from adapters.tables.pins import PinRecords
 from adapters.tables.plans import PlanRecords
 from adapters.tables.policies import PolicyRecords, StoredPolicy
+from adapters.tables.reservations import ReservationRecords
 from adapters.tables.retention import RetentionRecords
 from adapters.tables.rows import Change
 from adapters.tables.skips import SkipRecords
@@ -49,6 +50,7 @@ class Records(
     GuardRecords,
     PlanRecords,
     PinRecords,
+    ReservationRecords,
     PolicyRecords,
     ControlRecords,
     FreezeRecords,

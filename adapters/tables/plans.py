@@ -15,11 +15,13 @@ from adapters.tables.columns import Columns, get_json, pack, unpack
 from adapters.tables.errors import RecordMissing
 from adapters.tables.paging import Page, Span, read_page
 from adapters.tables.patches import MACHINES
+from adapters.tables.reservations import PHASES, groups_key
 from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
 from domain.identity import MachineId
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
+from domain.reservation import Groups
 from domain.roster import Placed
 from domain.work import PlannedRun
 
@@ -43,6 +45,7 @@ class PlanRecords(StoreBacked):
         placed: Sequence[Placed],
         planned: PlannedRun,
         expected: Mapping[str, float] | None = None,
+        groups: Mapping[tuple[int, int], Groups] | None = None,
     ) -> PlannedRun:
         """Store the plan and show each machine's place in its own row: the plan in short that is stored.
 
@@ -54,6 +57,7 @@ class PlanRecords(StoreBacked):
             placed: its machines in the order in which each phase takes them.
             planned: the same plan, as far as the orchestrator needs it.
             expected: how many seconds the last installation of machines took, by key.
+            groups: what each phase keeps other runs away from, by the positions of ring and phase, from 0.
 
         Raises:
             ValueError: ``placed`` and the machines of the plan are not the same.
@@ -62,6 +66,7 @@ class PlanRecords(StoreBacked):
         if stored is not None:
             return stored
         rows = _placements(plan, placed) | _exclusions(plan)
+        rows |= {groups_key(*place): pack(each.to_wire()) for place, each in (groups or {}).items()}
         await self._remove_leftovers(run_id, rows)
         await self._store.results.apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
         await self._store.results.merge_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
@@ -111,7 +116,7 @@ class PlanRecords(StoreBacked):
 
     async def _remove_leftovers(self, run_id: str, rows: Mapping[str, Columns]) -> None:
         leftovers: list[Change] = []
-        for span in (Span(run_id, PLACEMENTS), Span(run_id, EXCLUSIONS)):
+        for span in (Span(run_id, PLACEMENTS), Span(run_id, EXCLUSIONS), Span(run_id, PHASES)):
             scan = self._store.results.scan(run_id, first=span.first, end=span.end, select=[])
             leftovers += [Change("delete", row.key, {}, row.etag) async for row in scan if row.key not in rows]
         await self._store.results.apply_all(run_id, leftovers)

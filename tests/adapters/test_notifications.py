@@ -19,7 +19,16 @@ import pytest
 from adapters.address_gate import AddressGate
 from adapters.notifications import Delivery, Outgoing, Sender, compose, deliver, sender
 from domain.announcement import Announcement
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, MachineNote, Started, WindowAwaited
+from domain.notification import (
+    ApprovalNeeded,
+    Ended,
+    Facts,
+    GateClosed,
+    MachineNote,
+    RunAwaited,
+    Started,
+    WindowAwaited,
+)
 from settings import Channel, ChannelKind
 from tests.receiver import Received, Receiver, Reply, receiving
 
@@ -35,6 +44,7 @@ ALL: list[Facts] = [
     ),
     GateClosed(scope="lane:broad/westeurope", failures=3, limit=2, on_exceeded="hold"),
     WindowAwaited(opens_at=NOW, open_machines=12),
+    RunAwaited(waits_for="the run other: both work on zones of westeurope"),
     Ended(
         state="completed",
         machines=60,

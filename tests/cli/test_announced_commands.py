@@ -11,7 +11,7 @@ import typer
 
 from cli.app import app
 from domain.announcement import Announcement, approve_command
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, Started, WindowAwaited
+from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, RunAwaited, Started, WindowAwaited
 
 RUN_ID = "20261121T000000Z-monthly"
 ALL: list[Facts] = [
@@ -19,6 +19,7 @@ ALL: list[Facts] = [
     ApprovalNeeded(approve=approve_command(RUN_ID, "broad")),
     GateClosed(),
     WindowAwaited(),
+    RunAwaited(),
     Ended(),
 ]
 

@@ -140,6 +140,8 @@ ACTIVITIES = {
     names.OPEN_RUN,
     names.TAKE_STOCK,
     names.LOOK_AT_PHASE,
+    names.TAKE_PLACES,
+    names.GIVE_PLACES_BACK,
     names.REST_UNTIL,
     names.DISCOVER_MACHINES,
     names.CLOSE_OPEN_MACHINES,

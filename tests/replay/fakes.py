@@ -27,6 +27,8 @@ from domain.work import (
     OperationReport,
     OperationState,
     PhaseLook,
+    PlacesGivenBack,
+    PlacesTaken,
     PlannedPhase,
     PlannedRing,
     PlannedRun,
@@ -179,6 +181,8 @@ class Fleet:
         self.on_look: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
         self.next_windows: list[NextWindow] = [NextWindow()]
+        self.turns: list[PlacesTaken] = [PlacesTaken()]
+        self.waiting: list[str] = []
         self.accepted: Counter[tuple[str, str]] = Counter()
         self.recorded: dict[str, list[Json]] = {}
         self.released: Counter[str] = Counter()
@@ -234,6 +238,8 @@ class Fleet:
             names.READ_CUTOFF: lambda _: _next(self.cutoffs).to_wire(),
             names.NEXT_WINDOW: lambda _: _next(self.next_windows).to_wire(),
             names.OPEN_WINDOW: lambda _: {},
+            names.TAKE_PLACES: lambda _: _next(self.turns).to_wire(),
+            names.GIVE_PLACES_BACK: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
             names.PIN_RING: lambda _: {},
             names.LOOK_AT_PHASE: self._look_at_phase,
             names.NEXT_MACHINES: self._next_machines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from domain.gates import ErrorBudget, OnExceeded
 from domain.run import Mode
-from domain.work import Cutoff, Discovered, NextWindow, RunRef, Traits
+from domain.work import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, Traits
 from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
@@ -383,6 +385,141 @@ def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("completed", "The policy has no further window for what is left.")
     assert ("skipped", "window_closed") in fleet.outcomes.values()
+
+
+# --- other runs
+
+
+WAITS = PlacesTaken(waits_for="the run other: both work on the availability set av", wait_seconds=30)
+
+
+def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
+    fleet, _, _ = two_rings(9)
+    fleet.turns = [PlacesTaken(), WAITS, WAITS, WAITS, PlacesTaken()]
+    taken_at: list[datetime] = []
+    installed: list[int] = []
+
+    def take(data: Any) -> Any:
+        taken_at.append(bench.now())
+        installed.append(len(fleet.installed))
+        return fleet.turns.pop(0).to_wire() if len(fleet.turns) > 1 else fleet.turns[0].to_wire()
+
+    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+        asked = bench.calls_of(names.TAKE_PLACES)
+        given = bench.calls_of(names.GIVE_PLACES_BACK)
+    assert fleet.closed[0]["state"] == "completed"
+    assert [(call["ringNumber"], call["phaseNumber"], call["turn"]) for call in asked] == [
+        (0, 0, 1), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 1, 3)
+    ]  # fmt: skip
+    assert installed == [0, 3, 3, 3, 3, 6], "nothing of the phase starts before its turn"
+    pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(taken_at)][1:4]
+    assert [least <= pause < least + 10 for least, pause in zip([30, 60, 120], pauses, strict=True)] == [True] * 3
+    assert [call["turn"] for call in given] == [1, 3], "behind each ring"
+    assert [call["runId"] for call in given] == [RUN_ID, RUN_ID]
+    assert [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)] == [("running", "")]
+
+
+def test_the_run_that_waits_is_told_when_its_turn_may_have_come() -> None:
+    """It would look again in minutes; the run before it wakes it."""
+    fleet = Fleet(keys(2))
+    fleet.waiting = ["other-run"]
+    heard: list[str] = []
+
+    def other(context: task.OrchestrationContext, _: Any) -> Any:
+        yield context.wait_for_external_event(names.STEER_EVENT)
+        heard.append("steer")
+
+    orchestrators = {
+        "patch_run": patch_run, "patch_phase": patch_phase, "patch_machine": patch_machine,
+        "await_operation": await_operation, "other": other,
+    }  # fmt: skip
+    with Workbench(orchestrators, fleet.activities()) as bench:
+        waiting = bench.start("other", None, instance_id="other-run")
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+        bench.wait(waiting)
+    assert heard
+
+
+def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again() -> None:
+    fleet = Fleet(keys(2))
+    long = WAITS.model_copy(update={"wait_seconds": 600})
+    taken_at: list[datetime] = []
+
+    def take(_: Any) -> Any:
+        taken_at.append(bench.now())
+        if len(taken_at) == 1:
+            bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+            time.sleep(0.3)
+            return long.to_wire()
+        return PlacesTaken().to_wire()
+
+    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert (taken_at[1] - taken_at[0]).total_seconds() < 10
+    assert fleet.closed[0]["state"] == "completed"
+
+
+@pytest.mark.parametrize("continues", [False, True])
+def test_a_run_whose_turn_never_comes_ends_with_its_window_and_says_for_which_run_it_waited(continues: bool) -> None:
+    fleet = Fleet(keys(4))
+    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=continues)})
+    fleet.turns = [WAITS.model_copy(update={"wait_seconds": 1_000})]
+    closes_at = datetime.now(UTC) + timedelta(hours=3)
+    fleet.cutoffs = [Cutoff(at=closes_at)]
+    taken_at: list[datetime] = []
+
+    def take(_: Any) -> Any:
+        taken_at.append(bench.now())
+        return fleet.turns[0].to_wire()
+
+    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+        given = bench.calls_of(names.GIVE_PLACES_BACK)
+    why = (
+        "The policy has no further window for what is left."
+        if continues
+        else "The window closed while the run waited for the run other: both work on the availability set av."
+    )
+    assert (fleet.closed[0]["state"], fleet.closed[0]["reason"]) == ("completed", why)
+    assert set(fleet.outcomes.values()) == {("skipped", "window_closed")}
+    assert not fleet.installed
+    assert len(given) == 1
+    pauses = [round((later - at).total_seconds()) for at, later in itertools.pairwise(taken_at)]
+    assert all(900 <= pause <= 910 for pause in pauses[:-1]), "a quarter of an hour at most"
+    assert timedelta(seconds=0) < taken_at[-1].replace(tzinfo=UTC) - closes_at < timedelta(seconds=5)
+
+
+def test_a_cancel_ends_the_wait_for_another_run() -> None:
+    fleet = Fleet(keys(2))
+    fleet.turns = [WAITS.model_copy(update={"wait_seconds": 600})]
+
+    def canceled(data: Any) -> Any:
+        bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+        time.sleep(0.3)
+        return fleet.turns[0].to_wire()
+
+    with fleet.bench(**{names.TAKE_PLACES: canceled}) as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert fleet.closed[0]["state"] == "canceled"
+    assert took(ended) < timedelta(minutes=6)
+    assert not fleet.installed
+
+
+def test_a_run_that_cannot_give_back_is_closed_all_the_same() -> None:
+    def broken(_: Any) -> Any:
+        raise fakes.Broken("the storage is away")
+
+    fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}])])
+    fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(hours=1))]
+    closed = run(fleet, **{names.GIVE_PLACES_BACK: broken})
+    assert closed["reason"] == "The window closed before every machine was started."
+
+
+def test_an_assessment_waits_for_no_run() -> None:
+    fleet = Fleet(keys(2), mode=Mode.ASSESS)
+    run(fleet)
+    assert not {names.TAKE_PLACES, names.GIVE_PLACES_BACK} & set(fleet.order)
 
 
 # --- a cancel at every wait

@@ -30,6 +30,7 @@ from domain.notification import (
     MachineNote,
     Notice,
     Notifications,
+    RunAwaited,
     Started,
     WindowAwaited,
     one_line,
@@ -38,7 +39,7 @@ from domain.policy import PolicyError, parse_policy
 
 AT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
-ALL: list[Facts] = [Started(), ApprovalNeeded(), GateClosed(), WindowAwaited(), Ended()]
+ALL: list[Facts] = [Started(), ApprovalNeeded(), GateClosed(), WindowAwaited(), RunAwaited(), Ended()]
 
 
 def message(facts: Facts, policy: str = "monthly") -> Message:
@@ -132,6 +133,12 @@ def test_a_gate(on_exceeded: str, word: str) -> None:
     assert (told.title, told.tone) == ("monthly: nothing more starts in ring broad", Tone.ATTENTION)
     assert fact(told, "Failures") == "3, allowed 2"
     assert word in fact(told, "Next")
+
+
+def test_a_wait_for_another_run() -> None:
+    told = message(RunAwaited(waits_for="the run other: both work on the availability set av"))
+    assert (told.title, told.tone) == ("monthly: waits for another run", Tone.PLAIN)
+    assert dict(told.facts) == {"Run": RUN_ID, "Waits for": "the run other: both work on the availability set av"}
 
 
 def test_a_wait_for_the_next_window() -> None:

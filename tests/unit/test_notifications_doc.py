@@ -22,6 +22,7 @@ from domain.notification import (
     Ended,
     Event,
     GateClosed,
+    RunAwaited,
     Started,
     WindowAwaited,
 )
@@ -89,7 +90,7 @@ def test_the_document_is_one_that_the_app_sends() -> None:
     assert Announcement(document["runId"], document["policy"], NOW, facts).to_json() == document
 
 
-@pytest.mark.parametrize("facts", [Started, ApprovalNeeded, GateClosed, WindowAwaited, Ended])
+@pytest.mark.parametrize("facts", [Started, ApprovalNeeded, GateClosed, WindowAwaited, RunAwaited, Ended])
 def test_every_field_is_listed(facts: type[Document]) -> None:
     event = facts.model_fields["event"].default
     (row,) = re.findall(rf"^\| `{event}` \| (`.*) \|$", PAGE, re.MULTILINE)

@@ -1,0 +1,62 @@
+"""take_places and give_places_back: a phase waits until no other run works on what it has to be kept apart from."""
+
+from __future__ import annotations
+
+from activities.context import now, wait_seconds
+from adapters.tables import Records, open_records
+from domain.base import Json
+from domain.reservation import Reservation, ahead_of, behind, waits_for
+from domain.run import RunState
+from domain.steering import PATCHWAVE
+from domain.work import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
+
+
+async def take_places(data: Json) -> Json:
+    """Reserve the groups of a phase, and say which run has them now. ``TakePlaces`` to ``PlacesTaken``.
+
+    A reservation of a run that has ended is none.
+    """
+    request = TakePlaces.from_wire(data)
+    records = open_records()
+    groups = await records.get_groups(request.run_id, request.ring_number, request.phase_number)
+    wanted = Reservation(
+        run_id=request.run_id,
+        turn=request.turn,
+        phase=f"{request.ring_number}.{request.phase_number}",
+        since=now(),
+        groups=groups,
+    )
+    own, others = await records.reserve(wanted)
+    own = own if own.groups is None else own.model_copy(update={"groups": groups})
+    ahead = [each for each in ahead_of(own, others) if await _is_live(records, each.run_id)]
+    if not ahead:
+        return PlacesTaken().to_wire()
+    waiting = waits_for(own, ahead[0], len(ahead) - 1)
+    await records.set_run_state(request.run_id, RunState.AWAITING_RUN, waiting)
+    if own.turn == request.turn and own.since == wanted.since:
+        detail = {"for": [each.run_id for each in ahead], "why": waiting}
+        await records.audit(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
+    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds()).to_wire()
+
+
+async def give_places_back(data: Json) -> Json:
+    """Give back what the run has reserved; the runs that may have waited for it. ``GivePlacesBack`` to
+    ``PlacesGivenBack``."""
+    request = GivePlacesBack.from_wire(data)
+    records = open_records()
+    given = await records.give_back(request.run_id, request.turn)
+    run = await records.get_run(request.run_id)
+    if run is None or run.state.is_final:
+        await records.forget_reservation(request.run_id)
+    if given is None:
+        return PlacesGivenBack().to_wire()
+    waiting = behind(given, await records.list_reservations())
+    return PlacesGivenBack(waiting=[each.run_id for each in waiting]).to_wire()
+
+
+async def _is_live(records: Records, run_id: str) -> bool:
+    run = await records.get_run(run_id)
+    if run is not None and not run.state.is_final:
+        return True
+    await records.forget_reservation(run_id)
+    return False
