@@ -232,7 +232,7 @@ def test_the_same_filter_in_another_order_or_case_is_the_same_assignment() -> No
         ("tagSettings", None),
     ],
 )
-def test_another_filter_is_another_assignment(key: str, value: object) -> None:
+def test_another_filter_is_another_assignment(key: str, value: Any) -> None:
     one, other = ScopeFilter.from_wire(FILTER), ScopeFilter.from_wire(FILTER | {key: value})
     configuration = ConfigurationId.parse(CONFIGURATION)
     assert assignment_name(configuration, one) != assignment_name(configuration, other)
