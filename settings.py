@@ -217,6 +217,13 @@ class Settings(BaseSettings):
         le=600,
         description="Seconds between two polls of an operation when Azure does not say.",
     )
+    clock_speed: float = Field(
+        default=1,
+        gt=0,
+        le=100_000,
+        description="How many times faster the bake times and the time to settle of a policy pass; for trials with a"
+        " simulator, whose clock is as fast.",
+    )
     limits: str = Field(
         default="",
         pattern=r"^(\s*(patchOperations|reads|writes)\s*=\s*[0-9]+(\.[0-9]+)?\s*/\s*[1-9][0-9]*\s*(,|$))*$",

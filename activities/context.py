@@ -49,6 +49,11 @@ def wait_seconds(asked: float | None = None, *, polls: float = 1) -> float:
     return round(load_settings().poll_seconds * polls * random.uniform(0.9, 1.1), 3)
 
 
+def seconds_of(duration: timedelta) -> float:
+    """How long a wait that a policy asks for takes: as long as it says, but for trials on a faster clock."""
+    return duration / timedelta(seconds=1) / load_settings().clock_speed
+
+
 async def lock(context: MachineContext, *, afresh: bool = False) -> str | None:
     """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6).
 

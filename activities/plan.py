@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from activities.context import load_run, now
+from activities.context import load_run, now, seconds_of
 from adapters.locations import read_topology
 from adapters.tables import Records, open_records
 from domain.admission import Place
@@ -128,7 +128,7 @@ def _in_short(plan: Plan, policy: Policy) -> PlannedRun:
                     for number, regions in enumerate(ring.phases, start=1)
                 ],
                 approval_seconds=settings.approval.within.total_seconds() if settings.approval else None,
-                bake_seconds=policy.bake_after(settings).total_seconds(),
+                bake_seconds=seconds_of(policy.bake_after(settings)),
             )
         )
     return PlannedRun(machines=len(plan.machines), rings=rings)

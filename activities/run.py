@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.context import load_run, now
+from activities.context import load_run, now, seconds_of
 from activities.recovery import show_life
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
@@ -46,7 +46,7 @@ async def open_run(data: Json) -> Json:
         assess_concurrency=load_settings().assess_concurrency,
         error_budget=policy.error_budget,
         ramp=policy.ramp,
-        wave_bake_seconds=bake.total_seconds() if bake is not None else None,
+        wave_bake_seconds=seconds_of(bake) if bake is not None else None,
         pin_rings=policy.pin_rings,
         announces=policy.notifications.is_wanted,
         is_final=run.state.is_final,

@@ -77,6 +77,8 @@ def serve(
         arm=arm or None,
         ca=ca,
         poll_seconds=poll_seconds,
+        # What a policy lets a run wait for is as long on the simulator's clock as what the machines take.
+        settings={} if arm else {"PATCHWAVE_CLOCK_SPEED": f"{speed:g}"},
     )
     console = open_console()
     environment = folder / "env.sh"
