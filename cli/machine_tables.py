@@ -16,7 +16,7 @@ from cli.terminal import plain
 STAGES = {
     "waiting": "bright_black",
     "assessing": "cyan",
-    "assessed": "cyan",
+    "ready": "cyan",
     "installing": "blue",
     "verifying": "magenta",
     "installed": "magenta",
@@ -65,7 +65,7 @@ def machines_table(machines: Iterable[Json]) -> RenderableType:
             str(found),
             str(installation.get("installed", "")),
             str(installation.get("failed", "")),
-            Text(plain(machine.get("message", "")), overflow="fold"),
+            Text(_message(machine), overflow="fold"),
         )
     return table
 
@@ -76,7 +76,7 @@ def machine_facts(machine: Json) -> RenderableType:
     for label, key in (("machine", "name"), ("id", "id"), ("region", "location"), ("os", "osType")):
         grid.add_row(label, Text(plain(machine.get(key, ""))))
     grid.add_row("outcome", _outcome_or_stage(machine))
-    for label, key in (("reason", "reason"), ("message", "message")):
+    for label, key in (("reason", "reason"), ("message", "message"), ("waiting for", "waitingFor")):
         if machine.get(key):
             grid.add_row(label, Text(plain(machine[key])))
     if machine.get("skip"):
@@ -140,6 +140,12 @@ def _outcome_or_stage(machine: Json) -> Text:
         return Text(plain(outcome), style=OUTCOMES.get(outcome, ""))
     stage = machine.get("stage", "")
     return Text(plain(stage), style=STAGES.get(stage, ""))
+
+
+def _message(machine: Json) -> str:
+    """How it ended, or what it waits for."""
+    waits = plain(machine.get("waitingFor", ""))
+    return plain(machine.get("message", "")) or (f"waits for {waits}" if waits else "")
 
 
 def _place(machine: Json) -> str:

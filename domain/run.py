@@ -62,7 +62,8 @@ class Stage(StrEnum):
 
     WAITING = "waiting"
     ASSESSING = "assessing"
-    ASSESSED = "assessed"
+    ASSESSED = "ready"
+    """Assessed, and waiting for its turn to be patched. The word is no outcome: ``assessed`` is one."""
     INSTALLING = "installing"
     VERIFYING = "verifying"
     INSTALLED = "installed"

@@ -5,6 +5,7 @@ Durable's own management addresses are never handed out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -16,7 +17,8 @@ from domain.base import Document, Json
 from domain.identity import is_machine_key
 from domain.outcome import OutcomeKind
 from domain.plan import Plan
-from domain.run import MachineRecord, PatchRecord, Run, Trigger, TriggerKind
+from domain.run import MachineRecord, Mode, PatchRecord, Run, Trigger, TriggerKind
+from domain.waiting import waiting_for
 from triggers.described import (
     INVALID_BODY,
     INVALID_QUERY,
@@ -54,7 +56,16 @@ POLL_SECONDS = 5
 bp = df.Blueprint()
 
 type ListedRun = Annotated[Run, Keys(without=("policySnapshot",))]
-type ListedMachine = Annotated[MachineRecord, Keys(without=("tags",))]
+
+
+class MachineInRun(MachineRecord):
+    """A machine of a run. ``waiting_for`` is made when it is asked for."""
+
+    waiting_for: str = ""
+    """What keeps the machine from being worked on; empty when it has ended, or is worked on."""
+
+
+type ListedMachine = Annotated[MachineInRun, Keys(without=("tags",))]
 
 
 class RunPage(Document):
@@ -71,7 +82,7 @@ class MachinePage(Document):
     cursor: str | None
 
 
-class MachineDetail(MachineRecord):
+class MachineDetail(MachineInRun):
     """A machine with every patch."""
 
     patches: list[PatchRecord]
@@ -144,8 +155,9 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
     run = await find_run(records, run_id_of(req))
     page = await records.list_machines(run.id, outcome=outcome, limit=limit, cursor=cursor)
     rows: list[dict[str, Any]] = []
+    waits = await _waits(records, run)
     for machine in page.items:
-        row = machine.to_wire()
+        row = machine.to_wire() | {"waitingFor": waits(machine)}
         # Tags may be 50 texts; lists leave them out, and an empty object would say that there are none.
         del row["tags"]
         rows.append(row)
@@ -159,11 +171,13 @@ async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
     """One machine of a run with every patch."""
     records = open_records()
     run_id, key = run_id_of(req), route_of(req, "machineKey")
+    run = await find_run(records, run_id)
     machine = await records.get_machine(run_id, key) if is_machine_key(key) else None
     if machine is None:
         raise no_such("machine in this run")
     patches = await records.list_patches(run_id, key)
-    return answer({**machine.to_wire(), "patches": [patch.to_wire() for patch in patches]})
+    waits = (await _waits(records, run))(machine)
+    return answer({**machine.to_wire(), "waitingFor": waits, "patches": [patch.to_wire() for patch in patches]})
 
 
 @bp.route(route="runs/{runId}/plan", methods=["GET"])
@@ -189,6 +203,16 @@ async def list_run_audit(req: func.HttpRequest) -> func.HttpResponse:
     run = await find_run(records, run_id_of(req))
     page = await records.list_audit(run.id, limit, cursor)
     return answer({"audit": page.items, "cursor": page.cursor})
+
+
+async def _waits(records: Records, run: Run) -> Callable[[MachineRecord], str]:
+    """What a machine of the run waits for now."""
+    if run.state.is_final or run.mode is not Mode.PATCH:
+        return lambda machine: waiting_for(run, machine, [], None)
+    plan = await records.get_planned_run(run.id)
+    rings = [ring.name for ring in plan.rings] if plan is not None else []
+    phase = await records.reserved_phase(run.id)
+    return lambda machine: waiting_for(run, machine, rings, phase)
 
 
 def accepted(run: Run) -> func.HttpResponse:

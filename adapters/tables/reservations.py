@@ -69,6 +69,15 @@ class ReservationRecords(StoreBacked):
         rows = self._store.runs.scan(_PARTITION)
         return [_reservation(row) async for row in rows if row.key != _HEAD]
 
+    async def reserved_phase(self, run_id: str) -> tuple[int, int] | None:
+        """The positions of the ring and the phase that the run has reserved; ``None`` when it has none."""
+        row = await self._store.runs.get(_PARTITION, run_id)
+        stored = None if row is None else _reservation(row)
+        if stored is None or stored.groups is None:
+            return None
+        ring, _, phase = stored.phase.partition(".")
+        return int(ring), int(phase)
+
     async def give_back(self, run_id: str, turn: int) -> Reservation | None:
         """Give back what the run has reserved up to that turn; what that was, ``None`` when it was nothing.
 

@@ -209,7 +209,7 @@ async def test_an_end_through_another_worker_stays(records: Records, worker: Rec
 
 async def test_an_intent_of_another_worker_is_found_by_the_insert(records: Records, worker: Records) -> None:
     """A machine's row says that nothing has begun, and yet somebody has declared it: only one may send."""
-    await records.add_machines(RUN, [MachineRecord.model_validate({**machine(1).to_wire(), "stage": "assessed"})])
+    await records.add_machines(RUN, [MachineRecord.model_validate({**machine(1).to_wire(), "stage": "ready"})])
     await records.current_machine(RUN, KEY)
     theirs = intent(RUN).model_copy(update={"machine_key": KEY, "kind": OperationKind.INSTALL})
     await worker.declare_intent(theirs)

@@ -74,6 +74,14 @@ async def test_an_earlier_turn_gives_nothing_back_that_a_later_one_reserved(reco
     assert stored.groups is not None
 
 
+async def test_the_phase_that_a_run_is_in(records: Records) -> None:
+    assert await records.reserved_phase("a") is None
+    await records.reserve(wanted("a", phase="2.13"))
+    assert await records.reserved_phase("a") == (2, 13)
+    await records.give_back("a", 1)
+    assert await records.reserved_phase("a") is None
+
+
 async def test_a_forgotten_run_leaves_no_row(records: Records) -> None:
     await records.reserve(wanted("a"))
     await records.forget_reservation("a")

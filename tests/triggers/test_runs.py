@@ -10,7 +10,7 @@ import pytest
 
 from adapters.tables import Records
 from domain.outcome import Outcome
-from domain.run import AssessmentSummary, PatchRecord, Run, RunState, Stage
+from domain.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
 from tests.adapters.samples import NOW, intent, machine
 from tests.adapters.test_tables_runs import run
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
@@ -224,6 +224,21 @@ async def test_a_live_run_is_counted_now_and_an_ended_one_is_as_it_was(records: 
     ended = await call(runs.get_run, runId=run().id)
     assert ended.json["state"] == "completed"
     assert "Retry-After" not in ended.headers
+
+
+async def test_a_machine_says_what_it_waits_for(records: Records) -> None:
+    await records.create_run(run())
+    await records.add_machines(run().id, [machine(number) for number in range(3)])
+    await records.set_stage(run().id, machine(0).key, Stage.INSTALLING)
+    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+    listed = (await call(runs.list_run_machines, runId=run().id)).json["machines"]
+    waits = {one["name"]: one["waitingFor"] for one in listed}
+    assert waits == {"vm-0": "", "vm-1": "", "vm-2": "its assessment"}
+    one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
+    assert one.json["waitingFor"] == "its assessment"
+    await records.pause_run(run().id, Order(by="ana", at=NOW))
+    one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
+    assert one.json["waitingFor"] == "the run, which is paused, to be resumed"
 
 
 async def test_machines_are_listed_and_filtered(records: Records) -> None:
