@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from activities.context import load_run, now, wait_seconds
-from activities.discovery import record_of
+from activities.discovery import pause_after, record_of, uses_up_patience
 from activities.recovery import show_life
 from adapters.maintenance import open_maintenance
 from adapters.resource_graph import Page, open_resource_graph
@@ -137,8 +137,11 @@ def trouble(page: Page, attempt: int, what: str) -> Json:
     failure = page.failure
     if failure is None:
         return {}
-    pause = wait_seconds(page.wait_seconds, polls=min(2**attempt, 8)) if page.wait_seconds > 0 else 0.0
-    return {"wait_seconds": pause, "failure": f"{what} {classify(failure).sentence} ({failure.text})"}
+    return {
+        "wait_seconds": pause_after(failure, page.wait_seconds, attempt),
+        "failure": f"{what} {classify(failure).sentence} ({failure.text})",
+        "counts": uses_up_patience(failure),
+    }
 
 
 async def list_shards(data: Json) -> Json:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from activities.context import load_run, now, wait_seconds
 from adapters.resource_graph import open_resource_graph
 from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Json
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.identity import MachineId
@@ -16,6 +16,9 @@ from domain.outcome import Outcome, Reason
 from domain.run import MachineRecord
 from domain.scope import Scope
 from domain.work import Discovered, DiscoverRequest
+
+_SHORT_PAUSES = 6
+"""Pauses in a row that are as short as Resource Graph asks for."""
 
 
 class _Position(NamedTuple):
@@ -118,14 +121,30 @@ def _missing_record(identity: MachineId) -> MachineRecord:
     )
 
 
+def uses_up_patience(failure: ArmFailure) -> bool:
+    """Whether asking in vain counts as an attempt. Being throttled, or told to come again, does not."""
+    return failure.status != 503 and classify(failure).kind is not ErrorClass.THROTTLED
+
+
+def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
+    """Seconds until a page is asked for again that failed so often before; 0 when that is of no use.
+
+    Resource Graph's word is for throttling; an outage without a word is waited out by our own measure. Where it goes
+    on asking for a few seconds, the pauses grow all the same: hours of them must fit into a history.
+    """
+    if asked <= 0:
+        return 0.0
+    named = asked if failure.status == 429 else failure.retry_after
+    grown = wait_seconds(polls=min(2**attempt, 8))
+    if named is None:
+        return grown
+    return wait_seconds(named) if attempt < _SHORT_PAUSES else max(wait_seconds(named), grown)
+
+
 def _failed(failure: ArmFailure, asked: float, attempt: int) -> Discovered:
     """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
-    pause = 0.0
-    if asked > 0:
-        # Resource Graph's word is for throttling; an outage without a word is waited out by our own measure.
-        named = asked if failure.status == 429 else failure.retry_after
-        pause = wait_seconds(named, polls=min(2**attempt, 8))
     return Discovered(
-        wait_seconds=pause,
+        wait_seconds=pause_after(failure, asked, attempt),
+        counts=uses_up_patience(failure),
         failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from time import monotonic
 from typing import NamedTuple
 
-from activities.context import MachineContext, keep_lock, load_machine, now, wait_seconds
+from activities.context import MachineContext, keep_lock, load_machine, now, seconds_of, wait_seconds
 from adapters.arm import open_resource_manager
 from adapters.probe import Prober
 from adapters.resource_health import open_resource_health
@@ -37,8 +38,16 @@ _ANSWERED_POLLS = 4
 _MOST_ANSWERED = 4_000
 """What some sources have said of a machine while another one asks to wait is kept: for so many poll intervals beyond
 that, and of so many machines."""
-PATIENCE_SECONDS = 300.0
-"""How long something that cannot be asked for the moment, before an installation, is asked again."""
+PATIENCE = timedelta(minutes=5)
+"""How long something that cannot be asked for the moment, before an installation, is asked again. Being throttled lasts
+as long as the window."""
+
+
+_LONGEST_THROTTLING = timedelta(days=1)
+"""How long a machine of a run without a window waits for Azure Monitor to let us ask."""
+_GROWTH = 0.2
+_LONGEST_PAUSE = 300.0
+"""The longer it is asked in vain the rarer, so that histories stay short."""
 
 
 class _Look(NamedTuple):
@@ -70,10 +79,10 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
     summary, asked_to_wait = await _look(context, health, Moment.BEFORE, looked_for)
     patience = 0.0
     if summary.healthy is None:
-        patience = PATIENCE_SECONDS
+        patience = seconds_of(PATIENCE)
     elif not summary.healthy and context.machine.started_by_us:
         # It has just booted: its service gets the time that it gets after an installation.
-        patience = health.settle.total_seconds()
+        patience = seconds_of(health.settle)
     if looked_for < patience:
         return _wait(looked_for, patience, asked_to_wait)
     await _store(context, health_before=summary)
@@ -86,7 +95,7 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     before = context.machine.health_before
     summary, asked_to_wait = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
-    settle = health.settle.total_seconds()
+    settle = seconds_of(health.settle)
     is_early = looked_for < settle and not is_settled(before, summary)
     if is_early and not _is_canceled(context):
         return _wait(looked_for, settle, asked_to_wait)
@@ -184,9 +193,15 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
     if not isinstance(alerts, ArmFailure):
         outcome = judge_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
-    may_pass = classify(alerts).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
-    if may_pass and looked_for < PATIENCE_SECONDS:
-        return HealthResult(state=HealthState.WAIT, wait_seconds=wait_seconds(alerts.retry_after))
+    if classify(alerts).kind is ErrorClass.THROTTLED or alerts.status == 503:
+        window_end = context.run.window_end
+        # Behind the window the installation says so itself.
+        may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_LONGEST_THROTTLING)
+    else:
+        may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(PATIENCE)
+    if may_wait:
+        pause = max(wait_seconds(alerts.retry_after), min(looked_for * _GROWTH, _LONGEST_PAUSE))
+        return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
     return _end(alerts_unknown(alerts))
 
 

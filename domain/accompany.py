@@ -65,12 +65,16 @@ class FindMachines(Document):
 
 
 class Found(Document):
-    """What a page brought. ``machines``: how many the run has now; ``failure`` without ``wait_seconds`` is final."""
+    """What a page brought. ``machines``: how many the run has now; ``failure`` without ``wait_seconds`` is final.
+
+    ``counts``: whether a failure uses up patience: being throttled does not.
+    """
 
     machines: int = 0
     cursor: str = ""
     wait_seconds: float = 0
     failure: str = ""
+    counts: bool = True
 
 
 class CopyResults(FindMachines):

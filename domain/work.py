@@ -118,13 +118,15 @@ class DiscoverRequest(Document):
 class Discovered(Document):
     """What one page brought. ``machines`` is the size of the fleet so far; ``failure`` says why there was no page.
 
-    ``wait_seconds`` asks for a pause before the next page; a failure without it is final.
+    ``wait_seconds`` asks for a pause before the next page; a failure without it is final. ``counts``: whether a failure
+    uses up patience: being throttled does not.
     """
 
     machines: int = 0
     cursor: str = ""
     wait_seconds: float = 0
     failure: str = ""
+    counts: bool = True
     selectors: str = ""
 
 

@@ -32,7 +32,7 @@ from domain.base import Document
 from domain.notification import Event
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import RunState
-from domain.work import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef
+from domain.work import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef, SetRunState
 from orchestrators import names
 from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
@@ -43,7 +43,9 @@ MOST_LISTINGS = 40
 MOST_COPIES = 20
 """How often missing results are looked for, two poll intervals apart."""
 MOST_FAILURES = 6
-"""Pages that may fail in a row before the rest is done without them."""
+"""Pages that may fail in a row before the rest is done without them; being throttled is no failure."""
+LONGEST_READING = timedelta(days=1)
+"""How long Azure is asked for one list that it does not let us read yet, where no deadline comes first."""
 MOST_PASSES = 4
 """How often machines are begun again whose orchestration failed: one that was started must be stopped."""
 PASSES_PER_INCARNATION = 10
@@ -76,6 +78,7 @@ class _Run:
         self._is_first = incarnation == 1
         self._post = context.wait_for_external_event(names.POST_EVENT)
         self._steer = context.wait_for_external_event(names.STEER_EVENT)
+        self._called_off = context.wait_for_external_event(names.CANCEL_EVENT)
 
     def execute(self) -> Steps[RunState]:
         """Everything; returns how the run ends."""
@@ -107,8 +110,9 @@ class _Run:
         is_in_time = until is not None and utc_now(self._context) < until and not stand.is_over
         if until is not None and is_in_time and not stand.is_stopped:
             listed = yield from self._list(stand, until)
-            shards = yield from self._start_shards(stand, Part.BEFORE, until)
-            yield from self._wait_for(shards, until)
+            if not self._is_called_off(until):
+                shards = yield from self._start_shards(stand, Part.BEFORE, until)
+                yield from self._wait_for(shards, until)
         end = EndPreparation(run_id=self._run_id, failure=listed.failure)
         result = Preparation.from_wire((yield from self._call(names.END_PREPARATION, end)))
         stand = yield from self._stand()
@@ -201,32 +205,59 @@ class _Run:
         found = Found(machines=-1)
         for _ in range(MOST_LISTINGS):
             before = found.machines
-            found = yield from self._pages(names.FIND_OCCURRENCE_MACHINES, FindMachines(run_id=self._run_id), Found)
+            request = FindMachines(run_id=self._run_id)
+            found = yield from self._pages(names.FIND_OCCURRENCE_MACHINES, request, Found, until)
             is_stable = 0 < found.machines == before
             if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
                 break
-            if utc_now(self._context) + pause >= until:
+            if utc_now(self._context) + pause >= until or self._is_called_off(until):
                 break
-            yield self._context.create_timer(pause)
+            yield from self._sleep(pause, until)
         return found
 
-    def _pages[Answer: Found](self, activity: str, request: FindMachines, kind: type[Answer]) -> Steps[Answer]:
-        """Page after page; the last one, or the one that could not be read."""
-        failures = 0
+    def _pages[Answer: Found](
+        self, activity: str, request: FindMachines, kind: type[Answer], until: datetime | None = None
+    ) -> Steps[Answer]:
+        """Page after page; the last one, or the one that could not be read. Throttling lasts until then, or a day."""
+        counted = 0
+        gives_up_at = until or utc_now(self._context) + LONGEST_READING
         while True:
             page = kind.from_wire((yield from self._call(activity, request)))
+            pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
-                failures += 1
-                if failures >= MOST_FAILURES or page.wait_seconds <= 0:
+                counted += page.counts
+                is_late = utc_now(self._context) + pause > gives_up_at
+                if counted >= MOST_FAILURES or not pause or is_late:
                     return page
-                request = request.model_copy(update={"attempt": failures})
-            elif not page.cursor:
-                return page
+                if not request.attempt:
+                    yield from self._show(page.failure)
+                request = request.model_copy(update={"attempt": request.attempt + 1})
             else:
-                failures = 0
+                if request.attempt:
+                    yield from self._show("")
+                if not page.cursor:
+                    return page
+                counted = 0
                 request = request.model_copy(update={"cursor": page.cursor, "attempt": 0})
-            if page.wait_seconds > 0:
-                yield self._context.create_timer(timedelta(seconds=page.wait_seconds))
+            if pause:
+                yield from self._sleep(pause, until)
+                if self._is_called_off(until):
+                    return page
+
+    def _sleep(self, pause: timedelta, until: datetime | None) -> Steps[None]:
+        """Sleep for so long; before the run, which ``until`` is the end of, a cancel ends it."""
+        timer = self._context.create_timer(pause)
+        yield timer if until is None else task.when_any([timer, self._called_off])
+        if not timer.is_complete:
+            timer.cancel()
+
+    def _is_called_off(self, until: datetime | None) -> bool:
+        """Whether nothing more is to be prepared. What is done after the run is done all the same."""
+        return until is not None and self._called_off.is_complete
+
+    def _show(self, waiting_for: str) -> Steps[None]:
+        request = SetRunState(run_id=self._run_id, state=RunState.RUNNING, waiting_for=waiting_for)
+        yield from self._call(names.SET_RUN_STATE, request)
 
     def _start_shards(self, stand: Standpoint, part: Part, until: datetime | None) -> Steps[list[task.Task[Any]]]:
         self._passes += 1

@@ -54,7 +54,10 @@ from orchestrators.retries import RETRY_RESULT
 _LOG = logging.getLogger("patchwave.orchestrators")
 
 MOST_DISCOVERY_FAILURES = 6
-"""Pages of the discovery that may fail in a row before the run says that Azure cannot be reached."""
+"""Pages of the discovery that may fail in a row before the run says that Azure cannot be reached; being throttled is no
+failure."""
+LONGEST_DISCOVERY = timedelta(days=1)
+"""How long a run without a window waits to be let in by Azure."""
 MOST_CLOSINGS = 100
 """How often the run is closed anew when that fails for good each time."""
 BETWEEN_CLOSINGS = timedelta(hours=1)
@@ -253,22 +256,39 @@ class _Run:
     # --- steps
 
     def _discover(self) -> Steps[None]:
-        """Page after page, until the machines of the scope all have their row."""
-        cursor, attempt = "", 0
+        """Page after page, until the machines of the scope all have their row.
+
+        Raises:
+            _Ended: the run was cancelled, no machine matches, or the machines cannot be listed; not for being
+                throttled, unless that lasts until the window closes.
+        """
+        cursor, attempt, counted = "", 0, 0
+        gives_up_at = utc_now(self._context)
         while True:
             request = DiscoverRequest(run_id=self._run_id, cursor=cursor, attempt=attempt).to_wire()
             page = Discovered.from_wire((yield from self._call(names.DISCOVER_MACHINES, request)))
             self._end_if_canceled()
+            pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
-                attempt += 1
-                if attempt >= MOST_DISCOVERY_FAILURES or page.wait_seconds <= 0:
+                attempt, counted = attempt + 1, counted + page.counts
+                if not pause or counted >= MOST_DISCOVERY_FAILURES:
                     raise _failed(page.failure)
-            else:
-                cursor, attempt = page.cursor, 0
-                if not cursor:
-                    break
-            if page.wait_seconds > 0:
-                yield self._context.create_timer(timedelta(seconds=page.wait_seconds))
+                if attempt == 1:
+                    cutoff = yield from self._cutoff(Step.PATCH)
+                    gives_up_at = cutoff.at or utc_now(self._context) + LONGEST_DISCOVERY
+                    yield from self._show(RunState.RUNNING, f"the list of machines. {page.failure}")
+                if utc_now(self._context) + pause > gives_up_at:
+                    raise _failed(f"{page.failure} The time of the run does not last until Azure can be asked again.")
+                yield from self._wake(utc_now(self._context) + pause)
+                continue
+            if attempt:
+                yield from self._show(RunState.RUNNING)
+            cursor, attempt, counted = page.cursor, 0, 0
+            if not cursor:
+                break
+            if pause:
+                yield from self._sleep(pause)
+                self._end_if_canceled()
         if not page.machines:
             raise _Ended(RunState.EMPTY, f"No machine matches the scope: {page.selectors}")
 
@@ -525,6 +545,13 @@ class _Run:
         self._steered()
         self._end_if_canceled()
         return (yield from self._controls())
+
+    def _sleep(self, pause: timedelta) -> Steps[None]:
+        """Sleep for so long, or until the run is cancelled."""
+        timer = self._context.create_timer(pause)
+        yield task.when_any([timer, self._cancel])
+        if not timer.is_complete:
+            timer.cancel()
 
     def _steered(self) -> bool:
         """Whether somebody said something since the last look; the row tells what."""

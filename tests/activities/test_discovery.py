@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from activities import discovery
-from activities.discovery import discover_machines
+from activities.discovery import discover_machines, pause_after, uses_up_patience
 from adapters.resource_graph import Page
 from adapters.tables import Records
 from domain.arm_error import ArmFailure
@@ -131,3 +131,48 @@ async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
     assert 7 <= found.wait_seconds <= 8
     assert found.cursor == ""
     assert found.machines == 0
+
+
+# --- a page that cannot be read
+
+
+THROTTLED = ArmFailure(status=429, code="RateLimiting", message="Please slow down.")
+AWAY = ArmFailure(status=503, code="ServiceUnavailable", message="Away.", retry_after=20)
+BROKEN = ArmFailure(status=500, code="InternalServerError", message="Broken.")
+FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
+
+
+@pytest.mark.parametrize(("failure", "counts"), [(THROTTLED, False), (AWAY, False), (BROKEN, True), (FORBIDDEN, True)])
+async def test_the_answer_tells_throttled_from_failed(
+    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+) -> None:
+    await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=5)})
+    answer = await discover()
+    assert answer.counts is counts
+    assert answer.wait_seconds > 0
+    assert answer.failure.startswith("The machines could not be listed. ")
+    assert failure.message in answer.failure
+    assert uses_up_patience(failure) is counts
+
+
+@pytest.mark.usefixtures("records")
+@pytest.mark.parametrize(
+    ("failure", "asked", "attempt", "least", "most"),
+    [
+        (THROTTLED, 5, 0, 5, 6),
+        (THROTTLED, 5, 5, 5, 6),
+        (THROTTLED, 5, 6, 200, 270),
+        (THROTTLED, 600, 6, 600, 661),
+        (AWAY, 5, 0, 20, 23),
+        (BROKEN, 5, 0, 27, 33),
+        (BROKEN, 5, 1, 54, 66),
+        (BROKEN, 5, 9, 216, 264),
+        (FORBIDDEN, 0, 3, 0, 0),
+    ],
+)
+def test_the_pauses_are_as_asked_and_grow(
+    monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, asked: float, attempt: int, least: float, most: float
+) -> None:
+    monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")
+    discovery.load_run.__globals__["load_settings"].cache_clear()
+    assert least <= pause_after(failure, asked, attempt) <= most

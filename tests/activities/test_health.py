@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from activities import health
-from activities.health import PATIENCE_SECONDS, check_health
+from activities.health import check_health
 from adapters.arm import ResourceManager
 from adapters.resource_health import ResourceHealth
 from adapters.tables import Records
+from domain.arm_error import ArmFailure
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.identity import MachineId
 from domain.outcome import Outcome, OutcomeKind, Reason
@@ -199,9 +200,39 @@ async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
     first = await check(key, Moment.BEFORE)
     assert first.state is HealthState.WAIT
     assert first.wait_seconds >= 17
-    last = await check(key, Moment.BEFORE, PATIENCE_SECONDS)
+    later = await check(key, Moment.BEFORE, 86_000)
+    assert later.state is HealthState.WAIT, "being throttled uses up no patience"
+    assert later.wait_seconds == 300
+    assert simulator.http.post("/_sim/faults", json=rule | {"times": 1}).status_code == 201
+    last = await check(key, Moment.BEFORE, 86_401)
     assert last.outcome is not None
     assert (last.outcome.outcome, last.outcome.reason) == (OutcomeKind.SKIPPED, Reason.THROTTLED)
+
+
+@pytest.mark.parametrize(("looked_for", "state"), [(299, HealthState.WAIT), (301, HealthState.UNHEALTHY)])
+async def test_alerts_that_fail_are_waited_for_five_minutes(
+    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, looked_for: float, state: HealthState
+) -> None:
+    class Broken:
+        async def fired_alerts(self, *_: object) -> ArmFailure:
+            return ArmFailure(status=500, code="InternalServerError")
+
+    monkeypatch.setattr(health, "open_resource_health", Broken)
+    key = await prepare(records, simulator.take(), {"alerts": {}})
+    assert (await check(key, Moment.BEFORE, looked_for)).state is state
+
+
+async def test_settling_follows_the_clock_of_a_trial(
+    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = simulator.take()
+    key = await prepare(records, one, {"settle": "PT10M"})
+    assert (await check(key, Moment.BEFORE)).state is HealthState.OK
+    change(simulator, one, resourceHealth="Unavailable")
+    monkeypatch.setenv("PATCHWAVE_CLOCK_SPEED", "60")
+    load_settings.cache_clear()
+    assert (await check(key, Moment.AFTER, 9)).state is HealthState.WAIT
+    assert (await check(key, Moment.AFTER, 10)).state is HealthState.UNHEALTHY
 
 
 async def test_a_probe_of_a_host_that_is_not_listed_says_nothing(records: Records, simulator: Simulator) -> None:
@@ -219,7 +250,7 @@ async def test_a_machine_that_cannot_be_read_is_asked_again(records: Records, si
     rule = {"match": {"operation": "read", "machine": one}, "times": 2, "effect": {"status": 503}}
     assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
     assert (await check(key, Moment.BEFORE)).state is HealthState.WAIT
-    assert (await check(key, Moment.BEFORE, PATIENCE_SECONDS)).state is HealthState.OK
+    assert (await check(key, Moment.BEFORE, 300)).state is HealthState.OK
     assert (await check(key, Moment.AFTER)).state is HealthState.OK
 
 

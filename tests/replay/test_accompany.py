@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -79,6 +80,7 @@ class Azure:
         self.prepared: dict[str, str] = {}
         self.concluded: dict[str, list[str]] = {}
         self.listings: list[int] = [len(keys)]
+        self.pages: list[Found] = []
         self.hooks: dict[str, list[HookResult]] = defaultdict(lambda: [HOOK_DONE])
         self.boots: dict[str, list[PreflightResult]] = {}
         self.refuses_start: set[str] = set()
@@ -101,6 +103,7 @@ class Azure:
         ).model_copy(update=stand)
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.tell: Callable[[], None] = lambda: None
+        self.cancel: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def run(self, *, incarnation: int = 1) -> Ended:
@@ -108,6 +111,7 @@ class Azure:
         with Workbench([accompany_run, attend_shard, attend_machine, await_operation], fakes) as bench:
             self.now = bench.now
             self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, names.POST_EVENT)
+            self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
             follow = FollowRun(run_id=RUN_ID, incarnation=incarnation).to_wire()
             return bench.run("accompany_run", follow, instance_id=RUN_ID)
 
@@ -131,6 +135,9 @@ class Azure:
 
     # --- the run
 
+    def set_run_state(self, _: Json) -> Json:
+        return {}
+
     def open_occurrence(self, _: Json) -> Standpoint:
         heard = self.post_after is not None and self.now() >= self.at + self.post_after
         return self.opened.model_copy(
@@ -142,7 +149,9 @@ class Azure:
             }
         )
 
-    def find_occurrence_machines(self, _: Json) -> Found:
+    def find_occurrence_machines(self, data: Json) -> Found:
+        if self.pages:
+            return self.pages.pop(0)
         return Found(machines=self.listings.pop(0) if len(self.listings) > 1 else self.listings[0])
 
     def list_shards(self, data: Json) -> Shards:
@@ -250,6 +259,7 @@ _ACTIVITIES = [
     names.END_PREPARATION,
     names.CANCEL_OCCURRENCE,
     names.REST_UNTIL,
+    names.SET_RUN_STATE,
     names.COPY_RESULTS,
     names.END_RESULTS,
     names.CLOSE_OPEN_MACHINES,
@@ -314,6 +324,73 @@ def test_the_machines_are_listed_until_their_number_stands() -> None:
     azure.run()
     assert sorted(azure.prepared) == ["a", "b", "c"]
     assert azure.listings == [3]
+
+
+THROTTLED = Found(wait_seconds=30, failure="Azure throttles.", counts=False)
+
+
+def test_being_throttled_is_no_failure_of_a_list() -> None:
+    azure = Azure("a", "b", cancel_when_pre_fails=True)
+    azure.pages = [THROTTLED] * 20
+    azure.run()
+    assert sorted(azure.prepared) == ["a", "b"]
+    assert not azure.canceled
+    assert [call["attempt"] for call in azure.calls_of(names.FIND_OCCURRENCE_MACHINES)[:21]] == list(range(21))
+    assert [call["waitingFor"] for call in azure.calls_of(names.SET_RUN_STATE)[:2]] == ["Azure throttles.", ""]
+
+
+def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
+    azure = Azure("a", cancel_when_pre_fails=True)
+    azure.pages = [THROTTLED] * 200
+    ended_at: list[datetime] = []
+    end = azure.end_preparation
+
+    def end_preparation(data: Json) -> Preparation:
+        ended_at.append(azure.now())
+        azure.pages = []
+        return end(data)
+
+    azure.end_preparation = end_preparation
+    azure.run()
+    assert azure.calls_of(names.END_PREPARATION)[0]["failure"] == "Azure throttles."
+    left = azure.opened.prepare_until - ended_at[0].replace(tzinfo=UTC) if azure.opened.prepare_until else None
+    assert left is not None
+    assert timedelta(seconds=0) <= left < timedelta(seconds=40)
+
+
+def test_six_failures_of_a_list_in_a_row_are_the_end_of_it() -> None:
+    azure = Azure("a")
+    failing = Found(wait_seconds=30, failure="No answer.")
+    azure.pages = [*[failing] * 5, Found(machines=1, cursor="2"), *[failing] * 6]
+    azure.run()
+    asked = [(call["cursor"], call["attempt"]) for call in azure.calls_of(names.FIND_OCCURRENCE_MACHINES)]
+    assert asked[:13] == [*[("", number) for number in range(6)], *[("2", number) for number in range(6)], ("", 0)]
+
+
+@pytest.mark.parametrize("pages", [[THROTTLED] * 100, []], ids=["throttled", "listing"])
+def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
+    azure = Azure("a", look_seconds=600)
+    azure.pages = [page.model_copy(update={"wait_seconds": 600}) for page in pages]
+    azure.listings = [0]
+    ended_at: list[datetime] = []
+    find, end = azure.find_occurrence_machines, azure.end_preparation
+
+    def find_machines(data: Json) -> Found:
+        if not ended_at:
+            azure.cancel()
+            time.sleep(0.3)
+        else:
+            azure.pages = []
+        return find(data)
+
+    def end_preparation(data: Json) -> Preparation:
+        ended_at.append(azure.now())
+        return end(data)
+
+    azure.find_occurrence_machines, azure.end_preparation = find_machines, end_preparation
+    azure.run()
+    assert ended_at[0].replace(tzinfo=UTC) - azure.at < timedelta(minutes=2)
+    assert azure.prepared == {}
 
 
 def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> None:

@@ -21,7 +21,7 @@ from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
-from orchestrators.run import MOST_DISCOVERY_FAILURES, close_dead_run, patch_run
+from orchestrators.run import close_dead_run, patch_run
 from tests.replay import fakes
 from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 
@@ -77,13 +77,86 @@ def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
     assert len(fleet.outcomes) == 3
 
 
-@pytest.mark.parametrize(("wait", "asked"), [(5.0, MOST_DISCOVERY_FAILURES), (0.0, 1)])
+@pytest.mark.parametrize(("wait", "asked"), [(5.0, 6), (0.0, 1)])
 def test_a_discovery_that_fails_ends_the_run_with_the_reason(wait: float, asked: int) -> None:
     fleet = Fleet([])
     fleet.discoveries = [Discovered(wait_seconds=wait, failure="The machines could not be listed.")]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
     assert fleet.order.count(names.DISCOVER_MACHINES) == asked
+
+
+THROTTLED = Discovered(wait_seconds=240, failure="The machines could not be listed. Azure throttles.", counts=False)
+
+
+def test_being_throttled_is_no_failure_of_the_discovery() -> None:
+    fleet = Fleet(keys(2))
+    fleet.discoveries = [*[THROTTLED] * 20, Discovered(machines=2)]
+    asked_at: list[datetime] = []
+
+    def discover(_: Any) -> Any:
+        asked_at.append(bench.now())
+        return (fleet.discoveries.pop(0) if len(fleet.discoveries) > 1 else fleet.discoveries[0]).to_wire()
+
+    with fleet.bench(**{names.DISCOVER_MACHINES: discover}) as bench:
+        bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+        asked = [call["attempt"] for call in bench.calls_of(names.DISCOVER_MACHINES)]
+    assert fleet.closed[0]["state"] == "completed"
+    assert asked == list(range(21)), "so that the pauses grow"
+    pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(asked_at)]
+    assert all(240 <= pause < 250 for pause in pauses)
+    shown = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)]
+    assert shown == [
+        ("running", "the list of machines. The machines could not be listed. Azure throttles."),
+        ("running", ""),
+    ]
+    assert set(fleet.outcomes.values()) == {("patched", "ok")}
+
+
+def test_failures_count_beside_throttling_and_a_page_forgets_them() -> None:
+    fleet = Fleet([])
+    failing = Discovered(wait_seconds=5, failure="The machines could not be listed.")
+    page = Discovered(machines=0, cursor="2")
+    fleet.discoveries = [*[failing, THROTTLED] * 5, page, *[failing] * 6]
+    closed = run(fleet)
+    assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
+    assert fleet.order.count(names.DISCOVER_MACHINES) == 10 + 1 + 6
+
+
+@pytest.mark.parametrize("hours", [3, None], ids=["a window", "no window"])
+def test_throttling_lasts_as_long_as_the_window_or_a_day(hours: int | None) -> None:
+    fleet = Fleet([])
+    fleet.discoveries = [THROTTLED.model_copy(update={"wait_seconds": 1_500})]
+    if hours:
+        fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(hours=hours))]
+    with fleet.bench() as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert (
+        timedelta(hours=(hours or 24)) - timedelta(minutes=26) < took(ended) <= timedelta(hours=hours or 24, minutes=1)
+    )
+    assert fleet.closed[0]["state"] == "failed"
+    assert fleet.closed[0]["reason"] == (
+        "The machines could not be listed. Azure throttles."
+        " The time of the run does not last until Azure can be asked again."
+    )
+
+
+@pytest.mark.parametrize("page", [THROTTLED, Discovered(machines=1, cursor="2", wait_seconds=240)])
+def test_a_cancel_ends_a_wait_of_the_discovery_at_once(page: Discovered) -> None:
+    fleet = Fleet(keys(2))
+    page = page.model_copy(update={"wait_seconds": 3_000})
+    awaited = names.SET_RUN_STATE if page.failure else names.DISCOVER_MACHINES
+
+    def cancel(_: Any) -> Any:
+        bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+        time.sleep(0.3)
+        return {} if page.failure else page.to_wire()
+
+    fleet.discoveries = [page]
+    with fleet.bench(**{awaited: cancel}) as bench:
+        ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
+    assert fleet.closed[0]["state"] == "canceled"
+    assert took(ended) < timedelta(minutes=5)
 
 
 def test_a_scope_without_machines_is_empty() -> None:
