@@ -174,6 +174,49 @@ async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Ru
     assert again.state is RunState.RUNNING
 
 
+@pytest.mark.parametrize(("seconds", "is_written"), [(55, False), (65, True), (-65, True)])
+async def test_a_sign_of_life_is_written_when_it_says_something_new(
+    records: Records, run: Run, seconds: int, *, is_written: bool
+) -> None:
+    known = datetime.now(UTC) + 30 * MINUTE - timedelta(seconds=seconds)
+    await records.keep_quiet(RUN, known)
+    before = await records.get_run(RUN)
+    assert before is not None
+    await show_life(before)
+    after = await records.get_run(RUN)
+    assert after is not None
+    assert (after.quiet_until != before.quiet_until) is is_written
+
+
+async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_the_plan(
+    records: Records, run: Run
+) -> None:
+    machines = [machine(number, stage=Stage.INSTALLING) for number in range(520)]
+    await records.add_machines(RUN, machines)
+    whole = make([planned_machine(number, ring="canary") for number in range(520)])
+    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    [part] = (await stock()).under_way
+    assert len(part.machines) == len({one.key for one in part.machines}) == 500
+
+
+async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(records: Records, run: Run) -> None:
+    first, _, third, *_ = await plan(records)
+    for one in (first, third):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.resume_run(RUN, order(at=NOW + MINUTE))
+    found = await stock()
+    assert (found.ring, found.ended) == (1, 1)
+    assert found.failures == {
+        "run": 2,
+        "ring:canary": 1,
+        "lane:canary/westeurope": 1,
+        "ring:broad": 1,
+        "lane:broad/westeurope": 1,
+        "wave:broad/westeurope/1": 1,
+    }
+    assert found.ended_at == NOW
+
+
 async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
     until = NOW + timedelta(days=400)
     await rest_until(RestUntil(run_id=RUN, until=until).to_wire())

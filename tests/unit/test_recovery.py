@@ -125,3 +125,25 @@ def test_the_newest_end_is_that_of_the_last_machine() -> None:
     assert newest_end([machine(Stage.ASSESSED)]) is None
     assert newest_end([patched(1, 5), patched(1, 3), machine(Stage.ASSESSED)]) == NOW + timedelta(minutes=5)
     assert newest_end([patched(1, 5), machine(Stage.INSTALLED, installation=installed)]) == NOW + HOUR
+
+
+def test_failures_count_for_each_scope_and_what_was_accepted_beside_them() -> None:
+    accepted = machine(Stage.DONE, OutcomeKind.FAILED, reason="patches_failed", ended_at=NOW)
+    later = machine(Stage.DONE, OutcomeKind.FAILED, reason="patches_failed", ended_at=NOW + HOUR, wave=3)
+    fine = machine(Stage.DONE, OutcomeKind.PATCHED, reason="ok", ended_at=NOW)
+    failures, forgiven = count_failures([accepted, later, fine, machine(Stage.INSTALLING)], NOW)
+    assert failures == {
+        "run": 2,
+        "ring:broad": 2,
+        "lane:broad/westeurope": 2,
+        "wave:broad/westeurope/2": 1,
+        "wave:broad/westeurope/3": 1,
+    }
+    assert forgiven == {"run": 1, "ring:broad": 1, "lane:broad/westeurope": 1, "wave:broad/westeurope/2": 1}
+    assert count_failures([accepted], None)[1] == {}
+
+
+@pytest.mark.parametrize("outcome", list(OutcomeKind))
+def test_what_was_not_touched_does_not_begin_a_ring(outcome: OutcomeKind) -> None:
+    untouched = {"skipped", "canceled", "nothing_to_install"}
+    assert was_begun(machine(Stage.DONE, outcome)) is (outcome.value not in untouched)

@@ -20,6 +20,7 @@ from domain.watchdog import (
     Sign,
     decide,
     is_stuck,
+    quiet_until,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -120,3 +121,62 @@ def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
     """Ten minutes between two polls: the longest wait for the next look is over three hours."""
     assert not is_stuck(NOW - timedelta(hours=9), NOW, 600)
     assert is_stuck(NOW - timedelta(hours=11), NOW, 600)
+
+
+# --- the times, as they are promised in docs/reliability.md and ADR 19
+
+
+@pytest.mark.parametrize(
+    ("silence", "remedy"),
+    [(0, Remedy.NOTHING), (1, Remedy.WAKE), (1_800, Remedy.WAKE), (1_801, Remedy.END)],
+)
+def test_a_run_is_woken_for_half_an_hour(silence: float, remedy: Remedy) -> None:
+    assert decide(a_run(quiet_until=NOW - timedelta(seconds=silence)), Seen(Sign.LIVE), NOW) is remedy
+
+
+@pytest.mark.parametrize(
+    ("turned", "remedy"), [(1_800, Remedy.NOTHING), (1_801, Remedy.WAKE), (3_600, Remedy.WAKE), (3_601, Remedy.END)]
+)
+def test_a_turn_is_good_for_half_an_hour(turned: float, remedy: Remedy) -> None:
+    seen = Seen(Sign.LIVE, turned_at=NOW - timedelta(seconds=turned))
+    assert decide(a_run(quiet_until=None), seen, NOW) is remedy
+    assert decide(a_run(quiet_until=NOW + MINUTE), seen, NOW) is Remedy.NOTHING, "the run said that it sleeps longer"
+
+
+def test_without_any_sign_a_run_counts_from_its_creation() -> None:
+    assert decide(a_run(quiet_until=None, created_at=NOW), Seen(Sign.LIVE), NOW) is Remedy.NOTHING
+    assert decide(a_run(quiet_until=None, created_at=NOW - MINUTE), Seen(Sign.LIVE), NOW) is Remedy.WAKE
+
+
+@pytest.mark.parametrize(("age", "remedy"), [(599, Remedy.NOTHING), (600, Remedy.CONTINUE)])
+def test_a_queued_run_may_be_started_for_ten_minutes(age: float, remedy: Remedy) -> None:
+    queued = a_run(state=RunState.QUEUED, created_at=NOW - timedelta(seconds=age), quiet_until=None)
+    assert decide(queued, Seen(Sign.MISSING), NOW) is remedy
+    assert decide(queued, Seen(Sign.FAILED), NOW) is Remedy.CONTINUE
+    started = a_run(created_at=NOW - timedelta(seconds=age), quiet_until=None)
+    assert decide(started, Seen(Sign.MISSING), NOW) is Remedy.CONTINUE
+
+
+def test_a_run_gets_five_incarnations() -> None:
+    assert decide(a_run(incarnation=4), Seen(Sign.FAILED), NOW) is Remedy.CONTINUE
+    assert decide(a_run(incarnation=5), Seen(Sign.FAILED), NOW) is Remedy.CLOSE
+    assert decide(a_run(incarnation=1), Seen(Sign.COMPLETED), NOW) is Remedy.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("poll", "seconds", "stuck"),
+    [
+        (30, 3_600, False),
+        (30, 3_601, True),
+        (60, 3_600, False),
+        (60, 3_601, True),
+        (61, 3_660, False),
+        (61, 3_661, True),
+    ],
+)
+def test_a_machine_is_stuck_after_an_hour_or_sixty_polls(poll: float, seconds: float, *, stuck: bool) -> None:
+    assert is_stuck(NOW - timedelta(seconds=seconds), NOW, poll) is stuck
+
+
+def test_a_sign_of_life_is_good_for_half_an_hour() -> None:
+    assert quiet_until(NOW) == NOW + timedelta(minutes=30)
