@@ -84,9 +84,13 @@ def machine_facts(machine: Json) -> RenderableType:
     if machine.get("wave"):
         grid.add_row("place", Text(_place(machine)))
     for label in ("assessment", "installation"):
-        facts = {key: value for key, value in part(machine, label).items() if value not in (0, False)}
+        found = part(machine, label)
+        facts = {key: value for key, value in found.items() if value not in (0, False) and key != "errors"}
         if facts:
             grid.add_row(label, Text(facts_in_words(facts)))
+        for error in items(found, "errors"):
+            text = ": ".join(plain(error[key]) for key in ("code", "message") if error.get(key))
+            grid.add_row(f"{label} reports", Text(text))
     for label, key in (("before", "healthBefore"), ("after", "healthAfter")):
         health = part(machine, key)
         if health:

@@ -7,13 +7,14 @@ enumeration, ``error`` objects on clean success and lists that are cut short. No
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from domain.base import LenientInstant, Tolerant, as_list, as_object, objects_of
-from domain.run import AssessmentSummary, InstallationSummary, PatchRecord
+from domain.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 
 
 class PatchOperationStatus(StrEnum):
@@ -91,7 +92,26 @@ Count = Annotated[int, BeforeValidator(_count)]
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[list[str], BeforeValidator(_texts)]
 Flag = Annotated[bool, BeforeValidator(lambda value: value is True)]
+Known = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance(value, bool) else None)]
+"""A yes or no; ``None`` where Azure says neither, which is never a no."""
 Status = Annotated[PatchOperationStatus, _lenient(PatchOperationStatus, PatchOperationStatus.UNKNOWN)]
+
+
+_MOST_ERRORS = 10
+"""The guest agents share the latest five."""
+_LONGEST_ERROR = 500
+"""Characters of one text; the Linux agent cuts its own at 128."""
+_LEADING_COUNT = re.compile(r"[0-9]{1,9}(?= )")
+
+
+def _short(text: str) -> str:
+    return text[:_LONGEST_ERROR]
+
+
+def _leading(message: str) -> int | None:
+    """The number that a message begins with, as in "133 patches requires Ubuntu Pro"."""
+    found = _LEADING_COUNT.match(message)
+    return int(found[0]) if found else None
 
 
 class ApiErrorDetail(Tolerant):
@@ -128,6 +148,20 @@ class ApiError(Tolerant):
         return any(detail.code.casefold() == code.casefold() for detail in self.details)
 
     @property
+    def reported(self) -> list[ReportedError]:
+        """What is kept of the error: its details, or its own code and text where it has none."""
+        parts = [(detail.code, detail.message, detail.target) for detail in self.details]
+        if not parts and self.is_error:
+            parts = [(self.code, self.message, self.target)]
+        if self.innererror is not None:
+            parts.append((self.innererror.exceptiontype, self.innererror.errordetail, ""))
+        return [
+            ReportedError(code=_short(code), message=_short(message), target=_short(target), count=_leading(message))
+            for code, message, target in parts[:_MOST_ERRORS]
+            if code or message
+        ]
+
+    @property
     def sentence(self) -> str:
         """Code and text of the error and its details, for people."""
         # The Linux agent's code is only the digit of its exit: no word for people.
@@ -138,8 +172,9 @@ class ApiError(Tolerant):
 
 _ErrorObject = Annotated[ApiError | None, BeforeValidator(as_object)]
 
-_SUBSCRIPTION_CLASSIFICATION = "security-esm"
-_SUBSCRIPTION_VERSION = "ua_esm_required"
+_ESM = "security-esm"
+_ESM_WITHOUT_SUBSCRIPTION = "ua_esm_required"
+"""The version that the Linux agent writes for a patch of a machine without Ubuntu Pro."""
 
 
 class _Patch(Tolerant):
@@ -177,17 +212,25 @@ class AvailablePatch(_Patch):
 
     @property
     def needs_subscription(self) -> bool:
-        """Whether only Ubuntu Pro delivers the patch: counted as security, but never installable without it."""
-        return (
-            _SUBSCRIPTION_CLASSIFICATION in (word.casefold() for word in self.classifications)
-            or self.version.casefold() == _SUBSCRIPTION_VERSION
-        )
+        """Whether only Ubuntu Pro delivers the patch, which the machine does not have.
+
+        Such a patch is counted as security. On a machine that is attached to Ubuntu Pro the agent writes the same
+        classification beside a real version, and the patch can be installed (LinuxPatchExtension, UbuntuProClient).
+        """
+        if self.version:
+            return self.version.casefold() == _ESM_WITHOUT_SUBSCRIPTION
+        return _ESM in (word.casefold() for word in self.classifications)
 
     def to_record(self) -> PatchRecord:
         """The row kept of it."""
         record = self._record("NeedsSubscription" if self.needs_subscription else self.assessment_state.value)
         return record.model_copy(
-            update={"reboot_behavior": self.reboot_behavior.value, "published_at": self.published_date}
+            update={
+                "reboot_behavior": self.reboot_behavior.value,
+                "published_at": self.published_date,
+                "activity_id": self.activity_id,
+                "last_modified_at": self.last_modified_date_time,
+            }
         )
 
 
@@ -196,7 +239,7 @@ class AssessResult(Tolerant):
 
     status: Status = PatchOperationStatus.UNKNOWN
     assessment_activity_id: Text = ""
-    reboot_pending: Flag = False
+    reboot_pending: Known = None
     critical_and_security_patch_count: Count = 0
     other_patch_count: Count = 0
     start_date_time: LenientInstant = None
@@ -223,6 +266,7 @@ class AssessResult(Tolerant):
             at=self.start_date_time,
             list_is_partial=self.list_is_partial,
             activity_id=self.assessment_activity_id,
+            errors=self.error.reported if self.error else [],
         )
 
 
@@ -270,6 +314,7 @@ class InstallResult(Tolerant):
             activity_id=self.installation_activity_id,
             started_at=self.start_date_time,
             adopted=adopted,
+            errors=self.error.reported if self.error else [],
         )
 
 
@@ -279,7 +324,7 @@ class PatchSummary(Tolerant):
     status: Status = PatchOperationStatus.UNKNOWN
     assessment_activity_id: Text = ""
     installation_activity_id: Text = ""
-    reboot_pending: Flag = False
+    reboot_pending: Known = None
     critical_and_security_patch_count: Count = 0
     other_patch_count: Count = 0
     maintenance_window_exceeded: Flag = False

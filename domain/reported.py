@@ -130,7 +130,8 @@ def _judge(machine: MachineRecord, installation: InstallationSummary) -> Outcome
         reboot_pending=after.reboot_pending if after else None,
         needs_subscription=after.needs_subscription if after else 0,
     )
-    if machine.reported_error and outcome.outcome.needs_person:
+    is_told = any(each.text in outcome.message for each in installation.errors)
+    if machine.reported_error and outcome.outcome.needs_person and not is_told:
         outcome = outcome.model_copy(
             update={"message": f"{outcome.message} Update Manager reports: {machine.reported_error}"}
         )
@@ -199,5 +200,6 @@ def _result(kept: InstallationSummary) -> InstallResult:
             "pendingPatchCount": kept.pending,
             "excludedPatchCount": kept.excluded,
             "notSelectedPatchCount": kept.not_selected,
+            "error": {"details": [each.to_wire() for each in kept.errors]},
         }
     )

@@ -10,6 +10,7 @@ from pydantic import Field
 from domain.base import Document, Instant
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
+from domain.redaction import ForeignText
 
 
 class Mode(StrEnum):
@@ -175,6 +176,33 @@ class Run(Document):
     """The scheduled run of Update Manager that it accompanies."""
 
 
+class ReportedError(Document):
+    """What the guest agent reports beside a result: an error, a warning, or an information.
+
+    ``count`` is the number that the message begins with: "133 patches requires Ubuntu Pro".
+    """
+
+    code: str = ""
+    message: ForeignText = ""
+    target: str = ""
+    count: int | None = None
+
+    @property
+    def is_informational(self) -> bool:
+        """Whether the code is known to say that nothing went wrong with the patches."""
+        return self.code.casefold() in _INFORMATIONAL
+
+    @property
+    def text(self) -> str:
+        """Code and message, for people."""
+        return ": ".join(part for part in (self.code, self.message) if part)
+
+
+_INFORMATIONAL = frozenset({"informational", "ua_esm_required", "package_list_truncated", "certificate_update"})
+"""Codes of the Linux agent: a note, patches behind Ubuntu Pro, a list that was cut, UEFI certificates that were not
+updated. None of them has any part in whether the patches were installed (LinuxPatchExtension, Constants)."""
+
+
 class AssessmentSummary(Document):
     """What an assessment found on a machine. Counts are patches; ``needs_subscription`` of them need Ubuntu Pro."""
 
@@ -182,10 +210,13 @@ class AssessmentSummary(Document):
     critical_and_security: int = 0
     other: int = 0
     needs_subscription: int = 0
-    reboot_pending: bool = False
+    reboot_pending: bool | None = None
+    """``None`` where the machine did not say."""
     at: Instant | None = None
     list_is_partial: bool = False
     activity_id: str = ""
+    errors: list[ReportedError] = Field(default_factory=list[ReportedError])
+    """What the agent reported beside the result, also when the assessment succeeded."""
 
     @property
     def installable(self) -> int:
@@ -207,6 +238,8 @@ class InstallationSummary(Document):
     activity_id: str = ""
     started_at: Instant | None = None
     adopted: bool = False
+    errors: list[ReportedError] = Field(default_factory=list[ReportedError])
+    """What the agent reported beside the result, also when the installation succeeded."""
 
 
 class SignalState(StrEnum):
@@ -251,6 +284,9 @@ class PatchRecord(Document):
     published_at: Instant | None = None
     patch_id: str = ""
     severity: str = ""
+    activity_id: str = ""
+    """Of the assessment that found it."""
+    last_modified_at: Instant | None = None
 
 
 class MachineRecord(Document):

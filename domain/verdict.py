@@ -7,18 +7,17 @@ at best, and only where missing Ubuntu Pro explains every patch that failed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from domain.arm_error import ArmFailure, ErrorClass, classify, failure_of_error
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import ApiError, AssessResult, InstallResult, PatchOperationStatus, RebootStatus
 from domain.patching import format_duration
-from domain.run import AssessmentSummary, Stage
+from domain.run import AssessmentSummary, ReportedError, Stage
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
 _SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
-_HARMLESS_DETAILS = frozenset({"ua_esm_required", "package_list_truncated", "informational"})
-"""What the Linux agent notes beside a result without anything having gone wrong."""
 MOST_ATTEMPTS = 3
 """Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
 lie (Arm64), so the third refusal is believed."""
@@ -68,7 +67,8 @@ def assessed(summary: AssessmentSummary) -> Outcome:
     return Outcome(
         outcome=OutcomeKind.ASSESSED,
         reason=Reason.PATCHES_PENDING if pending else Reason.NO_PENDING_PATCHES,
-        message=f"Pending patches: {found}{esm}." if pending else "The assessment found no pending patches.",
+        message=(f"Pending patches: {found}{esm}." if pending else "The assessment found no pending patches.")
+        + _remarks(summary.errors),
     )
 
 
@@ -97,14 +97,10 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
             reason=Reason.REBOOT_FAILED,
             message="The patches are installed, but the reboot failed: restart the machine.",
         )
-    # Without Ubuntu Pro the agent tries those patches all the same, and counts them as failed. Anything else that it
-    # reports, or a failure that no such patch explains, is a failure of the machine.
-    lacks_only_subscription = (
-        result.error is not None
-        and result.error.has_detail(_SUBSCRIPTION_DETAIL)
-        and all(detail.code.casefold() in _HARMLESS_DETAILS for detail in result.error.details)
-        and 0 < result.failed_patch_count <= needs_subscription
-    )
+    reported = result.error.reported if result.error is not None else []
+    lacks_only_subscription = _lacks_only_subscription(result.failed_patch_count, reported, needs_subscription)
+    if lacks_only_subscription:
+        needs_subscription = max(needs_subscription, result.failed_patch_count)
     if result.status not in _GOOD and not (lacks_only_subscription and result.status is PatchOperationStatus.FAILED):
         return _bad_result("installation", result.status, result.error, failed=result.failed_patch_count)
     if result.failed_patch_count and not lacks_only_subscription:
@@ -120,7 +116,7 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.REBOOT_REQUIRED,
             reason=Reason.REBOOT_PENDING,
-            message=f"{_are_installed(result.installed_patch_count)}; a reboot is still pending.",
+            message=f"{_are_installed(result.installed_patch_count)}; a reboot is still pending." + _remarks(reported),
         )
     if needs_subscription:
         return Outcome(
@@ -130,7 +126,8 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
                 f"{_are_installed(result.installed_patch_count)}; {needs_subscription} more "
                 f"{'needs' if needs_subscription == 1 else 'need'} Ubuntu Pro "
                 "(Expanded Security Maintenance)."
-            ),
+            )
+            + _remarks(reported),
         )
     if result.status is PatchOperationStatus.COMPLETED_WITH_WARNINGS or result.pending_patch_count:
         return Outcome(
@@ -143,13 +140,25 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
         return Outcome(
             outcome=OutcomeKind.NOTHING_TO_INSTALL,
             reason=Reason.NO_PENDING_PATCHES,
-            message="The installation found nothing that the policy selects.",
+            message="The installation found nothing that the policy selects." + _remarks(reported),
         )
     return Outcome(
         outcome=OutcomeKind.PATCHED,
         reason=Reason.OK,
-        message=f"{_are_installed(result.installed_patch_count)}.",
+        message=f"{_are_installed(result.installed_patch_count)}." + _remarks(reported),
     )
+
+
+def _lacks_only_subscription(failed: int, reported: Sequence[ReportedError], needs_subscription: int) -> bool:
+    """Whether missing Ubuntu Pro explains every patch that failed: the agent counts those patches as failed.
+
+    Anything else that the agent reports, beside what is known to be information, is a failure of the machine.
+    """
+    told = [each.count for each in reported if each.code.casefold() == _SUBSCRIPTION_DETAIL.casefold()]
+    if not told or not all(each.is_informational for each in reported):
+        return False
+    # The assessment's list may have been cut, or be of before the installation: the agent's own number counts as well.
+    return 0 < failed <= needs_subscription or (failed > 0 and failed in told)
 
 
 def judge_restart(is_ready: bool, reboot_pending: bool | None, installed: int) -> Outcome:
@@ -264,7 +273,7 @@ def window_closed(needed: timedelta | None = None) -> Outcome:
 
 
 def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None, *, failed: int = 0) -> Outcome:
-    failure = failure_of_error(200, error.model_dump() if error else {})
+    failure = failure_of_error(200, _without_information(error).model_dump() if error else {})
     if status in (PatchOperationStatus.UNKNOWN, PatchOperationStatus.IN_PROGRESS):
         return Outcome(
             outcome=OutcomeKind.UNKNOWN,
@@ -302,6 +311,22 @@ def _are(count: int) -> str:
 
 def _are_installed(count: int) -> str:
     return f"{_patches(count)} {'is' if count == 1 else 'are'} installed"
+
+
+def _without_information(error: ApiError) -> ApiError:
+    """The error without details that explain no failure, unless there is nothing else in it."""
+    problems = [
+        detail
+        for detail in error.details
+        if not ReportedError(code=detail.code, message=detail.message).is_informational
+    ]
+    return error.model_copy(update={"details": problems}) if problems else error
+
+
+def _remarks(reported: Sequence[ReportedError]) -> str:
+    """What was reported beside a good result and is not known to be information, so that a new code stays visible."""
+    texts = [each.text for each in reported if not each.is_informational]
+    return f" Azure reports: {'; '.join(texts)}" if texts else ""
 
 
 def _reported(error: ApiError | None) -> str:

@@ -19,8 +19,14 @@ from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import (
     AssessmentSummary,
     InstallationSummary,
+    Mode,
     PatchRecord,
+    ReportedError,
+    Run,
+    RunState,
     Stage,
+    Trigger,
+    TriggerKind,
 )
 from tests.adapters.samples import NOW, intent, machine
 
@@ -164,6 +170,53 @@ async def test_an_assessment_is_kept_with_its_patches(records: Records) -> None:
     assert found.stage is Stage.ASSESSED
     assert found.assessment == SUMMARY.model_copy(update={"at": NOW})
     assert await records.list_patches(RUN, key) == patches(150)
+
+
+async def test_what_the_guest_reports_is_kept_field_by_field(records: Records) -> None:
+    """Also what it leaves unsaid: a reboot that was not mentioned must not come back as none."""
+    await records.add_machines(RUN, [machine(1)])
+    key = machine(1).key
+    esm = ReportedError(code="UA_ESM_REQUIRED", message="133 patches requires Ubuntu Pro", target="t", count=133)
+    found = PatchRecord(
+        name="curl",
+        version="8.1",
+        kb_id="5046616",
+        classifications=["Security"],
+        state="Available",
+        reboot_behavior="NeverReboots",
+        published_at=NOW,
+        patch_id="curl_8.1_Ubuntu_22.04",
+        severity="Critical",
+        activity_id="68f8b292-dfc2-4646-9781-33cc88631968",
+        last_modified_at=NOW,
+    )
+    assessed = AssessmentSummary(status="Succeeded", at=NOW, errors=[esm], activity_id="a")
+    await records.record_assessment(RUN, key, assessed, [found], NOW)
+    assert await records.list_patches(RUN, key) == [found]
+    handled = PatchRecord(name="curl", version="8.1", state="Installed", patch_id="curl_8.1_Ubuntu_22.04")
+    installed = InstallationSummary(status="Succeeded", installed=1, errors=[esm], started_at=NOW)
+    await records.record_installation(RUN, key, installed, [handled])
+    kept = await records.get_machine(RUN, key)
+    assert kept
+    assert kept.assessment == assessed
+    assert assessed.reboot_pending is None
+    assert kept.installation == installed
+    assert await records.list_patches(RUN, key) == [found.model_copy(update={"state": "Installed"})]
+    run = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.COMPLETED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=NOW,
+    )
+    lines = (await records.evidence(run, 100, None)).items
+    (patch,) = [line for line in lines if line["record"] == "patch"]
+    assert (patch["activityId"], patch["lastModifiedAt"]) == (found.activity_id, "2026-11-10T19:00:00.000Z")
+    (row,) = [line for line in lines if line["record"] == "machine"]
+    assert row["assessment"]["errors"][0]["count"] == 133
+    assert row["assessment"]["rebootPending"] is None
+    assert row["installation"]["errors"][0]["code"] == "UA_ESM_REQUIRED"
 
 
 async def test_a_second_assessment_with_fewer_patches_leaves_none_behind(records: Records) -> None:

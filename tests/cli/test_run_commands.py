@@ -248,6 +248,21 @@ class TestMachines:
         } <= lines
         assert "script after" not in output
 
+    def test_one_machine_shows_what_the_guest_reported(self, patchwave: Patchwave, service: Service):
+        esm = {"code": "UA_ESM_REQUIRED", "message": "133 patches requires Ubuntu Pro", "target": "", "count": 133}
+        found = {"status": "Succeeded", "rebootPending": None, "errors": [esm]}
+        done = {"status": "Succeeded", "installed": 2, "errors": [{"code": "BRAND_NEW", "message": ""}]}
+        service.runs[RUN] = [run_document(RUN)]
+        service.machines[RUN] = [machine_document("web-1", "patched", assessment=found, installation=done)]
+        output = patchwave("run", "machines", RUN, "web-1").output
+        lines = {" ".join(line.split()) for line in output.splitlines()}
+        assert {
+            "assessment status Succeeded",
+            "assessment reports UA_ESM_REQUIRED: 133 patches requires Ubuntu Pro",
+            "installation status Succeeded, installed 2",
+            "installation reports BRAND_NEW",
+        } <= lines
+
     def test_one_machine_by_key(self, patchwave: Patchwave, fleet: Service):
         key = fleet.machines[RUN][0]["key"]
         assert patchwave("run", "machines", RUN, key, "-o", "json").document["name"] == "web-1"

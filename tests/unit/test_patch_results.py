@@ -21,7 +21,7 @@ from domain.patch_results import (
     RebootBehavior,
     RebootStatus,
 )
-from domain.run import AssessmentSummary
+from domain.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 from tests.unit.wire_samples import (
     DOCUMENTED_ASSESSMENT,
     DOCUMENTED_INSTALLATION,
@@ -213,7 +213,12 @@ def test_point_9_and_39_the_summaries_of_the_machine_are_read_by_their_own_names
     assert result.reboot_status is RebootStatus.UNKNOWN
     assert result.start_date_time == datetime(2024, 11, 7, 7, 36, 52, tzinfo=UTC)
     assessed = PatchSummary.model_validate(
-        {"status": "Succeeded", "assessmentActivityId": "a", "rebootPending": True, "otherPatchCount": 5}
+        {
+            "status": "Succeeded",
+            "assessmentActivityId": "a",
+            "rebootPending": True,
+            "otherPatchCount": 5,
+        }
     ).to_assess_result()
     assert (assessed.assessment_activity_id, assessed.reboot_pending, assessed.other_patch_count) == ("a", True, 5)
     assert assessed.list_is_partial
@@ -264,3 +269,258 @@ def test_reading_any_result_never_raises_and_what_is_kept_can_be_stored(body: di
         assert type(document).from_wire(wire).to_wire() == wire
     for error in (assessed.error, installed.error):
         assert error is None or isinstance(error.sentence, str)
+
+
+# --- what is missing says nothing
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"rebootPending": True}, True),
+        ({"rebootPending": False}, False),
+        ({"rebootPending": None}, None),
+        ({"rebootPending": "true"}, None),
+        ({}, None),
+    ],
+)
+def test_a_reboot_that_is_not_mentioned_is_unknown(body: dict[str, Any], expected: bool | None) -> None:
+    assert AssessResult.model_validate(body).reboot_pending is expected
+    assert AssessResult.model_validate(body).summarize().reboot_pending is expected
+    assert PatchSummary.model_validate(body).reboot_pending is expected
+    assert PatchSummary.model_validate(body).to_assess_result().reboot_pending is expected
+
+
+def test_results_with_every_key_missing_claim_nothing() -> None:
+    installed = InstallResult.model_validate({"patches": [{}]})
+    assert installed.status.value == "Unknown"
+    assert installed.reboot_status.value == "Unknown"
+    assert installed.maintenance_window_exceeded is False
+    assert installed.patches[0].to_record().state == "Unknown"
+    assert installed.summarize() == InstallationSummary(status="Unknown", reboot_status="Unknown")
+    assessed = AssessResult.model_validate({"availablePatches": [{}]})
+    assert assessed.status.value == "Unknown"
+    assert assessed.available_patches[0].reboot_behavior.value == "Unknown"
+    assert assessed.available_patches[0].to_record().state == "Unknown"
+    assert assessed.available_patches[0].needs_subscription is False
+    summary = PatchSummary.model_validate({})
+    assert (summary.status.value, summary.activity_id) == ("Unknown", "")
+    assert summary.to_install_result() == InstallResult.model_validate({})
+    assert summary.to_assess_result() == AssessResult.model_validate({})
+
+
+# --- Ubuntu Pro
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs"),
+    [
+        ({"classifications": ["Security-ESM"], "version": "UA_ESM_Required"}, True),
+        ({"classifications": ["SECURITY-esm"], "version": ""}, True),
+        ({"classifications": ["Other", "Security-ESM"], "version": None}, True),
+        ({"classifications": ["Security"], "version": "ua_esm_required"}, True),
+        ({"classifications": [], "version": "UA_ESM_REQUIRED"}, True),
+        # A machine that is attached to Ubuntu Pro: the agent writes the version that it can install.
+        ({"classifications": ["Security-ESM"], "version": "2.27-3ubuntu1.6+esm3"}, False),
+        ({"classifications": ["Security"], "version": ""}, False),
+        ({"classifications": ["Security-ESM-x"], "version": ""}, False),
+    ],
+)
+def test_only_a_machine_without_ubuntu_pro_needs_it(fields: dict[str, Any], needs: bool) -> None:
+    result = AssessResult.model_validate(assessment(availablePatches=[linux_patch(**fields)]))
+    assert result.available_patches[0].needs_subscription is needs
+    assert result.available_patches[0].to_record().state == ("NeedsSubscription" if needs else "Available")
+    assert result.summarize().needs_subscription == int(needs)
+
+
+# --- what is kept
+
+
+def test_what_the_agent_reports_is_kept_with_its_number() -> None:
+    kept = AssessResult.model_validate(assessment(error=ESM_ERROR)).summarize().errors
+    (esm,) = kept
+    assert (esm.code, esm.count, esm.is_informational) == ("UA_ESM_REQUIRED", 133, True)
+    assert esm.message == "133 patches requires Ubuntu Pro for Infrastructure with Extended Security Maintenance"
+    installed = InstallResult.model_validate(installation(error=ESM_ERROR)).summarize().errors
+    assert installed == kept
+    for clean in (LINUX_CLEAN, WINDOWS_CLEAN, None, {}):
+        assert AssessResult.model_validate(assessment(error=clean)).summarize().errors == []
+        assert InstallResult.model_validate(installation(error=clean)).summarize().errors == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        ({"code": "1", "message": "Something failed."}, [("1", "Something failed.", "", None)]),
+        ({"code": "X", "message": "m", "target": "t"}, [("X", "m", "t", None)]),
+        (
+            {"code": "1", "message": "2 error/s", "details": [{"code": "A", "target": "b"}, {"message": "7 left"}]},
+            [("A", "", "b", None), ("", "7 left", "", 7)],
+        ),
+        ({"code": "1", "details": [{}], "message": "m"}, []),
+        (
+            {"code": "0", "innererror": {"exceptiontype": "TimeoutError", "errordetail": "5 s passed"}},
+            [("TimeoutError", "5 s passed", "", 5)],
+        ),
+        ({"details": [{"code": "N", "message": "12patches"}]}, [("N", "12patches", "", None)]),
+    ],
+)
+def test_details_count_more_than_what_they_stand_in(error: dict[str, Any], kept: list[Any]) -> None:
+    found = ApiError.model_validate(error).reported
+    assert [(each.code, each.message, each.target, each.count) for each in found] == kept
+
+
+def test_what_is_kept_of_errors_is_bounded_and_has_no_secrets() -> None:
+    details = [{"code": "c" * 600, "message": f"see https://x/y?sig=s{'m' * 600}", "target": "t" * 600}] * 20
+    found = ApiError.model_validate({"details": details}).reported
+    assert len(found) == 10
+    assert (len(found[0].code), len(found[0].target)) == (500, 500)
+    assert found[0].message == "see https://x/y?***"
+
+
+def test_every_field_of_a_patch_is_kept() -> None:
+    body = {
+        "patchId": "p_1_Ubuntu_22.04",
+        "name": "p",
+        "version": "1",
+        "kbId": "5046616",
+        "classifications": ["Security", "Other"],
+        "rebootBehavior": "CanRequestReboot",
+        "activityId": OPERATION,
+        "publishedDate": "2024-11-12T18:00:00Z",
+        "lastModifiedDateTime": "2024-12-26T06:47:42.123+00:00",
+        "assessmentState": "Available",
+    }
+    record = AssessResult.model_validate({"availablePatches": [body]}).available_patches[0].to_record()
+    assert record == PatchRecord(
+        name="p",
+        version="1",
+        kb_id="5046616",
+        classifications=["Security", "Other"],
+        state="Available",
+        reboot_behavior="CanRequestReboot",
+        published_at=datetime(2024, 11, 12, 18, tzinfo=UTC),
+        patch_id="p_1_Ubuntu_22.04",
+        activity_id=OPERATION,
+        last_modified_at=datetime(2024, 12, 26, 6, 47, 42, 123000, UTC),
+    )
+    assert PatchRecord.from_wire(record.to_wire()) == record
+    assert record.to_wire()["lastModifiedAt"] == "2024-12-26T06:47:42.123Z"
+    handled = InstallResult.model_validate(
+        {"patches": [body | {"installationState": "Failed", "msrcSeverity": "Critical"}]}
+    ).patches[0]
+    assert handled.to_record() == PatchRecord(
+        name="p",
+        version="1",
+        kb_id="5046616",
+        classifications=["Security", "Other"],
+        state="Failed",
+        patch_id="p_1_Ubuntu_22.04",
+        severity="Critical",
+    )
+
+
+def test_every_field_of_the_results_is_kept() -> None:
+    error = {"code": "1", "message": "m", "details": [{"code": "INFORMATIONAL", "message": "done"}]}
+    at = datetime(2024, 11, 7, 7, 36, 52, tzinfo=UTC)
+    kept = [ReportedError(code="INFORMATIONAL", message="done")]
+    installed = InstallResult.model_validate(
+        {
+            "status": "CompletedWithWarnings",
+            "installationActivityId": OPERATION,
+            "rebootStatus": "Started",
+            "maintenanceWindowExceeded": True,
+            "excludedPatchCount": 1,
+            "notSelectedPatchCount": 2,
+            "pendingPatchCount": 3,
+            "installedPatchCount": 4,
+            "failedPatchCount": 5,
+            "startDateTime": "2024-11-07T07:36:52+00:00",
+            "error": error,
+        }
+    )
+    for adopted in (True, False):
+        assert installed.summarize(adopted=adopted) == InstallationSummary(
+            status="CompletedWithWarnings",
+            installed=4,
+            failed=5,
+            pending=3,
+            excluded=1,
+            not_selected=2,
+            reboot_status="Started",
+            window_exceeded=True,
+            activity_id=OPERATION,
+            started_at=at,
+            adopted=adopted,
+            errors=kept,
+        )
+    assert installed.summarize().adopted is False
+    assert InstallResult.model_validate(installed.model_dump(mode="json", by_alias=True)) == installed
+    assessed = AssessResult.model_validate(
+        assessment(
+            status="CompletedWithWarnings",
+            rebootPending=True,
+            criticalAndSecurityPatchCount=7,
+            otherPatchCount=3,
+            error=error,
+        )
+    )
+    assert assessed.summarize() == AssessmentSummary(
+        status="CompletedWithWarnings",
+        critical_and_security=7,
+        other=3,
+        needs_subscription=0,
+        reboot_pending=True,
+        at=datetime(2024, 12, 26, 6, 46, 31, 173000, UTC),
+        list_is_partial=True,
+        activity_id=OPERATION,
+        errors=kept,
+    )
+
+
+def test_every_field_of_a_machines_summary_reaches_the_result() -> None:
+    """An operation that was adopted, or whose URL is lost, is judged by the machine's own summary."""
+    error = {"code": "1", "message": "m", "details": [{"code": "E", "message": "d"}]}
+    summary = PatchSummary.model_validate(
+        {
+            "status": "Succeeded",
+            "assessmentActivityId": "a",
+            "installationActivityId": "i",
+            "rebootPending": True,
+            "criticalAndSecurityPatchCount": 1,
+            "otherPatchCount": 2,
+            "maintenanceWindowExceeded": True,
+            "excludedPatchCount": 3,
+            "notSelectedPatchCount": 4,
+            "pendingPatchCount": 5,
+            "installedPatchCount": 6,
+            "failedPatchCount": 7,
+            "startTime": "2024-11-07T07:36:52Z",
+            "error": error,
+        }
+    )
+    assert summary.activity_id == "i"
+    at = datetime(2024, 11, 7, 7, 36, 52, tzinfo=UTC)
+    assert summary.to_install_result() == InstallResult(
+        status=PatchOperationStatus.SUCCEEDED,
+        installation_activity_id="i",
+        maintenance_window_exceeded=True,
+        excluded_patch_count=3,
+        not_selected_patch_count=4,
+        pending_patch_count=5,
+        installed_patch_count=6,
+        failed_patch_count=7,
+        start_date_time=at,
+        error=ApiError.model_validate(error),
+    )
+    assert summary.to_assess_result() == AssessResult(
+        status=PatchOperationStatus.SUCCEEDED,
+        assessment_activity_id="a",
+        reboot_pending=True,
+        critical_and_security_patch_count=1,
+        other_patch_count=2,
+        start_date_time=at,
+        error=ApiError.model_validate(error),
+    )
+    only = PatchSummary.model_validate({"assessmentActivityId": "a"})
+    assert only.activity_id == "a"

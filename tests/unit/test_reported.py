@@ -22,7 +22,7 @@ from domain.reported import (
     is_under_way,
     read_patch,
 )
-from domain.run import AssessmentSummary, InstallationSummary, MachineRecord
+from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, ReportedError
 from tests.unit.test_occurrence import CONFIGURATION, ID, START
 
 MACHINE = MachineId.parse(
@@ -183,3 +183,28 @@ def test_a_machine_without_a_last_word_may_still_be_patched() -> None:
     assert is_under_way(machine(reported="InProgress"))
     assert not is_under_way(machine(reported="InProgress", installation=INSTALLED))
     assert not any(is_under_way(machine(reported=word)) for word in ("Succeeded", "Failed", "Cancelled"))
+
+
+def test_a_failure_that_is_only_ubuntu_pro_is_a_warning_of_a_scheduled_run_too() -> None:
+    esm = ReportedError(code="UA_ESM_REQUIRED", message="2 patches requires Ubuntu Pro", count=2)
+    kept = InstallationSummary(status="Failed", installed=1, failed=2, errors=[esm])
+    outcome = conclude(occurrence(), machine(reported="Failed", installation=kept))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
+    plain = conclude(occurrence(), machine(reported="Failed", installation=kept.model_copy(update={"errors": []})))
+    assert plain.outcome is OutcomeKind.FAILED
+
+
+def test_what_was_reported_is_said_once() -> None:
+    error = ReportedError(code="PACKAGE_MANAGER_FAILURE", message="exit code 100")
+    kept = InstallationSummary(status="Failed", failed=1, errors=[error])
+    outcome = conclude(
+        occurrence(), machine(installation=kept, reported_error="PACKAGE_MANAGER_FAILURE: exit code 100")
+    )
+    assert outcome.message.count("exit code 100") == 1
+
+
+def test_a_reboot_that_the_assessment_does_not_mention_is_the_installations_to_tell() -> None:
+    kept = INSTALLED.model_copy(update={"reboot_status": "Required"})
+    silent = AssessmentSummary.from_wire({"status": "Succeeded"})
+    outcome = conclude(occurrence(), machine(reported="Succeeded", installation=kept, assessment=silent))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING)

@@ -312,3 +312,96 @@ def test_what_is_left_of_one_patch_is_said_in_the_singular() -> None:
     assert pending.message == "1 patch is installed, 1 is pending."
     unpaid = installed(installedPatchCount=2, failedPatchCount=0, error=None, needs_subscription=1)
     assert "; 1 more needs Ubuntu Pro" in unpaid.message
+
+
+# --- what the agent reports beside a result
+
+
+CERTIFICATES = {
+    "code": "CERTIFICATE_UPDATE",
+    "message": "UEFI certificate update requires hibernation to be turned off. Skipping certificate update.",
+}
+NOTE = {"code": "INFORMATIONAL", "message": "Success: Safely patched your VM in a AzGPS-coordinated global rollout."}
+CUT = {"code": "PACKAGE_LIST_TRUNCATED", "message": "Package lists were truncated to limit reporting data volume."}
+PRO = {"code": "UA_ESM_REQUIRED", "message": "1 patches requires Ubuntu Pro"}
+
+
+def reporting(*details: dict[str, str]) -> dict[str, Any]:
+    return {"code": "1", "message": f"{len(details)} error/s reported.", "details": list(details)}
+
+
+@pytest.mark.parametrize("details", [[CERTIFICATES], [NOTE], [CUT], [CERTIFICATES, NOTE, CUT]])
+def test_informational_details_leave_a_success_what_it_is(details: list[dict[str, str]]) -> None:
+    for count, kind in ((3, "patched"), (0, "nothing_to_install")):
+        outcome = installed(error=reporting(*details), installedPatchCount=count)
+        assert outcome.outcome.value == kind
+        assert "Azure reports" not in outcome.message
+    assert verdict.judge_assessment(AssessResult.model_validate(assessment(error=reporting(*details)))) is None
+
+
+@pytest.mark.parametrize("status", ["Succeeded", "CompletedWithWarnings", "Failed"])
+@pytest.mark.parametrize(
+    "code", ["CERTIFICATE_UPDATE", "certificate_update", "INFORMATIONAL", "PACKAGE_LIST_TRUNCATED"]
+)
+def test_one_failure_that_is_only_ubuntu_pro_stays_a_warning_beside_other_information(status: str, code: str) -> None:
+    error = reporting(PRO, {"code": code, "message": "words"})
+    outcome = installed(status=status, installedPatchCount=3, failedPatchCount=1, error=error, needs_subscription=1)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
+    assert outcome.message == "3 patches are installed; 1 more needs Ubuntu Pro (Expanded Security Maintenance)."
+
+
+@pytest.mark.parametrize(
+    ("failures", "needs_subscription", "kind"),
+    [
+        # The agent's own number explains what a cut list does not show.
+        (1, 0, "patched_with_warnings"),
+        (2, 0, "failed"),
+        (2, 2, "patched_with_warnings"),
+        (3, 2, "failed"),
+        (0, 2, "failed"),
+    ],
+)
+def test_the_number_that_the_agent_reports_explains_its_failures(
+    failures: int, needs_subscription: int, kind: str
+) -> None:
+    outcome = installed(
+        status="Failed", failedPatchCount=failures, error=reporting(PRO), needs_subscription=needs_subscription
+    )
+    assert outcome.outcome.value == kind
+    if kind == "patched_with_warnings":
+        assert f"; {failures} more need" in outcome.message
+
+
+def test_a_code_that_is_not_known_stays_visible_and_changes_no_success() -> None:
+    error = reporting({"code": "BRAND_NEW", "message": "something else"}, CERTIFICATES)
+    said = " Azure reports: BRAND_NEW: something else"
+    assert installed(error=error).message == f"3 patches are installed.{said}"
+    none = installed(error=error, installedPatchCount=0)
+    assert none.message == f"The installation found nothing that the policy selects.{said}"
+    assert none.outcome is OutcomeKind.NOTHING_TO_INSTALL
+    waits = installed(error=error, rebootStatus="Required")
+    assert waits.message == f"3 patches are installed; a reboot is still pending.{said}"
+    unpaid = installed(error=error, needs_subscription=2)
+    assert unpaid.message.endswith(f"2 more need Ubuntu Pro (Expanded Security Maintenance).{said}")
+    found = AssessResult.model_validate(assessment(error=error)).summarize()
+    assert verdict.assessed(found).message == f"Pending patches: 1 critical and security, 0 other.{said}"
+    empty = found.model_copy(update={"critical_and_security": 0})
+    assert verdict.assessed(empty).message == f"The assessment found no pending patches.{said}"
+
+
+def test_an_error_without_details_stays_visible_too() -> None:
+    assert (
+        installed(error={"code": "7x", "message": "odd"}).message == "3 patches are installed. Azure reports: 7x: odd"
+    )
+
+
+def test_information_does_not_explain_a_failure() -> None:
+    """The words of a note must not decide what a failure is taken for."""
+    misleading = {"code": "CERTIFICATE_UPDATE", "message": "Execution was stopped due to a newer operation"}
+    outcome = installed(
+        status="Failed", error=reporting(misleading, {"code": "PACKAGE_MANAGER_FAILURE", "message": "exit code 100"})
+    )
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.OPERATION_FAILED)
+    assert "exit code 100" in outcome.message
+    alone = installed(status="Failed", error=reporting(misleading))
+    assert "CERTIFICATE_UPDATE" in alone.message
