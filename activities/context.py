@@ -8,18 +8,22 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
-from adapters.tables import RecordMissing, open_records
+from adapters.tables import RecordMissing, Records, open_records
 from domain.base import Json
 from domain.identity import MachineId
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy
-from domain.run import MachineRecord, Run
+from domain.run import MachineRecord, Mode, Run
 from domain.window import deadline
 from settings import load_settings
 
 _LOCK_MARGIN = timedelta(hours=1)
 """Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
+
+_FROZEN_KEPT = 50
+_FROZEN: WeakKeyDictionary[Records, dict[str, tuple[Mode, Policy]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,22 @@ async def load_run(run_id: str) -> tuple[Run, Policy]:
     if run is None or run.policy_snapshot is None:
         raise RecordMissing(f"run {run_id} has no row")
     return run, _policy(run.policy_snapshot)
+
+
+async def frozen_policy(run_id: str) -> tuple[Mode, Policy]:
+    """The mode and the policy of a run. Neither ever changes, so that only the first question costs a read.
+
+    Raises:
+        RecordMissing: there is no such run, or it was stored without its policy.
+    """
+    kept = _FROZEN.setdefault(open_records(), {})
+    found = kept.get(run_id)
+    if found is None:
+        run, policy = await load_run(run_id)
+        found = kept[run_id] = run.mode, policy
+        if len(kept) > _FROZEN_KEPT:
+            del kept[next(iter(kept))]
+    return found
 
 
 async def load_machine(run_id: str, machine_key: str) -> MachineContext:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from activities.context import MachineContext, now
-from adapters.tables import open_records
+from activities.context import MachineContext, frozen_policy, now
+from adapters.tables import RecordMissing, open_records
 from domain.base import Json
 from domain.outcome import Outcome
 from domain.patching import LinuxParameters, WindowsParameters
@@ -14,6 +14,7 @@ from domain.pinning import (
     Assessed,
     Delay,
     Installed,
+    as_seen,
     choose_linux,
     choose_packages,
     choose_windows,
@@ -22,8 +23,9 @@ from domain.pinning import (
     not_pinned_yet,
 )
 from domain.rings import order_rings
-from domain.run import MachineRecord, PatchRecord
+from domain.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
 from domain.scope import OsType
+from domain.selection import product_name, select, wanted_on
 from domain.work import RingRef
 
 _PAGE = 500
@@ -68,8 +70,24 @@ async def note_packages(patches: Sequence[PatchRecord]) -> None:
 
     Always, so that the first policy with a delay finds a history; a version that this worker has met costs nothing.
     """
-    packages = [(patch.name, patch.version) for patch in patches if patch.version and not patch.kb_id]
+    packages = [(product_name(patch.name), patch.version) for patch in patches if patch.version and not patch.kb_id]
     await open_records().note_first_seen(OsType.LINUX, packages, now())
+
+
+async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequence[PatchRecord]) -> AssessmentSummary:
+    """The assessment with what the policy of the run selects of it; as it is where that cannot be told."""
+    os_type = OsType.read(intent.os_type)
+    if os_type is None:
+        return found
+    try:
+        mode, policy = await frozen_policy(intent.run_id)
+    except RecordMissing:
+        return found
+    if mode is Mode.ACCOMPANY:
+        # What is installed then is up to the configuration of Update Manager.
+        return found
+    wanted = wanted_on(policy.install, os_type)
+    return found.model_copy(update={"selection": select(wanted, found, patches)})
 
 
 async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsParameters | LinuxParameters | Outcome:
@@ -77,8 +95,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
 
     A machine behind the first ring never installs unpinned: without a pin it is skipped.
     """
-    install = context.policy.install
-    wanted = install.windows if os_type is OsType.WINDOWS else install.linux
+    wanted = wanted_on(context.policy.install, os_type)
     delay = _delay(context)
     records = open_records()
     # Of the first ring as well: a retry of a later ring's machine has the pin of its run, wherever it is put.
@@ -99,7 +116,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     packages = choose_packages(wanted, assessed, pin=pin)
     if isinstance(packages, Outcome):
         return packages
-    first_seen = await records.first_seen(os_type, packages) if delay is not None else {}
+    first_seen = await records.first_seen(os_type, map(as_seen, packages)) if delay is not None else {}
     return choose_linux(wanted, packages, delay=delay, first_seen=first_seen)
 
 

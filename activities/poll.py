@@ -6,7 +6,7 @@ import time
 
 from activities.context import now, wait_seconds
 from activities.looks import elapsed, followed, open_looks, place_of
-from activities.pinning import note_packages
+from activities.pinning import note_packages, note_selection
 from adapters.arm import open_resource_manager
 from adapters.sweep import SWEPT_ABOVE, open_sweeps
 from adapters.tables import RecordMissing, open_records
@@ -77,8 +77,8 @@ async def _keep(intent: Intent, result: Json) -> OperationReport:
     if intent.kind is OperationKind.ASSESS:
         assessed = AssessResult.model_validate(result)
         bad = judge_assessment(assessed)
-        summary = assessed.summarize()
         patches = [patch.to_record() for patch in assessed.available_patches]
+        summary = await note_selection(intent, assessed.summarize(), patches)
         await records.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())
         await note_packages(patches)
         return OperationReport(state=OperationState.ENDED, assessment=summary, outcome=bad, adopted=intent.adopted)

@@ -173,6 +173,7 @@ class ApiError(Tolerant):
 _ErrorObject = Annotated[ApiError | None, BeforeValidator(as_object)]
 
 _ESM = "security-esm"
+_URGENT_WORDS = frozenset({"critical", "security", _ESM})
 _ESM_WITHOUT_SUBSCRIPTION = "ua_esm_required"
 """The version that the Linux agent writes for a patch of a machine without Ubuntu Pro."""
 
@@ -221,6 +222,11 @@ class AvailablePatch(_Patch):
             return self.version.casefold() == _ESM_WITHOUT_SUBSCRIPTION
         return _ESM in (word.casefold() for word in self.classifications)
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether Azure counts the patch among the critical and security ones."""
+        return any(word.casefold() in _URGENT_WORDS for word in self.classifications)
+
     def to_record(self) -> PatchRecord:
         """The row kept of it."""
         record = self._record("NeedsSubscription" if self.needs_subscription else self.assessment_state.value)
@@ -256,11 +262,15 @@ class AssessResult(Tolerant):
         return cut or total > len(self.available_patches)
 
     def summarize(self) -> AssessmentSummary:
-        """The counts that are kept. The counts of Azure are trusted over the length of a list that may be cut."""
+        """The counts that are kept. Azure's are trusted over the length of a list that may be cut, but not below it."""
+        urgent, other = self.critical_and_security_patch_count, self.other_patch_count
+        if urgent + other < len(self.available_patches):
+            listed = sum(patch.is_urgent for patch in self.available_patches)
+            urgent, other = max(urgent, listed), max(other, len(self.available_patches) - listed)
         return AssessmentSummary(
             status=self.status.value,
-            critical_and_security=self.critical_and_security_patch_count,
-            other=self.other_patch_count,
+            critical_and_security=urgent,
+            other=other,
             needs_subscription=sum(patch.needs_subscription for patch in self.available_patches),
             reboot_pending=self.reboot_pending,
             at=self.start_date_time,

@@ -15,14 +15,23 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from domain.base import Document, Instant
 from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patching import LinuxClassification, LinuxParameters, WindowsParameters, is_package_mask, normalize_kb
+from domain.patching import LinuxClassification, LinuxParameters, WindowsParameters, is_package_mask
 from domain.run import MachineRecord, PatchRecord, Stage
 from domain.scope import OsType
+from domain.selection import (
+    NEEDS_SUBSCRIPTION,
+    excludes_package,
+    is_urgent,
+    kb_of,
+    may_select,
+    product_name,
+    selects,
+)
+from domain.verdict import nothing_selected
 
 LONGEST_LIST = 1_000
 """Entries of a list that is sent although the machine's own list is not fully known: some 50 KB. The agent lists about
@@ -32,11 +41,9 @@ type Package = tuple[str, str]
 """A Linux package: name and version."""
 
 _INSTALLED = "Installed"
-_NEEDS_SUBSCRIPTION = "NeedsSubscription"
 _ENDED_WELL = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
 _SPOILED = frozenset({Reason.REBOOT_FAILED, Reason.UNHEALTHY})
 _AWAITS_RESTART = frozenset({Stage.INSTALLED, Stage.RESTARTING})
-_ARCHITECTURE = re.compile(r"\.(?:x86_64|noarch|i686)$")
 _WILDCARD = re.compile(r"[*?\[\]]")
 
 
@@ -143,11 +150,11 @@ class Installed:
                 continue
             if os_type is OsType.WINDOWS:
                 self._add_kb(patch)
-            elif (mask := package_mask(patch.name, patch.version)) is not None:
+            elif (mask := package_mask(product_name(patch.name), patch.version)) is not None:
                 self._masks.add(mask)
 
     def _add_kb(self, patch: PatchRecord) -> None:
-        kb = _kb(patch)
+        kb = kb_of(patch)
         if kb is None:
             return
         # Two machines may have got two revisions of one KB: the later one has been tried as well.
@@ -172,6 +179,12 @@ class Installed:
             return None
         # Rows keep milliseconds and Azure has seven digits: the date that is sent must not be before the true one.
         return max(dates).replace(microsecond=0) + timedelta(seconds=1)
+
+
+def as_seen(package: Package) -> Package:
+    """The package as it is noted when it is first seen: without its architecture, as all of them come together."""
+    name, version = package
+    return product_name(name), version
 
 
 def package_mask(name: str, version: str) -> str | None:
@@ -202,14 +215,17 @@ def choose_windows(
     pinned = pin.windows if pin is not None else None
     limits = [wanted.max_patch_publish_date, pinned and pinned.published_by, delay and delay.until]
     until = min((limit for limit in limits if limit is not None), default=None)
-    if not assessed.is_partial and delay is not None:
-        young = _too_young(assessed.patches, delay)
+    selected = [patch for patch in assessed.patches if may_select(wanted, patch)]
+    if not assessed.is_partial:
+        if not selected:
+            return nothing_selected(len(assessed.patches))
+        young = _too_young(selected, delay) if delay is not None else None
         if young is not None:
             return young
     if pin is None or pinned is None:
         return wanted.model_copy(update={"max_patch_publish_date": until})
     allowed = set(pinned.kbs) - set(wanted.kb_numbers_to_exclude)
-    kbs = sorted(_narrowed(allowed, assessed, {_kb(patch) for patch in assessed.patches}))
+    kbs = sorted(_narrowed(allowed, assessed, {kb_of(patch) for patch in selected}))
     if not kbs:
         return _none_of_them(pin, assessed)
     return wanted.model_copy(
@@ -226,23 +242,26 @@ def choose_packages(wanted: LinuxParameters, assessed: Assessed, *, pin: Pin | N
     """The packages that a Linux machine may get as far as policy and pin go; their age is for `choose_linux`.
 
     Pinned packages are looked for in the machine's list by name alone: the list has the newest version only, and a
-    repository may still hold the pinned one beside it.
+    repository may still hold the pinned one beside it. What came with them in the first ring, selected or not, is
+    named as well, so that it comes in the version that was tried.
     """
+    listed = [patch for patch in assessed.patches if patch.state != NEEDS_SUBSCRIPTION]
     if pin is None:
         return [
             (patch.name, patch.version)
-            for patch in assessed.patches
-            if patch.state != _NEEDS_SUBSCRIPTION
-            and _selects(wanted, patch)
-            and not _excludes(wanted, patch.name)
-            and package_mask(patch.name, patch.version)
+            for patch in listed
+            if _takes(wanted, patch) and package_mask(patch.name, patch.version)
         ]
     if pin.linux is None:
         return _nothing_pinned(OsType.LINUX, pin)
+    selected = {product_name(patch.name) for patch in listed if may_select(wanted, patch)}
+    if not assessed.is_partial and not selected:
+        return nothing_selected(len(assessed.patches))
     split = (mask.partition("=") for mask in pin.linux.masks)
-    packages = [(name, version) for name, _, version in split if not _excludes(wanted, name)]
-    listed = {patch.name for patch in assessed.patches if patch.state != _NEEDS_SUBSCRIPTION}
-    names = _narrowed([name for name, _ in packages], assessed, listed)
+    packages = [(name, version) for name, _, version in split if not excludes_package(wanted, name)]
+    names = _narrowed([name for name, _ in packages], assessed, {product_name(patch.name) for patch in listed})
+    if not assessed.is_partial and names.isdisjoint(selected):
+        return _none_of_them(pin, assessed)
     packages = [package for package in packages if package[0] in names]
     return packages or _none_of_them(pin, assessed)
 
@@ -260,13 +279,14 @@ def choose_linux(
         wanted: what the policy selects.
         packages: what `choose_packages` left.
         delay: the approval delay; ``None`` without one.
-        first_seen: when each package was first seen; a missing one counts as new.
+        first_seen: when each package was first seen, by `as_seen`; a missing one counts as new.
     """
     approved = packages
     if delay is not None:
-        approved = [package for package in packages if (first_seen.get(package) or delay.run_start) <= delay.until]
+        seen = {package: first_seen.get(as_seen(package), delay.run_start) for package in packages}
+        approved = [package for package in packages if seen[package] <= delay.until]
     if not approved:
-        ages = [first_seen[package] for package in packages if package in first_seen]
+        ages = [first_seen[as_seen(package)] for package in packages if as_seen(package) in first_seen]
         return _all_too_young(len(packages), delay, min(ages, default=None))
     return wanted.model_copy(
         update={
@@ -283,33 +303,15 @@ def _narrowed[Item](allowed: Collection[Item], assessed: Assessed, listed: Colle
     return {item for item in allowed if item in listed}
 
 
-def _selects(wanted: LinuxParameters, patch: PatchRecord) -> bool:
-    """As the agent does: Critical and Security are one class to it, and everything else is Other."""
-    urgent = {LinuxClassification.CRITICAL, LinuxClassification.SECURITY}
-    is_urgent = bool({word.casefold() for word in patch.classifications} & {word.value.casefold() for word in urgent})
-    chosen = set(wanted.classifications_to_include)
-    if (is_urgent and chosen & urgent) or (not is_urgent and LinuxClassification.OTHER in chosen):
-        return True
-    split = (mask.partition("=") for mask in wanted.package_name_masks_to_include)
-    return any(
-        _matches(patch.name, name) and (not version or fnmatchcase(patch.version, version))
-        for name, _, version in split
-    )
+def _takes(wanted: LinuxParameters, patch: PatchRecord) -> bool:
+    """Whether a package may be named in a request. Nothing is named that the policy does not surely select.
 
-
-def _excludes(wanted: LinuxParameters, name: str) -> bool:
-    return any(_matches(name, mask.partition("=")[0]) for mask in wanted.package_name_masks_to_exclude)
-
-
-def _matches(name: str, mask: str) -> bool:
-    return fnmatchcase(name, mask) or fnmatchcase(_ARCHITECTURE.sub("", name), mask)
-
-
-def _kb(patch: PatchRecord) -> str | None:
-    try:
-        return normalize_kb(patch.kb_id)
-    except ValueError:
-        return None
+    A patch of an unknown classification is Other to the agent, as is all that is neither Critical nor Security.
+    """
+    is_selected = selects(wanted, patch)
+    if is_selected is not None:
+        return is_selected
+    return LinuxClassification.OTHER in wanted.classifications_to_include and not is_urgent(patch)
 
 
 def _too_young(patches: Sequence[PatchRecord], delay: Delay) -> Outcome | None:
@@ -367,7 +369,7 @@ def _all_too_young(count: int, delay: Delay | None, oldest: datetime | None) -> 
         return Outcome(
             outcome=OutcomeKind.NOTHING_TO_INSTALL,
             reason=Reason.NO_PENDING_PATCHES,
-            message="None of the pending patches is selected by the policy.",
+            message="The policy selects no pending patch that can be named exactly.",
         )
     pending = "All that is pending is" if count == 1 else f"All {count} pending patches are"
     days = "1 day" if delay.days == 1 else f"{delay.days} days"

@@ -203,6 +203,18 @@ _INFORMATIONAL = frozenset({"informational", "ua_esm_required", "package_list_tr
 updated. None of them has any part in whether the patches were installed (LinuxPatchExtension, Constants)."""
 
 
+class Selection(Document):
+    """How many of the patches that were found a policy selects; see `domain.selection`.
+
+    ``installable`` counts what an installation would take, and what cannot be judged; ``needs_subscription`` what only
+    Ubuntu Pro delivers. ``rule`` is a digest of the classifications and masks.
+    """
+
+    installable: int
+    needs_subscription: int = 0
+    rule: str = ""
+
+
 class AssessmentSummary(Document):
     """What an assessment found on a machine. Counts are patches; ``needs_subscription`` of them need Ubuntu Pro."""
 
@@ -217,11 +229,23 @@ class AssessmentSummary(Document):
     activity_id: str = ""
     errors: list[ReportedError] = Field(default_factory=list[ReportedError])
     """What the agent reported beside the result, also when the assessment succeeded."""
+    selection: Selection | None = None
+    """What the policy of the run selects of it; ``None`` where no policy was asked."""
+
+    @property
+    def pending(self) -> int:
+        """Patches that are pending and that an installation could bring, whatever a policy selects."""
+        return max(0, self.critical_and_security + self.other - self.needs_subscription)
 
     @property
     def installable(self) -> int:
-        """Patches that an install could bring: those behind a subscription cannot be installed without it."""
-        return max(0, self.critical_and_security + self.other - self.needs_subscription)
+        """Patches that an installation of the run would bring: those that the policy selects, where it was asked."""
+        return self.pending if self.selection is None else self.selection.installable
+
+    @property
+    def behind_subscription(self) -> int:
+        """Patches that the policy selects and that only Ubuntu Pro delivers."""
+        return self.needs_subscription if self.selection is None else self.selection.needs_subscription
 
 
 class InstallationSummary(Document):

@@ -31,31 +31,41 @@ def judge_assessment(result: AssessResult) -> Outcome | None:
 
 
 def nothing_to_install(summary: AssessmentSummary) -> Outcome | None:
-    """The outcome of a machine that an installation could bring nothing; ``None`` when it could.
+    """The outcome of a machine on which an installation would install nothing; ``None`` when it would.
 
-    A list that was cut may hide what it does not show, so only complete lists end a machine early.
+    What the policy selects counts, where it was asked. A list that was cut may hide what it does not show, so only
+    complete lists end a machine early.
     """
     if summary.installable > 0:
         return None
     if summary.reboot_pending:
+        left = "Nothing that the policy selects is left to install" if summary.pending else "Nothing is left to install"
         return Outcome(
             outcome=OutcomeKind.REBOOT_REQUIRED,
             reason=Reason.REBOOT_PENDING,
-            message="Nothing is left to install, but a reboot is pending: restart the machine.",
+            message=f"{left}, but a reboot is pending: restart the machine.",
         )
-    if summary.needs_subscription:
+    if summary.behind_subscription:
         return Outcome(
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
             reason=Reason.SUBSCRIPTION_REQUIRED,
             message=(
-                f"Nothing can be installed: {summary.needs_subscription} security patches need Ubuntu Pro "
+                f"Nothing can be installed: {summary.behind_subscription} security patches need Ubuntu Pro "
                 "(Expanded Security Maintenance). Attach the machine to Ubuntu Pro."
             ),
         )
+    return nothing_selected(summary.critical_and_security + summary.other)
+
+
+def nothing_selected(pending: int) -> Outcome:
+    """The outcome of a machine of whose pending patches the policy selects none."""
+    none = f"The policy selects none of the {pending} pending patches."
+    if pending == 1:
+        none = "The policy does not select the one pending patch."
     return Outcome(
         outcome=OutcomeKind.NOTHING_TO_INSTALL,
         reason=Reason.NO_PENDING_PATCHES,
-        message="The assessment found no pending patches.",
+        message=none if pending else "The assessment found no pending patches.",
     )
 
 
@@ -64,6 +74,8 @@ def assessed(summary: AssessmentSummary) -> Outcome:
     pending = summary.critical_and_security + summary.other
     found = f"{summary.critical_and_security} critical and security, {summary.other} other"
     esm = f"; {summary.needs_subscription} of them need Ubuntu Pro" if summary.needs_subscription else ""
+    if summary.installable != summary.pending:
+        esm += f"; the policy selects {summary.installable}"
     return Outcome(
         outcome=OutcomeKind.ASSESSED,
         reason=Reason.PATCHES_PENDING if pending else Reason.NO_PENDING_PATCHES,

@@ -227,7 +227,7 @@ class _Machine:
         outcome = verdict.judge_installation(
             result,
             reboot_pending=seen.reboot_pending,
-            needs_subscription=assessment.needs_subscription,
+            needs_subscription=assessment.behind_subscription,
         )
         return End(outcome, result.summarize(adopted=adopted))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -20,10 +21,12 @@ from domain.base import as_object
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.draft import FoundMachine
 from domain.outcome import OutcomeKind
+from domain.patching import LinuxParameters, WindowsParameters
 from domain.plan import Plan
 from domain.policy import Policy
 from domain.run import AssessmentSummary
-from domain.scope import Scope
+from domain.scope import OsType, Scope
+from domain.selection import rule_of, select, wanted_on
 from domain.validation import Problem
 from triggers.described import INVALID_BODY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
@@ -35,7 +38,10 @@ LONGEST_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds; reading and planning have to end well before."""
 ASSESSMENT_HOLDS = timedelta(hours=24)
 """How long "nothing is pending" is believed: updates are released every day."""
+MOST_LISTS = 1_000
+"""Lists of patches that one draft reads; of machines beyond, every pending patch counts as selected."""
 _FLEET_PAGE = 1_000
+_PARALLEL = 50
 _NOTHING_DONE = (OutcomeKind.ASSESSED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.SKIPPED, OutcomeKind.CANCELED)
 
 bp = df.Blueprint()
@@ -62,7 +68,7 @@ async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
         async with asyncio.timeout(LONGEST_SECONDS):
             found = await _find(policy.scope)
             pending, seconds, topology = await asyncio.gather(
-                _pending(records, datetime.now(UTC)),
+                _pending(records, policy, found, datetime.now(UTC)),
                 records.install_seconds(),
                 read_topology({machine.subscription_id for machine in found}),
             )
@@ -103,21 +109,61 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     return [found[folded] for folded in sorted(found)]
 
 
-async def _pending(records: Records, now: datetime) -> dict[str, int]:
-    """Pending patches by machine key, of the machines whose latest run has assessed them lately and patched nothing."""
+async def _pending(
+    records: Records, policy: Policy, found: Sequence[DiscoveredMachine], now: datetime
+) -> dict[str, int]:
+    """How many pending patches the policy selects, by machine key, where that is known.
+
+    It is known of machines whose latest run has assessed them lately and patched nothing.
+    """
+    systems = {machine.machine_id.key: OsType.read(machine.os_type) for machine in found}
     pending: dict[str, int] = {}
+    unjudged: list[_Assessed] = []
     cursor: str | None = None
     while True:
         page = await records.fleet(_FLEET_PAGE, cursor)
         for row in page.items:
-            found = as_object(row.get("assessment"))
-            summary = AssessmentSummary.from_wire(found) if found else None
+            key = str(row["key"])
+            os_type = systems.get(key)
+            assessment = as_object(row.get("assessment"))
+            summary = AssessmentSummary.from_wire(assessment) if assessment else None
             is_lately = summary is not None and summary.at is not None and now - summary.at < ASSESSMENT_HOLDS
-            if summary is not None and is_lately and row.get("outcome") in _NOTHING_DONE:
-                pending[str(row["key"])] = summary.installable
+            if summary is None or not is_lately or row.get("outcome") not in _NOTHING_DONE or key not in systems:
+                continue
+            if os_type is None or not summary.pending:
+                pending[key] = summary.pending
+                continue
+            wanted = wanted_on(policy.install, os_type)
+            if summary.selection is not None and summary.selection.rule == rule_of(wanted):
+                pending[key] = summary.selection.installable
+            else:
+                unjudged.append(_Assessed(key, str(row["runId"]), summary, wanted))
         cursor = page.cursor
         if cursor is None:
-            return pending
+            break
+    pending |= {one.key: one.summary.pending for one in unjudged[MOST_LISTS:]}
+    return pending | await _judge(records, unjudged[:MOST_LISTS])
+
+
+class _Assessed(NamedTuple):
+    """An assessment that was judged by other classifications and masks than those of the policy."""
+
+    key: str
+    run_id: str
+    summary: AssessmentSummary
+    wanted: WindowsParameters | LinuxParameters
+
+
+async def _judge(records: Records, assessed: Sequence[_Assessed]) -> dict[str, int]:
+    """How many of their patches the policy selects, by machine key. Where the list is gone, all of them count."""
+    gate = asyncio.Semaphore(_PARALLEL)
+
+    async def judge(one: _Assessed) -> tuple[str, int]:
+        async with gate:
+            patches = await records.list_patches(one.run_id, one.key)
+        return one.key, select(one.wanted, one.summary, patches).installable
+
+    return dict(await asyncio.gather(*map(judge, assessed)))
 
 
 async def _read(records: Records, body: object) -> Policy:

@@ -34,6 +34,7 @@ from domain.run import (
     TriggerKind,
 )
 from domain.scope import OsType
+from domain.verdict import nothing_to_install
 from domain.work import OperationRef, OperationReport, OperationState, RingRef, StartOperation, StartResult, StartState
 from tests.adapters.samples import NOW, intent, machine
 
@@ -58,11 +59,11 @@ def kb(number: str, state: str = "Available") -> PatchRecord:
     )
 
 
-async def begin(records: Records, **changes: Any) -> None:
+async def begin(records: Records, mode: Mode = Mode.PATCH, **changes: Any) -> None:
     run = Run(
         id=RUN,
         policy="monthly",
-        mode=Mode.PATCH,
+        mode=mode,
         state=RunState.QUEUED,
         trigger=Trigger(kind=TriggerKind.HTTP),
         created_at=NOW,
@@ -295,3 +296,98 @@ async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_s
     report = OperationReport.from_wire(await poll.poll_operation(request.to_wire()))
     assert report.state is OperationState.ENDED
     assert list(await records.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
+
+
+# --- what an assessment brings is judged by the policy of the run
+
+
+async def assess(records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str, *patches: Json) -> AssessmentSummary:
+    """What is kept of an assessment that ends with these patches."""
+    found: Json = {"status": "Succeeded", "otherPatchCount": len(patches), "availablePatches": list(patches)}
+
+    class Ended:
+        async def poll(self, machine_id: MachineId, async_url: str, location_url: str) -> PollReading:
+            return PollReading(state=PollState.SUCCEEDED, result=found)
+
+    monkeypatch.setattr(poll, "open_resource_manager", Ended)
+    one = machine(1, ring="canary", os_type=os_type)
+    await records.add_machines(RUN, [one])
+    await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS, os_type=os_type))
+    request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
+    report = OperationReport.from_wire(await poll.poll_operation(request.to_wire()))
+    assert report.assessment
+    stored = await records.get_machine(RUN, one.key)
+    assert stored
+    assert stored.assessment
+    assert stored.assessment.selection == report.assessment.selection
+    return stored.assessment
+
+
+OTHER: Json = {"name": "vim", "version": "9", "classifications": ["Other"]}
+UPDATE: Json = {"name": "Update for .NET", "kbId": "5000001", "classifications": ["Updates"]}
+
+
+@pytest.mark.parametrize(
+    ("os_type", "patch", "install", "selected"),
+    [
+        ("Linux", OTHER, {}, 0),
+        ("Linux", OTHER | {"classifications": ["Security"]}, {}, 1),
+        ("Linux", OTHER, {"linux": {"classificationsToInclude": ["Other"]}}, 1),
+        ("Linux", OTHER, {"windows": {"classificationsToInclude": ["Updates"]}}, 0),
+        ("Windows", UPDATE, {}, 0),
+        ("Windows", UPDATE, {"windows": {"classificationsToInclude": ["Updates"]}}, 1),
+        ("Windows", UPDATE, {"linux": {"classificationsToInclude": ["Other"]}}, 0),
+    ],
+)
+async def test_an_assessment_is_judged_by_the_policy_of_its_run(
+    records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str, patch: Json, install: Json, selected: int
+) -> None:
+    await begin(records, pinRings=False, install=install)
+    found = await assess(records, monkeypatch, os_type, patch)
+    assert found.selection
+    assert found.selection.installable == selected
+    assert (nothing_to_install(found) is None) == bool(selected)
+
+
+async def test_what_cannot_be_judged_is_left_as_it_is(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(records, pinRings=False)
+    assert (await assess(records, monkeypatch, "", OTHER)).selection is None
+
+
+async def test_a_scheduled_run_installs_by_its_configuration_and_not_by_a_policy(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(records, mode=Mode.ACCOMPANY, pinRings=False)
+    assert (await assess(records, monkeypatch, "Linux", OTHER)).selection is None
+
+
+async def test_the_policy_of_a_run_is_read_once(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(records, pinRings=False)
+    reads: list[str] = []
+    get_run = records.get_run
+
+    async def counted(run_id: str) -> Run | None:
+        reads.append(run_id)
+        return await get_run(run_id)
+
+    monkeypatch.setattr(records, "get_run", counted)
+    for _ in range(3):
+        found = await pinning.note_selection(
+            intent(RUN, os_type="Linux"), AssessmentSummary(status="Succeeded", other=1), [package("curl", "8.1")]
+        )
+        assert found.selection
+    assert reads == [RUN]
+
+
+async def test_the_assessment_of_a_run_that_is_gone_is_kept(records: Records) -> None:
+    summary = AssessmentSummary(status="Succeeded", other=1)
+    assert await pinning.note_selection(intent(RUN, os_type="Linux"), summary, []) == summary
+
+
+async def test_first_sightings_are_of_a_package_whatever_its_architecture(records: Records) -> None:
+    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
+    await pinning.note_packages([package("openssl.x86_64", "1")])
+    assert list(await records.first_seen(OsType.LINUX, [("openssl", "1")])) == [("openssl", "1")]
+    await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
+    one = await add(records, 1, "broad", [package("curl.aarch64", "8.1")])
+    assert await masks_of(one) == ["curl.aarch64=8.1"]

@@ -15,7 +15,7 @@ from domain.health import HealthResult, HealthState
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
 from domain.preflight import Preflight, Readiness
-from domain.run import InstallationSummary, Mode, Stage
+from domain.run import AssessmentSummary, InstallationSummary, Mode, Selection, Stage
 from domain.work import (
     MachineEnded,
     MachineWork,
@@ -85,6 +85,19 @@ def test_assess_step_ends_a_machine_with_nothing_pending() -> None:
         "nothing_to_install",
         "no_pending_patches",
     )
+
+
+UNSELECTED = AssessmentSummary(status="Succeeded", other=3, selection=Selection(installable=0))
+"""Patches are pending, and the policy selects none of them."""
+
+
+@pytest.mark.parametrize("step", [Step.ASSESS, Step.PATCH])
+def test_a_machine_with_only_unselected_patches_is_sent_no_installation(step: Step) -> None:
+    report = OperationReport(state=OperationState.ENDED, assessment=UNSELECTED)
+    fleet = Fleet([KEY], {KEY: Script(assess_polls=[report])})
+    bench = run(fleet, step=step)
+    assert fleet.outcomes[KEY] == ("nothing_to_install", "no_pending_patches")
+    assert bench.calls_of(names.INSTALL_PATCHES) == []
 
 
 def test_assess_run_ends_with_assessed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,9 @@ from adapters.tables import Records
 from domain.identity import MachineId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.plan import Plan
-from domain.run import AssessmentSummary, MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from domain.policy import parse_policy
+from domain.run import AssessmentSummary, MachineRecord, Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
+from domain.selection import select
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call
@@ -133,10 +135,52 @@ async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, records
     assert set(reasons) == {machine_id(3), machine_id(5)}
 
 
+async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: httpx.AsyncClient, records: Records):
+    """The run took Critical and Security, and found one Other patch on each machine."""
+    now = datetime.now(UTC)
+    vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
+    default = parse_policy(policy()).install.linux
+    for number in (0, 1, 2):
+        summary = AssessmentSummary(status="Succeeded", other=1, at=now)
+        patches = [vim] if number < 2 else []
+        selection = select(default, summary, patches) if number else None
+        found = summary.model_copy(update={"selection": selection})
+        await ended(records, number, now, now, OutcomeKind.ASSESSED, found, patches)
+    drafted = await excluded(policy())
+    assert drafted == {machine_id(0), machine_id(1)}, "what is counted and not listed counts as selected"
+    assert await excluded(policy(install={"linux": {"classificationsToInclude": ["Other"]}})) == set()
+    masked = {"classificationsToInclude": ["Other"], "packageNameMasksToExclude": ["vim"]}
+    assert await excluded(policy(install={"linux": masked})) == {machine_id(0), machine_id(1)}
+
+
+async def test_a_draft_reads_a_bounded_number_of_lists(
+    azure: httpx.AsyncClient, records: Records, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plans, "MOST_LISTS", 1)
+    now = datetime.now(UTC)
+    vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
+    for number in (0, 1):
+        summary = AssessmentSummary(status="Succeeded", other=1, at=now)
+        await ended(records, number, now, now, OutcomeKind.ASSESSED, summary, [vim])
+    assert len(await excluded(policy())) == 1
+
+
+async def excluded(document: dict[str, Any]) -> set[str]:
+    """The machines of which a draft says that there is nothing to install."""
+    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": document})).json)
+    return {machine.id for machine in plan.excluded if machine.reason == "no_pending_patches"}
+
+
 async def ended(
-    records: Records, number: int, assessed: datetime, at: datetime, kind: OutcomeKind = OutcomeKind.NOTHING_TO_INSTALL
+    records: Records,
+    number: int,
+    assessed: datetime,
+    at: datetime,
+    kind: OutcomeKind = OutcomeKind.NOTHING_TO_INSTALL,
+    summary: AssessmentSummary | None = None,
+    patches: Sequence[PatchRecord] = (),
 ) -> None:
-    """A run that ended a machine, after an assessment that found nothing."""
+    """A run that ended a machine, after an assessment that found nothing, or this."""
     identity = MachineId.parse(machine_id(number))
     run_id = f"{RUN}-{number:08d}"
     trigger = Trigger(kind=TriggerKind.HTTP)
@@ -154,8 +198,8 @@ async def ended(
         resource_group=identity.resource_group,
     )
     await records.add_machines(run_id, [machine])
-    summary = AssessmentSummary(status="Succeeded", at=assessed)
-    await records.record_assessment(run_id, identity.key, summary, [], assessed)
+    summary = summary or AssessmentSummary(status="Succeeded", at=assessed)
+    await records.record_assessment(run_id, identity.key, summary, patches, assessed)
     outcome = Outcome(outcome=kind, reason=Reason.OK, message="")
     await records.record_outcome(run_id, identity.key, outcome, at=at, installation=None, patches=[])
 

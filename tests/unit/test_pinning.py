@@ -19,6 +19,7 @@ from domain.pinning import (
     LinuxPin,
     Pin,
     WindowsPin,
+    as_seen,
     choose_linux,
     choose_packages,
     choose_windows,
@@ -329,3 +330,71 @@ def test_a_later_ring_never_gets_what_the_first_did_not(
     # Whatever is sent passes the check of the policy's own fields: the mask is one that the agent reads.
     assert LinuxParameters.model_validate(sent.to_wire()) == sent
     assert sent.classifications_to_include == []
+
+
+# --- by the policy's own classifications and masks
+
+
+def test_pinned_packages_that_no_selected_patch_needs_are_not_asked_for() -> None:
+    """A dependency that the first ring got is pinned, and alone is no reason for an installation."""
+    pin = pin_of(OsType.LINUX, package("openssl", "1.2"), package("libssl", "1.2", classifications=["Other"]))
+    other = package("libssl", "1.3", classifications=["Other"])
+    outcome = refused(choose_packages(LINUX, assessed(other), pin=pin))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.NO_PENDING_PATCHES)
+    both = assessed(other, package("openssl", "1.3"))
+    assert choose_packages(LINUX, both, pin=pin) == [("libssl", "1.2"), ("openssl", "1.2")]
+    unpinned = assessed(other, package("vim", "9"))
+    outcome = refused(choose_packages(LINUX, unpinned, pin=pin))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.NOT_PINNED)
+    cut_list = assessed(other, is_partial=True)
+    assert len(chosen(choose_packages(LINUX, cut_list, pin=pin))) == 2
+
+
+def test_windows_asks_only_for_numbers_that_the_policy_selects() -> None:
+    pin = pin_of(OsType.WINDOWS, kb(5_000_001), kb(5_000_002))
+    updates = kb(5_000_001, classifications=["Updates"])
+    outcome = refused(choose_windows(WINDOWS, assessed(updates), pin=pin, delay=None))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.NO_PENDING_PATCHES)
+    assert outcome.message == "The policy does not select the one pending patch."
+    found = chosen(choose_windows(WINDOWS, assessed(updates, kb(5_000_002)), pin=pin, delay=None))
+    assert found.kb_numbers_to_include == ["KB5000002"]
+    outcome = refused(choose_windows(WINDOWS, assessed(updates, kb(5_000_003)), pin=pin, delay=None))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.NOT_PINNED)
+    unknown = assessed(kb(5_000_001, classifications=["Brand new"]))
+    assert chosen(choose_windows(WINDOWS, unknown, pin=pin, delay=None)).kb_numbers_to_include == ["KB5000001"]
+
+
+def test_old_patches_that_are_not_selected_do_not_hide_that_the_rest_is_too_young() -> None:
+    patches = assessed(kb(5_000_001, days=90, classifications=["Updates"]), kb(5_000_002, days=1))
+    outcome = refused(choose_windows(WINDOWS, patches, pin=None, delay=WEEK))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.NOTHING_TO_INSTALL, Reason.APPROVAL_DELAY)
+    assert outcome.message.startswith("All that is pending is younger than 7 days.")
+
+
+def test_architectures_share_a_pin() -> None:
+    """The versions are the same; the agent compares names without the architecture as well."""
+    pin = pin_of(OsType.LINUX, package("openssl.x86_64", "1.1-2.el9"), package("tzdata.noarch", "2024a"))
+    assert pin.linux == LinuxPin(masks=["openssl=1.1-2.el9", "tzdata=2024a"])
+    arm = assessed(package("openssl.aarch64", "1.1-2.el9"))
+    assert choose_packages(LINUX, arm, pin=pin) == [("openssl", "1.1-2.el9")]
+    excluded = LINUX.model_copy(update={"package_name_masks_to_exclude": ["openssl"]})
+    assert refused(choose_packages(excluded, arm, pin=pin)).outcome is OutcomeKind.NOTHING_TO_INSTALL
+
+
+def test_the_age_of_a_package_is_that_of_all_its_architectures() -> None:
+    packages = [("openssl.x86_64", "1"), ("curl.noarch", "2")]
+    assert [as_seen(each) for each in packages] == [("openssl", "1"), ("curl", "2")]
+    seen = {("openssl", "1"): NOW - 8 * DAY, ("curl", "2"): NOW - DAY}
+    found = chosen(choose_linux(LINUX, packages, delay=WEEK, first_seen=seen))
+    assert found.package_name_masks_to_include == ["openssl.x86_64=1"]
+    young = refused(choose_linux(LINUX, packages[1:], delay=WEEK, first_seen=seen))
+    assert "The first is old enough on 2026-11-27 02:00 UTC" in young.message
+
+
+def test_an_unknown_classification_is_other_where_packages_are_named() -> None:
+    new = package("curl", classifications=["Brand new"])
+    assert choose_packages(LINUX, assessed(new), pin=None) == []
+    other = LinuxParameters(classifications_to_include=[LinuxClassification.OTHER])
+    assert choose_packages(other, assessed(new), pin=None) == [("curl", "1.0")]
+    pinned = pin_of(OsType.LINUX, new)
+    assert choose_packages(LINUX, assessed(new), pin=pinned) == [("curl", "1.0")]
