@@ -20,7 +20,14 @@ from domain.maintenance import (
     MaintenanceWindow,
     WindowsPatches,
 )
-from domain.patching import LinuxClassification, RebootSetting, WindowsClassification, is_package_mask, normalize_kb
+from domain.patching import (
+    LinuxClassification,
+    RebootSetting,
+    WindowsClassification,
+    is_package_mask,
+    normalize_kb,
+    read_package_mask,
+)
 from domain.recur_every import RecurEvery, Unit
 from domain.regions import region_name
 from domain.validation import Problem, suggest
@@ -90,7 +97,23 @@ def advice(configuration: MaintenanceConfiguration, now: datetime) -> list[str]:
                 f"{configuration.window.time_zone} is an old zone, in which Windows may still keep daylight saving:"
                 " Azure may run an hour earlier in summer than is shown here."
             )
+    patches = configuration.install_patches
+    linux = patches.linux_parameters if patches is not None else None
+    if linux is not None:
+        notes += _misread_masks([*linux.package_name_masks_to_include, *linux.package_name_masks_to_exclude])
     return notes
+
+
+def _misread_masks(masks: Iterable[str]) -> Iterator[str]:
+    """Masks in the form of Microsoft's text, ``name_version``, which the Linux agent takes for names."""
+    for mask in filter(is_package_mask, masks):
+        try:
+            read = read_package_mask(mask)
+        except ValueError as error:
+            yield f"The Linux agent takes all of {mask} for a name: {error}."
+            continue
+        if read != mask:
+            yield f"The Linux agent takes all of {mask} for a name, and no package has it: write {read}."
 
 
 def _check_names(configuration: MaintenanceConfiguration) -> Iterator[Problem]:

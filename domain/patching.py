@@ -24,6 +24,12 @@ LONGEST_DURATION = timedelta(hours=24)
 _DURATION = re.compile(r"PT(?=[0-9])(?:([0-9]{1,4})H)?(?:([0-9]{1,5})M)?(?:([0-9]{1,6})S)?")
 _KB = re.compile(r"(?:KB)?([0-9]{5,8})", re.IGNORECASE)
 _NAME_MASK = re.compile(r"[A-Za-z0-9*?]+")
+_VERSION_STARTS = re.compile(r"(?<!x86)_(?=[0-9])")
+_VERSION_MAY_START = re.compile(r"(?<!x86)_(?=[vV]?[0-9]|[*?]|$)")
+_VERSION = re.compile(r"(?=.*[.:~^])[0-9][A-Za-z0-9*?+.:~^-]*(?:_[0-9][A-Za-z0-9*?+.:~^-]*)*")
+"""Versions begin with a digit. Without one of these characters it may be the end of a name: ``libopenssl1_1``."""
+_HOLDS_VERSION = re.compile(r"_[0-9](?:[^_]*[.:~^]|(?![0-9]*(?:[_-]|$)))")
+_ENDS_WITH_ARCHITECTURE = re.compile(r"\.(?:x86_64|noarch|i686|aarch64)$")
 _PACKAGE_MASK = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?+._:~-]*(?:=[A-Za-z0-9*?][A-Za-z0-9*?+._:~^-]*)?")
 
 
@@ -150,7 +156,33 @@ def is_package_mask(text: str) -> bool:
     return _PACKAGE_MASK.fullmatch(text) is not None
 
 
-def _check_package_mask(text: str) -> str:
+def read_package_mask(text: str) -> str:
+    """A package mask in the form that the Linux agent reads: a name with * and ?, or ``name=version``.
+
+    The API text of Microsoft says ``name_version``, which the agent takes for a name: such a mask selects nothing, and
+    excludes nothing (azure-cli issue 32333). It is translated where only one reading is possible.
+
+    Raises:
+        ValueError: it is no mask, or it may be a name as well as a name with a version.
+    """
+    if "=" not in text:
+        splits = [(text[: found.start()], text[found.end() :]) for found in _VERSION_STARTS.finditer(text)]
+        readings = [
+            f"{name}={version}"
+            for name, version in splits
+            if _VERSION.fullmatch(version)
+            and not _HOLDS_VERSION.search(name)
+            and not _ENDS_WITH_ARCHITECTURE.search(version)
+        ]
+        if len(readings) == 1 and is_package_mask(readings[0]):
+            return readings[0]
+        unclear = _VERSION_MAY_START.search(text)
+        if unclear is not None and is_package_mask(text):
+            pinned = f"{text[: unclear.start()]}={text[unclear.end() :] or '*'}"
+            raise ValueError(
+                f"{text!r} may be a name, or a name with a version; write {pinned} for the version, or {text}=* when "
+                "all of it is the name"
+            )
     if not is_package_mask(text):
         raise ValueError(
             f"{text!r} is not a package mask; write a name with * and ?, or pin a version as name=version",
@@ -168,7 +200,7 @@ def _fold_classification(value: object) -> object:
 
 KbNumber = Annotated[str, AfterValidator(normalize_kb)]
 NameMask = Annotated[str, AfterValidator(_check_name_mask)]
-PackageMask = Annotated[str, AfterValidator(_check_package_mask)]
+PackageMask = Annotated[str, AfterValidator(read_package_mask)]
 
 
 class WindowsParameters(Document):
@@ -216,8 +248,7 @@ class WindowsParameters(Document):
 class LinuxParameters(Document):
     """``LinuxParameters`` of the install call.
 
-    Versions are pinned as ``name=version``: the agent splits a mask at ``=``, and the ``name_version`` of the API
-    text selects nothing (azure-cli issue 32333).
+    Versions are pinned as ``name=version``, which is how the agent splits a mask; see `read_package_mask`.
     """
 
     classifications_to_include: list[Annotated[LinuxClassification, BeforeValidator(_fold_classification)]] = Field(
@@ -226,11 +257,13 @@ class LinuxParameters(Document):
     )
     package_name_masks_to_include: list[PackageMask] = Field(
         default_factory=list[str],
-        description="Packages to install in any case: a name with * and ?, or name=version.",
+        description="Packages to install in any case: a name with * and ?, or name=version. name_version is read as"
+        " name=version, and refused where it may be a name.",
     )
     package_name_masks_to_exclude: list[PackageMask] = Field(
         default_factory=list[str],
-        description="Packages never to install: a name with * and ?. The agent ignores a version behind it.",
+        description="Packages never to install: a name with * and ?. The agent ignores a version behind it: every"
+        " version is left out.",
     )
     maintenance_run_id: str | None = Field(
         default=None,

@@ -221,3 +221,14 @@ def test_old_zones_are_known_and_come_with_a_warning(zone: str, starts_at: datet
     assert "an hour earlier in summer" in note
     assert advice(configuration(), THEN) == []
     assert advice(configuration(), THEN) == []
+
+
+def test_advice_about_masks_that_the_linux_agent_takes_for_names() -> None:
+    masks: dict[str, list[str]] = {
+        "packageNameMasksToInclude": ["curl_8.1", "openssl=3.0", "mod_ssl"],
+        "packageNameMasksToExclude": ["libopenssl1_1"],
+    }
+    first, second = advice(configuration(LINUX, {"classificationsToInclude": ["Other"], **masks}), THEN)
+    assert first == "The Linux agent takes all of curl_8.1 for a name, and no package has it: write curl=8.1."
+    assert "libopenssl1_1 for a name" in second
+    assert "write libopenssl1=1 for the version, or libopenssl1_1=* when" in second

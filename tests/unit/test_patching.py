@@ -19,9 +19,14 @@ from domain.patching import (
     WindowsClassification,
     WindowsParameters,
     format_duration,
+    is_package_mask,
     normalize_kb,
     parse_duration,
+    read_package_mask,
 )
+from domain.policy import parse_policy
+from domain.run import PatchRecord
+from domain.selection import selects
 
 LINUX = {"classificationsToInclude": ["Critical", "Security"]}
 WINDOWS = {"classificationsToInclude": ["Critical"]}
@@ -275,3 +280,109 @@ def test_a_misspelt_key_is_an_error_and_not_a_silent_default() -> None:
         install(rebootsetting="Never")
     with pytest.raises(ValidationError):
         WindowsParameters.from_wire(WINDOWS | {"kbNumbersToinclude": ["KB4512508"]})
+
+
+# --- the form of Microsoft's text, name_version
+
+
+@pytest.mark.parametrize(
+    ("mask", "read"),
+    [
+        ("azure-cli_2.78.0-1.el9", "azure-cli=2.78.0-1.el9"),
+        ("openssl_3.0.2-0ubuntu1.18", "openssl=3.0.2-0ubuntu1.18"),
+        ("vim_2:8.2.3995-1ubuntu2", "vim=2:8.2.3995-1ubuntu2"),
+        ("vim_2:8", "vim=2:8"),
+        ("foo_1~rc1", "foo=1~rc1"),
+        ("foo_1.0^git1", "foo=1.0^git1"),
+        ("openssl_3.*", "openssl=3.*"),
+        ("*_1.2", "*=1.2"),
+        ("mod_ssl_2.4.57-8.el9", "mod_ssl=2.4.57-8.el9"),
+        ("kernel_4.18.0-553.el8_10", "kernel=4.18.0-553.el8_10"),
+        ("kernel_4.18.0-553.el8_10.2", "kernel=4.18.0-553.el8_10.2"),
+        ("azure-cli.x86_64_2.78.0-1.el9", "azure-cli.x86_64=2.78.0-1.el9"),
+        ("python3.9_3.9.18-3.el9", "python3.9=3.9.18-3.el9"),
+    ],
+)
+def test_a_name_with_a_version_is_translated_where_only_one_reading_is_possible(mask: str, read: str) -> None:
+    for field in ("packageNameMasksToInclude", "packageNameMasksToExclude"):
+        document = {"classificationsToInclude": ["Security"], field: [mask]}
+        assert LinuxParameters.from_wire(document).to_wire()[field] == [read]
+    assert read_package_mask(read) == read
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "mod_ssl",
+        "python3-typing_extensions",
+        "openssl.x86_64",
+        "*x86_64*",
+        "x86_energy_perf_policy",
+        "java-1.8.0-openjdk",
+        "libstdc++6",
+        "libopenssl1_1=1.1.1l-150400.7",
+        "libopenssl1_1=*",
+        "mod_*=*",
+    ],
+)
+def test_names_with_underscores_stay_what_they_are(mask: str) -> None:
+    assert read_package_mask(mask) == mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "version", "name"),
+    [
+        # Packages of SUSE, whose names hold numbers behind underscores.
+        ("libopenssl1_1", "libopenssl1=1", "libopenssl1_1=*"),
+        ("libboost_thread1_66_0", "libboost_thread1=66_0", "libboost_thread1_66_0=*"),
+        ("libopenssl1_1_1.1.1l-150400.7", "libopenssl1=1_1.1.1l-150400.7", "libopenssl1_1_1.1.1l-150400.7=*"),
+        ("ca-certificates_20230311", "ca-certificates=20230311", "ca-certificates_20230311=*"),
+        ("kubectl_v1.29", "kubectl=v1.29", "kubectl_v1.29=*"),
+        ("azure-cli_*", "azure-cli=*", "azure-cli_*=*"),
+        ("azure-cli_?.1", "azure-cli=?.1", "azure-cli_?.1=*"),
+        ("azure-cli_", "azure-cli=*", "azure-cli_=*"),
+        # An id of a patch, and a version with its architecture: the agent compares neither.
+        ("tzdata_2024a-0_Ubuntu_22.04", "tzdata=2024a-0_Ubuntu_22.04", "tzdata_2024a-0_Ubuntu_22.04=*"),
+        ("azure-cli_2.78.0-1.el9.x86_64", "azure-cli=2.78.0-1.el9.x86_64", "azure-cli_2.78.0-1.el9.x86_64=*"),
+        ("azure-cli_2.78.0-1.el9.aarch64", "azure-cli=2.78.0-1.el9.aarch64", "azure-cli_2.78.0-1.el9.aarch64=*"),
+    ],
+)
+def test_a_mask_with_two_readings_is_refused_with_the_forms_that_work(mask: str, version: str, name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        LinuxParameters.from_wire({"packageNameMasksToInclude": [mask]})
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("packageNameMasksToInclude", 0)
+    assert f"write {version} for the version, or {name} when" in error["msg"]
+    assert read_package_mask(name) == name
+
+
+@given(
+    st.from_regex(r"[a-z]{1,6}(-[a-z0-9]{1,4})?", fullmatch=True),
+    st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){1,3}(-[0-9])?", fullmatch=True),
+)
+def test_plain_names_and_versions_are_always_translated(name: str, version: str) -> None:
+    assert read_package_mask(f"{name}_{version}") == f"{name}={version}"
+    assert read_package_mask(name) == name
+
+
+@given(st.text(max_size=12))
+def test_whatever_is_read_is_a_mask_and_stays_one(text: str) -> None:
+    try:
+        read = read_package_mask(text)
+    except ValueError:
+        return
+    assert is_package_mask(read)
+    assert read_package_mask(read) == read
+    assert read == text or "_" in text
+
+
+def test_the_excluded_package_of_a_policy_in_microsofts_form_is_not_selected() -> None:
+    """Once it was valid, and the package was installed: the agent takes the whole of it for a name."""
+    linux = {
+        "classificationsToInclude": ["Critical", "Security"],
+        "packageNameMasksToExclude": ["azure-cli_2.78.0-1.el9"],
+    }
+    policy = parse_policy({"name": "mask", "scope": {"osTypes": ["Linux"]}, "install": {"linux": linux}})
+    assert policy.install.linux.package_name_masks_to_exclude == ["azure-cli=2.78.0-1.el9"]
+    pending = PatchRecord(name="azure-cli.x86_64", version="2.78.0-1.el9", classifications=["Security"])
+    assert selects(policy.install.linux, pending) is False
