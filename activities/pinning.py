@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from activities.context import MachineContext, frozen_policy, now
 from adapters.tables import RecordMissing, open_records
 from domain.base import Json
+from domain.canary import can_be_pinned, canary_kinds, kind_of
 from domain.outcome import Outcome
 from domain.patching import LinuxParameters, WindowsParameters
 from domain.pinning import (
     Assessed,
     Delay,
     Installed,
+    Pin,
     as_seen,
+    cannot_be_pinned,
     choose_linux,
     choose_packages,
     choose_windows,
@@ -22,10 +25,12 @@ from domain.pinning import (
     list_unknown,
     not_pinned_yet,
 )
+from domain.policy import Policy, WithoutPin
 from domain.rings import order_rings
 from domain.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
 from domain.scope import OsType
 from domain.selection import product_name, select, wanted_on
+from domain.topology import PlannerMachine
 from domain.work import RingRef
 
 _PAGE = 500
@@ -38,31 +43,41 @@ async def pin_ring(data: Json) -> Json:
     records = open_records()
     pin = await records.get_pin(request.run_id)
     if pin is None:
-        installed = await _installed(request.run_id, request.ring)
-        pin = await records.save_pin(request.run_id, installed.to_pin(request.ring, now()))
+        _, policy = await frozen_policy(request.run_id)
+        pin = await records.save_pin(request.run_id, await _read_ring(request, policy))
     return pin.size.to_wire()
 
 
-async def _installed(run_id: str, ring: str) -> Installed:
+async def _read_ring(request: RingRef, policy: Policy) -> Pin:
+    """The pin of the ring: what those of its machines that ended well have installed."""
     records = open_records()
     installed = Installed()
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def read(machine: MachineRecord) -> list[PatchRecord]:
         async with gate:
-            return await records.list_patches(run_id, machine.key)
+            return await records.list_patches(request.run_id, machine.key)
 
-    cursor: str | None = None
-    while True:
-        page = await records.list_machines(run_id, outcome=None, limit=_PAGE, cursor=cursor)
-        machines = [machine for machine in page.items if machine.ring == ring and ended_well(machine)]
-        for machine, patches in zip(machines, await asyncio.gather(*map(read, machines)), strict=True):
+    machines = [machine async for machine in records.each_machine(request.run_id)]
+    for start in range(0, len(machines), _PAGE):
+        page = [each for each in machines[start : start + _PAGE] if each.ring == request.ring and ended_well(each)]
+        for machine, patches in zip(page, await asyncio.gather(*map(read, page)), strict=True):
             os_type = OsType.read(machine.os_type)
             if os_type is not None:
                 installed.add(os_type, patches)
-        cursor = page.cursor
-        if cursor is None:
-            return installed
+    return installed.to_pin(request.ring, now(), canary_kinds([_in_scope(each) for each in machines], policy.rings))
+
+
+def _in_scope(machine: MachineRecord) -> PlannerMachine:
+    """What decides about the ring of a machine."""
+    return PlannerMachine(
+        id=machine.id,
+        key=machine.key,
+        location=machine.location,
+        os_type=machine.os_type,
+        image=machine.image,
+        tags=machine.tags,
+    )
 
 
 async def note_packages(patches: Sequence[PatchRecord]) -> None:
@@ -93,15 +108,22 @@ async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequ
 async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsParameters | LinuxParameters | Outcome:
     """The part of the install call that says what: the policy's own, narrowed by pin and delay; or why nothing is.
 
-    A machine behind the first ring never installs unpinned: without a pin it is skipped.
+    A machine behind the first ring installs unpinned only where no pin can exist for it, and the policy says so.
     """
     wanted = wanted_on(context.policy.install, os_type)
     delay = _delay(context)
     records = open_records()
     # Of the first ring as well: a retry of a later ring's machine has the pin of its run, wherever it is put.
     pin = await records.get_pin(context.run.id) if context.policy.pin_rings else None
-    if pin is None and _is_pinned(context):
-        return not_pinned_yet(_first_ring(context))
+    if _is_pinned(context):
+        if pin is None:
+            return not_pinned_yet(_first_ring(context))
+        kind = kind_of(context.machine.os_type, context.machine.image)
+        if pin.kinds is not None and not can_be_pinned(kind, pin.kinds):
+            if context.policy.without_pin is WithoutPin.SKIP:
+                return cannot_be_pinned(kind, pin)
+            # With wait, a person has approved the ring.
+            pin = None
     if pin is None and delay is None:
         return wanted
     summary = context.machine.assessment

@@ -11,6 +11,7 @@ from adapters.locations import read_topology
 from adapters.tables import Records, open_records
 from domain.admission import Place
 from domain.base import Json
+from domain.canary import with_approvals
 from domain.outcome import Outcome
 from domain.plan import Plan
 from domain.planner import Placement, PlanResult, make_plan
@@ -43,10 +44,10 @@ async def _plan(records: Records, run_id: str) -> PlannedRun:
     seconds = await records.install_seconds()
     topology = await read_topology({machine.subscription_id for machine in machines})
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
+    in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
+    policy = with_approvals(policy, in_scope, ended)
     # A large fleet takes seconds: other activities of this worker go on meanwhile.
-    result = await asyncio.to_thread(
-        make_plan, [_as_planned(machine, seconds, policy) for machine in machines], policy, topology, ended
-    )
+    result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended)
     left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
     await _record(records, run_id, left_out)
     planned = _in_short(result.plan, policy)

@@ -21,6 +21,8 @@ from cli.terminal import (
     ReasonOption,
     UrlOption,
     open_client,
+    open_console,
+    plain,
     print_json,
     show,
 )
@@ -91,6 +93,7 @@ def delete(
 @policies.command("validate")
 def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> None:
     """Check a policy file on this machine, by the same rules as the service."""
+    from domain.canary import certain_notes
     from domain.policy import PolicyError, parse_policy
 
     try:
@@ -98,6 +101,9 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
     except PolicyError as error:
         details = tuple(Detail(problem.path, problem.message) for problem in error.errors)
         raise RefusedError(f"{file} is no valid policy", details) from error
+    errors = open_console(errors=True)
+    for note in certain_notes(policy):
+        errors.print(plain(f"note: {note}"), soft_wrap=True)
     show(output, policy.to_wire(), lambda: f"{file}: policy {policy.name} is valid")
 
 

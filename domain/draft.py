@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domain.canary import with_approvals
 from domain.discovery import DiscoveredMachine, missing_ids
 from domain.outcome import Reason
 from domain.plan import ExcludedMachine, Plan
@@ -70,7 +71,8 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
             tags=each.machine.tags,
         )
     ]
-    plan = make_plan([each.to_planner(policy) for each in inside], policy, topology).plan
+    machines = [each.to_planner(policy) for each in inside]
+    plan = make_plan(machines, with_approvals(policy, machines), topology).plan
     missing = [
         ExcludedMachine(
             id=identity.text,

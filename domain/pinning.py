@@ -71,6 +71,8 @@ class Pin(Document):
     at: Instant
     windows: WindowsPin | None = None
     linux: LinuxPin | None = None
+    kinds: list[str] | None = None
+    """The kinds of the machines that the ring selects (`domain.canary`); ``None`` where that was not kept."""
 
     @property
     def size(self) -> PinSize:
@@ -162,8 +164,8 @@ class Installed:
         known = [date for date in dates if date is not None]
         self._published[kb] = max(known) if len(known) == len(dates) else None
 
-    def to_pin(self, ring: str, at: datetime) -> Pin:
-        """The pin; empty for a system on which nothing was installed."""
+    def to_pin(self, ring: str, at: datetime, kinds: Sequence[str] | None = None) -> Pin:
+        """The pin; empty for a system on which nothing was installed. ``kinds``: of the machines of the ring."""
         windows = WindowsPin(kbs=sorted(self._published), published_by=self._last_published())
         linux = LinuxPin(masks=sorted(self._masks))
         return Pin(
@@ -171,6 +173,7 @@ class Installed:
             at=at,
             windows=windows if windows.kbs else None,
             linux=linux if linux.masks else None,
+            kinds=None if kinds is None else list(kinds),
         )
 
     def _last_published(self) -> datetime | None:
@@ -340,6 +343,17 @@ def list_unknown() -> Outcome:
         Reason.APPROVAL_DELAY,
         "Azure told how many patches are pending, but not which, so their age is not known. The next run assesses the "
         "machine again.",
+    )
+
+
+def cannot_be_pinned(kind: str, pin: Pin) -> Outcome:
+    """The outcome of a machine of whose kind the first ring has none, where such machines are skipped."""
+    system, _, manager = kind.partition("/")
+    what = f"{system} machine with the package manager {manager}" if manager else f"{system} machine"
+    return Outcome.skipped(
+        Reason.NOT_PINNED,
+        f"The first ring, {pin.from_ring}, has no {what}, so nothing can be pinned for this one. Put one into that"
+        " ring, or say with withoutPin what is done then.",
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.admission import Place
-from domain.chains import Job
+from domain.canary import pin_notes
+from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
 from domain.drawing import DrawnPhase, RingDrawing
 from domain.explanation import Explanation
 from domain.gates import waves_are_barriers
@@ -108,7 +109,9 @@ def make_plan(
         machines=drawing.machines,
         excluded=list(excluded.values()),
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
-        notes=drawing.notes + _notes(policy, drawing.end, separation.unused_tags),
+        notes=drawing.notes
+        + pin_notes(policy, in_order, planned, chosen)
+        + _notes(policy, drawing.end, separation.unused_tags),
     )
     return PlanResult(plan, drawing.placements, excluded)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationError
@@ -17,14 +18,15 @@ from pydantic.json_schema import GenerateJsonSchema
 from domain.around import AroundMaintenance
 from domain.base import Document, as_list, as_object
 from domain.calendar import Schedule
-from domain.gates import ErrorBudget
+from domain.gates import Approval, ErrorBudget
 from domain.health import Health
 from domain.hooks import Hooks
 from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, check_policy_name
 from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
-from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrder, Reboot, Ring
+from domain.rings import order_rings
+from domain.rollout import AvailabilitySets, Bake, Limits, MOST_RINGS, PhaseOrder, Reboot, Ring
 from domain.rollout_check import rollout_problems
 from domain.scope import Location, OsType, Scope
 from domain.share import Limit
@@ -66,6 +68,14 @@ def _check_concurrency(value: int | str) -> int | str:
     if isinstance(value, int) and value > LARGEST_CONCURRENCY:
         raise ValueError(f"must be at most {LARGEST_CONCURRENCY}")
     return value
+
+
+class WithoutPin(StrEnum):
+    """What is done on machines for which no pin can exist."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+    INSTALL = "install"
 
 
 class Events(Document):
@@ -173,6 +183,13 @@ class Policy(Document):
         title="Pin rings",
         description="Later rings install only what the first ring installed: the same KB numbers, the same versions.",
     )
+    without_pin: WithoutPin = Field(
+        default=WithoutPin.SKIP,
+        title="Without a pin",
+        description="What is done, with pinRings, on machines of later rings when the first ring has no machine of"
+        " their system or package manager. skip: they are left out. wait: their ring waits for an approval, and they"
+        " then install what the policy selects. install: they install that at once.",
+    )
     start_stopped: StrictBool = Field(
         default=False,
         title="Start stopped machines",
@@ -202,6 +219,12 @@ class Policy(Document):
     notifications: Notifications = Field(
         default=Notifications(), title="Notifications", description="Who is told about the runs."
     )
+
+    def approval_of(self, ring: Ring) -> Approval | None:
+        """The approval that the ring may need in a run: its own, or that of machines without a pin."""
+        if ring.approval is not None or not self.pin_rings or self.without_pin is not WithoutPin.WAIT:
+            return ring.approval
+        return None if ring == order_rings(self.rings)[0] else Approval()
 
     def bake_after(self, ring: Ring) -> timedelta:
         """How long to wait after a ring: its own bake time, else that of all rings."""
@@ -273,6 +296,8 @@ def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
     problems = rollout_problems(policy.rings, policy.phases or [], policy.limits, policy.exclusive_tag, scope)
     if policy.pin_rings and len(policy.rings) < 2:
         problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
+    if policy.without_pin is not WithoutPin.SKIP and not policy.pin_rings:
+        problems.append(Problem(path="withoutPin", message="counts with pinRings only: set pinRings, or leave it out"))
     if policy.schedule is None:
         return problems
     systems = policy.scope.os_types or tuple(OsType)

@@ -129,7 +129,8 @@ def rings_to_approve(run: Run) -> list[str]:
 
 def _approvals(run: Run) -> dict[str, Approval]:
     policy = Policy.model_validate(run.policy_snapshot)
-    return {ring.name: ring.approval for ring in policy.rings if ring.approval is not None}
+    needed = {ring.name: policy.approval_of(ring) for ring in policy.rings}
+    return {name: approval for name, approval in needed.items() if approval is not None}
 
 
 def _check_is_other(trigger: Trigger, order: Order) -> None:

@@ -119,7 +119,7 @@ class PinRecords(StoreBacked):
 
 
 def _rows(pin: Pin) -> dict[str, Columns]:
-    first = pack({"fromRing": pin.from_ring, "at": pin.at, "windows": pin.windows})
+    first = pack({"fromRing": pin.from_ring, "at": pin.at, "windows": pin.windows, "kinds": pin.kinds})
     parts = _parts(pin.linux.masks if pin.linux is not None else [])
     rows = [first | (pack({"masks": parts[0]}) if parts else {})]
     rows += [pack({"masks": part}) for part in parts[1:]]
@@ -149,6 +149,7 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
         at=rows[0]["at"],
         windows=None if windows is None else WindowsPin.from_wire(windows),
         linux=LinuxPin(masks=masks) if masks else None,
+        kinds=get_json(rows[0], "kinds"),
     )
 
 

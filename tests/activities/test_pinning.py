@@ -74,10 +74,10 @@ async def begin(records: Records, mode: Mode = Mode.PATCH, **changes: Any) -> No
 
 
 async def add(
-    records: Records, number: int, ring: str, patches: Sequence[PatchRecord], os_type: str = "Linux"
+    records: Records, number: int, ring: str, patches: Sequence[PatchRecord], os_type: str = "Linux", **changes: Any
 ) -> MachineRecord:
     """A machine of a ring, assessed with these patches."""
-    one = machine(number, ring=ring, os_type=os_type)
+    one = machine(number, ring=ring, os_type=os_type, **changes)
     await records.add_machines(RUN, [one])
     summary = AssessmentSummary(status="Succeeded", critical_and_security=len(patches))
     await records.record_assessment(RUN, one.key, summary, patches, NOW)
@@ -391,3 +391,87 @@ async def test_first_sightings_are_of_a_package_whatever_its_architecture(record
     await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
     one = await add(records, 1, "broad", [package("curl.aarch64", "8.1")])
     assert await masks_of(one) == ["curl.aarch64=8.1"]
+
+
+# --- machines for which no pin can exist
+
+
+async def canary_of_linux(records: Records, **changes: Any) -> MachineRecord:
+    """A run whose first ring has one Linux machine, and a Windows machine in the ring behind."""
+    await begin(records, **changes)
+    canary = await add(records, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"})
+    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
+    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await pin()
+    return broad
+
+
+async def test_the_pin_keeps_which_kinds_of_machines_the_first_ring_has(records: Records) -> None:
+    await begin(records)
+    await add(records, 1, "canary", [], tags={"ring": "canary"}, image="Canonical:jammy:22_04")
+    await add(records, 2, "", [], "Windows", tags={"ring": "canary"})
+    await add(records, 3, "broad", [], image="RedHat:RHEL:9")
+    await pin()
+    stored = await records.get_pin(RUN)
+    assert stored
+    assert stored.kinds == ["Linux/apt", "Windows"]
+
+
+async def test_a_machine_that_cannot_be_pinned_is_skipped_unless_the_policy_says_otherwise(records: Records) -> None:
+    outcome = await refusal(await canary_of_linux(records))
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
+    assert "The first ring, canary, has no Windows machine" in outcome.message
+    assert "withoutPin" in outcome.message
+
+
+@pytest.mark.parametrize("choice_made", ["install", "wait"])
+async def test_a_machine_that_cannot_be_pinned_installs_what_the_policy_selects(
+    records: Records, choice_made: str
+) -> None:
+    """With wait its ring has been approved before."""
+    broad = await canary_of_linux(records, withoutPin=choice_made)
+    assert await choice(broad) == parse_policy(POLICY).install.windows
+    other = await add(records, 3, "broad", [package("vim", "9")])
+    assert (await refusal(other)).reason is Reason.NOT_PINNED, "the pin of its system holds it"
+
+
+async def test_the_approval_delay_counts_without_a_pin_too(records: Records) -> None:
+    broad = await canary_of_linux(records, withoutPin="install", install={"approvalDelayDays": 7})
+    found = await choice(broad)
+    assert isinstance(found, WindowsParameters)
+    assert found.max_patch_publish_date == NOW - 7 * DAY
+
+
+async def test_another_package_manager_cannot_be_pinned(records: Records) -> None:
+    await begin(records)
+    canary = await add(
+        records, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"}, image="Canonical:jammy:22_04"
+    )
+    suse = await add(records, 2, "broad", [package("curl", "8.0")], image="SUSE:sles-15-sp5:gen2")
+    custom = await add(records, 3, "broad", [package("curl", "8.0")], image="/subscriptions/x/images/golden")
+    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await pin()
+    outcome = await refusal(suse)
+    assert "no Linux machine with the package manager zypper" in outcome.message
+    assert await masks_of(custom) == ["curl=8.1"], "its package manager is not known, so the pin may hold"
+
+
+@pytest.mark.parametrize("state", ["Failed", "Pending"])
+async def test_a_first_ring_that_failed_lets_none_of_its_kind_install(records: Records, state: str) -> None:
+    """A pin could exist and does not: what the policy says of machines without one does not count."""
+    await begin(records, withoutPin="install")
+    canary = await add(records, 1, "canary", [kb("5000001")], "Windows", tags={"ring": "canary"})
+    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
+    await install(records, canary, [kb("5000001", state)], OutcomeKind.FAILED)
+    await pin()
+    outcome = await refusal(broad)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
+    assert "installed nothing on Windows machines" in outcome.message
+
+
+async def test_a_pin_that_does_not_know_its_kinds_lets_none_install(records: Records) -> None:
+    """That of a run before kinds were kept, or that a retry brought."""
+    await begin(records, withoutPin="install")
+    await records.save_pin(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
+    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
+    assert (await refusal(broad)).reason is Reason.NOT_PINNED

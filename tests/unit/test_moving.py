@@ -448,6 +448,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "errorBudget": {"errorBudget": {"run": "10%"}},
     "reboot": {"reboot": "separate"},
     "pinRings": {"pinRings": True, "rings": [{"name": "canary", "percent": 10}, {"name": "rest"}]},
+    "withoutPin": {"pinRings": True, "withoutPin": "wait", "rings": [{"name": "canary", "percent": 9}, {"name": "b"}]},
     "startStopped": {"startStopped": True},
     "hooks.snapshot": {"hooks": {"snapshot": {}}},
     "hooks.before": {"hooks": {"before": {"linux": "true"}}},
