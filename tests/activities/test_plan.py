@@ -24,6 +24,7 @@ from domain.run import (
     Mode,
     Run,
     RunState,
+    Selection,
     Stage,
     Trigger,
     TriggerKind,
@@ -126,6 +127,35 @@ async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(rec
     assert [phase.lanes for phase in canary.phases] == [{"westeurope": 2}]
     # Paired regions never share a phase; the smaller one goes first.
     assert [phase.lanes for phase in broad.phases] == [{"northeurope": 2}, {"westeurope": 4}]
+
+
+@pytest.mark.parametrize(("choice", "seconds"), [("skip", None), ("wait", 24 * 3600), ("install", None)])
+async def test_a_ring_with_machines_that_cannot_be_pinned_waits_where_the_policy_says_so(
+    records: Records, choice: str, seconds: float | None
+) -> None:
+    rings = [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}}, {"name": "rest"}]
+    machines = [
+        machine(1, tags={"ring": "canary"}, location="westeurope", stage=Stage.ASSESSED, assessment=FOUND),
+        machine(2, tags={}, os_type="Windows", location="westeurope", stage=Stage.ASSESSED, assessment=FOUND),
+    ]
+    await begin(records, machines, rings=rings, pinRings=True, withoutPin=choice)
+    planned = await plan_it()
+    assert [ring.approval_seconds for ring in planned.rings] == [None, seconds]
+    plan_of_run = await stored(records)
+    assert [ring.approval for ring in plan_of_run.rings] == [False, seconds is not None]
+    assert any("no machine of Windows" in note and f"withoutPin: {choice}" in note for note in plan_of_run.notes)
+
+
+async def test_a_machine_of_whose_patches_the_policy_selects_none_has_no_place(records: Records) -> None:
+    unselected = FOUND.model_copy(update={"selection": Selection(installable=0)})
+    tags = {"ring": "canary"}
+    machines = [
+        machine(1, tags=tags, stage=Stage.ASSESSED, assessment=unselected),
+        machine(2, tags=tags, stage=Stage.ASSESSED, assessment=FOUND),
+    ]
+    await begin(records, machines)
+    assert (await plan_it()).machines == 1
+    assert {one.reason for one in (await stored(records)).excluded} == {"no_pending_patches"}
 
 
 async def test_a_policy_without_rings_is_one_ring_of_everything(records: Records) -> None:

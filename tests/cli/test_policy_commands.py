@@ -137,6 +137,30 @@ class TestValidate:
         assert result.code == 2
         assert complaint in result.errors
 
+    def test_what_is_certain_to_be_missed_is_said_and_the_policy_is_valid(self, patchwave: Patchwave, tmp_path: Path):
+        path = tmp_path / "pinned.yaml"
+        group = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg"
+        machine = f"{group}/providers/Microsoft.Compute/virtualMachines/vm"
+        path.write_text(
+            "name: pinned\nscope: {osTypes: [Windows, Linux]}\npinRings: true\n"
+            f"rings: [{{name: canary, machineIds: ['{machine}']}}, {{name: broad}}]\n"
+        )
+        result = patchwave("policy", "validate", "-f", str(path))
+        assert result.code == 0
+        assert "policy pinned is valid" in result.output
+        assert "note: Ring canary holds 1 machine, and the scope is for Windows and Linux" in result.errors
+        assert patchwave("policy", "validate", "-f", str(path), "-o", "json").document["pinRings"] is True
+
+    def test_the_form_of_microsofts_text_is_shown_as_it_is_read(self, patchwave: Patchwave, tmp_path: Path):
+        path = tmp_path / "mask.yaml"
+        path.write_text(
+            "name: mask\nscope: {osTypes: [Linux]}\ninstall:\n  linux:\n"
+            "    classificationsToInclude: [Critical, Security]\n"
+            '    packageNameMasksToExclude: ["azure-cli_2.78.0-1.el9"]\n'
+        )
+        found = patchwave("policy", "validate", "-f", str(path), "-o", "json").document
+        assert found["install"]["linux"]["packageNameMasksToExclude"] == ["azure-cli=2.78.0-1.el9"]
+
     def test_a_file_that_is_not_there(self, patchwave: Patchwave, tmp_path: Path):
         result = patchwave("policy", "validate", "-f", str(tmp_path / "none.yaml"))
         assert (result.code, "cannot be read" in result.errors) == (2, True)

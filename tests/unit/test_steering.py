@@ -179,6 +179,19 @@ class TestDecisions:
         with pytest.raises(NotPossible, match="no ring"):
             approve(run(), ring)
 
+    def test_a_ring_with_machines_that_cannot_be_pinned_may_be_approved(self) -> None:
+        waits = POLICY | {
+            "pinRings": True,
+            "withoutPin": "wait",
+            "rings": [{"name": "canary", "percent": 5}, {"name": "b"}],
+        }
+        approved = approve(run(policy_snapshot=waits), "b")
+        assert approved.decisions["b"].approved
+        with pytest.raises(NotPossible, match="no ring canary"):
+            approve(run(policy_snapshot=waits), "canary")
+        with pytest.raises(NotPossible, match="no ring b"):
+            approve(run(policy_snapshot=waits | {"withoutPin": "skip"}), "b")
+
 
 class TestGates:
     def test_a_gate_holds_its_scope_until_somebody_resumes(self) -> None:
