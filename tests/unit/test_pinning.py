@@ -20,10 +20,13 @@ from domain.pinning import (
     Pin,
     WindowsPin,
     as_seen,
+    cannot_be_pinned,
     choose_linux,
     choose_packages,
     choose_windows,
     ended_well,
+    list_unknown,
+    not_pinned_yet,
     package_mask,
 )
 from domain.run import MachineRecord, PatchRecord, Stage
@@ -398,3 +401,103 @@ def test_an_unknown_classification_is_other_where_packages_are_named() -> None:
     assert choose_packages(other, assessed(new), pin=None) == [("curl", "1.0")]
     pinned = pin_of(OsType.LINUX, new)
     assert choose_packages(LINUX, assessed(new), pin=pinned) == [("curl", "1.0")]
+
+
+# --- to the letter
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "reason", "message"),
+    [
+        (
+            not_pinned_yet("canary"),
+            "skipped",
+            "not_pinned",
+            "It is not written down what the first ring, canary, installed, so nothing may be installed here. Look at"
+            " that ring's machines, then start the run again.",
+        ),
+        (
+            list_unknown(),
+            "skipped",
+            "approval_delay",
+            "Azure told how many patches are pending, but not which, so their age is not known. The next run assesses"
+            " the machine again.",
+        ),
+        (
+            cannot_be_pinned("Linux/zypper", Pin(from_ring="canary", at=NOW)),
+            "skipped",
+            "not_pinned",
+            "The first ring, canary, has no Linux machine with the package manager zypper, so nothing can be pinned for"
+            " this one. Put one into that ring, or say with withoutPin what is done then.",
+        ),
+        (
+            choose_windows(WINDOWS, assessed(kb(5_000_001)), pin=Pin(from_ring="canary", at=NOW), delay=None),
+            "skipped",
+            "not_pinned",
+            "The first ring, canary, installed nothing on Windows machines, so nothing may be installed here. Put a"
+            " Windows machine with pending patches into that ring, or set pinRings to false.",
+        ),
+        (
+            choose_packages(LINUX, assessed(package("a"), package("b")), pin=pin_of(OsType.LINUX, package("c"))),
+            "nothing_to_install",
+            "not_pinned",
+            "None of the 2 pending patches was installed in the first ring, canary, or the policy excludes it.",
+        ),
+        (
+            choose_linux(LINUX, [], delay=None, first_seen={}),
+            "nothing_to_install",
+            "no_pending_patches",
+            "The policy selects no pending patch that can be named exactly.",
+        ),
+        (
+            choose_windows(WINDOWS, assessed(kb(5_000_001, days=7)), pin=None, delay=Delay(8, NOW)),
+            "nothing_to_install",
+            "approval_delay",
+            "All that is pending is younger than 8 days. The first is old enough on 2026-11-22 02:00 UTC.",
+        ),
+    ],
+)
+def test_why_a_machine_gets_nothing(outcome: object, kind: str, reason: str, message: str) -> None:
+    found = refused(outcome)
+    assert (found.outcome.value, found.reason.value, found.message) == (kind, reason, message)
+
+
+def test_the_longest_list_that_is_sent_for_a_machine_whose_list_was_cut() -> None:
+    for count, named in ((1_000, 1_000), (1_001, 1)):
+        pin = pin_of(OsType.WINDOWS, *(kb(5_000_000 + number) for number in range(count)))
+        cut = assessed(kb(5_000_001), is_partial=True)
+        assert len(chosen(choose_windows(WINDOWS, cut, pin=pin, delay=None)).kb_numbers_to_include) == named
+
+
+def test_a_patch_of_exactly_the_delay_is_old_enough() -> None:
+    chosen(choose_windows(WINDOWS, assessed(kb(5_000_001, days=7)), pin=None, delay=WEEK))
+    assert WEEK.until == NOW - 7 * DAY
+    assert WEEK.approved_from(NOW - 7 * DAY) == NOW
+
+
+def test_pins_come_back_with_every_field() -> None:
+    pin = Pin(
+        from_ring="canary",
+        at=NOW,
+        windows=WindowsPin(kbs=["KB5000001"], published_by=NOW),
+        linux=LinuxPin(masks=["a=1", "b=2"]),
+        kinds=["Linux/apt", "Windows"],
+    )
+    assert Pin.from_wire(pin.to_wire()) == pin
+    assert (pin.size.kbs, pin.size.packages) == (1, 2)
+    assert pin_of(OsType.LINUX, package("a")).kinds is None
+    empty = Installed().to_pin("canary", NOW, ["Windows"])
+    assert (empty.from_ring, empty.at, empty.windows, empty.linux, empty.kinds) == (
+        "canary",
+        NOW,
+        None,
+        None,
+        ["Windows"],
+    )
+    assert (empty.size.kbs, empty.size.packages) == (0, 0)
+
+
+def test_windows_patches_without_a_number_are_not_pinned_and_linux_ones_need_none() -> None:
+    assert pin_of(OsType.WINDOWS, kb(5_000_001, kb_id="")).windows is None
+    pinned = pin_of(OsType.LINUX, package("a", kb_id="5000001"))
+    assert pinned.linux == LinuxPin(masks=["a=1.0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from domain.gates import uses_budget
 from domain.operation import read_operation
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
+from domain.run import Stage
 from tests.unit.wire_samples import (
     ESM_ERROR,
     LINUX_CLEAN,
@@ -24,6 +26,7 @@ from tests.unit.wire_samples import (
     failed,
     installation,
     linux_patch,
+    refusal,
 )
 
 GOOD = {OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.NOTHING_TO_INSTALL}
@@ -405,3 +408,240 @@ def test_information_does_not_explain_a_failure() -> None:
     assert "exit code 100" in outcome.message
     alone = installed(status="Failed", error=reporting(misleading))
     assert "CERTIFICATE_UPDATE" in alone.message
+
+
+# --- each end, to the letter
+
+
+LEFT = Outcome.skipped(Reason.NOT_APPROVED, "The ring was not approved.")
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "reason", "message"),
+    [
+        ("waiting", "skipped", "not_approved", "The ring was not approved."),
+        ("assessing", "skipped", "not_approved", "The ring was not approved."),
+        ("assessed", "skipped", "not_approved", "The ring was not approved."),
+        (
+            "installed",
+            "reboot_required",
+            "reboot_pending",
+            "The patches are installed, but the run ended before the machine was restarted: restart it.",
+        ),
+        *(
+            (
+                stage,
+                "unknown",
+                "internal",
+                "The run ended while it worked on this machine, without a word from it; look at it.",
+            )
+            for stage in ("installing", "verifying", "restarting")
+        ),
+    ],
+)
+def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, reason: str, message: str) -> None:
+    outcome = verdict.left_over(Stage(stage), LEFT)
+    assert (outcome.outcome.value, outcome.reason.value, outcome.message) == (kind, reason, message)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "reason", "message"),
+    [
+        (
+            verdict.past_deadline(),
+            "timed_out",
+            "deadline",
+            "The operation did not end in its time and the reserve for a reboot; look at the machine.",
+        ),
+        (
+            verdict.left_running(),
+            "left_running",
+            "canceled_by_user",
+            "The run was cancelled while the guest was installing. Azure cannot abort that: it goes on by itself.",
+        ),
+        (
+            verdict.lost(None),
+            "unknown",
+            "operation_lost",
+            "Azure accepted the operation, but no longer tells how it went; look at the machine.",
+        ),
+        (
+            verdict.window_closed(),
+            "skipped",
+            "window_closed",
+            "The rest of the window is too short to start an installation.",
+        ),
+        (
+            verdict.window_closed(timedelta(minutes=90)),
+            "skipped",
+            "window_closed",
+            "The rest of the window is too short to start an installation (one needs PT1H30M).",
+        ),
+        (
+            verdict.not_restarted(2, "The machine is stopped."),
+            "reboot_required",
+            "reboot_pending",
+            "2 patches are installed; it was not restarted: The machine is stopped.",
+        ),
+        (
+            verdict.restart_failed(1, "no answer"),
+            "reboot_required",
+            "reboot_failed",
+            "1 patch is installed, but the restart failed (no answer): restart the machine.",
+        ),
+        (
+            verdict.judge_restart(is_ready=True, reboot_pending=True, installed=1),
+            "reboot_required",
+            "reboot_pending",
+            "1 patch is installed and the machine was restarted; another reboot is pending.",
+        ),
+        (
+            verdict.judge_restart(is_ready=True, reboot_pending=None, installed=2),
+            "patched",
+            "ok",
+            "2 patches are installed and the machine was restarted.",
+        ),
+        (
+            verdict.judge_restart(is_ready=False, reboot_pending=True, installed=2),
+            "reboot_required",
+            "reboot_failed",
+            "2 patches are installed, but the restart failed (it does not report since its restart): restart the"
+            " machine.",
+        ),
+        (
+            verdict.nothing_selected(0),
+            "nothing_to_install",
+            "no_pending_patches",
+            "The assessment found no pending patches.",
+        ),
+    ],
+)
+def test_ends_are_said_in_a_sentence_that_a_person_can_act_on(
+    outcome: Outcome, kind: str, reason: str, message: str
+) -> None:
+    assert (outcome.outcome.value, outcome.reason.value, outcome.message) == (kind, reason, message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reboot_pending", "kind", "reason", "message"),
+    [
+        (
+            {"maintenanceWindowExceeded": True, "installedPatchCount": 2, "pendingPatchCount": 7},
+            None,
+            "timed_out",
+            "window_exceeded",
+            "The time given was not enough: 2 installed, 7 pending. Give a longer maximumDuration or window.",
+        ),
+        (
+            {"rebootStatus": "Failed", "status": "Failed"},
+            None,
+            "reboot_required",
+            "reboot_failed",
+            "The patches are installed, but the reboot failed: restart the machine.",
+        ),
+        ({"rebootStatus": "Failed", "failedPatchCount": 1}, None, "failed", "patches_failed", None),
+        (
+            {"status": "Failed", "failedPatchCount": 2, "error": None},
+            None,
+            "failed",
+            "patches_failed",
+            "2 patches failed.",
+        ),
+        (
+            {"status": "Failed", "error": None},
+            None,
+            "failed",
+            "operation_failed",
+            "The installation failed; Azure gave no reason.",
+        ),
+        (
+            {"status": "Failed", "error": LINUX_CLEAN},
+            None,
+            "failed",
+            "operation_failed",
+            "The installation failed; Azure gave no reason.",
+        ),
+        (
+            {"status": "Unknown", "error": {"code": "X", "message": "y"}},
+            None,
+            "unknown",
+            "operation_lost",
+            "The installation ended with the status Unknown, which tells nothing; look at the machine. Azure reports:"
+            " X; y",
+        ),
+        (
+            {"status": "InProgress", "error": None},
+            None,
+            "unknown",
+            "operation_lost",
+            "The installation ended with the status InProgress, which tells nothing; look at the machine.",
+        ),
+        (
+            {"installedPatchCount": 1, "failedPatchCount": 2, "error": {"code": "X", "message": "y"}},
+            None,
+            "failed",
+            "patches_failed",
+            "2 patches failed; 1 patch is installed. Azure reports: X; y",
+        ),
+        (
+            {"status": "CompletedWithWarnings", "error": {"code": "X", "message": "y"}},
+            None,
+            "patched_with_warnings",
+            "completed_with_warnings",
+            "3 patches are installed, 0 are pending. Azure reports: X; y",
+        ),
+        (
+            {"rebootStatus": "NotNeeded"},
+            True,
+            "reboot_required",
+            "reboot_pending",
+            "3 patches are installed; a reboot is still pending.",
+        ),
+        ({"rebootStatus": "Required"}, False, "patched", "ok", "3 patches are installed."),
+    ],
+)
+def test_installations_are_said_to_the_letter(
+    fields: dict[str, Any], reboot_pending: bool | None, kind: str, reason: str, message: str | None
+) -> None:
+    outcome = installed(reboot_pending=reboot_pending, **fields)
+    assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
+    assert message is None or outcome.message == message
+
+
+def test_a_bad_assessment_is_said_to_the_letter() -> None:
+    failure = {"code": "1", "message": "m", "details": [{"code": "PACKAGE_MANAGER_FAILURE", "message": "code 100"}]}
+    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
+    assert bad
+    assert (bad.outcome.value, bad.reason.value) == ("failed", "operation_failed")
+    assert bad.message.startswith("The assessment failed: Azure refused or failed the operation; the text says why. (")
+    assert "code 100" in bad.message
+    silent = verdict.judge_assessment(AssessResult.model_validate({"availablePatches": []}))
+    assert silent
+    assert silent.message == ("The assessment ended with the status Unknown, which tells nothing; look at the machine.")
+
+
+def test_what_was_lost_names_the_last_failure() -> None:
+    failure = read_failure(404, refusal("ResourceNotFound", "gone"))
+    assert verdict.lost(failure).message.endswith(f"look at the machine. ({failure.text})")
+    assert "ResourceNotFound" in verdict.lost(failure).message
+
+
+def test_a_failed_operation_keeps_the_skip_of_what_azure_does_not_support() -> None:
+    kinds = {
+        "VMNotFound": "skipped",
+        "ShutdownOrUnresponsive": "skipped",
+        "Conflict": "failed",
+        "AuthorizationFailed": "failed",
+        "BrandNew": "failed",
+    }
+    for code, kind in kinds.items():
+        assert verdict.failed(read_failure(200, failed(code, "words"))).outcome.value == kind
+
+
+def test_one_patch_behind_ubuntu_pro_is_enough() -> None:
+    one = {"code": "1", "message": "m", "details": [{"code": "ua_esm_required", "message": "words"}]}
+    explained = installed(status="Failed", failedPatchCount=1, error=one, needs_subscription=1)
+    assert explained.outcome is OutcomeKind.PATCHED_WITH_WARNINGS
+    assert installed(status="Failed", failedPatchCount=1, error=one, needs_subscription=0).outcome is OutcomeKind.FAILED
+    unclear = installed(status="Unknown", failedPatchCount=1, error=one, needs_subscription=1)
+    assert unclear.outcome is OutcomeKind.UNKNOWN, "an unknown word never means success"

@@ -13,7 +13,7 @@ from domain.install import Install
 from domain.patching import SHORTEST_DURATION, InstallParameters, RebootSetting, WindowsClassification
 from domain.scope import OsType
 from domain.window import (
-    REBOOT_RESERVE,
+    RESTART_NEEDS,
     cutoff,
     deadline,
     last_start,
@@ -131,8 +131,12 @@ def test_a_window_that_nothing_fits_into() -> None:
 
 
 def test_point_39_every_wait_has_an_end_of_our_own() -> None:
-    assert deadline(NOW, minutes(120)) == NOW + minutes(120) + REBOOT_RESERVE
-    assert minutes(40) < REBOOT_RESERVE < minutes(120)
+    assert deadline(NOW, minutes(120)) == NOW + minutes(175)
+    assert deadline(NOW, minutes(0)) == NOW + minutes(55)
+
+
+def test_a_restart_needs_ten_minutes() -> None:
+    assert minutes(10) == RESTART_NEEDS
 
 
 def test_the_last_start_is_that_of_the_system_which_needs_least() -> None:
