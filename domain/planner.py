@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from domain.admission import Place
 from domain.canary import pin_notes
-from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
+from domain.chains import Job
 from domain.drawing import DrawnPhase, RingDrawing
 from domain.explanation import Explanation
 from domain.gates import waves_are_barriers

@@ -26,7 +26,7 @@ from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
 from domain.rings import order_rings
-from domain.rollout import AvailabilitySets, Bake, Limits, MOST_RINGS, PhaseOrder, Reboot, Ring
+from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrder, Reboot, Ring
 from domain.rollout_check import rollout_problems
 from domain.scope import Location, OsType, Scope
 from domain.share import Limit
