@@ -95,6 +95,29 @@ def test_regions_without_a_pair_go_where_they_cost_the_least() -> None:
     assert by_number.bound == 240.0
 
 
+def test_of_three_phases_each_says_what_it_waits_for() -> None:
+    """Brazil Southeast names Brazil South, which names South Central US, which is paired with North Central US."""
+    machines = {"northcentralus": 1, "southcentralus": 2, "brazilsouth": 3, "brazilsoutheast": 4, "uksouth": 9}
+    seconds = {"northcentralus": 90.0, "southcentralus": 1.0, "brazilsouth": 1.0, "brazilsoutheast": 90.0}
+    made = phases_of(machines, seconds=seconds | {"uksouth": 90.0})
+    assert made.regions == [["brazilsoutheast", "northcentralus", "uksouth"], ["southcentralus"], ["brazilsouth"]]
+    assert made.bound == 92.0
+    assert made.why == {
+        "southcentralus": "phase 2: southcentralus is paired with northcentralus",
+        "brazilsouth": "phase 3: brazilsouth is paired with southcentralus",
+    }
+
+
+def test_phases_behind_fixed_ones_are_numbered_on() -> None:
+    made = phases_of({"uksouth": 1, "westeurope": 2, "northeurope": 3}, [["uksouth"]])
+    assert made.regions == [["uksouth"], ["westeurope"], ["northeurope"]]
+    assert made.why == {
+        "uksouth": "phase 1 by the policy",
+        "westeurope": "phase 2: after the regions that the policy names",
+        "northeurope": "phase 3: northeurope is paired with westeurope",
+    }
+
+
 def test_of_phases_that_look_alike_the_shortest_when_drawn_counts() -> None:
     machines = {"northeurope": 1, "polandcentral": 2, "westeurope": 3}
     more = {frozenset({"northeurope", "polandcentral"}): 5.0}

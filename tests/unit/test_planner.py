@@ -209,6 +209,67 @@ def test_each_exclusion_has_its_reason() -> None:
     assert [each.key for each in started.placements] == [machines[1].key]
 
 
+@pytest.mark.parametrize(
+    ("state", "left_out"),
+    [
+        ("PowerState/stopped", "The machine is stopped; start it, or set startStopped in the policy."),
+        ("PowerState/Stopping", "The machine is stopping; start it, or set startStopped in the policy."),
+        ("deallocated", "The machine is deallocated; start it, or set startStopped in the policy."),
+        ("PowerState/deallocating", "The machine is deallocating; start it, or set startStopped in the policy."),
+        ("PowerState/running", ""),
+        ("PowerState/starting", ""),
+        ("PowerState/unknown", ""),
+        ("", ""),
+    ],
+)
+def test_a_machine_that_is_off_is_left_out_and_one_that_may_run_is_planned(state: str, left_out: str) -> None:
+    result = make_plan([make_machine(0, power_state=state)], make_policy(), PAIRS)
+    said = [(each.reason, each.detail) for each in result.excluded.values()]
+    assert said == ([("not_running", left_out)] if left_out else [])
+    assert len(result.placements) == (0 if left_out else 1)
+    started = make_plan([make_machine(0, power_state=state)], make_policy(startStopped=True), PAIRS)
+    assert len(started.placements) == 1
+
+
+def test_one_patch_is_work_and_none_is_not() -> None:
+    machines = [make_machine(number, pending=pending) for number, pending in enumerate([None, 0, 1])]
+    result = make_plan(machines, make_policy(), PAIRS)
+    assert [each.key for each in result.placements] == [machines[0].key, machines[2].key]
+    assert result.excluded[machines[1].key].detail == "The latest assessment found no patch to install."
+
+
+def test_a_plan_says_where_each_machine_stands_and_when() -> None:
+    """Every field of a placement, of two rings with a bake time, two phases and two waves."""
+    machines = [
+        make_machine(0, tags={"ring": "canary"}, predicted_seconds=600.0),
+        make_machine(1, predicted_seconds=1200.0),
+        make_machine(2, predicted_seconds=900.0),
+        make_machine(3, location="northeurope", predicted_seconds=300.0),
+    ]
+    rings = [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}, "bake": "PT30M"}, {"name": "broad"}]
+    result = make_plan(machines, make_policy(rings=rings, maxConcurrent=1), PAIRS)
+    names = {machine.key: machine.name for machine in machines}
+    placed = [
+        (names[e.key], e.ring, e.ring_name, e.phase, e.lane, e.wave, e.wave_size, e.predicted_start, e.predicted_end)
+        for e in result.placements
+    ]
+    assert placed == [
+        ("vm0", 0, "canary", 1, "westeurope", 1, 1, 0.0, 600.0),
+        ("vm3", 1, "broad", 1, "northeurope", 1, 1, 2400.0, 2700.0),
+        ("vm1", 1, "broad", 2, "westeurope", 1, 1, 2700.0, 3900.0),
+        ("vm2", 1, "broad", 2, "westeurope", 2, 1, 3900.0, 4800.0),
+    ]
+    shown = [(e.ring, e.phase, e.lane, e.wave, e.predicted_start, e.predicted_end) for e in result.plan.machines]
+    assert shown == [(p[2], p[3], p[4], p[5], p[7], p[8]) for p in placed]
+    assert [(ring.name, ring.machines, ring.phases, ring.approval) for ring in result.plan.rings] == [
+        ("canary", 1, [["westeurope"]], False),
+        ("broad", 3, [["northeurope"], ["westeurope"]], False),
+    ]
+    assert [each.groups for each in result.plan.machines] == [["run"]] * 4
+    assert (result.plan.makespan.predicted_seconds, result.plan.makespan.lower_bound_seconds) == (4800.0, 4800.0)
+    assert result.plan.machines[2].why[-1] == "phase 2: westeurope is paired with northeurope"
+
+
 def test_zones_and_rings_in_words() -> None:
     machines = [make_machine(0, zones=("1",), tags={"ring": "canary"})]
     machines += [make_machine(number, zones=(str(number),)) for number in (1, 2, 3)]
@@ -282,6 +343,13 @@ def test_a_machine_without_history_takes_what_its_system_takes() -> None:
     assert expected_seconds(make_machine(0), policy) == 1200
     assert expected_seconds(make_machine(0, os_type="Windows"), policy) == 1800
     assert expected_seconds(make_machine(0, predicted_seconds=7200.4), policy) == 7200
+    long = make_policy(install={"maximumDuration": "PT4H"})
+    assert expected_seconds(make_machine(0, os_type="WINDOWS"), long) == 2400
+    assert expected_seconds(make_machine(0, os_type="linux"), long) == 1200
+    assert expected_seconds(make_machine(0, os_type=""), long) == 2400
+    assert expected_seconds(make_machine(0, predicted_seconds=0.2), long) == 1
+    assert expected_seconds(make_machine(0, predicted_seconds=20_000.0), policy) == 20_000
+    assert expected_seconds(make_machine(0, predicted_seconds=-5.0), policy) == 1200
     assert expected_seconds(make_machine(0, predicted_seconds=0.0), policy) == 1200
 
 
