@@ -364,5 +364,7 @@ def _refused(what: str, failure: ArmFailure | None) -> HookResult:
             return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
         case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
             return HookResult.wait(wait_seconds(failure.retry_after, polls=2), message)
+        case ErrorClass.FORBIDDEN:
+            return HookResult.failed(f"{what}: {verdict.to_outcome(failure).message}")
         case _:
             return HookResult.failed(message)

@@ -135,7 +135,8 @@ async def release_machine(data: Json) -> Json:
         ending=ending_change(request.phase, ended),
         **installation,
     )
-    await records.release_lease(request.machine_key, request.run_id)
+    if not request.keep_lock:
+        await records.release_lease(request.machine_key, request.run_id)
     return {}
 
 

@@ -79,6 +79,16 @@ class NotRestored(NamedTuple):
     is_open: bool = False
 
 
+def not_stopped(failure: ArmFailure | None, *, is_open: bool) -> NotRestored:
+    """A machine that was started for its patches and runs still; a refusal for good has a sentence of its own."""
+    reason = "the machine did not show it in time"
+    if failure is not None:
+        verdict = classify(failure)
+        is_refusal = verdict.kind is ErrorClass.FORBIDDEN
+        reason = verdict.to_outcome(failure).message if is_refusal else failure.text
+    return NotRestored(f"It was started for this and could not be stopped again: {reason.rstrip('.')}.", is_open)
+
+
 def not_restored(outcome: Outcome, left: NotRestored | None) -> Outcome:
     """The outcome of a machine that was left on: nothing that looks as if all were well."""
     if left is None:
@@ -98,7 +108,7 @@ def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:
     verdict = classify(failure)
     # Only refusals for good speak for themselves; all else comes down to a machine that does not run.
     is_refusal = verdict.kind in (ErrorClass.FORBIDDEN, ErrorClass.GONE, ErrorClass.UNSUPPORTED)
-    said = f"{verdict.sentence} ({failure.text})" if is_refusal else f"{failure.text.rstrip('.')}."
+    said = verdict.to_outcome(failure).message if is_refusal else f"{failure.text.rstrip('.')}."
     return Outcome.skipped(
         verdict.reason if is_refusal else Reason.NOT_RUNNING, f"The machine could not be started: {said}"
     )

@@ -597,6 +597,7 @@ class ReleaseMachine(Document):
     """The machine stays in the run, gives its lock back, and tells its phase.
 
     ``installation``: what was done, before its restart. ``left``: nothing was, and it waits for its turn again.
+    ``keep_lock``: Azure may still carry out a call on it, so that the lock expires.
     """
 
     run_id: str
@@ -606,6 +607,7 @@ class ReleaseMachine(Document):
     attempt: int = 1
     installation: InstallationSummary | None = None
     left: bool = False
+    keep_lock: bool = False
 
 
 class Recorded(Document):

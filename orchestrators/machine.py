@@ -124,7 +124,9 @@ class _Machine:
         if isinstance(end, PutBack):
             if is_ours_to_stop:
                 # One that cannot be stopped now is still ours, and stopped at the end of its next turn.
-                yield from self._put_power_back()
+                left = yield from self._put_power_back()
+                may_stop = left is not None and left.is_open
+                return (yield from self._release(Stage.ASSESSED, left=True, keep_lock=may_stop))
             return (yield from self._put_back(Stage.ASSESSED))
         if is_ours_to_stop and not end.keep_lock:
             left = yield from self._put_power_back()
@@ -331,8 +333,10 @@ class _Machine:
         stored = Recorded.from_wire((yield from self._call(names.RECORD_OUTCOME, request.to_wire())))
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=stored.failed)
 
-    def _release(self, stage: Stage, end: End | None = None, *, left: bool = False) -> Steps[MachineEnded]:
-        """The machine stays in the run: its lock is free until its next step."""
+    def _release(
+        self, stage: Stage, end: End | None = None, *, left: bool = False, keep_lock: bool = False
+    ) -> Steps[MachineEnded]:
+        """The machine stays in the run: its lock is free until its next step, unless a call is still open."""
         request = ReleaseMachine(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -341,6 +345,7 @@ class _Machine:
             attempt=self._work.attempt,
             installation=end.installation if end else None,
             left=left,
+            keep_lock=keep_lock,
         )
         yield from self._call(names.RELEASE_MACHINE, request.to_wire())
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, left=left)

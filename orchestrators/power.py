@@ -8,7 +8,7 @@ from typing import Any
 
 from durabletask import task
 
-from domain.power import NotRestored, not_started
+from domain.power import NotRestored, not_started, not_stopped
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightResult
 from orchestrators.clock import utc_now
 from orchestrators.names import STOP_MACHINE
@@ -50,6 +50,5 @@ def put_power_back(
         if stopped.accepted:
             return None
         if not stopped.wait_seconds or looks >= MOST_POWER_LOOKS:
-            reason = stopped.failure.text if stopped.failure else "the machine did not show it in time"
-            return NotRestored(f"It was started for this and could not be stopped again: {reason}.", stopped.is_open)
+            return not_stopped(stopped.failure, is_open=stopped.is_open)
         yield context.create_timer(timedelta(seconds=stopped.wait_seconds))

@@ -374,6 +374,16 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     assert fleet.recorded[KEY][0]["keepLock"] is True
 
 
+def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it() -> None:
+    taken = PowerResult(accepted=False, is_open=True, failure=ArmFailure(status=0, message="it still runs"))
+    for stops, keeps in (([taken], True), ([PowerResult(accepted=True)], False)):
+        script = Script(looks=[fakes.NEEDS_START, fakes.READY], install_starts=[fakes.LEFT], stops=stops)
+        fleet = Fleet([KEY], {KEY: script})
+        bench = run(fleet, start_stopped=True)
+        [released] = bench.calls_of(names.RELEASE_MACHINE)
+        assert (released["left"], released["stage"], released["keepLock"]) == (True, "assessed", keeps)
+
+
 def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
     under_way = PowerResult(accepted=False, wait_seconds=30, is_open=True)
     stops = [under_way] * 5 + [PowerResult(accepted=True)]

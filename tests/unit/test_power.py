@@ -19,6 +19,7 @@ from domain.power import (
     next_step,
     not_restored,
     not_started,
+    not_stopped,
     power_before,
     undone,
 )
@@ -134,6 +135,27 @@ def test_a_machine_that_was_left_on_never_looks_as_if_all_were_well(kind: Outcom
         warned = {"patched", "nothing_to_install", "assessed"}
         assert after.reason.value == "power_not_restored"
         assert after.outcome.value == ("patched_with_warnings" if kind.value in warned else "failed")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (None, "the machine did not show it in time."),
+        (ArmFailure(status=409, code="Conflict", message="Busy."), "HTTP 409 Conflict: Busy."),
+        (undone(Power.RUNNING), "Azure reports that it was done, and since then the machine is running."),
+    ],
+)
+def test_why_a_machine_was_not_stopped(failure: ArmFailure | None, reason: str, is_open: bool) -> None:
+    told = not_stopped(failure, is_open=is_open)
+    assert told == (f"It was started for this and could not be stopped again: {reason}", is_open)
+
+
+def test_a_refusal_for_good_says_what_to_do() -> None:
+    denied = ArmFailure(status=403, code="AuthorizationFailed", message="no right to deallocate")
+    told = not_stopped(denied, is_open=False)
+    assert "grant it the patching role" in told.sentence
+    assert "no right to deallocate" in told.sentence
 
 
 OFF = Outcome.skipped(Reason.NOT_RUNNING, "The machine is deallocated; start it.")
