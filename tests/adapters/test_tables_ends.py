@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from adapters.tables import Records
 from adapters.tables.requests import TableRequests
-from adapters.tables.rows import Row
+from adapters.tables.rows import Change, Row
+from adapters.tables.table import Table
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import RunState, Stage
@@ -129,16 +131,26 @@ async def test_an_end_that_is_complete_is_not_written_again(records: Records, mo
     for number in range(1, 6):
         key = machine(number).key
         await records.record_outcome(RUN, key, PATCHED, at=NOW, installation=None, patches=[], release=True)
-    written: list[object] = []
-    commit = TableRequests.commit
+    written: list[Change] = []
+    apply = Table.apply
 
-    async def counted(table: TableRequests, partition: str, changes: list[object]) -> list[str]:
+    async def counted(table: Table, partition: str, changes: Sequence[Change]) -> list[str]:
         written.extend(changes)
-        return await commit(table, partition, changes)  # pyright: ignore[reportArgumentType]: passed on as it is
+        return await apply(table, partition, changes)
 
-    monkeypatch.setattr(TableRequests, "commit", counted)
+    monkeypatch.setattr(Table, "apply", counted)
     assert await records.complete_ends(RUN) == 0
     assert written == []
+    await records._store.machines.delete("machines", f"f~{KEY}", (await row_of(records, f"f~{KEY}")).etag)
+    written.clear()
+    assert await records.complete_ends(RUN) == 1
+    assert [change.key[:2] for change in written] == ["h~", "f~"]
+
+
+async def row_of(records: Records, key: str) -> Row:
+    row = await records._store.machines.get("machines", key)
+    assert row is not None
+    return row
 
 
 async def test_more_ends_than_a_page_are_completed(records: Records) -> None:
