@@ -35,7 +35,7 @@ async def poll_operation(data: Json) -> Json:
         reading = PollReading(state=PollState.RUNNING)
     else:
         reading = await open_resource_manager().poll(machine, intent.async_url, intent.location_url)
-    report = await _report(machine, intent, reading)
+    report = await report_of(machine, intent, reading)
     if report.state is OperationState.RUNNING:
         report = await _bound(intent, report)
     if report.state is not OperationState.RUNNING:
@@ -52,7 +52,8 @@ async def _shows_as_running(machine: MachineId, intent: Intent) -> bool:
     return intent.activity_id in await open_sweeps().running(machine.subscription_id, intent.location)
 
 
-async def _report(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:
+async def report_of(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:
+    """What one answer about an operation says of it; its result is kept when it has ended."""
     match reading.state:
         case PollState.RUNNING:
             return _running(intent, reading.retry_after)

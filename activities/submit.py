@@ -1,7 +1,8 @@
 """assess_machine and install_patches: submit an operation at most once (safety rules 1, 2, 7 and 8).
 
 The order is what keeps a machine safe: the intent is written before the POST, and what Azure answered after it. An
-intent without an answer means that nobody knows; the machine is then asked before anything is sent again.
+intent stays declared as long as the POST may have been accepted, whatever the answer was; the machine is then asked
+before anything is sent again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from datetime import UTC, datetime, timedelta
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
 from activities.looks import first_look
 from activities.pinning import what_to_install
+from activities.poll import report_of
 from activities.windows import frozen
 from adapters.arm import Submission, open_resource_manager
 from adapters.pacer import START_PATIENCE_POLLS, open_budgets
 from adapters.tables import budget_of, open_records
 from domain import verdict as verdicts
 from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import Json
-from domain.operation import UnsafeUrl, check_operation_url, is_ours, operation_id
+from domain.base import Json, text_of
+from domain.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
 from domain.outcome import Outcome, Reason
 from domain.patch_results import PatchSummary
 from domain.patching import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
@@ -29,7 +31,7 @@ from domain.run import Intent, IntentState, OperationKind, Stage
 from domain.scope import OsType
 from domain.steering import reason_not_to_start
 from domain.window import deadline, permitted_duration, shortest_installation
-from domain.work import StartOperation, StartResult, StartState
+from domain.work import OperationReport, StartOperation, StartResult, StartState
 from settings import load_settings
 
 _LOG = logging.getLogger("patchwave.submit")
@@ -38,6 +40,8 @@ _ASSESS_TIME = timedelta(hours=1)
 _GRACE_POLLS = 4
 """Poll intervals after which a machine that shows nothing of an operation was never given it. With 30 s polls that is
 two minutes; the extension reports within ten seconds."""
+_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
+_NO_ANSWER = ArmFailure(status=0, message="Azure gave no answer")
 
 
 async def assess_machine(data: Json) -> Json:
@@ -54,24 +58,29 @@ async def _submit(request: StartOperation) -> StartResult:
     context = await load_machine(request.run_id, request.machine_key)
     records = open_records()
     intent = await records.find_intent(request.run_id, request.machine_key, request.kind)
-    is_repeated = False
-    declared_at = now()
     previous = request.previous_activity_id
+    earliest: datetime | None = None
+    has_turn = False
+    if _is_throttled(intent, request) and reason_not_to_start(context.run, context.machine) is None:
+        # The machine is asked once the turn has come, and so once for each POST.
+        later = await _turn(context, request)
+        if later is not None:
+            return later
+        has_turn = True
     if intent is not None and intent.attempt < request.attempt:
         # The attempt before this one is no longer what this one may be taken for.
         previous = intent.activity_id or previous
     elif intent is not None:
-        is_repeated = intent.is_repeated
-        if intent.state is IntentState.ACCEPTED:
-            return _accepted(context, intent)
-        if intent.state is IntentState.DECLARED:
-            settled = await _settle(context, intent)
-            if settled is not None:
-                return settled
-            is_repeated = True
-        if is_repeated:
-            declared_at = intent.declared_at
-    refusal = await _turn(context, request) or await _reason_not_to_send(context)
+        before = await _before(context, request, intent)
+        if isinstance(before, StartResult):
+            return before
+        previous, earliest = before
+    elif request.is_last:
+        return _ended(_NO_ANSWER)
+    refusal = reason_not_to_start(context.run, context.machine)
+    if refusal is None and not has_turn:
+        refusal = await _turn(context, request)
+    refusal = refusal or await _reason_not_to_send(context)
     if refusal is not None:
         return refusal
     held = await frozen(context) if request.kind is OperationKind.INSTALL else None
@@ -90,6 +99,7 @@ async def _submit(request: StartOperation) -> StartResult:
     parameters = await _parameters(context, os_type, duration) if request.kind is OperationKind.INSTALL else None
     if isinstance(parameters, Outcome):
         return StartResult(state=StartState.ENDED, outcome=parameters)
+    posted_at = now()
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
@@ -98,11 +108,11 @@ async def _submit(request: StartOperation) -> StartResult:
         os_type=os_type.value,
         kind=request.kind,
         attempt=request.attempt,
-        declared_at=declared_at,
-        posted_at=now(),
-        deadline_at=deadline(now(), duration),
+        declared_at=earliest or posted_at,
+        posted_at=posted_at,
+        deadline_at=deadline(posted_at, duration),
         previous_activity_id=previous,
-        is_repeated=is_repeated,
+        is_repeated=earliest is not None,
     )
     if intent is None:
         _, is_ours_to_send = await records.declare_intent(declared)
@@ -117,6 +127,39 @@ async def _submit(request: StartOperation) -> StartResult:
         return refusal
     submission = await _send(context, declared, parameters)
     return await _conclude(context, declared, submission)
+
+
+def _is_throttled(intent: Intent | None, request: StartOperation) -> bool:
+    """Whether the newest POST was answered with 429, and another one may follow."""
+    if intent is None or intent.attempt < request.attempt or intent.state is not IntentState.DECLARED:
+        return False
+    return intent.answer is not None and intent.answer.status == 429 and not request.is_last
+
+
+async def _before(
+    context: MachineContext, request: StartOperation, intent: Intent
+) -> tuple[str, datetime | None] | StartResult:
+    """What the POST before this one came to: the start's end or wait, or what the next POST has to know of it.
+
+    That is the newest operation that the machine knows and that is not ours, and the moment before the first POST that
+    got no answer, if there was one: its operation may show itself later than it should.
+    """
+    is_repeated = intent.is_repeated
+    previous = request.previous_activity_id or intent.previous_activity_id
+    if intent.state is IntentState.ACCEPTED:
+        return _accepted(context, intent)
+    if intent.state is IntentState.DECLARED:
+        settled = await _settle(context, request, intent)
+        if isinstance(settled, StartResult):
+            return settled
+        is_repeated = is_repeated or is_unanswered(intent)
+        previous = settled or previous
+    # From here on it was surely not accepted.
+    answer = intent.answer or _NO_ANSWER
+    if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
+        await open_records().save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
+        return _ended(answer)
+    return previous, intent.declared_at if is_repeated else None
 
 
 async def _send(context: MachineContext, intent: Intent, parameters: InstallParameters | None) -> Submission:
@@ -151,9 +194,6 @@ async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
 
 async def _turn(context: MachineContext, request: StartOperation) -> StartResult | None:
     """Wait for the start's turn; one that is farther away is handed out, so that nobody waits for it in here."""
-    refusal = reason_not_to_start(context.run, context.machine)
-    if refusal is not None:
-        return refusal
     budgets, name = open_budgets(), _budget(context)
     budget = budgets.of_patches(context.machine.subscription_id, context.machine.location)
     if budgets.is_time_to_ask(name) and (until := await open_records().paused_until(name)) is not None:
@@ -189,45 +229,59 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     records = open_records()
     if submission.accepted:
         accepted = _accept(context, intent, submission)
+        report = None
+        if submission.reading is not None:
+            # Kept before anything else: the answer is the only one that has the list of patches.
+            report = await report_of(context.machine_id, accepted, submission.reading)
         await records.save_intent(accepted)
-        return _accepted(context, accepted)
-    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+        return _accepted(context, accepted, report)
+    failure = submission.failure or _NO_ANSWER
     if failure.status in (429, 503) and failure.retry_after:
         await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
-    if submission.is_uncertain:
-        # The intent stays declared: the next call asks the machine.
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after))
+    if submission.is_open:
+        return await _wait_for_the_machine(context, intent, failure)
+    await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
     verdict = classify(failure)
-    outcome = verdict.to_outcome(failure)
-    if verdict.kind is ErrorClass.BUSY and intent.is_repeated:
-        view = await open_resource_manager().read_machine(context.machine_id)
-        if isinstance(view, MachineView) and is_ours(intent, _newest(view, intent.kind)):
-            return await _adopt(context, intent, view)
-    await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
-    match verdict.kind:
-        case ErrorClass.THROTTLED:
-            wait = wait_seconds(failure.retry_after)
-            if not failure.retry_after:
-                await records.pause(_budget(context), now() + timedelta(seconds=wait))
-            return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=False, outcome=outcome)
-        case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
-            wait = wait_seconds(failure.retry_after, polls=2)
-            return StartResult(state=StartState.WAIT, wait_seconds=wait, outcome=outcome)
-        case _:
-            return StartResult(state=StartState.ENDED, outcome=outcome)
+    if verdict.kind not in _PASSING:
+        return _ended(failure)
+    return StartResult(
+        state=StartState.WAIT,
+        wait_seconds=wait_seconds(failure.retry_after, polls=2),
+        counts=verdict.kind is not ErrorClass.THROTTLED,
+        outcome=verdict.to_outcome(failure),
+    )
+
+
+async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
+    """Azure may have accepted all the same. The intent stays declared: the next call asks the machine."""
+    records = open_records()
+    told = intent.model_copy(update={"answer": failure})
+    await records.save_intent(told)
+    if is_unanswered(told):
+        # It may well be accepted, which a look soon shows.
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after))
+    is_throttled = failure.status == 429
+    wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
+    if is_throttled and not failure.retry_after:
+        await records.pause(_budget(context), now() + timedelta(seconds=wait))
+    # Most likely it was refused: one look when the grace is over tells, and an earlier one would not.
+    wait = max(wait, _grace().total_seconds())
+    return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=not is_throttled)
 
 
 def _accept(context: MachineContext, intent: Intent, submission: Submission) -> Intent:
     """The intent with both URLs, byte for byte. One that may not be followed is dropped: the machine is asked then."""
     async_url = _safe(context, submission.async_url)
     location_url = _safe(context, submission.location_url)
+    result = submission.reading.result if submission.reading is not None else {}
+    told = text_of(result.get("installationActivityId")) or text_of(result.get("assessmentActivityId"))
     return intent.model_copy(
         update={
             "state": IntentState.ACCEPTED,
             "accepted_at": now(),
             "async_url": async_url,
             "location_url": location_url,
-            "activity_id": operation_id(async_url or location_url),
+            "activity_id": operation_id(async_url) or operation_id(location_url) or told,
         }
     )
 
@@ -242,22 +296,35 @@ def _safe(context: MachineContext, url: str) -> str:
         return ""
 
 
-async def _settle(context: MachineContext, intent: Intent) -> StartResult | None:
-    """Find out what became of a POST that nobody saw the answer of; ``None``: it was surely not accepted.
+async def _settle(context: MachineContext, request: StartOperation, intent: Intent) -> StartResult | str:
+    """Find out what became of a POST that may have been accepted; otherwise the newest operation that is not ours.
 
     The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
     may the POST be sent again.
     """
     view = await open_resource_manager().read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after))
-    if is_ours(intent, _newest(view, intent.kind)):
-        return await _adopt(context, intent, view)
-    grace = timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
-    left = (intent.posted_at + grace - now()).total_seconds()
-    if left > 0:
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
-    return None
+        return StartResult(
+            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=view.status != 429
+        )
+    newest = _newest(view, intent.kind)
+    match origin(intent, newest):
+        case Origin.OURS:
+            return await _adopt(context, intent, view)
+        case Origin.UNCLEAR if request.is_last:
+            undecided = verdicts.unsettled(intent.answer, is_shown=True)
+            return StartResult(state=StartState.ENDED, outcome=undecided, may_run=True)
+        case Origin.UNCLEAR:
+            return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(polls=2))
+        case Origin.OTHER:
+            left = (intent.posted_at + _grace() - now()).total_seconds()
+            if left > 0:
+                return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
+            return newest.activity_id if newest is not None else ""
+
+
+def _grace() -> timedelta:
+    return timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
 
 
 async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> StartResult:
@@ -275,9 +342,15 @@ async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> 
     return _accepted(context, adopted)
 
 
-def _accepted(context: MachineContext, intent: Intent) -> StartResult:
-    """It runs, and is looked at first when its end is near."""
+def _accepted(context: MachineContext, intent: Intent, report: OperationReport | None = None) -> StartResult:
+    """It has ended with this report, or it runs, and is looked at first when its end is near."""
+    if report is not None:
+        return StartResult(state=StartState.ACCEPTED, report=report)
     return StartResult(state=StartState.ACCEPTED, wait_seconds=first_look(intent, context.machine.expected_seconds))
+
+
+def _ended(failure: ArmFailure) -> StartResult:
+    return StartResult(state=StartState.ENDED, outcome=classify(failure).to_outcome(failure))
 
 
 def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.pacer import Budget, open_budgets, waits_for_a_turn
 from adapters.pipeline import sdk_options
 from domain.arm_error import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
+from domain.operation import PollReading, PollState, read_location
 from domain.pacing import PACED
 from settings import Settings
 
@@ -24,17 +25,23 @@ if TYPE_CHECKING:
     from azure.mgmt.compute.aio import ComputeManagementClient
 
 
+_ENDS = ("succeeded", "completedwithwarnings", "failed")
+"""Words of a result that say that the operation is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """What became of a call.
 
-    ``accepted`` with both operation URLs as Azure gave them, byte for byte; or ``failure``, where ``is_uncertain``
-    says that Azure may have accepted all the same (no answer, or a 5xx).
+    ``accepted`` with both operation URLs as Azure gave them, byte for byte, and with ``reading`` when a 200 brought the
+    operation's end in its body; or ``failure``, where ``is_uncertain`` says that nothing came that is an answer (a lost
+    connection, or a 5xx). Whether Azure may have accepted all the same says ``is_open``.
     """
 
     accepted: bool
     async_url: str = ""
     location_url: str = ""
+    reading: PollReading | None = None
     failure: ArmFailure | None = None
     is_uncertain: bool = False
 
@@ -133,20 +140,31 @@ async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) 
 
 
 def _read_submission(reply: AsyncHttpResponse) -> Submission:
-    headers = reply.headers
+    headers, body = reply.headers, _body(reply)
     if reply.status_code in (200, 201, 202, 204):
         return Submission(
             accepted=True,
             async_url=headers.get("Azure-AsyncOperation") or "",
             location_url=headers.get("Location") or "",
+            reading=_end_within(body) if reply.status_code == 200 else None,
         )
     retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
-    try:
-        body = reply.text()
-    except (UnicodeDecodeError, ValueError):
-        body = ""
     failure = read_failure(reply.status_code, body, retry_after=retry_after)
     return Submission(accepted=False, failure=failure, is_uncertain=reply.status_code >= 500)
+
+
+def _end_within(body: str) -> PollReading | None:
+    """The end of the operation, when the answer to the call has it already, as the documents of the patch calls say."""
+    reading = read_location(200, body)
+    has_ended = reading.state is PollState.SUCCEEDED and str(reading.result.get("status")).casefold() in _ENDS
+    return reading if has_ended or reading.state is PollState.FAILED else None
+
+
+def _body(reply: AsyncHttpResponse) -> str:
+    try:
+        return reply.text()
+    except (UnicodeDecodeError, ValueError):
+        return ""
 
 
 def _unsent(error: Exception) -> Submission:

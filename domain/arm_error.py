@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from domain.base import Document, as_object, objects_of, parse_object
+from domain.base import Document, as_object, objects_of, parse_object, text_of
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.redaction import ForeignText
 
 LONGEST_TEXT = 2_000
 LONGEST_WAIT_SECONDS = 3_600.0
+_MOST_DETAILS = 10
+_DEEPEST = 5
+"""Levels of details inside details, and of inner errors inside inner errors, that are read."""
 _CUT = " … [cut]"
 
 
@@ -40,22 +44,41 @@ class ErrorClass(StrEnum):
     FAILED = "failed"
 
 
+class ErrorDetail(NamedTuple):
+    """One part of an error: a code, a text, and what in the request it is about."""
+
+    code: ForeignText = ""
+    message: ForeignText = ""
+    target: ForeignText = ""
+
+    @property
+    def text(self) -> str:
+        """The part in one line."""
+        told = ": ".join(part for part in (self.code, self.message) if part)
+        return f"{told} [{self.target}]" if self.target else told
+
+
 class ArmFailure(Document):
-    """An error answer, wherever it came from. ``status`` is the HTTP status, 200 for failed operations, 0 for none."""
+    """An error answer, wherever it came from. ``status`` is the HTTP status, 200 for failed operations, 0 for none.
+
+    ``details`` are those of every level, ``inner`` the chain of inner errors, from the outside to the inside.
+    """
 
     status: int
     code: ForeignText = ""
     message: ForeignText = ""
-    details: list[tuple[ForeignText, ForeignText]] = Field(default_factory=list[tuple[str, str]])
+    target: ForeignText = ""
+    details: list[ErrorDetail] = Field(default_factory=list[ErrorDetail])
+    inner: list[ErrorDetail] = Field(default_factory=list[ErrorDetail])
     retry_after: float | None = None
     """Seconds the service asked to wait."""
 
     @property
     def text(self) -> str:
         """Codes and texts in one line, for the record."""
-        parts = [": ".join(filter(None, pair)) for pair in [(self.code, self.message), *self.details] if any(pair)]
+        parts = [ErrorDetail(self.code, self.message, self.target), *self.details, *self.inner]
         head = f"HTTP {self.status} " if self.status else ""
-        return _cut((head + "; ".join(parts)).strip())
+        return _cut((head + "; ".join(part.text for part in parts if part.text)).strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,13 @@ class _Rule:
     texts: tuple[str, ...] = ()
     names_state: bool = False
     """It names a state of the machine in which Azure takes no such operation."""
+    names: Callable[[ArmFailure], str] | None = None
+    """What the sentence names, in the place of its braces."""
+
+    def verdict_of(self, failure: ArmFailure) -> Verdict:
+        if self.names is None:
+            return self.verdict
+        return replace(self.verdict, sentence=self.verdict.sentence.format(self.names(failure)))
 
     def matches(self, failure: ArmFailure, codes: set[str], text: str) -> bool:
         if self.statuses and failure.status not in self.statuses:
@@ -110,11 +140,31 @@ def _rule(
     codes: tuple[str, ...] = (),
     texts: tuple[str, ...] = (),
     names_state: bool = False,
+    names: Callable[[ArmFailure], str] | None = None,
 ) -> _Rule:
     folded = tuple(text.casefold() for text in texts)
-    return _Rule(Verdict(kind, reason, sentence), statuses, codes, folded, names_state)
+    return _Rule(Verdict(kind, reason, sentence), statuses, codes, folded, names_state, names)
 
 
+def _locked_scopes(failure: ArmFailure) -> str:
+    _, _, told = failure.message.partition("locked:")
+    scopes = re.findall(r"'([^']+)'", told)
+    return f" on {', '.join(scopes)}" if scopes else ""
+
+
+def _policy_assignments(failure: ArmFailure) -> str:
+    told = [part.message for part in failure.details if part.code == _POLICY_VIOLATION]
+    if not told:
+        found = re.findall(r'"policyAssignment":\s*\{"name":\s*"([^"]*)"(?:,\s*"id":\s*"([^"]*)")?', failure.message)
+        told = [_named(name, assignment) for name, assignment in found]
+    return f" {', '.join(dict.fromkeys(told))}" if told else ""
+
+
+def _named(name: str, assignment: str) -> str:
+    return " ".join(part for part in (f"'{name}'" if name else "", f"({assignment})" if assignment else "") if part)
+
+
+_POLICY_VIOLATION = "PolicyViolation"
 _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 
 # The first rule that matches decides, so the special stands before the general.
@@ -130,6 +180,22 @@ _RULES: tuple[_Rule, ...] = (
         Reason.FORBIDDEN,
         "The token was refused; check the identity of the app when this persists.",
         statuses=(401,),
+    ),
+    _rule(
+        ErrorClass.FORBIDDEN,
+        Reason.DISALLOWED_BY_POLICY,
+        "A policy of Azure denies it: the assignment{} has to exempt the machine or allow this.",
+        codes=("RequestDisallowedByPolicy",),
+        names_state=True,
+        names=_policy_assignments,
+    ),
+    _rule(
+        ErrorClass.FORBIDDEN,
+        Reason.SCOPE_LOCKED,
+        "A lock{} keeps the machine from being changed: remove the lock, or leave the machine out.",
+        codes=("ScopeLocked",),
+        names_state=True,
+        names=_locked_scopes,
     ),
     _rule(
         ErrorClass.FORBIDDEN,
@@ -309,7 +375,7 @@ _OTHERWISE = Verdict(
 def classify(failure: ArmFailure) -> Verdict:
     """What an error means. Unknown errors are failures: nothing unknown is ever retried for ever or called success."""
     rule = _rule_of(failure)
-    return rule.verdict if rule is not None else _OTHERWISE
+    return rule.verdict_of(failure) if rule is not None else _OTHERWISE
 
 
 _REFUSES_FIRST = (400, 401, 403, 404)
@@ -320,9 +386,9 @@ def cannot_follow_acceptance(failure: ArmFailure) -> bool:
     """Whether this answer to a POST, PUT or PATCH proves that Azure has not accepted the call (safety rule 1).
 
     Only these prove it: 400, 401, 403, 404, and a 409 that names a state of the machine in which Azure takes no such
-    operation (not running, generalized, being deleted, not supported). After any other answer (409 as busy, 429, a
-    5xx, a status that is new) and after none, the call may have been accepted: ask the machine before anything is sent
-    again, and keep its lock while that is unknown.
+    operation (not running, generalized, being deleted, not supported, behind a lock). After any other answer (409 as
+    busy, 429, a 5xx, a status that is new) and after none, the call may have been accepted: ask the machine before
+    anything is sent again, and keep its lock while that is unknown.
 
     A call that puts a machine into that state may get such a 409 after it was accepted: after a stop, only the power
     state says what became of it. A call that never left (`waits_for_a_turn`, no connection, no token) has no answer,
@@ -335,8 +401,9 @@ def cannot_follow_acceptance(failure: ArmFailure) -> bool:
 
 
 def _rule_of(failure: ArmFailure) -> _Rule | None:
-    codes = {failure.code.casefold(), *(code.casefold() for code, _ in failure.details)}
-    text = " ".join([failure.message, *(message for _, message in failure.details)]).casefold()
+    # Inner errors are about Azure's own parts: their codes and texts are for people.
+    codes = {failure.code.casefold(), *(part.code.casefold() for part in failure.details)}
+    text = " ".join([failure.message, *(part.message for part in failure.details)]).casefold()
     return next((rule for rule in _RULES if rule.matches(failure, codes, text)), None)
 
 
@@ -357,20 +424,47 @@ def read_failure(status: int, body: str, *, retry_after: float | None = None) ->
 def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: float | None = None) -> ArmFailure:
     """The failure of an error object, as it stands in answers and in failed operations."""
     fields = _fold(error)
-    details: list[tuple[str, str]] = []
-    for item in objects_of(fields.get("details"))[:10]:
-        detail = _fold(item)
-        details.append((_shorten(detail.get("code")), _shorten(detail.get("message"))))
-    internal = fields.get("internalerrorcode")
-    if internal:
-        details.append((_shorten(internal), ""))
     return ArmFailure(
         status=status,
         code=_shorten(fields.get("code")),
         message=_shorten(fields.get("message")),
-        details=details,
+        target=_shorten(fields.get("target")),
+        details=list(islice(_details(fields, _DEEPEST), _MOST_DETAILS)),
+        inner=list(islice(_inner(fields, _DEEPEST), _MOST_DETAILS)),
         retry_after=retry_after,
     )
+
+
+def _details(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
+    """The details of an error with those inside them, the code that Compute hides, and what Azure Policy adds."""
+    inside = [_fold(item) for item in objects_of(fields.get("details"))] if levels else []
+    for item in inside:
+        yield ErrorDetail(_shorten(item.get("code")), _shorten(item.get("message")), _shorten(item.get("target")))
+    internal = fields.get("internalerrorcode")
+    if internal:
+        yield ErrorDetail(_shorten(internal))
+    for item in map(_fold, objects_of(fields.get("additionalinfo"))):
+        info = _fold(as_object(item.get("info")) or {})
+        name = text_of(info.get("policyassignmentdisplayname")) or text_of(info.get("policyassignmentname"))
+        assignment = text_of(info.get("policyassignmentid"))
+        if name or assignment:
+            yield ErrorDetail(_POLICY_VIOLATION, _shorten(_named(name, assignment)))
+    for item in inside:
+        yield from _details(item, levels - 1)
+
+
+def _inner(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
+    """The inner errors of an error and of its details: codes and texts, or an exception's type and its dump."""
+    within = _fold(as_object(fields.get("innererror")) or {})
+    if within and levels:
+        code = within.get("code") or within.get("exceptiontype") or within.get("internalerrorcode")
+        message = within.get("message") or within.get("errordetail")
+        told = ErrorDetail(_shorten(code), _shorten(message), _shorten(within.get("target")))
+        if told.text:
+            yield told
+        yield from _inner(within, levels - 1)
+    for item in map(_fold, objects_of(fields.get("details"))) if levels else ():
+        yield from _inner(item, levels - 1)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

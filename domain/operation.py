@@ -59,8 +59,11 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
 
 
 def operation_id(url: str) -> str:
-    """The operation's id, which is the activity id everywhere else; empty when the URL has none."""
-    found = re.search(r"/operations/([0-9a-fA-F-]{36})(?:[?/]|$)", url)
+    """The operation's id, which is the activity id everywhere else; empty when the URL has none.
+
+    The documents show a Location without a question mark: ``…/operations/{id}&monitor=true``.
+    """
+    found = re.search(r"/operations/([0-9a-fA-F-]{36})(?:[?/&]|$)", url)
     return found[1].lower() if found else ""
 
 
@@ -77,6 +80,37 @@ def is_ours(intent: Intent, summary: PatchSummary | None) -> bool:
     if summary.activity_id.casefold() == intent.previous_activity_id.casefold():
         return False
     return summary.start_time is None or summary.start_time >= intent.declared_at - CLOCK_SKEW
+
+
+class Origin(StrEnum):
+    """Whose operation a machine shows after a POST that Azure did not say it accepted."""
+
+    OURS = "ours"
+    OTHER = "other"
+    UNCLEAR = "unclear"
+    """It may be ours: nothing may be sent, and nothing adopted."""
+
+
+def is_unanswered(intent: Intent) -> bool:
+    """Whether nothing that is an answer came to the newest POST: a lost connection, or a failure inside Azure."""
+    return intent.answer is None or intent.answer.status == 0 or intent.answer.status >= 500
+
+
+def origin(intent: Intent, summary: PatchSummary | None) -> Origin:
+    """Whose the newest operation is that a machine knows.
+
+    Without an answer to the POST, an operation that is new since the intent is ours (`is_ours`). An answer such as 409
+    has most likely another reason, an operation of others, which then began before the POST: what began later is ours,
+    and what began before it, within the skew of two clocks, may be either.
+    """
+    if not is_ours(intent, summary):
+        return Origin.OTHER
+    if intent.activity_id or is_unanswered(intent):
+        return Origin.OURS
+    began = summary.start_time if summary is not None else None
+    # Azure may write whole seconds.
+    declared_at = intent.declared_at.replace(microsecond=0)
+    return Origin.OURS if began is not None and began >= declared_at else Origin.UNCLEAR
 
 
 class PollState(StrEnum):

@@ -55,6 +55,8 @@ class Reason(StrEnum):
     AGENT_NOT_READY = "agent_not_ready"
     UNSUPPORTED = "unsupported"
     FORBIDDEN = "forbidden"
+    SCOPE_LOCKED = "scope_locked"
+    DISALLOWED_BY_POLICY = "disallowed_by_policy"
     BUSY_ELSEWHERE = "busy_elsewhere"
     LOCKED_BY_RUN = "locked_by_run"
     HOLD_TAG = "hold_tag"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from domain.arm_error import ArmFailure
 from domain.base import Document, Instant
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
@@ -411,7 +412,9 @@ class Intent(Document):
     previous_activity_id: str = ""
     """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""
     is_repeated: bool = False
-    """An earlier POST of this intent got no answer: a refusal as busy may then mean our own operation."""
+    """An earlier POST of this intent got no answer, and may have been accepted after all."""
+    answer: ArmFailure | None = None
+    """What came back from the newest POST, other than an acceptance; none while nothing has come."""
     accepted_at: Instant | None = None
     async_url: str = ""
     location_url: str = ""

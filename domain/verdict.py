@@ -257,6 +257,23 @@ def lost(failure: ArmFailure | None) -> Outcome:
     )
 
 
+def unsettled(failure: ArmFailure | None, *, is_shown: bool = False) -> Outcome:
+    """The outcome when Azure may have accepted the call, and the machine does not tell.
+
+    Args:
+        failure: the answer of Azure, or why the machine could not be asked.
+        is_shown: the machine shows an operation that began at about the time of the call.
+    """
+    shown = "an operation began on the machine at that time, and nothing tells whose it is"
+    why = shown if is_shown else "the machine could not be asked"
+    return Outcome(
+        outcome=OutcomeKind.UNKNOWN,
+        reason=Reason.OPERATION_LOST,
+        message=f"Azure may have accepted the call: {why}; look at the machine."
+        + (f" ({failure.text})" if failure else ""),
+    )
+
+
 def left_over(stage: Stage, outcome: Outcome) -> Outcome:
     """The outcome of a machine that the run ends without: ``outcome`` unless more than an assessment was done."""
     match stage:

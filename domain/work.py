@@ -465,7 +465,10 @@ class PreflightResult(Document):
 
 
 class StartOperation(Document):
-    """Start one operation, at most once per ``attempt``. ``slot`` is the turn that it was given, if it was."""
+    """Start one operation, at most once per ``attempt``. ``slot`` is the turn that it was given, if it was.
+
+    ``is_last``: patience is out, so nothing more is sent; what became of the last POST is still found out.
+    """
 
     run_id: str
     machine_key: str
@@ -473,6 +476,7 @@ class StartOperation(Document):
     attempt: int = 1
     previous_activity_id: str = ""
     slot: Instant | None = None
+    is_last: bool = False
 
 
 class StartState(StrEnum):
@@ -485,19 +489,6 @@ class StartState(StrEnum):
     """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
     ENDED = "ended"
     """There will be no operation; ``outcome`` says why."""
-
-
-class StartResult(Document):
-    """What became of the start. ``counts`` tells whether a wait uses up patience: being throttled does not.
-
-    ``slot``: nothing is wrong, its turn comes then. ``wait_seconds`` of an accepted one: when to look at it first.
-    """
-
-    state: StartState
-    wait_seconds: float = 0
-    counts: bool = True
-    slot: Instant | None = None
-    outcome: Outcome | None = None
 
 
 class OperationRef(Document):
@@ -544,6 +535,24 @@ class OperationReport(Document):
     installation: InstallResult | None = None
     adopted: bool = False
     failure: ArmFailure | None = None
+
+
+class StartResult(Document):
+    """What became of the start. ``counts`` tells whether a wait uses up patience: being throttled does not.
+
+    ``slot``: nothing is wrong, its turn comes then. ``wait_seconds`` of an accepted one: when to look at it first.
+    ``report``: Azure answered with the result itself, so there is nothing to follow. ``outcome`` of a wait: how the
+    machine ends when patience is out; without one it is not known whether Azure has accepted the call.
+    ``may_run``: something may run in the guest although there is an outcome.
+    """
+
+    state: StartState
+    wait_seconds: float = 0
+    counts: bool = True
+    slot: Instant | None = None
+    report: OperationReport | None = None
+    outcome: Outcome | None = None
+    may_run: bool = False
 
 
 class VerifyRequest(Document):

@@ -65,16 +65,18 @@ def operate(
         submitted = yield from _submit(context, work, kind, attempt, previous_activity_id)
         if not isinstance(submitted, StartResult):
             return submitted
-        follow = AwaitOperation(
-            run_id=work.run_id, machine_key=work.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
-        )
-        answer = yield context.call_sub_orchestrator(
-            names.AWAIT_OPERATION,
-            input=follow.to_wire(),
-            instance_id=names.operation_instance(context.instance_id, kind.value, attempt),
-            version=context.version,
-        )
-        report = OperationReport.from_wire(answer)
+        report = submitted.report
+        if report is None:
+            follow = AwaitOperation(
+                run_id=work.run_id, machine_key=work.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
+            )
+            answer = yield context.call_sub_orchestrator(
+                names.AWAIT_OPERATION,
+                input=follow.to_wire(),
+                instance_id=names.operation_instance(context.instance_id, kind.value, attempt),
+                version=context.version,
+            )
+            report = OperationReport.from_wire(answer)
         failure = report.failure if report.state is OperationState.FAILED else None
         tries = attempt - first_attempt + 1
         if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, tries):
@@ -125,6 +127,9 @@ def _submit(
 ) -> Steps[StartResult | End | PutBack]:
     """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does.
 
+    When patience is out while Azure may have accepted the last POST, the machine is asked about that one, and nothing
+    more is sent: the machine ends as busy only when nothing of ours can run there, and else keeps its lock.
+
     A turn that was given is waited for and handed in: everybody waits for theirs, which is no reason to give up.
     """
     activity = names.ASSESS_MACHINE if kind is OperationKind.ASSESS else names.INSTALL_PATCHES
@@ -145,7 +150,7 @@ def _submit(
         if started.state is StartState.LEFT:
             return PutBack()
         if started.state is StartState.ENDED and started.outcome is not None:
-            return End(started.outcome)
+            return End(started.outcome, keep_lock=started.may_run)
         request = request.model_copy(update={"slot": started.slot})
         if started.slot is not None:
             yield context.create_timer(min(timedelta(seconds=max(0.0, started.wait_seconds)), LONGEST_PAUSE))
@@ -153,7 +158,12 @@ def _submit(
         counted += started.counts
         uncounted += not started.counts
         if counted >= MOST_REFUSALS or uncounted >= MOST_UNCOUNTED_WAITS:
-            return End(started.outcome or verdict.lost(None), keep_lock=started.outcome is None)
+            if started.outcome is not None:
+                return End(started.outcome)
+            if request.is_last:
+                return End(verdict.unsettled(None), keep_lock=True)
+            request = request.model_copy(update={"is_last": True})
+            counted = uncounted = 0
         # The longer Azure throttles, the longer the waits; how long it asks for is kept with the budget.
         stretch = 2 ** min(uncounted // 5, 4)
         longer = min(started.wait_seconds * stretch, LONGEST_PAUSE.total_seconds())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.outcome import Reason
 from triggers.http import Refusal, no_such
 
 AZURE_REFUSES = {
@@ -24,7 +25,7 @@ def refused(failure: ArmFailure, what: str) -> Refusal:
         return Refusal(503, f"Azure cannot answer now. ({failure.text})", headers={"Retry-After": str(max(wait, 1))})
     if failure.status in (400, 409):
         return Refusal(failure.status, f"Azure refuses the {what}. ({failure.text})")
-    if verdict.kind is ErrorClass.FORBIDDEN:
+    if verdict.reason is Reason.FORBIDDEN:
         return Refusal(
             502,
             f"The {what} is missing, or the app's identity lacks a role: see docs/security.md. ({failure.text})",

@@ -133,6 +133,39 @@ def test_f05_a_conflict_with_our_own_operation_is_adopted(product: Product) -> N
     assert row["installation"]["adopted"] is True
 
 
+ANSWERS = [
+    pytest.param({"status": 409, "body": BUSY}, id="409"),
+    pytest.param({"status": 429, "headers": {"Retry-After": "3"}}, id="429", marks=pytest.mark.chaos),
+    pytest.param({"status": 422, "body": "<html>proxy</html>"}, id="422", marks=pytest.mark.chaos),
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_f05_an_accepted_post_that_was_answered_otherwise_is_adopted(
+    product: Product, answer: dict[str, object]
+) -> None:
+    (one,) = product.take(installMinutes=5)
+    product.fault(one, "install", times=1, accept=True, **answer)
+    row = ends_patched_once(product, one, product.start([one]))
+    assert len(product.requests(one, "install")) == 1
+    assert row["installation"]["adopted"] is True
+    assert row["installation"]["installed"] >= 1
+
+
+def test_f05_a_lock_is_believed_at_once_and_named(product: Product) -> None:
+    (one,) = product.take()
+    scope = one.partition("/providers/")[0]
+    message = (
+        f"The scope '{one}' cannot perform write operation because following scope(s) are locked: '{scope}'. "
+        "Please remove the lock and try again."
+    )
+    product.fault(one, "assess", status=409, body={"error": {"code": "ScopeLocked", "message": message}})
+    row = hold_invariants(product, product.start([one]), [one])[one.lower()]
+    assert (row["outcome"], row["reason"]) == ("skipped", "scope_locked")
+    assert f"A lock on {scope} keeps the machine from being changed" in row["message"]
+    assert len(product.requests(one, "assess")) == 1
+
+
 def test_f05_a_machine_that_is_busy_for_a_while_waits(product: Product) -> None:
     (one,) = product.take()
     product.fault(one, "install", times=2, status=409, body=BUSY)

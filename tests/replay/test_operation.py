@@ -8,7 +8,8 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from domain.outcome import Outcome, Reason
+from domain.base import Json
+from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.preflight import Preflight, Readiness
 from domain.run import Mode, OperationKind
 from domain.work import (
@@ -27,6 +28,7 @@ from orchestrators.machine import MOST_LOOKS
 from orchestrators.operation import MOST_UNCOUNTED_WAITS, POLLS_PER_GENERATION
 from tests.replay.fakes import (
     ACCEPTED,
+    BUSY,
     CANCELED,
     INSTALLED,
     LOST,
@@ -97,6 +99,77 @@ def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
         sent = [call["slot"] for call in bench.calls_of("install_patches")]
     assert sent[0] is None
     assert [datetime.fromisoformat(slot) for slot in sent[1:]] == slots
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+NOT_KNOWN = StartResult(state=StartState.WAIT, wait_seconds=120)
+UNCOUNTED = NOT_KNOWN.model_copy(update={"counts": False})
+NOT_OURS = StartResult(
+    state=StartState.ENDED, outcome=Outcome.skipped(Reason.BUSY_ELSEWHERE, "Another operation is running.")
+)
+PERHAPS = StartResult(
+    state=StartState.ENDED,
+    outcome=Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.OPERATION_LOST, message="It may be ours."),
+    may_run=True,
+)
+
+
+def played(*starts: StartResult) -> tuple[Fleet, list[Json], Json]:
+    """The machine's start with these answers: what it was asked, and what was recorded."""
+    fleet = Fleet([KEY], {KEY: Script(install_starts=list(starts))})
+    with fleet.bench() as bench:
+        bench.run("patch_machine", WORK)
+        asked = bench.calls_of("install_patches")
+    return fleet, asked, fleet.recorded[KEY][0]
+
+
+def test_when_patience_is_out_the_last_post_is_settled_and_nothing_more_is_sent() -> None:
+    fleet, asked, recorded = played(*[NOT_KNOWN] * 6, UNCOUNTED, NOT_OURS)
+    assert [call["isLast"] for call in asked] == [False] * 6 + [True] * 2
+    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+    assert recorded["keepLock"] is False
+
+
+def test_what_turns_out_to_be_ours_is_followed_even_then() -> None:
+    fleet, asked, _ = played(*[NOT_KNOWN] * 6, ACCEPTED)
+    assert [call["isLast"] for call in asked] == [False] * 6 + [True]
+    assert fleet.outcomes[KEY] == ("patched", "ok")
+
+
+def test_the_lock_stays_when_something_may_run() -> None:
+    fleet, _, recorded = played(*[NOT_KNOWN] * 6, PERHAPS)
+    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
+    assert recorded["keepLock"] is True
+
+
+def test_a_machine_that_tells_nothing_ends_as_unknown_with_its_lock() -> None:
+    fleet, asked, recorded = played(NOT_KNOWN)
+    assert len(asked) == 12
+    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
+    assert recorded["keepLock"] is True
+
+
+def test_waits_that_do_not_count_are_bounded_too() -> None:
+    fleet, asked, recorded = played(UNCOUNTED)
+    assert len(asked) == 120
+    assert [call["isLast"] for call in asked] == [False] * 60 + [True] * 60
+    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
+    assert recorded["keepLock"] is True
+
+
+def test_a_certain_refusal_ends_with_its_own_outcome_when_patience_is_out() -> None:
+    fleet, asked, recorded = played(BUSY)
+    assert len(asked) == 6
+    assert not any(call["isLast"] for call in asked)
+    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+    assert recorded["keepLock"] is False
+
+
+def test_an_answer_that_has_the_result_needs_no_look() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.ACCEPTED, report=INSTALLED)])})
+    with fleet.bench() as bench:
+        bench.run("patch_machine", WORK)
+        assert not [call for call in bench.calls_of("poll_operation") if call["kind"] == "install"]
     assert fleet.outcomes[KEY] == ("patched", "ok")
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from adapters.compute import _read_submission
 from domain.arm_error import ErrorClass, classify
-from tests.unit.wire_samples import ASYNC_URL, LOCATION_URL, refusal
+from domain.operation import PollState
+from tests.unit.wire_samples import ASYNC_URL, IN_PROGRESS, LOCATION_URL, OPERATION, ended, failed, refusal
 
 
 @dataclass
@@ -59,15 +60,61 @@ def test_point_32_an_outage_may_have_accepted_all_the_same(status: int) -> None:
     submission = read(status, "<html>Service Unavailable</html>", Retry_After="10")
     assert not submission.accepted
     assert submission.is_uncertain
+    assert submission.is_open
     assert submission.failure is not None
     assert submission.failure.retry_after == 10
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429])
-def test_a_refusal_is_certain(status: int) -> None:
+def test_a_409_that_names_the_machines_state_is_certain() -> None:
+    submission = read(409, refusal("OperationNotAllowed", "The operation requires the VM to be running."))
+    assert not submission.is_open
+
+
+RESULT = {"status": "Succeeded", "installationActivityId": OPERATION, "installedPatchCount": 2, "patches": []}
+
+
+@pytest.mark.parametrize("word", ["Succeeded", "succeeded", "CompletedWithWarnings", "Failed"])
+def test_a_200_with_the_result_in_its_body_is_a_result(word: str) -> None:
+    submission = read(200, json.dumps(RESULT | {"status": word}))
+    assert submission.accepted
+    assert submission.reading is not None
+    assert submission.reading.state is PollState.SUCCEEDED
+    assert submission.reading.result == RESULT | {"status": word}
+
+
+def test_a_200_with_the_operation_in_its_body_is_read_as_one() -> None:
+    assert read(200, ended(RESULT)).reading.result == RESULT
+    broken = read(200, failed("VMExtensionProvisioningError", "x"))
+    assert broken.accepted
+    assert broken.reading.state is PollState.FAILED
+    assert broken.reading.failure.code == "VMExtensionProvisioningError"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "null", "<html></html>", "[]", IN_PROGRESS, '{"status":"InProgress"}', '{"status":"Unknown"}', '{"a":1}'],
+)
+def test_a_200_without_an_end_is_an_acceptance_to_follow(body: str) -> None:
+    submission = read(200, body, Azure_AsyncOperation=ASYNC_URL)
+    assert submission.accepted
+    assert submission.reading is None
+    assert submission.async_url == ASYNC_URL
+
+
+@pytest.mark.parametrize("status", [201, 202])
+def test_only_a_200_brings_a_result(status: int) -> None:
+    assert read(status, json.dumps(RESULT)).reading is None
+
+
+@pytest.mark.parametrize(
+    ("status", "is_open"),
+    [(400, False), (401, False), (403, False), (404, False), (409, True), (412, True), (429, True)],
+)
+def test_a_refusal_is_certain_unless_it_may_follow_an_acceptance(status: int, is_open: bool) -> None:
     submission = read(status, refusal("SomeCode", "Words."), Retry_After="10")
     assert not submission.accepted
     assert not submission.is_uncertain
+    assert submission.is_open is is_open
     assert submission.failure is not None
     assert (submission.failure.status, submission.failure.code) == (status, "SomeCode")
 

@@ -12,10 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domain.arm_error import (
-    LONGEST_TEXT,
-    LONGEST_WAIT_SECONDS,
     ArmFailure,
     ErrorClass,
+    ErrorDetail,
     cannot_follow_acceptance,
     classify,
     failure_of_error,
@@ -38,6 +37,33 @@ AGENT_TOO_OLD = {
     "message": "1 error/s reported.",
     "details": [{"code": "ERROR", "message": "Unsupported older Azure Linux Agent version"}],
 }
+
+
+LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
+LOCKED = (
+    f"The scope '{LOCKED_SCOPE}/providers/Microsoft.Compute/virtualMachines/web-01' cannot perform write operation "
+    f"because following scope(s) are locked: '{LOCKED_SCOPE}'. Please remove the lock and try again."
+)
+ASSIGNMENT = (
+    "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/providers/Microsoft.Authorization/policyAssignments/p1"
+)
+DENIED = (
+    """Resource 'web-01' was disallowed by policy. Policy identifiers: '[{"policyAssignment":{"name":"No changes at """
+    f'night","id":"{ASSIGNMENT}"}},"policyDefinition":{{"name":"Deny writes","id":"/providers/x"}}}}]\'.'
+)
+VIOLATION = {
+    "type": "PolicyViolation",
+    "info": {
+        "evaluationDetails": {"evaluatedExpressions": []},
+        "policyDefinitionName": "deny",
+        "policyAssignmentId": ASSIGNMENT,
+        "policyAssignmentName": "p1",
+        "policyAssignmentDisplayName": "No changes at night",
+    },
+}
+
+
+NAMED = {"policyAssignmentId": ASSIGNMENT, "policyAssignmentName": "No changes at night"}
 
 
 def failure_in_operation(code: str, message: str, **error: Any) -> str:
@@ -292,6 +318,11 @@ TABLE = [
         "retry-later",
         "forbidden",
     ),
+    # Locks and policies
+    (409, refusal("ScopeLocked", LOCKED), "forbidden", "scope_locked"),
+    (200, failure_in_operation("ScopeLocked", LOCKED), "forbidden", "scope_locked"),
+    (403, refusal("RequestDisallowedByPolicy", DENIED), "forbidden", "disallowed_by_policy"),
+    (200, failure_in_operation("RequestDisallowedByPolicy", DENIED), "forbidden", "disallowed_by_policy"),
     # What a person has to mend
     (
         400,
@@ -404,6 +435,161 @@ def test_the_raw_text_is_kept_for_the_record(status: int, body: str, kind: str, 
     assert (outcome.outcome is OutcomeKind.SKIPPED) is skipped
     assert failure.code in outcome.message
     assert failure.message[:200] in outcome.message
+
+
+# --- locks and policies are named
+
+
+def test_the_lock_is_named() -> None:
+    failure = read_failure(409, refusal("ScopeLocked", LOCKED))
+    outcome = classify(failure).to_outcome(failure)
+    assert outcome.outcome is OutcomeKind.SKIPPED
+    assert outcome.message.startswith(
+        f"A lock on {LOCKED_SCOPE} keeps the machine from being changed: remove the lock, or leave the machine out. "
+        "(HTTP 409 ScopeLocked: The scope "
+    )
+    assert cannot_follow_acceptance(failure)
+
+
+def test_every_lock_is_named() -> None:
+    two = read_failure(
+        409, refusal("ScopeLocked", "following scope(s) are locked: '/subscriptions/s', '/x/{0}'. Please")
+    )
+    assert classify(two).sentence.startswith("A lock on /subscriptions/s, /x/{0} keeps ")
+    none = read_failure(409, refusal("ScopeLocked", "It is locked."))
+    assert classify(none).sentence.startswith("A lock keeps ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        refusal("RequestDisallowedByPolicy", DENIED, target="web-01"),
+        refusal("RequestDisallowedByPolicy", "Denied.", additionalInfo=[VIOLATION, VIOLATION, {"type": "x"}, None]),
+        refusal("RequestDisallowedByPolicy", "Denied.", additionalInfo=[VIOLATION | {"info": NAMED}]),
+    ],
+)
+def test_the_policy_assignment_is_named(body: str) -> None:
+    failure = read_failure(403, body)
+    outcome = classify(failure).to_outcome(failure)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.DISALLOWED_BY_POLICY)
+    assert outcome.message.startswith(
+        f"A policy of Azure denies it: the assignment 'No changes at night' ({ASSIGNMENT}) has to exempt the machine "
+        "or allow this. (HTTP 403 RequestDisallowedByPolicy: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("info", "named"),
+    [
+        ({"policyAssignmentName": "p1"}, "the assignment 'p1' has"),
+        ({"policyAssignmentId": "/p"}, "the assignment (/p) has"),
+        ({}, "the assignment has"),
+        (None, "the assignment has"),
+    ],
+)
+def test_a_policy_is_named_as_far_as_it_is_told(info: object, named: str) -> None:
+    body = refusal("RequestDisallowedByPolicy", "Denied.", additionalInfo=[{"type": "PolicyViolation", "info": info}])
+    assert named in classify(read_failure(403, body)).sentence
+
+
+def test_a_policy_that_the_message_names_without_its_id() -> None:
+    body = refusal("RequestDisallowedByPolicy", '\'[{"policyAssignment":{"name":"Only this"}}]\'')
+    assert "the assignment 'Only this' has" in classify(read_failure(403, body)).sentence
+
+
+# --- everything that Azure tells is kept
+
+DEEP = {
+    "code": "OperationNotAllowed",
+    "message": "Refused.",
+    "target": "vm-1",
+    "details": [
+        {
+            "code": "Outer",
+            "message": "first",
+            "target": "osProfile",
+            "details": [{"code": "Within", "message": "third"}],
+            "innererror": {"code": "ofDetail"},
+        },
+        {"code": "Second", "message": "second"},
+    ],
+    "innererror": {
+        "exceptiontype": "System.TimeoutException",
+        "errordetail": "at Compute.Run()",
+        "innererror": {"code": "Deepest", "message": "the root of it", "target": "disk"},
+    },
+}
+
+
+def test_target_inner_errors_and_details_of_every_level_are_kept() -> None:
+    failure = read_failure(409, json.dumps({"error": DEEP}))
+    assert failure == ArmFailure(
+        status=409,
+        code="OperationNotAllowed",
+        message="Refused.",
+        target="vm-1",
+        details=[
+            ErrorDetail("Outer", "first", "osProfile"),
+            ErrorDetail("Second", "second"),
+            ErrorDetail("Within", "third"),
+        ],
+        inner=[
+            ErrorDetail("System.TimeoutException", "at Compute.Run()"),
+            ErrorDetail("Deepest", "the root of it", "disk"),
+            ErrorDetail("ofDetail"),
+        ],
+    )
+    assert ArmFailure.from_wire(json.loads(json.dumps(failure.to_wire()))) == failure
+    assert failure.text == (
+        "HTTP 409 OperationNotAllowed: Refused. [vm-1]; Outer: first [osProfile]; Second: second; Within: third; "
+        "System.TimeoutException: at Compute.Run(); Deepest: the root of it [disk]; ofDetail"
+    )
+
+
+def test_the_target_of_a_refused_parameter_is_kept() -> None:
+    body = refusal("InvalidParameter", "The entry is not valid.", target="windowsParameters.kbNumbersToInclude")
+    failure = read_failure(400, body)
+    assert failure.target == "windowsParameters.kbNumbersToInclude"
+    assert "[windowsParameters.kbNumbersToInclude]" in classify(failure).to_outcome(failure).message
+
+
+def test_a_failure_that_was_stored_before_details_had_targets_is_read() -> None:
+    stored = {"status": 409, "code": "C", "message": "m", "details": [["a", "b"]], "retryAfter": None}
+    assert ArmFailure.from_wire(stored).details == [ErrorDetail("a", "b", "")]
+
+
+def test_inner_errors_do_not_decide_the_class() -> None:
+    body = refusal("SomethingNew", "x", innererror={"code": "VMNotFound", "message": "either deallocated or marked"})
+    failure = read_failure(409, body)
+    assert classify(failure).kind is ErrorClass.BUSY
+    assert not cannot_follow_acceptance(failure)
+
+
+def test_the_code_that_compute_hides_is_a_detail() -> None:
+    inside = read_failure(409, refusal("x", "y", details=[{"code": "a", "internalErrorCode": "VMNotFound"}]))
+    assert inside.details == [ErrorDetail("a"), ErrorDetail("VMNotFound")]
+    assert classify(inside).kind is ErrorClass.GONE
+
+
+def test_depth_and_number_of_details_are_bounded() -> None:
+    error: dict[str, Any] = {"code": "leaf", "innererror": {"code": "leaf"}}
+    for _ in range(6):
+        error = {"code": "level", "details": [error] * 2, "innererror": {"code": "level", "innererror": error}}
+    failure = read_failure(409, json.dumps({"error": error}))
+    assert len(failure.details) == 10
+    assert len(failure.inner) <= 10
+    chain: dict[str, Any] = {"code": "0"}
+    for number in range(1, 9):
+        chain = {"code": str(number), "details": [chain], "innererror": {"code": str(number), "innererror": chain}}
+    bounded = read_failure(409, json.dumps({"error": chain}))
+    assert [part.code for part in bounded.details] == ["7", "6", "5", "4", "3"]
+
+
+def test_a_failure_without_a_status_says_only_what_it_knows() -> None:
+    assert ArmFailure(status=0, code="ServerDisconnectedError", message="gone").text == "ServerDisconnectedError: gone"
+    assert ArmFailure(status=0, message="gone").text == "gone"
+    assert ArmFailure(status=503).text == "HTTP 503"
+    assert ErrorDetail(target="disk").text == " [disk]"
 
 
 # --- what cannot have come after an acceptance
@@ -544,7 +730,7 @@ def test_long_texts_are_cut_with_a_mark() -> None:
     assert failure.message.endswith("[cut]")
     assert len(failure.details) == 10
     for text in (failure.message, failure.text, classify(failure).to_outcome(failure).message):
-        assert len(text) == LONGEST_TEXT
+        assert len(text) == 2_000
         assert text.endswith(" … [cut]")
 
 
@@ -592,10 +778,10 @@ def test_reading_any_error_answer_never_raises(status: int, body: str) -> None:
         ("-5", None),
         ("nan", None),
         ("inf", None),
-        ("99999999", LONGEST_WAIT_SECONDS),
+        ("99999999", 3_600),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
         (format_datetime(NOW - timedelta(seconds=90), usegmt=True), None),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT_SECONDS),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3_600),
         ("Mon, 01 Jan 99999 00:00:00 GMT", None),
     ],
 )
@@ -610,4 +796,4 @@ def test_point_8_retry_after_in_both_forms_is_honoured_and_capped(value: str | N
 @example("Mon, 01 Jan 2026 99999999999999999999:00:00")
 def test_a_wait_is_never_negative_nor_over_an_hour(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
-    assert seconds is None or 0 <= seconds <= LONGEST_WAIT_SECONDS
+    assert seconds is None or 0 <= seconds <= 3_600

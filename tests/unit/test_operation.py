@@ -10,15 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain.arm_error import ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.operation import (
-    CLOCK_SKEW,
-    LONGEST_URL,
+    Origin,
     PollState,
     UnsafeUrl,
     check_operation_url,
     is_ours,
+    is_unanswered,
     operation_id,
+    origin,
     read_location,
     read_operation,
 )
@@ -38,6 +39,7 @@ from tests.unit.wire_samples import (
 )
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
+SKEW = timedelta(minutes=5)
 PATH = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/westeurope/operations/{OPERATION}"
 
 
@@ -166,7 +168,7 @@ def test_only_https_on_the_managers_host_under_the_subscription_is_followed(
     assert port in ("", ":", ":443")
     assert subscription.lower() == SUBSCRIPTION
     assert not {"..", ".", "%2e%2e", "%2E.", "\\", "ä", " "} & set(path)
-    assert len(url) <= LONGEST_URL
+    assert len(url) <= 8_192
     assert "#" not in url
 
 
@@ -194,8 +196,80 @@ def test_point_9_the_operation_id_is_the_activity_id() -> None:
         == OPERATION
     )
     assert operation_id(f"{MANAGER}{PATH}") == OPERATION
+    assert operation_id(f"{MANAGER}{PATH}/x") == OPERATION
     for url in ("", MANAGER, f"{MANAGER}/operations/short", f"{MANAGER}{PATH}x"):
         assert operation_id(url) == ""
+
+
+def test_the_location_of_the_documents_has_no_question_mark() -> None:
+    assert operation_id(f"{MANAGER}{PATH}&monitor=true&api-version=2024-07-01") == OPERATION
+    assert operation_id(f"{MANAGER}{PATH.replace(OPERATION, OPERATION.upper())}&monitor=true") == OPERATION
+
+
+def test_a_url_may_be_as_long_as_a_request_line() -> None:
+    base = f"{MANAGER}{PATH}?c="
+    assert is_followed(base + "A" * (8_192 - len(base)))
+    assert not is_followed(base + "A" * (8_193 - len(base)))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f"{MANAGER}{PATH}?c=" + "A" * 9_000, "longer than 8192"),
+        (f"{MANAGER}{PATH}\t", "characters"),
+        (f"https://[::1{PATH}", "cannot be read"),
+        (f"http://management.azure.com{PATH}", "not https"),
+        (f"https://user@management.azure.com{PATH}", "names a user"),
+        (f"https://evil.example{PATH}", "not on the Resource Manager host"),
+        (f"{MANAGER}{PATH.replace(SUBSCRIPTION, '99999999-2222-4333-8444-555555555555')}", "leaves the subscription"),
+        (f"{MANAGER}{PATH}#x", "fragment"),
+    ],
+)
+def test_the_log_says_why_a_url_is_not_followed(url: str, why: str) -> None:
+    with pytest.raises(UnsafeUrl, match=why):
+        check_operation_url(url, MANAGER, SUBSCRIPTION)
+
+
+@pytest.mark.parametrize("word", ["InProgress", "inprogress", "INPROGRESS"])
+def test_a_bare_result_that_is_in_progress_is_no_end(word: str) -> None:
+    body = json.dumps({"status": word, "installedPatchCount": 0})
+    assert read_location(200, body).state is PollState.RUNNING
+    assert read_location(200, body).result == {}
+
+
+@pytest.mark.parametrize("key", ["properties", "name"])
+def test_either_mark_of_the_operations_own_form_is_enough(key: str) -> None:
+    assert read_location(200, json.dumps({"status": "Reticulating", key: {}})).state is PollState.RUNNING
+
+
+@pytest.mark.parametrize("status", [201, 204])
+def test_the_location_ends_with_200_alone(status: int) -> None:
+    assert read_location(status, json.dumps(assessment())).state is PollState.UNCLEAR
+
+
+def test_a_201_of_the_operation_is_read_as_a_200_is() -> None:
+    assert read_operation(201, ended(assessment())).state is PollState.SUCCEEDED
+    assert read_operation(201, "").state is PollState.RUNNING
+
+
+def test_how_long_it_took_is_told_when_both_ends_are() -> None:
+    body = {
+        "startTime": "2026-11-21T02:00:00.5Z",
+        "endTime": "2026-11-21T02:03:10Z",
+        "status": "Succeeded",
+        "properties": {"output": {"status": "Succeeded"}},
+    }
+    assert read_operation(200, json.dumps(body)).took == 189.5
+    for missing in ("startTime", "endTime"):
+        assert read_operation(200, json.dumps(body | {missing: None})).took is None
+
+
+def test_a_failed_operation_keeps_its_own_code_before_any_of_ours() -> None:
+    told = {"status": "Canceled", "error": {"code": "MaintenanceCanceled", "message": "by a person"}}
+    reading = read_operation(200, json.dumps(told))
+    assert reading.failure == ArmFailure(status=200, code="MaintenanceCanceled", message="by a person")
+    bare = read_operation(200, json.dumps({"status": "Failed"}))
+    assert bare.failure == ArmFailure(status=200, code="OperationFailed")
 
 
 def test_point_7_in_progress_is_running_whatever_else_is_missing() -> None:
@@ -349,9 +423,72 @@ def test_an_operation_with_our_id_is_ours_and_any_other_is_not() -> None:
 def test_without_an_id_only_what_is_new_since_the_intent_is_ours() -> None:
     unknown = intent(previous_activity_id="Before")
     assert is_ours(unknown, summary("new", NOW + timedelta(seconds=10)))
-    assert is_ours(unknown, summary("new", NOW - CLOCK_SKEW))
+    assert is_ours(unknown, summary("new", NOW - SKEW))
     assert is_ours(unknown, summary("new"))
-    assert not is_ours(unknown, summary("new", NOW - CLOCK_SKEW - timedelta(seconds=1)))
+    assert not is_ours(unknown, summary("new", NOW - SKEW - timedelta(seconds=1)))
     assert not is_ours(unknown, summary("before", NOW + timedelta(seconds=10)))
     assert not is_ours(unknown, summary("", NOW + timedelta(seconds=10)))
     assert not is_ours(unknown, None)
+
+
+def test_the_skew_of_two_clocks_is_five_minutes() -> None:
+    assert is_ours(intent(), summary("new", NOW - timedelta(seconds=300)))
+    assert not is_ours(intent(), summary("new", NOW - timedelta(seconds=301)))
+
+
+# --- after an answer that is no acceptance
+
+BUSY = ArmFailure(status=409, code="Conflict", message="x")
+THROTTLED = ArmFailure(status=429)
+
+
+@pytest.mark.parametrize(
+    ("answer", "unanswered"),
+    [
+        (None, True),
+        (ArmFailure(status=0), True),
+        (ArmFailure(status=500), True),
+        (ArmFailure(status=503), True),
+        (ArmFailure(status=499), False),
+        (BUSY, False),
+        (THROTTLED, False),
+        (ArmFailure(status=1), False),
+    ],
+)
+def test_what_is_an_answer(answer: ArmFailure | None, unanswered: bool) -> None:
+    assert is_unanswered(intent(answer=answer)) is unanswered
+
+
+@pytest.mark.parametrize("answer", [None, ArmFailure(status=0), ArmFailure(status=503)])
+def test_without_an_answer_what_is_new_since_the_intent_is_ours(answer: ArmFailure | None) -> None:
+    unknown = intent(previous_activity_id="Before", answer=answer)
+    assert origin(unknown, summary("new", NOW - SKEW)) is Origin.OURS
+    assert origin(unknown, summary("new")) is Origin.OURS
+    assert origin(unknown, summary("new", NOW - SKEW - timedelta(seconds=1))) is Origin.OTHER
+    assert origin(unknown, summary("before", NOW)) is Origin.OTHER
+    assert origin(unknown, None) is Origin.OTHER
+
+
+@pytest.mark.parametrize("answer", [BUSY, THROTTLED])
+def test_after_a_refusal_only_what_began_later_is_ours(answer: ArmFailure) -> None:
+    refused = intent(previous_activity_id="Before", answer=answer)
+    assert origin(refused, summary("new", NOW + timedelta(seconds=9))) is Origin.OURS
+    assert origin(refused, summary("new", NOW)) is Origin.OURS
+    assert origin(refused, summary("new", NOW - timedelta(seconds=1))) is Origin.UNCLEAR
+    assert origin(refused, summary("new", NOW - SKEW)) is Origin.UNCLEAR
+    assert origin(refused, summary("new")) is Origin.UNCLEAR
+    assert origin(refused, summary("new", NOW - SKEW - timedelta(seconds=1))) is Origin.OTHER
+    assert origin(refused, summary("BEFORE", NOW + timedelta(seconds=9))) is Origin.OTHER
+    assert origin(refused, summary("", NOW + timedelta(seconds=9))) is Origin.OTHER
+    assert origin(refused, None) is Origin.OTHER
+
+
+def test_a_stamp_in_whole_seconds_may_lie_before_the_intent() -> None:
+    refused = intent(declared_at=NOW + timedelta(milliseconds=900), answer=BUSY)
+    assert origin(refused, summary("new", NOW)) is Origin.OURS
+
+
+def test_a_known_id_needs_no_time() -> None:
+    known = intent(activity_id=OPERATION, answer=BUSY)
+    assert origin(known, summary(OPERATION, NOW - timedelta(days=1))) is Origin.OURS
+    assert origin(known, summary("other", NOW)) is Origin.OTHER
