@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from activities.context import load_run, now, wait_seconds
-from activities.discovery import pause_after, record_of, uses_up_patience
+from activities.discovery import add_found, pause_after, uses_up_patience
 from activities.recovery import show_life
 from adapters.maintenance import open_maintenance
 from adapters.resource_graph import Page, open_resource_graph
@@ -32,7 +32,7 @@ from domain.discovery import build_queries, select_machines
 from domain.maintenance_queries import machines_of_run
 from domain.occurrence import MaintenanceOccurrence, OccurrenceId
 from domain.reported import MachineUpdate, is_contradicted
-from domain.run import Run
+from domain.run import Run, Stage
 from domain.scope import Scope
 from domain.steering import PATCHWAVE
 from domain.work import RunRef
@@ -106,10 +106,10 @@ async def find_occurrence_machines(data: Json) -> Json:
         found = await open_resource_graph().page(query.text, query.subscriptions)
         if found.failure is not None:
             return Found(machines=machines, **_trouble(found, request.attempt)).to_wire()
-        rows = [record_of(machine) for machine in select_machines(policy.scope, found.rows)]
-        await records.add_machines(run.id, rows)
+        rows = select_machines(policy.scope, found.rows)
+        await add_found(records, run.id, rows)
         machines = await records.count_machines(run.id)
-        known |= {row.key: row.stage for row in rows}
+        known |= {row.machine_id.key: Stage.WAITING for row in rows}
     await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
     return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()
 

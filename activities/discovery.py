@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from activities.context import load_run, now, wait_seconds
@@ -63,8 +64,8 @@ async def discover_machines(data: Json) -> Json:
         page = await open_resource_graph().page(query.text, query.subscriptions, position.token)
         if page.failure is not None:
             return _failed(page.failure, page.wait_seconds, request.attempt).to_wire()
-        found = [record_of(machine) for machine in select_machines(policy.scope, page.rows)]
-        await records.add_machines(request.run_id, found)
+        found = select_machines(policy.scope, page.rows)
+        await add_found(records, request.run_id, found)
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
@@ -73,6 +74,15 @@ async def discover_machines(data: Json) -> Json:
     await _add_missing(records, request.run_id, policy.scope)
     machines = await records.count_machines(request.run_id)
     return Discovered(machines=machines, selectors=policy.scope.describe()).to_wire()
+
+
+async def add_found(records: Records, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
+    """Rows for machines that were found; those with a problem are skipped at once."""
+    await records.add_machines(run_id, [record_of(machine) for machine in found])
+    for machine in found:
+        if machine.problem:
+            outcome = Outcome.skipped(Reason.UNREADABLE_ID, machine.problem)
+            await records.record_outcomes(run_id, [machine.machine_id.key], outcome, now())
 
 
 async def _add_missing(records: Records, run_id: str, scope: Scope) -> None:

@@ -15,6 +15,7 @@ from adapters.resource_graph import Page, open_resource_graph
 from adapters.tables import Records, open_records
 from domain.accompany import Copied, CopyResults
 from domain.base import Json
+from domain.folding import fold
 from domain.maintenance_queries import (
     INSTALLATIONS_PER_QUERY,
     installations_of_run,
@@ -81,12 +82,12 @@ async def _copy(records: Records, run: Run, installations: list[Installation]) -
             fresh.append((each, machine))
     for start in range(0, len(fresh), INSTALLATIONS_PER_QUERY):
         some = fresh[start : start + INSTALLATIONS_PER_QUERY]
-        patches: dict[str, list[InstalledPatch]] = {each.id.lower(): [] for each, _ in some}
+        patches: dict[str, list[InstalledPatch]] = {fold(each.id): [] for each, _ in some}
         trouble_met = await _read_patches(run, patches)
         if trouble_met is not None:
             return trouble_met
         for each, machine in some:
-            found = [patch.to_record() for patch in patches[each.id.lower()]]
+            found = [patch.to_record() for patch in patches[fold(each.id)]]
             error = each.result.error
             if error is not None and error.is_error:
                 await records.set_stage(run.id, machine.key, machine.stage, reported_error=error.sentence)

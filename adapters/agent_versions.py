@@ -15,6 +15,7 @@ from adapters.per_loop import PerLoop
 from adapters.pipeline import ArmPipeline
 from domain.arm_error import ErrorClass, classify
 from domain.base import Json, as_object, objects_of, parse_object, text_of
+from domain.folding import fold
 from domain.operation import UnsafeUrl, check_operation_url
 from settings import Settings
 
@@ -90,7 +91,7 @@ def _versions_of(page: Json) -> Iterable[tuple[str, str]]:
         view = as_object(properties.get("instanceView")) or {}
         version = text_of((as_object(view.get("vmAgent")) or {}).get("vmAgentVersion"))
         if version:
-            yield text_of(machine.get("id")).lower(), version
+            yield fold(text_of(machine.get("id"))), version
 
 
 _clients = PerLoop(lambda settings: AgentVersions(settings, ArmPipeline(settings, open_credential(settings))))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from adapters.pacer import open_budgets, waits_for_a_turn
 from adapters.transport import transport_options
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 15
 READ_SECONDS = 60
 _LONGEST_TEXT = 500
+_ASCII = "".join(map(chr, range(128)))
 
 
 def sdk_options(settings: Settings) -> dict[str, Any]:
@@ -76,6 +78,11 @@ async def in_turn(settings: Settings, method: str, url: str, send: Callable[[], 
     return answer
 
 
+def encode_url(url: str) -> str:
+    """The URL with the letters beyond ASCII percent-encoded; what is ASCII stays as it is, signed URLs above all."""
+    return url if url.isascii() else quote(url, safe=_ASCII)
+
+
 def lost(error: Exception) -> Answer:
     """What a request reads as that the library could not finish: status 0, and its error."""
     return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
@@ -96,7 +103,11 @@ class ArmPipeline:
         self._client: AsyncARMPipelineClient[Any, Any] | None = None
 
     async def send(self, request: HttpRequest) -> Answer:
-        """Send once, the URL byte for byte, when its turn has come; one whose turn is far reads as throttled."""
+        """Send once, when its turn has come; one whose turn is far reads as throttled.
+
+        The URL goes out byte for byte, but for letters beyond ASCII of names in it, which are percent-encoded.
+        """
+        request.url = encode_url(request.url)
         return await in_turn(self._settings, request.method, request.url, lambda: self._send(request))
 
     async def _send(self, request: HttpRequest) -> Answer:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from adapters.per_loop import PerLoop
 from adapters.resource_graph import ResourceGraph, open_resource_graph
 from domain.discovery import literal
+from domain.folding import fold
 from settings import Settings
 
 SWEPT_ABOVE = 500
@@ -80,7 +81,7 @@ class Sweeps:
             await asyncio.sleep(max(0.0, wait))
             page = await self._graph.page(query, [region.subscription_id], token)
             self._not_before = monotonic() + page.wait_seconds
-            found |= {str(row.get("found", "")).lower() for row in page.rows}
+            found |= {fold(str(row.get("found", ""))) for row in page.rows}
             token = page.skip_token
             if page.failure is not None or not token:
                 # What one page shows is so, whatever becomes of the others.

@@ -20,6 +20,7 @@ from cli.documents import Json
 from cli.errors import Detail, RefusedError
 from domain.discovery import read_row
 from domain.draft import FoundMachine
+from domain.folding import fold
 from domain.regions import KNOWN_PAIRS, region_name
 from domain.topology import Topology
 
@@ -96,7 +97,7 @@ def _read(document: object, path: str) -> Fleet:
         except _BrokenMachine as broken:
             problems.append(Detail(where, str(broken)))
             continue
-        folded = str(row["id"]).lower()
+        folded = fold(str(row["id"]))
         first, known = merged.setdefault(folded, (where, row))
         if known is not row:
             merged[folded] = (first, _merge(known, row))
@@ -184,7 +185,7 @@ def _row(entry: object) -> Json:
         "pending": _pending(shown, simulation),
         "minutes": _minutes(simulation),
     }
-    if read_row(row) is None:
+    if read_row(row).problem:
         raise _BrokenMachine(f"{given.get('id')!r} is not the id of a virtual machine")
     return row
 
@@ -192,8 +193,8 @@ def _row(entry: object) -> Json:
 def _merge(first: Json, second: Json) -> Json:
     """Both rows of a machine as one: the first wins, the second fills what it leaves open."""
     merged = {key: second.get(key) if value in (None, "", [], {}) else value for key, value in first.items()}
-    tags = {str(name).lower() for name in first["tags"]}
-    return merged | {"tags": first["tags"] | {k: v for k, v in second["tags"].items() if str(k).lower() not in tags}}
+    tags = {fold(str(name)) for name in first["tags"]}
+    return merged | {"tags": first["tags"] | {k: v for k, v in second["tags"].items() if fold(str(k)) not in tags}}
 
 
 def _machine(row: Json) -> FoundMachine:
@@ -204,7 +205,7 @@ def _machine(row: Json) -> FoundMachine:
     """
     # The simulator takes a machine that says nothing of its system for Linux, and so must its plan.
     machine = read_row(row | {"osType": row["osType"].capitalize() or "Linux"})
-    if machine is None or not machine.location:
+    if not machine.location:
         raise _BrokenMachine("it has no location")
     if machine.os_type not in ("Windows", "Linux"):
         raise _BrokenMachine(f"osType must be Windows or Linux, not {row['osType']!r}")

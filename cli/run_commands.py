@@ -32,6 +32,7 @@ from cli.terminal import (
     show,
 )
 from cli.watch import exit_code_of, watch
+from domain.folding import fold
 
 NEWEST = "latest"
 """Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
@@ -247,7 +248,7 @@ def machine_key(client: ApiClient, run_id: str, machine: str) -> str:
     if _MACHINE_KEY.fullmatch(machine):
         return machine
     by = "id" if machine.startswith("/") else "name"
-    found = [row for row in client.machines(run_id) if str(row.get(by, "")).lower() == machine.lower()]
+    found = [row for row in client.machines(run_id) if fold(str(row.get(by, ""))) == fold(machine)]
     if not found:
         raise NotFoundError(f"The run has no machine {machine}")
     if len(found) > 1:

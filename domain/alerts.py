@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from domain.arm_error import ArmFailure, classify
 from domain.base import Document, LenientInstant, Tolerant, as_object
+from domain.folding import fold
 from domain.outcome import Outcome, Reason
 from domain.patch_results import Text
 from domain.patching import Duration
@@ -110,7 +111,7 @@ class Alert(Tolerant):
         return (
             said.monitor_condition.casefold() in ("fired", "")
             and said.alert_state.casefold() != "closed"
-            and said.target_resource.casefold() in (machine_id.casefold(), "")
+            and fold(said.target_resource) in (fold(machine_id), "")
             and (said.severity.casefold() in wanted or not said.severity)
             and (not rules or bool(rules & {self.rule.casefold(), self.name.casefold()}))
             and (said.start_date_time is None or said.start_date_time >= now - veto.fired_within)

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StrictBool
 
 from domain.base import Document
+from domain.folding import fold
 from domain.maintenance import ConfigurationId
 
 MOST_CONFIGURATIONS = 200
@@ -21,7 +22,7 @@ def _check_configuration(text: str) -> str:
 
 
 def _check_different(ids: list[str]) -> list[str]:
-    if len({text.lower() for text in ids}) < len(ids):
+    if len({fold(text) for text in ids}) < len(ids):
         raise ValueError("names a configuration twice; ids are compared without case")
     return ids
 
@@ -53,4 +54,4 @@ class AroundMaintenance(Document):
 
     def names(self, configuration: ConfigurationId) -> bool:
         """Whether the policy accompanies the runs of this configuration."""
-        return any(text.lower() == configuration.folded for text in self.configurations)
+        return any(fold(text) == configuration.folded for text in self.configurations)

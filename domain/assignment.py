@@ -18,7 +18,8 @@ from pydantic import AfterValidator, Field
 
 from domain.base import Document, Json, as_object, fold_keys, text_of, texts_of, without_empty
 from domain.discovery import DiscoveredMachine
-from domain.identity import MachineId
+from domain.folding import fold
+from domain.identity import RESOURCE_GROUP_NAME, MachineId
 from domain.maintenance import ConfigurationId
 from domain.regions import region_name
 from domain.scope import OsType, Scope, TagFilter, TagMatch
@@ -45,7 +46,7 @@ _ASSIGNMENT_ID = re.compile(
     rf"(?P<scope>/subscriptions/.+?){_PROVIDER.replace('.', '[.]')}(?P<name>[A-Za-z0-9_.()-]{{1,260}})", re.IGNORECASE
 )
 _DYNAMIC_SCOPE = re.compile(
-    rf"/subscriptions/(?P<subscription>{_GUID})(/resourceGroups/(?P<group>[\w.()-]{{0,89}}[\w()-]))?", re.IGNORECASE
+    rf"/subscriptions/(?P<subscription>{_GUID})(/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME}))?", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9_.()-]{1,260}")
 
@@ -151,13 +152,13 @@ class Assignment(Document):
     @property
     def folded(self) -> str:
         """The id in lower case: the only form in which ids are compared."""
-        return self.id.lower()
+        return fold(self.id)
 
     def is_same_as(self, other: Assignment) -> bool:
         """Whether both give the same configuration to the same machines, whatever their names are."""
         ours, theirs = (each.filter or ScopeFilter() for each in (self, other))
         return (
-            self.resource_id.lower() == other.resource_id.lower()
+            fold(self.resource_id) == fold(other.resource_id)
             and self.configuration_id is not None
             and self.configuration_id == other.configuration_id
             and (not self.is_dynamic or ours.identity == theirs.identity)
@@ -369,4 +370,4 @@ def _folded(values: Iterable[str]) -> list[str]:
 
 def _within(value: str, given: Sequence[str]) -> bool:
     """Whether a list that was given has the value, without case; an empty list has everything."""
-    return not given or value.casefold() in {item.casefold() for item in given}
+    return not given or fold(value) in {fold(item) for item in given}

@@ -6,7 +6,7 @@ then compared here. Exclusions by id and by tag are decided here as well.
 
 Grammar of the queries: ``where`` with ``=~``, ``in~``, ``contains``, ``and``, ``or``, ``not (...)``; ``project`` of
 paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id because pages of an unordered query may
-overlap.
+overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by ``tolower``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 
-from domain.base import Document, Tolerant
+from domain.base import Document, Tolerant, text_of
 from domain.identity import MachineId
 from domain.scope import Scope, TagFilter, TagMatch
 
@@ -65,6 +65,27 @@ def literal(text: str) -> str:
     return "'" + "".join(_ESCAPES.get(character, character) for character in text) + "'"
 
 
+def same_as(column: str, value: str) -> str:
+    """The condition that a column has the value, without case in every script."""
+    plain = f"{column} =~ {literal(value)}"
+    return plain if value.isascii() else f"({plain} or tolower({column}) =~ {literal(value.lower())})"
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """The condition that a column has one of the values, without case in every script; empty without values."""
+    if not values:
+        return ""
+    plain = f"{column} in~ ({', '.join(map(literal, values))})"
+    others = [literal(value.lower()) for value in values if not value.isascii()]
+    return f"({plain} or tolower({column}) in~ ({', '.join(others)}))" if others else plain
+
+
+def starts_with(column: str, value: str) -> str:
+    """The condition that a column begins with the value, without case in every script."""
+    plain = f"{column} startswith {literal(value)}"
+    return plain if value.isascii() else f"({plain} or tolower({column}) startswith {literal(value.lower())})"
+
+
 def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQuery]:
     """The queries that together return every machine of the scope (and perhaps more; see `select_machines`).
 
@@ -81,7 +102,7 @@ def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQu
     wanted.sort(key=lambda machine: machine.folded)
     return [
         DiscoveryQuery(
-            text=_query([_any_of("id", [machine.text for machine in chunk]), *conditions], columns),
+            text=_query([one_of("id", [machine.text for machine in chunk]), *conditions], columns),
             subscriptions=tuple(sorted({machine.subscription_id for machine in chunk})),
         )
         for chunk in _chunks(wanted, IDS_PER_QUERY)
@@ -91,10 +112,10 @@ def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQu
 def _conditions(scope: Scope) -> list[str]:
     excluded = scope.exclude
     conditions = [
-        _any_of("subscriptionId", scope.subscriptions),
-        _any_of("resourceGroup", scope.resource_groups),
-        _any_of("location", scope.locations),
-        _any_of("tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]),
+        one_of("subscriptionId", scope.subscriptions),
+        one_of("resourceGroup", scope.resource_groups),
+        one_of("location", scope.locations),
+        one_of("tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]),
         _tags_contain(scope.tags) if scope.tags else "",
         _none_of("subscriptionId", excluded.subscriptions),
         _none_of("resourceGroup", excluded.resource_groups),
@@ -110,12 +131,10 @@ def _query(conditions: Sequence[str], columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _any_of(column: str, values: Sequence[str]) -> str:
-    return f"{column} in~ ({', '.join(literal(value) for value in values)})" if values else ""
-
-
 def _none_of(column: str, values: Sequence[str]) -> str:
-    return f"not ({_any_of(column, values)})" if values else ""
+    """None of the values that can be compared with certainty; `Scope.holds` leaves out the others."""
+    plain = [value for value in values if value.isascii()]
+    return f"not ({one_of(column, plain)})" if plain else ""
 
 
 def _tags_contain(tags: TagFilter) -> str:
@@ -192,10 +211,14 @@ class DiscoveredMachine(Tolerant):
     windows_patch_mode: LenientText = ""
     linux_patch_mode: LenientText = ""
     availability_set_id: LenientText = ""
+    problem: str = ""
+    """Why nothing can be done with the machine; empty for one whose id can be read."""
 
     @property
     def machine_id(self) -> MachineId:
-        """The id, parsed."""
+        """The id, parsed; of one that cannot be read, what the other columns say."""
+        if self.problem:
+            return MachineId(self.id, self.subscription_id.lower(), self.resource_group, self.name)
         return MachineId.parse(self.id)
 
     @property
@@ -204,29 +227,46 @@ class DiscoveredMachine(Tolerant):
         return self.windows_patch_mode or self.linux_patch_mode
 
 
-def read_row(row: Mapping[str, Any]) -> DiscoveredMachine | None:
-    """Read one row leniently; ``None`` when it is not a virtual machine."""
+def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
+    """Read one row leniently. Each row is a machine: one whose id cannot be read has a ``problem``."""
+    given_id = text_of(row.get("id"))
+    machine = DiscoveredMachine.model_validate({**row, "id": given_id})
     try:
-        machine = DiscoveredMachine.model_validate(row)
-        parsed = machine.machine_id
-    except ValueError:  # pydantic's ValidationError is one too
-        return None
+        parsed = MachineId.parse(given_id)
+    except ValueError:
+        return _unreadable(machine)
     return machine.model_copy(
         update={
             "name": machine.name or parsed.name,
             "subscription_id": parsed.subscription_id,
             "resource_group": machine.resource_group or parsed.resource_group,
+            "problem": "",
         }
     )
+
+
+def _unreadable(machine: DiscoveredMachine) -> DiscoveredMachine:
+    """The machine with what its id says as far as it goes, for scopes and for people."""
+    # /subscriptions/{2}/resourceGroups/{4}/providers/Microsoft.Compute/virtualMachines/{8}
+    parts = [*machine.id.split("/"), *[""] * 9]
+    places = {
+        "subscription_id": machine.subscription_id or parts[2],
+        "resource_group": machine.resource_group or parts[4],
+        "name": machine.name or parts[8],
+    }
+    shown = machine.id or "/".join(places.values())
+    problem = f"Azure lists it by the id {shown!r}, which is not one of a virtual machine: patch it by other means."
+    return machine.model_copy(update={**places, "id": shown, "problem": problem})
 
 
 def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[DiscoveredMachine]:
     """The machines of the scope among the rows: each once, ids compared without case, ordered by id.
 
-    Rows move while Azure pages, so one machine can come twice.
+    Those with a ``problem`` are among them, to be counted and shown. Rows move while Azure pages, so one machine can
+    come twice.
     """
     machines: dict[str, DiscoveredMachine] = {}
-    for machine in filter(None, map(read_row, rows)):
+    for machine in map(read_row, rows):
         if scope.holds(machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags):
             machines.setdefault(machine.machine_id.folded, machine)
     return [machines[folded] for folded in sorted(machines)]

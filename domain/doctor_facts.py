@@ -16,6 +16,7 @@ from domain.assignment import Assignment
 from domain.base import as_object, format_instant, parse_instant
 from domain.discovery import literal
 from domain.fleet_machine import FleetMachine
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.maintenance import MaintenanceConfiguration
 from domain.maintenance_queries import MACHINE_UPDATES
@@ -166,7 +167,7 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssess
     """By machine id in lower case."""
     found: dict[str, KnownAssessment] = {}
     for row in rows:
-        machine, _, _ = str(row.get("id", "")).lower().partition("/patchassessmentresults/")
+        machine, _, _ = fold(str(row.get("id", ""))).partition("/patchassessmentresults/")
         at = parse_instant(row.get("at"))
         if at is None or not _is_machine(machine):
             continue
@@ -207,8 +208,8 @@ def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[ScheduledRuns]:
     """What stands in the rows of `first_and_last_runs`; one of no machine is passed over."""
     return [
         ScheduledRuns(
-            machine_id=str(row["machine"]).lower(),
-            configuration_id=str(row.get("configuration", "")).lower(),
+            machine_id=fold(str(row["machine"])),
+            configuration_id=fold(str(row.get("configuration", ""))),
             first_at=parse_instant(row.get("firstAt")),
             ended_at=parse_instant(row.get("endedAt")),
             status=str(row.get("status") or ""),

@@ -13,6 +13,7 @@ from domain.calendar import occurrences
 from domain.doctor_facts import FleetFacts, FleetPolicy
 from domain.draft import FoundMachine
 from domain.fleet_machine import FleetMachine
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.maintenance import MaintenanceConfiguration
 from domain.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
@@ -84,7 +85,7 @@ class FleetIndex:
     @cached_property
     def configurations(self) -> dict[str, MaintenanceConfiguration]:
         """Every configuration by its id."""
-        return {each.id.lower(): each for each in self.facts.configurations}
+        return {fold(each.id): each for each in self.facts.configurations}
 
     @cached_property
     def schedules(self) -> list[MaintenanceConfiguration]:
@@ -108,7 +109,7 @@ class FleetIndex:
         counts: dict[str, int] = {}
         for standing in self.standings:
             for attached in standing.attached:
-                folded = attached.configuration.id.lower()
+                folded = fold(attached.configuration.id)
                 counts[folded] = counts.get(folded, 0) + 1
         return counts
 
@@ -117,14 +118,14 @@ class FleetIndex:
         return self._state(configuration).why_not
 
     def _state(self, configuration: MaintenanceConfiguration) -> _State:
-        known = self._states.get(configuration.id.lower())
+        known = self._states.get(fold(configuration.id))
         if known is None:
-            known = self._states[configuration.id.lower()] = _state_of(configuration, self.now)
+            known = self._states[fold(configuration.id)] = _state_of(configuration, self.now)
         return known
 
     def _standing(self, machine: FleetMachine, policies: Sequence[tuple[FleetPolicy, frozenset[str], str]]) -> Standing:
         attached = tuple(self._attached(machine))
-        held = hold_reason(machine.found.tags)
+        held = machine.found.problem or hold_reason(machine.found.tags)
         running: list[str] = []
         resting: list[str] = []
         for policy, covered, why_not in policies:
@@ -146,11 +147,11 @@ class FleetIndex:
     def _attached(self, machine: FleetMachine) -> Iterator[Attached]:
         by_configuration: dict[str, list[Assignment]] = {}
         for assignment in self._direct.get(machine.folded, []):
-            by_configuration.setdefault(assignment.maintenance_configuration_id.lower(), []).append(assignment)
+            by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
         identity = machine.found.machine_id
         for assignment in self._dynamic.get(identity.subscription_id, []):
             if assignment.scope is not None and _holds(assignment.scope, machine, identity):
-                by_configuration.setdefault(assignment.maintenance_configuration_id.lower(), []).append(assignment)
+                by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
         for folded, assignments in sorted(by_configuration.items()):
             configuration = self.configurations.get(folded)
             if configuration is not None and configuration.patches_guests:
@@ -161,7 +162,7 @@ class FleetIndex:
         found: dict[str, list[Assignment]] = {}
         for assignment in self.facts.assignments:
             if not assignment.is_dynamic:
-                found.setdefault(assignment.resource_id.lower(), []).append(assignment)
+                found.setdefault(fold(assignment.resource_id), []).append(assignment)
         return found
 
     @cached_property
@@ -170,7 +171,7 @@ class FleetIndex:
         found: dict[str, list[Assignment]] = {}
         for assignment in self.facts.assignments:
             if assignment.is_dynamic:
-                found.setdefault(assignment.resource_id.lower().split("/")[2], []).append(assignment)
+                found.setdefault(fold(assignment.resource_id).split("/")[2], []).append(assignment)
         return found
 
     def _covered(self, policy: FleetPolicy) -> tuple[frozenset[str], str]:
@@ -182,7 +183,7 @@ class FleetIndex:
             if _holds(scope, machine, machine.found.machine_id)
         ]
         chosen = choose_rings(inside, order_rings(policy.policy.rings))
-        return frozenset(each.id.lower() for each in inside if each.key in chosen), _why_not(policy, self.now)
+        return frozenset(fold(each.id) for each in inside if each.key in chosen), _why_not(policy, self.now)
 
 
 def _holds(scope: Scope, machine: FleetMachine, identity: MachineId) -> bool:

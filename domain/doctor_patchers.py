@@ -19,7 +19,10 @@ def check_patchers(index: FleetIndex) -> Iterator[Finding]:
 
 def _check(index: FleetIndex, standing: Standing) -> Finding | None:
     settings, patching = standing.machine.settings, standing.patching
-    if settings is None or patching is None or patching.patcher is Patcher.UNKNOWN:
+    if settings is None or standing.machine.found.problem:
+        evidence = standing.machine.found.problem or standing.machine.eligibility.sentence
+        return _finding(FindingKind.UNMANAGEABLE, standing, evidence, remedies.show(standing.machine.found.id))
+    if patching is None or patching.patcher is Patcher.UNKNOWN:
         return None
     if standing.policies and standing.others:
         return _two(standing)

@@ -11,6 +11,7 @@ from domain.assignment import Assignment
 from domain.base import format_instant
 from domain.doctor_index import FleetIndex, ending_of
 from domain.findings import Finding, FindingKind
+from domain.folding import fold
 from domain.maintenance import MaintenanceConfiguration, format_wall_clock
 
 HORIZON = timedelta(days=400)
@@ -61,7 +62,7 @@ class _Meetings:
 
     def first(self, one: MaintenanceConfiguration, other: MaintenanceConfiguration) -> datetime | None:
         """``None`` when they do not meet within the horizon, or one of them patches nothing."""
-        pair = (one.id.lower(), other.id.lower())
+        pair = (fold(one.id), fold(other.id))
         if pair not in self._first:
             is_live = not self._index.why_not(one) and not self._index.why_not(other)
             self._first[pair] = _first_common_start(one, other, self._index.now) if is_live else None
@@ -89,7 +90,7 @@ def _first_common_start(
 
 
 def _check_configuration(index: FleetIndex, configuration: MaintenanceConfiguration) -> Iterator[Finding]:
-    machines = index.machines_by_schedule.get(configuration.id.lower(), 0)
+    machines = index.machines_by_schedule.get(fold(configuration.id), 0)
     attached = f"{machines:,} machine{'' if machines == 1 else 's'} {'is' if machines == 1 else 'are'} attached to it."
     if not configuration.in_guest_patch_mode:
         yield Finding(
@@ -114,7 +115,7 @@ def _check_assignments(index: FleetIndex) -> Iterator[Finding]:
     names = _names(index)
     lives = {(runs.machine_id, runs.configuration_id): runs for runs in index.facts.runs}
     for assignment in index.facts.assignments:
-        configuration = assignment.maintenance_configuration_id.lower()
+        configuration = fold(assignment.maintenance_configuration_id)
         machine = assignment.machine_id
         if configuration not in index.configurations:
             evidence = (
@@ -123,7 +124,7 @@ def _check_assignments(index: FleetIndex) -> Iterator[Finding]:
             )
             yield _stale(assignment, evidence, remedies.delete_assignment(assignment))
         elif machine is not None and machine.folded not in index.machines:
-            elsewhere = names.get(machine.name.lower())
+            elsewhere = names.get(fold(machine.name))
             moved = (
                 f" A machine of this name is {elsewhere}: moving one leaves its assignment behind." if elsewhere else ""
             )
@@ -152,4 +153,4 @@ def _stale(assignment: Assignment, evidence: str, fix: str) -> Finding:
 
 def _names(index: FleetIndex) -> dict[str, str]:
     """The id of a machine by its name, in lower case."""
-    return {machine.found.name.lower(): machine.found.id for machine in index.machines.values()}
+    return {fold(machine.found.name): machine.found.id for machine in index.machines.values()}

@@ -71,9 +71,13 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
             tags=each.machine.tags,
         )
     ]
-    machines = [each.to_planner(policy) for each in inside]
+    machines = [each.to_planner(policy) for each in inside if not each.machine.problem]
     plan = make_plan(machines, with_approvals(policy, machines), topology).plan
     missing = [
+        ExcludedMachine(id=each.machine.id, reason=Reason.UNREADABLE_ID.value, detail=each.machine.problem)
+        for each in inside
+        if each.machine.problem
+    ] + [
         ExcludedMachine(
             id=identity.text,
             reason=Reason.NOT_FOUND.value,

@@ -34,6 +34,7 @@ class Cause(StrEnum):
     WINDOWS_CLIENT = "windows_client"
     OTHER_IMAGE = "other_image"
     NO_SYSTEM = "no_system"
+    UNREADABLE_ID = "unreadable_id"
 
 
 class Obstacle(Document):

@@ -34,6 +34,8 @@ class FindingKind(StrEnum):
     """Nobody has looked for a while which updates the machine misses."""
     DONE_BUT_MISSING = "done_but_missing"
     """A schedule reported the machine done; an assessment after that still counts updates it should have brought."""
+    UNMANAGEABLE = "unmanageable"
+    """The machine has an id that cannot be read, or neither system that guest patching knows: no run can patch it."""
 
 
 class Finding(Document):

@@ -14,7 +14,8 @@ from typing import Any
 
 from domain.base import parse_instant
 from domain.discovery import DiscoveredMachine, read_row, select_machines
-from domain.eligibility import Eligibility, judge
+from domain.eligibility import Cause, Eligibility, Obstacle, judge
+from domain.folding import fold
 from domain.patch_mode import PatchSettings
 from domain.scope import OsType, Scope
 
@@ -45,11 +46,13 @@ class FleetMachine:
     @property
     def folded(self) -> str:
         """The id in lower case."""
-        return self.found.id.lower()
+        return fold(self.found.id)
 
     @cached_property
     def eligibility(self) -> Eligibility:
         """Whether guest patching takes it."""
+        if self.found.problem:
+            return Eligibility(obstacles=(Obstacle(cause=Cause.UNREADABLE_ID, sentence=self.found.problem),))
         return judge(
             self.settings,
             image=self.found.image,
@@ -63,16 +66,15 @@ class FleetMachine:
         return self.eligibility.sentence
 
 
-def read_machine(row: Mapping[str, Any]) -> FleetMachine | None:
-    """Read one row leniently; ``None`` when it is not a virtual machine."""
-    found = read_row(row)
-    return None if found is None else _with_settings(found, row)
+def read_machine(row: Mapping[str, Any]) -> FleetMachine:
+    """Read one row leniently."""
+    return _with_settings(read_row(row), row)
 
 
 def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetMachine]:
     """The machines of the scope among the rows: each once, ordered by id."""
-    by_id = {str(row.get("id", "")).lower(): row for row in rows}
-    return [_with_settings(found, by_id[found.id.lower()]) for found in select_machines(scope, by_id.values())]
+    by_id = {fold(read_row(row).id): row for row in rows}
+    return [_with_settings(found, by_id[fold(found.id)]) for found in select_machines(scope, by_id.values())]
 
 
 def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMachine:

@@ -115,6 +115,8 @@ def _patched_by(standing: Standing) -> PatchedBy:
 def _sentence(standing: Standing, patching: Patching | None) -> str:
     """All that is to be said; a hold keeps only Patchwave from the machine."""
     said = [patching.sentence if patching else "Guest patching does not know its system."]
+    if standing.machine.found.problem:
+        said.append(standing.machine.found.problem)
     if standing.policies:
         what = "policies" if len(standing.policies) > 1 else "policy"
         said.append(f"Covered by the {what} {', '.join(standing.policies)} of Patchwave.")

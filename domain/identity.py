@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
+from domain.folding import fold
+
 POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 RUN_ID_PATTERN = r"[0-9]{8}T[0-9]{6}Z-[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 MACHINE_KEY_PATTERN = r"[0-9a-f]{24}"
@@ -20,12 +22,17 @@ ADHOC_POLICY = "adhoc"
 """Stands in a run id for a policy that was given inline and has no name."""
 
 _POLICY_NAME = re.compile(POLICY_NAME_PATTERN)
+_NAME_CHARACTER = r"[^\x00-,/:-@\[-^`{-\x9f\s\u200b\u200e\u200f\u2028-\u206f\ufeff\ud800-\udfff\ufffe\uffff]"
+"""Letters, marks and digits of any script, and ``-``, ``.``, ``_``; nothing invisible, nothing that turns writing."""
+RESOURCE_GROUP_NAME = rf"(?:{_NAME_CHARACTER}|[()]){{0,89}}(?:(?!\.){_NAME_CHARACTER}|[()])"
+"""Beside those a group may have ``(`` and ``)``; a dot may not end it."""
+MACHINE_NAME = rf"(?![.-]){_NAME_CHARACTER}{{1,64}}"
+"""Neither a dot nor a hyphen begins it, so no name is a step of a path."""
 _SUBSCRIPTION_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _MACHINE_ID = re.compile(
     rf"/subscriptions/(?P<subscription>{_SUBSCRIPTION_ID})"
-    # Resource group names may hold letters, digits, marks and - _ . ( ); a dot may not end them.
-    r"/resourceGroups/(?P<group>[\w.()-]{0,89}[\w()-])"
-    r"/providers/Microsoft\.Compute/virtualMachines/(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})",
+    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+    rf"/providers/Microsoft\.Compute/virtualMachines/(?P<name>{MACHINE_NAME})",
     re.IGNORECASE,
 )
 _RUN_ID = re.compile(RUN_ID_PATTERN)
@@ -71,8 +78,9 @@ class MachineId:
             ValueError: it is not the id of a virtual machine, or holds characters that no Azure name has.
         """
         found = _MACHINE_ID.fullmatch(text)
-        # Only the group may hold letters beyond ASCII; ignoring case, "ſ" would pass for the s of a fixed part.
-        if found is None or ".." in text or not (text[: found.start("group")] + text[found.end("group") :]).isascii():
+        # Only names may hold letters beyond ASCII; ignoring case, "ſ" would pass for the s of a fixed part.
+        fixed = "" if found is None else text[: found.start("group")] + text[found.end("group") : found.start("name")]
+        if found is None or ".." in text or not fixed.isascii():
             raise ValueError(
                 "not a virtual machine id; expected /subscriptions/{guid}/resourceGroups/{group}"
                 "/providers/Microsoft.Compute/virtualMachines/{name}"
@@ -81,13 +89,13 @@ class MachineId:
 
     @property
     def folded(self) -> str:
-        """The id in lower case: the only form in which ids are compared."""
-        return self.text.lower()
+        """The id as `fold` writes it: the only form in which ids are compared."""
+        return fold(self.text)
 
     @property
     def key(self) -> str:
         """24 hexadecimal digits for row keys, URLs and instance ids: 96 bits, no collision at any fleet size."""
-        return hashlib.sha256(self.folded.encode()).hexdigest()[:24]
+        return machine_key(self.text)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MachineId) and self.folded == other.folded
@@ -97,6 +105,11 @@ class MachineId:
 
     def __str__(self) -> str:
         return self.text
+
+
+def machine_key(text: str) -> str:
+    """The key of the machine with this id; also of an id that cannot be parsed."""
+    return hashlib.sha256(fold(text).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def is_machine_key(text: str) -> bool:

@@ -23,6 +23,8 @@ from pydantic import AfterValidator, Field
 
 from domain.base import Document, Json, as_object, fold_keys, text_of, texts_by_name, texts_of, without_empty
 from domain.calendar import Occurrence, find_zone, from_wall_clock
+from domain.folding import fold
+from domain.identity import RESOURCE_GROUP_NAME
 from domain.patching import RebootSetting
 from domain.recur_every import RecurEvery
 
@@ -36,7 +38,7 @@ NEVER_EXPIRES = "9999-12-31 23:59:59"
 _END_OF_TIME = datetime(9899, 12, 31, tzinfo=UTC)
 _CONFIGURATION_ID = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-    r"/resourceGroups/(?P<group>[\w.()-]{0,89}[\w()-])"
+    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
     r"/providers/Microsoft\.Maintenance/maintenanceConfigurations/(?P<name>[A-Za-z0-9_.()-]{1,260})",
     re.IGNORECASE,
 )
@@ -73,7 +75,7 @@ class ConfigurationId:
     @property
     def folded(self) -> str:
         """The id in lower case: the only form in which ids are compared."""
-        return str(self).lower()
+        return fold(str(self))
 
     @property
     def key(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domain.discovery import literal
+from domain.discovery import literal, one_of, same_as, starts_with
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId
 
@@ -44,15 +44,13 @@ def dynamic_scopes() -> str:
 
 def assignments_of_configuration(configuration: ConfigurationId) -> str:
     """What a configuration is assigned to: ``id, name, properties``."""
-    condition = f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}"
+    condition = same_as("properties.maintenanceConfigurationId", str(configuration))
     return _query("maintenanceresources", ASSIGNMENTS, condition, columns="id, name, properties")
 
 
 def assignment_with_id(assignment_id: str) -> str:
     """One assignment: ``id, name, properties``."""
-    return _query(
-        "maintenanceresources", ASSIGNMENTS, f"id =~ {literal(assignment_id)}", columns="id, name, properties"
-    )
+    return _query("maintenanceresources", ASSIGNMENTS, same_as("id", assignment_id), columns="id, name, properties")
 
 
 def assignments_of_machine(machine: MachineId, configuration: ConfigurationId | None = None) -> str:
@@ -60,9 +58,9 @@ def assignments_of_machine(machine: MachineId, configuration: ConfigurationId | 
 
     With a configuration it is the documented way to find what has to be deleted.
     """
-    conditions = [f"properties.resourceId =~ {literal(machine.text)}"]
+    conditions = [same_as("properties.resourceId", machine.text)]
     if configuration is not None:
-        conditions.insert(0, f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}")
+        conditions.insert(0, same_as("properties.maintenanceConfigurationId", str(configuration)))
     return _query("maintenanceresources", ASSIGNMENTS, *conditions, columns="id, name, properties")
 
 
@@ -72,7 +70,7 @@ def machines_of_run(correlation_id: str) -> str:
     Args:
         correlation_id: ``{configuration}/providers/microsoft.maintenance/applyupdates/{yyyyMMddHHmmss}``.
     """
-    condition = f"properties.correlationId =~ {literal(correlation_id)}"
+    condition = same_as("properties.correlationId", correlation_id)
     columns = "id, resourceId = tostring(properties.resourceId), properties"
     return _query("maintenanceresources", MACHINE_UPDATES, condition, columns=columns)
 
@@ -81,27 +79,27 @@ def canceled_runs(configuration: ConfigurationId | None = None) -> str:
     """The runs that are cancelled, of one configuration or of all: ``id, properties``."""
     conditions = ["properties.status =~ 'Cancelled'"]
     if configuration is not None:
-        conditions.insert(0, f"properties.maintenanceConfigurationId =~ {literal(str(configuration))}")
+        conditions.insert(0, same_as("properties.maintenanceConfigurationId", str(configuration)))
     return _query("maintenanceresources", RUN_UPDATES, *conditions, columns="id, properties")
 
 
 def machine_updates(configurations: Sequence[ConfigurationId] = ()) -> str:
     """What became of machines in runs, of these configurations or of all: ``id, resourceId, properties``."""
-    named = ", ".join(literal(str(configuration)) for configuration in configurations)
-    conditions = [f"tostring(properties.maintenanceConfigurationId) in~ ({named})"] if named else []
+    named = one_of("tostring(properties.maintenanceConfigurationId)", [str(each) for each in configurations])
+    conditions = [named] if named else []
     columns = "id, resourceId = tostring(properties.resourceId), properties"
     return _query("maintenanceresources", MACHINE_UPDATES, *conditions, columns=columns)
 
 
 def installations_of_run(correlation_id: str) -> str:
     """The installations of one run, without their patches: ``id, properties``."""
-    condition = f"properties.maintenanceRunId =~ {literal(correlation_id)}"
+    condition = same_as("properties.maintenanceRunId", correlation_id)
     return _query("patchinstallationresources", INSTALLATIONS, condition, columns="id, properties")
 
 
 def patches_of_installations(ids: Sequence[str]) -> str:
     """The patches of these installations: ``id, properties``; the id begins with that of the installation."""
-    condition = " or ".join(f"id startswith {literal(text + '/')}" for text in ids)
+    condition = " or ".join(starts_with("id", f"{text}/") for text in ids)
     return _query("patchinstallationresources", INSTALLED_PATCHES, condition, columns="id, properties")
 
 

@@ -138,6 +138,8 @@ def plan_machine(machine: FleetMachine, wanted: WantedSettings, at: datetime) ->
         before=settings,
         note=machine.unsupported if wanted.hands_to_azure else "",
     )
+    if found.problem:
+        return _ended(planned, ChangeEnd.REFUSED, found.problem, at)
     hold = hold_reason(found.tags)
     if hold is not None:
         return _ended(planned, ChangeEnd.SKIPPED, hold, at)

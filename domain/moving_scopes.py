@@ -19,6 +19,7 @@ from domain.assignment import (
     assignment_name,
     check_assignment,
 )
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId
 from domain.moved import Moved, NotCarried
@@ -137,7 +138,7 @@ def _contains(large: Scope, small: Scope) -> bool:
 
 
 def _folded(scope: Scope, name: str) -> frozenset[str]:
-    return frozenset(str(value).casefold() for value in getattr(scope, name))
+    return frozenset(fold(str(value)) for value in getattr(scope, name))
 
 
 def _same_tags(one: TagFilter | None, other: TagFilter | None) -> bool:
@@ -147,7 +148,7 @@ def _same_tags(one: TagFilter | None, other: TagFilter | None) -> bool:
 def _tag_values(tags: TagFilter | None) -> object:
     if tags is None:
         return None
-    values = {name.casefold(): {value.casefold() for value in listed} for name, listed in tags.values.items()}
+    values = {fold(name): {fold(value) for value in listed} for name, listed in tags.values.items()}
     return tags.match if len(values) > 1 else None, values
 
 
@@ -218,8 +219,8 @@ def _not_assignable(scope: Scope) -> Iterator[Problem]:
 
 
 def _without(values: Sequence[str], excluded: Sequence[str]) -> tuple[str, ...]:
-    folded = {value.casefold() for value in excluded}
-    return tuple(value for value in values if value.casefold() not in folded)
+    folded = {fold(value) for value in excluded}
+    return tuple(value for value in values if fold(value) not in folded)
 
 
 def _assigned(

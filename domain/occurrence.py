@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field
 
 from domain.base import Document, Instant, Json, fold_keys, parse_instant, text_of, texts_of
+from domain.folding import fold
 from domain.identity import RunId
 from domain.maintenance import ConfigurationId
 from domain.outcome import Outcome, Reason
@@ -57,7 +58,7 @@ class OccurrenceId:
 
     def run_id(self, policy: str) -> RunId:
         """The one run of a policy that accompanies it: pre and post, in any order and however often, build the same."""
-        return RunId.of(self.at, policy, hashlib.sha256(self.text.lower().encode()).hexdigest()[:8])
+        return RunId.of(self.at, policy, hashlib.sha256(fold(self.text).encode()).hexdigest()[:8])
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     WINDOW_CLOSED = "window_closed"
     DEADLINE = "deadline"
     NOT_FOUND = "not_found"
+    UNREADABLE_ID = "unreadable_id"
     NOT_RUNNING = "not_running"
     HIBERNATED = "hibernated"
     POWER_NOT_RESTORED = "power_not_restored"

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from domain.admission import RUN_GROUP, Place
+from domain.folding import fold
 from domain.policy import Policy
 from domain.share import capacity
 from domain.topology import PlannerMachine, Topology
@@ -55,11 +56,11 @@ class Separation:
         self._policy = policy
         self._topology = topology
         tags = [limit.tag for limit in policy.limits.tags] + ([policy.exclusive_tag] if policy.exclusive_tag else [])
-        self._limited_tags = frozenset(tag.lower() for tag in tags)
+        self._limited_tags = frozenset(fold(tag) for tag in tags)
         self._by_region = Counter(machine.region for machine in machines)
         self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
         used = {name for name, _ in self._by_tag}
-        self.unused_tags = [tag for tag in tags if machines and tag.lower() not in used]
+        self.unused_tags = [tag for tag in tags if machines and fold(tag) not in used]
         self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
         self._unknown_domains: set[str] = set()
         self._zone_owners: dict[str, set[str]] = {}
@@ -131,14 +132,14 @@ class Separation:
         exclusive = self._policy.exclusive_tag
         tags = self._tag_values(machine)
         places: list[Place] = []
-        if exclusive is not None and (value := tags.get(exclusive.lower())):
-            places.append(Place(f"exclusive:{exclusive.lower()}={value}", 1))
-            machines = self._by_tag[exclusive.lower(), value]
+        if exclusive is not None and (value := tags.get(fold(exclusive))):
+            places.append(Place(f"exclusive:{fold(exclusive)}={value}", 1))
+            machines = self._by_tag[fold(exclusive), value]
             self._say(places[-1].group, f"{exclusive}={value} goes one at a time", binds=machines > 1)
         for limit in self._policy.limits.tags:
-            if value := tags.get(limit.tag.lower()):
-                machines = self._by_tag[limit.tag.lower(), value]
-                place = Place(f"tag:{limit.tag.lower()}={value}", capacity(limit.max_concurrent, machines))
+            if value := tags.get(fold(limit.tag)):
+                machines = self._by_tag[fold(limit.tag), value]
+                place = Place(f"tag:{fold(limit.tag)}={value}", capacity(limit.max_concurrent, machines))
                 words = f"{limit.tag}={value}: {place.capacity} at a time"
                 self._say(place.group, words, binds=machines > place.capacity)
                 places.append(place)
@@ -148,9 +149,9 @@ class Separation:
         """The tags that a limit is about. Azure compares their names without case; values are folded like them."""
         values: dict[str, str] = {}
         for name, value in machine.tags.items():
-            folded = name.lower()
+            folded = fold(name)
             if folded in self._limited_tags:
-                values[folded] = value.strip().lower()
+                values[folded] = fold(value.strip())
         return values
 
     def _region(self, region: str, limit: int | str) -> Place:
@@ -165,12 +166,12 @@ class Separation:
 
 
 def _subscription(machine: PlannerMachine) -> str:
-    return machine.subscription.lower() or machine.id.lower().removeprefix("/subscriptions/").partition("/")[0]
+    return fold(machine.subscription) or fold(machine.id).removeprefix("/subscriptions/").partition("/")[0]
 
 
 def _set_key(machine: PlannerMachine) -> str:
     """Subscription, resource group and name of an availability set: what tells it from others."""
-    parts = machine.availability_set.lower().strip("/").split("/")
+    parts = fold(machine.availability_set).strip("/").split("/")
     return "/".join(parts[1:4:2] + parts[-1:]) if len(parts) == 8 else "/".join(parts)
 
 

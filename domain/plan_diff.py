@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from domain.base import Document
+from domain.folding import fold
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 
 SAME_TIME_SECONDS = 60.0
@@ -67,14 +68,14 @@ class PlanDiff(Document):
 
 def compare(before: Plan, after: Plan) -> PlanDiff:
     """The changes from ``before`` to ``after``. Ids are compared without case."""
-    planned_before = {machine.id.lower(): machine for machine in before.machines}
-    excluded_before = {machine.id.lower() for machine in before.excluded}
-    known_now = {machine.id.lower() for machine in (*after.machines, *after.excluded)}
+    planned_before = {fold(machine.id): machine for machine in before.machines}
+    excluded_before = {fold(machine.id) for machine in before.excluded}
+    known_now = {fold(machine.id) for machine in (*after.machines, *after.excluded)}
     added: list[PlannedMachine] = []
     moved: list[MovedMachine] = []
     retimed: list[RetimedMachine] = []
     for machine in after.machines:
-        earlier = planned_before.get(machine.id.lower())
+        earlier = planned_before.get(fold(machine.id))
         if earlier is None:
             added.append(machine)
         elif _position(earlier) != _position(machine):
@@ -83,8 +84,8 @@ def compare(before: Plan, after: Plan) -> PlanDiff:
             retimed.append(RetimedMachine(id=machine.id, before=earlier.predicted_start, after=machine.predicted_start))
     return PlanDiff(
         added=added,
-        removed=sorted(machine.id for machine in before.machines if machine.id.lower() not in known_now),
-        excluded=[machine for machine in after.excluded if machine.id.lower() not in excluded_before],
+        removed=sorted(machine.id for machine in before.machines if fold(machine.id) not in known_now),
+        excluded=[machine for machine in after.excluded if fold(machine.id) not in excluded_before],
         moved=moved,
         retimed=retimed,
         makespan=MakespanChange(before=before.makespan, after=after.makespan),

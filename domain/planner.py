@@ -15,6 +15,7 @@ from domain.canary import pin_notes
 from domain.chains import Job
 from domain.drawing import DrawnPhase, RingDrawing
 from domain.explanation import Explanation
+from domain.folding import fold
 from domain.gates import waves_are_barriers
 from domain.outcome import Reason
 from domain.patching import format_duration
@@ -85,7 +86,7 @@ def make_plan(
         topology: pairs of regions and physical zones.
         ended: machines that are over already, by key, with reason and sentence. Per cents count them.
     """
-    in_order = sorted(machines, key=lambda machine: machine.id.lower())
+    in_order = sorted(machines, key=lambda machine: fold(machine.id))
     rings = order_rings(policy.rings)
     chosen = choose_rings(in_order, rings)
     excluded: dict[str, ExcludedMachine] = {}

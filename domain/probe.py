@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, StrictInt
 
 from domain.base import Document
+from domain.folding import fold
 from domain.run import MachineRecord, Signal, SignalState
 
 LONGEST_URL = 2_000
@@ -115,11 +116,11 @@ def fill_url(template: str, machine: MachineRecord) -> str:
     Raises:
         ProbeImpossible: the machine lacks a tag, or a value makes no host name.
     """
-    tags = {name.casefold(): value for name, value in machine.tags.items()}
+    tags = {fold(name): value for name, value in machine.tags.items()}
     values = {"name": machine.name, "resourceGroup": machine.resource_group, "location": machine.location}
 
     def value_of(place: str) -> str:
-        value = tags.get(place.removeprefix(_TAG).casefold(), "") if place.startswith(_TAG) else values[place]
+        value = tags.get(fold(place.removeprefix(_TAG)), "") if place.startswith(_TAG) else values[place]
         if not value:
             raise ProbeImpossible(f"the machine has no {place.removeprefix(_TAG)!r} for its address")
         return value

@@ -23,6 +23,11 @@ def set_mode(machine_id: str, wanted: WantedSettings) -> str:
     return _patchwave(*parts)
 
 
+def show(machine_id: str) -> str:
+    """Look at a machine with Azure's own command: there is nothing that ours could do with it."""
+    return shlex.join(["az", "vm", "show", "--ids", machine_id])
+
+
 def to_azure() -> WantedSettings:
     """The settings that hand a machine to Azure's automatic patching."""
     return WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM, bypass=False)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from domain import verdict
 from domain.base import Json, Tolerant, as_object
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import Outcome, OutcomeKind, Reason
@@ -62,7 +63,7 @@ class Installation(Tolerant):
     @property
     def machine(self) -> MachineId | None:
         """The machine; ``None`` when the id is of another form."""
-        text = self.id[: self.id.lower().rfind(_SUMMARY)].rstrip("/")
+        text = self.id[: fold(self.id).rfind(_SUMMARY)].rstrip("/")
         try:
             return MachineId.parse(text)
         except ValueError:
@@ -83,7 +84,7 @@ def read_patch(row: Json) -> tuple[str, InstalledPatch]:
     parent, _, patch_id = text.rpartition("/")
     properties = as_object(row.get("properties")) or {}
     named = {"name": properties.get("patchName"), "patchId": patch_id, **properties}
-    return parent.rpartition("/")[0].lower(), InstalledPatch.model_validate(named)
+    return fold(parent.rpartition("/")[0]), InstalledPatch.model_validate(named)
 
 
 def awaits_result(machine: MachineRecord) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from domain.folding import fold
 from domain.rollout import Ring
 from domain.topology import PlannerMachine
 
@@ -65,15 +66,15 @@ def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> d
 
 def _selected(ring: Ring, machines: Iterable[PlannerMachine], *, is_only: bool) -> dict[str, str]:
     if ring.machine_ids is not None:
-        wanted = {machine_id.lower() for machine_id in ring.machine_ids}
-        return {each.key: f"ring {ring.name} names it" for each in machines if each.id.lower() in wanted}
+        wanted = {fold(machine_id) for machine_id in ring.machine_ids}
+        return {each.key: f"ring {ring.name} names it" for each in machines if fold(each.id) in wanted}
     if ring.tags is not None:
         tags = ring.tags
-        names = {name.lower() for name in tags.values}
+        names = {fold(name) for name in tags.values}
         taken: dict[str, str] = {}
         for machine in machines:
             if tags.matches(machine.tags):
-                shown = ", ".join(f"{name}={value}" for name, value in machine.tags.items() if name.lower() in names)
+                shown = ", ".join(f"{name}={value}" for name, value in machine.tags.items() if fold(name) in names)
                 taken[machine.key] = f"ring {ring.name} by tag {shown}"
         return taken
     why = "" if is_only else f"ring {ring.name} takes the rest"
@@ -84,8 +85,8 @@ def _strata(machines: Sequence[PlannerMachine]) -> list[list[str]]:
     """Keys by OS image and region, each list in the order of the hash of the machine's id."""
     by_kind: dict[tuple[str, str, str], list[tuple[bytes, str]]] = {}
     for machine in machines:
-        kind = (machine.os_type.lower(), machine.image.lower(), machine.region)
-        by_kind.setdefault(kind, []).append((_hash(machine.id.lower()), machine.key))
+        kind = (fold(machine.os_type), fold(machine.image), machine.region)
+        by_kind.setdefault(kind, []).append((_hash(fold(machine.id)), machine.key))
     return [[key for _, key in sorted(members)] for _, members in sorted(by_kind.items())]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.regions import KNOWN_PAIRS
 from domain.rings import order_rings
@@ -113,13 +114,13 @@ def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]
 
 
 def _explicit(path: str, machine_ids: Sequence[str], earlier: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
-    taken = {each.lower(): ring.name for ring in earlier for each in ring.machine_ids or ()}
+    taken = {fold(each): ring.name for ring in earlier for each in ring.machine_ids or ()}
     inside = [each for each in machine_ids if scope is None or scope.may_hold(MachineId.parse(each))]
     if not inside:
         message = "matches nothing: none of these machines can be in the scope of the policy"
         yield Problem(path=f"{path}.machineIds", message=message)
-    elif all(each.lower() in taken for each in inside):
-        rings = ", ".join(sorted({taken[each.lower()] for each in inside}))
+    elif all(fold(each) in taken for each in inside):
+        rings = ", ".join(sorted({taken[fold(each)] for each in inside}))
         message = f"matches nothing: every machine of it is in a ring before it ({rings})"
         yield Problem(path=f"{path}.machineIds", message=message)
 
@@ -166,7 +167,7 @@ def _cases(tags: TagFilter) -> list[Mapping[str, frozenset[str]]]:
 
 
 def _values(tags: TagFilter) -> dict[str, frozenset[str]]:
-    return {name.lower(): frozenset(value.lower() for value in values) for name, values in tags.values.items()}
+    return {fold(name): frozenset(fold(value) for value in values) for name, values in tags.values.items()}
 
 
 def _phases(phases: Sequence[Sequence[str]], scope: Scope | None) -> Iterator[Problem]:
@@ -199,10 +200,10 @@ def _may_hold(scope: Scope, region: str) -> bool:
 def _limits(limits: Limits, exclusive_tag: str | None) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for number, limit in enumerate(limits.tags):
-        first = seen.setdefault(limit.tag.lower(), number)
+        first = seen.setdefault(fold(limit.tag), number)
         path = f"limits.tags[{number}].tag"
         if first != number:
             yield Problem(path=path, message=f"limits.tags[{first}] is about the tag {limit.tag} as well; keep one")
-        elif exclusive_tag is not None and exclusive_tag.lower() == limit.tag.lower():
+        elif exclusive_tag is not None and fold(exclusive_tag) == fold(limit.tag):
             message = f"{limit.tag} is the exclusiveTag, whose machines go one at a time; keep one of both"
             yield Problem(path=path, message=message)

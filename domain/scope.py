@@ -17,13 +17,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from domain.base import Document
-from domain.identity import MachineId
+from domain.folding import fold
+from domain.identity import MACHINE_NAME, RESOURCE_GROUP_NAME, MachineId
 
 SUBSCRIPTION_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-RESOURCE_GROUP_PATTERN = r"^[\w.()-]{0,89}[\w()-]$"
+RESOURCE_GROUP_PATTERN = rf"^{RESOURCE_GROUP_NAME}$"
 MACHINE_ID_PATTERN = (
-    r"^/[Ss]ubscriptions/[0-9a-fA-F-]{36}/[Rr]esource[Gg]roups/[\w.()-]{1,90}"
-    r"/[Pp]roviders/[Mm]icrosoft\.[Cc]ompute/[Vv]irtual[Mm]achines/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+    rf"^/[Ss]ubscriptions/[0-9a-fA-F-]{{36}}/[Rr]esource[Gg]roups/{RESOURCE_GROUP_NAME}"
+    rf"/[Pp]roviders/[Mm]icrosoft\.[Cc]ompute/[Vv]irtual[Mm]achines/{MACHINE_NAME}$"
 )
 
 _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN)
@@ -103,19 +104,19 @@ def _once(values: tuple[str, ...]) -> tuple[str, ...]:
     """Each value once, the first spelling kept: two values that differ by case are one."""
     seen: dict[str, str] = {}
     for value in values:
-        seen.setdefault(value.lower(), value)
+        seen.setdefault(fold(value), value)
     return tuple(seen.values())
 
 
 def _one_spelling(values: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     seen: dict[str, str] = {}
     for name in values:
-        if name.lower() in seen:
+        if fold(name) in seen:
             raise ValueError(
-                f"has the tag {name!r} twice (also as {seen[name.lower()]!r}): tag names differ by more than case,"
+                f"has the tag {name!r} twice (also as {seen[fold(name)]!r}): tag names differ by more than case,"
                 " put the values into one list"
             )
-        seen[name.lower()] = name
+        seen[fold(name)] = name
     return values
 
 
@@ -157,8 +158,8 @@ class TagFilter(Document):
 
     def matches(self, tags: Mapping[str, str]) -> bool:
         """Whether these tags pass. Names and values are compared without case."""
-        folded = {name.lower(): value.lower() for name, value in tags.items()}
-        hits = (folded.get(name.lower()) in {value.lower() for value in wanted} for name, wanted in self.values.items())
+        folded = {fold(name): fold(value) for name, value in tags.items()}
+        hits = (folded.get(fold(name)) in {fold(value) for value in wanted} for name, wanted in self.values.items())
         return all(hits) if self.match is TagMatch.ALL else any(hits)
 
 
@@ -199,7 +200,7 @@ class Exclusions(Document):
         return (
             machine.folded in self.machine_id_set
             or machine.subscription_id in self.subscriptions
-            or machine.resource_group.lower() in _folded(self.resource_groups)
+            or fold(machine.resource_group) in _folded(self.resource_groups)
         )
 
 
@@ -306,12 +307,12 @@ class Scope(Document):
 @lru_cache(maxsize=1024)
 def _folded(values: tuple[str, ...]) -> frozenset[str]:
     # The same few scopes are compared with every machine of a fleet.
-    return frozenset(value.lower() for value in values)
+    return frozenset(fold(value) for value in values)
 
 
 def _within(value: str, folded: frozenset[str]) -> bool:
     """An empty list selects everything."""
-    return not folded or value.lower() in folded
+    return not folded or fold(value) in folded
 
 
 _SHOWN = 5

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import AliasPath, BeforeValidator, Field
 
 from domain.base import Document, Json, Tolerant, as_list, as_object, format_instant, parse_instant
-from domain.identity import MachineId, is_machine_key, is_run_id
+from domain.identity import RESOURCE_GROUP_NAME, MachineId, is_machine_key, is_run_id
 from domain.patch_results import Text
 
 RUN_TAG = "patchwave-run"
@@ -35,7 +35,7 @@ Times of our one form sort as texts, so those whose time is over come first.
 _PREFIX = "patchwave-"
 _SNAPSHOT_ID = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-    r"/resourceGroups/(?P<group>[\w.()-]{1,90})"
+    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
     r"/providers/Microsoft\.Compute/snapshots/(?P<name>[A-Za-z0-9_-]{1,80})",
     re.IGNORECASE,
 )

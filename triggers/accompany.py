@@ -14,6 +14,7 @@ import grpc
 
 from adapters.tables import Records
 from domain.azure_event import AzureEvent, EventKind
+from domain.folding import fold
 from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, first_heard
 from domain.policy import Policy, PolicyError, parse_policy
 from domain.run import Mode, Run, RunState, Trigger, TriggerKind
@@ -84,11 +85,11 @@ def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> Main
 
 async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:
     """The runs that live and accompany this scheduled run, also of policies that have changed since."""
-    wanted = notice.id.text.lower()
+    wanted = fold(notice.id.text)
     return {
         run.id: run
         for run in await records.list_live_runs()
-        if run.maintenance is not None and run.maintenance.id.lower() == wanted
+        if run.maintenance is not None and fold(run.maintenance.id) == wanted
     }
 
 

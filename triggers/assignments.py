@@ -36,6 +36,7 @@ from domain.assignment import (
 )
 from domain.base import Document, Instant, Json
 from domain.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
+from domain.folding import fold
 from domain.identity import MachineId
 from domain.maintenance import ConfigurationId, MaintenanceConfiguration
 from domain.maintenance_queries import (
@@ -364,7 +365,7 @@ async def _check_limits(wanted: Assignment, known: Iterable[Assignment]) -> int 
 async def _count(assignments: Iterable[Assignment]) -> int:
     """Machines that a schedule has, each once; when they cannot be too many, at most so many as are counted quickly."""
     listed = list(assignments)
-    held = {each.resource_id.lower() for each in listed if not each.is_dynamic}
+    held = {fold(each.resource_id) for each in listed if not each.is_dynamic}
     scopes = [each.scope for each in listed if each.is_dynamic and each.scope is not None]
     # A scope holds no more than that, so most schedules need no look at their machines.
     if len(held) + len(scopes) * MOST_IN_DYNAMIC_SCOPE > MOST_ASSOCIATIONS:

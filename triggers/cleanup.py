@@ -13,6 +13,7 @@ import azure.functions as func
 from adapters.disks import Disks, open_disks
 from adapters.tables import Records, open_records
 from domain.arm_error import ArmFailure
+from domain.folding import fold
 from domain.snapshot import MACHINE_TAG, SnapshotId, expired_run
 
 MOST_SNAPSHOTS = 200
@@ -45,7 +46,7 @@ async def delete_expired_snapshots(
     locked: set[tuple[str, str]] = set()
     looks = 0
     async for snapshot in _expired(disks, now):
-        place = (snapshot.subscription_id, snapshot.resource_group.lower())
+        place = (snapshot.subscription_id, fold(snapshot.resource_group))
         if place in locked:
             continue
         if looks == most or clock() >= until:

@@ -30,7 +30,7 @@ from domain.maintenance import read_configuration
 from domain.maintenance_queries import all_assignments, all_configurations
 from domain.scope import Scope
 from triggers.described import Answer, Parameter, described
-from triggers.fleet import FLEET_REFUSES, read_fleet, read_policies, read_rows
+from triggers.fleet import FLEET_REFUSES, read_each, read_fleet, read_policies, read_rows
 from triggers.http import Refusal, answer, answered, number_of, query_of, words_of
 
 DEFAULT_STALE_DAYS = 7
@@ -115,12 +115,14 @@ async def _gather(records: Records, now: datetime) -> FleetFacts:
         read_rows(excused_patches(now)),
         read_rows(first_and_last_runs()),
     )
+    schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
+    assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
     return FleetFacts(
         machines=fleet,
-        configurations=list(filter(None, map(read_configuration, configurations))),
-        assignments=list(filter(None, map(read_assignment, assignments))),
+        configurations=schedules,
+        assignments=assigned,
         assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
         runs=read_runs(runs),
         policies=policies,
-        notes=notes,
+        notes=[*notes, *odd_schedules, *odd_assignments],
     )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import azure.durable_functions as df
 
-from adapters.tables import Records, open_records
+from adapters.tables import Records, StoredPolicy, open_records
 from domain.azure_event import AzureEvent, EventKind, read_event
 from domain.base import as_object
 from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
@@ -31,8 +31,10 @@ async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> No
     if found is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
-    await accompany(open_records(), client, found)
-    await start_for_event(open_records(), client, found)
+    try:
+        await accompany(open_records(), client, found)
+    finally:
+        await start_for_event(open_records(), client, found)
 
 
 def _read(event: str) -> AzureEvent | None:
@@ -49,20 +51,37 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
     """Start an assessment for each policy that asks for the event; the runs, new or not.
 
     Events come at least once and in any order: (type, id) and the policy make the run, so a repetition finds it.
+
+    Raises:
+        Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
+            the event again.
     """
     runs: list[Run] = []
+    failures: list[Exception] = []
     for stored in await records.list_policies():
         try:
-            policy = _policy_for(parse_policy(stored.document, name=stored.name), event)
+            run = await _start(records, client, stored, event)
         except PolicyError as error:
             _LOG.error("The policy %s is not valid: %s", stored.name, error)
             continue
-        if policy is None or not await _is_news(records, event, policy.name):
+        except Exception as error:
+            _LOG.exception("The policy %s could not be started for an event.", stored.name)
+            failures.append(error)
             continue
-        run_id = await claimed_run_id(records, "event", _claim_key(event, policy), new_run_id(policy))
-        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
-        runs.append(await start_run(records, client, policy, run_id, trigger, mode=Mode.ASSESS))
+        if run is not None:
+            runs.append(run)
+    if failures:
+        raise failures[0]
     return runs
+
+
+async def _start(records: Records, client: DurableClient, stored: StoredPolicy, event: AzureEvent) -> Run | None:
+    policy = _policy_for(parse_policy(stored.document, name=stored.name), event)
+    if policy is None or not await _is_news(records, event, policy.name):
+        return None
+    run_id = await claimed_run_id(records, "event", _claim_key(event, policy), new_run_id(policy))
+    trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
+    return await start_run(records, client, policy, run_id, trigger, mode=Mode.ASSESS)
 
 
 def _policy_for(policy: Policy, event: AzureEvent) -> Policy | None:

@@ -6,7 +6,7 @@ Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -35,6 +35,8 @@ MOST_MACHINES = 20_000
 LONGEST_SECONDS = 140.0
 """For Resource Graph; versions of agents may take a minute more."""
 _LONGEST_INDEX = 200.0
+_LONGEST_SHOWN = 300
+_MOST_SHOWN = 3
 FLEET_REFUSES = {
     422: f"The scope has more than {MOST_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",
@@ -104,7 +106,7 @@ async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]
         Refusal: as `read_fleet`.
     """
     fleet = await read_fleet(scope)
-    subscriptions = {machine.found.machine_id.subscription_id for machine in fleet}
+    subscriptions = {each.found.machine_id.subscription_id for each in fleet if not each.found.problem}
     versions, notes = await open_agent_versions().read(sorted(subscriptions))
     return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet], notes
 
@@ -117,6 +119,24 @@ async def read_rows(query: str) -> list[Row]:
     """
     pages = open_resource_graph().pages([DiscoveryQuery(text=query)])
     return [row async for page in pages for row in page.rows]
+
+
+def read_each[Found](
+    rows: Iterable[Row], read: Callable[[Row], Found | None], what: str
+) -> tuple[list[Found], list[str]]:
+    """What can be read of the rows, and a note on the others."""
+    found: list[Found] = []
+    others: list[str] = []
+    for row in rows:
+        one = read(row)
+        if one is None:
+            others.append(str(row.get("id"))[:_LONGEST_SHOWN])
+        else:
+            found.append(one)
+    if not others:
+        return found, []
+    shown = ", ".join(sorted(others)[:_MOST_SHOWN])
+    return found, [f"{len(others):,} {what} have ids that cannot be read and were not judged: {shown}."]
 
 
 async def read_policies(records: Records) -> tuple[list[FleetPolicy], list[str]]:
@@ -152,13 +172,10 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
         raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
     except TimeoutError:
         raise _too_slow(_LONGEST_INDEX) from None
-    facts = FleetFacts(
-        machines=fleet,
-        configurations=list(filter(None, map(read_configuration, configurations))),
-        assignments=list(filter(None, map(read_assignment, assignments))),
-        policies=policies,
-    )
-    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes]
+    schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
+    assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
+    facts = FleetFacts(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
+    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
 
 
 def _too_slow(seconds: float) -> Refusal:

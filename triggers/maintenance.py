@@ -21,6 +21,7 @@ from domain.arm_error import ArmFailure
 from domain.base import Document, Json, as_object, text_of
 from domain.coming_run import ComingRun, canceled_by_configuration, coming_runs
 from domain.discovery import DiscoveryQuery
+from domain.folding import fold
 from domain.maintenance import (
     ConfigurationId,
     MaintenanceConfiguration,
@@ -323,7 +324,7 @@ def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
         raise _too_deep() from None
     given = {name: value for name, value in fields.items() if name not in ("name", "type", "systemData")}
     given_id = given.pop("id", None)
-    if given_id is not None and str(given_id).lower() != identity.folded:
+    if given_id is not None and fold(str(given_id)) != identity.folded:
         raise invalid_body(Problem(path="id", message=f"is not that of the address, {identity}; leave it out"))
     try:
         return MaintenanceConfiguration.model_validate({**given, "id": str(identity)})

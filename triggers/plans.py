@@ -70,7 +70,7 @@ async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
             pending, seconds, topology = await asyncio.gather(
                 _pending(records, policy, found, datetime.now(UTC)),
                 records.install_seconds(),
-                read_topology({machine.subscription_id for machine in found}),
+                read_topology({machine.subscription_id for machine in found if not machine.problem}),
             )
     except TimeoutError:
         raise Refusal(

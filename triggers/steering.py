@@ -17,6 +17,7 @@ from pydantic import Field
 from adapters.tables import Records, open_records
 from domain.base import Document, as_object
 from domain.identity import is_machine_key
+from domain.outcome import Reason
 from domain.pinning import Pin
 from domain.policy import Policy
 from domain.rings import order_rings
@@ -228,6 +229,8 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
         raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
     if run.mode is Mode.ACCOMPANY:
         raise Refusal(409, "Azure patched it, in a scheduled run of Update Manager; start a run of the policy instead.")
+    if machine.reason == Reason.UNREADABLE_ID:
+        raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
     policy = Policy.model_validate(run.policy_snapshot)
     pin = await _pin_of(records, run, machine, policy)
     policy = policy.model_copy(update={"scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)})})

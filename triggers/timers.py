@@ -35,7 +35,11 @@ async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsCl
     if timer.past_due:
         _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
         if (since := _last_run(timer)) is not None:
-            await note_missed_occurrences(open_records(), since, now)
+            try:
+                await note_missed_occurrences(open_records(), since, now)
+            except Exception:
+                # What was missed is for the audit log; what is due now must start all the same.
+                _LOG.exception("The missed occurrences could not be noted.")
     await start_due_policies(open_records(), client, now)
 
 
@@ -45,20 +49,24 @@ async def note_missed_occurrences(records: Records, since: datetime, now: dateti
     """
     for stored in await records.list_policies():
         try:
-            policy = parse_policy(stored.document, name=stored.name)
+            await _note_missed(records, stored, since, now)
         except PolicyError:
-            # Said by whoever starts what is due.
+            # Its start is what fails with a line in its audit log.
             continue
-        if policy.schedule is None or not policy.enabled:
-            continue
-        begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)
-        for occurrence in closed_between(policy.schedule, begin, now):
-            if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
-                why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
-                detail = {"decision": "missed", "why": why}
-                await records.audit(
-                    policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail
-                )
+        except Exception:
+            _LOG.exception("The missed occurrences of the policy %s could not be noted.", stored.name)
+
+
+async def _note_missed(records: Records, stored: StoredPolicy, since: datetime, now: datetime) -> None:
+    policy = parse_policy(stored.document, name=stored.name)
+    if policy.schedule is None or not policy.enabled:
+        return
+    begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)
+    for occurrence in closed_between(policy.schedule, begin, now):
+        if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
+            why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
+            detail = {"decision": "missed", "why": why}
+            await records.audit(policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)
 
 
 async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
@@ -70,16 +78,25 @@ async def start_due_policies(records: Records, client: DurableClient, now: datet
     for stored in await records.list_policies():
         try:
             run = await _start_if_due(records, client, stored, freezes, now)
-        except (PolicyError, Refusal) as error:
-            # One policy that cannot start must not keep the others from their night.
-            _LOG.error("The policy %s could not be started: %s", stored.name, error)
-            await records.audit(
-                stored.name, "scheduled_start_failed", by="timer", at=now, detail={"error": str(error)[:500]}
-            )
+        except Exception as error:
+            # One policy that cannot start, whatever the reason, must not keep the others from their night.
+            _LOG.exception("The policy %s could not be started.", stored.name)
+            await _note_failure(records, stored.name, error, now)
             continue
         if run is not None:
             runs.append(run)
     return runs
+
+
+async def _note_failure(records: Records, policy: str, error: Exception, now: datetime) -> None:
+    """Say it in the audit log of the policy, once an hour for one reason."""
+    expected = isinstance(error, PolicyError | Refusal)
+    why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    try:
+        await records.audit(policy, "scheduled_start_failed", by="timer", at=hour, detail={"error": why})
+    except Exception:
+        _LOG.exception("The audit log of the policy %s could not be written.", policy)
 
 
 async def _start_if_due(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from adapters.tables.columns import Columns, get_json, pack
@@ -10,6 +11,7 @@ from adapters.tables.store import ChangeRounds
 from domain.base import parse_instant
 from domain.freeze import Freeze
 
+_LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "freezes"
 
 
@@ -23,7 +25,14 @@ class FreezeRecords(JournalRecords):
 
     async def list_freezes(self) -> list[Freeze]:
         """All of them, past and coming, by name."""
-        return [_freeze(row.columns) for row in await self._store.policies.shared_scan(_PARTITION)]
+        found: list[Freeze] = []
+        for row in await self._store.policies.shared_scan(_PARTITION):
+            try:
+                found.append(_freeze(row.columns))
+            except Exception:
+                # It says of no moment that it is frozen, and must not hide the others.
+                _LOG.exception("The row of the freeze %s cannot be read: it holds nothing.", row.key)
+        return found
 
     async def get_freeze(self, name: str) -> Freeze | None:
         """The freeze, or ``None``."""

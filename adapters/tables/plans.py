@@ -18,7 +18,7 @@ from adapters.tables.patches import MACHINES
 from adapters.tables.reservations import PHASES, groups_key
 from adapters.tables.rows import Change, Row
 from adapters.tables.store import StoreBacked
-from domain.identity import MachineId
+from domain.identity import machine_key
 from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from domain.plan import PlannedRing as RingOfPlan
 from domain.reservation import Groups
@@ -128,7 +128,7 @@ _PLACED = ["key", "lane", "wave", "waveSize", "places"]
 def _placements(plan: Plan, placed: Sequence[Placed]) -> dict[str, Columns]:
     """The rows of the machines by row key, each with its position in the document and its rank in the phase."""
     ring_numbers = {ring.name: number for number, ring in enumerate(plan.rings)}
-    machines = {MachineId.parse(machine.id).key: (at, machine) for at, machine in enumerate(plan.machines)}
+    machines = {machine_key(machine.id): (at, machine) for at, machine in enumerate(plan.machines)}
     if len(machines) != len(plan.machines) or sorted(machines) != sorted(one.key for one in placed):
         raise ValueError("the plan and the places are not of the same machines")
     ranks: Counter[str] = Counter()
@@ -144,14 +144,14 @@ def _placements(plan: Plan, placed: Sequence[Placed]) -> dict[str, Columns]:
 
 def _exclusions(plan: Plan) -> dict[str, Columns]:
     return {
-        EXCLUSIONS + MachineId.parse(machine.id).key: pack({**machine.to_wire(), _POSITION: position})
+        EXCLUSIONS + machine_key(machine.id): pack({**machine.to_wire(), _POSITION: position})
         for position, machine in enumerate(plan.excluded)
     }
 
 
 def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
     """What the machine's own row tells of its place."""
-    key, values = MachineId.parse(machine.id).key, machine.to_wire()
+    key, values = machine_key(machine.id), machine.to_wire()
     columns = {name: values[name] for name in _SHOWN_ON_MACHINES}
     if key in expected:
         columns["expectedSeconds"] = expected[key]

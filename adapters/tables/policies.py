@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from adapters.tables.columns import get_json, pack
@@ -14,7 +15,9 @@ from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds, StoreBacked
 from domain.base import format_instant, parse_instant
 
+_LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "policies"
+_LONG_AGO = datetime(2, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,11 @@ class PolicyRecords(StoreBacked):
     async def get_policy(self, name: str) -> StoredPolicy | None:
         """The policy, or ``None``."""
         row = await self._store.policies.get(_PARTITION, name)
-        return None if row is None else _stored(row)
+        return None if row is None else _read(row)
 
     async def list_policies(self) -> list[StoredPolicy]:
         """All policies, by name."""
-        return [_stored(row) async for row in self._store.policies.scan(_PARTITION)]
+        return [_read(row) async for row in self._store.policies.scan(_PARTITION)]
 
     async def put_policy(
         self, name: str, document: dict[str, Any], *, if_match: str | None, if_none_match: bool, at: datetime
@@ -63,14 +66,14 @@ class PolicyRecords(StoreBacked):
             _check(row, if_match)
             if row is not None and if_none_match:
                 raise PreconditionFailed(f"there is a policy {name} already")
-            version = 1 if row is None else int(row.columns["version"]) + 1
+            version = 1 if row is None else _read(row).version + 1
             columns = pack({"version": version, "updatedAt": at, "document": document})
             if row is None:
                 done = await self._store.policies.insert(_PARTITION, name, columns)
             else:
                 done = await self._store.policies.replace(_PARTITION, name, columns, row.etag)
             if done:
-                return replace(_stored(Row(name, columns, "")), replaced=None if row is None else _stored(row).document)
+                return replace(_stored(Row(name, columns, "")), replaced=None if row is None else _read(row).document)
         raise PreconditionFailed(f"policy {name} keeps changing")
 
     async def delete_policy(self, name: str, *, if_match: str | None) -> bool:
@@ -93,8 +96,17 @@ def _check(row: Row | None, if_match: str | None) -> None:
     if if_match is None:
         return
     asked = {tag.strip() for tag in if_match.split(",")}
-    if row is None or ("*" not in asked and _stored(row).etag not in asked):
+    if row is None or ("*" not in asked and _read(row).etag not in asked):
         raise PreconditionFailed("the policy is not the one you have read")
+
+
+def _read(row: Row) -> StoredPolicy:
+    """The policy of a row; of a damaged row only its name, which is no valid policy to any reader."""
+    try:
+        return _stored(row)
+    except Exception:
+        _LOG.exception("The row of the policy %s cannot be read.", row.key)
+        return StoredPolicy(row.key, {"name": row.key}, 0, '"0-000000000000"', _LONG_AGO)
 
 
 def _stored(row: Row) -> StoredPolicy:

@@ -27,6 +27,7 @@ from local.simulator.identity import Identity
 from local.simulator.maintenance import Maintenance
 from local.simulator.maintenance_admin import MaintenanceAdmin
 from local.simulator.manager import Manager
+from local.simulator.naming import folded
 from local.simulator.operations import indented
 from local.simulator.resource_graph import ResourceGraph
 from local.simulator.routing import Answer, Call, Route, Router
@@ -194,7 +195,7 @@ class Front:
         if "operation" in call.captured:
             found = self.world.operations.find(call.captured["operation"])
         else:
-            machine = self.world.machines.get((self._machine_of(call) or "").casefold())
+            machine = self.world.machines.get(folded(self._machine_of(call) or ""))
             found = None if machine is None else machine.active
         if found is not None:
             found.lost = True

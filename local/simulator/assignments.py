@@ -14,6 +14,7 @@ from typing import Any
 
 from local.simulator.configurations import invalid
 from local.simulator.machine import Machine
+from local.simulator.naming import folded
 from local.simulator.reading import as_list, as_object
 
 TYPE = "Microsoft.Maintenance/configurationAssignments"
@@ -64,10 +65,10 @@ class Assignment:
     def holds(self, machine: Machine) -> bool:
         """Whether the machine is meant, as things are now."""
         if self.filter is None:
-            return machine.folded == self.scope.casefold()
+            return machine.folded == folded(self.scope)
         if machine.subscription_id.casefold() != self.subscription_id.casefold():
             return False
-        if self.resource_group and machine.resource_group.casefold() != self.resource_group.casefold():
+        if self.resource_group and folded(machine.resource_group) != folded(self.resource_group):
             return False
         wanted = {
             "resourceTypes": _VM_TYPE,

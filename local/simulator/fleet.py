@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from local.simulator.clock import Clock
 from local.simulator.machine import Machine
+from local.simulator.naming import folded
 from local.simulator.reading import as_list, as_object, dig
 from local.simulator.regions import Geography
 from local.simulator.simulation import read_simulation
@@ -76,12 +77,12 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
         if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
             fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual machine")
             continue
-        first, known = merged.get(machine_id.casefold(), (where, None))
+        first, known = merged.get(folded(machine_id), (where, None))
         given = as_object(entry)
         if known is not None:
             given = _merge(known, given)
             fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
-        merged[machine_id.casefold()] = (first, given)
+        merged[folded(machine_id)] = (first, given)
     for where, given in merged.values():
         try:
             fleet.machines.append(_machine(given, clock, seed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,6 +88,9 @@ def _text(token: Token) -> str:
     return _ESCAPE.sub(plain, token.text[1:-1])
 
 
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
 def as_text(value: Any) -> str:
     """Kusto's tostring: bags and lists become JSON."""
     if isinstance(value, str):
@@ -101,7 +105,9 @@ def as_text(value: Any) -> str:
 
 
 def _folded(value: Any) -> str:
-    return as_text(value).casefold()
+    """Without case, as Kusto's operators have it: of ASCII alone."""
+    text = as_text(value)
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 def _words(value: Any) -> list[str]:

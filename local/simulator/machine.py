@@ -15,6 +15,7 @@ from local.simulator import errors
 from local.simulator.clock import NEVER, Clock
 from local.simulator.guest import Ending, Guest, assess, install, refused_ending
 from local.simulator.install_request import InstallRequest
+from local.simulator.naming import folded
 from local.simulator.operations import Operation
 from local.simulator.patches import Patch, generate, spelt_out
 from local.simulator.simulation import Simulation
@@ -53,7 +54,7 @@ class Machine:
     ) -> None:
         parts = machine_id.split("/")
         self.id = machine_id
-        self.folded = machine_id.casefold()
+        self.folded = folded(machine_id)
         self.subscription_id, self.resource_group, self.name = parts[2], parts[4], parts[8]
         self.location = location
         self.os_type = os_type

@@ -18,6 +18,7 @@ from local.simulator.configurations import Configuration, maintenance_refusal
 from local.simulator.errors import Refusal
 from local.simulator.install_request import InstallRequest, read_install_request
 from local.simulator.machine import Machine
+from local.simulator.naming import folded
 from local.simulator.occurrences import ANNOUNCED_SECONDS, FAILED, UNRESPONSIVE, MachineRun, Occurrence
 from local.simulator.reading import as_object, dig
 from local.simulator.views import properties
@@ -72,7 +73,7 @@ class Schedules:
         if not mine:
             return []
         # Thousands of assignments over thousands of machines: only dynamic scopes have to be asked about each.
-        named = {each.scope.casefold() for each in mine if not each.is_dynamic}
+        named = {folded(each.scope) for each in mine if not each.is_dynamic}
         dynamic = [each for each in mine if each.is_dynamic]
         return [
             machine

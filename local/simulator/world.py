@@ -14,6 +14,7 @@ from local.simulator.clock import Clock
 from local.simulator.faults import Faults
 from local.simulator.machine import Machine
 from local.simulator.meter import Meter
+from local.simulator.naming import folded
 from local.simulator.operations import Operations
 from local.simulator.reading import dig
 from local.simulator.regions import Geography
@@ -75,7 +76,7 @@ class World:
         for machine in machines:
             subscription = machine.subscription_id.casefold()
             self.by_subscription.setdefault(subscription, []).append(machine)
-            self.by_group.setdefault((subscription, machine.resource_group.casefold()), []).append(machine)
+            self.by_group.setdefault((subscription, folded(machine.resource_group)), []).append(machine)
             self._join_set(machine)
 
     def _join_set(self, machine: Machine) -> None:
@@ -110,7 +111,7 @@ class World:
             Refusal: 404 for the subscription or the group.
         """
         self.subscription(subscription_id)
-        found = self.by_group.get((subscription_id.casefold(), group.casefold()))
+        found = self.by_group.get((folded(subscription_id), folded(group)))
         if found is None:
             raise errors.group_not_found(group)
         return found
@@ -122,7 +123,7 @@ class World:
             Refusal: 404 for the subscription, the group or the machine.
         """
         self.group(subscription_id, group)
-        found = self.machines.get(machine_id(subscription_id, group, name).casefold())
+        found = self.machines.get(folded(machine_id(subscription_id, group, name)))
         if found is None or found.simulation.is_gone:
             raise errors.resource_not_found("Microsoft.Compute/virtualMachines", name, group)
         found.settle(self.clock.now())
@@ -143,7 +144,7 @@ class World:
             KeyError: no such machine.
             pydantic.ValidationError: unknown key or impossible value.
         """
-        machine = self.machines[wanted.casefold()]
+        machine = self.machines[folded(wanted)]
         machine.settle(self.clock.now())
         current = machine.simulation.model_dump(by_alias=True, exclude_unset=True)
         changed = Simulation.model_validate(overrides).model_fields_set

@@ -53,6 +53,29 @@ async def test_an_event_that_names_a_key_twice_is_passed_over(
     assert len(engine.attempts) == 1
 
 
+async def test_a_policy_that_fails_keeps_no_other_from_an_event(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a-broken", "newcomers"):
+        await put(records, name, events={"newMachine": True})
+    whole, failing = records.create_run, True
+
+    async def create(run: Any) -> Any:
+        if failing and run.policy == "a-broken":
+            raise RuntimeError("no answer")
+        return await whole(run)
+
+    monkeypatch.setattr(records, "create_run", create)
+    # Event Grid delivers again what has failed, so the failure is not swallowed.
+    with pytest.raises(RuntimeError, match="no answer"):
+        await deliver(engine, written())
+    assert len(engine.instances) == 1
+    assert any(line.exc_info for line in caplog.records)
+    failing = False
+    await deliver(engine, written())
+    assert sorted(run_id[17:-9] for run_id in engine.instances) == ["a-broken", "newcomers"]
+
+
 async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: Records, engine: Engine) -> None:
     tags = {"values": {"env": ["prod"]}}
     await put(records, "newcomers", scope={"subscriptions": [SUBSCRIPTION], "tags": tags}, events={"newMachine": True})

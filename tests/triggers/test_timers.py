@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
+from adapters.tables import Records, StorageUnreachable
 from domain.controls import Pause, Skip
 from domain.freeze import parse_freeze
-from domain.run import Mode, RunState, TriggerKind
+from domain.run import Mode, Run, RunState, TriggerKind
 from tests.adapters.samples import NOW as STORED_AT
-from tests.triggers.support import SUBSCRIPTION, Engine, user_function
-from triggers.timers import scheduled_runs, start_due_policies
+from tests.triggers.support import SUBSCRIPTION, Engine, call, user_function
+from triggers import schedules
+from triggers.timers import note_missed_occurrences, scheduled_runs, start_due_policies
 
 OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
 SCHEDULE = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "Europe/Berlin", "window": "PT4H"}
@@ -187,6 +188,102 @@ async def test_a_broken_policy_is_audited_and_keeps_nobody_back(records: Records
     [line] = (await records.list_audit("a-broken", 10, None)).items
     assert line["action"] == "scheduled_start_failed"
     assert "schedule.timeZone" in str(line["detail"])
+
+
+FAILURES = [ValueError("connection SECRET"), StorageUnreachable("away")]
+CALLS = ["get_controls", "get_run", "create_run", "audit"]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("method", CALLS)
+async def test_whatever_fails_for_one_policy_the_others_start(
+    records: Records,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    error: Exception,
+) -> None:
+    """time-digits-policy.yaml is one example: the timer died for every policy behind it."""
+    for name in ("a-broken", "monthly", "weekly"):
+        await put(records, name)
+    if method == "get_run":
+        # Asked for only where something keeps the occurrence from running.
+        await records.pause_policy("a-broken", Pause(by="ann", reason="audit", at=STORED_AT))
+    whole = getattr(records, method)
+
+    async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        if "a-broken" in str(getattr(subject, "id", subject)):
+            raise error
+        return await whole(subject, *args, **kwargs)
+
+    monkeypatch.setattr(records, method, failing)
+    runs = await start_due_policies(records, engine, OPENS)
+    assert [run.policy for run in runs] == ["monthly", "weekly"]
+    assert any(line.exc_info and line.exc_info[1] is error for line in caplog.records)
+    if method != "audit":
+        lines = (await records.list_audit("a-broken", 10, None)).items
+        [line] = [line for line in lines if line["action"] == "scheduled_start_failed"]
+        assert "SECRET" not in str(line["detail"])
+
+
+async def test_a_failure_is_one_line_of_the_audit_log_an_hour(records: Records, engine: Engine) -> None:
+    await put(records, "a-broken", schedule=SCHEDULE | {"time": "22:0٠"})
+    for minutes in (0, 5, 10, 65):
+        await start_due_policies(records, engine, OPENS + minutes * MINUTE)
+    lines = (await records.list_audit("a-broken", 10, None)).items
+    assert [line["action"] for line in lines] == ["scheduled_start_failed"] * 2
+    assert "schedule.time" in str(lines[0]["detail"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"updatedAt": "nonsense"}, {"version": "three"}, {"document": "{"}, {"document": "[]"}, {"document": "7"}],
+)
+async def test_a_policy_row_that_cannot_be_read_stops_no_list_and_no_start(
+    records: Records, engine: Engine, damage: dict[str, Any]
+) -> None:
+    await put(records, "a-broken")
+    await put(records, "monthly")
+    await records._store.policies.merge("policies", "a-broken", damage)
+    assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["monthly"]
+    assert [stored.name for stored in await records.list_policies()] == ["a-broken", "monthly"]
+    [line] = (await records.list_audit("a-broken", 10, None)).items
+    assert line["action"] == "scheduled_start_failed"
+    said = await call(schedules.list_occurrences, name="a-broken")
+    assert said.status == 400
+    assert said.paths
+    # Writing the policy anew mends it.
+    await put(records, "a-broken")
+    assert len(await start_due_policies(records, engine, OPENS)) == 2
+
+
+async def test_a_freeze_row_that_cannot_be_read_hides_no_other_freeze(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(records, "monthly")
+    await freeze(records, OPENS - MINUTE, OPENS + HOUR)
+    await records._store.policies.insert("freezes", "a-broken", {"document": '{"name": "a-broken", "new": 1}'})
+    assert await start_due_policies(records, engine, OPENS) == []
+    assert await reasons(records) == [("frozen", "frozen until 2026-11-10 20:00 UTC by year-end: closing")]
+    assert any("a-broken" in line.getMessage() and line.exc_info for line in caplog.records)
+
+
+async def test_missed_occurrences_of_one_policy_do_not_hide_those_of_others(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(records, "a-broken")
+    await put(records, "monthly")
+    whole = records.get_run
+
+    async def failing(run_id: str) -> Run | None:
+        if run_id.endswith("a-broken"):
+            raise RuntimeError("no answer")
+        return await whole(run_id)
+
+    monkeypatch.setattr(records, "get_run", failing)
+    await note_missed_occurrences(records, OPENS + timedelta(days=27), OPENS + timedelta(days=29))
+    assert [decision for decision, _ in await reasons(records)] == ["missed"]
 
 
 async def test_a_start_that_the_engine_missed_is_made_good_by_the_next_tick(records: Records, engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -218,9 +219,67 @@ def test_a_row_with_nothing_but_its_id() -> None:
     assert (machine.zones, machine.tags, machine.image, machine.power_state) == ((), {}, "/custom", "")
 
 
-@pytest.mark.parametrize("broken", [{}, {"id": None}, {"id": "/subscriptions/x"}, {"id": 7}])
-def test_a_row_that_is_no_machine_is_left_out(broken: dict[str, object]) -> None:
-    assert read_row(broken) is None
+@pytest.mark.parametrize(
+    ("broken", "shown"),
+    [
+        ({"id": "/subscriptions/x"}, "/subscriptions/x"),
+        ({"id": machine_id("a..b")}, machine_id("a..b")),
+        ({"id": machine_id("a b"), "problem": ""}, machine_id("a b")),
+        ({"id": None, "subscriptionId": "s", "resourceGroup": "g", "name": "n"}, "s/g/n"),
+        ({"id": 7, "name": "n"}, "//n"),
+        ({}, "//"),
+    ],
+)
+def test_a_row_with_an_id_that_cannot_be_read_is_a_machine_with_a_problem(
+    broken: dict[str, object], shown: str
+) -> None:
+    machine = read_row(broken)
+    assert machine.id == shown
+    assert shown in machine.problem
+    assert re.fullmatch("[0-9a-f]{24}", machine.machine_id.key)
+    assert select_machines(Scope(), [broken, broken]) == [machine]
+
+
+def test_a_machine_with_a_problem_is_in_a_scope_by_what_the_other_columns_say() -> None:
+    odd = {"id": machine_id("a..b"), "location": "West Europe", "osType": "Linux", "tags": {"env": "prod"}}
+    inside: list[dict[str, Any]] = [
+        {"subscriptions": [SUBSCRIPTION]},
+        {"resourceGroups": ["RG-WEB"], "locations": ["westeurope"]},
+        {"osTypes": ["Linux"], "tags": {"values": {"ENV": ["Prod"]}}},
+    ]
+    outside: list[dict[str, Any]] = [
+        {"subscriptions": [OTHER_SUBSCRIPTION]},
+        {"osTypes": ["Windows"]},
+        {"machineIds": [machine_id("a")]},
+        {"subscriptions": [SUBSCRIPTION], "exclude": {"resourceGroups": ["rg-web"]}},
+    ]
+    for document in inside:
+        assert [each.name for each in select_machines(Scope.from_wire(document), [odd])] == ["a..b"]
+    for document in outside:
+        assert select_machines(Scope.from_wire(document), [odd]) == []
+
+
+def test_a_column_named_problem_makes_none() -> None:
+    assert read_row({"id": machine_id(), "problem": "made up"}).problem == ""
+
+
+def test_names_in_other_scripts_are_asked_for_in_both_cases() -> None:
+    scope = Scope.from_wire(
+        {
+            "resourceGroups": ["rg-LÄDEN", "rg-web"],
+            "machineIds": [machine_id("VM-GRÖßE")],
+            "exclude": {"resourceGroups": ["rg-läden-alt", "rg-old"]},
+        }
+    )
+    [query] = build_queries(Scope.from_wire({**scope.to_wire(), "resourceGroups": ["rg-web"]}))
+    upper, lower = machine_id("VM-GRÖßE"), machine_id("vm-größe").lower()
+    assert f"| where (id in~ ('{upper}') or tolower(id) in~ ('{lower}'))" in query.text
+    # An exclusion may only narrow by what compares the same everywhere; the scope does the rest.
+    assert "| where not (resourceGroup in~ ('rg-old'))" in query.text
+    [query] = build_queries(Scope.from_wire({"resourceGroups": ["rg-LÄDEN", "rg-web"]}))
+    assert "(resourceGroup in~ ('rg-LÄDEN', 'rg-web') or tolower(resourceGroup) in~ ('rg-läden'))" in query.text
+    [query] = build_queries(Scope.from_wire({"osTypes": ["Linux"], "exclude": {"resourceGroups": ["rg-läden"]}}))
+    assert "not (" not in query.text
 
 
 def test_machines_come_once_in_order_and_only_those_in_scope() -> None:
@@ -232,7 +291,7 @@ def test_machines_come_once_in_order_and_only_those_in_scope() -> None:
         row("b", tags={"ENV": "prod"}),
         row("b", tags={"ENV": "prod"}) | {"id": upper},
         row("d", tags={"note": "env prod"}),
-        {"id": "nonsense"},
+        {"id": "nonsense"},  # in no tag of the scope
     ]
     assert [machine.id for machine in select_machines(scope, rows)] == [machine_id(name) for name in "abc"]
 

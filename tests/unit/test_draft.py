@@ -38,6 +38,15 @@ def test_only_machines_of_the_scope_are_planned_and_the_others_counted():
     assert (names(made.plan), made.outside) == (["in"], 2)
 
 
+def test_a_machine_whose_id_cannot_be_read_is_left_out_with_the_reason():
+    plan = draft(found("odd..name"), found("vm"))
+    assert names(plan) == ["vm"]
+    assert [(machine.id, machine.reason) for machine in plan.excluded] == [
+        (f"{GROUP}/virtualMachines/odd..name", "unreadable_id")
+    ]
+    assert "patch it by other means" in plan.excluded[0].detail
+
+
 def test_ids_that_nobody_found_are_left_out():
     ids = [f"{GROUP}/virtualMachines/{name}" for name in ("here", "GONE", "excluded")]
     plan = draft(found("HERE"), scope={"machineIds": ids, "exclude": {"machineIds": [ids[2]]}})

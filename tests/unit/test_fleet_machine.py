@@ -89,5 +89,9 @@ def test_each_machine_once_in_the_order_of_ids() -> None:
     assert [machine.found.name.lower() for machine in read(two, one, again)] == ["vm-1", "vm-2"]
 
 
-def test_what_is_no_machine() -> None:
-    assert read_machine({"id": "/subscriptions/x"}) is None
+def test_an_id_that_cannot_be_read_keeps_a_machine_from_guest_patching() -> None:
+    machine = read_machine({"id": "/subscriptions/x", "osType": "Linux"})
+    assert [obstacle.cause for obstacle in machine.eligibility.obstacles] == ["unreadable_id"]
+    assert "'/subscriptions/x'" in machine.eligibility.sentence
+    assert select_fleet(Scope(), [{"id": "/subscriptions/x", "osType": "Linux"}, {"id": None}]) != []
+    assert len(select_fleet(Scope(), [{"id": "/subscriptions/x"}, {"id": None}, {"id": 7}])) == 2

@@ -45,6 +45,37 @@ def test_point_38_ids_that_differ_by_case_are_one_machine(group: str, name: str,
     assert all(is_machine_key(each.key) for each in spellings)
 
 
+LETTERS = st.characters(categories=["L", "Mn", "Mc", "Nd"], include_characters="_-")
+unicode_names = st.text(LETTERS, min_size=1, max_size=63).map(lambda text: f"v{text}")
+
+
+@given(unicode_names, unicode_names, subscriptions)
+def test_names_hold_letters_of_any_script(group: str, name: str, subscription: str) -> None:
+    text = machine_id(group, name, subscription)
+    found = MachineId.parse(text)
+    assert (found.resource_group, found.name, found.text) == (group, name, text)
+    assert is_machine_key(found.key)
+    assert MachineId.parse(f"/SUBSCRIPTIONS{text.removeprefix('/subscriptions')}") == found
+
+
+def test_two_machines_of_azure_are_two_and_two_spellings_of_one_are_one() -> None:
+    groesse, other_case = MachineId.parse(machine_id(name="vm-größe")), MachineId.parse(machine_id(name="VM-GRÖßE"))
+    assert groesse == other_case
+    assert groesse.key == other_case.key == "5328242b7f17a988f379fd39"
+    assert MachineId.parse(machine_id(name="vm-grösse")) != groesse
+    names = [
+        "vm-straße",
+        "vm-strasse",
+        "vm-STRAẞE",
+        "vm-kelvin",
+        "vm-\N{KELVIN SIGN}elvin",
+        "vm-ılk",
+        "vm-ilk",
+        "vm-İlk",
+    ]
+    assert len({MachineId.parse(machine_id(name=name)) for name in names}) == len(names)
+
+
 @given(st.lists(st.tuples(groups, names, subscriptions), min_size=2, max_size=20))
 def test_different_machines_have_different_keys(parts: list[tuple[str, str, str]]) -> None:
     machines = [MachineId.parse(machine_id(*each)) for each in parts]
