@@ -17,6 +17,8 @@ from cli.errors import Detail, NotFoundError, RefusedError, UnreachableError
 
 PAGE = 500
 """Rows asked for at a time."""
+_FEW = 25
+"""Rows asked for at a time where the first ones are likely to be enough."""
 PLAN_SECONDS = 230
 """Azure Functions cuts an HTTP answer off after this; a plan of a large fleet takes a while."""
 
@@ -71,8 +73,8 @@ class ApiClient:
         return list(self._pages("/api/runs", "runs", {}, limit))
 
     def each_run(self) -> Iterator[Json]:
-        """All runs, newest first, a page at a time."""
-        return self._pages("/api/runs", "runs", {}, None)
+        """All runs, newest first, read as far as they are looked at."""
+        return self._pages("/api/runs", "runs", {}, None, _FEW)
 
     def steer_run(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
@@ -317,11 +319,13 @@ class ApiClient:
         """Who planned, started and stopped a change, oldest first."""
         return self._pages(f"/api/fleet/mode-changes/{_segment(change_id)}/audit", "audit", {}, limit)
 
-    def _pages(self, path: str, key: str, parameters: dict[str, str], limit: int | None) -> Iterator[Json]:
+    def _pages(
+        self, path: str, key: str, parameters: dict[str, str], limit: int | None, most: int = PAGE
+    ) -> Iterator[Json]:
         left = limit
         cursor = ""
         while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
+            size = most if left is None else min(most, left)
             asked = {**parameters, "limit": str(size), **({"cursor": cursor} if cursor else {})}
             page = _document(self._send("GET", path, params=asked))
             # The service may answer with more than was asked for.

@@ -148,6 +148,7 @@ class TestLookingAtRuns:
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == retries[-1]
         service.runs[RUN] = [run_document(RUN)]
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == RUN
+        assert [each["query"]["limit"] for each in service.asked("GET", "/api/runs")] == ["25", "25"]
 
     def test_a_policy_narrows_latest_and_the_list(self, patchwave: Patchwave, service: Service):
         weekly = "20261105T190000Z-weekly"
