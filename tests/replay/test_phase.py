@@ -363,6 +363,35 @@ def test_who_may_start_is_found_behind_those_who_wait(monkeypatch: pytest.Monkey
     assert floor.most == 2
 
 
+@pytest.mark.parametrize("rule", ["the run", "a cluster"])
+def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str) -> None:
+    everybody = keys(600)
+    fleet = Fleet(everybody, cap=2 if rule == "the run" else 100)
+    if rule == "a cluster":
+        fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody}
+    floor = Floor(fleet, seconds=lambda _: 3_600)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
+        pages = bench.calls_of(names.NEXT_MACHINES)
+    assert floor.started == everybody[: 2 if rule == "the run" else 1]
+    assert [(page["cursor"], page["limit"], page["step"], page["firstAttempt"]) for page in pages] == [
+        (None, 250, "patch", 1)
+    ]
+    assert (end["started"], end["left"]) == (len(floor.started), True)
+
+
+def test_machines_that_a_gate_holds_hide_no_free_machine_behind_them() -> None:
+    everybody = keys(310)
+    east, west = everybody[:300], everybody[300:]
+    fleet = Fleet(everybody, rings=[Ring("broad", [{"eastus": east, "westus": west}])], cap=310)
+    fleet.controls = fleet.controls.model_copy(update={"held_scopes": ["lane:broad/eastus"]})
+    floor = Floor(fleet, seconds=lambda _: 60)
+    with floor.bench() as bench:
+        end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
+    assert sorted(floor.started) == west
+    assert end["left"] is True
+
+
 def test_a_ramp_doubles() -> None:
     floor = Floor(Fleet(keys(40), cap=8), seconds=lambda _: 600)
     with floor.bench() as bench:
