@@ -138,7 +138,7 @@ async def test_a_lease_whose_answer_was_lost_is_still_ours(shaky: Records, line:
 
 async def test_a_claim_whose_answer_was_lost_is_still_ours(shaky: Records, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    assert (await shaky.claim("idempotency", "k", "run-1", NOW))[0] == "run-1"
+    assert (await shaky.claim("idempotency-key", "k", "run-1", NOW))[0] == "run-1"
 
 
 async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Records, line: Line) -> None:
@@ -348,6 +348,6 @@ def _calls(records: Records) -> list[Callable[[], Awaitable[object]]]:
         lambda: records.list_runs(1, None),
         lambda: records.add_machines(RUN, [machine(1)]),
         lambda: records.set_stage(RUN, KEY, Stage.ASSESSING),
-        lambda: records.claim("a", "b", "c", NOW),
+        lambda: records.claim("event", "b", "c", NOW),
         lambda: records.list_policies(),
     ]

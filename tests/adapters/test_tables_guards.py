@@ -95,8 +95,8 @@ async def test_a_lease_is_not_history(records: Records) -> None:
 
 async def test_a_claim_binds_a_key_once(records: Records) -> None:
     awkward = "key/with\\every#odd?thing\n" + "é" * 3000
-    assert await records.claim("idempotency", awkward, "run-1", NOW) == ("run-1", True)
-    assert await records.claim("idempotency", awkward, "run-2", NOW) == ("run-1", False)
+    assert await records.claim("idempotency-key", awkward, "run-1", NOW) == ("run-1", True)
+    assert await records.claim("idempotency-key", awkward, "run-2", NOW) == ("run-1", False)
     assert await records.claim("delivery", awkward, "run-2", NOW) == ("run-2", True)
 
 

@@ -30,6 +30,7 @@ async def live(records: Records) -> Records:
     await records.create_run(run(policy_snapshot=POLICY))
     await records.start_run(RUN, NOW)
     await records.add_machines(RUN, [machine(1)])
+    await records.count_machines(RUN)
     return records
 
 
