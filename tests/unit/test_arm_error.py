@@ -797,3 +797,125 @@ def test_point_8_retry_after_in_both_forms_is_honoured_and_capped(value: str | N
 def test_a_wait_is_never_negative_nor_over_an_hour(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
     assert seconds is None or 0 <= seconds <= 3_600
+
+
+# --- one test per code and per text, each alone in a failed operation
+
+GONE = "The machine no longer exists or is being deleted."
+STOPPED = "The machine is not running: start it, or let the policy start stopped machines."
+GUEST = "The guest cannot run the patch extension: bring the VM agent, Python, sudo or systemd up to date."
+UNREGISTERED = "The subscription is not registered for this: register the provider Microsoft.Compute."
+EXTENSION = "A VM extension did not finish: when it persists, remove the patch extension and try again."
+ANOTHER = "Another operation is running on the machine."
+GENERALIZED = "The machine was generalized and cannot be patched; exclude it."
+SUPERSEDED = "Another operation on the machine took precedence and stopped this one."
+HOST = "Azure is updating the host of the machine."
+NO_SERVER = "Windows Update cannot reach its server: check proxy, WSUS address and network."
+NO_SERVICE = "The Windows Update service is disabled on the machine."
+NO_ANSWER = "Azure did not answer properly."
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("VMNotFound", GONE),
+        ("NotFound", GONE),
+        ("ResourceNotFound", GONE),
+        ("ResourceGroupNotFound", GONE),
+        ("CannotModifyExtensionsWhenVMNotRunning", STOPPED),
+        ("ShutdownOrUnresponsive", STOPPED),
+        ("VMAgentStatusCommunicationError", "The VM agent does not report: check that it runs and reaches Azure."),
+        ("ResourceUpdateBlockedOnPlatformUpdate", HOST),
+        ("CL_AGENT_TOO_OLD", GUEST),
+        ("CL_PYTHON_TOO_OLD", GUEST),
+        ("CL_SUDO_CHECK_FAILED", GUEST),
+        ("CL_SYSTEMD_NOT_PRESENT", GUEST),
+        ("MissingSubscriptionRegistration", UNREGISTERED),
+        ("SubscriptionNotRegistered", UNREGISTERED),
+        ("NEWER_OPERATION_SUPERSEDED", SUPERSEDED),
+        (
+            "VMGuestPatchInternalError",
+            "Azure reported an internal error: when it persists, check the VM agent, or the processor type (Arm64).",
+        ),
+        ("VMExtensionProvisioningTimeout", EXTENSION),
+        ("VMExtensionProvisioningError", EXTENSION),
+        ("VMExtensionHandlerNonTransientError", EXTENSION),
+        ("Conflict", ANOTHER),
+        ("OperationInProgress", ANOTHER),
+        ("SomethingNew", "Azure refused or failed the operation; the text says why."),
+    ],
+)
+def test_each_code_has_its_sentence(code: str, sentence: str) -> None:
+    assert classify(ArmFailure(status=200, code=code)).sentence == sentence
+    assert classify(ArmFailure(status=200, details=[ErrorDetail(code.upper())])).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("marked for deletion", GONE),
+        ("is generalized", GENERALIZED),
+        ("has been generalized", GENERALIZED),
+        ("marked as generalized", GENERALIZED),
+        ("requires the VM to be running", STOPPED),
+        ("either deallocated or marked to be deallocated", STOPPED),
+        ("when the VM is not running", STOPPED),
+        ("changing power state", "The power state of the machine is changing."),
+        ("Schedule timeout, waiting for an ongoing update", HOST),
+        (
+            "image is not supported for VM guest patch",
+            "Azure guest patching does not support the image of this machine.",
+        ),
+        (
+            "was not found in the extension repository",
+            "Azure guest patching has no extension for the processor of this machine.",
+        ),
+        ("Unsupported older Azure Linux Agent version", GUEST),
+        (
+            "Hotpatch updates require platform safety checks",
+            "Hotpatch needs platform safety checks: set bypassPlatformSafetyChecksOnUserSchedule to false on the "
+            "machine.",
+        ),
+        ("Subscription is not registered", UNREGISTERED),
+        ("newer operation taking precedence", SUPERSEDED),
+        ("Maintenance cancelled", "The maintenance was cancelled in Azure."),
+        ("0x8024001E", "The machine was shutting down."),
+        ("0x8024402C", NO_SERVER),
+        ("0x8024401C", NO_SERVER),
+        ("0x8024402F", NO_SERVER),
+        ("0x80072EE2", NO_SERVER),
+        ("0x8024002E", NO_SERVICE),
+        ("0x80070422", NO_SERVICE),
+        ("0x80070005", "Windows Update was denied access: check rights and free disk space."),
+        ("another operation is in progress", ANOTHER),
+        ("conflict with a concurrent request", ANOTHER),
+    ],
+)
+def test_each_text_has_its_sentence(text: str, sentence: str) -> None:
+    assert classify(ArmFailure(status=200, message=f"Operation: {text}, says Azure.")).sentence == sentence
+    assert classify(ArmFailure(status=200, details=[ErrorDetail("x", text.upper())])).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (429, "Azure is limiting requests; Patchwave waits as long as Azure asks."),
+        (401, "The token was refused; check the identity of the app when this persists."),
+        (
+            403,
+            "The machine is missing, or the identity of the app lacks the right to do this: "
+            "grant it the patching role.",
+        ),
+        (404, "The machine no longer exists."),
+        (410, "The machine no longer exists."),
+        (409, ANOTHER),
+        (0, NO_ANSWER),
+        (408, NO_ANSWER),
+        (500, NO_ANSWER),
+        (502, NO_ANSWER),
+        (503, NO_ANSWER),
+        (504, NO_ANSWER),
+    ],
+)
+def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
+    assert classify(ArmFailure(status=status)).sentence == sentence
