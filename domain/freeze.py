@@ -16,6 +16,8 @@ from domain.identity import check_policy_name, is_policy_name
 from domain.scope import TagFilter
 from domain.validation import Problem, explain
 
+MOST_POLICIES = 500
+"""Of one freeze; without names it holds all policies."""
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{4,18}([Zz]|[+-][0-9]{2}:?[0-9]{2})")
 
@@ -129,7 +131,10 @@ class Freeze(Document):
         max_length=500, title="Reason", description="Why, for people.", examples=["Year-end closing"]
     )
     policies: Annotated[tuple[str, ...], AfterValidator(_check_policies)] = Field(
-        default=(), title="Policies", description="Names of the policies that it holds; all of them unless given."
+        default=(),
+        max_length=MOST_POLICIES,
+        title="Policies",
+        description="Names of the policies that it holds; all of them unless given.",
     )
     tags: TagFilter | None = Field(
         default=None, title="Tags", description="Hold only machines with these tags; whole policies unless given."

@@ -28,7 +28,7 @@ from domain.patching import LinuxParameters
 from domain.rings import order_rings
 from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrder, Reboot, Ring
 from domain.rollout_check import rollout_problems
-from domain.scope import Location, OsType, Scope
+from domain.scope import MOST_LOCATIONS, Location, OsType, Scope
 from domain.share import Limit
 from domain.validation import Problem, explain
 from domain.window import too_short
@@ -40,6 +40,9 @@ _WORD_START = re.compile(r"[A-Z]")
 _SECTION = re.compile(r"[.\[]")
 _STAND_IN = {"name": ADHOC_POLICY, "scope": {"osTypes": [os_type.value for os_type in OsType]}}
 """For a name or a scope that is wrong itself."""
+_RING = re.compile(r"rings\[([0-9]+)\]")
+_DAILY = {"recurrence": "RRULE:FREQ=DAILY", "time": "00:00", "timeZone": "UTC"}
+"""Stands in for a schedule of which only the window can be judged."""
 _JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope")}
 """Sections that cannot be judged while these are wrong."""
 
@@ -138,8 +141,9 @@ class Policy(Document):
         description="Slices of the fleet, in order; a machine belongs to the first that selects it. One ring of"
         " everything unless given.",
     )
-    phases: list[list[Location]] | None = Field(
+    phases: list[Annotated[list[Location], Field(max_length=MOST_LOCATIONS)]] | None = Field(
         default=None,
+        max_length=MOST_LOCATIONS,
         title="Phases",
         description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
         " are not named follow, as phaseOrder says. Paired regions are never patched side by side.",
@@ -282,13 +286,36 @@ def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[
 
 def _unsatisfiable_rest(given: Mapping[str, Any], seen: Sequence[Problem], *, is_narrowed: bool) -> list[Problem]:
     """What could never be done among the sections in which no field is wrong, so that one look finds everything."""
-    wrong = {_SECTION.split(problem.path, maxsplit=1)[0] for problem in seen}
-    whole = {name: each for name, each in given.items() if wrong.isdisjoint({name, *_JUDGED_BY.get(name, ())})}
+    mended = _mend(given, [problem.path for problem in seen])
+    wrong = {_SECTION.split(problem.path, maxsplit=1)[0] for problem in seen} - mended.keys()
+    sections = dict(given) | mended
+    whole = {name: each for name, each in sections.items() if wrong.isdisjoint({name, *_JUDGED_BY.get(name, ())})}
     try:
         policy = Policy.model_validate(_STAND_IN | whole, by_alias=True, by_name=False)
     except ValidationError:
         return []
     return _unsatisfiable(policy, None if is_narrowed or "scope" in wrong else policy.scope)
+
+
+def _mend(given: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
+    """Rings and schedule with stand-ins for what is wrong in them, so that the rest of both can be judged."""
+    mended: JsonObject = {}
+    schedule = as_object(given.get("schedule")) or {}
+    in_schedule = [path for path in paths if path.startswith("schedule")]
+    if in_schedule and "window" in schedule and not {"schedule", "schedule.window"} & set(in_schedule):
+        mended["schedule"] = _DAILY | {"window": schedule["window"]}
+    rings = list(as_list(given.get("rings")))
+    in_rings = [path for path in paths if path.startswith("rings")]
+    numbers = {int(found[1]) for path in in_rings if (found := _RING.match(path))}
+    named = {f"rings[{number}]{key}" for number in numbers for key in ("", ".name", ".after")}
+    if numbers and "rings" not in in_rings and named.isdisjoint(in_rings):
+        for number in numbers:
+            ring = as_object(rings[number]) or {}
+            # Of a tag of its own, so that it neither takes nor leaves what another ring is for.
+            selection = {"tags": {"values": {f"patchwave-ring-{number}": ["x"]}}}
+            rings[number] = {key: ring[key] for key in ("name", "after") if key in ring} | selection
+        mended["rings"] = rings
+    return mended
 
 
 def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:

@@ -176,6 +176,7 @@ def _phases(phases: Sequence[Sequence[str]], scope: Scope | None) -> Iterator[Pr
         path = f"phases[{number}]"
         if not regions:
             yield Problem(path=path, message="names no region; leave it out")
+        before: dict[str, int] = {}
         for place, region in enumerate(regions):
             here = f"{path}[{place}]"
             first = seen.setdefault(region, here)
@@ -183,14 +184,24 @@ def _phases(phases: Sequence[Sequence[str]], scope: Scope | None) -> Iterator[Pr
                 yield Problem(path=here, message=f"{region} is named in {first} already; name every region once")
             elif scope is not None and not _may_hold(scope, region):
                 yield Problem(path=here, message=f"matches nothing: {region} is not in the scope of the policy")
-            pair = next((other for other in regions[:place] if _are_paired(region, other)), None)
+            pair = min(_PAIRED.get(region, frozenset()) & before.keys(), key=before.__getitem__, default=None)
+            before.setdefault(region, place)
             if pair is not None:
                 message = f"{region} and {pair} are a pair and are never patched side by side; put them into two phases"
                 yield Problem(path=here, message=message)
 
 
-def _are_paired(one: str, other: str) -> bool:
-    return one != other and (KNOWN_PAIRS.get(one) == other or KNOWN_PAIRS.get(other) == one)
+def _paired() -> dict[str, set[str]]:
+    """By region, its pair and the regions that have it as theirs."""
+    paired: dict[str, set[str]] = {}
+    for region, pair in KNOWN_PAIRS.items():
+        if region != pair:
+            paired.setdefault(region, set()).add(pair)
+            paired.setdefault(pair, set()).add(region)
+    return paired
+
+
+_PAIRED = _paired()
 
 
 def _may_hold(scope: Scope, region: str) -> bool:

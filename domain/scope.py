@@ -32,6 +32,11 @@ _RESOURCE_GROUP = re.compile(RESOURCE_GROUP_PATTERN)
 _LOCATION = re.compile(r"[a-z0-9]{2,40}")
 _TAG_NAME_LIMIT = 512
 _TAG_VALUE_LIMIT = 256
+MOST_TAGS = 50
+"""Names in one filter: as many as a resource can have."""
+MOST_TAG_VALUES = 500
+MOST_LOCATIONS = 200
+"""More than Azure has regions."""
 
 
 class OsType(StrEnum):
@@ -136,9 +141,10 @@ MachineIdText = Annotated[str, AfterValidator(_machine_id), Field(json_schema_ex
 TagName = Annotated[str, AfterValidator(_tag_name)]
 TagValue = Annotated[str, AfterValidator(_tag_value), Field(json_schema_extra={"maxLength": _TAG_VALUE_LIMIT})]
 TagValues = Annotated[
-    dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1)]],
+    dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1, max_length=MOST_TAG_VALUES)]],
     Field(
         min_length=1,
+        max_length=MOST_TAGS,
         title="Values",
         description="Tag names with the values that count. A machine has the tag when its value is one of them.",
     ),
@@ -186,7 +192,7 @@ class Exclusions(Document):
         default=(), title="Resource groups", description="Names of resource groups to leave out."
     )
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
-        default=(), title="Locations", description="Azure regions to leave out."
+        default=(), max_length=MOST_LOCATIONS, title="Locations", description="Azure regions to leave out."
     )
     tags: ExcludedTags | None = Field(default=None, title="Tags", description="Machines with these tags are left out.")
 
@@ -199,7 +205,7 @@ class Exclusions(Document):
         """Whether the machine's id alone leaves it out."""
         return (
             machine.folded in self.machine_id_set
-            or machine.subscription_id in self.subscriptions
+            or machine.subscription_id in _folded(self.subscriptions)
             or fold(machine.resource_group) in _folded(self.resource_groups)
         )
 
@@ -216,7 +222,7 @@ class Scope(Document):
         description="Names of resource groups, in any subscription of the scope.",
     )
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
-        default=(), title="Locations", description="Azure regions, such as westeurope."
+        default=(), max_length=MOST_LOCATIONS, title="Locations", description="Azure regions, such as westeurope."
     )
     os_types: Annotated[tuple[ScopeOsType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))] = Field(
         default=(), title="Operating systems", description="Windows, Linux, or both (the default)."
@@ -299,7 +305,7 @@ class Scope(Document):
             and _within(region, _folded(self.locations))
             and _within(os_type, _folded(self.os_types))
             and (self.tags is None or self.tags.matches(tags))
-            and region not in self.exclude.locations
+            and region not in _folded(self.exclude.locations)
             and not (self.exclude.tags is not None and self.exclude.tags.matches(tags))
         )
 

@@ -22,6 +22,8 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
 }
 _SHOWN = 80
+MOST_PROBLEMS = 100
+"""Errors of one answer: each is compared with the known keys, and no person reads more."""
 
 
 class Problem(Document):
@@ -46,14 +48,18 @@ def format_path(location: Sequence[str | int]) -> str:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every error of a failed validation of ``model``, in the order of the document's fields."""
-    details = error.errors()
+    details = error.errors(include_url=False)
     broken = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
-    return [
+    # A list whose entries are all wrong is reported as too short as well.
+    wrong = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in broken]
+    problems = [
         Problem(path=format_path(_location(detail)), message=_sentence(detail, model))
-        for detail in details
-        # A list whose entries are all wrong is reported as too short as well.
-        if detail["type"] != "too_short" or detail["loc"] not in broken
+        for detail in wrong[:MOST_PROBLEMS]
     ]
+    if len(wrong) > MOST_PROBLEMS:
+        more = f"{len(wrong) - MOST_PROBLEMS:,} more errors are not listed; mend these first"
+        problems.append(Problem(path="$", message=more))
+    return problems
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

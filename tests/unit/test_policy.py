@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from copy import deepcopy
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import jsonschema
@@ -468,3 +470,82 @@ def test_a_digit_of_another_script_is_refused_with_its_path(path: str, text: str
     if section == "schedule":
         change = {section: TIMED | {key: broken}}
     assert list(errors_of(SMALLEST | change)) == [path]
+
+
+def test_errors_of_rings_window_and_fields_come_together() -> None:
+    found = errors_of(
+        SMALLEST
+        | {
+            "maxConcurrent": 0,
+            "rings": [
+                {"name": "canary", "percent": 500},
+                {"name": "canary", "after": "nobody"},
+                {"name": "rest", "after": "canary"},
+            ],
+            "schedule": TIMED | {"time": "25:00", "window": "PT30M"},
+            "install": {"maximumDuration": "PT2H"},
+        }
+    )
+    assert list(found) == [
+        "maxConcurrent",
+        "rings[0].percent",
+        "schedule.time",
+        "rings[1].name",
+        "rings[1].after",
+        "schedule.window",
+    ]
+
+
+COSTLY: list[dict[str, Any]] = [
+    {"phases": [[f"region{number}" for number in range(8_000)]]},
+    {"phases": [[f"region{number}"] for number in range(8_000)]},
+    {"phases": [[f"region{number}x{place}" for place in range(200)] for number in range(80)]},
+    {"scope": {"locations": [f"region{number}" for number in range(15_000)]}},
+    {"scope": {"resourceGroups": [f"g{number}" for number in range(20_000)]}},
+    {"scope": {"tags": {"values": {"t": [f"v{number}" for number in range(20_000)]}}}},
+    {
+        "scope": {"tags": {"match": "any", "values": {f"t{number}": ["a"] for number in range(8_000)}}},
+        "rings": [
+            {"name": "a", "tags": {"match": "any", "values": {f"t{number}": ["b"] for number in range(8_000)}}},
+            {"name": "b"},
+        ],
+    },
+    {
+        "rings": [
+            {"name": f"r{ring}", "tags": {"match": "any", "values": {f"t{number}": ["b"] for number in range(50)}}}
+            for ring in range(20)
+        ]
+    },
+    {f"unknown{number}": 1 for number in range(15_000)},
+    {"x" * 200_000: 1},
+    {"scope": {"machineIds": ["nonsense"] * 20_000}},
+    {"scope": {"osTypes": ["Linu"] * 20_000}},
+    {"limits": {"tags": [{"tag": f"t{number}", "maxConcurrent": 1} for number in range(5_000)]}},
+    {"rings": [{"name": f"r{number}", "after": f"r{number - 1}"} for number in range(5_000)]},
+]
+
+
+@pytest.mark.parametrize("change", COSTLY, ids=lambda change: next(iter(change))[:20])
+def test_no_document_of_a_request_costs_half_a_second(change: dict[str, Any]) -> None:
+    """8,000 regions of one phase took 23 seconds, in which the service answered nothing."""
+    document = SMALLEST | change
+    assert len(json.dumps(document)) < 300_000
+    began = process_time()
+    with contextlib.suppress(PolicyError):
+        parse_policy(document)
+    assert process_time() - began < 0.5
+
+
+def test_a_list_longer_than_any_real_one_is_refused_by_its_length_alone() -> None:
+    found = errors_of(SMALLEST | {"phases": [[f"region{number}" for number in range(201)]]})
+    assert found == {"phases[0]": "is too long; at most 200"}
+    found = errors_of(SMALLEST | {"scope": {"tags": {"values": {f"t{number}": ["a"] for number in range(51)}}}})
+    assert found == {"scope.tags.values": "is too long; at most 50"}
+    found = errors_of(SMALLEST | {"scope": {"tags": {"values": {"t": [f"v{number}" for number in range(501)]}}}})
+    assert found == {"scope.tags.values.t": "is too long; at most 500"}
+
+
+def test_of_very_many_errors_the_first_hundred_are_explained() -> None:
+    found = errors_of(SMALLEST | {f"unknown{number}": 1 for number in range(250)})
+    assert len(found) == 101
+    assert found["$"] == "150 more errors are not listed; mend these first"
