@@ -16,6 +16,7 @@ from domain.freeze import parse_freeze
 from domain.guard import Guard, GuardedCall
 from domain.run import IntentState, Order, Stage
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
+from settings import load_settings
 from tests.activities.azure import azure
 from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
 from tests.simulator.conftest import Simulator
@@ -496,3 +497,32 @@ async def test_a_restart_of_an_execution_that_died_is_looked_for(azure: Simulato
     await asyncio.sleep(0.25)
     assert not (await ask(key)).accepted
     assert len(sent(azure, "power", "POST", one)) == 1
+
+
+async def test_a_call_has_two_minutes_to_show_and_a_change_a_quarter_of_an_hour(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the poll interval of Azure, 30 seconds, and an Azure that takes the stop and does nothing."""
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
+    monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")
+    load_settings.cache_clear()
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 202}})
+    began = datetime.now(UTC)
+
+    async def look(seconds: float) -> tuple[PowerResult, int]:
+        monkeypatch.setattr(power, "now", lambda: began + timedelta(seconds=seconds))
+        result = await stop(key)
+        return result, len(sent(azure, "power", "POST", f"{one}/deallocate"))
+
+    first, posts = await look(0)
+    assert posts == 1
+    assert 27 <= first.wait_seconds <= 33
+    assert [(await look(seconds))[1] for seconds in (60, 119, 120, 239, 240)] == [1, 1, 2, 2, 3]
+    late, posts = await look(899)
+    assert (posts, late.wait_seconds > 0) == (4, True)
+    assert (await look(899))[0].wait_seconds <= 33
+    end, posts = await look(900)
+    assert (posts, end.accepted, end.wait_seconds, end.is_open) == (4, False, 0, True)
