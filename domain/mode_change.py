@@ -18,6 +18,7 @@ from domain.arm_error import ArmFailure, ErrorClass, classify
 from domain.base import Document, Instant, Json, Tolerant, objects_of, text_of
 from domain.fleet_machine import FleetMachine
 from domain.identity import MachineId, RunId
+from domain.outcome import Reason
 from domain.patch_mode import PatchSettings, WantedSettings, refusal_of
 from domain.patch_results import Text
 from domain.preflight import hold_reason
@@ -30,6 +31,8 @@ PLAN_HOLDS = timedelta(hours=24)
 LONGEST_CHANGE = timedelta(minutes=30)
 """How long one machine is waited for, when Azure is busy with it or does not carry the change out."""
 LARGEST_WAVE = 100
+_PERMANENT = (Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
+"""Refusals that stand until a person takes back a lock or an assignment; other machines may do better."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
@@ -309,7 +312,7 @@ def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *,
         is_unknown = machine.is_accepted or is_open
         return Decision(ChangeEnd.UNKNOWN if is_unknown else ChangeEnd.FAILED, _said(verdict.sentence, failure))
     kinds = (ErrorClass.UNSUPPORTED, ErrorClass.NOT_RUNNING)
-    is_refusal = failure.status == 400 or verdict.kind in kinds
+    is_refusal = failure.status == 400 or verdict.kind in kinds or verdict.reason in _PERMANENT
     end = ChangeEnd.REFUSED if is_refusal else ChangeEnd.FAILED
     sentence = "Azure refuses the change." if failure.status == 400 else verdict.sentence
     return Decision(end, _said(sentence, failure))

@@ -513,16 +513,56 @@ async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simula
     assert (await row(records, key)).before_output == "hello"
 
 
-async def test_a_lock_refuses_a_script_for_good(azure: Simulator, records: Records) -> None:
+LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
+LOCKED = {
+    "status": 409,
+    "body": {
+        "error": {
+            "code": "ScopeLocked",
+            "message": f"The scope '{LOCKED_SCOPE}/providers/Microsoft.Compute/virtualMachines/web-01' cannot perform"
+            f" write operation because following scope(s) are locked: '{LOCKED_SCOPE}'. Please remove the lock and try"
+            " again.",
+        }
+    },
+}
+DISALLOWED = {
+    "status": 403,
+    "body": {
+        "error": {
+            "code": "RequestDisallowedByPolicy",
+            "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: "
+            '\'[{"policyAssignment":{"name":"no-changes-at-night"}}]\'.',
+        }
+    },
+}
+REFUSALS = [(LOCKED, LOCKED_SCOPE), (DISALLOWED, "no-changes-at-night")]
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_script_that_is_refused_for_good_is_not_sent_again(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
     one = azure.take_system("Linux")
     key = await prepare(records, one, {"before": LINUX})
-    body = {"error": {"code": "AuthorizationFailed", "message": "no right to run commands"}}
-    effect = {"status": 403, "body": body}
     fault(azure, {"match": {"machine": one, "operation": "script"}, "effect": effect})
     result = await finish(run_script, script_request(key))
     assert result.state is HookState.FAILED
-    assert "no right to run commands" in message(result)
+    assert named in message(result).partition(" (HTTP ")[0], "the sentence names it, not only the text of Azure"
     assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": effect})
+    result = await finish(take_snapshot, snapshot_request(key))
+    assert result.state is HookState.FAILED
+    assert named in message(result).partition(" (HTTP ")[0]
+    assert len(sent(azure, "snapshot", "PUT", name)) == 1
 
 
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])

@@ -29,6 +29,7 @@ from domain.patch_mode import PatchMode, WantedSettings
 from domain.run import Order
 from domain.scope import Scope
 from tests.activities.azure import azure
+from tests.activities.test_hooks import REFUSALS
 from tests.simulator.conftest import Simulator
 
 __all__ = ["azure"]
@@ -277,3 +278,17 @@ async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, 
     assert (change.state, change.message) == (ChangeState.STOPPED, "Stopped by ben: wrong fleet.")
     assert change.counts_by_end == {"canceled": 1}
     assert change.ended_at is not None
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_change_that_is_refused_for_good_says_what_refuses_it(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
+    one = azure.take_system("Linux")
+    [key] = await plan(records, azure, [one])
+    rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "effect": effect}
+    assert azure.http.post("/_sim/faults", json=rule).status_code == 201
+    ended = await finish(records, key)
+    assert ended.end is ChangeEnd.REFUSED
+    assert named in ended.message.partition(" (HTTP ")[0]
+    assert patches(azure, one) == 1

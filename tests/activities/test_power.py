@@ -14,11 +14,13 @@ from activities.power import restart_machine, start_machine, stop_machine
 from adapters.tables import Records
 from domain.freeze import parse_freeze
 from domain.guard import Guard, GuardedCall
+from domain.outcome import Outcome, Reason
+from domain.power import not_started, not_stopped
 from domain.run import IntentState, Order, Stage
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
 from settings import load_settings
 from tests.activities.azure import azure
-from tests.activities.test_hooks import RUN_ID, Json, fault, prepare, row, sent
+from tests.activities.test_hooks import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
 from tests.simulator.conftest import Simulator
 
 __all__ = ["azure"]
@@ -401,25 +403,39 @@ async def test_a_machine_that_a_person_stopped_after_its_start_is_not_started_ag
     assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
 
 
-DISALLOWED = {
-    "error": {
-        "code": "RequestDisallowedByPolicy",
-        "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: no-power-changes-at-night.",
-    }
-}
-
-
-async def test_a_refusal_for_good_is_named_and_nothing_is_repeated(azure: Simulator, records: Records) -> None:
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_refusal_for_good_is_named_and_nothing_is_repeated(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(records, one, {})
-    assert (await start(key)).accepted
+    rule = {"match": {"machine": one, "path": "*/start"}, "effect": effect, "times": 1}
+    fault(azure, rule)
+    refused = await start(key)
+    assert (refused.accepted, refused.wait_seconds, refused.is_open) == (False, 0, False)
+    told = not_started(Outcome.skipped(Reason.NOT_RUNNING, "It is deallocated."), refused.failure)
+    assert told.reason.value in ("scope_locked", "disallowed_by_policy")
+    assert named in told.message.partition(" (HTTP ")[0]
+    assert (await start(key, 1)).accepted
     await until_it_runs(azure, one)
-    fault(azure, {"match": {"machine": one, "path": "*/deallocate"}, "effect": {"status": 403, "body": DISALLOWED}})
+    fault(azure, {"match": {"machine": one, "path": "*/deallocate"}, "effect": effect})
     result = await stop(key)
     assert (result.accepted, result.wait_seconds, result.is_open) == (False, 0, False)
-    assert result.failure is not None
-    assert "no-power-changes-at-night" in result.failure.text
+    assert named in not_stopped(result.failure, is_open=False).sentence.partition(" (HTTP ")[0]
     assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == 1
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_restart_that_is_refused_for_good_is_not_sent_again(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {})
+    fault(azure, {"match": {"machine": one, "path": "*/restart"}, "effect": effect})
+    result = await ask(key)
+    assert (result.accepted, result.wait_seconds, result.is_open) == (False, 0, False)
+    assert result.failure is not None
+    assert named in result.failure.text
 
 
 async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, records: Records) -> None:
@@ -476,7 +492,9 @@ async def test_a_restart_is_carried_out_once_whatever_azure_answers(
     assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
 
 
-async def test_a_restart_of_an_execution_that_died_is_looked_for(azure: Simulator, records: Records) -> None:
+async def test_a_restart_of_an_execution_that_died_is_looked_for(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = azure.take(rebootPending=True)
     key = await prepare(records, one, {})
     at = datetime.now(UTC)
@@ -491,10 +509,11 @@ async def test_a_restart_of_an_execution_that_died_is_looked_for(azure: Simulato
             deadline_at=at + timedelta(minutes=30),
         )
     )
+    monkeypatch.setattr(power, "now", lambda: at + timedelta(seconds=0.19))
     first = await ask(key)
     assert (first.accepted, first.is_open) == (False, True)
     assert sent(azure, "power", "POST", one) == []
-    await asyncio.sleep(0.25)
+    monkeypatch.setattr(power, "now", lambda: at + timedelta(seconds=0.2))
     assert not (await ask(key)).accepted
     assert len(sent(azure, "power", "POST", one)) == 1
 

@@ -219,6 +219,8 @@ def test_why_azure_did_not_carry_it_out_is_said() -> None:
         (ArmFailure(status=403, code="AuthorizationFailed"), False, ChangeEnd.FAILED),
         (ArmFailure(status=404, code="ResourceNotFound"), False, ChangeEnd.FAILED),
         (ArmFailure(status=409, code="Conflict"), False, None),
+        (ArmFailure(status=409, code="ScopeLocked", message="locked: '/subscriptions/s'"), False, ChangeEnd.REFUSED),
+        (ArmFailure(status=403, code="RequestDisallowedByPolicy", message="by policy"), False, ChangeEnd.REFUSED),
         (ArmFailure(status=429), False, None),
         (ArmFailure(status=503), True, None),
         (ArmFailure(status=0, code="Odd"), True, None),
