@@ -57,7 +57,7 @@ def make_phases(
         fewest_first: phases by the number of machines alone, whatever they take.
     """
     made = Phases()
-    maker = _Maker(made, loads, topology, clock, 1 if fewest_first else most_drawn, fewest_first)
+    maker = _Maker(made, loads, topology, clock, most_drawn, fewest_first)
     sections = [frozenset(regions) for regions in fixed or ()]
     named = {region for regions in sections for region in regions}
     for number, regions in enumerate(sections, start=1):
