@@ -188,7 +188,7 @@ def _evidence(row: Row) -> Json | None:
         return None
     known = _DOCUMENTS.get(f"{prefix}~")
     if known is None:
-        kind = "pin" if prefix == "k" else prefix
+        kind = {"k": "pin", "r": "groups"}.get(prefix, prefix)
         return {"record": kind, **{name: _plain(row, name) for name in row.columns if name[-1] not in "0123456789"}}
     kind, document = known
     found = {name: value for name, value in unpack(document, row.columns).to_wire().items() if name not in _SIGNED}

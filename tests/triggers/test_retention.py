@@ -200,6 +200,13 @@ def test_no_days_are_for_ever() -> None:
     assert retention_of(settings) == Retention(runs=None, history=None, instances=None)
 
 
+async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    await records._store.results.insert(run_id, "r~00~000", {"note": "here"})
+    [groups] = [one for one in await evidence(run_id) if one["record"] == "groups"]
+    assert groups["note"] == "here"
+
+
 # --- what grows beside runs
 
 
