@@ -184,7 +184,7 @@ def _phases(phases: Sequence[Sequence[str]], scope: Scope | None) -> Iterator[Pr
                 yield Problem(path=here, message=f"{region} is named in {first} already; name every region once")
             elif scope is not None and not _may_hold(scope, region):
                 yield Problem(path=here, message=f"matches nothing: {region} is not in the scope of the policy")
-            pair = min(_PAIRED.get(region, frozenset()) & before.keys(), key=before.__getitem__, default=None)
+            pair = min(_PAIRED.get(region, set[str]()) & before.keys(), key=before.__getitem__, default=None)
             before.setdefault(region, place)
             if pair is not None:
                 message = f"{region} and {pair} are a pair and are never patched side by side; put them into two phases"
