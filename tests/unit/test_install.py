@@ -81,4 +81,4 @@ def test_seconds_are_kept_in_the_policy() -> None:
 def test_the_schema_tells_editors_the_form_of_a_duration() -> None:
     properties = Install.model_json_schema(by_alias=True)["properties"]
     for name in ("maximumDuration", "minimumDuration"):
-        assert properties[name]["pattern"] == r"^[Pp][Tt](?=\d)(\d{1,4}[Hh])?(\d{1,5}[Mm])?(\d{1,6}[Ss])?$"
+        assert properties[name]["pattern"] == r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
