@@ -381,7 +381,7 @@ def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it
         fleet = Fleet([KEY], {KEY: script})
         bench = run(fleet, start_stopped=True)
         [released] = bench.calls_of(names.RELEASE_MACHINE)
-        assert (released["left"], released["stage"], released["keepLock"]) == (True, "assessed", keeps)
+        assert (released["left"], released["stage"], released["keepLock"]) == (True, "ready", keeps)
 
 
 def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
