@@ -14,7 +14,7 @@ from domain.base import Document, parse_instant
 from domain.calendar import find_zone, from_wall_clock
 from domain.identity import check_policy_name, is_policy_name
 from domain.scope import TagFilter
-from domain.validation import Problem, explain
+from domain.validation import Problem, explain, listed
 
 MOST_POLICIES = 500
 """Of one freeze; without names it holds all policies."""
@@ -26,8 +26,8 @@ class FreezeError(ValueError):
     """A document is no valid freeze. ``errors`` lists every problem, each with its path and the fix."""
 
     def __init__(self, errors: list[Problem]) -> None:
-        self.errors = errors
-        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in errors))
+        self.errors = listed(errors)
+        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in self.errors))
 
 
 def _check_zone(name: str) -> str:

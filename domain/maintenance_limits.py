@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
+from domain.base import as_list, as_object
 from domain.calendar import from_wall_clock, is_on_the_clock
 from domain.maintenance import (
     IN_GUEST_PATCH,
@@ -41,6 +42,8 @@ NOTICE_WITH_EVENTS = timedelta(minutes=40)
 """The same where a pre-event is subscribed to: Azure cancels a run that is nearer."""
 MOST_CONFIGURATIONS = 250
 """Schedules of a subscription in one region."""
+MOST_ENTRIES = 1_000
+"""Of a list of classifications, KB numbers or masks: more than any real one has."""
 LONGEST_NAMES = 127
 """Resource group and configuration name together: under 128 characters."""
 
@@ -244,11 +247,22 @@ def _check_patches(patches: InstallPatches | None) -> Iterator[Problem]:
             message="selects nothing; give classificationsToInclude, KB numbers or package masks for Windows or Linux",
         )
         return
+    long = list(_check_lengths(path, patches))
+    if long:
+        yield from long
+        return
     yield from _one_of(f"{path}.rebootSetting", patches.reboot_setting, [word.value for word in RebootSetting])
     if patches.windows_parameters is not None:
         yield from _check_windows(f"{path}.windowsParameters", patches.windows_parameters)
     if patches.linux_parameters is not None:
         yield from _check_linux(f"{path}.linuxParameters", patches.linux_parameters)
+
+
+def _check_lengths(path: str, patches: InstallPatches) -> Iterator[Problem]:
+    for name, value in patches.to_wire().items():
+        for key, entries in (as_object(value) or {}).items():
+            if len(as_list(entries)) > MOST_ENTRIES:
+                yield Problem(path=f"{path}.{name}.{key}", message=f"is too long; at most {MOST_ENTRIES:,}")
 
 
 def _selects(parameters: WindowsPatches | LinuxPatches | None) -> bool:

@@ -7,7 +7,7 @@ People write it as YAML, the API speaks it as JSON, and `policy_schema` describe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, cast
@@ -30,7 +30,7 @@ from domain.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrde
 from domain.rollout_check import rollout_problems
 from domain.scope import MOST_LOCATIONS, Location, OsType, Scope
 from domain.share import Limit
-from domain.validation import Problem, explain
+from domain.validation import Problem, explain, listed
 from domain.window import too_short
 
 LARGEST_CONCURRENCY = 1000
@@ -41,6 +41,7 @@ _SECTION = re.compile(r"[.\[]")
 _STAND_IN = {"name": ADHOC_POLICY, "scope": {"osTypes": [os_type.value for os_type in OsType]}}
 """For a name or a scope that is wrong itself."""
 _RING = re.compile(r"rings\[([0-9]+)\]")
+_RING_STAND_IN = re.compile(r"patchwave-ring-([0-9]+)")
 _DAILY = {"recurrence": "RRULE:FREQ=DAILY", "time": "00:00", "timeZone": "UTC"}
 """Stands in for a schedule of which only the window can be judged."""
 _JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope")}
@@ -53,8 +54,8 @@ class PolicyError(ValueError):
     """A document is no valid policy. ``errors`` lists every problem, each with its path and the fix."""
 
     def __init__(self, errors: list[Problem]) -> None:
-        self.errors = errors
-        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in errors))
+        self.errors = listed(errors)
+        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in self.errors))
 
 
 def _check_scope(scope: Scope) -> Scope:
@@ -294,7 +295,12 @@ def _unsatisfiable_rest(given: Mapping[str, Any], seen: Sequence[Problem], *, is
         policy = Policy.model_validate(_STAND_IN | whole, by_alias=True, by_name=False)
     except ValidationError:
         return []
-    return _unsatisfiable(policy, None if is_narrowed or "scope" in wrong else policy.scope)
+    told = {problem.path for problem in seen}
+    return [
+        Problem(path=problem.path, message=_RING_STAND_IN.sub(r"rings[\1]", problem.message))
+        for problem in _unsatisfiable(policy, None if is_narrowed or "scope" in wrong else policy.scope)
+        if told.isdisjoint({problem.path, problem.path.rpartition(".")[0]})
+    ]
 
 
 def _mend(given: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
@@ -304,18 +310,36 @@ def _mend(given: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
     in_schedule = [path for path in paths if path.startswith("schedule")]
     if in_schedule and "window" in schedule and not {"schedule", "schedule.window"} & set(in_schedule):
         mended["schedule"] = _DAILY | {"window": schedule["window"]}
-    rings = list(as_list(given.get("rings")))
-    in_rings = [path for path in paths if path.startswith("rings")]
-    numbers = {int(found[1]) for path in in_rings if (found := _RING.match(path))}
-    named = {f"rings[{number}]{key}" for number in numbers for key in ("", ".name", ".after")}
-    if numbers and "rings" not in in_rings and named.isdisjoint(in_rings):
-        for number in numbers:
-            ring = as_object(rings[number]) or {}
-            # Of a tag of its own, so that it neither takes nor leaves what another ring is for.
-            selection = {"tags": {"values": {f"patchwave-ring-{number}": ["x"]}}}
-            rings[number] = {key: ring[key] for key in ("name", "after") if key in ring} | selection
-        mended["rings"] = rings
+    in_rings = {path for path in paths if path.startswith("rings")}
+    if in_rings and "rings" not in in_rings:
+        mended["rings"] = _mend_rings(as_list(given.get("rings")), in_rings)
     return mended
+
+
+def _mend_rings(given: Sequence[object], wrong: Set[str]) -> list[JsonObject]:
+    """The rings with stand-ins for what is wrong in them: names that no other ring has, selections of nothing."""
+    mended: list[JsonObject] = []
+    renamed: dict[object, str] = {}
+    is_chained = any((as_object(each) or {}).get("after") is not None for each in given)
+    for number, each in enumerate(given):
+        path, ring = f"rings[{number}]", as_object(each) or {}
+        made = {key: ring[key] for key in ("name", "after") if key in ring}
+        if not ring or f"{path}.name" in wrong:
+            made["name"] = f"patchwave-ring-{number}"
+            renamed[str(ring.get("name"))] = made["name"]
+        if f"{path}.after" in wrong or (not ring and is_chained):
+            # Of no ring: what the order is cannot be known.
+            made["after"] = f"{made['name']}-before"
+        own = {each for each in wrong if (found := _RING.match(each)) and found[0] == path}
+        if own <= {f"{path}.name", f"{path}.after"}:
+            made |= {key: ring[key] for key in ("tags", "percent", "machineIds") if key in ring}
+        else:
+            # Of a tag of its own, so that it neither takes nor leaves what another ring is for.
+            made["tags"] = {"values": {f"patchwave-ring-{number}": ["x"]}}
+        mended.append(made)
+    return [
+        ring | {"after": renamed.get(ring["after"], ring["after"])} if ring.get("after") else ring for ring in mended
+    ]
 
 
 def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:

@@ -17,6 +17,10 @@ MAXIMUM_OFFSET_DAYS = 30
 FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2999, 12, 31)
 """Dates that a schedule may name."""
 _LAST_YEAR = 9990
+_ERA_YEARS, _ERA = 400, timedelta(days=146_097)
+"""After 400 years the calendar repeats, weekdays and all."""
+_LAST_ERA = 9_200
+"""A rule is expanded from its place in the last era on, where dateutil gives up after 400 to 799 years."""
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "last": -1}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -43,6 +47,7 @@ _SINGLE_PARTS = ("INTERVAL", "COUNT")
 _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
 _FINER_FREQUENCIES = ("HOURLY", "MINUTELY", "SECONDLY")
 _TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
+_WEEKDAYS_OF_A_MONTH = 5
 _DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _DAY = re.compile(r"([+-]?[0-9]{1,2})?(MO|TU|WE|TH|FR|SA|SU)")
 _UNTIL = re.compile(r"([0-9]{8})(?:T([0-9]{6})(Z?))?")
@@ -108,15 +113,20 @@ class Rule:
         return ""
 
     def dates(self, since: date, start: date | None) -> Iterator[date]:
-        """The dates from ``since`` on, none before ``start``; UNTIL is not looked at (see `end`)."""
+        """The dates from ``since`` on, none before ``start``; UNTIL is not looked at (see `end`).
+
+        The dates of 400 to 799 years: a rule without a date in one era has none at all. dateutil would search to the
+        year 9999, for more than a second, so it searches the last era of its calendar, and the dates are moved back.
+        """
         # A rule without COUNT or INTERVAL is the same from any first date, so begin near by: a year early, for
         # weeks and sets that begin before it.
         anchor = start or date(max(since.year - 1, 1), 1, 1)
-        for moment in rrulestr(self._text(anchor), dtstart=datetime.combine(anchor, time.min)):
-            if moment.year > _LAST_YEAR:
-                return
-            if moment.date() >= since:
-                yield moment.date()
+        eras = max((_LAST_ERA + _ERA_YEARS - 1 - anchor.year) // _ERA_YEARS, 0)
+        begin = anchor.replace(year=anchor.year + eras * _ERA_YEARS)
+        for moment in rrulestr(self._text(anchor), dtstart=datetime.combine(begin, time.min)):
+            day = moment.date() - eras * _ERA
+            if day >= since:
+                yield day
 
     def _text(self, anchor: date) -> str:
         """The rule for dateutil. What it leaves open comes from the first date (RFC 5545)."""
@@ -236,7 +246,10 @@ def _parse_rule(text: str) -> Rule:
         raise ValueError("has COUNT and UNTIL; keep one")
     if "BYSETPOS" in parts and not any(name.startswith("BY") and name != "BYSETPOS" for name in parts):
         raise ValueError("BYSETPOS picks from a set: add BYDAY or another BY part")
-    if "BYWEEKNO" in parts and any(day[:-2] for day in parts.get("BYDAY", "").split(",")):
+    numbers = [int(day[:-2]) for day in parts.get("BYDAY", "").split(",") if day[:-2]]
+    if "BYMONTH" in parts and any(abs(number) > _WEEKDAYS_OF_A_MONTH for number in numbers):
+        raise ValueError("BYDAY counts within the month beside BYMONTH; write a number from 1 to 5")
+    if "BYWEEKNO" in parts and numbers:
         raise ValueError("BYDAY may not be numbered beside BYWEEKNO; write the weekday alone")
     until = parts.pop("UNTIL", "")
     return Rule(tuple(parts.items()), until)
@@ -279,7 +292,7 @@ def _check_until(value: str) -> None:
 
 
 def _check_days(value: str, frequency: str) -> None:
-    limit = {"MONTHLY": 5, "YEARLY": 53}.get(frequency, 0)
+    limit = {"MONTHLY": _WEEKDAYS_OF_A_MONTH, "YEARLY": 53}.get(frequency, 0)
     for day in value.split(","):
         found = _DAY.fullmatch(day)
         if found is None:

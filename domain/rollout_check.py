@@ -31,9 +31,14 @@ def rollout_problems(
         exclusive_tag: the tag whose machines go one at a time.
         scope: of the policy; ``None`` when a request has narrowed it, as most rings may be empty then.
     """
-    problems = [*_names(rings), *_order(rings)]
-    if not problems:
-        problems += _selections(rings, scope)
+    wrong_names, wrong_order = list(_names(rings)), list(_order(rings))
+    # Without any after the list is the order, whatever the names are.
+    is_ordered = not wrong_order and (not wrong_names or all(ring.after is None for ring in rings))
+    selections = _selections(rings, scope) if is_ordered else _selections_alone(rings, scope)
+    # A ring that is there twice is one error, not two.
+    twice = {problem.path.removesuffix(".name") for problem in wrong_names}
+    selections = [each for each in selections if twice.isdisjoint({each.path, each.path.rpartition(".")[0]})]
+    problems = [*wrong_names, *wrong_order, *selections]
     return [*problems, *_phases(phases, scope), *_limits(limits, exclusive_tag)]
 
 
@@ -91,11 +96,12 @@ def _circle(rings: Sequence[Ring]) -> list[str]:
 
 def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
     """Rings that can never take a machine, because of the scope or of the rings before them."""
-    numbers = {ring.name: number for number, ring in enumerate(rings)}
+    # By identity: the names of two rings may be the same, which is another error.
+    numbers = {id(ring): number for number, ring in enumerate(rings)}
     ordered = order_rings(rings) if rings else []
     percent = 0
     for place, ring in enumerate(ordered):
-        path = f"rings[{numbers[ring.name]}]"
+        path = f"rings[{numbers[id(ring)]}]"
         earlier = ordered[:place]
         taker = next((other for other in earlier if not other.selectors), None)
         if taker is not None:
@@ -111,6 +117,16 @@ def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]
             yield from _explicit(path, ring.machine_ids, earlier, scope)
         elif ring.tags is not None:
             yield from _tagged(path, ring.tags, earlier, scope)
+
+
+def _selections_alone(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
+    """Rings that the scope leaves no machine, whatever their order is."""
+    for number, ring in enumerate(rings):
+        path = f"rings[{number}]"
+        if ring.machine_ids is not None:
+            yield from _explicit(path, ring.machine_ids, (), scope)
+        elif ring.tags is not None:
+            yield from _tagged(path, ring.tags, (), scope)
 
 
 def _explicit(path: str, machine_ids: Sequence[str], earlier: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:

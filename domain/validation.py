@@ -21,6 +21,7 @@ _BOUNDS = {
     "greater_than": ("more than", "gt"),
     "less_than": ("less than", "lt"),
 }
+_MORE = re.compile(r"([0-9,]+) more errors are not listed; mend these first")
 _SHOWN = 80
 MOST_PROBLEMS = 100
 """Errors of one answer: each is compared with the known keys, and no person reads more."""
@@ -56,10 +57,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         Problem(path=format_path(_location(detail)), message=_sentence(detail, model))
         for detail in wrong[:MOST_PROBLEMS]
     ]
-    if len(wrong) > MOST_PROBLEMS:
-        more = f"{len(wrong) - MOST_PROBLEMS:,} more errors are not listed; mend these first"
-        problems.append(Problem(path="$", message=more))
-    return problems
+    return problems if len(wrong) <= MOST_PROBLEMS else [*problems, _more(len(wrong) - MOST_PROBLEMS)]
+
+
+def listed(problems: Sequence[Problem]) -> list[Problem]:
+    """The first hundred, and as the last one how many more there are. A list that was cut before stays cut."""
+    cut = {
+        problem: int(found[1].replace(",", "")) for problem in problems if (found := _MORE.fullmatch(problem.message))
+    }
+    whole = [problem for problem in problems if problem not in cut]
+    left = sum(cut.values()) + max(len(whole) - MOST_PROBLEMS, 0)
+    return [*whole[:MOST_PROBLEMS], _more(left)] if left else whole
+
+
+def _more(count: int) -> Problem:
+    return Problem(path="$", message=f"{count:,} more errors are not listed; mend these first")
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

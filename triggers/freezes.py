@@ -12,10 +12,12 @@ from adapters.tables import Records, audit_subject, open_records
 from domain.base import Document, Json
 from domain.freeze import Freeze, FreezeError, parse_freeze
 from domain.identity import ADHOC_POLICY, is_policy_name
-from domain.validation import MOST_PROBLEMS, Problem, suggest
+from domain.validation import Problem, suggest
 from triggers.described import INVALID_QUERY, NO_FREEZE, PAGED, Answer, AuditPage, Body, Keys, described
 from triggers.http import answer, answered, caller_of, no_such, page_of, query_of, read_json, route_of
 from triggers.orders import BY, ORDER_QUERY, read_order
+
+_MOST_HINTS = 5
 
 bp = df.Blueprint()
 
@@ -84,11 +86,10 @@ async def _check_policies(records: Records, freeze: Freeze) -> None:
     problems: list[Problem] = []
     for index, name in enumerate(freeze.policies):
         if name not in known:
-            hint = suggest(name, known)
+            # Each hint compares the name with all policies.
+            hint = suggest(name, known) if len(problems) < _MOST_HINTS else ""
             message = f"there is no policy {name}" + (f"; {hint}" if hint else "")
             problems.append(Problem(path=f"policies[{index}]", message=message))
-        if len(problems) == MOST_PROBLEMS:
-            break
     if problems:
         raise FreezeError(problems)
 

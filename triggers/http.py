@@ -17,7 +17,7 @@ from domain.freeze import FreezeError
 from domain.identity import RunId
 from domain.policy import PolicyError
 from domain.steering import NotAllowed, NotPossible
-from domain.validation import Problem
+from domain.validation import Problem, listed
 from triggers.authorization import NotSignedIn, RoleMissing, check_role, principal_of, signed_in_name
 
 LARGEST_BODY = 256 * 1024
@@ -41,7 +41,7 @@ class Refusal(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.errors = tuple(errors)
+        self.errors = tuple(listed(errors))
         self.headers = dict(headers or {})
 
     def to_response(self) -> func.HttpResponse:

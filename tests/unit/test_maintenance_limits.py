@@ -68,6 +68,7 @@ def test_the_documented_command_is_valid() -> None:
         (f"{LINUX}.classificationsToInclude", ["Other", "Security"], "exactly one of Critical and Security"),
         (f"{LINUX}.packageNameMasksToInclude[0]", ["a b"], "not a package mask"),
         (f"{LINUX}.packageNameMasksToExclude[0]", ["-x"], "not a package mask"),
+        (f"{WINDOWS}.classificationsToInclude", ["Securty"] * 1_001, "is too long; at most 1,000"),
     ],
 )
 def test_each_limit_is_named_at_its_path(path: str, value: Any, said: str) -> None:

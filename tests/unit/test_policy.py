@@ -134,7 +134,7 @@ def test_what_could_never_be_done_is_reported_beside_wrong_fields() -> None:
 def test_what_depends_on_a_wrong_section_is_not_judged() -> None:
     window = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT45M"}
     found = errors_of(SMALLEST | {"pinRings": True, "rings": [{"name": "A"}, {"name": "b"}]})
-    assert set(found) == {"rings[0].name"}
+    assert set(found) == {"rings[0].name", "rings[1]"}
     found = errors_of(SMALLEST | {"install": {"minimumDuration": 30}, "schedule": window})
     assert set(found) == {"install.minimumDuration"}
 
@@ -496,6 +496,28 @@ def test_errors_of_rings_window_and_fields_come_together() -> None:
     ]
 
 
+@pytest.mark.parametrize("wrong", [{"name": "Canary!"}, {"after": 5}, {"after": "nobody"}, {"name": "rest"}])
+def test_a_wrong_name_or_place_of_a_ring_hides_nothing_of_the_others(wrong: dict[str, Any]) -> None:
+    """Whether a ring can take machines of the scope does not depend on the order."""
+    outside = "/subscriptions/99999999-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+    rings = [
+        {"name": "canary", "tags": {"values": {"ring": ["canary"]}}} | wrong,
+        {"name": "named", "machineIds": [f"{outside}/virtualMachines/vm"]},
+        {"name": "rest"},
+    ]
+    found = errors_of(SMALLEST | {"scope": {"subscriptions": [SUBSCRIPTION]}, "rings": rings})
+    assert found["rings[1].machineIds"] == "matches nothing: none of these machines can be in the scope of the policy"
+    assert len(found) == (3 if "after" in wrong else 2)
+    assert "patchwave-ring" not in str(found)
+
+
+def test_a_ring_of_a_wrong_name_is_known_by_its_place() -> None:
+    found = errors_of(SMALLEST | {"rings": [{"name": "The Rest"}, {"name": "late", "percent": 5}]})
+    assert found["rings[1]"].startswith("matches nothing: rings[0] comes before it and takes everything that is left")
+    chained = [{"name": "The Rest", "after": "late"}, {"name": "late", "percent": 5}]
+    assert list(errors_of(SMALLEST | {"rings": chained})) == ["rings[0].name"]
+
+
 COSTLY: list[dict[str, Any]] = [
     {"phases": [[f"region{number}" for number in range(8_000)]]},
     {"phases": [[f"region{number}"] for number in range(8_000)]},
@@ -549,3 +571,6 @@ def test_of_very_many_errors_the_first_hundred_are_explained() -> None:
     found = errors_of(SMALLEST | {f"unknown{number}": 1 for number in range(250)})
     assert len(found) == 101
     assert found["$"] == "150 more errors are not listed; mend these first"
+    found = errors_of(SMALLEST | {"phases": [["westeurope"]] * 180, f"unknown{0}": 1})
+    assert len(found) == 101
+    assert found["$"] == "80 more errors are not listed; mend these first"

@@ -139,7 +139,13 @@ def test_two_limits_for_one_tag() -> None:
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     found = problems(rings=[REST, CANARY, CANARY], phases=[[]], limits={"tags": [{"tag": "a", "maxConcurrent": 1}] * 2})
-    assert set(found) == {"rings[2].name", "phases[0]", "limits.tags[1].tag"}
+    assert set(found) == {"rings[1]", "rings[2].name", "phases[0]", "limits.tags[1].tag"}
+
+
+def test_rings_of_one_name_in_a_chain_have_no_order() -> None:
+    """The chain can be walked by its names, and yet ends nowhere."""
+    rings = [{"name": "a", "percent": 1, "after": "b"}, {"name": "a", "percent": 1}, {"name": "b", "after": "a"}]
+    assert set(problems(rings=rings)) == {"rings[1].name"}
 
 
 def test_a_request_may_narrow_the_scope_to_less_than_the_rings() -> None:
