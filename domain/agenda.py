@@ -14,7 +14,7 @@ from itertools import islice
 from domain.base import Document, Instant
 from domain.calendar import LONGEST_WINDOW, Occurrence, find_zone, upcoming
 from domain.controls import Controls, Skip
-from domain.freeze import Freeze, frozen_by
+from domain.freeze import DamagedFreeze, Freeze, frozen_by
 from domain.identity import RunId
 from domain.policy import Policy
 from domain.scope import OsType
@@ -141,16 +141,18 @@ def next_run_window(
 ) -> Occurrence | None:
     """The window in which a run goes on, which may be open at ``now``; ``None`` when none is in sight.
 
-    A pause only tells of now: the run waits for the next window, and asks again when that opens.
+    A pause and a freeze that cannot be read only tell of now: the run waits for the next window, and asks again when
+    that opens.
     """
     systems = policy.scope.os_types or tuple(OsType)
     lasting = controls.model_copy(update={"pause": None, "carry_overs": []})
+    readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
     for each in _ahead(policy, run.since):
         is_open = each.at_utc <= now
         if each.window_end_utc <= run.behind or last_start(each.window_end_utc, policy.install, systems) < now:
             continue
         asked = controls.model_copy(update={"carry_overs": []}) if is_open else lasting
-        if decide(policy, asked, freezes, each, now=now if is_open else None).will_run:
+        if decide(policy, asked, freezes if is_open else readable, each, now=now if is_open else None).will_run:
             return each
     return None
 
@@ -162,7 +164,8 @@ def pending_skip(policy: Policy, controls: Controls, now: datetime) -> Skip | No
 
 def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime) -> Occurrence | None:
     """The next occurrence that no freeze keeps from running anyway."""
-    return next((each for each in _ahead(policy, now) if not frozen_by(freezes, policy.name, {}, each.at_utc)), None)
+    readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
+    return next((each for each in _ahead(policy, now) if not frozen_by(readable, policy.name, {}, each.at_utc)), None)
 
 
 def forgettable_before(now: datetime) -> datetime:

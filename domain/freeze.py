@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
@@ -158,6 +158,28 @@ class Freeze(Document):
     def sentence(self) -> str:
         """Why, and until when, for people."""
         return f"frozen until {self.ends_at:%Y-%m-%d %H:%M} UTC by {self.name}: {self.reason}"
+
+
+class DamagedFreeze(Freeze):
+    """Stands for a stored freeze that cannot be read: what it froze is not known, so it holds everything for now."""
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The stand-in for the freeze of this name, which need not be a valid one."""
+        return cls.model_construct(
+            name=name,
+            time_zone="",
+            start="2000-01-01T00:00:00Z",
+            end="9000-01-01T00:00:00Z",
+            reason=f"the stored freeze {name} cannot be read, so nothing starts until it is replaced or deleted",
+            policies=(),
+            tags=None,
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Why, for people; it has no end that could be named."""
+        return f"frozen: {self.reason}"
 
 
 def frozen_by(freezes: Iterable[Freeze], policy_name: str, tags: Mapping[str, str], at: datetime) -> Freeze | None:

@@ -29,12 +29,15 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
     """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
 
     Raises:
-        Refusal: 503, the durable engine did not take a new run; Event Grid delivers the event again.
+        Exception: what kept a policy from its run, once all of them have had their turn; Event Grid then delivers the
+            event again.
     """
     notice, at = event.occurrence, datetime.now(UTC)
     if notice is None:
         return []
     runs = await _known(records, notice)
+    noted: list[Run] = []
+    failures: list[Exception] = []
     for policy in await _policies(records, notice):
         run_id = notice.id.run_id(policy.name)
         known = runs.get(run_id.text)
@@ -42,10 +45,25 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
             continue
         maintenance = _hear(first_heard(notice, patience_of(load_settings()), at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
-        # One that is still queued may never have reached the engine.
-        run = await start_run(records, client, policy, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance)
+        try:
+            # One that is still queued may never have reached the engine.
+            run = await start_run(
+                records, client, policy, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
+            )
+        except Exception as error:
+            _LOG.exception("The policy %s could not accompany %s.", policy.name, notice.id.text)
+            failures.append(error)
+            continue
         runs[run.id] = run
-    return [await _note(records, client, run, event, at) for run in runs.values()]
+    for run in runs.values():
+        try:
+            noted.append(await _note(records, client, run, event, at))
+        except Exception as error:
+            _LOG.exception("The run %s could not be told of an event.", run.id)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return noted
 
 
 def patience_of(settings: Settings) -> Patience:

@@ -6,26 +6,30 @@ was cut off before its line is completed by the same order given again, and noth
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from adapters.tables.columns import pack, unpack
 from adapters.tables.journal import JournalRecords
+from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds
 from domain.agenda import forgettable_before
 from domain.base import format_instant
 from domain.controls import Controls, Pause, Skip
 
 _PARTITION = "controls"
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_LOG = logging.getLogger("patchwave.storage")
 
 
 class ControlRecords(JournalRecords):
     """Controls by the name of their policy. They stay when the policy is deleted: a pause must not end by accident."""
 
     async def get_controls(self, policy: str) -> Controls:
-        """What was ordered; a policy that nobody ordered anything for has empty controls."""
+        """What was ordered; a policy without orders has empty controls, and one whose row is damaged is paused."""
         row = await self._store.policies.get(_PARTITION, policy)
-        return Controls() if row is None else unpack(Controls, row.columns)
+        return Controls() if row is None else _read(row)
 
     async def pause_policy(self, policy: str, pause: Pause) -> Controls:
         """Start nothing by the schedule; whoever pauses first counts."""
@@ -92,7 +96,7 @@ class ControlRecords(JournalRecords):
         known = Controls()
         async for _ in ChangeRounds(f"the controls of policy {policy}"):
             row = await self._store.policies.get(_PARTITION, policy)
-            known = Controls() if row is None else unpack(Controls, row.columns)
+            known = Controls() if row is None else _read(row)
             wanted = decide(known)
             if wanted == known:
                 break
@@ -104,3 +108,13 @@ class ControlRecords(JournalRecords):
             if is_done:
                 return wanted, True
         return known, False
+
+
+def _read(row: Row) -> Controls:
+    try:
+        return unpack(Controls, row.columns)
+    except Exception:
+        # It may say that the policy is paused. An order to resume replaces the row.
+        _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
+        reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
+        return Controls(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))

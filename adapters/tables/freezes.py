@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from adapters.tables.columns import Columns, get_json, pack
+from adapters.tables.columns import get_json, pack
 from adapters.tables.journal import JournalRecords
+from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds
 from domain.base import parse_instant
-from domain.freeze import Freeze
+from domain.freeze import DamagedFreeze, Freeze
 
 _LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "freezes"
@@ -24,30 +25,23 @@ class FreezeRecords(JournalRecords):
     """Freezes by name. Every change is in the audit log under `audit_subject`."""
 
     async def list_freezes(self) -> list[Freeze]:
-        """All of them, past and coming, by name."""
-        found: list[Freeze] = []
-        for row in await self._store.policies.shared_scan(_PARTITION):
-            try:
-                found.append(_freeze(row.columns))
-            except Exception:
-                # It says of no moment that it is frozen, and must not hide the others.
-                _LOG.exception("The row of the freeze %s cannot be read: it holds nothing.", row.key)
-        return found
+        """All of them, past and coming, by name. One that cannot be read is a `DamagedFreeze`."""
+        return [_freeze(row) for row in await self._store.policies.shared_scan(_PARTITION)]
 
     async def get_freeze(self, name: str) -> Freeze | None:
         """The freeze, or ``None``."""
         row = await self._store.policies.get(_PARTITION, name)
-        return None if row is None else _freeze(row.columns)
+        return None if row is None else _freeze(row)
 
     async def put_freeze(self, freeze: Freeze, *, by: str, at: datetime) -> bool:
         """Create or replace a freeze; whether it is new. The same one again changes nothing."""
         columns = pack({"document": freeze.to_wire(), "by": by, "at": at})
         async for _ in ChangeRounds(f"freeze {freeze.name}"):
             row = await self._store.policies.get(_PARTITION, freeze.name)
-            if row is not None and _freeze(row.columns) == freeze:
+            if row is not None and _freeze(row) == freeze:
                 # Whoever wrote it may have died before the line.
                 stored = row.columns
-                await self._note(freeze, by=str(stored["by"]), at=parse_instant(stored["at"]) or at)
+                await self._note(freeze, by=str(stored.get("by", by)), at=parse_instant(stored.get("at")) or at)
                 return False
             if row is None:
                 is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
@@ -73,5 +67,10 @@ class FreezeRecords(JournalRecords):
         return False
 
 
-def _freeze(columns: Columns) -> Freeze:
-    return Freeze.from_wire(get_json(columns, "document"))
+def _freeze(row: Row) -> Freeze:
+    try:
+        return Freeze.from_wire(get_json(row.columns, "document"))
+    except Exception:
+        # Missing never means no: it may say that patching is forbidden tonight.
+        _LOG.exception("The row of the freeze %s cannot be read: nothing starts until it is replaced.", row.key)
+        return DamagedFreeze.of(row.key)

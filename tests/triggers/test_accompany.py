@@ -105,6 +105,33 @@ async def test_an_engine_that_is_away_has_the_event_delivered_again(records: Rec
     assert len(engine.instances) == 1
 
 
+@pytest.mark.parametrize("method", ["create_run", "audit"])
+async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    for name in ("a-broken", "one", "two"):
+        await put(records, name)
+    whole = getattr(records, method)
+    error = RuntimeError("no answer")
+
+    async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        if "a-broken" in str(getattr(subject, "id", subject)):
+            raise error
+        return await whole(subject, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, method, failing)
+        with pytest.raises(RuntimeError, match="no answer"):
+            await deliver(engine, event("Pre"))
+    policies = {run.policy for run in (await records.list_runs(10, None)).items if run.maintenance is not None}
+    assert policies >= {"one", "two"}
+    assert len(engine.instances) == 2
+    assert any(line.exc_info and line.exc_info[1] is error for line in caplog.records)
+    # Event Grid delivers the event again.
+    await deliver(engine, event("Pre"))
+    assert len(engine.instances) == 3
+
+
 async def test_events_of_a_run_that_has_ended_change_nothing(records: Records, engine: Engine) -> None:
     await put(records)
     await deliver(engine, event("Pre"))

@@ -13,7 +13,7 @@ from domain.freeze import parse_freeze
 from domain.run import Mode, Run, RunState, TriggerKind
 from tests.adapters.samples import NOW as STORED_AT
 from tests.triggers.support import SUBSCRIPTION, Engine, call, user_function
-from triggers import schedules
+from triggers import freezes, schedules
 from triggers.timers import note_missed_occurrences, scheduled_runs, start_due_policies
 
 OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
@@ -258,15 +258,47 @@ async def test_a_policy_row_that_cannot_be_read_stops_no_list_and_no_start(
     assert len(await start_due_policies(records, engine, OPENS)) == 2
 
 
-async def test_a_freeze_row_that_cannot_be_read_hides_no_other_freeze(
-    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", [{"document": "{"}, {"document": '{"name": "a-broken", "new": 1}'}, {"by": "ann"}])
+async def test_a_freeze_row_that_cannot_be_read_holds_everything_until_it_is_mended(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture, damage: dict[str, str]
+) -> None:
+    """It may say that patching is forbidden tonight."""
+    await put(records, "monthly")
+    await records._store.policies.insert("freezes", "a-broken", damage)
+    assert await start_due_policies(records, engine, OPENS) == []
+    said = "frozen: the stored freeze a-broken cannot be read, so nothing starts until it is replaced or deleted"
+    assert await reasons(records) == [("frozen", said)]
+    assert any("a-broken" in line.getMessage() and line.exc_info for line in caplog.records)
+    coming = (await call(schedules.list_occurrences, name="monthly")).json["occurrences"]
+    assert {(each["decision"], each["why"]) for each in coming} == {("frozen", said)}
+    [listed] = (await call(freezes.list_freezes)).json["freezes"]
+    assert (listed["name"], listed["reason"]) == ("a-broken", said.removeprefix("frozen: "))
+    over = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "reason": "over"}
+    assert (await call(freezes.put_freeze, body=over, name="a-broken")).status == 200
+    assert len(await start_due_policies(records, engine, OPENS)) == 1
+
+
+async def test_a_freeze_row_that_cannot_be_read_can_be_deleted(records: Records, engine: Engine) -> None:
+    await put(records, "monthly")
+    await records._store.policies.insert("freezes", "a-broken", {"document": "{"})
+    assert (await call(freezes.delete_freeze, body={"reason": "damaged"}, name="a-broken")).status == 204
+    assert len(await start_due_policies(records, engine, OPENS)) == 1
+
+
+@pytest.mark.parametrize("damage", [{"skips": "{"}, {"pause": '{"by": "ann"}'}, {"skips": "7"}])
+async def test_orders_that_cannot_be_read_count_as_a_pause(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture, damage: dict[str, str]
 ) -> None:
     await put(records, "monthly")
-    await freeze(records, OPENS - MINUTE, OPENS + HOUR)
-    await records._store.policies.insert("freezes", "a-broken", {"document": '{"name": "a-broken", "new": 1}'})
-    assert await start_due_policies(records, engine, OPENS) == []
-    assert await reasons(records) == [("frozen", "frozen until 2026-11-10 20:00 UTC by year-end: closing")]
-    assert any("a-broken" in line.getMessage() and line.exc_info for line in caplog.records)
+    await put(records, "weekly")
+    await records._store.policies.insert("controls", "monthly", damage)
+    assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["weekly"]
+    [(decision, why)] = await reasons(records)
+    assert decision == "paused"
+    assert "the stored orders of this policy cannot be read; resume it to start anew" in why
+    assert any("monthly" in line.getMessage() and line.exc_info for line in caplog.records)
+    await records.resume_policy("monthly", by="ann", reason="mended", at=OPENS)
+    assert [run.policy for run in await start_due_policies(records, engine, OPENS)] == ["monthly", "weekly"]
 
 
 async def test_missed_occurrences_of_one_policy_do_not_hide_those_of_others(

@@ -21,7 +21,7 @@ from domain.agenda import (
 )
 from domain.calendar import Occurrence, due_occurrence, occurrences
 from domain.controls import Controls, Pause, Skip
-from domain.freeze import Freeze, parse_freeze
+from domain.freeze import DamagedFreeze, Freeze, parse_freeze
 from domain.policy import Policy, parse_policy
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -160,6 +160,13 @@ class TestNextRunWindow:
     @pytest.mark.parametrize("late", [timedelta(0), 3 * HOUR])
     def test_the_one_that_is_open_now(self, late: timedelta) -> None:
         assert self.opening(SECOND + late) == SECOND
+
+    def test_a_freeze_that_cannot_be_read_tells_of_now_alone(self) -> None:
+        damaged = [DamagedFreeze.of("closing")]
+        found = next_run_window(policy(), CARRYING, damaged, self.AFTER_FIRST, FIRST + HOUR)
+        assert found == occurrence(SECOND)
+        found = next_run_window(policy(), CARRYING, damaged, self.AFTER_FIRST, SECOND + HOUR)
+        assert found == occurrence(THIRD)
 
     def test_no_window_in_which_nothing_can_start_any_more(self) -> None:
         assert self.opening(SECOND + 3 * HOUR + MINUTE) == THIRD

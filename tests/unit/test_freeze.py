@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.freeze import Freeze, FreezeError, frozen_by, parse_freeze
+from domain.freeze import DamagedFreeze, Freeze, FreezeError, frozen_by, parse_freeze
 
 TIMES = {"from": "2026-12-20T18:00:00Z", "to": "2027-01-04T06:00:00Z", "reason": "Year-end closing"}
 DATES = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "Year-end closing"}
@@ -134,3 +134,13 @@ def test_every_error_is_told_at_once() -> None:
     assert set(problems({"name": "other", "from": "?", "colour": "red"})) == {"name", "from", "to", "reason", "colour"}
     assert set(problems([])) == {"$"}
     assert set(problems(TIMES, name="Year End")) == {"name"}
+
+
+@pytest.mark.parametrize("tags", [{}, {"app": "shop"}])
+@pytest.mark.parametrize("at", [datetime(2026, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
+def test_a_freeze_that_cannot_be_read_holds_every_machine_at_any_time(tags: dict[str, str], at: datetime) -> None:
+    found = frozen_by([DamagedFreeze.of("closing")], "monthly", tags, at)
+    assert found is not None
+    assert found.sentence == (
+        "frozen: the stored freeze closing cannot be read, so nothing starts until it is replaced or deleted"
+    )
