@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain import accompany, arm_error, health, hooks, notification, occurrence, outcome, preflight, roster, run, work
-from domain.arm_error import LONGEST_TEXT, ArmFailure
+from domain.arm_error import LONGEST_TEXT, ArmFailure, ErrorDetail
 from domain.base import Document
 from domain.gates import ErrorBudget, OnExceeded
 from domain.outcome import Outcome, OutcomeKind, Reason
@@ -187,7 +187,7 @@ FAILURE = ArmFailure(
     status=200,
     code="VMGuestPatchInternalError",
     message="y" * 500,
-    details=[("PACKAGE_MANAGER_FAILURE", "z" * 128)] * 5,
+    details=[ErrorDetail(code="PACKAGE_MANAGER_FAILURE", message="z" * 128)] * 5,
 )
 RESULT = InstallResult.model_validate(installation(error=ESM_ERROR))
 

@@ -5,6 +5,8 @@ Whatever happens, a machine gets one installation, and its result is not lost.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.faults.invariants import ends_patched_once, hold_invariants
@@ -141,9 +143,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_f05_an_accepted_post_that_was_answered_otherwise_is_adopted(
-    product: Product, answer: dict[str, object]
-) -> None:
+def test_f05_an_accepted_post_that_was_answered_otherwise_is_adopted(product: Product, answer: dict[str, Any]) -> None:
     (one,) = product.take(installMinutes=5)
     product.fault(one, "install", times=1, accept=True, **answer)
     row = ends_patched_once(product, one, product.start([one]))

@@ -56,7 +56,7 @@ def exists(azure: Simulator, snapshot: SnapshotId) -> bool:
     return azure.http.get(snapshot.text, params=API).status_code == 200
 
 
-async def clean(records: Records, **limits: int) -> list[str]:
+async def clean(records: Records, **limits: Any) -> list[str]:
     """The names of what was deleted."""
     return [each.name for each in await delete_expired_snapshots(records, open_disks(), NOW, **limits)]
 
