@@ -10,11 +10,10 @@ from activities.context import load_machine, load_record, now, wait_seconds
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
 from domain.accompany import Concluding, LookAgain, PowerSign, Prepared
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json
 from domain.health import Moment
 from domain.identity import MachineId
-from domain.pacing import PACED
 from domain.power import NotRestored, not_restored
 from domain.preflight import Power
 from domain.reported import conclude
@@ -60,7 +59,7 @@ async def look_again(data: Json) -> Json:
             sign=PowerSign.WAIT if is_passing else PowerSign.OFF,
             started_by_us=machine.started_by_us,
             wait_seconds=wait_seconds(view.retry_after),
-            counts=view.code != PACED,
+            counts=not is_pacing(view),
         ).to_wire()
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
         sign = PowerSign.OFF

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from activities.context import load_run, now, wait_seconds
 from adapters.resource_graph import open_resource_graph
 from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, classify, is_pacing
 from domain.base import Json
 from domain.discovery import DiscoveredMachine, build_queries, select_machines
 from domain.identity import MachineId
@@ -132,8 +132,8 @@ def _missing_record(identity: MachineId) -> MachineRecord:
 
 
 def uses_up_patience(failure: ArmFailure) -> bool:
-    """Whether asking in vain counts as an attempt. Being throttled, or told to come again, does not."""
-    return failure.status != 503 and classify(failure).kind is not ErrorClass.THROTTLED
+    """Whether asking in vain counts as an attempt. Being throttled does not, nor an outage that says so (503)."""
+    return not is_pacing(failure) and failure.status != 503
 
 
 def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:

@@ -8,13 +8,14 @@ from time import monotonic
 from typing import NamedTuple
 
 from activities.context import MachineContext, keep_lock, load_machine, now, seconds_of, wait_seconds
+from activities.windows import is_behind_window
 from adapters.arm import open_resource_manager
 from adapters.probe import Prober
 from adapters.resource_health import open_resource_health
 from adapters.sweep import open_sweeps
 from adapters.tables import open_records
 from domain.alerts import AlertVeto, alerts_unknown, judge_alerts
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.availability import judge_availability
 from domain.base import Json
 from domain.health import (
@@ -51,10 +52,27 @@ _LONGEST_PAUSE = 300.0
 
 
 class _Look(NamedTuple):
-    """What one source says; ``asked_to_wait``: seconds in which it must not be asked again."""
+    """What one source says; ``asked_to_wait``: seconds in which it must not be asked again.
+
+    ``is_throttled``: it says nothing, because Azure limits the requests.
+    """
 
     signals: dict[str, Signal]
     asked_to_wait: float = 0
+    is_throttled: bool = False
+
+    @classmethod
+    def unread(cls, name: str, signal: Signal, failure: ArmFailure) -> _Look:
+        """A source that could not be read."""
+        return cls({name: signal}, failure.retry_after or 0, is_pacing(failure))
+
+
+class _Looks(NamedTuple):
+    """What all sources say; ``is_throttled``: one that was throttled may still change what they say together."""
+
+    summary: HealthSummary
+    asked_to_wait: float
+    is_throttled: bool
 
 
 async def check_health(data: Json) -> Json:
@@ -76,7 +94,9 @@ async def check_health(data: Json) -> Json:
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Keep what the machine was like. Being unhealthy is no veto."""
-    summary, asked_to_wait = await _look(context, health, Moment.BEFORE, looked_for)
+    summary, asked_to_wait, is_throttled = await _look(context, health, Moment.BEFORE, looked_for)
+    if is_throttled and summary.healthy is None and not (_is_canceled(context) or is_behind_window(context.run)):
+        return _throttled(asked_to_wait)
     patience = 0.0
     if summary.healthy is None:
         patience = seconds_of(PATIENCE)
@@ -93,10 +113,13 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     """Compare with what the machine was like."""
     await keep_lock(context)
     before = context.machine.health_before
-    summary, asked_to_wait = await _look(context, health, Moment.AFTER, looked_for)
+    summary, asked_to_wait, is_throttled = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
     settle = seconds_of(health.settle)
-    is_early = looked_for < settle and not is_settled(before, summary)
+    settled = is_settled(before, summary)
+    if is_throttled and not settled and summary.healthy is not False and not _is_canceled(context):
+        return _throttled(asked_to_wait)
+    is_early = looked_for < settle and not settled
     if is_early and not _is_canceled(context):
         return _wait(looked_for, settle, asked_to_wait)
     outcome = judge_change(before, summary)
@@ -113,9 +136,7 @@ def _is_canceled(context: MachineContext) -> bool:
     return context.run.cancel_requested_at is not None
 
 
-async def _look(
-    context: MachineContext, health: Health, moment: Moment, looked_for: float
-) -> tuple[HealthSummary, float]:
+async def _look(context: MachineContext, health: Health, moment: Moment, looked_for: float) -> _Looks:
     """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none."""
     first_at = None if looked_for else moment
     place = f"{context.run.id}/{context.machine.key}/{moment.value}"
@@ -132,7 +153,8 @@ async def _look(
         answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
         _keep_answered(place, answered, asked_to_wait)
     signals = {name: signal for look in looks.values() for name, signal in look.signals.items()}
-    return summarize(signals, now()), asked_to_wait
+    is_throttled = any(look.is_throttled for look in looks.values())
+    return _Looks(summarize(signals, now()), asked_to_wait, is_throttled)
 
 
 _answered: dict[str, tuple[float, dict[str, _Look]]] = {}
@@ -157,7 +179,7 @@ async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> 
     view = await open_resource_manager().read_machine(context.machine_id, kept_for=first_at)
     if isinstance(view, ArmFailure):
         unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.text}.")
-        return _Look({"power": unread}, view.retry_after or 0)
+        return _Look.unread("power", unread, view)
     return _Look(read_signals(view, now()))
 
 
@@ -167,8 +189,10 @@ async def _look_at_platform(context: MachineContext, health: Health, first_at: M
     if first_at is Moment.BEFORE and await _shows_as_available(context):
         return _Look({"resourceHealth": Signal(state=SignalState.HEALTHY)})
     found = await open_resource_health().availability(context.machine_id)
-    asked = (found.retry_after or 0) if isinstance(found, ArmFailure) else 0
-    return _Look({"resourceHealth": judge_availability(found)}, asked)
+    signal = judge_availability(found)
+    if isinstance(found, ArmFailure):
+        return _Look.unread("resourceHealth", signal, found)
+    return _Look({"resourceHealth": signal})
 
 
 async def _shows_as_available(context: MachineContext) -> bool:
@@ -193,7 +217,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
     if not isinstance(alerts, ArmFailure):
         outcome = judge_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
-    if classify(alerts).kind is ErrorClass.THROTTLED or alerts.status == 503:
+    if is_pacing(alerts) or alerts.status == 503:
         window_end = context.run.window_end
         # Behind the window the installation says so itself.
         may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_LONGEST_THROTTLING)
@@ -214,6 +238,10 @@ def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthRes
     # Whoever has been given a turn comes when it is his: a later one finds others there, and is sent away again.
     pause = asked_to_wait or next_look(looked_for, wait_seconds(), patience)
     return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
+
+
+def _throttled(asked_to_wait: float) -> HealthResult:
+    return HealthResult(state=HealthState.WAIT, wait_seconds=asked_to_wait or wait_seconds(), counts=False)
 
 
 def _end(outcome: Outcome) -> HealthResult:

@@ -16,7 +16,7 @@ from adapters.arm import open_resource_manager
 from adapters.disks import open_disks
 from adapters.run_command import open_run_commands
 from adapters.tables import open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json, format_instant
 from domain.guard import Guard, GuardedCall
 from domain.hooks import (
@@ -73,7 +73,10 @@ async def take_snapshot(data: Json) -> Json:
     hook = context.policy.hooks.snapshot
     if hook is None or context.machine.rollback:
         return _DONE.to_wire()
-    return (await _take_snapshot(context, hook)).to_wire()
+    result = await _take_snapshot(context, hook)
+    # Nothing is waited for that comes before an installation which the window leaves no time for.
+    late = _too_late(context) if result.state is HookState.WAIT else None
+    return (late or result).to_wire()
 
 
 async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookResult:
@@ -282,7 +285,7 @@ class _ScriptStep:
         return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
     async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
-        if reading.failure is not None and reading.failure.status == 429:
+        if reading.failure is not None and is_pacing(reading.failure):
             return await self._wait(guard, reading)
         polls = guard.unclear_polls + 1
         if polls >= MOST_UNCLEAR_POLLS:
@@ -359,9 +362,9 @@ def _refused(what: str, failure: ArmFailure | None) -> HookResult:
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     verdict = classify(failure)
     message = f"{what}: {failure.text}."
+    if is_pacing(failure):
+        return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
     match verdict.kind:
-        case ErrorClass.THROTTLED:
-            return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
         case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
             return HookResult.wait(wait_seconds(failure.retry_after, polls=2), message)
         case ErrorClass.FORBIDDEN:

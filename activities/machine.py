@@ -6,16 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from activities.context import MachineContext, load_machine, load_record, lock, locked_by, now, wait_seconds
-from activities.windows import frozen
+from activities.windows import frozen, is_behind_window
 from adapters.arm import open_resource_manager
 from adapters.tables import Change, ending_change, open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json
 from domain.gates import uses_budget
 from domain.health import Moment
 from domain.identity import MachineId
 from domain.outcome import Outcome
-from domain.pacing import PACED
 from domain.patch_results import PatchSummary
 from domain.preflight import MachineView, Power, Preflight, Readiness, judge
 from domain.recovery import INSTALLING
@@ -61,8 +60,10 @@ async def preflight_machine(data: Json) -> Json:
     view = await open_resource_manager().read_machine(context.machine_id, keep_for=Moment.BEFORE)
     if isinstance(view, ArmFailure):
         verdict = classify(view)
+        if is_pacing(view) and is_behind_window(context.run):
+            return _kept_back(context, verdict.to_outcome(view))
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
-            return _wait(verdict.to_outcome(view), view.retry_after, counts=view.code != PACED)
+            return _wait(verdict.to_outcome(view), view.retry_after, counts=not is_pacing(view))
         return _skip(verdict.to_outcome(view))
     if learned := _learned(context.machine, view):
         await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
@@ -114,7 +115,7 @@ async def verify_machine(data: Json) -> Json:
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         wait = wait_seconds(view.retry_after)
-        return Verified(is_ready=False, wait_seconds=wait, counts=view.code != PACED).to_wire()
+        return Verified(is_ready=False, wait_seconds=wait, counts=not is_pacing(view)).to_wire()
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
@@ -185,6 +186,15 @@ def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) 
 
 def _skip(outcome: Outcome) -> Json:
     return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome)).to_wire()
+
+
+def _kept_back(context: MachineContext, outcome: Outcome) -> Json:
+    """Azure throttled the look until the window was over: another window is waited for, or this is the end."""
+    return PreflightResult(
+        preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
+        started_by_us=context.machine.started_by_us,
+        left=context.policy.continues and context.run.mode is Mode.PATCH,
+    ).to_wire()
 
 
 def _wait(outcome: Outcome, asked: float | None = None, *, counts: bool = True) -> Json:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from activities.context import now, wait_seconds
 from adapters.machine_settings import open_machine_settings
 from adapters.tables import RecordMissing, open_records
-from domain.arm_error import ArmFailure
+from domain.arm_error import ArmFailure, is_pacing
 from domain.base import Json
 from domain.identity import MachineId
 from domain.mode_change import (
@@ -29,6 +29,7 @@ from settings import load_settings
 
 _SETTLES_IN_POLLS = 4
 """How long Azure may show the old settings after it took new ones, in poll intervals."""
+_STOPPED = Decision(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn.")
 _LARGEST_SWEEP = 1_000
 """Machines that are ended at a time when a change is stopped."""
 
@@ -82,13 +83,15 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
     identity = MachineId.parse(machine.id)
     state = await open_machine_settings().read(identity)
     if isinstance(state, ArmFailure):
-        return after_failure(machine, state, now()), wait_seconds(state.retry_after)
+        if is_pacing(state) and change.is_stopping and machine.asked_at is None:
+            return _STOPPED, 0
+        return await _refused(change, machine, state)
     settles_in = timedelta(seconds=load_settings().poll_seconds * _SETTLES_IN_POLLS)
     decision = decide(machine, change.wanted, state, now(), settles_in)
     if not decision.ask:
         return decision, wait_seconds()
     if change.is_stopping:
-        return Decision(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn."), 0
+        return _STOPPED, 0
     # Written before it is sent: whoever comes after a crash sees a change that was asked for.
     await open_records().update_machine_change(change.id, machine.key, asked_at=now())
     system = OsType.read(machine.os_type) or OsType.LINUX
@@ -99,8 +102,18 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
     if not submission.is_open:
         await open_records().update_machine_change(change.id, machine.key, refused_at=now())
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
-    ended = after_failure(machine, failure, now(), is_open=submission.is_open)
-    return ended, wait_seconds(failure.retry_after)
+    return await _refused(change, machine, failure, is_open=submission.is_open)
+
+
+async def _refused(
+    change: ModeChange, machine: MachineChange, failure: ArmFailure, *, is_open: bool = False
+) -> tuple[Decision, float]:
+    wait = wait_seconds(failure.retry_after)
+    decision = after_failure(machine, failure, now(), is_open=is_open)
+    if decision.end is None and is_pacing(failure):
+        throttled = round(machine.throttled_seconds + wait, 3)
+        await open_records().update_machine_change(change.id, machine.key, throttled_seconds=throttled)
+    return decision, wait
 
 
 async def _end(change_id: str, machine_key: str, end: ChangeEnd, message: str) -> None:

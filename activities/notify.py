@@ -112,8 +112,17 @@ async def attempt(request: SendNotice, sender: Sender) -> SendResult:
     )
     if delivery.sent:
         return SendResult(sent=True)
-    pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
-    return SendResult(sent=False, wait_seconds=wait_seconds(pause) if pause else 0, failure=delivery.failure)
+    if delivery.is_throttled:
+        # No attempt, whichever one it was: asked for again like the first.
+        pause = patience(1, delivery.retry_after)
+    else:
+        pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
+    return SendResult(
+        sent=False,
+        wait_seconds=wait_seconds(pause) if pause else 0,
+        counts=not delivery.is_throttled,
+        failure=delivery.failure,
+    )
 
 
 async def _already_told(notice: Notice) -> set[str]:

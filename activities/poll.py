@@ -10,7 +10,7 @@ from activities.pinning import note_packages, note_selection
 from adapters.arm import open_resource_manager
 from adapters.sweep import SWEPT_ABOVE, open_sweeps
 from adapters.tables import RecordMissing, open_records
-from domain.arm_error import ArmFailure
+from domain.arm_error import ArmFailure, is_pacing
 from domain.base import Json
 from domain.identity import MachineId
 from domain.operation import PollReading, PollState, is_ours
@@ -114,7 +114,7 @@ def _as_result(summary: PatchSummary, kind: OperationKind) -> Json:
 
 async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | None) -> OperationReport:
     """No usable answer: again, with growing waits, until it counts as lost. Being throttled is no such answer."""
-    if failure is not None and failure.status == 429:
+    if failure is not None and is_pacing(failure):
         return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
     await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from activities.context import MachineContext, load_machine, load_record, now, wait_seconds
-from activities.windows import frozen
+from activities.context import MachineContext, load_machine, load_record, load_run, now, wait_seconds
+from activities.windows import frozen, is_behind_window
 from adapters.arm import open_resource_manager
 from adapters.tables import open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json, format_instant
 from domain.guard import Guard, GuardedCall
 from domain.identity import MachineId
-from domain.operation import PollState
+from domain.operation import PollReading, PollState
 from domain.power import (
     LONGEST_CHANGE_POLLS,
     SETTLES_IN_POLLS,
@@ -26,7 +26,7 @@ from domain.power import (
     undone,
 )
 from domain.preflight import Power
-from domain.run import IntentState, MachineRecord, Stage
+from domain.run import IntentState, MachineRecord, Mode, Stage
 from domain.steering import reason_not_to_start
 from domain.window import RESTART_NEEDS
 from domain.work import MachineRef, PowerRequest, PowerResult
@@ -42,18 +42,29 @@ _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 async def start_machine(data: Json) -> Json:
     """Remember how the machine was, then start it. ``PowerRequest`` to ``PowerResult``.
 
-    Called until the machine starts. It is read first: a call that got lost may have been taken.
+    Called until the machine starts. It is read first: a call that got lost may have been taken. Being throttled is
+    waited out until the window of the run is over.
     """
     request = PowerRequest.from_wire(data)
+    started = await _start(request)
+    if started.wait_seconds and started.failure is not None and is_pacing(started.failure):
+        run, policy = await load_run(request.run_id)
+        if is_behind_window(run):
+            over = {"accepted": False, "wait_seconds": 0, "left": policy.continues and run.mode is Mode.PATCH}
+            return started.model_copy(update=over).to_wire()
+    return started.to_wire()
+
+
+async def _start(request: PowerRequest) -> PowerResult:
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
-        return _refused(view).to_wire()
+        return _refused(view)
     if view.power is Power.HIBERNATED:
-        return PowerResult(accepted=False).to_wire()
+        return PowerResult(accepted=False)
     if view.power not in (Power.STOPPED, Power.DEALLOCATED):
         # It starts; or somebody else has started it since the look at it, and wants it to run.
-        return PowerResult(accepted=True, wait_seconds=wait_seconds()).to_wire()
+        return PowerResult(accepted=True, wait_seconds=wait_seconds())
     if not machine.started_by_us:
         await open_records().set_stage(
             request.run_id,
@@ -65,7 +76,7 @@ async def start_machine(data: Json) -> Json:
     change = _Change(request, machine, GuardedCall.START, view.power)
     result = await change.go_on()
     # A call that was taken, or may have been, leaves the machine off for a moment, which the next look at it shows.
-    return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)}).to_wire()
+    return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)})
 
 
 async def stop_machine(data: Json) -> Json:
@@ -162,7 +173,7 @@ class _Change:
             "state": IntentState.DECLARED if submission.is_open else IntentState.REFUSED,
             "failure": failure.text,
         }
-        if classify(failure).kind is ErrorClass.THROTTLED:
+        if is_pacing(failure):
             # A call that is kept back uses up no time of the machine.
             told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(LONGEST_CHANGE_POLLS)
         await records.save_guard(guard.model_copy(update=told))
@@ -173,10 +184,13 @@ class _Change:
     def _waiting(
         self, last: Guard | None, retry_after: float | None = None, failure: ArmFailure | None = None
     ) -> PowerResult:
-        """A tenth of the time that it has taken: what takes long does not fill the history with looks."""
+        """A tenth of the time that it has taken: what takes long does not fill the history with looks.
+
+        No such wait counts: the change has its deadline, which being throttled puts off.
+        """
         took = (now() - last.declared_at).total_seconds() if last is not None else 0.0
         wait = max(wait_seconds(retry_after), took / 10)
-        return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True)
+        return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts=False)
 
     @property
     def _turn(self) -> str:
@@ -217,9 +231,9 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
     view = await open_resource_manager().read_machine(context.machine_id)
     at = now()
     if isinstance(view, ArmFailure):
-        is_over = at >= guard.deadline_at or classify(view).kind not in _PASSING
-        wait = 0 if is_over else wait_seconds(view.retry_after)
-        return PowerResult(accepted=False, wait_seconds=wait, failure=view, is_open=True)
+        may_pass = is_pacing(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
+        wait = wait_seconds(view.retry_after) if may_pass else 0
+        return PowerResult(accepted=False, wait_seconds=wait, failure=view, is_open=True, counts=not is_pacing(view))
     has_changed = view.changed_at is not None and view.changed_at >= guard.declared_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
         await open_records().save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED}))
@@ -254,9 +268,14 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
         urls = {"async_url": submission.async_url, "location_url": submission.location_url}
         await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    if not submission.is_open:
-        await records.save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
+    told: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
     refused = _refused(submission.failure, is_open=submission.is_open)
+    if not refused.counts:
+        # A call that is kept back uses up no time of the machine.
+        told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _LONGEST_RESTART
+    if told:
+        guard = guard.model_copy(update=told)
+        await records.save_guard(guard)
     # Asked for too long: nothing more is sent.
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 
@@ -271,7 +290,7 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             return PowerResult(accepted=True)
         case PollState.FAILED:
             return PowerResult(accepted=False, failure=reading.failure)
-        case PollState.LOST | PollState.UNCLEAR if at >= guard.declared_at + _UNSEEN_RESTART:
+        case PollState.LOST | PollState.UNCLEAR if at >= _unseen_until(guard, reading):
             # It was accepted and had its time; how the machine is now says the rest.
             return PowerResult(accepted=True)
         case PollState.RUNNING if at >= guard.deadline_at:
@@ -279,8 +298,17 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             return PowerResult(accepted=False, failure=overdue)
         case _:
             # A tenth of the time that it has taken: a long restart does not fill the history with polls.
-            wait = max(wait_seconds(reading.retry_after), (at - guard.declared_at).total_seconds() / 10)
-            return PowerResult(accepted=False, wait_seconds=wait)
+            # Nor does one that Azure throttles the polls of use up patience: its deadline is what bounds it.
+            asked = reading.retry_after or (reading.failure.retry_after if reading.failure else None)
+            wait = max(wait_seconds(asked), (at - guard.declared_at).total_seconds() / 10)
+            return PowerResult(accepted=False, wait_seconds=wait, counts=False)
+
+
+def _unseen_until(guard: Guard, reading: PollReading) -> datetime:
+    """How long an operation that cannot be read is asked after. One that only cannot be read now has all its time."""
+    if reading.failure is not None and is_pacing(reading.failure):
+        return guard.deadline_at
+    return guard.declared_at + _UNSEEN_RESTART
 
 
 def _polls(count: int) -> timedelta:
@@ -292,4 +320,5 @@ def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResul
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     is_passing = is_open or classify(failure).kind in _PASSING
     wait = wait_seconds(failure.retry_after) if is_passing else 0
-    return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=is_open)
+    counts = not is_pacing(failure)
+    return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=is_open, counts=counts)

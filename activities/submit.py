@@ -19,7 +19,7 @@ from adapters.arm import Submission, open_resource_manager
 from adapters.pacer import START_PATIENCE_POLLS, open_budgets
 from adapters.tables import budget_of, open_records
 from domain import verdict as verdicts
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json, text_of
 from domain.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
 from domain.outcome import Outcome, Reason
@@ -236,7 +236,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         await records.save_intent(accepted)
         return _accepted(context, accepted, report)
     failure = submission.failure or _NO_ANSWER
-    if failure.status in (429, 503) and failure.retry_after:
+    if is_pacing(failure) and failure.retry_after:
         await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:
         return await _wait_for_the_machine(context, intent, failure)
@@ -247,7 +247,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     return StartResult(
         state=StartState.WAIT,
         wait_seconds=wait_seconds(failure.retry_after, polls=2),
-        counts=verdict.kind is not ErrorClass.THROTTLED,
+        counts=not is_pacing(failure),
         outcome=verdict.to_outcome(failure),
     )
 
@@ -305,7 +305,7 @@ async def _settle(context: MachineContext, request: StartOperation, intent: Inte
     view = await open_resource_manager().read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
         return StartResult(
-            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=view.status != 429
+            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=not is_pacing(view)
         )
     newest = _newest(view, intent.kind)
     match origin(intent, newest):

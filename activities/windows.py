@@ -11,7 +11,7 @@ from domain.base import Json
 from domain.freeze import frozen_by
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy, PolicyError, parse_policy
-from domain.run import Run, RunState
+from domain.run import Mode, Run, RunState
 from domain.scope import OsType
 from domain.window import RESTART_NEEDS, last_start
 from domain.work import Cutoff, NextWindow, OpenWindow, RunRef, Step, StepRef
@@ -69,6 +69,14 @@ async def open_window(data: Json) -> Json:
     request = OpenWindow.from_wire(data)
     await open_records().open_window(request.run_id, request.ends_at)
     return {}
+
+
+def is_behind_window(run: Run) -> bool:
+    """Whether the run's window is over, so that nothing is waited for any longer that begins something.
+
+    An assessment run has no window: it changes nothing.
+    """
+    return run.mode is not Mode.ASSESS and run.window_end is not None and now() >= run.window_end
 
 
 async def frozen(context: MachineContext) -> Outcome | None:

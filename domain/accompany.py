@@ -185,8 +185,7 @@ class PowerSign(StrEnum):
 
 
 class LookAgain(Document):
-    """The look: whether scripts and assessments can be sent. ``counts``: whether it was one, or the turn to read had
-    not come."""
+    """Whether scripts and assessments can be sent. ``counts``: whether it was a look; being throttled is none."""
 
     sign: PowerSign
     started_by_us: bool = False

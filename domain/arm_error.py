@@ -378,6 +378,19 @@ def classify(failure: ArmFailure) -> Verdict:
     return rule.verdict_of(failure) if rule is not None else _OTHERWISE
 
 
+def is_pacing(failure: ArmFailure) -> bool:
+    """Whether the answer says no more than to come later: a call that is throttled is no attempt, and uses up none.
+
+    That is a 429, Azure's or our own for a turn that is too far away, and a 503 that says when to come again.
+    """
+    return says_come_later(failure.status, failure.retry_after)
+
+
+def says_come_later(status: int, retry_after: float | None) -> bool:
+    """The rule of `is_pacing` for any HTTP answer, such as that of a chat that is told something."""
+    return status == 429 or (status == 503 and retry_after is not None)
+
+
 _REFUSES_FIRST = (400, 401, 403, 404)
 """Statuses of checks that come before anything is accepted: the request, the token, the right, the machine."""
 

@@ -104,10 +104,14 @@ class HealthState(StrEnum):
 
 
 class HealthResult(Document):
-    """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``."""
+    """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``.
+
+    ``counts``: whether a wait is a part of the time that the machine has; being throttled is none.
+    """
 
     state: HealthState
     wait_seconds: float = 0
+    counts: bool = True
     outcome: Outcome | None = None
 
 

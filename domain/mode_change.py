@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import AliasPath, Field
 
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Document, Instant, Json, Tolerant, objects_of, text_of
 from domain.fleet_machine import FleetMachine
 from domain.identity import MachineId, RunId
@@ -30,6 +30,8 @@ PLAN_HOLDS = timedelta(hours=24)
 """How long a plan may be started; the fleet moves on."""
 LONGEST_CHANGE = timedelta(minutes=30)
 """How long one machine is waited for, when Azure is busy with it or does not carry the change out."""
+LONGEST_THROTTLING = timedelta(days=1)
+"""How long Azure may throttle the calls of one machine before that is its end."""
 LARGEST_WAVE = 100
 _PERMANENT = (Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
 """Refusals that stand until a person takes back a lock or an assignment; other machines may do better."""
@@ -112,6 +114,8 @@ class MachineChange(Document):
     message: str = ""
     begun_at: Instant | None = None
     """When it was first looked at."""
+    throttled_seconds: float = 0
+    """How long Azure has throttled what was asked of it: no part of the time that it has."""
     asked_at: Instant | None = None
     """When Azure was last asked for the change."""
     is_accepted: bool = False
@@ -307,7 +311,8 @@ def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *,
     """What to do after Azure refused to show a machine, or to take its change. ``is_open``: it may have been taken."""
     verdict = classify(failure)
     if is_open or verdict.kind in _PASSING:
-        if not is_overdue(machine, now):
+        waits = is_pacing(failure) and machine.throttled_seconds < LONGEST_THROTTLING.total_seconds()
+        if waits or not is_overdue(machine, now):
             return Decision()
         is_unknown = machine.is_accepted or is_open
         return Decision(ChangeEnd.UNKNOWN if is_unknown else ChangeEnd.FAILED, _said(verdict.sentence, failure))
@@ -319,8 +324,9 @@ def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *,
 
 
 def is_overdue(machine: MachineChange, now: datetime) -> bool:
-    """Whether the machine has had its time."""
-    return machine.begun_at is not None and now - machine.begun_at >= LONGEST_CHANGE
+    """Whether the machine has had its time. What Azure throttled is no part of it."""
+    given = LONGEST_CHANGE + timedelta(seconds=machine.throttled_seconds)
+    return machine.begun_at is not None and now - machine.begun_at >= given
 
 
 def _said(sentence: str, failure: ArmFailure) -> str:

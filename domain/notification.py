@@ -206,7 +206,7 @@ class NoticeChannels(Document):
 
 
 class SendNotice(Document):
-    """Tell one channel. ``attempt`` counts from 1."""
+    """Tell one channel. ``attempt`` counts from 1, without those that were throttled."""
 
     notice: Notice
     channel: str
@@ -214,10 +214,14 @@ class SendNotice(Document):
 
 
 class SendResult(Document):
-    """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final."""
+    """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final.
+
+    ``counts``: whether it was an attempt; being throttled is none.
+    """
 
     sent: bool
     wait_seconds: float = 0
+    counts: bool = True
     failure: Fact = ""
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.guard import Guard
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.preflight import Power
@@ -106,11 +106,12 @@ def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:
     if failure is None or look.reason is not Reason.NOT_RUNNING:
         return look
     verdict = classify(failure)
-    # Only refusals for good speak for themselves; all else comes down to a machine that does not run.
+    # A refusal for good, or throttling to the end, speaks for itself; all else comes down to a machine that is off.
     is_refusal = verdict.kind in (ErrorClass.FORBIDDEN, ErrorClass.GONE, ErrorClass.UNSUPPORTED)
     said = verdict.to_outcome(failure).message if is_refusal else f"{failure.text.rstrip('.')}."
+    speaks = is_refusal or is_pacing(failure)
     return Outcome.skipped(
-        verdict.reason if is_refusal else Reason.NOT_RUNNING, f"The machine could not be started: {said}"
+        verdict.reason if speaks else Reason.NOT_RUNNING, f"The machine could not be started: {said}"
     )
 
 

@@ -448,8 +448,8 @@ class PreflightResult(Document):
     ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
     we have: one that another run works on must not be stopped. ``is_under_way``: its installation or restart was begun
     by an orchestration that is gone, and is followed, whatever speaks against starting one now. ``counts``: whether
-    this was a look; it was none when the turn to read had not come. ``assess_attempt``: which one it is to be, should
-    the machine have to be assessed.
+    this was a look; being throttled is none. ``assess_attempt``: which one it is to be, should the machine have to be
+    assessed. ``left``: it was throttled until the window was over, and waits for its turn in another one.
     """
 
     preflight: Preflight
@@ -462,6 +462,7 @@ class PreflightResult(Document):
     is_under_way: bool = False
     counts: bool = True
     assess_attempt: int = 1
+    left: bool = False
 
 
 class StartOperation(Document):
@@ -566,7 +567,7 @@ class VerifyRequest(Document):
 class Verified(Document):
     """``reboot_pending`` is ``None`` while the machine has not said anything newer than the installation.
 
-    ``counts``: whether this was a look; it was none when the turn to read had not come.
+    ``counts``: whether this was a look; being throttled is none.
     """
 
     is_ready: bool
@@ -591,12 +592,14 @@ class PowerRequest(MachineRef):
 class PowerResult(Document):
     """How a change of power stands: a start that was taken, a stop or restart that was carried out; else ``failure``.
 
-    Beside one that is not accepted, ``wait_seconds`` over 0 asks to call again then. Of a restart, ``left`` says
-    that nothing was sent because a person or a gate said so. ``is_open``: Azure may still carry out a call.
+    Beside one that is not accepted, ``wait_seconds`` over 0 asks to call again then. ``left``: nothing was sent,
+    because a person, a gate or the window forbids it now. ``is_open``: Azure may still carry out a call. ``counts``:
+    whether a wait uses up patience; being throttled does not, nor one that has a deadline of its own.
     """
 
     accepted: bool
     left: bool = False
+    counts: bool = True
     wait_seconds: float = 0
     failure: ArmFailure | None = None
     is_open: bool = False

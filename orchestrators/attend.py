@@ -33,6 +33,7 @@ from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.retries import RETRY_RESULT
 
@@ -145,13 +146,14 @@ class _Machine:
         yield from self._call(names.NOTE_PREPARED, prepared)
 
     def _start(self) -> Steps[PreflightResult]:
-        started = PowerResult(accepted=False)
         request = power_request(self._context, self._ref)
-        for _ in range(MOST_POWER_LOOKS):
+        patience = Patience(self._context, MOST_POWER_LOOKS)
+        while True:
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
-            if not started.wait_seconds or self._is_too_late:
+            pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
+            if pause is None or self._is_too_late:
                 break
-            yield self._pause(started.wait_seconds)
+            yield self._pause(pause)
             look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
             if look.preflight.readiness is Readiness.READY:
                 return look
@@ -167,13 +169,15 @@ class _Machine:
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
-        look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
-        looks = 1
-        while look.preflight.readiness is Readiness.WAIT and looks < most_looks and not self._is_too_late:
-            yield self._pause(look.wait_seconds)
+        patience = Patience(self._context, most_looks)
+        while True:
             look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
-            looks += look.counts
-        return look
+            if look.preflight.readiness is not Readiness.WAIT or self._is_too_late:
+                return look
+            pause = patience.pause(look.wait_seconds, counts=look.counts)
+            if pause is None:
+                return look
+            yield self._pause(pause)
 
     @property
     def _is_too_late(self) -> bool:
@@ -201,13 +205,13 @@ class _Machine:
         yield from self._call(names.CONCLUDE_MACHINE, done)
 
     def _look_again(self) -> Steps[LookAgain]:
-        look = LookAgain.from_wire((yield from self._call(names.LOOK_AGAIN, self._ref)))
-        looks = 1
-        while look.sign is PowerSign.WAIT and looks < MOST_LOOKS:
-            yield self._pause(look.wait_seconds)
+        patience = Patience(self._context, MOST_LOOKS)
+        while True:
             look = LookAgain.from_wire((yield from self._call(names.LOOK_AGAIN, self._ref)))
-            looks += look.counts
-        return look
+            pause = patience.pause(look.wait_seconds, counts=look.counts) if look.sign is PowerSign.WAIT else None
+            if pause is None:
+                return look
+            yield self._pause(pause)
 
     def _assess(self, previous_activity_id: str) -> Steps[str]:
         """Assess; the sentence about what did not work. What it found is in the machine's row."""

@@ -14,12 +14,11 @@ from domain.outcome import Outcome, OutcomeKind
 from domain.work import MachineRef
 from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
 from orchestrators.operation import PutBack
+from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 
 MOST_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
-MOST_WAITS = 100
-"""A hook ends in bounded time and with a bounded history; the activities end what runs too long well before."""
 
 
 def before_install(
@@ -64,14 +63,15 @@ def _carry_out(
     context: task.OrchestrationContext, activity: str, request: Document
 ) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
-    counted = uncounted = 0
+    patience = Patience(context, MOST_REFUSALS)
     while True:
         answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
         result = HookResult.from_wire(answer)
         if result.state is HookState.LEFT:
             return PutBack()
-        counted += result.counts
-        uncounted += not result.counts
-        if result.state is not HookState.WAIT or counted >= MOST_REFUSALS or uncounted >= MOST_WAITS:
+        if result.state is not HookState.WAIT:
             return result.outcome
-        yield context.create_timer(timedelta(seconds=result.wait_seconds))
+        pause = patience.pause(result.wait_seconds, counts=result.counts)
+        if pause is None:
+            return result.outcome
+        yield context.create_timer(timedelta(seconds=pause))

@@ -40,6 +40,7 @@ from orchestrators import names
 from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
@@ -93,8 +94,8 @@ class _Machine:
         """Assess; machines that stay in the run are released, the others get their outcome."""
         may_start_later = self._traits.start_stopped and self._traits.mode is Mode.PATCH
         look = yield from self._look(may_start=may_start_later, most_looks=MOST_LOOKS)
-        if look.preflight.readiness is Readiness.NEEDS_START:
-            # It is assessed in the patch step, once it runs.
+        if look.left or look.preflight.readiness is Readiness.NEEDS_START:
+            # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
         if look.preflight.outcome is not None:
             return (yield from self._record(End(look.preflight.outcome)))
@@ -117,7 +118,9 @@ class _Machine:
             is_ours_to_stop = True
             look = yield from self._start()
         end: End | PutBack
-        if look.preflight.outcome is not None:
+        if look.left:
+            end = PutBack()
+        elif look.preflight.outcome is not None:
             end = End(look.preflight.outcome)
         else:
             end = yield from self._patch(look)
@@ -141,6 +144,8 @@ class _Machine:
         look = yield from self._look(may_start=False, most_looks=MOST_LOOKS)
         installation = look.installation
         installed = installation.installed if installation else 0
+        if look.left:
+            return (yield from self._put_back(Stage.INSTALLED))
         if look.preflight.outcome is not None:
             if look.preflight.outcome.reason in _RUN_IS_STOPPED:
                 return (yield from self._put_back(Stage.INSTALLED))
@@ -245,30 +250,33 @@ class _Machine:
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         ).to_wire()
-        look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
-        looks = 1
-        while look.preflight.readiness is Readiness.WAIT and looks < most_looks:
-            yield from self._pause(look.wait_seconds)
+        patience = Patience(self._context, most_looks)
+        while True:
             look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
-            looks += look.counts
-        return look
+            if look.preflight.readiness is not Readiness.WAIT:
+                return look
+            pause = patience.pause(look.wait_seconds, counts=look.counts)
+            if pause is None:
+                return look
+            yield from self._pause(pause)
 
     def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
         """Look until it runs and its agent reports; what it says of a reboot counts when it is newer than ``since``."""
         request = VerifyRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since
         ).to_wire()
-        looks = 1
-        seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
-        while not seen.is_ready and looks < most_looks:
-            yield from self._pause(seen.wait_seconds)
+        patience = Patience(self._context, most_looks)
+        while True:
             seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
-            looks += seen.counts
-        return seen
+            pause = None if seen.is_ready else patience.pause(seen.wait_seconds, counts=seen.counts)
+            if pause is None:
+                return seen
+            yield from self._pause(pause)
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Ask until the signs of health have settled; an outcome when they say that something is wrong."""
         looked_for = 0.0
+        patience = Patience(self._context)
         while self._traits.health:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
@@ -276,8 +284,11 @@ class _Machine:
             answer = HealthResult.from_wire((yield from self._call(names.CHECK_HEALTH, request.to_wire())))
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
-            yield from self._pause(answer.wait_seconds)
-            looked_for += answer.wait_seconds
+            pause = patience.pause(answer.wait_seconds, counts=answer.counts)
+            if pause is None:
+                return None
+            yield from self._pause(pause)
+            looked_for += answer.wait_seconds if answer.counts else 0
         return None
 
     def _check_health_after(self, end: End) -> Steps[End]:
@@ -294,12 +305,13 @@ class _Machine:
         or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
         """
         request = power_request(self._context, self._ref).to_wire()
-        started = PowerResult(accepted=False)
-        for _ in range(MOST_POWER_LOOKS):
+        patience = Patience(self._context, MOST_POWER_LOOKS)
+        while True:
             started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
-            if not started.wait_seconds:
+            pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
+            if pause is None:
                 break
-            yield from self._pause(started.wait_seconds)
+            yield from self._pause(pause)
             # A look before each call: it has the lock, and somebody may have stopped the run.
             look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
             if started.accepted and look.preflight.readiness is Readiness.WAIT:
@@ -308,7 +320,8 @@ class _Machine:
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
         # The look finds it stopped; Azure has said why.
-        return explain_start((yield from self._look(may_start=False, most_looks=1)), started)
+        look = explain_start((yield from self._look(may_start=False, most_looks=1)), started)
+        return look.model_copy(update={"left": look.left or started.left})
 
     def _put_power_back(self) -> Steps[NotRestored | None]:
         """Stop it again; why that did not work, if it did not. It never hides how the machine ended."""

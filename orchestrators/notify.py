@@ -26,7 +26,11 @@ from domain.notification import (
 )
 from orchestrators import names
 from orchestrators.clock import timer_until, utc_now
+from orchestrators.patience import Patience
 from orchestrators.retries import RETRY, RETRY_RESULT
+
+LONGEST_THROTTLING = timedelta(hours=6)
+"""How long a channel that limits its messages is asked again: what is told later helps little."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -86,6 +90,8 @@ class _Deliveries:
         self._notice = notice
         self._due: dict[str, datetime] = dict.fromkeys(channels.channels, utc_now(context))
         self._attempts = dict.fromkeys(channels.channels, 0)
+        self._calls = dict.fromkeys(channels.channels, 0)
+        self._patience = {name: Patience(context, longest=LONGEST_THROTTLING) for name in channels.channels}
         self._sent: list[str] = []
         self._failed: dict[str, str] = dict(channels.failed)
 
@@ -113,6 +119,7 @@ class _Deliveries:
     def _attempt(self, ready: list[str]) -> Steps[None]:
         for name in ready:
             self._attempts[name] += 1
+            self._calls[name] += 1
         attempts = {name: self._call(name) for name in ready}
         for name, attempt in attempts.items():
             answer = yield from _attempted(attempt)
@@ -131,10 +138,13 @@ class _Deliveries:
         del self._due[name]
         if result.sent:
             self._sent.append(name)
-        elif result.wait_seconds > 0:
-            self._due[name] = utc_now(self._context) + timedelta(seconds=result.wait_seconds)
+            return
+        self._attempts[name] -= not result.counts
+        pause = self._patience[name].pause(result.wait_seconds, counts=result.counts) if result.wait_seconds else None
+        if pause is not None:
+            self._due[name] = utc_now(self._context) + timedelta(seconds=pause)
         else:
-            attempts = self._attempts[name]
+            attempts = self._calls[name]
             self._failed[name] = f"{result.failure} Given up after {attempts} attempt{'s' if attempts > 1 else ''}."
 
 

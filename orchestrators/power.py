@@ -12,11 +12,12 @@ from domain.power import NotRestored, not_started, not_stopped
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightResult
 from orchestrators.clock import utc_now
 from orchestrators.names import STOP_MACHINE
+from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 
 MOST_POWER_LOOKS = 60
-"""How often a machine is looked at that has to start or stop: it ends in bounded time, even when Azure throttles for
-ever. The activities give up well before, and say why."""
+"""How often a start or stop is refused for a passing reason before it is given up. What Azure carries out has its
+deadline in the activities, and throttling ends with the patience of a day."""
 
 
 def power_request(context: task.OrchestrationContext, machine: MachineRef) -> PowerRequest:
@@ -42,13 +43,13 @@ def put_power_back(
         TaskFailedError: the activity failed for good.
     """
     request = power_request(context, machine).to_wire()
-    looks = 0
+    patience = Patience(context, MOST_POWER_LOOKS)
     while True:
         answer = yield context.call_activity(STOP_MACHINE, input=request, retry_policy=RETRY_RESULT)
         stopped = PowerResult.from_wire(answer)
-        looks += 1
         if stopped.accepted:
             return None
-        if not stopped.wait_seconds or looks >= MOST_POWER_LOOKS:
+        pause = patience.pause(stopped.wait_seconds, counts=stopped.counts) if stopped.wait_seconds else None
+        if pause is None:
             return not_stopped(stopped.failure, is_open=stopped.is_open)
-        yield context.create_timer(timedelta(seconds=stopped.wait_seconds))
+        yield context.create_timer(timedelta(seconds=pause))

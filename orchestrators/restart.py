@@ -11,10 +11,11 @@ from durabletask import task
 from domain.work import MachineRef, PowerResult
 from orchestrators.names import RESTART_MACHINE
 from orchestrators.operation import PutBack
+from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 
 MOST_LOOKS = 60
-"""How often the restart is asked for or looked at: it ends in bounded time, even when Azure throttles for ever."""
+"""How often the restart is refused for a passing reason before it is given up; throttling is none that counts."""
 
 
 def restart(
@@ -27,15 +28,15 @@ def restart(
     Waiting matters: until the machine goes down its agent still counts as ready.
     """
     request = MachineRef(run_id=run_id, machine_key=machine_key).to_wire()
-    looks = 0
+    patience = Patience(context, MOST_LOOKS)
     while True:
         answer = yield context.call_activity(RESTART_MACHINE, input=request, retry_policy=RETRY_RESULT)
         result = PowerResult.from_wire(answer)
-        looks += 1
         if result.accepted:
             return None
         if result.left:
             return PutBack()
-        if not result.wait_seconds or looks >= MOST_LOOKS:
+        pause = patience.pause(result.wait_seconds, counts=result.counts) if result.wait_seconds else None
+        if pause is None:
             return result
-        yield context.create_timer(timedelta(seconds=result.wait_seconds))
+        yield context.create_timer(timedelta(seconds=pause))

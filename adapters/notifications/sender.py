@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from adapters.address_gate import AddressGate
-from domain.arm_error import parse_retry_after
+from domain.arm_error import parse_retry_after, says_come_later
 from domain.base import as_object
 
 if TYPE_CHECKING:
@@ -44,12 +44,16 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a request. ``may_pass``: another try may help, after ``retry_after`` seconds when told."""
+    """What became of a request. ``may_pass``: another try may help, after ``retry_after`` seconds when told.
+
+    ``is_throttled``: the answer says no more than to come later.
+    """
 
     sent: bool
     failure: str = ""
     may_pass: bool = False
     retry_after: float | None = None
+    is_throttled: bool = False
 
 
 class Sender:
@@ -114,11 +118,13 @@ def _read(status: int, retry_after: str | None, head: bytes) -> Delivery:
     if 300 <= status < 400:
         return Delivery(sent=False, failure=f"HTTP {status}: redirects are not followed.")
     code = _code(head)
+    asked = parse_retry_after(retry_after, datetime.now(UTC))
     return Delivery(
         sent=False,
         failure=f"HTTP {status} ({code})." if code else f"HTTP {status}.",
         may_pass=status in _TRANSIENT or status >= 500,
-        retry_after=parse_retry_after(retry_after, datetime.now(UTC)),
+        retry_after=asked,
+        is_throttled=says_come_later(status, asked),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from activities import mode_change
 from activities.mode_change import change_mode, next_mode_changes
 from adapters.tables import Records
+from domain.arm_error import ArmFailure
 from domain.base import Json
 from domain.fleet_machine import FleetMachine, read_machine
 from domain.identity import MachineId
@@ -292,3 +293,29 @@ async def test_a_change_that_is_refused_for_good_says_what_refuses_it(
     assert ended.end is ChangeEnd.REFUSED
     assert named in ended.message.partition(" (HTTP ")[0]
     assert patches(azure, one) == 1
+
+
+THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)
+
+
+class Throttled:
+    """Azure throttles every read."""
+
+    async def read(self, machine: MachineId) -> ArmFailure:
+        return THROTTLED
+
+
+async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = await plan(records, azure, [azure.take()])
+    monkeypatch.setattr(mode_change, "open_machine_settings", Throttled)
+    begun = await step(key)
+    assert (begun.has_ended, begun.wait_seconds >= 20) == (False, True)
+    for hours in (1, 12):
+        monkeypatch.setattr(mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
+        assert not (await step(key)).has_ended
+    assert 60 <= (await row(records, key)).throttled_seconds <= 70
+    await records.stop_mode_change(CHANGE, Order(by="ana", at=NOW))
+    assert (await step(key)).has_ended
+    assert (await row(records, key)).end is ChangeEnd.CANCELED

@@ -268,6 +268,18 @@ async def test_a_failure_that_may_pass_says_when_to_try_again(
     assert (last.sent, last.wait_seconds) == (False, 0)
 
 
+async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
+    records: Records, receiver: Receiver, channels: None
+) -> None:
+    await make_run(records)
+    receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
+    results = [await tell(receiver, Started(), tries=tries) for tries in (6, 6, 6, 2)]
+    assert [result.counts for result in results] == [False, False, True, True]
+    assert 15 <= results[0].wait_seconds <= 17
+    assert 40 <= results[1].wait_seconds <= 45
+    assert results[2].wait_seconds == 0
+
+
 async def test_a_failure_that_does_not_pass_is_final(records: Records, receiver: Receiver, channels: None) -> None:
     await make_run(records)
     receiver.replies.append(Reply(404, b"no_service"))

@@ -219,10 +219,9 @@ async def test_the_reason_of_a_lost_operation_is_kept(prepared: Records, azure: 
 
 async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Records, azure: Script) -> None:
     await follow(prepared)
-    azure.polls = [LOST, LOST]
-    azure.reads = [ArmFailure(status=503, retry_after=44), ArmFailure(status=429, retry_after=5)]
-    first, second = await look(), await look()
-    assert (first.wait_seconds, second.wait_seconds) == (44.05, 5.05)
+    azure.polls = [LOST] * 3
+    azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
+    assert [(await look()).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
     assert (await stored(prepared)).failed_polls == 1
 
 

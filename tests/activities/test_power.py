@@ -165,7 +165,7 @@ async def test_a_restart_that_is_refused_for_too_long_is_given_up(
 ) -> None:
     one = azure.take()
     key = await prepare(records, one, {})
-    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 429}})
+    fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 409}})
     assert (await ask(key)).wait_seconds
     monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(hours=1))
     result = await ask(key)

@@ -313,6 +313,7 @@ async def test_an_assessment_is_found_in_its_own_summary(prepared: Records, azur
         (ArmFailure(status=503), 30, True),
         (ArmFailure(status=0, message="gone"), 30, True),
         (ArmFailure(status=429, retry_after=7), 7.05, False),
+        (ArmFailure(status=503, retry_after=7), 7.05, False),
     ],
 )
 async def test_a_machine_that_cannot_be_asked_is_asked_again(

@@ -234,7 +234,15 @@ async def test_any_2xx_is_a_delivery(receiver: Receiver, status: int) -> None:
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_what_may_pass(receiver: Receiver, status: int) -> None:
     delivery = await post(receiver, Reply(status, headers={"Retry-After": "7"}))
-    assert delivery == Delivery(sent=False, failure=f"HTTP {status}.", may_pass=True, retry_after=7)
+    throttled = status in (429, 503)
+    assert delivery == Delivery(
+        sent=False, failure=f"HTTP {status}.", may_pass=True, retry_after=7, is_throttled=throttled
+    )
+
+
+async def test_a_503_that_names_no_time_is_a_failure(receiver: Receiver) -> None:
+    assert not (await post(receiver, Reply(503))).is_throttled
+    assert (await post(receiver, Reply(429))).is_throttled
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413])

@@ -125,6 +125,30 @@ def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
     assert timedelta(seconds=1799) < waited < timedelta(seconds=1830)
 
 
+def test_a_channel_that_is_throttled_loses_no_attempt_and_others_are_told() -> None:
+    throttled = SendResult(sent=False, wait_seconds=30, counts=False, failure="HTTP 429.")
+    town = Town(ops=[*[throttled] * 30, PASSING, SENT], chat=[SENT])
+    with town.bench() as bench:
+        began = bench.now()
+        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=60)
+        minutes = (bench.now() - began).total_seconds() / 60
+    assert sorted(ended.output["sent"]) == ["chat", "ops"]
+    assert [attempt["attempt"] for attempt in town.attempts["ops"]] == [1] * 31 + [2]
+    assert 20 <= minutes <= 120
+
+
+def test_a_channel_that_is_throttled_for_ever_is_given_up_after_six_hours() -> None:
+    town = Town(ops=[SendResult(sent=False, wait_seconds=30, counts=False, failure="HTTP 429.")])
+    with town.bench() as bench:
+        began = bench.now()
+        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=60)
+        hours = (bench.now() - began).total_seconds() / 3600
+    calls = len(town.attempts["ops"])
+    assert ended.output["failed"] == {"ops": f"HTTP 429. Given up after {calls} attempts."}
+    assert 5.8 <= hours <= 6.1
+    assert calls <= 120
+
+
 def test_a_final_failure_is_reported_and_does_not_keep_others_from_being_told() -> None:
     town = Town({"gone": "PATCHWAVE_CHANNELS has no such channel."}, ops=[FINAL], chat=[SENT])
     with town.bench() as bench:

@@ -18,6 +18,7 @@ from domain.arm_error import (
     cannot_follow_acceptance,
     classify,
     failure_of_error,
+    is_pacing,
     parse_retry_after,
     read_failure,
 )
@@ -919,3 +920,21 @@ def test_each_text_has_its_sentence(text: str, sentence: str) -> None:
 )
 def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
     assert classify(ArmFailure(status=status)).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (ArmFailure(status=429), True),
+        (ArmFailure(status=429, code="Paced", retry_after=12), True),
+        (ArmFailure(status=429, code="OperationNotAllowed", retry_after=0), True),
+        (ArmFailure(status=503, retry_after=5), True),
+        (ArmFailure(status=503, retry_after=0), True),
+        (ArmFailure(status=503), False),
+        (ArmFailure(status=500, retry_after=5), False),
+        (ArmFailure(status=409, code="TooManyRequests"), False),
+        (ArmFailure(status=0), False),
+    ],
+)
+def test_what_only_says_to_come_later_is_no_attempt(failure: ArmFailure, expected: bool) -> None:
+    assert is_pacing(failure) is expected

@@ -231,10 +231,24 @@ def test_refusals_of_azure(failure: ArmFailure, uncertain: bool, end: ChangeEnd 
 
 
 def test_a_passing_trouble_passes_for_half_an_hour_only() -> None:
-    failure = ArmFailure(status=429)
+    failure = ArmFailure(status=409, code="Conflict")
     assert after_failure(machine(begun=LONGEST_CHANGE), failure, NOW).end is ChangeEnd.FAILED
     taken = machine(begun=LONGEST_CHANGE, asked=SETTLES, accepted=True)
     assert after_failure(taken, failure, NOW).end is ChangeEnd.UNKNOWN
+
+
+def test_throttling_uses_up_none_of_the_half_hour_and_ends_after_a_day() -> None:
+    throttled, busy = ArmFailure(status=429), ArmFailure(status=409, code="Conflict")
+    old = machine(begun=timedelta(hours=3))
+    assert after_failure(old, throttled, NOW).end is None
+    waited = old.model_copy(update={"throttled_seconds": 3 * 3600.0})
+    assert after_failure(waited, busy, NOW).end is None
+    assert decide(waited, WANTED, MachineState(BEFORE), NOW, SETTLES).ask
+    used_up = old.model_copy(update={"throttled_seconds": 2.5 * 3600.0})
+    assert after_failure(used_up, busy, NOW).end is ChangeEnd.FAILED
+    for_a_day = machine(begun=timedelta(hours=25)).model_copy(update={"throttled_seconds": 24 * 3600.0})
+    ended = after_failure(for_a_day, throttled, NOW)
+    assert (ended.end, "HTTP 429" in ended.message) == (ChangeEnd.FAILED, True)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

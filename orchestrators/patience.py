@@ -1,0 +1,61 @@
+"""How long an orchestration goes on asking: a number of tries, and a day of being throttled."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+from durabletask import task
+
+from orchestrators.clock import utc_now
+from orchestrators.operation import LONGEST_PAUSE
+
+LONGEST_THROTTLING = timedelta(days=1)
+"""How long throttling is waited out where no window ends it earlier."""
+_SHORT_PAUSES = 10
+"""Waits in a row that last as long as was asked for, so that a turn to read is met. Behind them the pauses grow, so
+that a day of throttling fits into a history."""
+_GROWTH = 0.2
+"""A pause of the time that the throttling has lasted."""
+
+
+class Patience:
+    """Counts the tries of one thing. Waits that do not count, such as throttling, use up none, but end in time.
+
+    Args:
+        context: of the orchestration.
+        most: tries that count, the first one included.
+        longest: how long it is waited, in all, from the first wait that does not count.
+    """
+
+    def __init__(
+        self,
+        context: task.OrchestrationContext,
+        most: float = math.inf,
+        *,
+        longest: timedelta = LONGEST_THROTTLING,
+    ) -> None:
+        self._context = context
+        self._most = most
+        self._longest = longest
+        self._tries = 0
+        self._in_a_row = 0
+        self._since: datetime | None = None
+        self._until: datetime | None = None
+
+    def pause(self, seconds: float, *, counts: bool) -> float | None:
+        """Seconds until the next try, at least those asked for; ``None`` when patience is out."""
+        now = utc_now(self._context)
+        if counts:
+            self._tries += 1
+            self._in_a_row = 0
+            return seconds if self._tries < self._most else None
+        if not self._in_a_row:
+            self._since = now
+        self._in_a_row += 1
+        if self._until is None:
+            self._until = now + self._longest
+        if self._in_a_row > _SHORT_PAUSES and self._since is not None:
+            grown = min((now - self._since) * _GROWTH, LONGEST_PAUSE)
+            seconds = max(seconds, grown.total_seconds())
+        return seconds if now + timedelta(seconds=seconds) <= self._until else None

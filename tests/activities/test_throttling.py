@@ -1,0 +1,270 @@
+"""Being throttled uses up no attempt: every activity says so of a 429, and of a 503 that names a time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from activities import attend, health, hooks, machine, power, windows
+from adapters.compute import Submission
+from adapters.tables import Records
+from domain.accompany import LookAgain, PowerSign
+from domain.arm_error import ArmFailure
+from domain.guard import Guard, GuardedCall
+from domain.health import HealthRequest, HealthResult, HealthState, Moment
+from domain.hooks import HookResult, HookState
+from domain.operation import PollReading, PollState
+from domain.outcome import OutcomeKind, Reason
+from domain.power import not_started
+from domain.preflight import MachineView, Readiness
+from domain.run import IntentState, MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from domain.work import (
+    MachineRef,
+    PowerRequest,
+    PowerResult,
+    PreflightRequest,
+    PreflightResult,
+    Verified,
+    VerifyRequest,
+)
+from tests.activities.scripted import KEY, NOW, ONE, RUN_ID
+from tests.simulator.conftest import SUBSCRIPTION
+from tests.unit.wire_samples import machine as sample
+
+THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)
+OVERLOADED = ArmFailure(status=503, code="ServerBusy", retry_after=20)
+PACED = ArmFailure(status=429, code="Paced", retry_after=20)
+AWAY = ArmFailure(status=503)
+ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (AWAY, True)]
+REF = MachineRef(run_id=RUN_ID, machine_key=KEY).to_wire()
+LOOK = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True).to_wire()
+CHANGE = PowerRequest(run_id=RUN_ID, machine_key=KEY, since=NOW).to_wire()
+
+
+SCHEDULE = {"timeZone": "UTC", "time": "02:00", "window": "PT4H", "recurrence": "FREQ=WEEKLY;BYDAY=SA"}
+GOES_ON = {"schedule": SCHEDULE | {"continueInNextWindow": True}}
+
+
+class Azure:
+    """Answers every read, power call and poll alike."""
+
+    def __init__(self, read: MachineView | ArmFailure, answer: ArmFailure = THROTTLED) -> None:
+        self.read = read
+        self.answer = answer
+        self.sent: list[str] = []
+
+    async def read_machine(self, *_: object, **__: object) -> MachineView | ArmFailure:
+        return self.read
+
+    async def poll(self, *_: object) -> PollReading:
+        return PollReading(state=PollState.UNCLEAR, failure=self.answer, retry_after=self.answer.retry_after)
+
+    async def start(self, *_: object) -> Submission:
+        return self._refuse("start")
+
+    async def stop(self, *_: object, **__: object) -> Submission:
+        return self._refuse("stop")
+
+    async def restart(self, *_: object) -> Submission:
+        return self._refuse("restart")
+
+    def _refuse(self, call: str) -> Submission:
+        self.sent.append(call)
+        return Submission(accepted=False, failure=self.answer)
+
+
+async def prepare(
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    read: MachineView | ArmFailure,
+    answer: ArmFailure = THROTTLED,
+    *,
+    window: timedelta | None = None,
+    mode: Mode = Mode.PATCH,
+    policy: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Azure:
+    """A machine of a run whose window ends so long from now, and Azure that answers so."""
+    snapshot = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, **(policy or {})}
+    run = Run(
+        id=RUN_ID,
+        policy="monthly",
+        mode=mode,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.HTTP),
+        created_at=NOW,
+        policy_snapshot=snapshot,
+        window_end=None if window is None else NOW + window,
+    )
+    await records.create_run(run)
+    row = MachineRecord(
+        id=ONE, key=KEY, name="vm-1", subscription_id=SUBSCRIPTION, resource_group="rg-sim", os_type="Linux",
+        stage=Stage.ASSESSED, **fields,
+    )  # fmt: skip
+    await records.add_machines(RUN_ID, [row])
+    azure = Azure(read, answer)
+    for module in (attend, health, hooks, machine, power):
+        monkeypatch.setattr(module, "open_resource_manager", lambda: azure)
+    return azure
+
+
+def shown(power_state: str) -> MachineView:
+    return MachineView.read(sample(power_state))
+
+
+# --- looks
+
+
+@pytest.mark.parametrize(("failure", "counts"), ANSWERS)
+async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
+    await prepare(records, monkeypatch, failure)
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.preflight.readiness, look.counts, look.left) == (Readiness.WAIT, counts, False)
+    request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
+    verified = Verified.from_wire(await machine.verify_machine(request.to_wire()))
+    assert (verified.is_ready, verified.counts) == (False, counts)
+    again = LookAgain.from_wire(await attend.look_again(REF))
+    assert (again.sign, again.counts) == (PowerSign.WAIT, counts)
+    if failure.retry_after:
+        assert look.wait_seconds >= 20
+        assert verified.wait_seconds >= 20
+        assert again.wait_seconds >= 20
+
+
+async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1))
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.preflight.readiness, look.left) == (Readiness.SKIP, False)
+    outcome = look.preflight.outcome
+    assert outcome is not None
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.THROTTLED)
+    assert "too many GETs" in outcome.message
+
+
+async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, started_by_us=True)
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.left, look.started_by_us) == (True, True)
+
+
+async def test_an_assessment_run_waits_behind_its_window(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.preflight.readiness, look.counts) == (Readiness.WAIT, False)
+
+
+# --- power
+
+
+@pytest.mark.parametrize(("failure", "counts"), ANSWERS)
+async def test_reads_of_power(
+    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+) -> None:
+    await prepare(records, monkeypatch, failure, started_by_us=True, power_state="deallocated")
+    started = PowerResult.from_wire(await power.start_machine(CHANGE))
+    stopped = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    for result in (started, stopped):
+        assert (result.accepted, result.counts, result.wait_seconds > 0) == (False, counts, True)
+        assert result.failure == failure
+
+
+async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await prepare(records, monkeypatch, shown("deallocated"))
+    started = PowerResult.from_wire(await power.start_machine(CHANGE))
+    assert (started.counts, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
+    azure.read = shown("running")
+    stopped = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    assert (stopped.counts, stopped.failure, stopped.wait_seconds >= 20) == (False, THROTTLED, True)
+    assert azure.sent == ["start", "stop"]
+
+
+@pytest.mark.parametrize(("policy", "left"), [({}, False), (GOES_ON, True)])
+async def test_behind_the_window_a_throttled_start_is_given_up(
+    records: Records, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool
+) -> None:
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
+    started = PowerResult.from_wire(await power.start_machine(CHANGE))
+    assert (started.accepted, started.wait_seconds, started.left) == (False, 0, left)
+    off = machine.judge(shown("deallocated"), start_stopped=False).outcome
+    assert off is not None
+    outcome = not_started(off, started.failure)
+    assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.THROTTLED)
+    assert "too many GETs" in outcome.message
+
+
+async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await prepare(records, monkeypatch, shown("running"))
+    at = NOW
+    monkeypatch.setattr(power, "now", lambda: at)
+    for _ in range(4):
+        asked = PowerResult.from_wire(await power.restart_machine(REF))
+        assert (asked.counts, asked.failure, asked.wait_seconds >= 20) == (False, THROTTLED, True)
+        # What a 429 says is believed once the machine has shown nothing for a while.
+        at += timedelta(minutes=20)
+    assert azure.sent == ["restart"] * 4
+
+
+@pytest.mark.parametrize(("failure", "is_over"), [(THROTTLED, False), (AWAY, True)])
+async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
+    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
+) -> None:
+    await prepare(records, monkeypatch, shown("running"), failure)
+    guard = Guard(
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=10),
+        deadline_at=NOW + timedelta(minutes=20), state=IntentState.ACCEPTED, async_url="https://a.example/op",
+    )  # fmt: skip
+    await records.declare_guard(guard)
+    await records.save_guard(guard)
+    polled = PowerResult.from_wire(await power.restart_machine(REF))
+    assert polled.accepted is is_over
+    if not is_over:
+        assert (polled.counts, polled.wait_seconds >= 20) == (False, True)
+
+
+# --- health
+
+
+async def test_health_is_looked_for_as_long_as_it_is_throttled(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = {"health": {"resourceHealth": False}}
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=1), policy=off)
+
+    async def check(moment: Moment) -> HealthResult:
+        request = HealthRequest(run_id=RUN_ID, machine_key=KEY, moment=moment, looked_for=36_000)
+        return HealthResult.from_wire(await health.check_health(request.to_wire()))
+
+    before = await check(Moment.BEFORE)
+    assert (before.state, before.counts, before.wait_seconds) == (HealthState.WAIT, False, 20)
+    row = await records.get_machine(RUN_ID, KEY)
+    assert row is not None
+    assert row.health_before is None, "nothing is known of it yet"
+    monkeypatch.setattr(windows, "now", lambda: NOW + timedelta(hours=2))
+    assert (await check(Moment.BEFORE)).state is HealthState.OK
+
+
+# --- hooks
+
+
+class Disks:
+    async def read_os_disk(self, *_: object) -> ArmFailure:
+        return THROTTLED
+
+
+async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = {"hooks": {"snapshot": {"keep": "PT24H"}}}
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
+    monkeypatch.setattr(hooks, "open_disks", Disks)
+    waits = HookResult.from_wire(await hooks.take_snapshot(REF))
+    assert (waits.state, waits.counts, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
+    monkeypatch.setattr(hooks, "now", lambda: NOW + timedelta(hours=4))
+    ended = HookResult.from_wire(await hooks.take_snapshot(REF))
+    assert ended.state is HookState.FAILED
+    assert ended.outcome is not None
+    assert ended.outcome.reason is Reason.WINDOW_CLOSED

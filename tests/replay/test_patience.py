@@ -1,0 +1,185 @@
+"""Patience: tries are counted, throttling is not, and ends in a day; the same in every loop that asks Azure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from domain.arm_error import ArmFailure
+from domain.health import HealthResult, HealthState
+from domain.outcome import Outcome, OutcomeKind, Reason
+from domain.preflight import Preflight, Readiness
+from domain.run import Mode
+from domain.work import MachineWork, PowerResult, PreflightResult, Step, Traits, Verified
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import patch_machine
+from orchestrators.operation import await_operation
+from tests.replay import fakes
+from tests.replay.fakes import Fleet, Script
+
+KEY = "b" * 24
+FAILURE = ArmFailure(status=429, code="TooManyRequests", message="too many")
+OUTCOME = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.THROTTLED, message="Azure is limiting requests. (HTTP 429)")
+LOOK = PreflightResult(preflight=Preflight(readiness=Readiness.WAIT, outcome=OUTCOME), wait_seconds=20, counts=False)
+SEEN = Verified(is_ready=False, wait_seconds=20, counts=False)
+POWER = PowerResult(accepted=False, wait_seconds=20, failure=FAILURE, counts=False)
+HEALTH = HealthResult(state=HealthState.WAIT, wait_seconds=20, counts=False)
+DONE = PowerResult(accepted=True)
+TAKEN = PowerResult(accepted=True, wait_seconds=30)
+
+
+class Played:
+    """A machine taken through a step, and the moments at which one activity was asked."""
+
+    def __init__(
+        self, script: Script, watched: str, *, step: Step = Step.PATCH, cancel_at: int = 0, **traits: bool
+    ) -> None:
+        self.fleet = Fleet([KEY], {KEY: script})
+        self.at: list[datetime] = []
+        self.inputs: list[Any] = []
+        answer = self.fleet.activities()[watched]
+        work = MachineWork(
+            run_id=fakes.RUN_ID,
+            machine_key=KEY,
+            step=step,
+            traits=Traits(mode=Mode.PATCH).model_copy(update={"start_stopped": True, **traits}),
+            phase="phase",
+        )
+
+        def watch(data: Any) -> Any:
+            self.at.append(bench.now())
+            self.inputs.append(data)
+            if len(self.at) == cancel_at:
+                # From inside, so that virtual time cannot pass between the cancel and its delivery.
+                bench.client.raise_orchestration_event("machine", names.CANCEL_EVENT)
+                time.sleep(0.3)
+            return answer(data)
+
+        activities = self.fleet.activities() | {watched: watch}
+        with Workbench([patch_machine, await_operation], activities) as bench:
+            ended = bench.run(names.PATCH_MACHINE, work.to_wire(), instance_id="machine", timeout=90)
+            self.events = len(ended.history)
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        return self.fleet.outcomes[KEY]
+
+    @property
+    def message(self) -> str:
+        return str(self.fleet.recorded[KEY][0]["outcome"]["message"])
+
+    @property
+    def minutes(self) -> float:
+        """From the first time that it was asked to the last."""
+        return (self.at[-1] - self.at[0]).total_seconds() / 60
+
+
+THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
+    "look": (lambda: Script(looks=[LOOK] * 30 + [fakes.READY]), names.PREFLIGHT_MACHINE, Step.PATCH),
+    "verify": (lambda: Script(verifications=[SEEN] * 30 + [fakes.READY_AGAIN]), names.VERIFY_MACHINE, Step.PATCH),
+    "health": (lambda: Script(health=[HEALTH] * 30 + [fakes.WELL]), names.CHECK_HEALTH, Step.PATCH),
+    "start": (
+        lambda: Script(looks=[fakes.NEEDS_START] * 31 + [fakes.READY], starts=[POWER] * 30 + [TAKEN]),
+        names.START_MACHINE,
+        Step.PATCH,
+    ),
+    "stop": (
+        lambda: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[POWER] * 30 + [DONE]),
+        names.STOP_MACHINE,
+        Step.PATCH,
+    ),
+}
+
+
+@pytest.mark.parametrize("where", THIRTY)
+def test_thirty_times_throttled_and_then_done(where: str) -> None:
+    script, watched, step = THIRTY[where]
+    played = Played(script(), watched, step=step, health=where == "health")
+    assert played.outcome == ("patched", "ok")
+    assert len(played.at) == 31 + (where == "health")
+    # Ten waits as asked for, then a fifth of the time that it has lasted.
+    pauses = [(later - at).total_seconds() for at, later in zip(played.at, played.at[1:], strict=False)][:30]
+    assert all(20 <= pause <= 45 for pause in pauses[:10]) or where == "start"
+    assert 270 <= pauses[29] <= 335
+    assert 20 <= played.minutes <= 80
+    if where == "health":
+        assert {asked["lookedFor"] for asked in played.inputs} == {0}, "it is no part of the time to settle"
+
+
+FOR_EVER: dict[str, tuple[Callable[[], Script], str, tuple[str, str], str]] = {
+    "look": (lambda: Script(looks=[LOOK]), names.PREFLIGHT_MACHINE, ("failed", "throttled"), "HTTP 429"),
+    "stop": (
+        lambda: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[POWER]),
+        names.STOP_MACHINE,
+        ("patched_with_warnings", "power_not_restored"),
+        "TooManyRequests",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", FOR_EVER)
+def test_throttling_ends_in_a_day_and_says_so(where: str) -> None:
+    script, watched, outcome, said = FOR_EVER[where]
+    played = Played(script(), watched)
+    assert played.outcome == outcome
+    assert said in played.message
+    assert 23 * 60 <= played.minutes <= 24 * 60 + 5
+    assert len(played.at) <= 320
+    assert played.events <= 3_000
+
+
+def test_tries_that_count_are_counted_beside_those_that_do_not() -> None:
+    locked = fakes.LOCKED
+    mixed = [LOOK, locked] * 5 + [LOOK, locked, fakes.READY]
+    played = Played(Script(looks=mixed), names.PREFLIGHT_MACHINE)
+    assert played.outcome == ("skipped", "locked_by_run")
+    assert len(played.at) == 12
+
+
+def test_a_cancel_ends_the_wait_for_a_look() -> None:
+    long = LOOK.model_copy(update={"wait_seconds": 780})
+    ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))
+    played = Played(Script(looks=[long, long, ended]), names.PREFLIGHT_MACHINE, cancel_at=2)
+    assert played.outcome == ("canceled", "canceled_by_user")
+    assert 770 <= (played.at[1] - played.at[0]).total_seconds() <= 800
+    assert (played.at[2] - played.at[1]).total_seconds() < 10
+
+
+# --- behind the window
+
+
+LEFT = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=OUTCOME), left=True)
+
+
+@pytest.mark.parametrize(
+    ("step", "stage", "left"),
+    [(Step.ASSESS, "ready", False), (Step.PATCH, "ready", True), (Step.RESTART, "installed", True)],
+)
+def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str, left: bool) -> None:
+    played = Played(Script(looks=[LEFT]), names.PREFLIGHT_MACHINE, step=step)
+    assert played.fleet.recorded == {}
+    [released] = played.fleet.calls_of(names.RELEASE_MACHINE)
+    assert (released["stage"], released["left"]) == (stage, left)
+    assert played.fleet.power == []
+
+
+def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
+    ours = LEFT.model_copy(update={"started_by_us": True})
+    played = Played(Script(looks=[ours]), names.PREFLIGHT_MACHINE)
+    assert played.fleet.recorded == {}
+    assert played.fleet.power == [("stop", KEY)]
+
+
+def test_a_start_that_was_throttled_to_the_end_is_left_too() -> None:
+    gave_up = PowerResult(accepted=False, failure=FAILURE, left=True)
+    script = Script(looks=[fakes.NEEDS_START, fakes.NEEDS_START, fakes.STOPPED], starts=[POWER, gave_up])
+    played = Played(script, names.START_MACHINE)
+    assert played.fleet.recorded == {}
+    assert played.fleet.power == [("start", KEY), ("start", KEY), ("stop", KEY)]
+    [released] = played.fleet.calls_of(names.RELEASE_MACHINE)
+    assert (released["stage"], released["left"]) == ("ready", True)
