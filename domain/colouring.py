@@ -1,8 +1,8 @@
 """Colourings of the graph of paired regions: each colour is a phase, and phases follow one another.
 
-A phase takes as long as its longest region, or as the work of a limit that reaches over its regions. The search keeps
-the best of what it has built so far (a beam search), so its effort is bounded; where nothing was dropped, its best
-result is the best there is.
+A phase takes as long as its longest region, or as the work of a limit that reaches over its regions. Of a few regions
+every colouring is tried. Of more, the search keeps the best of what it has built so far (a beam search), so its effort
+is bounded; what it dropped still tells how short a better colouring could be.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 MOST_COLOURED = 200
 """Regions that are coloured. Azure has fewer; a file may have any number of places."""
+_FEW = 8
+"""Regions of which nothing is dropped: there are at most 4,140 ways to part them."""
 _MOST_STEPS = 20_000
-"""Regions times phases that one search looks at."""
+"""Regions times phases that one search of more regions looks at."""
 _WIDEST = 64
-"""Most partial colourings that are kept side by side."""
+"""Most partial colourings that are kept side by side, and most colourings that are found."""
 _MOST_GROUPS = 8
 """Limits over several regions that are considered: those with the most work."""
 _TOLERANCE = 1.15
@@ -43,7 +45,7 @@ class Colouring(NamedTuple):
 class Colourings(NamedTuple):
     """The shortest colourings that were found, best first, and how many seconds no colouring at all can beat.
 
-    Nothing is found for more than `MOST_COLOURED` regions.
+    Of up to eight regions, the first takes exactly these seconds. Of more than `MOST_COLOURED`, nothing is found.
     """
 
     found: list[Colouring]
@@ -75,35 +77,47 @@ def colour(loads: Mapping[str, RegionLoad], conflicts: Mapping[str, frozenset[st
         conflicts: by region, the regions among them that it must not be beside; symmetric.
     """
     longest_first = sorted(loads, key=lambda region: (-loads[region].seconds, region))
+    bound = _threshold_bound(longest_first, loads, conflicts)
     if len(loads) > MOST_COLOURED:
-        return Colourings([], _threshold_bound(longest_first, loads, conflicts))
-    groups = _wide_groups(loads)
-    most_phases = 1 + max((len(others) for others in conflicts.values()), default=0) + bool(any(conflicts.values()))
-    width = max(1, min(_WIDEST, _MOST_STEPS // (len(loads) * most_phases)))
-    limit = _first_fit(longest_first, loads, conflicts, groups) * _TOLERANCE
-    beam, is_complete = [_Partial(0.0, ())], True
+        return Colourings([], bound)
+    groups = _binding_groups(longest_first, loads)
+    width = _width(conflicts)
+    greedy = _greedy(longest_first, loads, conflicts, groups)
+    limit = greedy.seconds * _TOLERANCE
+    beam, least_dropped = [_Partial(0.0, ())], float("inf")
     for region in longest_first:
         wider: list[_Partial] = []
         for partial in beam:
             wider += _extensions(partial, region, loads[region], conflicts[region], groups)
         wider = sorted(each for each in wider if each.seconds <= limit)
-        is_complete = is_complete and len(wider) <= width
+        # One more region makes no colouring shorter: what is dropped here is a bound for all that would follow from it.
+        if width is not None and len(wider) > width:
+            least_dropped = min(least_dropped, wider[width].seconds)
         beam = wider[:width]
-    found = [Colouring(each.seconds, tuple(phase.regions for phase in each.phases)) for each in beam]
-    bound = found[0].seconds if is_complete else _threshold_bound(longest_first, loads, conflicts)
-    return Colourings(found, bound)
+    # What the greedy one began with may have been dropped, and all that was kept turn out longer.
+    shortest = sorted({*beam, greedy})[:_WIDEST]
+    found = [Colouring(each.seconds, tuple(phase.regions for phase in each.phases)) for each in shortest]
+    return Colourings(found, min(found[0].seconds, max(bound, least_dropped)))
 
 
-def _wide_groups(loads: Mapping[str, RegionLoad]) -> list[str]:
-    """The groups whose work in several regions together may take longer than any of these regions alone."""
-    totals: dict[str, float] = {}
-    longest: dict[str, float] = {}
-    for load in loads.values():
-        for group, share in load.shares.items():
-            totals[group] = totals.get(group, 0.0) + share
-            longest[group] = max(longest.get(group, 0.0), load.seconds)
-    binding = [group for group, total in totals.items() if total > longest[group]]
-    return sorted(binding, key=lambda group: (-totals[group], group))[:_MOST_GROUPS]
+def _width(conflicts: Mapping[str, frozenset[str]]) -> int | None:
+    """How many partial colourings are kept side by side; ``None``: all of them."""
+    if len(conflicts) <= _FEW:
+        return None
+    most_phases = 1 + max(len(others) for others in conflicts.values()) + any(conflicts.values())
+    return max(1, min(_WIDEST, _MOST_STEPS // (len(conflicts) * most_phases)))
+
+
+def _binding_groups(longest_first: Sequence[str], loads: Mapping[str, RegionLoad]) -> list[str]:
+    """The groups whose work in some regions together takes longer than the longest of these regions."""
+    work: dict[str, float] = {}
+    binding: set[str] = set()
+    for region in reversed(longest_first):
+        for group, share in loads[region].shares.items():
+            work[group] = work.get(group, 0.0) + share
+            if work[group] > loads[region].seconds:
+                binding.add(group)
+    return sorted(binding, key=lambda group: (-work[group], group))[:_MOST_GROUPS]
 
 
 def _extensions(
@@ -126,17 +140,18 @@ def _partial(phases: tuple[_Phase, ...]) -> _Partial:
     return _Partial(sum(phase.seconds for phase in phases), phases)
 
 
-def _first_fit(
+def _greedy(
     regions: Sequence[str],
     loads: Mapping[str, RegionLoad],
     conflicts: Mapping[str, frozenset[str]],
     groups: Sequence[str],
-) -> float:
-    """What one colouring takes: each region where it adds the least."""
+) -> _Partial:
+    """One colouring: each region in the first phase where it adds the least."""
     built = _Partial(0.0, ())
     for region in regions:
-        built = min(_extensions(built, region, loads[region], conflicts[region], groups))
-    return built.seconds
+        ways = _extensions(built, region, loads[region], conflicts[region], groups)
+        built = min(ways, key=lambda partial: partial.seconds)
+    return built
 
 
 def _threshold_bound(

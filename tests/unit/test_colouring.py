@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from domain.colouring import RegionLoad, colour
@@ -48,6 +48,22 @@ def is_legal(phases: Sequence[Sequence[str]], conflicts: Mapping[str, frozenset[
     return all(conflicts[region].isdisjoint(phase) for phase in phases for region in phase)
 
 
+def least_of(loads: Mapping[str, RegionLoad], conflicts: Mapping[str, frozenset[str]]) -> float:
+    """What the shortest colouring takes, by all subsets of the regions: the phase of the first, and the best rest."""
+    regions = sorted(loads)
+    subsets = [[region for n, region in enumerate(regions) if subset >> n & 1] for subset in range(2 ** len(regions))]
+    alone = [seconds_of([each], loads) if each and is_legal([each], conflicts) else float("inf") for each in subsets]
+    least = [0.0]
+    for subset in range(1, len(subsets)):
+        phase, best = subset, float("inf")
+        while phase:
+            if phase & subset & -subset:
+                best = min(best, alone[phase] + least[subset ^ phase])
+            phase = (phase - 1) & subset
+        least.append(best)
+    return least[-1]
+
+
 def draw(random: Random, size: int) -> tuple[dict[str, RegionLoad], Conflicts]:
     regions = [f"r{number}" for number in range(size)]
     pairs = [(one, other) for one in regions for other in regions if one < other and random.random() < 0.4]
@@ -60,6 +76,14 @@ def draw(random: Random, size: int) -> tuple[dict[str, RegionLoad], Conflicts]:
 
 @settings(deadline=None, max_examples=200)
 @given(seed=st.integers(0, 10**9), size=st.integers(1, 6))
+# A limit takes longest in a phase without the longest region.
+@example(seed=290, size=4)
+@example(seed=208, size=5)
+@example(seed=261, size=5)
+# More ways to part the regions than a beam keeps.
+@example(seed=350, size=6)
+@example(seed=14, size=7)
+@example(seed=0, size=8)
 def test_of_few_regions_the_best_colouring_is_found(seed: int, size: int) -> None:
     loads, conflicts = draw(Random(seed), size)
     least = min(seconds_of(each, loads) for each in partitions(sorted(loads)) if is_legal(each, conflicts))
@@ -97,6 +121,51 @@ def test_a_limit_over_regions_takes_its_time_in_each_phase() -> None:
         {region: RegionLoad(1, 4.0, {"run": 1.0}) for region in "abcd"}, conflicts_of("abcd", [("a", "b")])
     )
     assert only_two.found[0].seconds == 8.0
+
+
+def test_a_limit_binds_in_a_phase_without_the_longest_region() -> None:
+    """All of the limit's work fits beside the longest region; that of the other two does not fit beside each other."""
+    loads = {
+        "long": RegionLoad(1, 10.0, {"run": 1.0}),
+        "b": RegionLoad(1, 4.0, {"run": 4.0}),
+        "c": RegionLoad(1, 4.0, {"run": 4.0}),
+    }
+    made = colour(loads, conflicts_of([*loads], [("long", "b"), ("long", "c")]))
+    assert made.found[0].seconds == made.bound == 18.0
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**9), size=st.integers(9, 10))
+def test_of_more_regions_no_colouring_beats_the_bound(seed: int, size: int) -> None:
+    loads, conflicts = draw(Random(seed), size)
+    made = colour(loads, conflicts)
+    assert made.bound <= least_of(loads, conflicts) <= made.found[0].seconds
+    assert all(is_legal(phases, conflicts) for _, phases in made.found)
+    assert len(made.found) <= 64
+
+
+@pytest.mark.parametrize(("seed", "least"), [(5, 26.0), (7, 31.0), (8, 33.0)])
+def test_what_the_search_dropped_proves_that_nothing_is_shorter(seed: int, least: float) -> None:
+    """Nine regions whose colourings are too many to keep: the longest region, pair and cycle alone prove much less."""
+    loads, conflicts = draw(Random(seed), 9)
+    made = colour(loads, conflicts)
+    assert made.bound == made.found[0].seconds == least_of(loads, conflicts) == least
+
+
+@pytest.mark.parametrize(("seed", "size"), [(28, 40), (31, 40), (0, 50), (37, 50), (61, 50)])
+def test_what_is_found_is_never_longer_than_each_region_where_it_adds_the_least(seed: int, size: int) -> None:
+    """Here the search drops how the greedy colouring begins, and what it keeps ends later."""
+    loads, conflicts = draw(Random(seed), size)
+    greedy: list[list[str]] = []
+    for region in sorted(loads, key=lambda region: (-loads[region].seconds, region)):
+        ways = [
+            [*greedy[:number], [*phase, region], *greedy[number + 1 :]]
+            for number, phase in enumerate(greedy)
+            if conflicts[region].isdisjoint(phase)
+        ]
+        greedy = min([*ways, [*greedy, [region]]], key=lambda phases: seconds_of(phases, loads))
+    assert is_legal(greedy, conflicts)
+    assert colour(loads, conflicts).found[0].seconds <= seconds_of(greedy, loads)
 
 
 @settings(deadline=None, max_examples=60)
