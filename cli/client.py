@@ -6,7 +6,7 @@ and a newer service can add keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self, cast
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +19,8 @@ PAGE = 500
 """Rows asked for at a time."""
 _FEW = 25
 """Rows asked for at a time where the first ones are likely to be enough."""
+_NAMED = 5
+"""Rows that cannot be read, of one page, that are named."""
 PLAN_SECONDS = 230
 """Azure Functions cuts an HTTP answer off after this; a plan of a large fleet takes a while."""
 
@@ -34,7 +36,15 @@ class ApiClient:
         UnreachableError: no answer, an answer of 5xx, or an answer that is not the service's.
     """
 
-    def __init__(self, url: str, key: str = "", *, token: str = "", timeout_seconds: float = 30) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        *,
+        token: str = "",
+        timeout_seconds: float = 30,
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RefusedError(
@@ -44,6 +54,7 @@ class ApiClient:
             what = "token" if token else "key"
             raise RefusedError(f"The {what} is not sent to {parts.hostname} without encryption: use https")
         self._url = url.rstrip("/")
+        self._warn = warn
         self._http = httpx.Client(
             base_url=self._url,
             headers=_given(**{"x-functions-key": key, "Authorization": f"Bearer {token}" if token else ""}),
@@ -328,6 +339,10 @@ class ApiClient:
             size = most if left is None else min(most, left)
             asked = {**parameters, "limit": str(size), **({"cursor": cursor} if cursor else {})}
             page = _document(self._send("GET", path, params=asked))
+            damaged = cast("list[str]", page.get("unreadable") or [])
+            if damaged:
+                named = ", ".join(damaged[:_NAMED]) + (", ..." if len(damaged) > _NAMED else "")
+                self._warn(f"{len(damaged)} stored rows cannot be read and are left out of {key}: {named}")
             # The service may answer with more than was asked for.
             rows = items(page, key)[:left]
             yield from rows

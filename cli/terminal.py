@@ -65,7 +65,7 @@ def open_client(url: str, key: str) -> ApiClient:
 
     The token of a signed-in person is taken from the environment alone: it does not belong into a shell's history.
     """
-    return ApiClient(url, key, token=os.environ.get("PATCHWAVE_TOKEN", "").strip())
+    return ApiClient(url, key, token=os.environ.get("PATCHWAVE_TOKEN", "").strip(), warn=show_warning)
 
 
 def open_console(*, errors: bool = False) -> Console:
@@ -107,6 +107,13 @@ def show_error(error: CommandError) -> None:
     for detail in error.details:
         place = f"{plain(detail.path)}: " if detail.path else ""
         console.print(f"  {place}{plain(detail.message)}", soft_wrap=True)
+
+
+def show_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    console = open_console(errors=True)
+    console.print("warning:", style="bold yellow", end=" ")
+    console.print(plain(text), soft_wrap=True)
 
 
 def plain(text: Any) -> str:

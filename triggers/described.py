@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pydantic import GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -136,11 +136,20 @@ class AuditLine(Document):
     detail: Json | str | None
 
 
-class AuditPage(Document):
+class ListPage(Document):
+    """What the pages of stored lists have in common."""
+
+    cursor: str | None
+    unreadable: list[str] = Field(
+        default_factory=list[str],
+        description="Keys of stored rows of this page that are damaged; left out when there are none.",
+    )
+
+
+class AuditPage(ListPage):
     """Lines of an audit log, oldest first."""
 
     audit: list[AuditLine]
-    cursor: str | None
 
 
 # --- what several routes share ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from domain.freeze import Freeze, FreezeError, parse_freeze
 from domain.identity import ADHOC_POLICY, is_policy_name
 from domain.validation import Problem, suggest
 from triggers.described import INVALID_QUERY, NO_FREEZE, PAGED, Answer, AuditPage, Body, Keys, described
-from triggers.http import answer, answered, caller_of, no_such, page_of, query_of, read_json, route_of
+from triggers.http import answer, answered, caller_of, no_such, page_of, paged, query_of, read_json, route_of
 from triggers.orders import BY, ORDER_QUERY, read_order
 
 _MOST_HINTS = 5
@@ -118,4 +118,4 @@ async def list_freeze_audit(req: func.HttpRequest) -> func.HttpResponse:
         raise no_such("freeze")
     limit, cursor = page_of(req)
     page = await open_records().list_audit(audit_subject(name), limit, cursor)
-    return answer({"audit": page.items, "cursor": page.cursor})
+    return answer(paged("audit", page.items, page))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import azure.functions as func
 
-from adapters.tables import InvalidCursor, PreconditionFailed, RecordTooLarge, StorageUnreachable
+from adapters.tables import InvalidCursor, Page, PreconditionFailed, RecordTooLarge, StorageUnreachable
 from domain.freeze import FreezeError
 from domain.identity import RunId
 from domain.policy import PolicyError
@@ -67,6 +67,12 @@ def answer(document: object, *, status: int = 200, headers: Mapping[str, str] | 
         headers=dict(headers or {}),
         mimetype="application/json",
     )
+
+
+def paged(name: str, items: Sequence[object], page: Page[Any]) -> dict[str, object]:
+    """The body of a page of stored rows; damaged ones of it are named, and hide no other."""
+    body: dict[str, object] = {name: items, "cursor": page.cursor}
+    return body | {"unreadable": page.unreadable} if page.unreadable else body
 
 
 def answered[**Arguments](

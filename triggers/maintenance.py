@@ -54,6 +54,7 @@ from triggers.http import (
     invalid_query,
     no_such,
     page_of,
+    paged,
     query_of,
     read_json,
     route_of,
@@ -244,7 +245,7 @@ async def list_configuration_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who changed a configuration and its assignments here, and why; also of one that is gone."""
     limit, cursor = page_of(req)
     page = await open_records().list_audit(audit_subject_of(configuration_of(req)), limit, cursor)
-    return answer({"audit": page.items, "cursor": page.cursor})
+    return answer(paged("audit", page.items, page))
 
 
 def audit_subject_of(configuration: ConfigurationId) -> str:

@@ -15,7 +15,7 @@ import grpc
 from pydantic import Field, ValidationError
 
 from adapters.tables import Records, open_records
-from domain.base import Document, Json
+from domain.base import Json
 from domain.discovery import missing_ids
 from domain.mode_change import (
     LARGEST_WAVE,
@@ -42,6 +42,7 @@ from triggers.described import (
     Answer,
     AuditPage,
     Body,
+    ListPage,
     Parameter,
     described,
 )
@@ -55,6 +56,7 @@ from triggers.http import (
     invalid_body,
     no_such,
     page_of,
+    paged,
     read_json,
     route_of,
     word_of,
@@ -97,18 +99,16 @@ class ChangeRequest(WantedSettings):
     )
 
 
-class ChangePage(Document):
+class ChangePage(ListPage):
     """Changes, newest first."""
 
     changes: list[ModeChange]
-    cursor: str | None
 
 
-class MachineChangePage(Document):
+class MachineChangePage(ListPage):
     """Machines of a change."""
 
     machines: list[MachineChange]
-    cursor: str | None
 
 
 _END = Parameter("end", {"type": "string", "enum": list(ChangeEnd)}, "Only machines that ended like this.")
@@ -165,7 +165,7 @@ async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
     """Changes of patch modes, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_records().list_mode_changes(limit, cursor)
-    return answer({"changes": [change.to_wire() for change in page.items], "cursor": page.cursor})
+    return answer(paged("changes", [change.to_wire() for change in page.items], page))
 
 
 @bp.route(route="fleet/mode-changes/{changeId}", methods=["GET"])
@@ -187,7 +187,7 @@ async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     change = await _find(records, req)
     page = await records.list_machine_changes(change.id, end=end, limit=limit, cursor=cursor)
-    return answer({"machines": [machine.to_wire() for machine in page.items], "cursor": page.cursor})
+    return answer(paged("machines", [machine.to_wire() for machine in page.items], page))
 
 
 @bp.route(route="fleet/mode-changes/{changeId}/audit", methods=["GET"])
@@ -199,7 +199,7 @@ async def list_mode_change_audit(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     change = await _find(records, req)
     page = await records.list_audit(change.id, limit, cursor)
-    return answer({"audit": page.items, "cursor": page.cursor})
+    return answer(paged("audit", page.items, page))
 
 
 @bp.route(route="fleet/mode-changes/{changeId}/start", methods=["POST"])

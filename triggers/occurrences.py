@@ -13,8 +13,8 @@ from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
 from domain.reported import is_contradicted
 from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, Mode, Run, RunState
-from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, Parameter, described
-from triggers.http import Refusal, answer, answered, no_such, page_of, query_of, run_id_of
+from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, Parameter, described
+from triggers.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
 
 bp = df.Blueprint()
 
@@ -40,11 +40,10 @@ class AccompaniedRun(Document):
     occurrence: MaintenanceOccurrence
 
 
-class AccompaniedRuns(Document):
+class AccompaniedRuns(ListPage):
     """Some of them; no ``cursor`` after the last page."""
 
     occurrences: list[AccompaniedRun]
-    cursor: str | None
 
 
 class AccompaniedMachine(Document):
@@ -70,11 +69,10 @@ class AccompaniedMachine(Document):
     contradicted: bool
 
 
-class AccompaniedMachines(Document):
+class AccompaniedMachines(ListPage):
     """Some of its machines; no ``cursor`` after the last page."""
 
     machines: list[AccompaniedMachine]
-    cursor: str | None
 
 
 @bp.route(route="maintenance/occurrences", methods=["GET"])
@@ -84,7 +82,7 @@ async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpRespon
     """Scheduled runs that a policy accompanied, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_records().list_runs(limit, cursor, Mode.ACCOMPANY)
-    return answer({"occurrences": [view for run in page.items if (view := _view(run))], "cursor": page.cursor})
+    return answer(paged("occurrences", [view for run in page.items if (view := _view(run))], page))
 
 
 @bp.route(route="maintenance/occurrences/{runId}", methods=["GET"])
@@ -111,7 +109,7 @@ async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.Ht
     run = await _find(records, run_id_of(req))
     page = await records.list_machines(run.id, outcome=None, limit=limit, cursor=cursor)
     wanted = [machine for machine in page.items if word == "false" or is_contradicted(machine)]
-    return answer({"machines": [_machine(machine) for machine in wanted], "cursor": page.cursor})
+    return answer(paged("machines", [_machine(machine) for machine in wanted], page))
 
 
 async def _find(records: Records, run_id: str) -> Run:

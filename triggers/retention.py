@@ -14,12 +14,11 @@ import azure.functions as func
 from durabletask.client import OrchestrationStatus
 
 from adapters.tables import Records, open_records
-from domain.base import Document
 from domain.mode_change import ChangeState
 from domain.retention import Retention, may_go, slice_of
 from settings import Settings, load_settings
-from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, described
-from triggers.http import answer, answered, caller_of, page_of, run_id_of
+from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, described
+from triggers.http import answer, answered, caller_of, page_of, paged, run_id_of
 from triggers.runs import find_run
 
 MOST_ROWS = 20_000
@@ -37,11 +36,10 @@ _LOG = logging.getLogger("patchwave.retention")
 bp = df.Blueprint()
 
 
-class EvidencePage(Document):
+class EvidencePage(ListPage):
     """What is kept of a run; ``record`` says what each of them is."""
 
     records: list[dict[str, Any]]
-    cursor: str | None
 
 
 class PurgingEngine(Protocol):
@@ -70,7 +68,7 @@ async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
         at = datetime.now(UTC)
         await records.mark_exported(run.id, at)
         await records.audit(run.id, "evidence_exported", by=caller_of(req), at=at)
-    return answer({"records": page.items, "cursor": page.cursor})
+    return answer(paged("records", page.items, page))
 
 
 @bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
@@ -177,7 +175,12 @@ async def _purge_mode_changes(records: Records, cutoff: datetime, left: _Left, g
 async def _has_gone(
     what: str, remove: Callable[[str, int], Awaitable[int | None]], left: _Left, gone: list[str]
 ) -> bool:
-    removed = await remove(what, left.rows)
+    try:
+        removed = await remove(what, left.rows)
+    except Exception:
+        # The newest come first: one that cannot be removed would keep all that are older for ever.
+        _LOG.exception("What is kept of %s could not be removed", what)
+        return False
     if removed is None:
         left.rows = 0
         return False

@@ -13,7 +13,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import Records, open_records
-from domain.base import Document, Json
+from domain.base import Json
 from domain.identity import is_machine_key
 from domain.outcome import OutcomeKind
 from domain.plan import Plan
@@ -31,6 +31,7 @@ from triggers.described import (
     AuditPage,
     Body,
     Keys,
+    ListPage,
     Parameter,
     described,
 )
@@ -41,6 +42,7 @@ from triggers.http import (
     header_of,
     no_such,
     page_of,
+    paged,
     read_json,
     route_of,
     run_id_of,
@@ -68,18 +70,16 @@ class MachineInRun(MachineRecord):
 type ListedMachine = Annotated[MachineInRun, Keys(without=("tags",))]
 
 
-class RunPage(Document):
+class RunPage(ListPage):
     """Runs, newest first."""
 
     runs: list[ListedRun]
-    cursor: str | None
 
 
-class MachinePage(Document):
+class MachinePage(ListPage):
     """Machines of a run."""
 
     machines: list[ListedMachine]
-    cursor: str | None
 
 
 class MachineDetail(MachineInRun):
@@ -130,7 +130,7 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Runs, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_records().list_runs(limit, cursor)
-    return answer({"runs": [_listed(run) for run in page.items], "cursor": page.cursor})
+    return answer(paged("runs", [_listed(run) for run in page.items], page))
 
 
 @bp.route(route="runs/{runId}", methods=["GET"])
@@ -161,7 +161,7 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
         # Tags may be 50 texts; lists leave them out, and an empty object would say that there are none.
         del row["tags"]
         rows.append(row)
-    return answer({"machines": rows, "cursor": page.cursor})
+    return answer(paged("machines", rows, page))
 
 
 @bp.route(route="runs/{runId}/machines/{machineKey}", methods=["GET"])
@@ -202,7 +202,7 @@ async def list_run_audit(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     run = await find_run(records, run_id_of(req))
     page = await records.list_audit(run.id, limit, cursor)
-    return answer({"audit": page.items, "cursor": page.cursor})
+    return answer(paged("audit", page.items, page))
 
 
 async def _waits(records: Records, run: Run) -> Callable[[MachineRecord], str]:

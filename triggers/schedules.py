@@ -31,7 +31,7 @@ from triggers.described import (
     Parameter,
     described,
 )
-from triggers.http import Refusal, answer, answered, no_such, number_of, page_of, route_of
+from triggers.http import Refusal, answer, answered, no_such, number_of, page_of, paged, route_of
 from triggers.orders import ORDER, ORDER_QUERY, read_order
 from triggers.runs import ListedRun, accepted
 from triggers.start import DurableClient, find_policy, new_run_id, start_run, tell_waiting_run
@@ -185,7 +185,7 @@ async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
         raise no_such("policy")
     limit, cursor = page_of(req)
     page = await open_records().list_audit(name, limit, cursor)
-    return answer({"audit": page.items, "cursor": page.cursor})
+    return answer(paged("audit", page.items, page))
 
 
 async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:

@@ -12,7 +12,7 @@ from datetime import datetime
 from adapters.tables.columns import Columns, unpack, wire_names
 from adapters.tables.history import FLEET, HistoryRecords, history_change, says_something
 from adapters.tables.operations import ALL_RUNS, LEASE
-from adapters.tables.paging import Span
+from adapters.tables.paging import Span, try_read
 from adapters.tables.patches import MACHINES
 from adapters.tables.rows import Change, Row
 from adapters.tables.store import ChangeRounds
@@ -71,7 +71,9 @@ class EndRecords(HistoryRecords):
         histories: list[Change] = []
         again: list[tuple[MachineRecord, bool]] = []
         for row in page:
-            machine = unpack(MachineRecord, row.columns)
+            machine = try_read(run_id, row, lambda row: unpack(MachineRecord, row.columns))
+            if machine is None or machine.ended_at is None:
+                continue
             release = machine.key in held and not row.columns.get(KEEPS_LOCK)
             newest = told.get(machine.key)
             at = str(row.columns["endedAt"])
@@ -116,7 +118,11 @@ class EndRecords(HistoryRecords):
         if row is not None and "outcome" in row.columns:
             if row.columns.get(KEEPS_LOCK):
                 return False
-            await self._publish(holder, unpack(MachineRecord, row.columns), release=True)
+            machine = try_read(holder, row, lambda row: unpack(MachineRecord, row.columns))
+            if machine is None:
+                await self.release_lease(machine_key, holder)
+            else:
+                await self._publish(holder, machine, release=True)
             return True
         run = await self._store.runs.get("runs", run_key, ["state"])
         if run is None or not RunState(run.columns["state"]).is_final:

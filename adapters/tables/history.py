@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.tables.columns import Columns, get_json, pack
 from adapters.tables.operations import ALL_RUNS, LEASE, LeaseRecords
-from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.paging import Page, Span, read_page, try_read
 from adapters.tables.rows import Change, Conflict, Row
 from adapters.tables.store import ChangeRounds
 from domain.base import as_object, format_instant, parse_instant
@@ -55,7 +55,8 @@ class HistoryRecords(LeaseRecords):
         span = Span(ALL_RUNS, FLEET)
         columns = ["installation", "patchedAt"]
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
-            installation = as_object(get_json(row.columns, "installation")) or {}
+            stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "installation"))
+            installation = as_object(stored) or {}
             began = parse_instant(installation.get("startedAt"))
             ended = parse_instant(row.columns.get("patchedAt"))
             # A later installation that failed has taken the place of the one that ended then.
@@ -68,7 +69,8 @@ class HistoryRecords(LeaseRecords):
         found: dict[str, datetime] = {}
         span = Span(ALL_RUNS, FLEET)
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
-            assessment = as_object(get_json(row.columns, "assessment")) or {}
+            stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "assessment"))
+            assessment = as_object(stored) or {}
             at = parse_instant(assessment.get("at"))
             if at is not None:
                 found[row.key.removeprefix(FLEET)] = at

@@ -7,11 +7,15 @@ and an end that was cut off, are both found by whoever reads the index.
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime
 from typing import NamedTuple
 
 from adapters.tables.columns import pack
 from adapters.tables.controls import ControlRecords
+from adapters.tables.errors import StorageError
+from adapters.tables.paging import try_read
+from adapters.tables.rows import Row
 from adapters.tables.runs import RunRecords
 from domain.base import parse_instant
 from domain.identity import RunId
@@ -22,6 +26,7 @@ _LIVE = "live"
 _WATCHDOG = "watchdog"
 _NEXT = "next"
 _PARALLEL = 50
+_LOG = logging.getLogger("patchwave.storage")
 
 
 class Watched(NamedTuple):
@@ -50,18 +55,26 @@ class LiveRunRecords(RunRecords, ControlRecords):
         return stored, is_new
 
     async def list_watched(self) -> list[Watched]:
-        """Every entry of the index, that of the newest run first; some of the runs may have ended."""
+        """Every entry of the index, that of the newest run first; some of the runs may have ended.
+
+        An entry or a run that cannot be read is in the log, and left as it is.
+        """
         gate = asyncio.Semaphore(_PARALLEL)
 
-        async def read(run_id: str, since: datetime) -> Watched:
+        async def read(run_id: str, since: datetime) -> Watched | None:
             async with gate:
-                return Watched(run_id, since, await self.get_listed_run(run_id))
+                try:
+                    return Watched(run_id, since, await self.get_listed_run(run_id))
+                except StorageError:
+                    raise
+                except Exception:
+                    # No run is not the same: the entry of a run that cannot be read stays.
+                    _LOG.exception("The row of the run %s cannot be read.", run_id)
+                    return None
 
-        entries = [
-            (str(row.columns["runId"]), parse_instant(row.columns["since"]))
-            async for row in self._store.runs.scan(_LIVE)
-        ]
-        return await asyncio.gather(*(read(run_id, since) for run_id, since in entries if since is not None))
+        entries = [try_read(_LIVE, row, _entry) async for row in self._store.runs.scan(_LIVE)]
+        found = await asyncio.gather(*(read(*entry) for entry in entries if entry is not None))
+        return [each for each in found if each is not None]
 
     async def list_live_runs(self) -> list[Run]:
         """All runs that have not ended, newest first, without their policy snapshots: one request for each of them."""
@@ -91,3 +104,10 @@ class LiveRunRecords(RunRecords, ControlRecords):
     async def keep_watchdog_place(self, run_id: str) -> None:
         """Remember with which run the watchdog goes on; empty when it came to the end."""
         await self._store.runs.replace(_WATCHDOG, _NEXT, pack({"runId": run_id}, exact=["runId"]))
+
+
+def _entry(row: Row) -> tuple[str, datetime]:
+    since = parse_instant(row.columns["since"])
+    if since is None:
+        raise ValueError("an entry without its time")
+    return str(row.columns["runId"]), since

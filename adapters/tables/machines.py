@@ -13,7 +13,7 @@ from typing import NamedTuple
 from adapters.tables.columns import Columns, pack, put_mapping, unpack, wire_names
 from adapters.tables.ends import EndRecords, lock_column, may_still_run
 from adapters.tables.errors import RecordMissing
-from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.paging import Page, Span, read_page, try_read
 from adapters.tables.patches import (
     MACHINES,
     PATCH_COUNT,
@@ -96,7 +96,7 @@ class MachineRecords(EndRecords):
 
     async def machine_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
         """The stage of each of the machines that the run has; ``done`` exactly for those with an outcome."""
-        return dict([_stage_by_key(row) async for row in self._stretch(run_id, keys, ["stage"])])
+        return dict([_stage_by_key(row) async for row in self._stretch(run_id, keys, ["stage", "outcome"])])
 
     async def machine_standings(self, run_id: str, keys: Sequence[str]) -> dict[str, Standing]:
         """How far each of the machines is that the run has.
@@ -114,10 +114,15 @@ class MachineRecords(EndRecords):
         return {key: _standing(row) for key, row in found if row is not None}
 
     async def each_machine(self, run_id: str) -> AsyncGenerator[MachineRecord]:
-        """All machines of the run with everything that is known of them, in key order, a page at a time."""
+        """All machines of the run with everything that is known of them, in key order, a page at a time.
+
+        A row that cannot be read is in the log, and its machine has its end when the run closes.
+        """
         span = Span(run_id, MACHINES)
         async for row in self._store.results.scan(run_id, first=span.first, end=span.end, keep=True):
-            yield _machine(row)
+            machine = try_read(run_id, row, _machine)
+            if machine is not None:
+                yield machine
 
     async def set_stage(
         self, run_id: str, machine_key: str, stage: Stage, *, ending: Change | None = None, **columns: object
@@ -220,7 +225,8 @@ class MachineRecords(EndRecords):
                 break
         else:
             raise RecordMissing(f"run {run_id} has no machine {machine_key}")
-        await self._publish(run_id, _machine(row), is_newest=is_newest, release=release)
+        if (machine := try_read(run_id, row, _machine)) is not None:
+            await self._publish(run_id, machine, is_newest=is_newest, release=release)
         return _outcome_of(row)
 
     async def record_outcomes(self, run_id: str, keys: Sequence[str], outcome: Outcome, at: datetime) -> int:
@@ -243,12 +249,13 @@ class MachineRecords(EndRecords):
                 ended.extend([one.key for one in batch if await self._end_one(run_id, one.key, columns)])
         written = [Row(key, {**rows[key].columns, **columns}, "") for key in ended]
         # Rows that an earlier execution ended in the same way may still lack their history.
-        again = [row for row in rows.values() if not _is_open(row) and _outcome_of(row) == outcome]
+        again = [row for row in rows.values() if not _is_open(row) and try_read(run_id, row, _outcome_of) == outcome]
         gate = asyncio.Semaphore(_PARALLEL)
 
         async def publish(row: Row) -> None:
             async with gate:
-                await self._publish(run_id, _machine(row))
+                if (machine := try_read(run_id, row, _machine)) is not None:
+                    await self._publish(run_id, machine)
 
         await asyncio.gather(*map(publish, [*written, *again]))
         return len(ended)
@@ -264,9 +271,9 @@ class MachineRecords(EndRecords):
         known = self._known_patches.get(run_id, row)
         if known is None:
             first, end = patch_span(row)
-            known = [
-                unpack(PatchRecord, one.columns) async for one in self._store.results.scan(run_id, first=first, end=end)
-            ]
+            rows = self._store.results.scan(run_id, first=first, end=end)
+            read = [try_read(run_id, one, lambda one: unpack(PatchRecord, one.columns)) async for one in rows]
+            known = [patch for patch in read if patch is not None]
         return known
 
     async def _end_one(self, run_id: str, key: str, columns: Columns) -> bool:
@@ -344,14 +351,29 @@ def _outcome_of(row: Row) -> Outcome:
 
 
 def _stage_by_key(row: Row) -> tuple[str, Stage]:
-    return row.key.removeprefix(MACHINES), Stage(row.columns["stage"])
+    return row.key.removeprefix(MACHINES), _stage(row)
+
+
+def _stage(row: Row) -> Stage:
+    """The stage; of a damaged one, that of a machine on which nothing may be started, as Azure may work on it."""
+    try:
+        return Stage(row.columns["stage"])
+    except (KeyError, ValueError):
+        return Stage.INSTALLING if _is_open(row) else Stage.DONE
+
+
+def _kind(word: object) -> OutcomeKind:
+    try:
+        return OutcomeKind(str(word))
+    except ValueError:
+        return OutcomeKind.UNKNOWN
 
 
 def _standing(row: Row) -> Standing:
     outcome = row.columns.get("outcome")
     return Standing(
-        stage=Stage(row.columns["stage"]),
-        outcome=None if outcome is None else OutcomeKind(outcome),
+        stage=_stage(row),
+        outcome=None if outcome is None else _kind(outcome),
         reason=str(row.columns.get("reason", "")),
     )
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.tables.errors import InvalidCursor
 from adapters.tables.rows import Row
 from adapters.tables.table import Table
 
+_LOG = logging.getLogger("patchwave.storage")
 _KEY = re.compile(r"[A-Za-z0-9~._:-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
 class Page[T]:
-    """Some items of a list, and the cursor of the next page; ``None`` on the last one."""
+    """Some items of a list, and the cursor of the next page; ``None`` on the last one.
+
+    ``unreadable`` has the keys of the rows of this page that are damaged: they are in no list, and hide no other.
+    """
 
     items: list[T]
     cursor: str | None
+    unreadable: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,18 @@ def read_cursor(cursor: str | None, prefix: str) -> str:
     return key
 
 
+def try_read[T](partition: str, row: Row, convert: Callable[[Row], T]) -> T | None:
+    """What the row says; ``None``, and a line in the log with its keys, when it cannot be read.
+
+    For whatever goes through many rows: one that is damaged must not keep the others from their turn.
+    """
+    try:
+        return convert(row)
+    except Exception:
+        _LOG.exception("The row %s of the partition %s cannot be read.", row.key, partition)
+        return None
+
+
 async def read_page[T](
     table: Table,
     span: Span,
@@ -78,7 +96,9 @@ async def read_page[T](
 
     One row more than asked for is read, so that the last page is known to be the last. ``keep`` is for `Table.scan`.
     """
+    read = 0
     items: list[T] = []
+    unreadable: list[str] = []
     last = ""
     rows = table.scan(
         span.partition,
@@ -91,8 +111,13 @@ async def read_page[T](
         keep=keep,
     )
     async for row in rows:
-        if len(items) == limit:
-            return Page(items, write_cursor(last))
-        items.append(convert(row))
+        if read == limit:
+            return Page(items, write_cursor(last), unreadable)
+        read += 1
         last = row.key
-    return Page(items, None)
+        found = try_read(span.partition, row, lambda row: (convert(row),))
+        if found is None:
+            unreadable.append(row.key)
+        else:
+            items.extend(found)
+    return Page(items, None, unreadable)

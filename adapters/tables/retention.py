@@ -12,7 +12,7 @@ from adapters.tables.history import FLEET, HISTORY, LAST_MILLISECOND
 from adapters.tables.journal import CLAIMS
 from adapters.tables.mode_changes import CHANGES
 from adapters.tables.operations import ALL_RUNS, LEASE
-from adapters.tables.paging import Page, Span, read_page
+from adapters.tables.paging import Page, Span, read_page, try_read
 from adapters.tables.pauses import PAUSES
 from adapters.tables.pins import seen_partition
 from adapters.tables.rows import Change, Row
@@ -64,23 +64,27 @@ class RetentionRecords(StoreBacked):
         if cursor is None:
             found.insert(0, {"record": "run", **run.to_wire()})
         if page.cursor is not None:
-            return Page(found, part + page.cursor)
-        return Page(found, _AUDIT if part == _ROWS else None)
+            return Page(found, part + page.cursor, page.unreadable)
+        return Page(found, _AUDIT if part == _ROWS else None, page.unreadable)
 
     async def mark_exported(self, run_id: str, at: datetime) -> None:
         """Somebody has all of the evidence of a run: a merge into its row."""
         await self._store.runs.merge(_RUNS, RunId.parse(run_id).row_key, pack({"exportedAt": at}))
 
     async def runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
-        """Runs whose id bears an earlier time, the newest of them first."""
+        """Runs whose id bears an earlier time, the newest of them first; without those that cannot be read."""
         first = RunId.of(cutoff, "").row_key
         async for row in self._store.runs.scan(_RUNS, first=first, select=LISTED):
-            yield unpack(Run, row.columns)
+            run = try_read(_RUNS, row, lambda row: unpack(Run, row.columns))
+            if run is not None:
+                yield run
 
     async def mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
-        """Changes of patch modes whose id bears an earlier time, the newest of them first."""
+        """Changes of patch modes whose id bears an earlier time, the newest first; but for unreadable ones."""
         async for row in self._store.runs.scan(CHANGES, first=RunId.of(cutoff, "").row_key):
-            yield unpack(ModeChange, row.columns)
+            change = try_read(CHANGES, row, lambda row: unpack(ModeChange, row.columns))
+            if change is not None:
+                yield change
 
     async def purge_mode_change(self, change_id: str, most: int) -> int | None:
         """Remove what is kept of a change of patch modes, as `purge_run` does with a run."""
@@ -191,7 +195,9 @@ def _evidence(row: Row) -> Json | None:
         kind = {"k": "pin", "r": "groups"}.get(prefix, prefix)
         return {"record": kind, **{name: _plain(row, name) for name in row.columns if name[-1] not in "0123456789"}}
     kind, document = known
-    found = {name: value for name, value in unpack(document, row.columns).to_wire().items() if name not in _SIGNED}
+    read = try_read("evidence", row, lambda row: unpack(document, row.columns).to_wire())
+    # What is damaged is evidence too, as it is stored.
+    found = {name: value for name, value in (read or dict(row.columns)).items() if name not in _SIGNED}
     return {"record": kind, **({"machineKey": rest.partition("~")[0]} if kind == "patch" else {}), **found}
 
 

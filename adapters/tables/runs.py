@@ -22,6 +22,7 @@ from domain.work import GateClosed
 _PARTITION = "runs"
 _SNAPSHOT = "policySnapshot"
 _RUNS_KEPT = 50
+_STAGES, _OUTCOMES = frozenset(Stage), frozenset(OutcomeKind)
 _COUNTED_A_SECOND = 500
 """Rows that are read for the counts of a run that goes on, at most; a smaller run is counted whenever it is shown."""
 LISTED = wire_names(Run, without=[_SNAPSHOT])
@@ -239,9 +240,11 @@ class RunRecords(StoreBacked):
         span = Span(run_id, MACHINES)
         rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
         async for row in rows:
-            stages[row.columns.get("stage", Stage.WAITING)] += 1
-            if outcome := row.columns.get("outcome"):
-                outcomes[outcome] += 1
+            stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
+            # Words that nobody knows, in a damaged row, count as what may still run and what is not known.
+            stages[stage if stage in _STAGES else Stage.DONE if outcome else Stage.INSTALLING] += 1
+            if outcome:
+                outcomes[outcome if outcome in _OUTCOMES else OutcomeKind.UNKNOWN] += 1
         return (
             {kind.value: outcomes[kind] for kind in OutcomeKind if outcomes[kind]},
             {stage.value: stages[stage] for stage in Stage if stages[stage]},

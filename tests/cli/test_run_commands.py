@@ -353,3 +353,11 @@ class TestExport:
         file = tmp_path / "evidence.jsonl"
         assert patchwave("run", "export", RUN, str(file)).code == 2
         assert not file.exists()
+
+
+def test_rows_that_cannot_be_read_are_named_beside_the_list(patchwave: Patchwave, service: Service):
+    answer = {"runs": [run_document(RUN)], "cursor": None, "unreadable": ["1~a", "2~b"]}
+    service.answers = [JSONResponse(answer)]
+    result = patchwave("run", "list", "-o", "json")
+    assert [run["id"] for run in result.document] == [RUN]
+    assert result.errors == "warning: 2 stored rows cannot be read and are left out of runs: 1~a, 2~b\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.disks import open_disks
+from adapters.disks import Disks, open_disks
 from adapters.tables import Records
 from domain.identity import MachineId
 from domain.snapshot import SnapshotId, snapshot_of, snapshot_tags
@@ -70,6 +70,24 @@ async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulato
     assert (line["action"], line["by"]) == ("snapshot_deleted", "cleanup")
     assert old.name in str(line["detail"])
     assert await clean(records) == []
+
+
+async def test_one_that_fails_is_logged_with_its_traceback_and_the_others_go(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, whole = take(azure, NOW - HOUR), take(azure, NOW)
+    read = Disks.read_snapshot
+
+    async def failing(self: Disks, snapshot: SnapshotId) -> object:
+        if snapshot.name == broken.name:
+            raise RuntimeError("no answer")
+        return await read(self, snapshot)
+
+    monkeypatch.setattr(Disks, "read_snapshot", failing)
+    assert await clean(records) == [whole.name]
+    [told] = [each for each in caplog.records if each.exc_info]
+    assert broken.name in told.getMessage()
+    assert exists(azure, broken)
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,24 @@ async def test_what_cannot_be_removed_is_logged_and_keeps_nothing_else(
     assert await records.get_run(old) is None
 
 
+async def test_one_run_that_cannot_be_removed_keeps_no_older_one(
+    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer, older, damaged = [await run_of(records, age * DAY) for age in (401, 402, 403)]
+    await records._store.runs.merge("runs", RunId.parse(damaged).row_key, {"state": "perhaps"})
+    whole = Records.purge_run
+
+    async def broken(self: Records, run_id: str, most: int) -> int | None:
+        if run_id == newer:
+            raise RuntimeError("no answer")
+        return await whole(self, run_id, most)
+
+    monkeypatch.setattr(Records, "purge_run", broken)
+    assert await purge(records, engine, KEPT, NOW) == [older]
+    told = [each.getMessage() for each in caplog.records if each.exc_info]
+    assert [newer in text or damaged in text for text in told] == [True, True]
+
+
 async def test_a_call_ends_in_its_time(
     records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

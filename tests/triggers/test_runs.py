@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.tables import Records
+from domain.identity import RunId
 from domain.outcome import Outcome
 from domain.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
 from tests.adapters.samples import NOW, intent, machine
@@ -285,3 +286,13 @@ async def test_a_machine_of_another_key_is_not_found(records: Records, key: str)
     await records.create_run(run())
     await records.add_machines(run().id, [machine(1)])
     assert (await call(runs.get_run_machine, runId=run().id, machineKey=key)).status == 404
+
+
+async def test_a_run_that_cannot_be_read_is_named_beside_the_others(records: Records) -> None:
+    kept, damaged = run(), run(NOW - timedelta(days=1))
+    for one in (kept, damaged):
+        await records.create_run(one)
+    key = RunId.parse(damaged.id).row_key
+    await records._store.runs.merge("runs", key, {"state": "perhaps"})
+    listed = (await call(runs.list_runs)).json
+    assert ([each["id"] for each in listed["runs"]], listed["unreadable"]) == ([kept.id], [key])

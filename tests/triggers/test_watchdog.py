@@ -116,6 +116,18 @@ async def test_a_run_that_fails_is_logged_with_its_traceback_and_the_others_go_o
     assert "cannot be read" in str(told.exc_info[1])
 
 
+async def test_a_run_whose_row_cannot_be_read_is_logged_and_the_others_go_on(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = ids(3)
+    await begin(records, [first, second, third])
+    await records._store.runs.merge("runs", RunId.parse(second).row_key, {"state": "perhaps"})
+    assert set(await look_after_runs(watch(records, engine))) == {first, third}
+    [told] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert second in told.getMessage()
+    assert told.exc_info is not None
+
+
 async def test_a_call_without_time_for_all_is_continued_by_the_next_one(records: Records, engine: Engine) -> None:
     """Eight at a time hang, so that the ninth, the oldest, is not looked at; the next call begins with it."""
     oldest, *others = ids(9)
