@@ -1,7 +1,7 @@
 """Group commit: writes to one partition that come about together share one transaction of the service.
 
     writes = GroupCommit(commit, linger=3)
-    etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "assessed"}, etag)])
+    etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "ready"}, etag)])
 
 Every caller is told of his own changes, after they are stored: all of them or none, as if he had been alone. Of those
 who wait for company (``company.py``) a partition gets one transaction in ``linger`` seconds, at once after a pause, and

@@ -138,11 +138,14 @@ async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
 
 THROTTLED = ArmFailure(status=429, code="RateLimiting", message="Please slow down.")
 AWAY = ArmFailure(status=503, code="ServiceUnavailable", message="Away.", retry_after=20)
+DOWN = ArmFailure(status=503, message="down")
 BROKEN = ArmFailure(status=500, code="InternalServerError", message="Broken.")
 FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
 
 
-@pytest.mark.parametrize(("failure", "counts"), [(THROTTLED, False), (AWAY, False), (BROKEN, True), (FORBIDDEN, True)])
+@pytest.mark.parametrize(
+    ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, True), (BROKEN, True), (FORBIDDEN, True)]
+)
 async def test_the_answer_tells_throttled_from_failed(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
@@ -164,6 +167,8 @@ async def test_the_answer_tells_throttled_from_failed(
         (THROTTLED, 5, 6, 200, 270),
         (THROTTLED, 600, 6, 600, 661),
         (AWAY, 5, 0, 20, 23),
+        (DOWN, 5, 0, 27, 33),
+        (DOWN, 5, 9, 216, 264),
         (BROKEN, 5, 0, 27, 33),
         (BROKEN, 5, 1, 54, 66),
         (BROKEN, 5, 9, 216, 264),

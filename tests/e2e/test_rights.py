@@ -160,7 +160,7 @@ def _keep_a_schedule(product: Product, machine: str) -> None:
                 "startDateTime": f"{starts:%Y-%m-%d %H:%M}",
                 "duration": "02:00",
                 "timeZone": "UTC",
-                "recurEvery": "12Months",
+                "recurEvery": "12Months day17",
             },
             "installPatches": {"linuxParameters": {"classificationsToInclude": ["Critical", "Security"]}},
         },

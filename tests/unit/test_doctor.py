@@ -77,6 +77,20 @@ def test_a_manual_machine_is_patched_by_nobody() -> None:
     assert "--mode AutomaticByPlatform --no-bypass" in finding.fix
 
 
+def test_a_machine_that_no_run_can_patch_is_unmanageable() -> None:
+    finding = only(found(facts(replace(machine(), settings=None))))
+    assert (finding.kind, finding.subject) == (FindingKind.UNMANAGEABLE, machine_id())
+    assert finding.evidence == "Azure names neither Windows nor Linux as its system."
+    assert finding.fix == f"az vm show --ids {machine_id()}"
+    odd = machine()
+    odd = replace(odd, found=odd.found.model_copy(update={"problem": "Azure lists it by an id that cannot be read."}))
+    finding = only(found(facts(odd)))
+    assert (finding.kind, finding.evidence) == (
+        FindingKind.UNMANAGEABLE,
+        "Azure lists it by an id that cannot be read.",
+    )
+
+
 def test_a_schedule_on_a_machine_without_the_flag_patches_nothing() -> None:
     finding = only(found(facts(machine(), configurations=[configuration()], assignments=[assigned()])))
     assert finding.kind is FindingKind.NOBODY_PATCHES

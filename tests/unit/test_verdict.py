@@ -421,7 +421,7 @@ LEFT = Outcome.skipped(Reason.NOT_APPROVED, "The ring was not approved.")
     [
         ("waiting", "skipped", "not_approved", "The ring was not approved."),
         ("assessing", "skipped", "not_approved", "The ring was not approved."),
-        ("assessed", "skipped", "not_approved", "The ring was not approved."),
+        ("ready", "skipped", "not_approved", "The ring was not approved."),
         (
             "installed",
             "reboot_required",
