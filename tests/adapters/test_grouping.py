@@ -58,8 +58,12 @@ async def _answer(writes: GroupCommit, request: list[Change]) -> Answer:
 
 
 async def _grouped(service: FakeService, requests: list[list[Change]]) -> list[Answer]:
+    """The answers; no transaction has over 100 changes, or two changes of one row."""
     writes = GroupCommit(service.commit)
-    return await asyncio.gather(*(_answer(writes, request) for request in requests))
+    answers = await asyncio.gather(*(_answer(writes, request) for request in requests))
+    assert max(map(len, service.transactions), default=0) <= 100
+    assert all(len({change.key for change in changes}) == len(changes) for changes in service.transactions)
+    return answers
 
 
 async def _one_by_one(service: FakeService, requests: list[list[Change]]) -> list[Answer]:

@@ -344,19 +344,19 @@ async def test_a_name_is_judged_by_the_address_that_is_connected_to(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose owner changes its address between a check and the call gains nothing: there is no earlier check."""
-    answers = ["127.0.0.1", "127.0.0.1"]
+    resolved: list[object] = []
     port = int(receiver.url.rpartition(":")[2])
 
     def resolve(host: object, *_: Any, **__: Any) -> list[Any]:
-        assert host == "hooks.example.com"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
+        resolved.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     delivery = await Sender(tls=receiver.tls).post(outgoing(f"https://hooks.example.com:{port}"))
     assert "is this machine itself" in delivery.failure
     assert receiver.received == []
     # Resolved once, and not again to connect.
-    assert len(answers) == 1
+    assert resolved == ["hooks.example.com"]
 
 
 @pytest.mark.parametrize("url", ["http://example.com", "https://" + "a" * 70 + ".example.com", "https://\ud800"])

@@ -52,10 +52,11 @@ class Azure:
     answer: dict[str, Any] | ArmFailure = field(default_factory=lambda: BODY)
     refusal: QueryRefused | None = None
     queries: list[str] = field(default_factory=list[str])
+    read_ids: list[str] = field(default_factory=list[str])
 
     async def read(self, configuration: ConfigurationId) -> MaintenanceConfiguration | ArmFailure:
         """The configuration."""
-        assert configuration.folded == ID.lower()
+        self.read_ids.append(configuration.folded)
         if isinstance(self.answer, ArmFailure):
             return self.answer
         found = read_configuration(self.answer)
@@ -89,6 +90,7 @@ async def test_a_configuration_as_policies(azure: Azure) -> None:
     assert (policy["name"], policy["scope"]["machineIds"]) == ("weekly", [MACHINE])
     assert answered.json["problems"] == []
     assert ID in azure.queries[0]
+    assert azure.read_ids == [ID.lower()]
 
 
 async def test_the_policy_has_the_name_that_was_asked_for(azure: Azure) -> None:
