@@ -144,7 +144,7 @@ FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
 
 
 @pytest.mark.parametrize(
-    ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, True), (BROKEN, True), (FORBIDDEN, True)]
+    ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, False), (BROKEN, True), (FORBIDDEN, True)]
 )
 async def test_the_answer_tells_throttled_from_failed(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool

@@ -185,7 +185,7 @@ def test_a_scope_that_matches_nothing_ends_as_empty(product: Product) -> None:
 
 def test_unreachable_azure_ends_the_run_with_the_reason(product: Product) -> None:
     ids = product.take(1)
-    product.add_rule({"match": {"operation": "graph"}, "effect": {"status": 503, "body": "down"}})
+    product.add_rule({"match": {"operation": "graph"}, "effect": {"drop": "before"}})
     run_id = product.start(ids)
     run = product.wait(run_id)
     assert run["state"] == "failed"

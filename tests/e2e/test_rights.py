@@ -68,6 +68,8 @@ _TABLES = {
         "Microsoft.Compute/virtualMachines/patchAssessmentResults/softwarePatches/read"
     },
     "microsoft.maintenance/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
+    # There is no operation of its own name: it is the run whose machines the line above shows.
+    "microsoft.maintenance/maintenanceconfigurations/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
     "microsoft.compute/snapshots": {"Microsoft.Compute/snapshots/read"},
     "microsoft.maintenance/maintenanceconfigurations": {"Microsoft.Maintenance/maintenanceConfigurations/read"},
     "microsoft.maintenance/configurationassignments": {"Microsoft.Maintenance/configurationAssignments/read"},
