@@ -6,6 +6,7 @@ What is done to one machine is in `activities.attend`, the copy of the results i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
 from activities.discovery import add_found, pause_after, uses_up_patience
@@ -27,7 +28,7 @@ from domain.accompany import (
     Standpoint,
 )
 from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import Json, format_instant
+from domain.base import Json, format_instant, text_of
 from domain.discovery import build_queries, select_machines
 from domain.maintenance_queries import machines_of_run
 from domain.occurrence import MaintenanceOccurrence, OccurrenceId
@@ -97,8 +98,10 @@ async def find_occurrence_machines(data: Json) -> Json:
     page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
     if page.failure is not None:
         return Found(machines=run.machines, **_trouble(page, request.attempt)).to_wire()
-    said = dict(update for row in page.rows if (update := MachineUpdate.read(row)) is not None)
+    read = [MachineUpdate.read(row) for row in page.rows]
+    said = dict(update for update in read if update is not None)
     records = open_records()
+    await _note_passed_over(records, run, [row for row, update in zip(page.rows, read, strict=True) if update is None])
     known = await records.machine_stages(run.id, [machine.key for machine in said])
     fresh = [machine for machine in said if machine.key not in known]
     machines = run.machines
@@ -112,6 +115,18 @@ async def find_occurrence_machines(data: Json) -> Json:
         known |= {row.machine_id.key: Stage.WAITING for row in rows}
     await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
     return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()
+
+
+async def _note_passed_over(records: Records, run: Run, rows: Sequence[Json]) -> None:
+    """Rows about no virtual machine, such as Arc machines: Azure patches them, and nothing is done around it."""
+    occurrence = occurrence_of(run)
+    ids = [text_of(row.get("resourceId")) or text_of(row.get("id")) or "a row without an id" for row in rows]
+    if occurrence.passing_over(ids) is occurrence:
+        return
+    noted = await records.note_occurrence(run.id, lambda known: known.passing_over(ids))
+    passed_over = occurrence_of(noted).passed_over
+    detail = {"machines": len(passed_over), "examples": passed_over[:_NAMED]}
+    await records.audit(run.id, "machines_passed_over", by=PATCHWAVE, at=now(), detail=detail)
 
 
 async def _keep_words(records: Records, run: Run, updates: dict[str, MachineUpdate]) -> None:

@@ -22,10 +22,10 @@ from domain import verdict as verdicts
 from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json, text_of
 from domain.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
-from domain.outcome import Outcome, Reason
+from domain.outcome import Outcome
 from domain.patch_results import PatchSummary
 from domain.patching import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
-from domain.preflight import MachineView
+from domain.preflight import MachineView, unknown_system
 from domain.rollout import Reboot
 from domain.run import Intent, IntentState, OperationKind, Stage
 from domain.scope import OsType
@@ -88,8 +88,7 @@ async def _submit(request: StartOperation) -> StartResult:
         return StartResult(state=StartState.ENDED, outcome=held)
     os_type = OsType.read(context.machine.os_type)
     if os_type is None:
-        unknown = Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
-        return StartResult(state=StartState.ENDED, outcome=unknown)
+        return StartResult(state=StartState.ENDED, outcome=unknown_system())
     duration = _duration(context, request.kind, os_type, now())
     if duration is None and context.policy.continues:
         return StartResult(state=StartState.LEFT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Group, RenderableType
@@ -25,6 +25,9 @@ from cli.terminal import (
     plain,
     show,
 )
+
+_NAMED = 5
+"""Ids that one line names."""
 
 occurrences = typer.Typer(
     name="occurrences", no_args_is_help=True, help="Scheduled runs that policies accompanied, and their results."
@@ -112,6 +115,7 @@ def occurrence_facts(found: Json) -> RenderableType:
         "results copied": moment(occurrence.get("resultsAt")),
         "outcomes": found.get("countsByOutcome"),
         "called done and not": occurrence.get("contradicted") or "",
+        "passed over": _passed_over(occurrence),
     }
     grid = new_grid()
     for label, value in facts.items():
@@ -145,6 +149,13 @@ def _before(machine: Json) -> Text:
 
 def _name(occurrence: Json) -> str:
     return plain(str(occurrence.get("configurationId", "")).rpartition("/")[2])
+
+
+def _passed_over(occurrence: Json) -> str:
+    """The rows of Update Manager that are about no virtual machine, in words."""
+    ids = [str(each) for each in cast("list[object]", occurrence.get("passedOver") or [])]
+    more = ", ..." if len(ids) > _NAMED else ""
+    return f"{len(ids)} rows about no virtual machine: {', '.join(ids[:_NAMED])}{more}" if ids else ""
 
 
 def _alarming(number: object) -> Text:

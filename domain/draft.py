@@ -15,6 +15,8 @@ from domain.outcome import Reason
 from domain.plan import ExcludedMachine, Plan
 from domain.planner import make_plan
 from domain.policy import Policy
+from domain.preflight import unknown_system
+from domain.scope import OsType
 from domain.topology import PlannerMachine, Topology
 
 
@@ -72,7 +74,14 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
         )
     ]
     machines = [each.to_planner(policy) for each in inside if not each.machine.problem]
-    plan = make_plan(machines, with_approvals(policy, machines), topology).plan
+    # A run ends them when it would assess them, and counts them in per cents all the same.
+    unsupported = unknown_system()
+    ended = {
+        machine.key: (unsupported.reason, unsupported.message)
+        for machine in machines
+        if OsType.read(machine.os_type) is None
+    }
+    plan = make_plan(machines, with_approvals(policy, machines, ended), topology, ended).plan
     missing = [
         ExcludedMachine(id=each.machine.id, reason=Reason.UNREADABLE_ID.value, detail=each.machine.problem)
         for each in inside

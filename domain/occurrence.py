@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 from pydantic import Field
 
@@ -22,6 +24,8 @@ from domain.outcome import Outcome, Reason
 
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""
+MOST_PASSED_OVER = 200
+"""Ids that are noted of rows which are about no virtual machine."""
 _CORRELATION_ID = re.compile(
     r"(?P<configuration>/subscriptions/.+)/providers/microsoft\.maintenance/applyupdates/(?P<at>[0-9]{14})",
     re.IGNORECASE,
@@ -137,11 +141,20 @@ class MaintenanceOccurrence(Document):
     """When the results of all machines were copied, or their time was over."""
     contradicted: int = 0
     """Machines that Update Manager called done and that are not."""
+    passed_over: list[str] = Field(default_factory=list[str])
+    """Ids in its rows that are those of no virtual machine, at most `MOST_PASSED_OVER`: nothing is done for them."""
 
     @property
     def is_over(self) -> bool:
         """Whether Azure does nothing more for it, as far as we were told."""
         return self.heard_after_at is not None or self.canceled_at is not None
+
+    def passing_over(self, ids: Iterable[str]) -> Self:
+        """With these ids noted as well; the same when all of them are."""
+        known = {fold(each) for each in self.passed_over}
+        fresh = {fold(each): each for each in ids if fold(each) not in known}
+        noted = [*self.passed_over, *fresh.values()][:MOST_PASSED_OVER]
+        return self if noted == self.passed_over else self.model_copy(update={"passed_over": noted})
 
 
 def too_late_to_prepare() -> Outcome:

@@ -245,6 +245,11 @@ def hibernated() -> Outcome:
     )
 
 
+def unknown_system() -> Outcome:
+    """The outcome of a machine of which Azure does not tell the operating system: every call asks for it."""
+    return Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
+
+
 def _skip(reason: Reason, message: str) -> Preflight:
     return Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(reason, message))
 

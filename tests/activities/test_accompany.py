@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from activities.hooks import take_snapshot
 from activities.machine import preflight_machine
 from activities.power import start_machine, stop_machine
 from activities.results import copy_results
+from adapters.resource_graph import Page, ResourceGraph
 from adapters.tables import Records
 from domain.accompany import (
     CancelResult,
@@ -193,6 +195,33 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
     after = ShardMachines.from_wire(await read_shard(ShardRef(run_id=run_id, part=Part.AFTER).to_wire()))
     assert before.keys == [machines[1].key]
     assert sorted(after.keys) == sorted(machine.key for machine in machines)
+
+
+async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
+    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fired("passed", {})
+    run_id = await accompanied(records, run)
+    (machine,) = await found(records, run_id, 1)
+    arc = machine.id.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    whole = ResourceGraph.page
+
+    async def page(self: ResourceGraph, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+        read = await whole(self, query, subscriptions, skip_token)
+        extra: list[Json] = [{"id": "x", "resourceId": arc, "properties": {}}, {"id": "no-id", "properties": {}}]
+        return replace(read, rows=[*read.rows, *extra]) if "applyupdates" in query.lower() else read
+
+    monkeypatch.setattr(ResourceGraph, "page", page)
+    for _ in range(2):
+        assert [each.key for each in await found(records, run_id, 1)] == [machine.key]
+    stored = await records.get_run(run_id)
+    assert stored is not None
+    assert stored.maintenance is not None
+    assert stored.maintenance.passed_over == [arc, "no-id"]
+    lines = (await records.list_audit(run_id, 50, None)).items
+    assert [line["detail"] for line in lines if line["action"] == "machines_passed_over"] == [
+        {"machines": 2, "examples": [arc, "no-id"]}
+    ]
 
 
 async def test_power_is_put_back_as_it_was_however_often_anything_is_done(

@@ -30,6 +30,7 @@ OCCURRENCE: dict[str, Any] = {
         "heardAfterAt": "2026-11-21T04:10:00.000Z",
         "status": "Succeeded",
         "contradicted": 1,
+        "passedOver": ["arc-1", "arc-2"],
     },
 }
 
@@ -64,6 +65,7 @@ def test_one_is_shown_with_its_machines(patchwave: Patchwave, service: Service) 
     result = patchwave("maintenance", "occurrences", "show", "latest")
     assert result.code == 0
     assert "none came" in result.output
+    assert "2 rows about no virtual machine: arc-1, arc-2" in result.output
     first, second = (line for line in result.output.splitlines() if line.startswith("web-"))
     assert "started, snapshot" in first
     assert "failed" in second

@@ -68,6 +68,20 @@ def test_what_a_run_would_leave_out(columns: dict[str, Any], known: dict[str, An
     assert [machine.reason for machine in plan.excluded] == [reason]
 
 
+@pytest.mark.parametrize("system", ["", "Solaris"])
+def test_a_machine_of_an_unknown_system_is_left_out_as_in_a_run(system: str):
+    policy = parse_inline_policy({"scope": {"locations": ["westeurope"]}})
+    plan = draft_plan([found("odd", osType=system), found("vm")], policy, Topology.of()).plan
+    assert names(plan) == ["vm"]
+    assert [(machine.id, machine.reason, machine.detail) for machine in plan.excluded] == [
+        (
+            f"{GROUP}/virtualMachines/odd",
+            "unsupported",
+            "Azure does not tell whether the machine runs Windows or Linux.",
+        )
+    ]
+
+
 def test_what_is_known_decides_the_times():
     plan = draft(found("fast", known={"seconds": 300.0}), found("endless", known={"seconds": 1e6}), found("new"))
     took = {each.id.rpartition("/")[2]: each.predicted_end - each.predicted_start for each in plan.machines}
