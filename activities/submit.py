@@ -235,6 +235,14 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         await records.save_intent(accepted)
         return _accepted(context, accepted, report)
     failure = submission.failure or _NO_ANSWER
+    # The next POST may be accepted, and its answer then replaces this one: the reason stays in the log.
+    _LOG.info(
+        "Azure's answer is no acceptance: %s of machine %s, attempt %d: %s",
+        intent.kind,
+        intent.machine_key,
+        intent.attempt,
+        failure.text,
+    )
     if is_pacing(failure) and failure.retry_after:
         await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:

@@ -352,6 +352,21 @@ async def test_an_answer_that_proves_nothing_waits_for_the_grace(
     assert (found.state, found.answer) == (IntentState.DECLARED, answer.failure)
 
 
+@pytest.mark.usefixtures("prepared")
+async def test_the_reason_of_an_answer_that_passes_stays_in_the_log(
+    azure: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The row of a machine that is patched in the end does not hold it."""
+    azure.posts = [refused(409, "Conflict", "see https://h/x?sig=c2VjcmV0")]
+    with caplog.at_level(logging.INFO, "patchwave.submit"):
+        await start()
+    [line] = caplog.messages
+    assert (
+        line
+        == f"Azure's answer is no acceptance: install of machine {KEY}, attempt 1: HTTP 409 Conflict: see https://h/x?***"
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "pause"),
     [
