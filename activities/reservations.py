@@ -27,16 +27,19 @@ async def take_places(data: Json) -> Json:
         groups=groups,
     )
     own, others = await records.reserve(wanted)
+    # The phase before this one is over, which is what others may have waited for.
+    before = next((each for each in others if each.run_id == own.run_id and each.number != own.number), None)
+    freed = [each.run_id for each in behind(before, others)] if before is not None else []
     own = own if own.groups is None else own.model_copy(update={"groups": groups})
     ahead = [each for each in ahead_of(own, others) if await _is_live(records, each.run_id)]
     if not ahead:
-        return PlacesTaken().to_wire()
+        return PlacesTaken(freed=freed).to_wire()
     waiting = waits_for(own, ahead[0], len(ahead) - 1)
     await records.set_run_state(request.run_id, RunState.AWAITING_RUN, waiting)
     if own.turn == request.turn and own.since == wanted.since:
         detail = {"for": [each.run_id for each in ahead], "why": waiting}
         await records.audit(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
-    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds()).to_wire()
+    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed).to_wire()
 
 
 async def give_places_back(data: Json) -> Json:

@@ -18,17 +18,22 @@ from domain.base import Document, Instant
 from domain.topology import Topology
 
 SEVERAL = "*"
-"""In the place of a slot: the phase works in more than one."""
+"""In the place of a slot: the phase works in more than one. As the only unit: it has more than a row can hold."""
 _KINDS = ("zones:", "set:", "exclusive:", "tag:")
 """Groups that belong to the fleet. The others are limits of one run, or parts of one of these (update domains)."""
 _PAIR = "pair:"
 _NAMED = 200
 """Groups whose names are kept for people."""
+_LONGEST_NAME = 300
+"""Characters of such a name, which holds the id of a set as a whole; tags and their values may be longer."""
 _DIGITS = 12
+_MOST_UNITS = 20_000
+"""What fits into a row, which holds 1 MiB. A phase with more groups is kept apart from all that have any."""
 
 
 class Groups(Document):
-    """The groups of a phase: ``slots`` with the only slot of each (or `SEVERAL`), ``units`` as digests without one.
+    """The groups of a phase: ``slots`` with the only slot of each (or `SEVERAL`), ``units`` (those without slots) as
+    digests, or `SEVERAL` alone.
 
     ``names``: of the first units, by digest.
     """
@@ -69,8 +74,14 @@ def groups_of(places: Iterable[Place], regions: Iterable[str], topology: Topolog
             units[_digest(place.group)] = place.group
         elif slots.setdefault(place.group, place.slot) != place.slot:
             slots[place.group] = SEVERAL
+    if len(units) > _MOST_UNITS:
+        units = {SEVERAL: ""}
     named = dict(sorted(units.items(), key=lambda unit: unit[1])[:_NAMED])
-    return Groups(slots=dict(sorted(slots.items())), units=sorted(units), names=named)
+    return Groups(
+        slots=dict(sorted(slots.items())),
+        units=sorted(units),
+        names={unit: name[:_LONGEST_NAME] for unit, name in named.items() if name},
+    )
 
 
 def keeps_apart(mine: Groups, theirs: Groups) -> list[str]:
@@ -80,7 +91,13 @@ def keeps_apart(mine: Groups, theirs: Groups) -> list[str]:
         for group, slot in mine.slots.items()
         if group in theirs.slots and (slot == SEVERAL or theirs.slots[group] != slot)
     ]
-    return [*slotted, *(mine.names.get(unit, unit) for unit in sorted({*mine.units} & {*theirs.units}))]
+    return [*slotted, *(mine.names.get(unit, unit) for unit in _shared(mine.units, theirs.units))]
+
+
+def _shared(mine: list[str], theirs: list[str]) -> list[str]:
+    if SEVERAL in (*mine[:1], *theirs[:1]):
+        return [SEVERAL] if mine and theirs else []
+    return sorted({*mine} & {*theirs})
 
 
 def ahead_of(mine: Reservation, others: Iterable[Reservation]) -> list[Reservation]:

@@ -250,10 +250,14 @@ class TakePlaces(Document):
 
 
 class PlacesTaken(Document):
-    """Whether it is the phase's turn: ``waits_for`` is empty, or says in words which run it waits for."""
+    """Whether it is the phase's turn: ``waits_for`` is empty, or says in words which run it waits for.
+
+    ``freed``: the runs that may have waited for the phase before this one.
+    """
 
     waits_for: str = ""
     wait_seconds: float = 0
+    freed: list[str] = Field(default_factory=list[str])
 
 
 class GivePlacesBack(Document):

@@ -312,6 +312,8 @@ class _Run:
         asked_at = utc_now(self._context)
         controls = yield from self._controls()
         if ring.name not in controls.decided:
+            # An incarnation before may have died with a phase that is over: nothing is kept while a person decides.
+            yield from self._give_places_back()
             shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
             # An incarnation before may have asked: people were told of that deadline.
             asked_at = shown.since or asked_at
@@ -459,6 +461,7 @@ class _Run:
         looks = 0
         while True:
             taken = PlacesTaken.from_wire((yield from self._call(names.TAKE_PLACES, request)))
+            self._wake_runs(taken.freed)
             if not taken.waits_for:
                 if looks:
                     yield from self._show(RunState.RUNNING)
@@ -482,7 +485,10 @@ class _Run:
         request = GivePlacesBack(run_id=self._run_id, turn=self._turns).to_wire()
         given = PlacesGivenBack.from_wire((yield from self._call(names.GIVE_PLACES_BACK, request)))
         self._has_reserved = False
-        for run_id in given.waiting:
+        self._wake_runs(given.waiting)
+
+    def _wake_runs(self, run_ids: list[str]) -> None:
+        for run_id in run_ids:
             self._context.send_event(run_id, names.STEER_EVENT)
 
     def _await_next_window(self) -> Steps[None]:

@@ -114,3 +114,19 @@ async def test_a_phase_without_groups_waits_for_none(records: Records) -> None:
     await begin(records, U1, AV)
     await take(U0)
     assert (await take(U1, phase=1)).waits_for == ""
+
+
+async def test_the_next_phase_frees_what_the_one_before_it_kept(records: Records) -> None:
+    """The run that waited is woken, although the other one gives nothing back between its phases."""
+    await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    await begin(records, NE, AV)
+    assert (await take(U0)).freed == []
+    await take(U1)
+    await take(NE)
+    again = await take(U0, turn=2)
+    assert (again.waits_for, again.freed) == ("", []), "the same phase in the next window keeps its turn"
+    following = await take(U0, turn=3, phase=1)
+    assert sorted(following.freed) == [U1, NE]
+    assert (await take(U0, turn=3, phase=1)).freed == []
+    assert (await take(U1)).waits_for == ""

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 
 from adapters.tables import Records
 from domain.admission import Place
+from domain.plan import Makespan, Plan
 from domain.reservation import Groups, Reservation, ahead_of, groups_of
 from domain.topology import Topology
+from domain.work import PlannedRun
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
 AV = groups_of([Place("set:s/rg/av", 1)], ["westeurope"], Topology.of([("westeurope", "northeurope")]))
 
 
@@ -89,3 +92,19 @@ async def test_a_forgotten_run_leaves_no_row(records: Records) -> None:
     assert await records.list_reservations() == []
     own, _ = await records.reserve(wanted("b"))
     assert own.number == 2, "numbers go on"
+
+
+async def test_the_largest_phase_fits_into_a_row(records: Records) -> None:
+    """With the longest names of tags and values, in letters that take most of the room."""
+    places = [Place(f"tag:{'ü' * 512}={number:05d}{'ä' * 251}", 1) for number in range(20_000)]
+    zones = [Place(f"zones:region{number}", 1, "1") for number in range(100)]
+    groups = groups_of([*places, *zones], [], Topology.of([]))
+    stored, _ = await records.reserve(wanted("a", groups=groups))
+    assert stored.groups is not None
+    assert len(stored.groups.units) == 20_000
+    await records.reserve(wanted("b", groups=groups))
+    assert [len(each.groups.units) if each.groups else 0 for each in await records.list_reservations()] == [20_000] * 2
+    makespan = Makespan(predicted_seconds=0, lower_bound_seconds=0)
+    plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
+    await records.save_plan(RUN_ID, plan, [], PlannedRun(), groups={(0, 0): groups, (0, 1): groups})
+    assert await records.get_groups(RUN_ID, 0, 1) == groups

@@ -142,6 +142,22 @@ class TestNextIncarnation:
         assert asked == {"runId": RUN_ID, "state": "awaiting_approval", "waitingFor": "broad"}
         assert fleet.installed == []
 
+    def test_keeps_nothing_from_other_runs_while_a_person_decides(self) -> None:
+        """The incarnation before died behind the last phase of the ring, before it gave anything back."""
+        first, second = keys(2)
+        rings = [
+            Ring("canary", [{"westeurope": [first]}]),
+            Ring("broad", [{"westeurope": [second]}], approval_seconds=3_600),
+        ]
+        fleet = planned(2, rings=rings)
+        fleet.stocks = [Stock(is_planned=True, ring=1)]
+        self.follow(fleet)
+        [given] = fleet.calls_of(names.GIVE_PLACES_BACK)
+        assert given == {"runId": RUN_ID, "turn": 10_000}
+        asked = fleet.calls.index((names.GIVE_PLACES_BACK, given))
+        shown = [number for number, (_, data) in enumerate(fleet.calls) if data.get("state") == "awaiting_approval"]
+        assert asked < shown[0]
+
     def test_bakes_a_ring_from_its_last_end_on(self) -> None:
         """The canary ended 50 minutes ago, and its bake time is an hour."""
         first, second = keys(2)

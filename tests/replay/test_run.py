@@ -493,10 +493,14 @@ def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
     assert [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)] == [("running", "")]
 
 
-def test_the_run_that_waits_is_told_when_its_turn_may_have_come() -> None:
+@pytest.mark.parametrize("between_phases", [False, True])
+def test_the_run_that_waits_is_told_when_its_turn_may_have_come(between_phases: bool) -> None:
     """It would look again in minutes; the run before it wakes it."""
     fleet = Fleet(keys(2))
-    fleet.waiting = ["other-run"]
+    if between_phases:
+        fleet.turns = [PlacesTaken(freed=["other-run"])]
+    else:
+        fleet.waiting = ["other-run"]
     heard: list[str] = []
 
     def other(context: task.OrchestrationContext, _: Any) -> Any:

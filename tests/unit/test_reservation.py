@@ -144,3 +144,17 @@ def test_a_large_phase_stays_small_and_keeps_the_names_of_some() -> None:
     assert waits_for(reservation(2, groups), reservation(1, unnamed), 0).endswith(
         "on an availability set or a tag that both have"
     )
+
+
+def test_a_phase_with_more_groups_than_a_row_holds_is_kept_apart_from_all_that_have_any() -> None:
+    many = of(*(Place(f"tag:app={number}", 1) for number in range(20_001)), regions=("westeurope",))
+    assert (many.units, many.names) == (["*"], {})
+    assert many.slots == {"pair:northeurope+westeurope": "westeurope"}
+    for other in (of(SET), many):
+        assert keeps_apart(many, other) == keeps_apart(other, many) == ["*"]
+    assert keeps_apart(many, of(regions=("westeurope",))) == []
+    assert keeps_apart(of(regions=("westeurope",)), many) == []
+    assert waits_for(reservation(2, of(SET)), reservation(1, many), 0).endswith(
+        "both work on an availability set or a tag that both have"
+    )
+    assert len(of(*(Place(f"tag:app={number}", 1) for number in range(20_000))).units) == 20_000
