@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 from activities.context import now, wait_seconds
 from adapters.machine_settings import open_machine_settings
-from adapters.tables import RecordMissing, open_records
+from adapters.tables import RecordMissing, StorageError, open_records
 from domain.arm_error import ArmFailure, is_pacing
 from domain.base import Json
 from domain.identity import MachineId
@@ -27,6 +28,7 @@ from domain.mode_change import (
 from domain.scope import OsType
 from settings import load_settings
 
+_LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4
 """How long Azure may show the old settings after it took new ones, in poll intervals."""
 _STOPPED = Decision(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn.")
@@ -62,20 +64,34 @@ async def change_mode(data: Json) -> Json:
     ``ChangeProgress``; called until the machine has its end.
     """
     request = MachineChangeRef.from_wire(data)
-    change, records = await _load(request.change_id), open_records()
+    change = await _load(request.change_id)
+    try:
+        return (await _change(change, request)).to_wire()
+    except StorageError:
+        raise
+    except Exception as error:
+        # Tried again it would fail again, and end the change of all other machines with it.
+        _LOG.exception("The machine %s of the change %s could not be worked on", request.machine_key, change.id)
+        why = f"Patchwave failed on this machine ({type(error).__name__}), and its log has the reason:"
+        await _end(change.id, request.machine_key, ChangeEnd.FAILED, f"{why} look at its patch settings.")
+        return ChangeProgress(has_ended=True).to_wire()
+
+
+async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgress:
+    records = open_records()
     machine = await records.get_machine_change(request.change_id, request.machine_key)
     if machine is None:
         raise RecordMissing(f"change {request.change_id} has no machine {request.machine_key}")
     if machine.end is not None:
-        return ChangeProgress(has_ended=True).to_wire()
+        return ChangeProgress(has_ended=True)
     if machine.begun_at is None:
         machine = machine.model_copy(update={"begun_at": now()})
         await records.update_machine_change(change.id, machine.key, begun_at=machine.begun_at)
     decision, wait = await _step(change, machine)
     if decision.end is None:
-        return ChangeProgress(has_ended=False, wait_seconds=wait).to_wire()
+        return ChangeProgress(has_ended=False, wait_seconds=wait)
     await _end(change.id, machine.key, decision.end, decision.message)
-    return ChangeProgress(has_ended=True).to_wire()
+    return ChangeProgress(has_ended=True)
 
 
 async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, float]:

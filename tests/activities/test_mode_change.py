@@ -129,6 +129,25 @@ async def test_a_machine_is_changed_and_shown_so(azure: Simulator, records: Reco
     assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1})
 
 
+async def test_a_machine_whose_row_cannot_be_read_has_failed_and_the_others_go_on(
+    azure: Simulator, records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = azure.take_system("Linux"), azure.take_system("Linux")
+    damaged, whole = await plan(records, azure, [one, two])
+    await records._store.results.merge(CHANGE, f"c~{damaged}", {"before": "{"})
+    assert set(await wave()) == {damaged, whole}
+    assert (await step(damaged)).has_ended
+    assert any(damaged in line.getMessage() and line.exc_info for line in caplog.records)
+    assert (await finish(records, whole)).end is ChangeEnd.CHANGED
+    assert patches(azure, one) == 0
+    assert await wave() == []
+    change = await records.get_mode_change(CHANGE)
+    assert change is not None
+    assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1, "failed": 1})
+    page = await records.list_machine_changes(CHANGE, end=None, limit=10, cursor=None)
+    assert ([each.key for each in page.items], page.unreadable) == ([whole], [f"c~{damaged}"])
+
+
 async def test_what_needs_nothing_and_what_is_refused_is_never_asked_for(azure: Simulator, records: Records) -> None:
     so_already, other = azure.take_system("Linux"), azure.take_system("Windows")
     await plan(records, azure, [so_already, other], WantedSettings(patch_mode=PatchMode.IMAGE_DEFAULT))
