@@ -43,6 +43,10 @@ class Groups(Document):
     names: dict[str, str] = Field(default_factory=dict[str, str])
 
 
+EVERYTHING = Groups(slots={SEVERAL: SEVERAL}, units=[SEVERAL])
+"""Of a reservation that cannot be read: what it keeps others away from is not known."""
+
+
 class Reservation(Document):
     """What a run reserves. ``groups`` is ``None`` once it was given back.
 
@@ -86,6 +90,8 @@ def groups_of(places: Iterable[Place], regions: Iterable[str], topology: Topolog
 
 def keeps_apart(mine: Groups, theirs: Groups) -> list[str]:
     """The groups that keep two phases apart: their names, or digests where no name is known."""
+    if SEVERAL in mine.slots or SEVERAL in theirs.slots:
+        return [SEVERAL] if (mine.slots or mine.units) and (theirs.slots or theirs.units) else []
     slotted = [
         group
         for group, slot in mine.slots.items()
@@ -118,6 +124,8 @@ def waits_for(mine: Reservation, first: Reservation, more: int) -> str:
     shared = keeps_apart(mine.groups, first.groups) if mine.groups and first.groups else []
     what = _in_words(shared[0]) if shared else "the same machines"
     others = f", and {more} more" if more else ""
+    if first.groups is not None and SEVERAL in first.groups.slots:
+        return f"the run {first.run_id}{others}: what it has reserved cannot be read, so that it has to end first"
     return f"the run {first.run_id}{others}: both work on {what}"
 
 

@@ -8,6 +8,7 @@ row. Rows that were heard of are removed by the hundred, which keeps a look shor
 from __future__ import annotations
 
 from adapters.tables.columns import pack, unpack
+from adapters.tables.paging import try_read
 from adapters.tables.rows import BATCH_ROWS, Change, Conflict, Row
 from adapters.tables.store import StoreBacked
 from domain.work import MachineEnded
@@ -41,7 +42,9 @@ class EndingRecords(StoreBacked):
         removed = await self._remove(run_id, old)
         left = known - {key.removeprefix(prefix) for key in removed}
         names = sorted(left | {row.key.removeprefix(prefix) for row in new})
-        return [unpack(MachineEnded, row.columns) for row in new], " ".join(names)
+        # One that cannot be read is found by the comparison of the phase with its machines.
+        told = [try_read(run_id, row, lambda row: unpack(MachineEnded, row.columns)) for row in new]
+        return [each for each in told if each is not None], " ".join(names)
 
     async def tell_phase(self, run_id: str, ending: Change) -> None:
         """Write an ending (`ending_change`) alone: its machine's row has nothing to say about it."""

@@ -100,13 +100,16 @@ class EndRecords(HistoryRecords):
         """The newest end that the fleet knows of each machine between two of them: run and time."""
         keys = [FLEET + row.key.removeprefix(MACHINES) for row in (first, last)]
         rows = self._store.machines.scan(ALL_RUNS, first=keys[0], end=keys[1] + " ", select=["runId", "at"])
-        return {row.key.removeprefix(FLEET): (str(row.columns["runId"]), str(row.columns["at"])) async for row in rows}
+        return {
+            row.key.removeprefix(FLEET): (str(row.columns.get("runId", "")), str(row.columns.get("at", "")))
+            async for row in rows
+        }
 
     async def _held_by(self, run_id: str) -> set[str]:
         """The machines whose lease the run has, also one that has run out."""
         span = Span(ALL_RUNS, LEASE)
         rows = self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["owner"])
-        return {row.key.removeprefix(LEASE) async for row in rows if row.columns["owner"] == run_id}
+        return {row.key.removeprefix(LEASE) async for row in rows if row.columns.get("owner") == run_id}
 
     async def _let_go(self, machine_key: str, holder: str) -> bool:
         """Whether the holder of a lease is done with the machine; what it left out is completed then."""

@@ -26,7 +26,7 @@ class PauseRecords(StoreBacked):
         All of them are read at once: there are few, and every start asks for one.
         """
         rows = await self._store.claims.shared_scan(PAUSES)
-        return next((parse_instant(row.columns["until"]) for row in rows if row.key == budget), None)
+        return next((parse_instant(row.columns.get("until")) for row in rows if row.key == budget), None)
 
 
 def budget_of(subscription_id: str, location: str) -> str:

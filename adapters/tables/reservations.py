@@ -6,14 +6,18 @@ was read: so a run that has its number has seen every reservation with a lower o
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from adapters.tables.columns import pack, unpack
+from adapters.tables.paging import try_read
 from adapters.tables.rows import Change, Conflict, Row
 from adapters.tables.store import ChangeRounds, StoreBacked
-from domain.reservation import Groups, Reservation
+from domain.reservation import EVERYTHING, Groups, Reservation
 
 _PARTITION = "reservations"
 _HEAD = "head"
 _LAST = "lastNumber"
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 PHASES = "r~"
 """Row key prefix of the groups of a phase, in the partition of its run: ``r~{ring}~{phase}``."""
 
@@ -73,7 +77,7 @@ class ReservationRecords(StoreBacked):
         """The positions of the ring and the phase that the run has reserved; ``None`` when it has none."""
         row = await self._store.runs.get(_PARTITION, run_id)
         stored = None if row is None else _reservation(row)
-        if stored is None or stored.groups is None:
+        if stored is None or stored.groups is None or not stored.phase:
             return None
         ring, _, phase = stored.phase.partition(".")
         return int(ring), int(phase)
@@ -114,4 +118,6 @@ def _stored(reservation: Reservation) -> dict[str, object]:
 
 
 def _reservation(row: Row) -> Reservation:
-    return unpack(Reservation, row.columns)
+    found = try_read(_PARTITION, row, lambda row: unpack(Reservation, row.columns))
+    # One that cannot be read may be of the same machines: it is ahead of all until its run has ended.
+    return found or Reservation(run_id=row.key, turn=0, phase="", since=_LONG_AGO, groups=EVERYTHING)

@@ -124,7 +124,7 @@ class RetentionRecords(StoreBacked):
         gone = [row async for row in histories if int(row.key.split("~")[2]) > oldest_kept]
         for prefix, column in ((FLEET, "at"), (LEASE, "until")):
             rows = self._slice(machines, ALL_RUNS, f"{prefix}{slice_number:02x}", [column])
-            gone += [row async for row in rows if str(row.columns[column]) < before]
+            gone += [row async for row in rows if str(row.columns.get(column, before)) < before]
         return await _remove(machines, ALL_RUNS, gone)
 
     async def purge_claims(self, slice_number: int, cutoff: datetime) -> int:
@@ -165,7 +165,9 @@ class RetentionRecords(StoreBacked):
     async def _purge_older(self, table: Table, partition: str, prefix: str, column: str, cutoff: datetime) -> int:
         before = format_instant(cutoff)
         rows = self._slice(table, partition, prefix, [column])
-        return await _remove(table, partition, [row async for row in rows if str(row.columns[column]) < before])
+        return await _remove(
+            table, partition, [row async for row in rows if str(row.columns.get(column, before)) < before]
+        )
 
     def _slice(self, table: Table, partition: str, prefix: str, select: list[str]) -> AsyncGenerator[Row]:
         end = f"{prefix}~" if prefix else ""

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from adapters.tables import Records
+from adapters.tables.endings import ending_change
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.run import RunState, Stage
+from domain.work import MachineEnded
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run
 
@@ -92,6 +94,15 @@ async def test_words_that_nobody_knows_are_counted(records: Records) -> None:
     await records._store.results.merge(RUN, f"m~{one.key}", {"stage": "perhaps"})
     await records._store.results.merge(RUN, f"m~{two.key}", {"stage": "done", "outcome": "perhaps"})
     assert await records.run_progress(RUN) == ({"unknown": 1}, {"installing": 1, "done": 1})
+
+
+async def test_endings_of_a_phase(records: Records) -> None:
+    for key in ("a" * 24, "b" * 24):
+        await records.tell_phase(RUN, ending_change("0.0", MachineEnded(key=key, attempt=1)))
+    await records._store.results.merge(RUN, f"e~0.0~{'a' * 24}~1", {"attempt": "perhaps"})
+    told, heard = await records.endings_since(RUN, "0.0", "")
+    assert [each.key for each in told] == ["b" * 24]
+    assert len(heard.split()) == 2
 
 
 async def test_changes_of_modes(records: Records) -> None:

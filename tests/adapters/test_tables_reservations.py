@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from adapters.tables import Records
 from domain.admission import Place
 from domain.plan import Makespan, Plan
-from domain.reservation import Groups, Reservation, ahead_of, groups_of
+from domain.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
 from domain.topology import Topology
 from domain.work import PlannedRun
 
@@ -108,3 +108,25 @@ async def test_the_largest_phase_fits_into_a_row(records: Records) -> None:
     plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
     await records.save_plan(RUN_ID, plan, [], PlannedRun(), groups={(0, 0): groups, (0, 1): groups})
     assert await records.get_groups(RUN_ID, 0, 1) == groups
+
+
+async def test_a_reservation_that_cannot_be_read_is_ahead_of_all_until_it_is_replaced(records: Records) -> None:
+    await records.reserve(wanted("a"))
+    await records._store.runs.merge("reservations", "a", {"groups": "{"})
+    own, others = await records.reserve(wanted("b"))
+    assert [each.run_id for each in ahead_of(own, others)] == ["a"]
+    assert waits_for(own, others[0], 0) == (
+        "the run a: what it has reserved cannot be read, so that it has to end first"
+    )
+    assert await records.reserved_phase("a") is None
+    # Its own run replaces it, behind the other.
+    own, others = await records.reserve(wanted("a", turn=2))
+    assert [each.run_id for each in ahead_of(own, others)] == ["b"]
+
+
+async def test_a_reservation_that_cannot_be_read_is_given_back(records: Records) -> None:
+    await records.reserve(wanted("a"))
+    own, _ = await records.reserve(wanted("b"))
+    await records._store.runs.merge("reservations", "a", {"groups": "{"})
+    assert await records.give_back("a", 1) is not None
+    assert ahead_of(own, await records.list_reservations()) == []
