@@ -6,7 +6,7 @@ import contextlib
 import json
 from copy import deepcopy
 from pathlib import Path
-from time import process_time
+from time import thread_time
 from typing import Any
 
 import jsonschema
@@ -547,15 +547,23 @@ COSTLY: list[dict[str, Any]] = [
 ]
 
 
+def seconds_to_parse(document: dict[str, Any]) -> float:
+    """Processor time of this thread for one reading: the least of three, as a busy machine only ever adds to it."""
+    found: list[float] = []
+    for _ in range(3):
+        began = thread_time()
+        with contextlib.suppress(PolicyError):
+            parse_policy(document)
+        found.append(thread_time() - began)
+    return min(found)
+
+
 @pytest.mark.parametrize("change", COSTLY, ids=lambda change: next(iter(change))[:20])
 def test_no_document_of_a_request_costs_half_a_second(change: dict[str, Any]) -> None:
     """8,000 regions of one phase took 23 seconds, in which the service answered nothing."""
     document = SMALLEST | change
     assert len(json.dumps(document)) < 300_000
-    began = process_time()
-    with contextlib.suppress(PolicyError):
-        parse_policy(document)
-    assert process_time() - began < 0.5
+    assert seconds_to_parse(document) < 0.5
 
 
 def test_a_list_longer_than_any_real_one_is_refused_by_its_length_alone() -> None:
