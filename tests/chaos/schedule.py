@@ -236,6 +236,7 @@ def _judge(played: Played, run_id: str, cluster: Cluster, azure: Azure, tables: 
     problems += _orchestrations(cluster)
     if played.virtual_seconds >= LONGEST.total_seconds():
         problems.append(f"the run took {played.virtual_seconds / 3600:.1f} hours")
+    problems += tables.impossible
     problems += _secrets(azure, tables, cluster, log)
 
 

@@ -111,6 +111,7 @@ async def _run(
         await start_run(open_records(), cluster, policy, run_id, Trigger(kind=TriggerKind.HTTP), mode=mode)
         await schedule._wait(lambda: cluster.has_ended(run_id.text), _LONGEST)
         assert cluster.has_ended(run_id.text), "the run did not end"
+        assert tables.impossible == []
         machine = azure.world.machines[ONE.lower()]
         clock_now = azure.world.clock.now()
         row = schedule._machines(tables, run_id.text)[KEY]
