@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.documents import Json, by_name, items, part
-from cli.tables import facts_in_words, in_words, moment, new_grid, new_table, ordered
+from cli.tables import FirstThatFits, entry, facts_in_words, in_words, moment, new_grid, new_table, number_of, ordered
 from cli.terminal import plain
 
 _STYLES = {
@@ -24,27 +24,29 @@ _STYLES = {
 
 
 def modes_view(found: Json) -> RenderableType:
-    """One line for each machine, and the fleet in numbers."""
+    """One line for each machine, or a few where it does not fit, and the fleet in numbers."""
     table = new_table("machine", "system", "patch mode", "assessment", "bypass", "agent", "image", "patched by", "why")
+    narrow: list[RenderableType] = []
     for machine in sorted(items(found, "machines"), key=by_name):
         settings = part(machine, "settings")
-        table.add_row(
-            Text(plain(machine.get("name", ""))),
-            Text(plain(machine.get("osType", ""))),
-            Text(plain(settings.get("patchMode") or "?")),
-            Text(plain(settings.get("assessmentMode") or "?")),
-            in_words(settings.get("bypass")),
-            Text(plain(machine.get("agentVersion") or "?")),
-            Text(plain(_image(machine)), overflow="fold"),
-            _word(machine.get("patchedBy")),
-            Text(plain(machine.get("sentence", "")), overflow="fold"),
-        )
+        name = Text(plain(machine.get("name", "")))
+        system = Text(plain(machine.get("osType", "")))
+        mode = Text(plain(settings.get("patchMode") or "?"))
+        assessment = Text(plain(settings.get("assessmentMode") or "?"))
+        bypass = in_words(settings.get("bypass"))
+        agent = Text(plain(machine.get("agentVersion") or "?"))
+        image = Text(plain(_image(machine)), overflow="fold")
+        patched_by = _word(machine.get("patchedBy"))
+        why = Text(plain(machine.get("sentence", "")), overflow="fold")
+        table.add_row(name, system, mode, assessment, bypass, agent, image, patched_by, why)
+        facts = Text(f"{mode}, assessment {assessment}, bypass {bypass or '?'}, agent {agent}")
+        narrow.append(entry([name, system, patched_by], [facts], [image], [why]))
     counts = part(found, "counts")
-    summary = Text(f"{counts.get('machines', 0)} machines: {facts_in_words(part(counts, 'byPatcher'))}")
+    summary = Text(f"{number_of(counts.get('machines', 0), 'machine')}: {facts_in_words(part(counts, 'byPatcher'))}")
     if counts.get("mistakes"):
         summary.append(f"; on {counts['mistakes']} of them a schedule fails", style="bold red")
     notes = [Text(plain(note), style="yellow") for note in cast("list[object]", found.get("notes") or [])]
-    return Group(table, Text(), summary, *notes)
+    return Group(FirstThatFits(table, Group(*narrow), prose=["image", "why"]), Text(), summary, *notes)
 
 
 def eligibility_view(found: Json) -> RenderableType:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli.documents import Json, items, part
-from cli.tables import facts_in_words, new_grid, new_table, ordered
+from cli.tables import FirstThatFits, entry, facts_in_words, new_grid, new_table, ordered
 from cli.terminal import plain
 
 STAGES = {
@@ -46,28 +46,28 @@ _HEALTH = {"True": "healthy", "False": "unhealthy"}
 
 
 def machines_table(machines: Iterable[Json]) -> RenderableType:
-    """One line per machine: where it stands or how it ended, and why."""
+    """One line per machine, or a few where it does not fit: where it stands or how it ended, and why."""
     table = new_table(
         "machine", "group", "region", "os", "outcome", "reason", "found", "installed", "failed", "message",
         right=("found", "installed", "failed"),
     )  # fmt: skip
+    narrow: list[RenderableType] = []
     for machine in machines:
         assessment = part(machine, "assessment")
         installation = part(machine, "installation")
-        found = assessment.get("criticalAndSecurity", 0) + assessment.get("other", 0) if assessment else ""
-        table.add_row(
-            Text(plain(machine.get("name", "")), overflow="fold"),
-            Text(plain(machine.get("resourceGroup", ""))),
-            Text(plain(machine.get("location", ""))),
-            Text(plain(machine.get("osType", ""))),
-            _outcome_or_stage(machine),
-            Text(plain(machine.get("reason", ""))),
-            str(found),
-            str(installation.get("installed", "")),
-            str(installation.get("failed", "")),
-            Text(_message(machine), overflow="fold"),
-        )
-    return table
+        name = Text(plain(machine.get("name", "")), overflow="fold")
+        where = [Text(plain(machine.get(key, ""))) for key in ("resourceGroup", "location", "osType")]
+        outcome, reason = _outcome_or_stage(machine), Text(plain(machine.get("reason", "")))
+        patches = {
+            "found": assessment.get("criticalAndSecurity", 0) + assessment.get("other", 0) if assessment else "",
+            "installed": installation.get("installed", ""),
+            "failed": installation.get("failed", ""),
+        }
+        message = Text(_message(machine), overflow="fold")
+        table.add_row(name, *where, outcome, reason, *(str(count) for count in patches.values()), message)
+        counted = ", ".join(f"{count} {what}" for what, count in patches.items() if count != "")
+        narrow.append(entry([name, outcome, reason], [*where, Text(counted)], [message]))
+    return FirstThatFits(table, Group(*narrow), prose=["message"])
 
 
 def machine_facts(machine: Json) -> RenderableType:
@@ -115,16 +115,18 @@ def machine_facts(machine: Json) -> RenderableType:
 def attention_table(attention: Sequence[Json], total: int, *, one_line: bool = False) -> RenderableType:
     """The machines that need a person, and how many more there are."""
     table = new_table("needs a person", "outcome", "reason", "message")
+    narrow: list[RenderableType] = [Text("needs a person", style="bright_black")]
     for machine in attention:
-        table.add_row(
-            Text(plain(machine.get("name", "")), overflow="fold"),
-            _outcome_or_stage(machine),
-            Text(plain(machine.get("reason", ""))),
-            Text(plain(machine.get("message", "")), no_wrap=one_line, overflow="ellipsis" if one_line else "fold"),
-        )
+        name = Text(plain(machine.get("name", "")), overflow="fold")
+        outcome, reason = _outcome_or_stage(machine), Text(plain(machine.get("reason", "")))
+        message = Text(plain(machine.get("message", "")), no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
+        table.add_row(name, outcome, reason, message)
+        narrow.append(entry([name, outcome, reason], [message]))
     if total > len(attention):
-        table.add_row(Text(f"and {total - len(attention)} more", style="bright_black"), "", "", "")
-    return table
+        more = Text(f"and {total - len(attention)} more", style="bright_black")
+        table.add_row(more, "", "", "")
+        narrow.append(more)
+    return table if one_line else FirstThatFits(table, Group(*narrow), prose=["message"])
 
 
 def reasons_table(machines: Iterable[Json]) -> RenderableType:

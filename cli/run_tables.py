@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cli.documents import Json, counts, part
 from cli.machine_tables import NEEDS_PERSON, OUTCOMES, STAGES, attention_table
-from cli.tables import FirstThatFits, instant, moment, new_grid, new_table, ordered
+from cli.tables import FirstThatFits, entry, instant, moment, new_grid, new_table, number_of, ordered
 from cli.terminal import plain
 
 FINAL_STATES = frozenset({"completed", "canceled", "stopped", "failed", "empty"})
@@ -59,15 +58,9 @@ def runs_table(runs: Iterable[Json]) -> RenderableType:
             Text(took(run)),
         )
         table.add_row(*cells)
-        name, mode, state, machines, outcomes, started, time = cells
-        facts = [
-            mode,
-            state,
-            Text(f"{machines} machines") + (Text(": ") + outcomes if outcomes else Text()),
-            started,
-            time,
-        ]
-        narrow += [name, Padding(Text("  ").join(fact for fact in facts if fact), (0, 0, 0, 2))]
+        name, mode, state, _, outcomes, started, time = cells
+        machines = Text(number_of(run.get("machines", 0), "machine")) + (Text(": ") + outcomes if outcomes else Text())
+        narrow.append(entry([name], [mode, state, machines, started, time]))
     return FirstThatFits(table, Group(*narrow))
 
 
@@ -158,11 +151,14 @@ def outcome_bars(run: Json) -> RenderableType:
 
 def progress_line(run: Json) -> str:
     """The same as one line, for logs and pipes."""
+    state = plain(run.get("state", ""))
+    if run.get("waitingFor") and state not in FINAL_STATES:
+        state = f"{state}: {plain(run['waitingFor'])}"
     stages = counts(run, "countsByStage")
     done = stages.get("done", 0)
     busy = ", ".join(f"{stages[stage]} {stage}" for stage in STAGES if stage != "done" and stages.get(stage))
     outcomes = _counts(counts(run, "countsByOutcome")).plain
-    parts = [plain(run.get("state", "")), f"{done}/{run.get('machines', 0)} done"]
+    parts = [state, f"{done}/{run.get('machines', 0)} done"]
     return "; ".join([*parts, *(part for part in (busy, outcomes) if part)])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,9 @@ from cli.terminal import plain
 
 _UNBOUNDED = 10_000
 """Columns of a console in which nothing is broken."""
+
+_LEAST_PROSE = 30
+"""Columns in which sentences can still be read."""
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -26,15 +30,30 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
 
 
 class FirstThatFits:
-    """One of two forms: the wide one where no line of it has to be broken, else the narrow one."""
+    """A table where it fits the console, else the narrow form of the same.
 
-    def __init__(self, wide: RenderableType, narrow: RenderableType) -> None:
+    No cell may have to be broken, except in the columns of ``prose``, which only need room for a few words.
+    """
+
+    def __init__(self, wide: Table, narrow: RenderableType, *, prose: Sequence[str] = ()) -> None:
         self._wide = wide
         self._narrow = narrow
+        self._prose = prose
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        needed = console.measure(self._wide, options=options.update(width=_UNBOUNDED)).maximum
+        unbounded = options.update(width=_UNBOUNDED)
+        needed = console.measure(self._wide, options=unbounded).maximum
+        for column in self._wide.columns:
+            if column.header in self._prose:
+                widest = max((console.measure(cell, options=unbounded).maximum for cell in column.cells), default=0)
+                needed -= max(0, widest - _LEAST_PROSE)
         yield self._wide if needed <= options.max_width else self._narrow
+
+
+def entry(*lines: Iterable[Text]) -> RenderableType:
+    """One row of a table in its narrow form: the facts of each line side by side, all lines but the first indented."""
+    first, *others = [Text("  ").join(fact for fact in facts if fact) for facts in lines]
+    return Group(first, *(Padding(line, (0, 0, 0, 2)) for line in others if line))
 
 
 def new_grid() -> Table:
@@ -76,6 +95,11 @@ def facts_in_words(facts: Json) -> str:
         for key, words in said.items()
         if words
     )
+
+
+def number_of(number: int, thing: str) -> str:
+    """``1 machine``, ``2 machines``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def moment(text: object) -> str:

@@ -70,13 +70,32 @@ def test_modes(patchwave: Patchwave, service: Service):
         "Canonical:UbuntuServer:18.04-LTS ",
         "nobody",
         "fails [here].",
-        "1 machines: nobody 1",
+        "1 machine: nobody 1",
     ):
         assert part in result.output
     assert "a schedule fails" in result.output
     assert "The policy x is not valid any more." in result.output
     [asked] = service.asked("GET", "/api/fleet/modes")
     assert asked["query"] == {"osType": "Linux", "machine": "a,b", "patchedBy": "nobody"}
+
+
+def test_modes_can_be_read_in_80_columns(patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
+    row: dict[str, Any] = {
+        "name": "vm-1",
+        "osType": "Linux",
+        "image": "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest",
+        "agentVersion": "2.11.1.12",
+        "settings": SETTINGS,
+        "patchedBy": "operating_system",
+        "sentence": "What its image brings may patch it, such as unattended-upgrades; Azure does nothing.",
+    }
+    monkeypatch.setenv("COLUMNS", "80")
+    service.answers = [JSONResponse({"counts": {"machines": 1}, "machines": [row]})]
+    lines = [line.rstrip() for line in patchwave("fleet", "modes").output.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "vm-1  Linux  operating system"
+    assert "  Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2" in lines
+    assert len(lines) == 7
 
 
 def test_eligibility(patchwave: Patchwave, service: Service):

@@ -140,6 +140,28 @@ class TestLookingAtRuns:
         monkeypatch.setenv("COLUMNS", "160")
         assert len(patchwave("run", "list").output.splitlines()) == 3
 
+    def test_machines_can_be_read_in_80_columns(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
+        service.runs[RUN] = [run_document(RUN)]
+        waits = "the run 20261110T185900Z-other: both work on the paired regions northeurope and westeurope"
+        service.machines[RUN] = [
+            machine_document("web-1", "skipped", "locked_by_run", installation={"installed": 1, "failed": 0}),
+            machine_document("web-2", None, stage="ready", assessment=None, waitingFor=waits),
+        ]
+        monkeypatch.setenv("COLUMNS", "80")
+        assert [line.rstrip() for line in patchwave("run", "machines", RUN).output.splitlines()] == [
+            "web-1  skipped  locked_by_run",
+            "  rg-web  westeurope  Linux  5 found, 1 installed, 0 failed",
+            "  What to do about web-1.",
+            "web-2  ready",
+            "  rg-web  westeurope  Linux",
+            "  waits for the run 20261110T185900Z-other: both work on the paired regions",
+            "  northeurope and westeurope",
+        ]
+        monkeypatch.setenv("COLUMNS", "160")
+        assert patchwave("run", "machines", RUN).output.splitlines()[0].split()[:3] == ["machine", "group", "region"]
+
     def test_latest_is_never_a_retry_unless_there_is_nothing_else(self, patchwave: Patchwave, service: Service):
         retries = [f"20261112T190{number}00Z-monthly" for number in range(3)]
         for retry in retries:
@@ -291,6 +313,15 @@ class TestWatch:
         lines = [line for line in result.output.splitlines() if line.startswith("running")]
         assert lines == ["running; 1/4 done; 3 installing; 1 patched"]
         assert "needs a person" not in result.output
+
+    def test_what_a_run_waits_for_is_said(self, patchwave: Patchwave, service: Service):
+        waits = "the run 20261110T185900Z-other: both work on zones of westeurope"
+        service.runs[RUN] = [
+            run_document(RUN, "awaiting_run", countsByOutcome={}, countsByStage={"ready": 4}, waitingFor=waits),
+            run_document(RUN),
+        ]
+        lines = patchwave("run", "watch", RUN, "--interval", "0.1").output.splitlines()
+        assert lines[1] == f"awaiting_run: {waits}; 0/4 done; 4 ready"
 
     @pytest.mark.parametrize(
         "outcome",
