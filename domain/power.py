@@ -79,6 +79,10 @@ class NotRestored(NamedTuple):
     is_open: bool = False
 
 
+LEFT_ON = NotRestored("It was started for this and is left on, as something may still run in the guest.")
+"""A stop could break off an installation."""
+
+
 def not_stopped(failure: ArmFailure | None, *, is_open: bool) -> NotRestored:
     """A machine that was started for its patches and runs still; a refusal for good has a sentence of its own."""
     reason = "the machine did not show it in time"

@@ -231,7 +231,7 @@ class _Machine:
         elif isinstance(report, PutBack):
             return "It was not assessed afterwards: the run was paused."
         elif report.assessment is None:
-            bad = report.outcome or unfinished(report).outcome
+            bad = report.outcome or unfinished(OperationKind.ASSESS, report).outcome
         else:
             bad = report.outcome
         if bad is None or bad.outcome is OutcomeKind.CANCELED:

@@ -19,7 +19,7 @@ from domain.gates import uses_budget
 from domain.health import HealthRequest, HealthResult, HealthState, Moment
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.patch_results import InstallResult
-from domain.power import NotRestored, not_restored
+from domain.power import LEFT_ON, NotRestored, not_restored
 from domain.preflight import Readiness
 from domain.run import AssessmentSummary, Mode, OperationKind, Stage
 from domain.work import (
@@ -131,7 +131,9 @@ class _Machine:
                 may_stop = left is not None and left.is_open
                 return (yield from self._release(Stage.ASSESSED, left=True, keep_lock=may_stop))
             return (yield from self._put_back(Stage.ASSESSED))
-        if is_ours_to_stop and not end.keep_lock:
+        if is_ours_to_stop and end.keep_lock:
+            end = end._replace(outcome=not_restored(end.outcome, LEFT_ON))
+        elif is_ours_to_stop:
             left = yield from self._put_power_back()
             still_open = left is not None and left.is_open
             end = end._replace(outcome=not_restored(end.outcome, left), keep_lock=still_open)
@@ -218,14 +220,14 @@ class _Machine:
             return End(report.outcome)
         if report.assessment is not None:
             return report.assessment
-        return unfinished(report)
+        return unfinished(OperationKind.ASSESS, report)
 
     def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[End | PutBack]:
         report = yield from operate(self._context, self._work, OperationKind.INSTALL, look.install_activity_id)
         if isinstance(report, End | PutBack):
             return report
         if report.installation is None:
-            return unfinished(report)
+            return unfinished(OperationKind.INSTALL, report)
         return (yield from self._verify(report.installation, assessment, adopted=report.adopted))
 
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:

@@ -85,9 +85,15 @@ def operate(
         yield context.create_timer(timedelta(seconds=report.wait_seconds))
 
 
-def unfinished(report: OperationReport) -> End:
-    """The end of a machine whose operation brought no result."""
+def unfinished(kind: OperationKind, report: OperationReport) -> End:
+    """The end of a machine whose operation brought no result.
+
+    An assessment changes nothing in the guest and ends by itself: a run that is cancelled meanwhile leaves nothing
+    behind that another run would have to keep away from.
+    """
     match report.state:
+        case OperationState.CANCELED if kind is OperationKind.ASSESS:
+            return End(Outcome.canceled())
         case OperationState.CANCELED:
             return End(verdict.left_running(), keep_lock=True)
         case OperationState.DEADLINE:

@@ -84,8 +84,8 @@ async def poll_to_the_end(key: str, *, most: int = 5_000) -> tuple[OperationRepo
 
 
 def outcome_of(report: OperationReport) -> Outcome:
-    """How the machine ends when its operation brings no result."""
-    return unfinished(report).outcome
+    """How the machine ends when its installation brings no result."""
+    return unfinished(OperationKind.INSTALL, report).outcome
 
 
 async def record(key: str, outcome: Outcome, *, keep_lock: bool = False) -> None:

@@ -201,6 +201,24 @@ def test_a_stopped_run_starts_nothing() -> None:
     assert not fleet.accepted
 
 
+def test_a_cancelled_assessment_is_no_installation_and_keeps_no_lock() -> None:
+    fleet = Fleet([KEY], {KEY: Script(assess_polls=[fakes.RUNNING, fakes.CANCELED])})
+    run(fleet)
+    assert fleet.outcomes[KEY] == ("canceled", "canceled_by_user")
+    assert fleet.recorded[KEY][0]["outcome"]["message"] == (
+        "The run was cancelled before anything was installed on this machine."
+    )
+    assert fleet.recorded[KEY][0]["keepLock"] is False
+
+
+def test_a_machine_is_stopped_again_when_its_assessment_is_cancelled() -> None:
+    script = Script(looks=[fakes.NEEDS_START, fakes.READY], assess_polls=[fakes.CANCELED])
+    fleet = Fleet([KEY], {KEY: script})
+    run(fleet, start_stopped=True)
+    assert fleet.outcomes[KEY] == ("canceled", "canceled_by_user")
+    assert fleet.power == [("start", KEY), ("stop", KEY)]
+
+
 # --- the installation
 
 
@@ -351,6 +369,9 @@ def test_a_machine_that_still_installs_is_not_stopped() -> None:
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY][0] == "left_running"
     assert fleet.power == [("start", KEY)]
+    assert fleet.recorded[KEY][0]["outcome"]["message"].endswith(
+        "It was started for this and is left on, as something may still run in the guest."
+    )
 
 
 def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
