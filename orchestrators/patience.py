@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from durabletask import task
 
 from orchestrators.clock import utc_now
-from orchestrators.operation import LONGEST_PAUSE
 
 LONGEST_THROTTLING = timedelta(days=1)
 """How long throttling is waited out where no window ends it earlier."""
+LONGEST_PAUSE = timedelta(minutes=15)
 _SHORT_PAUSES = 10
 """Waits in a row that last as long as was asked for, so that a turn to read is met. Behind them the pauses grow, so
 that a day of throttling fits into a history."""
-_GROWTH = 0.2
-"""A pause of the time that the throttling has lasted."""
+_GROWTH = 0.1
+"""Of the time that it has lasted, as what Azure carries out is looked at as well."""
 
 
 class Patience:
