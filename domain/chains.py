@@ -192,16 +192,17 @@ def lower_bound(jobs: Sequence[Job], *, ramp: bool = False, ended: int = 0) -> f
 
 def _ramp_bound(jobs: Sequence[Job], ended: int) -> float:
     """How long the work takes while the run's capacity grows: each step lasts at least as long as the shortest job."""
-    most = min((place.capacity for job in jobs for place in job.places if place.group == RUN_GROUP), default=UNLIMITED)
+    capacities = {place.capacity for job in jobs for place in job.places if place.group == RUN_GROUP} - {UNLIMITED}
+    most = min([len(jobs), *capacities])
     shortest = min(job.seconds for job in jobs)
     work, at = sum(job.seconds for job in jobs), 0.0
     limit = ramp_limit(ended)
-    while limit < (most or len(jobs)) and work > limit * shortest:
+    while limit < most and work > limit * shortest:
         work -= limit * shortest
         at += shortest
         ended += limit
         limit = ramp_limit(ended)
-    return at + work / min(limit, most or limit)
+    return at + work / min(limit, most)
 
 
 def barrier_bound(lane: Iterable[Job], bake_seconds: float) -> float:

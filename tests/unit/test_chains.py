@@ -102,6 +102,15 @@ def test_a_ramp_takes_its_time() -> None:
     assert length(jobs, ramp=True) == 50
 
 
+@pytest.mark.parametrize("capacity", [0, 4, 9])
+def test_a_ramp_grows_no_further_than_its_machines(capacity: int) -> None:
+    """One, then two, then the four that there are: 1 + 1 + (10 - 3) / 4 seconds."""
+    jobs = [
+        Job(f"m{number}", "west", seconds, (Place(RUN_GROUP, capacity),)) for number, seconds in enumerate([1, 3, 3, 3])
+    ]
+    assert lower_bound(jobs, ramp=True) == 3.75
+
+
 def test_a_ramp_begins_with_short_machines_of_the_first_slots() -> None:
     jobs = [job("a", 50, zone("1")), job("b", 40), job("c", 9, zone("1")), job("d", 1, zone("2")), job("e", 8)]
     assert [each.key for each in shortest_first(jobs, 2)] == ["e", "c", "a", "b", "d"]

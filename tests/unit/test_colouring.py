@@ -123,6 +123,51 @@ def test_a_limit_over_regions_takes_its_time_in_each_phase() -> None:
     assert only_two.found[0].seconds == 8.0
 
 
+def draw_limited(random: Random, size: int) -> tuple[dict[str, RegionLoad], Conflicts]:
+    """Few pairs and many limits: most ways to part the regions look alike for long."""
+    regions = [f"r{number}" for number in range(size)]
+    loads: dict[str, RegionLoad] = {}
+    for region in regions:
+        shares = {group: float(random.randint(1, 20)) for group in "abcdef" if random.random() < 0.6}
+        loads[region] = RegionLoad(1, max([float(random.randint(1, 9)), *shares.values()]), shares)
+    return loads, conflicts_of(regions, [(random.choice(regions), random.choice(regions)) for _ in range(2)])
+
+
+@pytest.mark.parametrize(("seed", "least"), [(0, 86.0), (7, 99.0), (13, 67.0), (21, 90.0)])
+def test_of_eight_regions_nothing_is_dropped(seed: int, least: float) -> None:
+    """The bound of a beam is up to a tenth lower here."""
+    loads, conflicts = draw_limited(Random(seed), 8)
+    made = colour(loads, conflicts)
+    assert made.bound == made.found[0].seconds == least_of(loads, conflicts) == least
+
+
+def test_colourings_up_to_15_per_cent_longer_are_found_too() -> None:
+    """The short region goes beside the long ones, beside the pair of one of them, or (13 seconds) alone."""
+    loads = {region: RegionLoad(1, seconds) for region, seconds in {"a": 10.0, "b": 10.0, "c": 2.0, "d": 1.0}.items()}
+    made = colour(loads, conflicts_of("abcd", [("a", "c")]))
+    assert [each.seconds for each in made.found] == [12.0, 12.0, 13.0]
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_no_more_than_64_colourings_are_found(size: int) -> None:
+    regions = "abcdefghi"[:size]
+    loads = {region: RegionLoad(1, 6.0, {"run": 6.0}) for region in regions}
+    assert len(colour(loads, conflicts_of(regions, [("a", "b")])).found) == 64
+
+
+def test_the_eight_limits_with_the_most_work_are_considered() -> None:
+    """Each of them is of two regions of its own, and one more would make the ring longer."""
+    loads = {
+        f"{side}{number}": RegionLoad(1, 10.0, {f"limit{number}": 5.5 + number / 2})
+        for number in range(9)
+        for side in ("one", "other")
+    }
+    made = colour(loads, conflicts_of([*loads], []))
+    assert made.found[0].seconds == 19.0
+    only_one = {name: load for name, load in loads.items() if name.endswith("0")}
+    assert colour(only_one, conflicts_of([*only_one], [])).found[0].seconds == 11.0
+
+
 def test_a_limit_binds_in_a_phase_without_the_longest_region() -> None:
     """All of the limit's work fits beside the longest region; that of the other two does not fit beside each other."""
     loads = {
