@@ -55,6 +55,7 @@ class ApiClient:
             raise RefusedError(f"The {what} is not sent to {parts.hostname} without encryption: use https")
         self._url = url.rstrip("/")
         self._warn = warn
+        self._warned: set[str] = set()
         self._http = httpx.Client(
             base_url=self._url,
             headers=_given(**{"x-functions-key": key, "Authorization": f"Bearer {token}" if token else ""}),
@@ -342,7 +343,11 @@ class ApiClient:
             damaged = cast("list[str]", page.get("unreadable") or [])
             if damaged:
                 named = ", ".join(damaged[:_NAMED]) + (", ..." if len(damaged) > _NAMED else "")
-                self._warn(f"{len(damaged)} stored rows cannot be read and are left out of {key}: {named}")
+                text = f"{len(damaged)} stored rows cannot be read and are left out of {key}: {named}"
+                # A list that is watched comes again and again.
+                if text not in self._warned:
+                    self._warned.add(text)
+                    self._warn(text)
             # The service may answer with more than was asked for.
             rows = items(page, key)[:left]
             yield from rows

@@ -99,7 +99,7 @@ class LiveRunRecords(RunRecords, ControlRecords):
     async def watchdog_place(self) -> str:
         """The run with which the watchdog goes on, when its last call had no time for all; else empty."""
         row = await self._store.runs.get(_WATCHDOG, _NEXT)
-        return "" if row is None else str(row.columns["runId"])
+        return "" if row is None else str(row.columns.get("runId", ""))
 
     async def keep_watchdog_place(self, run_id: str) -> None:
         """Remember with which run the watchdog goes on; empty when it came to the end."""

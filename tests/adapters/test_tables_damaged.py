@@ -50,6 +50,11 @@ async def test_an_entry_of_the_index(records: Records, caplog: pytest.LogCapture
     assert any(row_key(RUN) in line.getMessage() and line.exc_info for line in caplog.records)
 
 
+async def test_the_place_of_the_watchdog(records: Records) -> None:
+    await records._store.runs.replace("watchdog", "next", {"other": "x"})
+    assert await records.watchdog_place() == ""
+
+
 async def test_machines_and_their_end(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     one, two = sorted([machine(1), machine(2)], key=lambda each: each.key)
     await records.create_run(run())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from time import thread_time
 from typing import Any
 
 import pytest
 
-from adapters.tables import Records
+from adapters.tables import Records, StoredPolicy
 from tests.triggers.support import call
 from triggers.freezes import delete_freeze, get_freeze, list_freeze_audit, list_freezes, put_freeze
 
@@ -76,3 +78,21 @@ async def test_a_deletion_says_why(records: Records) -> None:
     assert (await call(delete_freeze, name="year-end")).paths == ["reason"]
     assert (await call(get_freeze, name="year-end")).status == 200
     assert (await call(delete_freeze, query={"reason": "x"}, name="other")).problem["status"] == 404
+
+
+async def test_a_freeze_of_five_hundred_slips_costs_no_half_second(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hint compares one name with all policies, which are as near as names can be."""
+    known = [StoredPolicy(f"patch-fleet-number-{number:05d}", {}, 1, "", datetime.now(UTC)) for number in range(500)]
+
+    async def listed(self: Records) -> list[StoredPolicy]:
+        return known
+
+    monkeypatch.setattr(Records, "list_policies", listed)
+    names = [f"patch-fleet-numbre-{number:05d}" for number in range(500)]
+    began = thread_time()
+    refused = await call(put_freeze, body=FREEZE | {"policies": names}, name="year-end")
+    assert thread_time() - began < 0.5
+    assert len(refused.paths) == 101
+    assert "did you mean" in refused.problem["errors"][0]["message"]

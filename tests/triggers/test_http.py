@@ -10,10 +10,11 @@ import pytest
 
 from adapters.per_loop import close_clients
 from adapters.tables import Records, RecordTooLarge, StorageUnreachable
+from domain.validation import Problem
 from settings import load_settings
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
 from triggers import freezes, maintenance, mode_changes, moving, plans, policies, runs, schedules, webhook
-from triggers.http import LARGEST_BODY, answer, answered, caller_of
+from triggers.http import LARGEST_BODY, Refusal, answer, answered, caller_of
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,14 @@ def test_a_caller_without_a_name_is_the_api() -> None:
 def test_an_answer_is_json() -> None:
     found = Answer(answer({"a": "é"}, status=201, headers={"ETag": '"1"'}))
     assert (found.status, found.json, found.type) == (201, {"a": "é"}, "application/json")
+
+
+def test_a_refusal_lists_a_hundred_errors_and_says_how_many_more_there_are() -> None:
+    problems = [Problem(path=f"x[{number}]", message="is wrong") for number in range(250)]
+    told = json.loads(Refusal(400, "The request is not valid.", errors=problems).to_response().get_body())["errors"]
+    assert [each["path"] for each in told] == [f"x[{number}]" for number in range(100)] + ["$"]
+    assert told[-1]["message"] == "150 more errors are not listed; mend these first"
+    # What was cut before stays cut, and its count is added to.
+    again = Refusal(400, "", errors=[*(Problem.from_wire(each) for each in told), problems[200]])
+    assert len(again.errors) == 101
+    assert again.errors[-1].message == "151 more errors are not listed; mend these first"
