@@ -50,7 +50,7 @@ _WORST_FIRST = (
 async def list_channels(data: Json) -> Json:
     """The channels that the run's policy wants told. ``Notice`` to ``NoticeChannels``.
 
-    A channel that is not configured, or a setting that cannot be read, is told as the failure of each channel. One
+    A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. One
     that was told of the same thing before, by an incarnation that has ended, is left out.
     """
     notice = Notice.from_wire(data)

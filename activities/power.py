@@ -63,7 +63,7 @@ async def _start(request: PowerRequest) -> PowerResult:
     if view.power is Power.HIBERNATED:
         return PowerResult(accepted=False)
     if view.power not in (Power.STOPPED, Power.DEALLOCATED):
-        # It starts; or somebody else has started it since the look at it, and wants it to run.
+        # It starts; or a person has started it since it was read, and wants it to run.
         return PowerResult(accepted=True, wait_seconds=wait_seconds())
     if not machine.started_by_us:
         await open_records().set_stage(
@@ -82,8 +82,8 @@ async def _start(request: PowerRequest) -> PowerResult:
 async def stop_machine(data: Json) -> Json:
     """Stop or deallocate the machine, as it was before the run started it. ``PowerRequest`` to ``PowerResult``.
 
-    Called until the machine shows it. From then on it is not ours any more: whoever starts it before the run comes back
-    to it wants it to run.
+    Called until the machine shows it. From then on the machine is not ours any more: a person who starts it before the
+    run comes back to it wants it to run.
     """
     request = PowerRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)

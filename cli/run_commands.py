@@ -215,7 +215,7 @@ def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float
 
 
 def resolve(client: ApiClient, run: str, policy: str = "") -> str:
-    """The id of the run that somebody named, or of the newest one, of a policy or of all.
+    """The id of the run that was named, or of the newest one, of a policy or of all.
 
     A retry is a run for one machine: it only counts where there is no other run.
 

@@ -387,7 +387,7 @@ def is_pacing(failure: ArmFailure) -> bool:
 
 
 def says_come_later(status: int, retry_after: float | None) -> bool:
-    """The rule of `is_pacing` for any HTTP answer, such as that of a chat that is told something."""
+    """The rule of `is_pacing` for any HTTP answer, such as that of a chat channel."""
     return status == 429 or (status == 503 and retry_after is not None)
 
 

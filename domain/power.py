@@ -120,7 +120,7 @@ def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:
 
 
 def never_done(shown: Power, last: Guard | None) -> ArmFailure:
-    """Why a change of power was given up in the state that is shown; Azure's last reason is told with it."""
+    """Why a change of power was given up in the state that is shown; with Azure's last reason."""
     state = f"the machine is still {_WORDS[shown]}"
     said = f"; Azure said: {last.failure}" if last is not None and last.failure else ""
     match last.state if last is not None else None:

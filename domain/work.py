@@ -394,7 +394,7 @@ class PhaseRef(Document):
 class PhaseLook(Document):
     """What a phase has to know before it starts anybody: what people and gates say, and who has ended.
 
-    An ending is told until a look is given a ``heard`` that has it. ``wait_seconds`` is one poll interval.
+    An ending is returned until a look acknowledges it in ``heard``. ``wait_seconds`` is one poll interval.
     """
 
     controls: RunControls

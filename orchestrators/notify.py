@@ -30,7 +30,7 @@ from orchestrators.patience import Patience
 from orchestrators.retries import RETRY, RETRY_RESULT
 
 LONGEST_THROTTLING = timedelta(hours=6)
-"""How long a channel that limits its messages is asked again: what is told later helps little."""
+"""How long a channel that limits its messages is asked again: a message that comes later helps little."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 

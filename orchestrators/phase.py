@@ -64,7 +64,7 @@ GONE_AFTER = timedelta(minutes=30)
 """A machine without a lock for so long has nobody who works on it: its orchestration was ended. It gets another turn;
 what Azure accepted for it is taken up, never repeated."""
 MOST_TOLD = 500
-"""Machines that are told of a cancel on one beat: each is a message of its own."""
+"""Machines that a cancel is passed on to in one beat: each is a message of its own."""
 MOST_ATTEMPTS = 9
 """How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 

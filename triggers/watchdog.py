@@ -138,7 +138,7 @@ async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
     run = each.run
     if run is None:
         if watch.now - each.since > STARTING:
-            # Whoever made the entry died before the run's own row, or the run was removed.
+            # The worker that made the entry died before the run's own row, or the run was removed.
             await watch.records.forget_run(each.run_id)
         return []
     if not run.state.is_final:
@@ -149,7 +149,7 @@ async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
 
 
 async def _settle(watch: Watch, run: Run) -> None:
-    """Do what an end that was cut off has left out: people are told, and nothing waits for the run any more."""
+    """Do what an end that was cut off has left out: notify people, and let nothing wait for the run any more."""
     instance_id = notice_instance(run.id, Event.ENDED.value, 1)
     if await watch.engine.get_orchestration_state(instance_id) is None:
         notice = Notice(run_id=run.id, at=watch.now, facts=Ended())

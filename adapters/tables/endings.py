@@ -1,8 +1,8 @@
 """Endings: how a phase hears that a machine has ended its step.
 
-A row is written in one transaction with the machine's own row, so that neither is there without the other. It is there
-until the phase has heard of it: a look reads whatever is there, so that no clock and no delay of a write can hide a
-row. Rows that were heard of are removed by the hundred, which keeps a look short.
+A row is written in one transaction with the machine's own row, so that neither is there without the other. It stays
+until the phase has acknowledged it: each look reads all rows that are there, so that no clock and no delay of a write
+can hide one. Acknowledged rows are removed by the hundred, which keeps a look short.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class EndingRecords(StoreBacked):
     async def endings_since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
         """The endings of a phase that it has not heard of, and what the next call is to be given for ``heard``.
 
-        Each ending is told until a call is given a ``heard`` with it: the same call again tells the same ones. One
-        that is written again after its row was removed is told again.
+        An ending is returned until a call acknowledges it in ``heard``: the same call again returns the same ones. One
+        that is written again after its row was removed is returned again.
         """
         prefix = f"{_ENDINGS}{phase}~"
         known = set(heard.split())

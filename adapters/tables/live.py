@@ -1,7 +1,7 @@
 """The index of runs that have not ended: what a timer asks, however many runs the table keeps.
 
-An entry is there before its run and until everything that follows the run's end is done. So a run that nobody closed,
-and an end that was cut off, are both found by whoever reads the index.
+An entry is there before its run and until everything that follows the run's end is done. So a run that was
+never closed, and an end that was cut off, are both in the index.
 """
 
 from __future__ import annotations

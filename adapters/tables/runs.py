@@ -205,7 +205,7 @@ class RunRecords(StoreBacked):
     async def counted_run(self, run_id: str, now: datetime) -> Run | None:
         """The run with counts of its machines, or ``None``. A run that has ended has them in its row.
 
-        Those of a large run that goes on are counted once in ``machines / 500`` seconds, whoever asks: the row keeps
+        Those of a large run that goes on are counted once in ``machines / 500`` seconds for all callers: the row keeps
         them with ``counted_at``. So no number of watchers reads more than 500 rows a second of a run.
         """
         row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
@@ -241,7 +241,7 @@ class RunRecords(StoreBacked):
         rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
         async for row in rows:
             stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
-            # Words that nobody knows, in a damaged row, count as what may still run and what is not known.
+            # Unknown words, in a damaged row, count as what may still run and what is not known.
             stages[stage if stage in _STAGES else Stage.DONE if outcome else Stage.INSTALLING] += 1
             if outcome:
                 outcomes[outcome if outcome in _OUTCOMES else OutcomeKind.UNKNOWN] += 1

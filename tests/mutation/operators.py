@@ -11,7 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -35,8 +35,8 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 _FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _LOGGER = "_LOG"
 
-type Edit = Callable[[ast.AST], ast.AST | None]
-"""Makes the faulty node of a node of the copied tree; ``None`` removes it."""
+type Edit = Callable[[Any], ast.AST]
+"""Makes the faulty node of a node of the copied tree."""
 
 
 class Mutant(NamedTuple):
@@ -128,18 +128,12 @@ def _enum_members(tree: ast.Module) -> dict[str, list[str]]:
     """By the name of an enumeration, the members that the module mentions."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for node in ast.walk(tree):
-        if _is_enum_member(node):
-            found[node.value.id].add(node.attr)  # type: ignore[attr-defined]
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=member) if name[:1].isupper() and member.isupper():
+                found[name].add(member)
+            case _:
+                pass
     return {name: sorted(members) for name, members in found.items()}
-
-
-def _is_enum_member(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Attribute)
-        and node.attr.isupper()
-        and isinstance(node.value, ast.Name)
-        and node.value.id[:1].isupper()
-    )
 
 
 def _edits(node: ast.AST, members: dict[str, list[str]], *, is_setting: bool) -> Iterator[Edit]:
@@ -150,18 +144,17 @@ def _edits(node: ast.AST, members: dict[str, list[str]], *, is_setting: bool) ->
             other = ast.Or() if isinstance(operator, ast.And) else ast.And()
             yield lambda copied: _set(copied, op=other)
         case ast.UnaryOp(op=ast.Not()):
-            yield lambda copied: copied.operand  # type: ignore[attr-defined]
+            yield lambda copied: copied.operand
         case ast.BinOp(op=operator) if type(operator) in _ARITHMETIC:
             yield lambda copied: _set(copied, op=_ARITHMETIC[type(operator)]())
         case ast.If() | ast.While() | ast.IfExp():
-            yield lambda copied: _set(copied, test=ast.UnaryOp(op=ast.Not(), operand=copied.test))  # type: ignore[attr-defined]
+            yield lambda copied: _set(copied, test=ast.UnaryOp(op=ast.Not(), operand=copied.test))
         case ast.Constant(value=value):
             yield from _constant_edits(value, is_setting=is_setting)
-        case ast.Attribute() if _is_enum_member(node):
-            name = node.value.id  # type: ignore[attr-defined]
-            others = [each for each in members[name] if each != node.attr]
+        case ast.Attribute(value=ast.Name(id=name), attr=member) if member in members.get(name, ()):
+            others = [each for each in members[name] if each != member]
             if others:
-                following = next((each for each in others if each > node.attr), others[0])
+                following = next((each for each in others if each > member), others[0])
                 yield lambda copied: _set(copied, attr=following)
         case ast.Call(func=ast.Name(id=name)) if name in _FUNCTIONS:
             yield lambda copied: _set(copied, func=ast.Name(id=_FUNCTIONS[name], ctx=ast.Load()))
@@ -218,7 +211,6 @@ def _apply(tree: ast.Module, site: _Site, edit: Edit) -> Mutant:
     parent = _follow(changed, site.path[:-1])
     field, position = site.path[-1]
     replaced = edit(_step(parent, field, position))
-    assert replaced is not None
     ast.copy_location(replaced, site.node)
     if position is None:
         setattr(parent, field, replaced)

@@ -1,4 +1,4 @@
-"""The watchdog on real tables and an engine that is told what it says: which runs it looks at, and how long."""
+"""The watchdog on real tables and a scripted engine: which runs it looks at, and how long."""
 
 from __future__ import annotations
 
