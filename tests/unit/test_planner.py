@@ -270,6 +270,20 @@ def test_a_plan_says_where_each_machine_stands_and_when() -> None:
     assert result.plan.machines[2].why[-1] == "phase 2: westeurope is paired with northeurope"
 
 
+def test_a_ring_that_waits_for_an_approval_is_marked() -> None:
+    machines = [make_machine(0, tags={"ring": "canary"}), make_machine(1)]
+    rings = [
+        {"name": "canary", "tags": {"values": {"ring": ["canary"]}}, "bake": "PT30M"},
+        {"name": "broad", "approval": {"within": "PT4H"}, "bake": "PT8H"},
+    ]
+    plan = make_plan(machines, make_policy(rings=rings), Topology()).plan
+    assert [(ring.name, ring.approval) for ring in plan.rings] == [("canary", False), ("broad", True)]
+    assert plan.notes == ["Ring broad waits for an approval; the times take it as given at once."]
+    assert (plan.makespan.predicted_seconds, plan.makespan.lower_bound_seconds) == (4200.0, 4200.0)
+    empty = make_plan(machines[:1], make_policy(rings=rings), Topology()).plan
+    assert empty.notes == ["Ring broad has nothing to do: it selects no machine, or all of them are left out."]
+
+
 def test_zones_and_rings_in_words() -> None:
     machines = [make_machine(0, zones=("1",), tags={"ring": "canary"})]
     machines += [make_machine(number, zones=(str(number),)) for number in (1, 2, 3)]
