@@ -59,7 +59,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
         try:
             noted.append(await _note(records, client, run, event, at))
         except Exception as error:
-            _LOG.exception("The run %s could not be told of an event.", run.id)
+            _LOG.exception("The event could not be noted in the run %s.", run.id)
             failures.append(error)
     if failures:
         raise failures[0]

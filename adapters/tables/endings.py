@@ -42,7 +42,7 @@ class EndingRecords(StoreBacked):
         removed = await self._remove(run_id, old)
         left = known - {key.removeprefix(prefix) for key in removed}
         names = sorted(left | {row.key.removeprefix(prefix) for row in new})
-        # One that cannot be read is found by the comparison of the phase with its machines.
+        # The comparison of the phase with its machines finds an end whose row cannot be read.
         told = [try_read(run_id, row, lambda row: unpack(MachineEnded, row.columns)) for row in new]
         return [each for each in told if each is not None], " ".join(names)
 

@@ -93,7 +93,7 @@ async def test_nothing_is_started_on_a_machine_whose_stage_cannot_be_read(record
     }
 
 
-async def test_words_that_nobody_knows_are_counted(records: Records) -> None:
+async def test_unknown_words_are_counted(records: Records) -> None:
     one, two = machine(1), machine(2)
     await records.add_machines(RUN, [one, two])
     await records._store.results.merge(RUN, f"m~{one.key}", {"stage": "perhaps"})
