@@ -22,10 +22,13 @@ _LEAST_PROSE = 30
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """An empty table with these headings; the columns of numbers are aligned to the right."""
+    """An empty table with these headings; the columns of numbers are aligned to the right.
+
+    What does not fit goes on in the next line: an ellipsis would hide the end of a name, where names differ.
+    """
     table = Table(box=None, header_style="bright_black", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
 
 

@@ -121,6 +121,20 @@ def test_eligibility(patchwave: Patchwave, service: Service):
         assert part in result.output
 
 
+def test_no_name_is_cut_in_80_columns(patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
+    name = "batch-reports-of-the-whole-northern-region-02"
+    obstacle = {
+        "cause": "image",
+        "sentence": "Its image is not in the table of supported images as read on 2026-11-20.",
+    }
+    row = {"name": name, "osType": "Linux", "image": "a:b:c", "eligibility": {"obstacles": [obstacle]}}
+    monkeypatch.setenv("COLUMNS", "80")
+    service.answers = [JSONResponse({"machines": 1, "ineligible": [row]})]
+    heading, *lines = patchwave("fleet", "eligibility").output.splitlines()
+    width = heading.index("system")
+    assert "".join(line[:width].strip() for line in lines).startswith(name)
+
+
 class TestSetMode:
     ARGUMENTS = ("fleet", "set-mode", "--machine", MACHINE, "--mode", "AutomaticByPlatform", "--bypass", "--by", "ann")
 
