@@ -72,6 +72,12 @@ def test_who_has_most_behind_goes_first() -> None:
     assert length(longest_chains_first([*short, long, *chain])) == lower_bound([*short, long, *chain]) == 45
 
 
+def test_what_shares_a_cluster_with_a_machine_of_the_first_zone_goes_behind_it() -> None:
+    cluster = Place("cluster", 1)
+    jobs = [job("a", 10, zone("1"), cluster), job("b", 50, cluster), job("c", 45, zone("2"))]
+    assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "c"]
+
+
 def test_zones_go_in_their_order_whatever_their_work() -> None:
     jobs = [job("a", 1, zone("1")), job("b", 50, zone("2")), job("c", 9, zone("10")), job("d", 2, zone("2"))]
     assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "d", "c"]
@@ -81,6 +87,7 @@ def test_zones_go_in_their_order_whatever_their_work() -> None:
     ("jobs", "seconds"),
     [
         ([], 0),
+        ([job("a", 0.5)], 0.5),
         ([job("a", 10), job("b", 10), job("c", 10)], 15),
         ([job("a", 30), job("b", 2)], 30),
         ([job("a", 10, Place("cluster", 1)), job("b", 10, Place("cluster", 1))], 20),

@@ -48,6 +48,12 @@ def test_what_gains_less_than_two_per_cent_changes_no_order() -> None:
     assert made.draw(["west"], 0).jobs == longest_chains_first(jobs)
 
 
+def test_what_gains_two_per_cent_changes_the_order() -> None:
+    made = drawing([*TWO_AT_A_TIME, job("f", 4300), job("g", 4300)])
+    assert made.predicted(["west"], 0) == 5000.0
+    assert made.draw(["west"], 0).seconds == 4900.0
+
+
 def test_a_large_phase_is_drawn_once() -> None:
     jobs = [job(f"m{number:03}", 300.0 if number % 5 < 2 else 200.0) for number in range(405)]
     assert drawing(jobs).draw(["west"], 0).jobs == longest_chains_first(jobs)
@@ -71,6 +77,14 @@ def test_zones_stay_in_their_order_whatever_is_tried() -> None:
         assert zones == sorted(zones)
         starts = sorted((drawn.slices[each.key].start, each.places[0].slot) for each in jobs if each.places[0].slot)
         assert [zone for _, zone in starts] == sorted(zones)
+
+
+def test_zones_stay_in_their_order_even_where_another_is_shorter() -> None:
+    """A ramp begins with one machine: that of zone 2 is over after a second, and then the others fit side by side."""
+    jobs = [job("a", 100, Place("zones", 1, "1")), job("b", 1, Place("zones", 1, "2")), job("c", 100)]
+    drawn = drawing(jobs, ramp=True).draw(["west"], 0)
+    assert drawn.seconds == 200.0
+    assert drawn.slices["a"].end <= drawn.slices["b"].start
 
 
 @settings(deadline=None, max_examples=60)

@@ -127,6 +127,27 @@ def test_of_phases_that_look_alike_the_shortest_when_drawn_counts() -> None:
     assert phases_of(machines, more=more, most_drawn=2, fewest_first=True).regions[1] == ["westeurope"]
 
 
+def test_each_phase_is_drawn_after_the_machines_of_those_before() -> None:
+    @dataclass
+    class Recording(Longest):
+        asked: list[tuple[list[str], int]]
+
+        def predicted(self, regions: Sequence[str], ended: int) -> float:
+            self.asked.append((sorted(regions), ended))
+            return super().predicted(regions, ended)
+
+    machines = {"uksouth": 5, "northeurope": 1, "polandcentral": 2, "westeurope": 3}
+    loads = {region: RegionLoad(count, 60.0) for region, count in machines.items()}
+    clock = Recording(loads, {frozenset({"northeurope", "polandcentral"}): 5.0}, [])
+    make_phases(loads, AZURE, [["uksouth"]], clock, most_drawn=2)
+    assert clock.asked == [
+        (["northeurope", "polandcentral"], 5),
+        (["westeurope"], 8),
+        (["northeurope"], 5),
+        (["polandcentral", "westeurope"], 6),
+    ]
+
+
 def test_the_bound_of_fixed_phases_is_that_of_each_after_the_other() -> None:
     machines, seconds = {"westeurope": 5, "northeurope": 1, "uksouth": 2}, {"westeurope": 100.0, "uksouth": 30.0}
     assert phases_of(machines, [["westeurope"], ["uksouth"]], seconds).bound == 100.0 + 30.0 + 60.0
