@@ -78,6 +78,13 @@ def test_what_shares_a_cluster_with_a_machine_of_the_first_zone_goes_behind_it()
     assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "c"]
 
 
+def test_a_zone_takes_as_long_as_the_smallest_limit_over_it_allows() -> None:
+    """Four machines, two at a time in the run, and then zone 2: 25 seconds, more than the one that is alone."""
+    tag = Place("tag", 4)
+    jobs = [job(key, 10, zone("1"), tag) for key in "abcd"] + [job("e", 5, zone("2"), tag), job("f", 22)]
+    assert [each.key for each in longest_chains_first(jobs)][:2] == ["a", "f"]
+
+
 def test_zones_go_in_their_order_whatever_their_work() -> None:
     jobs = [job("a", 1, zone("1")), job("b", 50, zone("2")), job("c", 9, zone("10")), job("d", 2, zone("2"))]
     assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "d", "c"]
