@@ -85,8 +85,11 @@ async def keep_lock(context: MachineContext) -> None:
 
 
 def locked_by(run_id: str) -> Outcome:
-    """The outcome of a machine that another run works on."""
-    return Outcome.skipped(Reason.LOCKED_BY_RUN, f"The run {run_id} works on this machine.")
+    """The outcome of a machine that another run has locked, which may have ended."""
+    return Outcome.skipped(
+        Reason.LOCKED_BY_RUN,
+        f"The run {run_id} has locked this machine: it works on it, or has left something running in its guest.",
+    )
 
 
 async def load_run(run_id: str) -> tuple[Run, Policy]:

@@ -175,7 +175,10 @@ async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Rec
     result = await start()
     assert result.state is StartState.ENDED
     assert result.outcome is not None
-    assert (result.outcome.reason, "another-run" in result.outcome.message) == (Reason.LOCKED_BY_RUN, True)
+    assert (result.outcome.reason, result.outcome.message) == (
+        Reason.LOCKED_BY_RUN,
+        "The run another-run has locked this machine: it works on it, or has left something running in its guest.",
+    )
     assert azure.sent == []
 
 
