@@ -48,7 +48,9 @@ def _last_known(index: FleetIndex, known: KnownAssessment | None) -> str:
 def _power(machine: FleetMachine) -> str:
     """A machine that is off cannot be assessed; Resource Graph knows, and so should whoever reads this."""
     word = machine.found.power_state.rpartition("/")[2]
-    return f"The machine is {word}: it is assessed only while it runs." if word not in ("", "running") else ""
+    if word in ("", "running"):
+        return ""
+    return f"The machine is {word}: it is assessed only while it runs, so start it first."
 
 
 def _assess(machine: FleetMachine) -> str:

@@ -390,7 +390,7 @@ def test_no_assessment_is_stale_and_azure_can_be_told_to_assess() -> None:
     seldom = machine(assessment_mode=AssessmentMode.IMAGE_DEFAULT, power="deallocated")
     finding = only(stale(facts(seldom)))
     assert "No assessment is known" in finding.evidence
-    assert "The machine is deallocated" in finding.evidence
+    assert "The machine is deallocated: it is assessed only while it runs, so start it first." in finding.evidence
     assert finding.fix.endswith("--assessment-mode AutomaticByPlatform")
 
 
