@@ -373,7 +373,8 @@ def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
         pages = bench.calls_of(names.NEXT_MACHINES)
-    assert floor.started == everybody[: 2 if rule == "the run" else 1]
+    # Machines of one beat begin in any order.
+    assert sorted(floor.started) == everybody[: 2 if rule == "the run" else 1]
     assert [(page["cursor"], page["limit"], page["step"], page["firstAttempt"]) for page in pages] == [
         (None, 250, "patch", 1)
     ]

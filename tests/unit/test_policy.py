@@ -6,7 +6,6 @@ import contextlib
 import json
 from copy import deepcopy
 from pathlib import Path
-from time import thread_time
 from typing import Any
 
 import jsonschema
@@ -25,6 +24,7 @@ from domain.policy import (
     policy_schema,
 )
 from domain.validation import Problem
+from tests.processor_time import least_seconds
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 MONTHLY = Path(__file__).parents[2] / "policies" / "monthly.yaml"
@@ -548,14 +548,13 @@ COSTLY: list[dict[str, Any]] = [
 
 
 def seconds_to_parse(document: dict[str, Any]) -> float:
-    """Processor time of this thread for one reading: the least of three, as a busy machine only ever adds to it."""
-    found: list[float] = []
-    for _ in range(3):
-        began = thread_time()
+    """Processor seconds to read a policy, well or not."""
+
+    def read() -> None:
         with contextlib.suppress(PolicyError):
             parse_policy(document)
-        found.append(thread_time() - began)
-    return min(found)
+
+    return least_seconds(read)
 
 
 @pytest.mark.parametrize("change", COSTLY, ids=lambda change: next(iter(change))[:20])
