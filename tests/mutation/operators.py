@@ -11,7 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -34,6 +34,8 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 }
 _FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _LOGGER = "_LOG"
+_FOR_PEOPLE = {"title", "description", "examples"}
+"""Keywords of fields that only documentation shows."""
 
 type Edit = Callable[[Any], ast.AST]
 """Makes the faulty node of a node of the copied tree."""
@@ -64,47 +66,69 @@ def mutations(source: str) -> list[Callable[[], Mutant]]:
     return [
         partial(_apply, tree, site, edit)
         for site in _sites(tree)
-        for edit in _edits(site.node, members, is_setting=not site.function)
+        for edit in _edits(site.node, members, is_setting=not site.place.function)
     ]
 
 
-class _Site(NamedTuple):
-    path: tuple[tuple[str, int | None], ...]
-    node: ast.AST
-    statement: int
+type _Path = tuple[tuple[str, int | None], ...]
+"""From the module to a node: the field of each node on the way, and the position where it is a list."""
+
+
+class _Place(NamedTuple):
+    path: _Path = ()
+    statement: int = 0
     """How many steps of the path lead to the innermost statement."""
-    function: str
-    names: frozenset[str]
+    function: str = ""
+    names: frozenset[str] = frozenset()
+    is_called: bool = False
+    """In the body of a function: it runs when that is called."""
+
+    def step(self, field: str, position: int | None) -> _Place:
+        """The place of a child."""
+        return self._replace(path=(*self.path, (field, position)))
+
+    def of(self, node: ast.stmt) -> _Place:
+        """The same place, known to be that of a statement."""
+        place = self._replace(statement=len(self.path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{self.function}.{node.name}" if self.function else node.name
+            names = frozenset[str]() if self.is_called else frozenset({node.name})
+            return place._replace(function=name, names=names)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and not self.is_called:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            return place._replace(names=frozenset(each.id for each in targets if isinstance(each, ast.Name)))
+        return place
+
+
+class _Site(NamedTuple):
+    place: _Place
+    node: ast.AST
 
 
 def _sites(tree: ast.Module) -> Iterator[_Site]:
     """Every node that may be mutated: no docstring, annotation, decorator, log line or text of an exception."""
 
-    def walk(
-        node: ast.AST, path: tuple[tuple[str, int | None], ...], statement: int, function: str, names: frozenset[str]
-    ) -> Iterator[_Site]:
+    def walk(node: ast.AST, place: _Place) -> Iterator[_Site]:
         if isinstance(node, ast.stmt):
-            statement = len(path)
             if _is_left_alone(node):
                 return
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                function = f"{function}.{node.name}" if function else node.name
-                names = frozenset({node.name})
-            elif isinstance(node, ast.Assign | ast.AnnAssign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = frozenset(each.id for each in targets if isinstance(each, ast.Name))
-        yield _Site(path, node, statement, function, names)
+            place = place.of(node)
+        yield _Site(place, node)
         for name, value in ast.iter_fields(node):
+            if isinstance(node, ast.keyword) and node.arg in _FOR_PEOPLE:
+                continue
             if name in _SKIPPED_FIELDS or (isinstance(node, ast.Raise) and name == "exc"):
                 continue
+            is_body = name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            around = place._replace(names=frozenset(), is_called=True) if is_body else place
             if isinstance(value, ast.AST):
-                yield from walk(value, (*path, (name, None)), statement, function, names)
+                yield from walk(value, around.step(name, None))
             elif isinstance(value, list):
-                for position, item in enumerate(value):
+                for position, item in enumerate(cast(list[object], value)):
                     if isinstance(item, ast.AST):
-                        yield from walk(item, (*path, (name, position)), statement, function, names)
+                        yield from walk(item, around.step(name, position))
 
-    yield from walk(tree, (), 0, "", frozenset())
+    yield from walk(tree, _Place())
 
 
 _SKIPPED_FIELDS = {"annotation", "returns", "decorator_list", "type_params", "bases", "ctx", "ops", "op"}
@@ -170,7 +194,7 @@ def _edits(node: ast.AST, members: dict[str, list[str]], *, is_setting: bool) ->
             pass
     if isinstance(node, ast.Call):
         for position, keyword in enumerate(node.keywords):
-            if keyword.arg is not None:
+            if keyword.arg is not None and keyword.arg not in _FOR_PEOPLE:
                 yield lambda copied, position=position: _without_keyword(copied, position)
 
 
@@ -205,11 +229,11 @@ def _without_keyword(node: ast.AST, position: int) -> ast.AST:
 
 
 def _apply(tree: ast.Module, site: _Site, edit: Edit) -> Mutant:
-    changed = copy.deepcopy(tree)
-    statement = _follow(changed, site.path[: site.statement])
+    place, changed = site.place, copy.deepcopy(tree)
+    statement = _follow(changed, place.path[: place.statement])
     before = _first_line(statement)
-    parent = _follow(changed, site.path[:-1])
-    field, position = site.path[-1]
+    parent = _follow(changed, place.path[:-1])
+    field, position = place.path[-1]
     replaced = edit(_step(parent, field, position))
     ast.copy_location(replaced, site.node)
     if position is None:
@@ -217,12 +241,12 @@ def _apply(tree: ast.Module, site: _Site, edit: Edit) -> Mutant:
     else:
         getattr(parent, field)[position] = replaced
     ast.fix_missing_locations(changed)
-    after = _first_line(_follow(changed, site.path[: site.statement]))
+    after = _first_line(_follow(changed, place.path[: place.statement]))
     line = getattr(site.node, "lineno", getattr(statement, "lineno", 1))
-    return Mutant(site.function, line, before, after, site.names, changed)
+    return Mutant(place.function, line, before, after, place.names, changed)
 
 
-def _follow(node: ast.AST, path: tuple[tuple[str, int | None], ...]) -> ast.AST:
+def _follow(node: ast.AST, path: _Path) -> ast.AST:
     for field, position in path:
         node = _step(node, field, position)
     return node

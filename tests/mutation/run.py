@@ -75,11 +75,17 @@ class Trace(NamedTuple):
     lines: dict[str, dict[str, list[int]]]
     seconds: dict[str, float]
 
-    def tests_of(self, file: str, lines: Sequence[int]) -> list[str]:
-        """The tests that run one of these lines, the quickest first, as many as a trial may take."""
+    def tests_of(self, file: str, lines: Sequence[int], *, at_import: bool) -> list[str]:
+        """The tests that run one of these lines, the quickest first, as many as a trial may take.
+
+        ``at_import``: of what runs at import (fields, defaults, constants) a test may depend without running a line of
+        the file. Those of the file's own tests come first then.
+        """
         wanted = set(lines)
-        found = [test for test, seen in self.lines.items() if wanted.intersection(seen.get(file, ()))]
-        found.sort(key=lambda test: (self.seconds[test], test))
+        own = f"/test_{Path(file).stem}.py::"
+        found = {test for test, seen in self.lines.items() if wanted.intersection(seen.get(file, ()))}
+        first = {test for test in self.seconds if at_import and own in test}
+        found = sorted(found | first, key=lambda test: (test not in first, self.seconds[test], test))
         spent = itertools.accumulate(self.seconds[test] for test in found)
         return [test for test, until in zip(found, spent, strict=True) if until <= _LONGEST_TRIAL] or found[:1]
 
@@ -182,18 +188,23 @@ def _sample_file(file: str, seed: int, size: int, trace: Trace) -> Iterator[tupl
     made = (make() for make in makers)
     wanted = (mutant for mutant in made if mutant.key not in listed)
     for mutant in itertools.islice(wanted, size or None):
-        yield file, mutant, trace.tests_of(file, list(_lines_of(mutant, source)))
+        lines = list(_lines_of(mutant, source))
+        yield file, mutant, trace.tests_of(file, lines, at_import=_is_at_import(mutant))
 
 
 def _lines_of(mutant: Mutant, source: str) -> Iterator[int]:
     """The lines to run: its own, or of what runs at import, those that use the name that it binds."""
-    if mutant.function and not mutant.names:
-        yield mutant.line
-        return
     yield mutant.line
+    if not _is_at_import(mutant):
+        return
     for number, text in enumerate(source.splitlines(), 1):
         if any(name in text for name in mutant.names):
             yield number
+
+
+def _is_at_import(mutant: Mutant) -> bool:
+    """Whether its line runs when the module is imported, and not when something is called."""
+    return not mutant.function or bool(mutant.names)
 
 
 def _equivalent(file: str) -> dict[str, str]:

@@ -65,6 +65,7 @@ def test_members_of_an_enumeration_take_each_other_s_place() -> None:
         "__all__ = ['a']",
         "type A = Literal['a']",
         "a = 'a sentence for people'",
+        "a: int = Field(title='Title', description='Words', examples=['PT1M'])",
         "def work(a: Literal['b'] ) -> Literal['c']:\n    pass",
     ],
 )
@@ -82,6 +83,18 @@ def test_a_mutant_keeps_the_lines_of_its_source_and_names_what_it_binds() -> Non
     assert mutant.line == 3
     assert mutant.names == {"_GRACE_POLLS"}
     assert mutant.function == ""
+
+
+def test_only_what_runs_at_import_names_what_it_binds() -> None:
+    source = "class A:\n    limit: int = 4\n    def work(self, most=5):\n        found = 6\n        return found\n"
+    made = [make() for make in mutations(source)]
+    by_text = {mutant.before: (mutant.function, mutant.names) for mutant in made}
+    assert by_text == {
+        "limit: int = 4": ("A", {"limit"}),
+        "def work(self, most=5):": ("A.work", {"work"}),
+        "found = 6": ("A.work", set()),
+        "return found": ("A.work", set()),
+    }
 
 
 def test_mutants_of_a_real_module_compile_and_differ() -> None:

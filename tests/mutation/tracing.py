@@ -19,7 +19,7 @@ _TOOL = sys.monitoring.COVERAGE_ID
 
 
 class Tracer:
-    """Lines by test, as ``{test: {file: [line]}}``, and seconds by test."""
+    """Lines by test, as ``{test: {file: [line]}}``, and seconds by test, also of those that run no such line."""
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
         self._files = {str(root / file): file for file in files}
@@ -45,7 +45,7 @@ class Tracer:
         sys.monitoring.restart_events()
         began = time.monotonic()
         result = yield
+        self.seconds[item.nodeid] = time.monotonic() - began
         if self._seen:
             self.lines[item.nodeid] = {file: sorted(lines) for file, lines in self._seen.items()}
-            self.seconds[item.nodeid] = time.monotonic() - began
         return result
