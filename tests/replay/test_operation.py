@@ -165,6 +165,24 @@ def test_a_certain_refusal_ends_with_its_own_outcome_when_patience_is_out() -> N
     assert recorded["keepLock"] is False
 
 
+def test_waits_that_do_not_count_grow_up_to_five_minutes() -> None:
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[*[UNCOUNTED] * 16, NOT_OURS])})
+    with fleet.bench() as bench:
+        ended = bench.run("patch_machine", WORK)
+    timers = [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
+    waits = [round((timer.fire_at - timer.timestamp).total_seconds(), -1) for timer in timers]
+    assert waits == [120] * 4 + [240] * 5 + [300] * 7
+
+
+def test_each_attempt_is_followed_under_an_id_of_its_own() -> None:
+    fleet = Fleet([KEY])
+    with fleet.bench() as bench:
+        bench.run("patch_machine", WORK, instance_id="patch-a")
+        follower = bench.client.get_orchestration_state("patch-a:i:1")
+    assert follower is not None
+    assert follower.name == "await_operation"
+
+
 def test_an_answer_that_has_the_result_needs_no_look() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.ACCEPTED, report=INSTALLED)])})
     with fleet.bench() as bench:

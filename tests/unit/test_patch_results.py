@@ -524,3 +524,12 @@ def test_every_field_of_a_machines_summary_reaches_the_result() -> None:
     )
     only = PatchSummary.model_validate({"assessmentActivityId": "a"})
     assert only.activity_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("classifications", "is_urgent"),
+    [(["Security"], True), (["Critical"], True), (["Other", "Security"], True), (["Other"], False), ([], False)],
+)
+def test_a_patch_is_urgent_when_one_of_its_classes_is(classifications: list[str], is_urgent: bool) -> None:
+    patch = AvailablePatch.model_validate({"name": "a", "version": "1", "classifications": classifications})
+    assert patch.is_urgent is is_urgent

@@ -382,3 +382,25 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
         assert before.cancel_requested_at in (None, state.cancel_requested_at)
         assert Run.from_wire(state.to_wire()) == state
         assert order(state) == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"state": RunState.COMPLETED}, "The run has ended as completed; it cannot be {} any more."),
+        ({"cancel_requested_at": NOW}, "The run is being cancelled; it cannot be {} any more."),
+        ({"stop_reason": "3 of 3."}, "A gate ends the run; it cannot be {} any more. 3 of 3."),
+    ],
+)
+def test_a_run_that_is_about_to_end_says_why_an_order_comes_too_late(changes: dict[str, Any], why: str) -> None:
+    state = run().model_copy(update=changes)
+    orders: list[tuple[str, Callable[[], Run]]] = [
+        ("paused", lambda: steering.pause(state, ANA)),
+        ("resumed", lambda: steering.resume(state, ANA)),
+        ("approved", lambda: approve(state, "canary")),
+        ("rejected", lambda: reject(state, "canary")),
+    ]
+    for word, order in orders:
+        with pytest.raises(NotPossible) as refused:
+            order()
+        assert str(refused.value) == why.format(word)
