@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.tables import RecordMissing, Records
 from adapters.tables.patches import merge_patches
+from adapters.tables.rows import Change
 from adapters.tables.table import BULK_ROWS_A_SECOND
 from domain.identity import RunId
 from domain.outcome import Outcome, OutcomeKind, Reason
@@ -117,6 +118,32 @@ async def test_machines_are_paged_in_key_order_and_filtered_by_outcome(records: 
                 break
             assert len(page.items) == 10
         assert seen == expected
+
+
+async def test_machines_that_move_while_the_rest_is_ended_get_their_end_too(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, ended, still = (machine(number) for number in range(3))
+    await records.add_machines(RUN, [moved, ended, still])
+    results = records._store.results
+    apply = results.apply
+
+    async def late(partition: str, changes: list[Change]) -> None:
+        monkeypatch.setattr(results, "apply", apply)
+        await records.set_stage(RUN, moved.key, Stage.ASSESSING)
+        await records.record_outcome(RUN, ended.key, FAILED, at=NOW, installation=None, patches=[])
+        await apply(partition, changes)
+
+    monkeypatch.setattr(results, "apply", late)
+    keys = [moved.key, ended.key, still.key]
+    assert await records.record_outcomes(RUN, keys, Outcome.canceled(), NOW) == 2
+    page = await records.list_machines(RUN, outcome=None, limit=10, cursor=None)
+    outcomes = {one.key: one.outcome for one in page.items}
+    assert outcomes == {
+        moved.key: OutcomeKind.CANCELED,
+        ended.key: OutcomeKind.FAILED,
+        still.key: OutcomeKind.CANCELED,
+    }
 
 
 async def test_lists_of_machines_read_neither_patches_nor_intents(records: Records) -> None:
