@@ -23,7 +23,7 @@ class EndingRecords(StoreBacked):
     """Who has ended since a phase looked last."""
 
     async def endings_since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
-        """The endings of a phase that it has not heard of, and what the next call is to be given for ``heard``.
+        """The endings that a phase has not acknowledged, and the ``heard`` of the next call, which acknowledges them.
 
         An ending is returned until a call acknowledges it in ``heard``: the same call again returns the same ones. One
         that is written again after its row was removed is returned again.
@@ -35,7 +35,7 @@ class EndingRecords(StoreBacked):
         async for row in self._store.results.scan(run_id, first=prefix, end=f"{prefix}~"):
             (old if row.key.removeprefix(prefix) in known else new).append(row)
             if len(new) == _MOST_TOLD:
-                # Those that were heard of and lie further behind are still there.
+                # Acknowledged ones that lie further behind are still there.
                 break
         else:
             known = {row.key.removeprefix(prefix) for row in old}
@@ -50,11 +50,11 @@ class EndingRecords(StoreBacked):
         """Write an ending (`ending_change`) alone: its machine's row has nothing to say about it."""
         await self._store.results.apply(run_id, [ending])
 
-    async def _remove(self, run_id: str, heard_of: list[Row]) -> list[str]:
+    async def _remove(self, run_id: str, acknowledged: list[Row]) -> list[str]:
         """Remove as many as fill transactions: one request for each hundred machines. The keys of those removed."""
         removed: list[str] = []
-        for first in range(0, len(heard_of) - BATCH_ROWS + 1, BATCH_ROWS):
-            batch = heard_of[first : first + BATCH_ROWS]
+        for first in range(0, len(acknowledged) - BATCH_ROWS + 1, BATCH_ROWS):
+            batch = acknowledged[first : first + BATCH_ROWS]
             try:
                 await self._store.results.apply(run_id, [Change("delete", row.key, {}, row.etag) for row in batch])
             except Conflict:
