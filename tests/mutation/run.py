@@ -223,7 +223,9 @@ def _try_all(sample: Sequence[tuple[str, Mutant, list[str]]], ends_at: float) ->
             if tests:
                 running.append((begin(ROOT, Trial(file, mutant.tree, tests, _LONGEST_TRIAL)), file, mutant))
             else:
-                yield Result(file, mutant, Verdict.SURVIVED)
+                result = Result(file, mutant, Verdict.SURVIVED)
+                _print_survivor(result)
+                yield result
         if not running:
             break
         for one in list(running):
@@ -233,7 +235,9 @@ def _try_all(sample: Sequence[tuple[str, Mutant, list[str]]], ends_at: float) ->
                 done += 1
                 if done % 50 == 0:
                     print(f"{done} of {len(sample)} tried", flush=True)
-                yield Result(one[1], one[2], verdict)
+                result = Result(one[1], one[2], verdict)
+                _print_survivor(result)
+                yield result
         time.sleep(0.02)
     if waiting:
         print(f"The time is over: {len(waiting)} of {len(sample)} mutants were not tried.")
@@ -253,14 +257,16 @@ def _warm_up() -> None:
 # --- the table
 
 
+def _print_survivor(result: Result) -> None:
+    if result.verdict is Verdict.SURVIVED:
+        print(f"\n{result.file}:{result.mutant.line} survived, in {result.mutant.function or 'the module'}")
+        print(f"  - {result.mutant.before}\n  + {result.mutant.after}", flush=True)
+
+
 def _report(files: Sequence[str], results: Sequence[Result]) -> int:
     by_file: defaultdict[str, list[Result]] = defaultdict(list)
     for result in results:
         by_file[result.file].append(result)
-    survivors = [result for result in results if result.verdict is Verdict.SURVIVED]
-    for result in sorted(survivors, key=lambda each: (each.file, each.mutant.line)):
-        print(f"\n{result.file}:{result.mutant.line} survived, in {result.mutant.function or 'the module'}")
-        print(f"  - {result.mutant.before}\n  + {result.mutant.after}")
     print(f"\n{'file':34} {'tried':>6} {'killed':>7} {'survived':>9} {'listed':>7} {'score':>6}")
     missed = False
     for file in files:
