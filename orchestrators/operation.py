@@ -22,16 +22,15 @@ from domain.work import (
     StartState,
 )
 from orchestrators import names
+from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
 MOST_REFUSALS = 6
 """How often a machine that is busy is asked again before it is given up."""
-LONGEST_PAUSE = timedelta(minutes=5)
-"""The longest wait without a look at the cancel mark; whether a call may be sent is decided anew each time."""
-MOST_UNCOUNTED_WAITS = 60
-"""A machine ends in bounded time and with a bounded history, even when Azure throttles for ever."""
+LONGEST_TURN = timedelta(minutes=5)
+"""The longest wait for a turn without a look at the cancel mark; what may be sent is decided anew."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -146,7 +145,7 @@ def _submit(
         attempt=attempt,
         previous_activity_id=previous_activity_id,
     )
-    counted = uncounted = 0
+    patience = Patience(context, MOST_REFUSALS)
     while True:
         # An execution that failed may have been the one that Azure accepted: only the next one can tell.
         answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
@@ -159,19 +158,15 @@ def _submit(
             return End(started.outcome, keep_lock=started.may_run)
         request = request.model_copy(update={"slot": started.slot})
         if started.slot is not None:
-            yield context.create_timer(min(timedelta(seconds=max(0.0, started.wait_seconds)), LONGEST_PAUSE))
+            yield context.create_timer(min(timedelta(seconds=max(0.0, started.wait_seconds)), LONGEST_TURN))
             continue
-        counted += started.counts
-        uncounted += not started.counts
-        if counted >= MOST_REFUSALS or uncounted >= MOST_UNCOUNTED_WAITS:
+        pause = patience.pause(started.wait_seconds, counts=started.counts)
+        if pause is None:
             if started.outcome is not None:
                 return End(started.outcome)
             if request.is_last:
                 return End(verdict.unsettled(None), keep_lock=True)
             request = request.model_copy(update={"is_last": True})
-            counted = uncounted = 0
-        # The longer Azure throttles, the longer the waits; how long it asks for is kept with the budget.
-        stretch = 2 ** min(uncounted // 5, 4)
-        longer = min(started.wait_seconds * stretch, LONGEST_PAUSE.total_seconds())
-        seconds = started.wait_seconds if started.counts else longer
-        yield context.create_timer(timedelta(seconds=seconds))
+            patience = Patience(context, MOST_REFUSALS)
+            pause = started.wait_seconds
+        yield context.create_timer(timedelta(seconds=pause))

@@ -25,7 +25,7 @@ from domain.work import (
     Verified,
 )
 from orchestrators.machine import MOST_LOOKS
-from orchestrators.operation import MOST_UNCOUNTED_WAITS, POLLS_PER_GENERATION
+from orchestrators.operation import POLLS_PER_GENERATION
 from tests.replay.fakes import (
     ACCEPTED,
     BUSY,
@@ -91,7 +91,6 @@ def test_the_first_look_comes_when_the_end_is_near() -> None:
 def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
     """Everybody waits for their turn: no number of waits ends a machine."""
     slots = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in range(6)] * 12
-    assert len(slots) > MOST_UNCOUNTED_WAITS
     waits = [StartResult(state=StartState.WAIT, wait_seconds=20, counts=False, slot=slot) for slot in slots]
     fleet = Fleet([KEY], {KEY: Script(install_starts=[*waits, ACCEPTED])})
     with fleet.bench() as bench:
@@ -149,29 +148,12 @@ def test_a_machine_that_tells_nothing_ends_as_unknown_with_its_lock() -> None:
     assert recorded["keepLock"] is True
 
 
-def test_waits_that_do_not_count_are_bounded_too() -> None:
-    fleet, asked, recorded = played(UNCOUNTED)
-    assert len(asked) == 120
-    assert [call["isLast"] for call in asked] == [False] * 60 + [True] * 60
-    assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
-    assert recorded["keepLock"] is True
-
-
 def test_a_certain_refusal_ends_with_its_own_outcome_when_patience_is_out() -> None:
     fleet, asked, recorded = played(BUSY)
     assert len(asked) == 6
     assert not any(call["isLast"] for call in asked)
     assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
     assert recorded["keepLock"] is False
-
-
-def test_waits_that_do_not_count_grow_up_to_five_minutes() -> None:
-    fleet = Fleet([KEY], {KEY: Script(install_starts=[*[UNCOUNTED] * 16, NOT_OURS])})
-    with fleet.bench() as bench:
-        ended = bench.run("patch_machine", WORK)
-    timers = [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
-    waits = [round((timer.fire_at - timer.timestamp).total_seconds(), -1) for timer in timers]
-    assert waits == [120] * 4 + [240] * 5 + [300] * 7
 
 
 def test_each_attempt_is_followed_under_an_id_of_its_own() -> None:

@@ -14,7 +14,16 @@ from domain.health import HealthResult, HealthState
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.preflight import Preflight, Readiness
 from domain.run import Mode
-from domain.work import MachineWork, PowerResult, PreflightResult, Step, Traits, Verified
+from domain.work import (
+    MachineWork,
+    PowerResult,
+    PreflightResult,
+    StartResult,
+    StartState,
+    Step,
+    Traits,
+    Verified,
+)
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
@@ -29,6 +38,7 @@ LOOK = PreflightResult(preflight=Preflight(readiness=Readiness.WAIT, outcome=OUT
 SEEN = Verified(is_ready=False, wait_seconds=20, counts=False)
 POWER = PowerResult(accepted=False, wait_seconds=20, failure=FAILURE, counts=False)
 HEALTH = HealthResult(state=HealthState.WAIT, wait_seconds=20, counts=False)
+START = StartResult(state=StartState.WAIT, wait_seconds=20, counts=False)
 DONE = PowerResult(accepted=True)
 TAKEN = PowerResult(accepted=True, wait_seconds=30)
 
@@ -88,6 +98,11 @@ THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
         names.START_MACHINE,
         Step.PATCH,
     ),
+    "install": (
+        lambda: Script(install_starts=[START] * 30 + [fakes.ACCEPTED]),
+        names.INSTALL_PATCHES,
+        Step.PATCH,
+    ),
     "stop": (
         lambda: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[POWER] * 30 + [DONE]),
         names.STOP_MACHINE,
@@ -131,6 +146,18 @@ def test_throttling_ends_in_a_day_and_says_so(where: str) -> None:
     assert 23 * 60 <= played.minutes <= 24 * 60 + 5
     assert len(played.at) <= 160
     assert played.events <= 1_500
+
+
+def test_a_start_that_is_throttled_for_a_day_is_settled_for_another_and_keeps_its_lock() -> None:
+    played = Played(Script(install_starts=[START]), names.INSTALL_PATCHES)
+    assert played.outcome == ("unknown", "operation_lost")
+    assert played.fleet.recorded[KEY][0]["keepLock"] is True
+    settling = [asked["isLast"] for asked in played.inputs].index(True)
+    assert not any(asked["isLast"] for asked in played.inputs[:settling])
+    assert 23 * 60 <= (played.at[settling - 1] - played.at[0]).total_seconds() / 60 <= 24 * 60 + 5
+    assert 23 * 60 <= (played.at[-1] - played.at[settling]).total_seconds() / 60 <= 24 * 60 + 5
+    assert all(asked["isLast"] for asked in played.inputs[settling:])
+    assert played.events <= 2_500
 
 
 def test_tries_that_count_are_counted_beside_those_that_do_not() -> None:
