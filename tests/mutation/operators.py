@@ -184,7 +184,7 @@ def _edits(node: ast.AST, members: dict[str, list[str]], *, is_setting: bool) ->
             yield lambda copied: _set(copied, func=ast.Name(id=_FUNCTIONS[name], ctx=ast.Load()))
         case ast.Expr(value=ast.Call() | ast.Await() | ast.Yield() | ast.YieldFrom()) | ast.AugAssign() | ast.Raise():
             yield lambda _: ast.Pass()
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=value) if value is not None and not _is_no(value):
             yield lambda copied: _set(copied, value=ast.Constant(value=None))
         case ast.Continue():
             yield lambda _: ast.Break()
@@ -212,8 +212,9 @@ def _constant_edits(value: object, *, is_setting: bool) -> Iterator[Edit]:
         yield lambda copied: _set(copied, value=f"{value}_")
 
 
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_no(node: ast.AST) -> bool:
+    """``None`` or ``False``, which callers that ask yes or no cannot tell apart."""
+    return isinstance(node, ast.Constant) and (node.value is None or node.value is False)
 
 
 def _set(node: ast.AST, **fields: object) -> ast.AST:

@@ -20,6 +20,7 @@ def changes(source: str) -> set[str]:
         ("return a is not b", {"return a is not b => return a is b", "return a is not b => return None"}),
         ("return a in b", {"return a in b => return a not in b", "return a in b => return None"}),
         ("a = b and c", {"a = b and c => a = b or c"}),
+        ("return False", {"return False => return True"}),
         ("a = not b", {"a = not b => a = b"}),
         ("a = b - c", {"a = b - c => a = b + c"}),
         ("a = 34", {"a = 34 => a = 35", "a = 34 => a = 2"}),

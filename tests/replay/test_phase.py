@@ -16,6 +16,7 @@ from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
 from domain.admission import Place
+from domain.base import Json
 from domain.gates import ErrorBudget, OnExceeded
 from domain.run import Mode
 from domain.work import MachineEnded, Phase, Step, Traits
@@ -51,6 +52,7 @@ class Floor:
         self.fleet = fleet
         self.started: list[str] = []
         self.instances: list[str] = []
+        self.notices: dict[str, Json] = {}
         self.began: dict[str, datetime] = {}
         self.left: dict[str, datetime] = {}
         self.running: set[str] = set()
@@ -107,9 +109,17 @@ class Floor:
             self._on_leave(key)
         return False
 
+    def send_notifications(self, context: task.OrchestrationContext, notice: dict[str, Any]) -> Generator[Any, Any]:
+        self.notices[context.instance_id] = notice
+        yield context.create_timer(timedelta(seconds=1))
+
     def bench(self, **replaced: Callable[[Any], Any]) -> Workbench:
         own = {"enter": self.enter, "leave": self.leave, "tell": self.tell}
-        orchestrators = {"patch_phase": patch_phase, "patch_machine": self.patch_machine}
+        orchestrators = {
+            "patch_phase": patch_phase,
+            "patch_machine": self.patch_machine,
+            names.SEND_NOTIFICATIONS: self.send_notifications,
+        }
         return Workbench(orchestrators, self.fleet.activities() | own | replaced)
 
 
@@ -448,6 +458,33 @@ def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> No
     assert held_at[0] < 10, "the lane stopped soon after its third failure"
     assert sorted(floor.started) == keys(40), "resumed, it went on to its end"
     assert end["failures"]["lane:broad/eastus"] == end["forgiven"]["lane:broad/eastus"] == 3
+
+
+def test_each_gate_that_closes_is_announced_once_also_after_a_resumption() -> None:
+    fleet = two_lanes(40)
+    fleet.cap = 4
+    east, west = keys(40)[::2], keys(40)[1::2]
+    floor = Floor(fleet, failing=[*east[:2], *west[:2], *east[-2:]], seconds=lambda _: 60)
+
+    def looked() -> None:
+        if len(fleet.controls.held_scopes) == 2 and len(fleet.recorded) == len(floor.started):
+            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+
+    fleet.on_look = looked
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=1), announces=True))
+    assert {instance.rpartition(":")[2] for instance in floor.notices} == {"1", "2", "1001"}
+    assert {instance.rpartition(":")[0] for instance in floor.notices} == {f"{RUN_ID}:notify:gate_closed"}
+    facts = {notice["number"]: notice["facts"] for notice in floor.notices.values()}
+    assert {facts[number]["scope"] for number in (1, 2)} == {"lane:broad/eastus", "lane:broad/westus"}
+    assert facts[1001] == {
+        "event": "gate_closed",
+        "scope": "lane:broad/eastus",
+        "failures": 3,
+        "limit": 1,
+        "onExceeded": "hold",
+        "reason": "",
+    }
 
 
 def test_a_budget_that_ends_the_run_starts_nothing_more_anywhere() -> None:
