@@ -23,7 +23,10 @@ class Admin:
         """Answer one request; problems are plain JSON with ``error``."""
         part, _, rest = request.path_params.get("path", "").strip("/").partition("/")
         if request.method == "GET":
-            return self._read(part, rest, request)
+            try:
+                return self._read(part, rest, request)
+            except ValueError as error:
+                return _problem(400, f"{type(error).__name__}: {error}")
         if request.method == "DELETE" and part == "faults":
             removed = self.world.faults.remove(rest or None)
             return Response(status_code=204) if removed else _problem(404, f"no rule {rest}")

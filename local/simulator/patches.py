@@ -319,11 +319,20 @@ def _excludes_windows(patch: Patch, parameters: dict[str, Any]) -> bool:
     )
 
 
+_ARCHITECTURES = (".x86_64", ".noarch", ".i686", ".aarch64")
+
+
+def _is_package(patch: Patch, mask: str) -> bool:
+    """The agent compares with case, and also without the architecture behind the name."""
+    plain = next((patch.name.removesuffix(each) for each in _ARCHITECTURES if patch.name.endswith(each)), patch.name)
+    return fnmatchcase(patch.name, mask) or fnmatchcase(plain, mask)
+
+
 def _package(patch: Patch, masks: list[str]) -> bool:
     """A mask is a name, or ``name=version``: the agent splits it on the equals sign and matches both parts."""
     for mask in masks:
         name, _, version = mask.partition("=")
-        if _mask(patch.name, [name]) and (not version or _mask(patch.version or "", [version])):
+        if _is_package(patch, name) and (not version or fnmatchcase(patch.version or "", version)):
             return True
     return False
 
@@ -341,4 +350,5 @@ def _older(patch: Patch, parameters: dict[str, Any]) -> Patch | None:
 
 def _excludes_linux(patch: Patch, parameters: dict[str, Any]) -> bool:
     """By name alone: the agent ignores a version behind it."""
-    return _mask(patch.name, [mask.partition("=")[0] for mask in _strings(parameters, "packageNameMasksToExclude")])
+    masks = _strings(parameters, "packageNameMasksToExclude")
+    return any(_is_package(patch, mask.partition("=")[0]) for mask in masks)

@@ -412,6 +412,11 @@ def test_senseless_fault_rules_are_refused(simulator: Simulator, rule: dict[str,
     assert reply.status_code == 400, reply.text
 
 
+@pytest.mark.parametrize("query", ["since=abc", "limit=-x"])
+def test_a_senseless_query_for_requests_is_refused(simulator: Simulator, query: str) -> None:
+    assert simulator.http.get(f"/_sim/requests?{query}").status_code == 400
+
+
 def test_a_version_that_is_asked_for_is_installed_while_the_repository_holds_it(simulator: Simulator) -> None:
     patches = [
         {"name": "openssl", "version": "1.4", "older": ["1.1", "1.2", "1.3"]},
@@ -443,6 +448,22 @@ def test_an_exclusion_goes_by_the_name_whatever_version_stands_behind_it(simulat
     one = simulator.take_system("Linux", pendingPatches=[{"name": "curl", "version": "8.1"}], installMinutes=1)
     chosen = {"classificationsToInclude": ["Security"], "packageNameMasksToExclude": ["curl=7.0"]}
     assert simulator.install(one, linuxParameters=chosen)["excludedPatchCount"] == 1
+
+
+def test_packages_compare_with_case_and_without_their_architecture(simulator: Simulator) -> None:
+    patches = [{"name": name, "version": "8.1"} for name in ("curl.x86_64", "Vim.noarch", "openssl", "zlib.aarch64")]
+    one = simulator.take_system("Linux", pendingPatches=patches, installMinutes=1)
+    chosen = {
+        "packageNameMasksToInclude": ["curl", "vim", "openssl.x86_64", "zlib.aarch64", "Vim*"],
+        "packageNameMasksToExclude": ["Vim"],
+    }
+    result = simulator.install(one, linuxParameters=chosen)
+    assert {patch["name"]: patch["installationState"] for patch in result["patches"]} == {
+        "curl.x86_64": "Installed",
+        "Vim.noarch": "Excluded",
+        "openssl": "NotSelected",
+        "zlib.aarch64": "Installed",
+    }
 
 
 def test_windows_goes_by_kb_numbers_and_the_date_of_publication(simulator: Simulator) -> None:
