@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
-from activities.discovery import add_found, pause_after, uses_up_patience
+from activities.discovery import add_found, pause_after
 from activities.recovery import show_life
 from adapters.maintenance import open_maintenance
 from adapters.resource_graph import Page, open_resource_graph
@@ -27,7 +27,7 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.arm_error import ArmFailure, ErrorClass, classify
+from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
 from domain.base import Json, format_instant, text_of
 from domain.discovery import build_queries, select_machines
 from domain.maintenance_queries import machines_of_run
@@ -155,7 +155,7 @@ def trouble(page: Page, attempt: int, what: str) -> Json:
     return {
         "wait_seconds": pause_after(failure, page.wait_seconds, attempt),
         "failure": f"{what} {classify(failure).sentence} ({failure.text})",
-        "counts": uses_up_patience(failure),
+        "counts": not is_pacing(failure),
     }
 
 

@@ -131,11 +131,6 @@ def _missing_record(identity: MachineId) -> MachineRecord:
     )
 
 
-def uses_up_patience(failure: ArmFailure) -> bool:
-    """Whether asking in vain counts as an attempt. Being throttled does not, nor an outage that says so (503)."""
-    return not is_pacing(failure) and failure.status != 503
-
-
 def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
     """Seconds until a page is asked for again that failed so often before; 0 when that is of no use.
 
@@ -155,6 +150,6 @@ def _failed(failure: ArmFailure, asked: float, attempt: int) -> Discovered:
     """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
     return Discovered(
         wait_seconds=pause_after(failure, asked, attempt),
-        counts=uses_up_patience(failure),
+        counts=not is_pacing(failure),
         failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
     )

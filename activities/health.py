@@ -217,7 +217,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
     if not isinstance(alerts, ArmFailure):
         outcome = judge_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
-    if is_pacing(alerts) or alerts.status == 503:
+    if is_pacing(alerts):
         window_end = context.run.window_end
         # Behind the window the installation says so itself.
         may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_LONGEST_THROTTLING)

@@ -266,7 +266,9 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     await records.save_intent(told)
     if is_unanswered(told):
         # It may well be accepted, which a look soon shows.
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after))
+        return StartResult(
+            state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after), counts=not is_pacing(failure)
+        )
     is_throttled = failure.status == 429
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:

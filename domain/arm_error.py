@@ -379,16 +379,11 @@ def classify(failure: ArmFailure) -> Verdict:
 
 
 def is_pacing(failure: ArmFailure) -> bool:
-    """Whether the answer says no more than to come later: a call that is throttled is no attempt, and uses up none.
+    """Whether the answer says no more than to come later: a call that is throttled is no attempt (safety rule 6).
 
-    That is a 429, Azure's or our own for a turn that is too far away, and a 503 that says when to come again.
+    That is a 429, Azure's or our own for a turn that is too far away, and a 503.
     """
-    return says_come_later(failure.status, failure.retry_after)
-
-
-def says_come_later(status: int, retry_after: float | None) -> bool:
-    """The rule of `is_pacing` for any HTTP answer, such as that of a chat channel."""
-    return status == 429 or (status == 503 and retry_after is not None)
+    return failure.status in (429, 503)
 
 
 _REFUSES_FIRST = (400, 401, 403, 404)

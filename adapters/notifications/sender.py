@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from adapters.address_gate import AddressGate
-from domain.arm_error import parse_retry_after, says_come_later
+from domain.arm_error import parse_retry_after
 from domain.base import as_object
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _read(status: int, retry_after: str | None, head: bytes) -> Delivery:
         failure=f"HTTP {status} ({code})." if code else f"HTTP {status}.",
         may_pass=status in _TRANSIENT or status >= 500,
         retry_after=asked,
-        is_throttled=says_come_later(status, asked),
+        is_throttled=status == 429 or (status == 503 and asked is not None),
     )
 
 

@@ -264,14 +264,17 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, 
 # --- no answer
 
 
-@pytest.mark.parametrize(("answer", "wait"), [(LOST, 30), (refused(503, "ServerBusy", "x"), 30)])
+@pytest.mark.parametrize(
+    ("answer", "counts"),
+    [(LOST, True), (refused(500, "InternalError", "x"), True), (refused(503, "ServerBusy", "x"), False)],
+)
 async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
-    prepared: Records, azure: Script, answer: Submission, wait: float
+    prepared: Records, azure: Script, answer: Submission, counts: bool
 ) -> None:
     foreign = shown("foreign", NOW - timedelta(minutes=6))
     azure.posts, azure.reads = [answer, ACCEPTED], [NOTHING, NOTHING, foreign]
     first = await start(previous_activity_id="before")
-    assert (first.state, first.wait_seconds, first.counts, first.outcome) == (StartState.WAIT, wait, True, None)
+    assert (first.state, first.wait_seconds, first.counts, first.outcome) == (StartState.WAIT, 30, counts, None)
     assert (await stored(prepared)).state is IntentState.DECLARED
     assert (await stored(prepared)).answer == answer.failure
     azure.later(60)
@@ -313,7 +316,8 @@ async def test_an_assessment_is_found_in_its_own_summary(prepared: Records, azur
 @pytest.mark.parametrize(
     ("failure", "wait", "counts"),
     [
-        (ArmFailure(status=503), 30, True),
+        (ArmFailure(status=500), 30, True),
+        (ArmFailure(status=503), 30, False),
         (ArmFailure(status=0, message="gone"), 30, True),
         (ArmFailure(status=429, retry_after=7), 7.05, False),
         (ArmFailure(status=503, retry_after=7), 7.05, False),

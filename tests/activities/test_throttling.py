@@ -36,8 +36,9 @@ from tests.unit.wire_samples import machine as sample
 THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)
 OVERLOADED = ArmFailure(status=503, code="ServerBusy", retry_after=20)
 PACED = ArmFailure(status=429, code="Paced", retry_after=20)
-AWAY = ArmFailure(status=503)
-ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (AWAY, True)]
+DOWN = ArmFailure(status=503)
+BROKEN = ArmFailure(status=500)
+ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (DOWN, False), (BROKEN, True)]
 REF = MachineRef(run_id=RUN_ID, machine_key=KEY).to_wire()
 LOOK = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True).to_wire()
 CHANGE = PowerRequest(run_id=RUN_ID, machine_key=KEY, since=NOW).to_wire()
@@ -208,7 +209,22 @@ async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypa
     assert azure.sent == ["restart"] * 4
 
 
-@pytest.mark.parametrize(("failure", "is_over"), [(THROTTLED, False), (AWAY, True)])
+@pytest.mark.parametrize(("stage", "gives_up"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
+async def test_a_restart_in_another_window_has_all_its_time_again(
+    records: Records, monkeypatch: pytest.MonkeyPatch, stage: Stage, gives_up: bool
+) -> None:
+    azure = await prepare(records, monkeypatch, shown("running"), BROKEN)
+    at = NOW
+    monkeypatch.setattr(power, "now", lambda: at)
+    assert PowerResult.from_wire(await power.restart_machine(REF)).wait_seconds
+    at += timedelta(minutes=40)
+    await records.set_stage(RUN_ID, KEY, stage)
+    again = PowerResult.from_wire(await power.restart_machine(REF))
+    assert (again.wait_seconds == 0) is gives_up
+    assert azure.sent == ["restart"] * 2
+
+
+@pytest.mark.parametrize(("failure", "is_over"), [(THROTTLED, False), (DOWN, False), (BROKEN, True)])
 async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
 ) -> None:

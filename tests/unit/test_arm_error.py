@@ -930,7 +930,7 @@ def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
         (ArmFailure(status=429, code="OperationNotAllowed", retry_after=0), True),
         (ArmFailure(status=503, retry_after=5), True),
         (ArmFailure(status=503, retry_after=0), True),
-        (ArmFailure(status=503), False),
+        (ArmFailure(status=503), True),
         (ArmFailure(status=500, retry_after=5), False),
         (ArmFailure(status=409, code="TooManyRequests"), False),
         (ArmFailure(status=0), False),

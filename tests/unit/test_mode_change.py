@@ -201,7 +201,7 @@ def test_a_change_whose_answer_says_nothing_is_not_sent_again_before_it_would_sh
 
 def test_an_open_answer_that_stays_open_ends_as_unknown() -> None:
     overdue = machine(begun=LONGEST_CHANGE)
-    for failure in (ArmFailure(status=409, code="Conflict"), ArmFailure(status=503), ArmFailure(status=418)):
+    for failure in (ArmFailure(status=409, code="Conflict"), ArmFailure(status=500), ArmFailure(status=418)):
         assert after_failure(overdue, failure, NOW, is_open=True).end is ChangeEnd.UNKNOWN
         assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=True) == Decision()
 
