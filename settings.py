@@ -32,6 +32,7 @@ MOST_RECIPIENTS = 50
 """That Communication Services takes in one mail."""
 
 
+_SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
@@ -280,6 +281,16 @@ class Settings(BaseSettings):
         default=False,
         description="Whether health probes may call private addresses, where machines without public ones are.",
     )
+    subscriptions: str = Field(
+        default="",
+        description="Ids of the subscriptions in which the app may change anything, separated by commas; whatever its"
+        " identity may do elsewhere is not done. All that the identity may change when empty.",
+    )
+    snapshot_groups: str = Field(
+        default="",
+        description="Names of resource groups to which policies may send snapshots, separated by commas, beside the"
+        " group of the disk itself.",
+    )
     keep_runs_days: int = Field(
         default=400,
         ge=0,
@@ -317,12 +328,26 @@ class Settings(BaseSettings):
             raise ValueError("PATCHWAVE_AUTHORIZATION=roles needs PATCHWAVE_TENANT_ID, whose principals have roles")
         if wrong := [host for host in self.listed_probe_hosts if not _PROBE_HOST.fullmatch(host)]:
             raise ValueError(f"PATCHWAVE_PROBE_HOSTS: {wrong[0][:100]!r} is no host name, and not *. before one")
+        if wrong := [each for each in self.listed_subscriptions if not _SUBSCRIPTION.fullmatch(each)]:
+            raise ValueError(f"PATCHWAVE_SUBSCRIPTIONS: {wrong[0][:100]!r} is no id of a subscription")
+        if self.subscriptions.strip() and not self.listed_subscriptions:
+            raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self
 
     @property
     def listed_probe_hosts(self) -> tuple[str, ...]:
         """The hosts that health probes may call, one by one."""
-        return tuple(host.strip() for host in self.probe_hosts.split(",") if host.strip())
+        return _listed(self.probe_hosts)
+
+    @property
+    def listed_subscriptions(self) -> tuple[str, ...]:
+        """The subscriptions in which the app may change anything; none means all."""
+        return _listed(self.subscriptions)
+
+    @property
+    def listed_snapshot_groups(self) -> tuple[str, ...]:
+        """The resource groups to which policies may send snapshots."""
+        return _listed(self.snapshot_groups)
 
     @property
     def manager_url(self) -> str:
@@ -333,6 +358,11 @@ class Settings(BaseSettings):
     def manager_scope(self) -> str:
         """The token scope for Resource Manager."""
         return (self.resource_manager_audience or self.manager_url).rstrip("/") + "/.default"
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a setting that are separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @lru_cache(maxsize=1)

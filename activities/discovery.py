@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from activities.context import load_run, now, wait_seconds
+from adapters.pipeline import boundary_of
 from adapters.resource_graph import open_resource_graph
 from adapters.tables import Records, open_records
 from domain.arm_error import ArmFailure, classify, is_pacing
 from domain.base import Json
-from domain.discovery import DiscoveredMachine, build_queries, select_machines
+from domain.boundary import needs_boundary
+from domain.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
 from domain.identity import MachineId
 from domain.outcome import Outcome, Reason
 from domain.run import MachineRecord
 from domain.scope import Scope
 from domain.work import Discovered, DiscoverRequest
+from settings import load_settings
 
 _SHORT_PAUSES = 6
 """Pauses in a row that are as short as Resource Graph asks for."""
@@ -56,6 +59,8 @@ async def discover_machines(data: Json) -> Json:
     request = DiscoverRequest.from_wire(data)
     _, policy = await load_run(request.run_id)
     records = open_records()
+    if boundary_of(load_settings()).is_needed_by(policy.scope):
+        return Discovered(failure=f"The scope {needs_boundary()}.").to_wire()
     queries = build_queries(policy.scope)
     position = _Position.read(request.cursor)
     wait = 0.0
@@ -77,12 +82,15 @@ async def discover_machines(data: Json) -> Json:
 
 
 async def add_found(records: Records, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
-    """Rows for machines that were found; those with a problem are skipped at once."""
-    await records.add_machines(run_id, [record_of(machine) for machine in found])
-    for machine in found:
+    """Rows for machines that were found; those with a problem, or outside the boundary, are skipped at once."""
+    judged = judge_boundary(found, boundary_of(load_settings()))
+    await records.add_machines(run_id, [record_of(machine) for machine in judged])
+    problems: dict[tuple[Reason, str], list[str]] = {}
+    for machine in judged:
         if machine.problem:
-            outcome = Outcome.skipped(Reason.UNREADABLE_ID, machine.problem)
-            await records.record_outcomes(run_id, [machine.machine_id.key], outcome, now())
+            problems.setdefault((machine.problem_reason, machine.problem), []).append(machine.machine_id.key)
+    for (reason, problem), keys in problems.items():
+        await records.record_outcomes(run_id, keys, Outcome.skipped(reason, problem), now())
 
 
 async def _add_missing(records: Records, run_id: str, scope: Scope) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from adapters.pacer import open_budgets, waits_for_a_turn
 from adapters.transport import transport_options
 from domain.arm_error import ArmFailure, parse_retry_after, read_failure
+from domain.boundary import Boundary
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def sdk_options(settings: Settings) -> dict[str, Any]:
     """What every client of a management SDK is made with, beside its credential and subscription."""
     from azure.core.pipeline.policies import SansIOHTTPPolicy
 
+    from adapters.boundary import BoundaryPolicy
+
     return {
         "base_url": settings.manager_url,
         "credential_scopes": [settings.manager_scope],
@@ -41,10 +44,17 @@ def sdk_options(settings: Settings) -> dict[str, Any]:
         "http_logging_policy": SansIOHTTPPolicy(),
         # The SDK would repeat a request at whatever address a 307 names, with the token.
         "redirect_policy": SansIOHTTPPolicy(),
+        # The last ones before the wire: they see each request as it is sent.
+        "per_retry_policies": [BoundaryPolicy(boundary_of(settings))],
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
         **transport_options(),
     }
+
+
+def boundary_of(settings: Settings) -> Boundary:
+    """Where the app may write."""
+    return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,8 @@ class ArmPipeline:
             from azure.mgmt.core import AsyncARMPipelineClient
             from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
+            from adapters.boundary import BoundaryPolicy
+
             options: dict[str, Any] = transport_options() if self._transport is None else {"transport": self._transport}
             self._client = AsyncARMPipelineClient(
                 self._settings.manager_url,
@@ -140,6 +152,7 @@ class ArmPipeline:
                     RequestIdPolicy(),
                     UserAgentPolicy("patchwave"),
                     AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
+                    BoundaryPolicy(boundary_of(self._settings)),
                 ],
                 **options,
             )

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from domain.base import Document, as_object, objects_of, parse_object, text_of
+from domain.boundary import OUTSIDE_BOUNDARY
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.redaction import ForeignText
 
@@ -169,6 +170,13 @@ _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 
 # The first rule that matches decides, so the special stands before the general.
 _RULES: tuple[_Rule, ...] = (
+    _rule(
+        ErrorClass.FORBIDDEN,
+        Reason.OUTSIDE_BOUNDARY,
+        "Patchwave did not send the request: its own settings forbid it.",
+        statuses=(0,),
+        codes=(OUTSIDE_BOUNDARY,),
+    ),
     _rule(
         ErrorClass.THROTTLED,
         Reason.THROTTLED,

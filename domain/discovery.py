@@ -18,7 +18,9 @@ from typing import Annotated, Any, cast
 from pydantic import BeforeValidator, Field
 
 from domain.base import Document, Tolerant, text_of
+from domain.boundary import Boundary, outside
 from domain.identity import MachineId
+from domain.outcome import Reason
 from domain.scope import Scope, TagFilter, TagMatch
 
 IDS_PER_QUERY = 200
@@ -212,7 +214,9 @@ class DiscoveredMachine(Tolerant):
     linux_patch_mode: LenientText = ""
     availability_set_id: LenientText = ""
     problem: str = ""
-    """Why nothing can be done with the machine; empty for one whose id can be read."""
+    """Why nothing can be done with the machine; empty for one whose id can be read, within the boundary."""
+    problem_reason: Reason = Reason.UNREADABLE_ID
+    """The code of the problem."""
 
     @property
     def machine_id(self) -> MachineId:
@@ -241,6 +245,7 @@ def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
             "subscription_id": parsed.subscription_id,
             "resource_group": machine.resource_group or parsed.resource_group,
             "problem": "",
+            "problem_reason": Reason.UNREADABLE_ID,
         }
     )
 
@@ -270,6 +275,18 @@ def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Dis
         if scope.holds(machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags):
             machines.setdefault(machine.machine_id.folded, machine)
     return [machines[folded] for folded in sorted(machines)]
+
+
+def judge_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary) -> list[DiscoveredMachine]:
+    """The same machines; the boundary is the problem of each that it leaves out, so that none is missing in silence."""
+    return [
+        machine
+        if machine.problem or boundary.holds(machine.subscription_id)
+        else machine.model_copy(
+            update={"problem": outside(machine.subscription_id), "problem_reason": Reason.OUTSIDE_BOUNDARY}
+        )
+        for machine in machines
+    ]
 
 
 def missing_ids(scope: Scope, found: Iterable[MachineId]) -> list[MachineId]:

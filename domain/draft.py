@@ -83,7 +83,7 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
     }
     plan = make_plan(machines, with_approvals(policy, machines, ended), topology, ended).plan
     missing = [
-        ExcludedMachine(id=each.machine.id, reason=Reason.UNREADABLE_ID.value, detail=each.machine.problem)
+        ExcludedMachine(id=each.machine.id, reason=each.machine.problem_reason.value, detail=each.machine.problem)
         for each in inside
         if each.machine.problem
     ] + [

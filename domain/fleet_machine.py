@@ -7,13 +7,14 @@ of Linux holds the SSH keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from domain.base import parse_instant
-from domain.discovery import DiscoveredMachine, read_row, select_machines
+from domain.boundary import Boundary
+from domain.discovery import DiscoveredMachine, judge_boundary, read_row, select_machines
 from domain.eligibility import Cause, Eligibility, Obstacle, judge
 from domain.folding import fold
 from domain.patch_mode import PatchSettings
@@ -75,6 +76,13 @@ def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetM
     """The machines of the scope among the rows: each once, ordered by id."""
     by_id = {fold(read_row(row).id): row for row in rows}
     return [_with_settings(found, by_id[fold(found.id)]) for found in select_machines(scope, by_id.values())]
+
+
+def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:
+    """The same machines; the boundary is the problem of each that it leaves out."""
+    listed = list(machines)
+    judged = judge_boundary([machine.found for machine in listed], boundary)
+    return [replace(machine, found=found) for machine, found in zip(listed, judged, strict=True)]
 
 
 def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMachine:

@@ -60,7 +60,7 @@ class SnapshotHook(Document):
         default=None,
         title="Resource group",
         description="The resource group, of the machine's subscription, that takes the snapshot; the machine's own"
-        " unless given.",
+        " unless given. Only a group that the app's setting PATCHWAVE_SNAPSHOT_GROUPS lists.",
     )
     incremental: StrictBool = Field(
         default=True,

@@ -33,8 +33,8 @@ LONGEST_CHANGE = timedelta(minutes=30)
 LONGEST_THROTTLING = timedelta(days=1)
 """How long Azure may throttle the calls of one machine before that is its end."""
 LARGEST_WAVE = 100
-_PERMANENT = (Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
-"""Refusals that stand until a person takes back a lock or an assignment; other machines may do better."""
+_PERMANENT = (Reason.OUTSIDE_BOUNDARY, Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
+"""Refusals that stand until a person changes a lock, an assignment or a setting; other machines may do better."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 

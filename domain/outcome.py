@@ -56,6 +56,7 @@ class Reason(StrEnum):
     AGENT_NOT_READY = "agent_not_ready"
     UNSUPPORTED = "unsupported"
     FORBIDDEN = "forbidden"
+    OUTSIDE_BOUNDARY = "outside_boundary"
     SCOPE_LOCKED = "scope_locked"
     DISALLOWED_BY_POLICY = "disallowed_by_policy"
     BUSY_ELSEWHERE = "busy_elsewhere"

@@ -48,7 +48,7 @@ from domain.maintenance_queries import (
 from domain.run import Order
 from domain.scope import Scope
 from domain.validation import Problem, explain
-from triggers.azure import AZURE_REFUSES, refused
+from triggers.azure import AZURE_REFUSES, BOUNDARY_REFUSES, refused
 from triggers.described import INVALID_QUERY, Answer, Body, Parameter, described
 from triggers.http import (
     Refusal,
@@ -167,6 +167,7 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
     body=Body(AssignmentRequest, _EXAMPLES),
     query=[BY],
     refuses=AZURE_REFUSES
+    | BOUNDARY_REFUSES
     | {
         400: "The request is not valid, or a limit would be passed; all of it at once.",
         404: "There is no such machine or maintenance configuration.",
@@ -211,7 +212,7 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
 @described(
     Answer(200, RemovedAssignments, as_given=True),
     query=[_MACHINE_ID, _CONFIGURATION_ID, _ASSIGNMENT_ID, *ORDER_QUERY],
-    refuses=INVALID_QUERY | {404: "There is no such assignment."} | AZURE_REFUSES,
+    refuses=INVALID_QUERY | {404: "There is no such assignment."} | AZURE_REFUSES | BOUNDARY_REFUSES,
 )
 @answered
 async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:

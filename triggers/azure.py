@@ -13,6 +13,7 @@ AZURE_REFUSES = {
     502: "Azure refuses, most often for want of a role; its own text is in the answer.",
     503: "Azure or the storage cannot be reached now, or limits requests: come again after Retry-After.",
 }
+BOUNDARY_REFUSES = {403: "The caller may not do this, or it is outside of the boundary: PATCHWAVE_SUBSCRIPTIONS."}
 
 
 def refused(failure: ArmFailure, what: str) -> Refusal:
@@ -23,6 +24,8 @@ def refused(failure: ArmFailure, what: str) -> Refusal:
     if verdict.kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
         wait = math.ceil(failure.retry_after or 15)
         return Refusal(503, f"Azure cannot answer now. ({failure.text})", headers={"Retry-After": str(max(wait, 1))})
+    if verdict.reason is Reason.OUTSIDE_BOUNDARY:
+        return Refusal(403, failure.message)
     if failure.status in (400, 409):
         return Refusal(failure.status, f"Azure refuses the {what}. ({failure.text})")
     if verdict.reason is Reason.FORBIDDEN:

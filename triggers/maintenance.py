@@ -33,7 +33,7 @@ from domain.policy import merge_patch
 from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from domain.validation import Problem, explain
 from settings import load_settings
-from triggers.azure import AZURE_REFUSES, refused
+from triggers.azure import AZURE_REFUSES, BOUNDARY_REFUSES, refused
 from triggers.described import (
     INVALID_QUERY,
     NO_CONFIGURATION,
@@ -179,7 +179,9 @@ async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
     query=[BY],
     headers=[_ONLY_CREATE],
-    refuses=CONFIGURATION_REFUSES | {412: "There is such a configuration, and the request asked to create it only."},
+    refuses=CONFIGURATION_REFUSES
+    | BOUNDARY_REFUSES
+    | {412: "There is such a configuration, and the request asked to create it only."},
 )
 @answered
 async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
@@ -203,7 +205,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     Answer(200, ConfigurationView, as_given=True),
     body=Body(Json, {"shorter": _CHANGE}),
     query=[BY],
-    refuses=CONFIGURATION_REFUSES,
+    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES,
 )
 @answered
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
@@ -221,7 +223,7 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
-@described(Answer(204), query=ORDER_QUERY, refuses=CONFIGURATION_REFUSES)
+@described(Answer(204), query=ORDER_QUERY, refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES)
 @answered
 async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a configuration: 204. Nothing patches its machines by schedule any more."""

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from adapters.tables import Records, open_records
 from domain.base import Json
 from domain.discovery import missing_ids
+from domain.fleet_machine import within_boundary
 from domain.mode_change import (
     LARGEST_WAVE,
     ChangeEnd,
@@ -62,6 +63,7 @@ from triggers.http import (
     word_of,
 )
 from triggers.orders import LONGEST_REASON, ORDER, read_order
+from triggers.permitted import boundary, scope_problems
 from triggers.start import DurableClient
 
 DEFAULT_WAVE = 20
@@ -131,7 +133,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     found = await read_fleet(request.scope)
     at = datetime.now(UTC)
-    machines = [plan_machine(machine, wanted, at) for machine in found]
+    machines = [plan_machine(machine, wanted, at) for machine in within_boundary(found, boundary())]
     missing = missing_ids(request.scope, (machine.found.machine_id for machine in found))
     machines += [missing_machine(identity, at) for identity in missing]
     ends: dict[str, int] = {}
@@ -248,6 +250,8 @@ def _read(body: object) -> tuple[ChangeRequest, WantedSettings]:
             "selects nothing; name at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
         )
         raise invalid_body(Problem(path="scope", message=message))
+    if problems := scope_problems(request.scope):
+        raise invalid_body(*problems)
     return request, WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 
 

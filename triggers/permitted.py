@@ -1,25 +1,36 @@
-"""What the settings of the app let policies do: scripts only where they are allowed, probes only of listed hosts."""
+"""What the settings of the app let policies do: scripts only where they are allowed, probes only of listed hosts,
+machines and schedules only of the subscriptions within the boundary, snapshots only into listed groups.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from domain.boundary import Boundary, needs_boundary, outside
 from domain.hooks import scripts_are_off
+from domain.identity import MachineId
+from domain.maintenance import ConfigurationId
 from domain.policy import Policy, PolicyError
 from domain.probe import host_of, may_be_listed
+from domain.scope import Scope
 from domain.validation import Problem
 from settings import load_settings
 
 
 def check_permitted(policy: Policy) -> Policy:
-    """The policy, unless it has a script or a probe that would never be run.
+    """The policy, unless it has a script or a probe that would never be run, or names what is outside of the boundary.
 
     A policy that was stored while they were allowed stays: its machines are then skipped, or their probe says nothing,
     each with this reason.
 
     Raises:
-        PolicyError: running scripts is off, or no machine's probe can be on the list of hosts.
+        PolicyError: running scripts is off, no machine's probe can be on the list of hosts, a subscription is not one
+            in which the app may change anything, or snapshots would go to a group that is not listed.
     """
     settings = load_settings()
-    problems: list[Problem] = []
+    problems: list[Problem] = [*scope_problems(policy.scope), *_snapshot_problems(policy)]
+    around = policy.maintenance.configurations if policy.maintenance is not None else []
+    problems += _outside("maintenance.configurations", [ConfigurationId.parse(text).subscription_id for text in around])
     if policy.hooks.has_scripts and not settings.scripts:
         problems.append(Problem(path="hooks", message=scripts_are_off()))
     probe = policy.health.probe
@@ -31,3 +42,36 @@ def check_permitted(policy: Policy) -> Policy:
     if problems:
         raise PolicyError(problems)
     return policy
+
+
+def boundary() -> Boundary:
+    """Where this app may change anything."""
+    settings = load_settings()
+    return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
+
+
+def scope_problems(scope: Scope) -> list[Problem]:
+    """What the boundary has against a scope; empty when nothing. Machines that it finds outside are told one by one."""
+    if boundary().is_needed_by(scope):
+        return [Problem(path="scope", message=needs_boundary())]
+    machines = [MachineId.parse(text).subscription_id for text in scope.machine_ids]
+    return [*_outside("scope.subscriptions", scope.subscriptions), *_outside("scope.machineIds", machines)]
+
+
+def _outside(path: str, subscriptions: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(path=f"{path}[{number}]", message=outside(subscription))
+        for number, subscription in enumerate(subscriptions)
+        if not boundary().holds(subscription)
+    ]
+
+
+def _snapshot_problems(policy: Policy) -> list[Problem]:
+    hook = policy.hooks.snapshot
+    if hook is None or hook.resource_group is None or boundary().takes_snapshots(hook.resource_group):
+        return []
+    message = (
+        f"The resource group {hook.resource_group} is not in PATCHWAVE_SNAPSHOT_GROUPS, an app setting: leave the group"
+        " out, and each snapshot goes to the group of its machine."
+    )
+    return [Problem(path="hooks.snapshot.resourceGroup", message=message)]

@@ -18,7 +18,7 @@ from adapters.resource_graph import QueryRefused, open_resource_graph
 from adapters.tables import Records, open_records
 from domain import draft
 from domain.base import as_object
-from domain.discovery import DiscoveredMachine, build_queries, select_machines
+from domain.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
 from domain.draft import FoundMachine
 from domain.outcome import OutcomeKind
 from domain.patching import LinuxParameters, WindowsParameters
@@ -30,6 +30,7 @@ from domain.selection import rule_of, select, wanted_on
 from domain.validation import Problem
 from triggers.described import INVALID_BODY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
+from triggers.permitted import boundary
 from triggers.start import PlanRequest, requested_policy
 
 MOST_MACHINES = 5_000
@@ -96,7 +97,7 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     found: dict[str, DiscoveredMachine] = {}
     try:
         async for page in open_resource_graph().pages(build_queries(scope)):
-            for machine in select_machines(scope, page.rows):
+            for machine in judge_boundary(select_machines(scope, page.rows), boundary()):
                 found.setdefault(machine.machine_id.folded, machine)
             if len(found) > MOST_MACHINES:
                 raise Refusal(

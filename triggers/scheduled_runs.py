@@ -15,7 +15,7 @@ from domain.calendar import Occurrence
 from domain.coming_run import ComingRun, coming_run, coming_runs, parse_run
 from domain.maintenance import MaintenanceConfiguration
 from domain.maintenance_limits import LONGEST_WINDOW
-from triggers.azure import refused
+from triggers.azure import BOUNDARY_REFUSES, refused
 from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, invalid_query, number_of, query_of
 from triggers.maintenance import (
@@ -83,7 +83,7 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     Answer(200, CanceledRun),
     body=ORDER,
     query=[_RUN, *ORDER_QUERY],
-    refuses=CONFIGURATION_REFUSES | {409: "It is too late for that run, or there is none to come."},
+    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES | {409: "It is too late for that run, or there is none to come."},
 )
 @answered
 async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:

@@ -14,17 +14,18 @@ import grpc
 
 from adapters.tables import Records
 from domain.base import Document, Json, as_object
+from domain.boundary import needs_boundary
 from domain.calendar import Occurrence
 from domain.identity import RunId, is_policy_name
 from domain.occurrence import MaintenanceOccurrence
-from domain.policy import Policy, apply_overrides, parse_inline_policy, parse_policy
+from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from domain.run import Mode, Run, RunState, StartableMode, Trigger
 from domain.validation import Problem
 from domain.work import FollowRun
 from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
 from triggers.described import Keys, Parameter
 from triggers.http import Refusal, invalid_body, no_such
-from triggers.permitted import check_permitted
+from triggers.permitted import boundary, check_permitted
 
 LONGEST_KEY = 255
 KEY_REUSED = {422: "The key was used for another request."}
@@ -205,6 +206,8 @@ async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Polic
     overrides = fields.get("overrides")
     if isinstance(given, str):
         policy = await find_policy(records, given)
+        if boundary().is_needed_by(policy.scope):
+            raise PolicyError([Problem(path="scope", message=needs_boundary())])
     elif isinstance(given, dict):
         policy = check_permitted(parse_inline_policy(cast("dict[str, Any]", given)))
     else:

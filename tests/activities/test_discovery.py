@@ -11,11 +11,14 @@ from activities.discovery import discover_machines, pause_after
 from adapters.resource_graph import Page
 from adapters.tables import Records
 from domain.arm_error import ArmFailure
+from domain.outcome import OutcomeKind
 from domain.policy import parse_policy
 from domain.run import Mode, Run, RunState, Trigger, TriggerKind
 from domain.work import Discovered, DiscoverRequest
+from settings import load_settings
 from tests.adapters.samples import NOW, SUBSCRIPTION
 
+ELSEWHERE = "99999999-2222-4333-8444-555555555555"
 RUN = "20261110T190000Z-monthly"
 
 
@@ -180,3 +183,30 @@ def test_the_pauses_are_as_asked_and_grow(
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")
     discovery.load_run.__globals__["load_settings"].cache_clear()
     assert least <= pause_after(failure, asked, attempt) <= most
+
+
+async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = row(2) | {"id": vm_id(2).replace(SUBSCRIPTION, ELSEWHERE), "subscriptionId": ELSEWHERE}
+    named = {"subscriptions": [], "machineIds": [vm_id(1), other["id"]]}
+    await begin(records, monkeypatch, {"": Page([row(1), other])}, **named)
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
+    load_settings.cache_clear()
+    assert (await discover()).machines == 2
+    assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
+    [skipped] = (await records.list_machines(RUN, outcome=OutcomeKind.SKIPPED, limit=10, cursor=None)).items
+    assert (skipped.id, skipped.reason) == (other["id"], "outside_boundary")
+    assert "PATCHWAVE_SUBSCRIPTIONS" in skipped.message
+
+
+async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_boundary(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(records, monkeypatch, {"": Page([row(1)])}, subscriptions=[], osTypes=["Linux"])
+    found = await discover()
+    assert "PATCHWAVE_SUBSCRIPTIONS" in found.failure
+    assert (found.wait_seconds, await shown(records)) == (0, 0)
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
+    load_settings.cache_clear()
+    assert (await discover()).machines == 1

@@ -16,6 +16,7 @@ from domain.retention import Retention
 from domain.run import Order
 from domain.scope import Scope
 from orchestrators.names import CHANGE_MODES
+from settings import load_settings
 from tests.triggers.support import Answer, Engine, call
 from tests.triggers.test_fleet_modes import azure, machine_id, simulator
 from tests.triggers.test_retention import PurgedEngine
@@ -201,3 +202,21 @@ async def test_an_end_that_there_is_not(records: Records):
     name = await stored(records, timedelta(hours=1))
     answered = await call(mode_changes.list_mode_change_machines, query={"end": "gone"}, changeId=name)
     assert (answered.status, answered.paths) == (400, ["end"])
+
+
+async def test_machines_outside_of_the_boundary_are_refused_with_the_reason(
+    azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-9999-4999-8999-999999999999")
+    load_settings.cache_clear()
+    refused = await call(mode_changes.plan_mode_change, body=request("scenario-3"))
+    assert (refused.status, refused.paths) == (400, ["scope.machineIds[0]"])
+    # A scope that names no subscription shows what is there, and changes nothing of it.
+    row = (await machines(await plan(scope={"locations": ["westeurope"], "osTypes": ["Linux"]})))["scenario-3"]
+    assert row["end"] == "refused"
+    assert "PATCHWAVE_SUBSCRIPTIONS" in row["message"]
+
+
+async def test_a_change_of_nothing_but_systems_needs_the_boundary(azure: httpx.AsyncClient):
+    refused = await call(mode_changes.plan_mode_change, body=request(scope={"osTypes": ["Linux"]}))
+    assert (refused.status, refused.paths) == (400, ["scope"])

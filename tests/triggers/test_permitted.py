@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from adapters.tables import Records
 from settings import load_settings
-from tests.triggers.support import POLICY, Engine, call
+from tests.adapters.samples import NOW
+from tests.triggers.support import POLICY, SUBSCRIPTION, Engine, call
 from triggers.policies import put_policy
 from triggers.runs import start_run
 
+ELSEWHERE = "99999999-2222-4333-8444-555555555555"
 WITH_SCRIPT = POLICY | {"hooks": {"before": {"linux": "exit 0"}}}
 
 
@@ -56,7 +60,79 @@ async def test_a_probe_of_a_host_that_may_not_be_called_is_refused(
     assert (await call(put_policy, body=body, name="monthly")).status == 201
 
 
-async def test_a_snapshot_needs_nobody_s_permission(records: Records) -> None:
+async def test_a_snapshot_in_the_group_of_its_machine_needs_nobody_s_permission(records: Records) -> None:
     del records
     body = POLICY | {"hooks": {"snapshot": {}}}
     assert (await call(put_policy, body=body, name="monthly")).status == 201
+
+
+async def test_snapshots_go_to_listed_groups_only(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = {"snapshot": {"resourceGroup": "rg-loot"}}
+    refused = await call(put_policy, body=POLICY | {"hooks": hooks}, name="monthly")
+    assert (refused.status, refused.paths) == (400, ["hooks.snapshot.resourceGroup"])
+    assert "PATCHWAVE_SNAPSHOT_GROUPS" in refused.text
+    await call(put_policy, body=POLICY, name="monthly")
+    for body in ({"policy": POLICY | {"hooks": hooks}}, {"policy": "monthly", "overrides": {"hooks": hooks}}):
+        assert (await call(start_run, body=body, engine=engine)).paths == ["hooks.snapshot.resourceGroup"]
+    assert engine.instances == {}
+    monkeypatch.setenv("PATCHWAVE_SNAPSHOT_GROUPS", "rg-keep, RG-Loot")
+    load_settings.cache_clear()
+    assert (await call(put_policy, body=POLICY | {"hooks": hooks}, name="monthly")).status == 200
+
+
+@pytest.fixture
+def bounded(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    del records  # which has made the other settings
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION.upper())
+    load_settings.cache_clear()
+
+
+def configuration_in(subscription: str) -> str:
+    group = f"/subscriptions/{subscription}/resourceGroups/rg-updates"
+    return f"{group}/providers/Microsoft.Maintenance/maintenanceConfigurations/weekly"
+
+
+def machine_in(subscription: str) -> str:
+    return f"/subscriptions/{subscription}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm"
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"scope": {"subscriptions": [SUBSCRIPTION, ELSEWHERE]}}, "scope.subscriptions[1]"),
+        ({"scope": {"machineIds": [machine_in(SUBSCRIPTION), machine_in(ELSEWHERE)]}}, "scope.machineIds[1]"),
+        ({"maintenance": {"configurations": [configuration_in(ELSEWHERE)]}}, "maintenance.configurations[0]"),
+    ],
+)
+async def test_no_policy_names_what_is_outside_of_the_boundary(
+    records: Records, engine: Engine, change: dict[str, Any], path: str
+) -> None:
+    refused = await call(put_policy, body=POLICY | change, name="monthly")
+    assert (refused.status, refused.paths) == (400, [path])
+    assert f"{ELSEWHERE} is not in PATCHWAVE_SUBSCRIPTIONS" in refused.text
+    await call(put_policy, body=POLICY, name="monthly")
+    for body in ({"policy": POLICY | change}, {"policy": "monthly", "overrides": change}):
+        assert (await call(start_run, body=body, engine=engine)).paths == [path]
+    assert engine.instances == {}
+
+
+@pytest.mark.usefixtures("bounded")
+async def test_within_the_boundary_a_policy_is_taken(engine: Engine) -> None:
+    around = {"maintenance": {"configurations": [configuration_in(SUBSCRIPTION)]}}
+    assert (await call(put_policy, body=POLICY | around, name="monthly")).status == 201
+    assert (await call(start_run, body={"policy": {"scope": {"osTypes": ["Linux"]}}}, engine=engine)).status == 202
+
+
+async def test_a_scope_of_nothing_but_systems_needs_the_boundary(records: Records, engine: Engine) -> None:
+    everything = {"scope": {"osTypes": ["Linux", "Windows"]}}
+    refused = await call(put_policy, body=everything, name="monthly")
+    assert (refused.status, refused.paths) == (400, ["scope"])
+    assert "PATCHWAVE_SUBSCRIPTIONS" in refused.text
+    assert (await call(start_run, body={"policy": everything}, engine=engine)).paths == ["scope"]
+    # One that was stored before the rule.
+    await records.put_policy("old", {"name": "old", **everything}, if_match=None, if_none_match=True, at=NOW)
+    assert (await call(start_run, body={"policy": "old"}, engine=engine)).paths == ["scope"]
+    assert engine.instances == {}

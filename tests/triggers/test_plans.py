@@ -18,6 +18,7 @@ from domain.plan import Plan
 from domain.policy import parse_policy
 from domain.run import AssessmentSummary, MachineRecord, Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
 from domain.selection import select
+from settings import load_settings
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call
@@ -88,6 +89,18 @@ async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: R
     assert (await azure.get("/_sim/accepted")).json() == {}
     assert (await records.list_runs(10, None)).items == []
     assert (await records.list_policies()) == []
+
+
+async def test_machines_outside_of_the_boundary_are_left_out_with_the_reason(
+    azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", FIRST)
+    load_settings.cache_clear()
+    tagged = policy(scope={"tags": {"values": {"env": ["test"]}}})
+    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": tagged})).json)
+    outside = {machine.id for machine in plan.excluded if machine.reason == "outside_boundary"}
+    assert outside == {machine_id(number) for number in range(0, 12, 2)}
+    assert {machine.id for machine in plan.machines} == {machine_id(number) for number in (1, 7, 9, 11)}
 
 
 async def test_zones_are_compared_by_building(azure: httpx.AsyncClient):

@@ -62,6 +62,9 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("PROBE_HOSTS", "good.example.org, https://example.org"),
         ("PROBE_HOSTS", "*example.org"),
         ("PROBE_PRIVATE", "perhaps"),
+        ("SUBSCRIPTIONS", "production"),
+        ("SUBSCRIPTIONS", "11111111-2222-4333-8444-555555555555 99999999-2222-4333-8444-555555555555"),
+        ("SUBSCRIPTIONS", " , "),
     ],
 )
 def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -73,6 +76,13 @@ def test_probe_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch).listed_probe_hosts == ()
     listed = read(monkeypatch, PROBE_HOSTS="web.example.org, *.inner.test,10.0.0.4,").listed_probe_hosts
     assert listed == ("web.example.org", "*.inner.test", "10.0.0.4")
+
+
+def test_the_boundary_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
+    assert read(monkeypatch).listed_subscriptions == read(monkeypatch).listed_snapshot_groups == ()
+    drawn = read(monkeypatch, SUBSCRIPTIONS=f"{one}, {two},", SNAPSHOT_GROUPS="rg-keep")
+    assert (drawn.listed_subscriptions, drawn.listed_snapshot_groups) == ((one, two), ("rg-keep",))
 
 
 def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
