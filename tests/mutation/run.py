@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from local.azurite import Azurite
 from tests.mutation.operators import Mutant, mutations
-from tests.mutation.trial import Attempt, Trial, Verdict, begin, look, quick_examples
+from tests.mutation.trial import Bench, Trial, Verdict, quick_examples
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAFETY_CORE = (
@@ -111,7 +111,10 @@ def main() -> int:
         os.environ["PATCHWAVE_TEST_STORAGE"] = storage.connection_string
         trace = _trace(options.files)
         _warm_up()
-        results = list(_try_all(_sample(options.files, options.seed, options.sample, trace), ends_at))
+        results: list[Result] = []
+        for result in _try_all(_sample(options.files, options.seed, options.sample, trace), ends_at):
+            _print_survivor(result)
+            results.append(result)
     return _report(options.files, results)
 
 
@@ -215,30 +218,33 @@ def _equivalent(file: str) -> dict[str, str]:
 
 def _try_all(sample: Sequence[tuple[str, Mutant, list[str]]], ends_at: float) -> Iterator[Result]:
     waiting = list(reversed(sample))
-    running: list[tuple[Attempt, str, Mutant]] = []
+    idle = [Bench(ROOT, TESTS) for _ in range(os.cpu_count() or 1)]
+    running: list[tuple[Bench, str, Mutant]] = []
     done = 0
     while waiting or running:
-        while waiting and len(running) < (os.cpu_count() or 1) and time.monotonic() < ends_at:
+        while waiting and idle and time.monotonic() < ends_at:
             file, mutant, tests = waiting.pop()
             if tests:
-                running.append((begin(ROOT, Trial(file, mutant.tree, tests, _LONGEST_TRIAL)), file, mutant))
+                bench = idle.pop()
+                bench.begin(Trial(file, mutant.tree, tests, _LONGEST_TRIAL, is_at_import=_is_at_import(mutant)))
+                running.append((bench, file, mutant))
             else:
-                result = Result(file, mutant, Verdict.SURVIVED)
-                _print_survivor(result)
-                yield result
+                yield Result(file, mutant, Verdict.SURVIVED)
         if not running:
             break
         for one in list(running):
-            verdict = look(one[0])
+            bench, file, mutant = one
+            verdict = bench.look()
             if verdict is not None:
                 running.remove(one)
+                idle.append(bench)
                 done += 1
                 if done % 50 == 0:
                     print(f"{done} of {len(sample)} tried", flush=True)
-                result = Result(one[1], one[2], verdict)
-                _print_survivor(result)
-                yield result
+                yield Result(file, mutant, verdict)
         time.sleep(0.02)
+    for bench in idle:
+        bench.close()
     if waiting:
         print(f"The time is over: {len(waiting)} of {len(sample)} mutants were not tried.")
 

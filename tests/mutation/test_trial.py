@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.mutation.operators import mutations
+from tests.mutation.trial import put_in_place
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -23,17 +30,20 @@ PROGRAM = """
 import json, sys, time
 from pathlib import Path
 from tests.mutation.operators import mutations
-from tests.mutation.trial import Trial, begin, look
+from tests.mutation.trial import Bench, Trial
 
 root = Path(sys.argv[1])
 mutants = {each.key: each for each in (make() for make in mutations((root / "thing.py").read_text()))}
 tree = mutants["larger: return a if a > b else b => return a if not a > b else b"].tree
+bench = Bench(root, ["tests"])
 verdicts = []
-for test in ("test_that_looks", "test_that_does_not", "test_that_is_not_there"):
-    attempt = begin(root, Trial("thing.py", tree, [f"tests/test_thing.py::{test}"], 1))
-    while (verdict := look(attempt)) is None:
-        time.sleep(0.01)
-    verdicts.append(verdict)
+for is_at_import in (False, True):
+    for test in ("test_that_looks", "test_that_does_not", "test_that_is_not_there"):
+        bench.begin(Trial("thing.py", tree, [f"tests/test_thing.py::{test}"], 1, is_at_import))
+        while (verdict := bench.look()) is None:
+            time.sleep(0.01)
+        verdicts.append(verdict)
+bench.close()
 print(json.dumps(verdicts))
 """
 
@@ -47,7 +57,47 @@ def test_verdicts_follow_the_tests_that_were_chosen(tmp_path: Path) -> None:
         [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     # A selection that finds no test must not pass for a survivor, and not for a success of the tests either.
-    assert json.loads(ended.stdout) == ["killed", "survived", "killed"]
+    assert json.loads(ended.stdout) == ["killed", "survived", "killed"] * 2
+
+
+KINDS = """
+from functools import cache
+
+class Thing:
+    @property
+    def size(self):
+        return 1 + 1
+
+    @classmethod
+    async def wait(cls, most=3):
+        return [each for each in range(most) if each > 1]
+
+@cache
+def steps(base):
+    following = base + 1
+    yield following
+"""
+
+
+def test_mutated_code_takes_the_place_of_each_kind_of_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kinds_of_functions.py"
+    path.write_text(KINDS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    kinds = importlib.import_module("kinds_of_functions")
+
+    def told() -> object:
+        return kinds.Thing().size, asyncio.run(kinds.Thing.wait()), list(kinds.steps.__wrapped__(1))
+
+    taken: set[str] = set()
+    for mutant in (make() for make in mutations(KINDS)):
+        importlib.reload(kinds)
+        if "yield" in mutant.before:
+            continue
+        assert told() == (2, [2], [2])
+        put_in_place(path, mutant.tree)
+        if told() != (2, [2], [2]):
+            taken.add(mutant.function)
+    assert taken == {"Thing.size", "Thing.wait", "steps"}
 
 
 def test_the_trace_has_the_lines_of_each_test(tmp_path: Path) -> None:
