@@ -93,6 +93,14 @@ async def test_nothing_is_started_on_a_machine_whose_stage_cannot_be_read(record
     }
 
 
+async def test_a_machine_that_has_ended_is_done_whatever_its_stage_says(records: Records) -> None:
+    one = machine(1)
+    await records.add_machines(RUN, [one])
+    await records.record_outcome(RUN, one.key, CLOSED, at=NOW, installation=None, patches=[])
+    await records._store.results.merge(RUN, f"m~{one.key}", {"stage": "perhaps"})
+    assert await records.machine_stages(RUN, [one.key]) == {one.key: Stage.DONE}
+
+
 async def test_unknown_words_are_counted(records: Records) -> None:
     one, two = machine(1), machine(2)
     await records.add_machines(RUN, [one, two])

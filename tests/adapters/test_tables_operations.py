@@ -40,6 +40,24 @@ async def test_a_lease_is_another_ones_until_the_moment_when_it_runs_out(records
     }
 
 
+async def test_a_lease_that_is_given_back_while_it_is_asked_for_is_taken(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = records._store.machines
+    read = table.get
+
+    async def get_late(partition: str, key: str) -> Row | None:
+        row = await read(partition, key)
+        assert row is None or await table.delete(partition, key, row.etag)
+        return await read(partition, key)
+
+    await records.acquire_lease(KEY, "run-a", NOW, NOW + HOUR)
+    monkeypatch.setattr(table, "get", get_late)
+    assert await records.acquire_lease(KEY, "run-b", NOW, NOW + 2 * HOUR) == "run-b"
+    monkeypatch.undo()
+    assert (await lease(records))["owner"] == "run-b"
+
+
 async def test_a_lease_that_is_taken_again_keeps_its_beginning_and_is_never_shortened(records: Records) -> None:
     await records.acquire_lease(KEY, "run-a", NOW, NOW + 2 * HOUR)
     await records.acquire_lease(KEY, "run-a", NOW + HOUR, NOW + HOUR + SECOND)

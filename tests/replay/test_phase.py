@@ -237,6 +237,14 @@ def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch
     assert len(floor.started) == count
 
 
+def test_a_hundred_machines_are_compared_at_once() -> None:
+    floor = Floor(Fleet(keys(110), cap=110), silent=keys(110), seconds=lambda _: 60)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet), timeout=60)
+        slices = [len(call["keys"]) for call in bench.calls_of(names.STILL_OPEN_MACHINES)]
+    assert slices == [100, 10]
+
+
 def test_a_phase_leaves_no_timer_behind() -> None:
     """A timer that nobody waits for keeps an instance of Durable Functions running until it fires."""
     with Floor(Fleet([])).bench() as bench:

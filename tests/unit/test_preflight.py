@@ -138,6 +138,11 @@ def test_health_agent_and_update_domain_are_read() -> None:
     assert view.update_domain == "0"
 
 
+def test_an_agent_without_a_message_is_quoted_with_its_status() -> None:
+    statuses = [{"code": "ProvisioningState/failed", "displayStatus": "Not ready"}, {"displayStatus": "other"}]
+    assert MachineView.read(machine("running", vmAgent={"statuses": statuses})).agent_message == "Not ready"
+
+
 @pytest.mark.parametrize("health", [None, {}, {"status": None}, {"status": {}}, [], "healthy"])
 def test_a_machine_without_the_health_extension_has_no_word(health: object) -> None:
     view = MachineView.read(machine("running", vmHealth=health, vmAgent=None, platformUpdateDomain="one"))
