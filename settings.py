@@ -270,7 +270,7 @@ class Settings(BaseSettings):
     )
     scripts: bool = Field(
         default=False,
-        description="Whether policies may run scripts in guests: whoever writes a policy is root there then.",
+        description="Whether policies may run scripts in guests, where their authors are root then. Needs roles.",
     )
     probe_hosts: str = Field(
         default="",
@@ -333,6 +333,11 @@ class Settings(BaseSettings):
         if self.subscriptions.strip() and not self.listed_subscriptions:
             raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self
+
+    @property
+    def runs_scripts(self) -> bool:
+        """Whether scripts are run: a key does not say who wrote one, so roles have to be on as well."""
+        return self.scripts and self.authorization is Authorization.ROLES
 
     @property
     def listed_probe_hosts(self) -> tuple[str, ...]:

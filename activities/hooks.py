@@ -160,8 +160,9 @@ class _ScriptStep:
         return result
 
     async def _step(self) -> HookResult:
-        if not load_settings().scripts:
-            return self._judged(scripts_are_off())
+        settings = load_settings()
+        if not settings.runs_scripts:
+            return self._judged(scripts_are_off(only_roles_miss=settings.scripts))
         guard = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
         if guard is not None and guard.ended_at is not None:
             return self._judged(guard.failure)

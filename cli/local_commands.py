@@ -49,6 +49,10 @@ def serve(
         float | None, typer.Option(help="Seconds between polls of an operation; suits the speed when not given.")
     ] = None,
     require_keys: Annotated[bool, typer.Option("--require-keys", help="Ask for function keys, as Azure does.")] = False,
+    scripts: Annotated[
+        bool,
+        typer.Option("--scripts", help="Let policies run scripts in the simulated guests; you then have every role."),
+    ] = False,
 ) -> None:
     """Keep the local stack running until Ctrl-C: storage, the function app, and a simulator of Azure."""
     from local.demo import FLEET, ROOT
@@ -58,6 +62,8 @@ def serve(
         raise RefusedError("--fleet and --machines describe the simulator, which --arm replaces")
     if fleet and machines:
         raise RefusedError("Give --fleet or --machines, not both")
+    if arm and scripts:
+        raise RefusedError("--scripts is for the simulator, which --arm replaces: nobody signs in here")
     if ca and not arm:
         raise RefusedError("--ca belongs to --arm; the simulator has its own CA")
     if poll_seconds is None and not arm:
@@ -78,7 +84,8 @@ def serve(
         ca=ca,
         poll_seconds=poll_seconds,
         # What a policy lets a run wait for is as long on the simulator's clock as what the machines take.
-        settings={} if arm else {"PATCHWAVE_CLOCK_SPEED": f"{speed:g}"},
+        settings={} if arm else {"PATCHWAVE_CLOCK_SPEED": f"{speed:g}", **_scripts(scripts)},
+        signs_in=scripts,
     )
     console = open_console()
     environment = folder / "env.sh"
@@ -101,6 +108,10 @@ def serve(
     finally:
         # Addresses and keys of a stack that is gone would only mislead whoever sources them.
         environment.unlink(missing_ok=True)
+
+
+def _scripts(wanted: bool) -> dict[str, str]:
+    return {"PATCHWAVE_SCRIPTS": "true"} if wanted else {}
 
 
 @contextmanager

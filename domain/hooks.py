@@ -18,6 +18,7 @@ SHORTEST_KEEP = timedelta(hours=1)
 LONGEST_KEEP = timedelta(days=90)
 SHORTEST_SCRIPT = timedelta(minutes=1)
 SCRIPTS_SETTING = "PATCHWAVE_SCRIPTS"
+ROLES_SETTING = "PATCHWAVE_AUTHORIZATION"
 
 
 def _check_keep(value: timedelta) -> timedelta:
@@ -123,13 +124,14 @@ class Hooks(Document):
     before: BeforeScript | None = Field(
         default=None,
         title="Before",
-        description=f"A script to run before the installation. Only where the app's setting {SCRIPTS_SETTING} is true.",
+        description=f"A script to run before the installation. Only where the app's setting {SCRIPTS_SETTING} is true"
+        f" and {ROLES_SETTING} is roles.",
     )
     after: Script | None = Field(
         default=None,
         title="After",
         description="A script to run after the installation, however that went. Its failure is told in the machine's"
-        f" message. Only where the app's setting {SCRIPTS_SETTING} is true.",
+        f" message. Only where the app's setting {SCRIPTS_SETTING} is true and {ROLES_SETTING} is roles.",
     )
 
     @property
@@ -216,8 +218,13 @@ def hook_failed(message: str) -> Outcome:
 # --- judgement ----------------------------------------------------------------------------------------------
 
 
-def scripts_are_off() -> str:
-    """Why a policy's script is not run."""
+def scripts_are_off(*, only_roles_miss: bool = False) -> str:
+    """Why a policy's script is not run. ``only_roles_miss``: scripts are on, and function keys decide who may call."""
+    if only_roles_miss:
+        return (
+            "The policy has scripts, and a function key does not say who wrote them: set"
+            f" {ROLES_SETTING} to roles in the app's settings."
+        )
     return f"The policy has scripts, and running scripts is off: set {SCRIPTS_SETTING} to true in the app's settings."
 
 

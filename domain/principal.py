@@ -31,9 +31,15 @@ class Role(StrEnum):
     READER = "reader"
     """Look at everything."""
     OPERATOR = "operator"
-    """Start and steer runs, and change policies, the calendar and freezes."""
+    """Start stored policies, as they are or narrowed; steer runs; change the calendar and freezes."""
+    AUTHOR = "author"
+    """Write policies and the schedules of Update Manager, and start what no stored policy allows."""
     APPROVER = "approver"
     """Approve and reject rings."""
+
+
+_ALSO = {Role.AUTHOR: (Role.OPERATOR,)}
+"""Roles that a role includes. Who writes a policy with a schedule starts its runs with it."""
 
 
 class InvalidPrincipal(ValueError):
@@ -46,9 +52,16 @@ class Principal(Document):
     id: str
     roles: frozenset[Role]
 
+    @property
+    def has(self) -> str:
+        """The names of its roles, for the log."""
+        return ", ".join(sorted(self.roles)) or "none"
+
     def may(self, role: Role) -> bool:
-        """Whether the principal may do what the role stands for; whoever may do anything may look."""
-        return role in self.roles or (role is Role.READER and bool(self.roles))
+        """Whether the principal has the role, by itself or as a part of another one. Every role includes reader."""
+        if role is Role.READER:
+            return bool(self.roles)
+        return any(role is each or role in _ALSO.get(each, ()) for each in self.roles)
 
 
 def read_principal(encoded: str, directory: str) -> Principal:

@@ -14,6 +14,12 @@ WHOLE_FLEET = Ring(name="all")
 """The only ring of a policy that names none."""
 
 
+_NO_MACHINE = (
+    "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/none"
+    "/providers/Microsoft.Compute/virtualMachines/none"
+)
+
+
 class RingChoice(NamedTuple):
     """The ring of a machine, counted from 0 in the order of the rings, and what put it there (empty: nothing did)."""
 
@@ -40,6 +46,20 @@ def order_rings(rings: Sequence[Ring]) -> list[Ring]:
     if len(ordered) != len(rings) or found is not None:
         raise ValueError("the order of the rings is no chain")
     return ordered
+
+
+def keep_in_ring(rings: Sequence[Ring], name: str, machine_id: str) -> list[Ring]:
+    """The rings for a run of this machine alone, which stays in the ring of that name.
+
+    A ring in per cent would take the only machine in scope, past the approval of its own ring. A machine whose ring is
+    not known is taken by no such ring.
+    """
+    return [
+        ring.model_copy(update={"percent": None, "machine_ids": [machine_id if ring.name == name else _NO_MACHINE]})
+        if ring.percent is not None
+        else ring
+        for ring in rings
+    ]
 
 
 def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> dict[str, RingChoice]:

@@ -250,7 +250,7 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
 
 
 def _steer(changed: Run, before: Run, command: str, order: Order) -> Run:
-    made = Steered(by=order.by, why=order.why, at=order.at, before=before.state, after=changed.state)
+    made = Steered(by=order.by, by_id=order.by_id, why=order.why, at=order.at, before=before.state, after=changed.state)
     return changed.model_copy(update={"steered": {**before.steered, command: made}})
 
 

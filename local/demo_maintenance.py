@@ -90,6 +90,7 @@ def stack_options() -> StackOptions:
         fleet=FLEET,
         speed=SPEED,
         poll_seconds=0.2,
+        signs_in=True,
         settings={"PATCHWAVE_SCRIPTS": "true"},
     )
 

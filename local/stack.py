@@ -47,6 +47,7 @@ class StackOptions:
         port: loopback port of the host; 0 takes a free one.
         workers: worker processes of the host.
         require_keys: ask for function keys.
+        signs_in: roles count, and every caller is one developer who has them all (see `local.host.sign_in`).
         fleet, machines, seed, speed: the simulator's fleet (a file, or so many generated machines) and its clock.
         simulator_arguments: further arguments of ``python -m local.simulator``.
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
@@ -65,6 +66,7 @@ class StackOptions:
     port: int = 7071
     workers: int = 1
     require_keys: bool = False
+    signs_in: bool = False
     fleet: Path | None = None
     machines: int = 60
     seed: int = 1
@@ -299,6 +301,7 @@ class Stack:
             *("--ready", str(ready), "--state", str(options.state.resolve() / "host")),
             *("--parent", str(os.getpid())),
             *(["--require-keys"] if options.require_keys else []),
+            *(["--sign-in"] if options.signs_in else []),
             *(["--preload", options.preload] if options.preload else []),
             *(["--max-history", str(options.max_history)] if options.max_history is not None else []),
         ]

@@ -32,6 +32,8 @@ def stack_product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]
     """One stack for the whole session: starting it takes longer than most tests."""
     product = Product.open(
         tmp_path_factory.mktemp("stack"),
+        # Scripts need roles: every test is the developer of this machine.
+        signs_in=True,
         PATCHWAVE_WEBHOOK_SECRET=WEBHOOK_SECRET,
         PATCHWAVE_HEALTH_KEY=HEALTH_KEY,
         PATCHWAVE_CHANNELS=CHANNELS,

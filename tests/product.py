@@ -76,6 +76,7 @@ class Product:
         *,
         workers: int = 1,
         preload: str = "",
+        signs_in: bool = False,
         speed: float = SPEED,
         poll_seconds: float = POLL_SECONDS,
         **settings: str,
@@ -90,6 +91,7 @@ class Product:
                 poll_seconds=poll_seconds,
                 workers=workers,
                 preload=preload,
+                signs_in=signs_in,
                 keep_storage=False,
                 # As the sample settings have it: every payload is read into a type that was asked for.
                 settings={"AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1", **settings},

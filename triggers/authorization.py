@@ -18,6 +18,7 @@ NAME_HEADER = "x-ms-client-principal-name"
 ID_HEADER = "x-ms-client-principal-id"
 
 ROLES: Mapping[str, Role | None] = {
+    # What an operator may start is judged by its body: see `may_author`.
     "start_run": Role.OPERATOR,
     "list_runs": Role.READER,
     "get_run": Role.READER,
@@ -37,8 +38,8 @@ ROLES: Mapping[str, Role | None] = {
     "list_policies": Role.READER,
     "get_policy": Role.READER,
     "get_policy_schema": Role.READER,
-    "put_policy": Role.OPERATOR,
-    "delete_policy": Role.OPERATOR,
+    "put_policy": Role.AUTHOR,
+    "delete_policy": Role.AUTHOR,
     # They read, and store nothing.
     "import_policy": Role.READER,
     "export_policy": Role.READER,
@@ -56,9 +57,9 @@ ROLES: Mapping[str, Role | None] = {
     "list_freeze_audit": Role.READER,
     "list_configurations": Role.READER,
     "get_configuration": Role.READER,
-    "put_configuration": Role.OPERATOR,
-    "change_configuration": Role.OPERATOR,
-    "delete_configuration": Role.OPERATOR,
+    "put_configuration": Role.AUTHOR,
+    "change_configuration": Role.AUTHOR,
+    "delete_configuration": Role.AUTHOR,
     "list_coming_runs": Role.READER,
     "cancel_scheduled_run": Role.OPERATOR,
     "list_configuration_audit": Role.READER,
@@ -66,8 +67,8 @@ ROLES: Mapping[str, Role | None] = {
     "list_maintenance_occurrences": Role.READER,
     "get_maintenance_occurrence": Role.READER,
     "list_maintenance_occurrence_machines": Role.READER,
-    "put_assignment": Role.OPERATOR,
-    "remove_assignments": Role.OPERATOR,
+    "put_assignment": Role.AUTHOR,
+    "remove_assignments": Role.AUTHOR,
     "list_fleet_modes": Role.READER,
     "list_fleet_eligibility": Role.READER,
     "plan_mode_change": Role.OPERATOR,
@@ -88,16 +89,11 @@ ROLES: Mapping[str, Role | None] = {
 
 
 class NotSignedIn(Exception):
-    """Nobody whom the app may believe is behind the request."""
+    """No principal that the app may believe is behind the request. The text says why, for the log alone."""
 
 
 class RoleMissing(Exception):
-    """The principal lacks the role that the function needs."""
-
-    def __init__(self, needed: Role | None, has: Principal) -> None:
-        names = ", ".join(sorted(has.roles)) or "none"
-        needs = f"the role {needed.value}" if needed else "a role that nobody has"
-        super().__init__(f"This needs {needs}. You have {names}.")
+    """The principal lacks a role that the request needs. The text says which, for the log alone."""
 
 
 def check_role(function: str, headers: Mapping[str, str]) -> None:
@@ -112,7 +108,17 @@ def check_role(function: str, headers: Mapping[str, str]) -> None:
     principal = principal_of(headers)
     needed = ROLES.get(function)
     if principal is not None and (needed is None or not principal.may(needed)):
-        raise RoleMissing(needed, principal)
+        raise RoleMissing(f"{function} needs {needed or 'a role that does not exist'}, the caller has {principal.has}")
+
+
+def may_author(headers: Mapping[str, str]) -> bool:
+    """Whether the caller may write policies, also in a request; a key alone stands for every role.
+
+    Raises:
+        NotSignedIn: roles count, and there is no principal.
+    """
+    principal = principal_of(headers)
+    return principal is None or principal.may(Role.AUTHOR)
 
 
 def principal_of(headers: Mapping[str, str]) -> Principal | None:
@@ -125,16 +131,16 @@ def principal_of(headers: Mapping[str, str]) -> Principal | None:
     if settings.authorization is not Authorization.ROLES:
         return None
     if not platform_signs_in():
-        raise NotSignedIn("Roles count, but App Service authentication is off: nobody can be believed. Turn it on.")
+        raise NotSignedIn("App Service authentication is off, so that no principal can be believed")
     encoded = headers.get(PRINCIPAL_HEADER)
     if not encoded:
-        raise NotSignedIn("Sign in: the request has no principal.")
+        raise NotSignedIn("the request has no principal")
     try:
         principal = read_principal(encoded, settings.tenant_id)
     except InvalidPrincipal as error:
-        raise NotSignedIn(f"The principal cannot be believed: {error}.") from error
+        raise NotSignedIn(f"the principal cannot be believed: {error}") from error
     if headers.get(PROVIDER_HEADER) != ENTRA:
-        raise NotSignedIn("The principal cannot be believed: it is not of Entra.")
+        raise NotSignedIn("the principal cannot be believed: it is not of Entra")
     return principal
 
 

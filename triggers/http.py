@@ -107,8 +107,13 @@ def _refusal_of(error: Exception) -> Refusal:
         case InvalidCursor():
             return Refusal(400, "The cursor is not one that this list gave.")
         case NotSignedIn():
-            return Refusal(401, str(error), headers={"WWW-Authenticate": "Bearer"})
-        case RoleMissing() | NotAllowed():
+            # Neither text says what was nearly right: the log does.
+            _LOG.info("Refused (401): %s.", error)
+            return Refusal(401, "Sign in.", headers={"WWW-Authenticate": "Bearer"})
+        case RoleMissing():
+            _LOG.info("Refused (403): %s.", error)
+            return Refusal(403, "You may not do this.")
+        case NotAllowed():
             return Refusal(403, str(error))
         case NotPossible():
             return Refusal(409, str(error))

@@ -240,7 +240,7 @@ def _responses(route: Route, schemas: Mapping[int, Json]) -> Json:
     if promise.uses_storage:
         refusals[503] = "The storage of the records cannot be reached."
     if route.role is not None:
-        refusals[403] = f"Roles count, and the caller has not the role {route.role.value}."
+        refusals[403] = f"Roles count, and the caller does not have the role {route.role.value}."
     for status, why in (refusals | dict(promise.refuses)).items():
         problem: Json = {"description": why, "content": {_PROBLEM: {"schema": _reference(ProblemDetails.__name__)}}}
         if status == 503:

@@ -24,15 +24,16 @@ def check_permitted(policy: Policy) -> Policy:
     each with this reason.
 
     Raises:
-        PolicyError: running scripts is off, no machine's probe can be on the list of hosts, a subscription is not one
+        PolicyError: scripts are not run, no machine's probe can be on the list of hosts, a subscription is not one
             in which the app may change anything, or snapshots would go to a group that is not listed.
     """
     settings = load_settings()
     problems: list[Problem] = [*scope_problems(policy.scope), *_snapshot_problems(policy)]
     around = policy.maintenance.configurations if policy.maintenance is not None else []
     problems += _outside("maintenance.configurations", [ConfigurationId.parse(text).subscription_id for text in around])
-    if policy.hooks.has_scripts and not settings.scripts:
-        problems.append(Problem(path="hooks", message=scripts_are_off()))
+    if policy.hooks.has_scripts and not settings.runs_scripts:
+        message = scripts_are_off(only_roles_miss=settings.scripts)
+        problems.append(Problem(path="hooks", message=message))
     probe = policy.health.probe
     if probe is not None and not may_be_listed(probe.url, settings.listed_probe_hosts):
         message = (

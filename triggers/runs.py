@@ -19,6 +19,7 @@ from domain.outcome import OutcomeKind
 from domain.plan import Plan
 from domain.run import MachineRecord, Mode, PatchRecord, Run, Trigger, TriggerKind
 from domain.waiting import waiting_for
+from triggers.authorization import may_author
 from triggers.described import (
     INVALID_BODY,
     INVALID_QUERY,
@@ -106,15 +107,21 @@ _INLINE: Json = {
     body=Body(StartRequest, {"stored": {"policy": "monthly", "mode": "assess"}, "inline": _INLINE}),
     query=SAID_QUERY,
     headers=[IDEMPOTENCY_KEY],
-    refuses=INVALID_BODY | {404: "There is no policy of this name."} | KEY_REUSED,
+    refuses=INVALID_BODY
+    | {403: "Roles count, and the caller is no operator, or asks for what only an author may start."}
+    | {404: "There is no policy of this name."}
+    | KEY_REUSED,
 )
 @answered
 async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run."""
+    """Start a run of a stored or an inline policy: 202. A repeated ``Idempotency-Key`` gives the first run.
+
+    An operator may start stored policies, with overrides that only narrow them; the rest takes an author.
+    """
     said = read_said(req, datetime.now(UTC))
     records = open_records()
     body = read_json(req)
-    policy, mode = await read_request(records, body)
+    policy, mode = await read_request(records, body, may_author=may_author(req.headers))
     run_id = new_run_id(policy)
     key = header_of(req, "idempotency-key")
     if key:

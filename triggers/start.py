@@ -17,6 +17,7 @@ from domain.base import Document, Json, as_object
 from domain.boundary import needs_boundary
 from domain.calendar import Occurrence
 from domain.identity import RunId, is_policy_name
+from domain.narrowing import widened
 from domain.occurrence import MaintenanceOccurrence
 from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from domain.run import Mode, Run, RunState, StartableMode, Trigger
@@ -176,11 +177,13 @@ async def claimed_run_id(records: Records, kind: str, key: str, run_id: RunId, r
     return RunId.parse(first)
 
 
-async def read_request(records: Records, body: object) -> tuple[Policy, Mode]:
+async def read_request(records: Records, body: object, *, may_author: bool) -> tuple[Policy, Mode]:
     """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
 
+    ``may_author``: the caller may start what no stored policy allows, an inline policy or overrides that widen one.
+
     Raises:
-        Refusal: 400 for a body of another form, 404 for an unknown policy.
+        Refusal: 400 for a body of another form, 404 for an unknown policy, 403 for what only an author may start.
         PolicyError: the policy, or what the overrides make of it, is not valid.
     """
     fields = as_object(body)
@@ -192,14 +195,14 @@ async def read_request(records: Records, body: object) -> tuple[Policy, Mode]:
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
-    return await requested_policy(records, fields), Mode(mode)
+    return await requested_policy(records, fields, may_author=may_author), Mode(mode)
 
 
-async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Policy:
+async def requested_policy(records: Records, fields: Mapping[str, Any], *, may_author: bool = True) -> Policy:
     """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
 
     Raises:
-        Refusal: 400 when ``policy`` is neither, 404 for an unknown name.
+        Refusal: 400 when ``policy`` is neither, 404 for an unknown name, 403 when only an author may start it.
         PolicyError: the policy, or what the overrides make of it, is not valid.
     """
     given = fields.get("policy")
@@ -209,10 +212,18 @@ async def requested_policy(records: Records, fields: Mapping[str, Any]) -> Polic
         if boundary().is_needed_by(policy.scope):
             raise PolicyError([Problem(path="scope", message=needs_boundary())])
     elif isinstance(given, dict):
+        if not may_author:
+            raise Refusal(403, "You may start stored policies only: give the name of one.")
         policy = check_permitted(parse_inline_policy(cast("dict[str, Any]", given)))
     else:
         raise _invalid("policy", "must be the name of a policy, or a policy")
-    return policy if overrides is None else check_permitted(apply_overrides(policy.to_wire(), overrides))
+    if overrides is None:
+        return policy
+    changed = check_permitted(apply_overrides(policy.to_wire(), overrides))
+    if not may_author and (paths := widened(policy, changed)):
+        problems = [Problem(path=f"overrides.{path}", message="does not narrow the policy") for path in paths]
+        raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
+    return changed
 
 
 async def find_policy(records: Records, name: str) -> Policy:

@@ -20,7 +20,7 @@ from domain.identity import is_machine_key
 from domain.outcome import Reason
 from domain.pinning import Pin
 from domain.policy import Policy
-from domain.rings import order_rings
+from domain.rings import keep_in_ring, order_rings
 from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
 from domain.steering import ring_in_question
 from domain.validation import Problem
@@ -233,7 +233,11 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
         raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
     policy = Policy.model_validate(run.policy_snapshot)
     pin = await _pin_of(records, run, machine, policy)
-    policy = policy.model_copy(update={"scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)})})
+    alone = {
+        "scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)}),
+        "rings": keep_in_ring(policy.rings, machine.ring, machine.id),
+    }
+    policy = policy.model_copy(update=alone)
     retry_id = await claimed_run_id(records, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
     if pin is not None:
         await records.save_pin(retry_id.text, pin)

@@ -1,4 +1,4 @@
-"""``python -m local.host --app DIR --port 7071 --workers 1 --ready FILE [--require-keys]``.
+"""``python -m local.host --app DIR --port 7071 --workers 1 --ready FILE [--require-keys] [--sign-in]``.
 
 Everything else comes from environment variables, which are the app settings of the functions. The ready file is
 written when the host answers and again when a worker was replaced:
@@ -22,6 +22,7 @@ from typing import Any
 
 import uvicorn
 
+from local.host import sign_in
 from local.host.dispatcher import Dispatcher
 from local.host.engine import ANY_STATUS, FINISHED, MAX_HISTORY, Engine
 from local.host.front import Front
@@ -59,6 +60,7 @@ class Host:
         state: Path,
         preload: str = "",
         max_history: int = MAX_HISTORY,
+        signs_in: bool = False,
     ) -> None:
         self._app = app
         self._workers = workers
@@ -66,6 +68,7 @@ class Host:
         self._ready = ready
         self._keys = keys
         self._state = state
+        self._signs_in = signs_in
         self._settings = load_host_json(app)
         self._sockets = _listen(port)
         self._port = int(self._sockets[0].getsockname()[1])
@@ -103,7 +106,15 @@ class Host:
                 return (await front.invoke(function, [given])).ok
 
             timers = Timers(functions, run_timer, self._state / "timers.json")
-            front = Front(pool, self._settings, inputs, keys=self._keys, run_timer=timers.run_now, engine=self._engine)
+            front = Front(
+                pool,
+                self._settings,
+                inputs,
+                keys=self._keys,
+                run_timer=timers.run_now,
+                engine=self._engine,
+                signs_in=self._signs_in,
+            )
             dispatcher = self._dispatcher = Dispatcher(self._engine, pool, self._settings, inputs)
             server = _Server(
                 uvicorn.Config(
@@ -166,6 +177,8 @@ class Host:
         environment.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
         environment.setdefault("FUNCTIONS_WORKER_RUNTIME", "python")
         environment.setdefault("WEBSITE_HOSTNAME", f"localhost:{self._port}")
+        if self._signs_in:
+            environment |= sign_in.SETTINGS
         return environment
 
 
@@ -214,6 +227,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         state=arguments.state,
         preload=arguments.preload,
         max_history=arguments.max_history,
+        signs_in=arguments.sign_in,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,6 +243,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
     parser.add_argument("--ready", type=Path, help="file to write when the host answers")
     parser.add_argument("--require-keys", action="store_true", help="ask for function keys, as Azure does")
+    parser.add_argument("--sign-in", action="store_true", help="sign every caller in, as App Service authentication")
     parser.add_argument("--state", type=Path, default=Path(".local/host"), help="folder for the timers' status")
     parser.add_argument("--preload", default="", help="a module that workers import before the app")
     parser.add_argument("--max-history", type=int, default=MAX_HISTORY, help="events at which an instance fails")

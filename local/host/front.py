@@ -22,6 +22,7 @@ from local.host.inputs import Inputs
 from local.host.keys import Keys
 from local.host.pool import WorkerPool
 from local.host.routes import Routes
+from local.host.sign_in import as_developer
 from local.host.worker_process import Input, Result, WorkerLost
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Front:
         keys: function keys, or None when everything is open.
         run_timer: runs a timer function now; False when it failed.
         engine: whose counts are shown at ``/admin/meter``.
+        signs_in: every caller is the developer of `local.host.sign_in`.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Front:
         keys: Keys | None,
         run_timer: RunTimer,
         engine: Engine,
+        signs_in: bool = False,
     ) -> None:
         self._pool = pool
         self._settings = settings
@@ -74,6 +77,7 @@ class Front:
         self._keys = keys
         self._run_timer = run_timer
         self._engine = engine
+        self._signs_in = signs_in
         self._routes = Routes(pool.functions.all, settings.route_prefix)
         self._started = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
@@ -109,11 +113,12 @@ class Front:
             return Response(status_code=413)
         except ClientDisconnect:
             return Response(status_code=400)
+        headers = _joined(request.headers.items())
         query = f"?{request.url.query}" if request.url.query else ""
         value = {
             "method": request.method,
             "url": f"{str(request.base_url).rstrip('/')}{raw_path.decode('latin-1')}{query}",
-            "headers": _joined(request.headers.items()),
+            "headers": as_developer(headers) if self._signs_in else headers,
             "params": parameters,
             "query": _joined(request.query_params.multi_items()),
         }

@@ -13,6 +13,7 @@ from adapters.tables import Records
 from local.stack import limits_at
 from settings import load_settings
 from tests.simulator.conftest import SPEED, Simulator
+from tests.triggers.support import TENANT
 
 
 @pytest.fixture
@@ -27,6 +28,8 @@ async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "0.05")
     monkeypatch.setenv("PATCHWAVE_LIMITS", limits_at(SPEED))
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
+    monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
+    monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
     load_settings.cache_clear()
     yield simulator
     await close_clients()

@@ -430,16 +430,18 @@ async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator,
     assert len(sent(azure, "poll", "GET", "/operations/")) >= hooks.MOST_UNCLEAR_POLLS
 
 
+@pytest.mark.parametrize("setting", ["PATCHWAVE_SCRIPTS", "PATCHWAVE_AUTHORIZATION"])
 async def test_scripts_are_off_unless_the_app_says_otherwise(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
+    """However the policy came in, also before the settings were changed."""
     one = azure.take_system("Linux")
     key = await prepare(records, one, {"before": LINUX})
-    monkeypatch.delenv("PATCHWAVE_SCRIPTS")
+    monkeypatch.delenv(setting)
     load_settings.cache_clear()
     result = await finish(run_script, script_request(key))
     assert result.state is HookState.FAILED
-    assert "PATCHWAVE_SCRIPTS" in message(result)
+    assert setting in message(result)
     assert sent(azure, "script", "POST", one) == []
 
 

@@ -22,6 +22,7 @@ from tests.cli.conftest import Patchwave
         ["--arm", "https://management.azure.com", "--machines", "5"],
         ["--arm", "https://management.azure.com", "--fleet", str(FLEET)],
         ["--fleet", str(FLEET), "--machines", "5"],
+        ["--arm", "https://management.azure.com", "--scripts"],
         ["--ca", __file__],
         ["--fleet", "not-there.json"],
         ["--speed", "0"],

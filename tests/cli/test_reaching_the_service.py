@@ -77,11 +77,11 @@ def test_a_token_goes_along_where_people_sign_in(
 
 
 def test_a_role_that_is_missing_is_named(patchwave: Patchwave, service: Service):
-    detail = "This needs the role operator. You have reader."
+    detail = "You may not do this."
     service.answers = [problem(403, "Forbidden", detail)]
     result = patchwave("run", "cancel", "20261110T190000Z-monthly")
     assert result.code == ExitCode.REFUSED
-    assert "This needs the role operator. You have reader (403)" in result.errors
+    assert "You may not do this (403)" in result.errors
 
 
 @pytest.mark.parametrize("arguments", [["run", "frobnicate"], ["run", "list", "--limit", "0"], ["policy", "apply"]])

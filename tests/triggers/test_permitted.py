@@ -9,10 +9,11 @@ import pytest
 from adapters.tables import Records
 from settings import load_settings
 from tests.adapters.samples import NOW
-from tests.triggers.support import POLICY, SUBSCRIPTION, Engine, call
+from tests.triggers.support import POLICY, SUBSCRIPTION, TENANT, Engine, call, signed_in
 from triggers.policies import put_policy
 from triggers.runs import start_run
 
+ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 ELSEWHERE = "99999999-2222-4333-8444-555555555555"
 WITH_SCRIPT = POLICY | {"hooks": {"before": {"linux": "exit 0"}}}
 
@@ -21,6 +22,9 @@ WITH_SCRIPT = POLICY | {"hooks": {"before": {"linux": "exit 0"}}}
 def allowed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     del records  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
+    monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
+    monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
+    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
     load_settings.cache_clear()
 
 
@@ -43,8 +47,23 @@ async def test_no_request_brings_scripts_in_another_way(records: Records, engine
 
 @pytest.mark.usefixtures("allowed")
 async def test_where_scripts_are_allowed_they_are_taken(engine: Engine) -> None:
-    assert (await call(put_policy, body=WITH_SCRIPT, name="monthly")).status == 201
-    assert (await call(start_run, body={"policy": WITH_SCRIPT}, engine=engine)).status == 202
+    author = signed_in(ANA, "author")
+    assert (await call(put_policy, body=WITH_SCRIPT, headers=author, name="monthly")).status == 201
+    assert (await call(start_run, body={"policy": WITH_SCRIPT}, headers=author, engine=engine)).status == 202
+
+
+async def test_a_key_alone_brings_no_scripts(records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key does not say who wrote a script, so that scripts need roles as well as their own setting."""
+    monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
+    load_settings.cache_clear()
+    await call(put_policy, body=POLICY, name="monthly")
+    answers = [await call(put_policy, body=WITH_SCRIPT, name="other")]
+    for body in ({"policy": WITH_SCRIPT}, {"policy": "monthly", "overrides": {"hooks": WITH_SCRIPT["hooks"]}}):
+        answers.append(await call(start_run, body=body, engine=engine))
+    for refused in answers:
+        assert (refused.status, refused.paths) == (400, ["hooks"])
+        assert "PATCHWAVE_AUTHORIZATION" in refused.text
+    assert (await records.get_policy("other"), engine.instances) == (None, {})
 
 
 async def test_a_probe_of_a_host_that_may_not_be_called_is_refused(

@@ -11,7 +11,10 @@ import pytest
 from adapters.tables import Records
 from domain.outcome import Outcome, OutcomeKind, Reason
 from domain.pinning import LinuxPin, Pin
+from domain.policy import Policy
+from domain.rings import choose_rings
 from domain.run import OperationKind, Run, RunState, Stage
+from domain.topology import PlannerMachine
 from domain.work import GateClosed
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import RUN, run
@@ -280,6 +283,16 @@ class TestRetry:
         assert old.policy_snapshot
         assert new.policy_snapshot["rings"][1]["name"] == old.policy_snapshot["rings"][1]["name"]
         assert new.mode is old.mode
+
+    async def test_a_retry_does_not_go_past_the_approval_of_its_ring(self, records: Records, engine: Engine) -> None:
+        await begin(records, engine, rings=[{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}])
+        await end_machine(records)
+        old = await records.get_machine(RUN, KEY)
+        new = await stored(records, (await self.retry(engine)).json["id"])
+        assert old
+        policy = Policy.model_validate(new.policy_snapshot)
+        alone = PlannerMachine(id=old.id, key=old.key, location="westeurope")
+        assert policy.rings[choose_rings([alone], policy.rings)[KEY].number].name == old.ring == "broad"
 
     async def test_both_runs_tell_of_it_once_and_a_repetition_gives_the_same_run(
         self, live: Records, engine: Engine

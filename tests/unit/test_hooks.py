@@ -104,6 +104,7 @@ def test_sentences_say_which_script_and_what_to_do() -> None:
     assert "look at the machine" in script_unknown(When.AFTER)
     assert "may still run" in script_overdue(When.BEFORE, TEN_MINUTES)
     assert "PATCHWAVE_SCRIPTS" in scripts_are_off()
+    assert "PATCHWAVE_AUTHORIZATION" in scripts_are_off(only_roles_miss=True)
 
 
 def test_what_a_script_finds_in_its_environment() -> None:

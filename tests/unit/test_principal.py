@@ -62,6 +62,7 @@ def test_whoever_may_do_anything_may_look_and_nothing_else_follows() -> None:
     assert allowed == {
         Role.READER: {Role.READER},
         Role.OPERATOR: {Role.OPERATOR, Role.READER},
+        Role.AUTHOR: {Role.AUTHOR, Role.OPERATOR, Role.READER},
         Role.APPROVER: {Role.APPROVER, Role.READER},
     }
     assert not any(Principal(id=ANA, roles=frozenset()).may(role) for role in Role)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.rings import choose_rings, order_rings
+from domain.rings import choose_rings, keep_in_ring, order_rings
 from domain.rollout import Ring
 from domain.scope import TagFilter
 from domain.topology import PlannerMachine
@@ -45,6 +45,22 @@ def test_the_order_is_that_of_the_list_or_of_after() -> None:
 def test_what_is_no_chain_has_no_order(rings: list[Ring]) -> None:
     with pytest.raises(ValueError, match="no chain"):
         order_rings(rings)
+
+
+@pytest.mark.parametrize("name", ["canary", "more", "broad"])
+def test_a_machine_alone_stays_in_its_ring(name: str) -> None:
+    """A per cent of one machine is that machine, which would go past the approval of its own ring."""
+    rings = [Ring(name="canary", percent=5), Ring(name="more", percent=20), Ring(name="broad")]
+    alone = make_machine(1)
+    assert choose_rings([alone], rings)[alone.key].number == 0
+    found = choose_rings([alone], keep_in_ring(rings, name, alone.id))
+    assert rings[found[alone.key].number].name == name
+
+
+def test_a_machine_whose_ring_is_not_known_goes_to_no_ring_in_per_cent() -> None:
+    alone = make_machine(1)
+    rings = [Ring(name="canary", percent=5), Ring(name="broad")]
+    assert choose_rings([alone], keep_in_ring(rings, "", alone.id))[alone.key].number == 1
 
 
 def test_the_first_ring_that_selects_a_machine_has_it() -> None:
