@@ -23,6 +23,8 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +35,12 @@ MOST_RECIPIENTS = 50
 
 
 _SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+JUDGED_BY_LENGTH = ("webhook_secret", "health_key")
+"""Settings whose values people make up; a storage account makes the keys of a connection string."""
+SHORTEST_SECRET = 32
+"""Characters of a secret that this app checks or signs with: fewer can be guessed."""
+_REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
+"""How a setting begins whose value the platform was to fetch, and could not."""
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
@@ -51,6 +59,11 @@ def platform_signs_in() -> bool:
     Not a setting of ours: the platform sets the variable, with any case of the word.
     """
     return os.environ.get("WEBSITE_AUTH_ENABLED", "").casefold() == "true"
+
+
+def _is_unresolved(text: str) -> bool:
+    """Whether a value is still the reference to one. Everybody who knows the vault's name knows the whole text."""
+    return text.strip().casefold().startswith(_REFERENCES)
 
 
 class ChannelKind(StrEnum):
@@ -104,6 +117,10 @@ class Channel(BaseModel):
         }
         if wanted != {key for key, value in given.items() if value}:
             raise ValueError(f"a {self.kind} channel has {', '.join(sorted(wanted))} and nothing else")
+        if self.kind is ChannelKind.WEBHOOK and len(self.secret.get_secret_value().strip()) < SHORTEST_SECRET:
+            raise ValueError(f"secret must have at least {SHORTEST_SECRET} characters")
+        if any(_is_unresolved(str(value)) for value in given.values()):
+            raise ValueError("has a value that is a reference which the app could not resolve")
         if self.private and self.kind is not ChannelKind.WEBHOOK:
             raise ValueError("private is for webhooks: the other services are never in a private network")
         if self.kind is ChannelKind.MAIL:
@@ -155,7 +172,7 @@ def parse_channels(text: str) -> dict[str, Channel]:
     """
     if not text.strip():
         return {}
-    if text.startswith("@Microsoft.KeyVault("):
+    if _is_unresolved(text):
         raise ChannelsError("PATCHWAVE_CHANNELS is a Key Vault reference that the app could not resolve.")
     try:
         channels = _CHANNELS.validate_json(text)
@@ -261,7 +278,8 @@ class Settings(BaseSettings):
     )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="Key of the HMAC-SHA256 signature that webhook callers must send; none is asked for without it.",
+        description="Key of the HMAC-SHA256 signature that webhook callers must send, at least 32 characters; none is"
+        " asked for without it.",
     )
     channels: SecretStr = Field(
         default=SecretStr(""),
@@ -312,8 +330,25 @@ class Settings(BaseSettings):
     )
     health_key: SecretStr = Field(
         default=SecretStr(""),
-        description="Key of the deep health check; without one the deep check is off.",
+        description="Key of the deep health check, at least 32 characters; without one the deep check is off.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_resolved(cls, value: object, given: ValidationInfo) -> object:
+        # Channels are judged when they are read: a mistake in them must not keep machines from being patched.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if given.field_name != "channels" and isinstance(text, str) and _is_unresolved(text):
+            raise ValueError("is a reference to a Key Vault or the like that the platform could not resolve")
+        return value
+
+    @field_validator(*JUDGED_BY_LENGTH)
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and len(text.strip()) < SHORTEST_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

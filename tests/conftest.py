@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -17,9 +18,11 @@ settings.load_profile("patchwave")
 # Writes find company all the same: the rest of a turn of the event loop, and while others are on their way.
 os.environ.setdefault("PATCHWAVE_STORAGE_LINGER_SECONDS", "0.002")
 
-WEBHOOK_SECRET = "a-secret-for-tests-only"
-HEALTH_KEY = "a-health-key-for-tests"
-CHANNELS = '[{"name": "hub", "kind": "webhook", "url": "https://127.0.0.1:9/in", "secret": "for tests only"}]'
+WEBHOOK_SECRET = "a-secret-for-tests-only-and-no-other"
+HEALTH_KEY = "a-health-key-for-tests-and-no-other"
+CHANNELS = json.dumps(
+    [{"name": "hub", "kind": "webhook", "url": "https://127.0.0.1:9/in", "secret": "for tests only, and long enough!"}]
+)
 """On this machine, which is never called."""
 
 

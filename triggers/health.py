@@ -23,14 +23,13 @@ type HealthAnswer = Annotated[dict[str, str], Field(json_schema_extra={"required
 """``status``, and in the deep check the state of each part."""
 
 _DEEP = Parameter("deep", {"type": "string"}, "`1` checks storage, identity, Resource Manager and channels.")
-_KEY = Parameter("key", {"type": "string"}, "The health key, for who cannot send the header.")
 
 
 @bp.route(route="health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @described(
     Answer(200, HealthAnswer),
     Answer(503, HealthAnswer),
-    query=[_DEEP, _KEY],
+    query=[_DEEP],
     refuses={401: "The deep check needs the health key."},
     uses_storage=False,
 )
@@ -44,7 +43,7 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
         return answer({"status": "unhealthy", "settings": f"not valid: {wrong}"}, status=503)
     if query_of(req, "deep") not in ("1", "true"):
         return answer({"status": "healthy"})
-    _check_key(settings, header_of(req, HEALTH_KEY_HEADER) or query_of(req, "key"))
+    _check_key(settings, header_of(req, HEALTH_KEY_HEADER) or "")
     parts = {"storage": await _storage(), **await _azure(), "channels": _channels(settings)}
     is_healthy = all(word == "ok" for word in parts.values())
     return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)

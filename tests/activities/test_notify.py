@@ -57,7 +57,12 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def channels(monkeypatch: pytest.MonkeyPatch, records: Records, receiver: Receiver) -> None:
     """The setting, with one webhook; ``records`` has made the other settings."""
-    hub = {"name": "hub", "kind": "webhook", "url": f"{receiver.url}/SECRET", "secret": "SECRET-of-the-hook"}
+    hub = {
+        "name": "hub",
+        "kind": "webhook",
+        "url": f"{receiver.url}/SECRET",
+        "secret": "SECRET-of-the-hook-and-no-others",
+    }
     configure(monkeypatch, json.dumps([hub]))
 
 

@@ -79,7 +79,7 @@ def announcement(facts: Facts) -> Announcement:
 def channel(kind: ChannelKind, url: str) -> Channel:
     form: dict[str, Any] = {"name": "ops", "kind": kind, "url": f"{url}/in?sig=a%2Fb%20c"}
     if kind is ChannelKind.WEBHOOK:
-        form["secret"] = "SECRET-of-the-hook"
+        form["secret"] = "SECRET-of-the-hook-and-no-others"
     if kind is ChannelKind.MAIL:
         connection = f"endpoint={url}/;accesskey={base64.b64encode(KEY).decode()}"
         del form["url"]
@@ -211,7 +211,9 @@ async def test_the_signature_of_a_webhook_covers_time_and_body(receiver: Receive
     found = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", got.headers["x-patchwave-signature"])
     assert found is not None
     assert int(found[1]) == NOW.timestamp()
-    assert found[2] == hmac.digest(b"SECRET-of-the-hook", f"{found[1]}.".encode() + got.body, "sha256").hex()
+    assert (
+        found[2] == hmac.digest(b"SECRET-of-the-hook-and-no-others", f"{found[1]}.".encode() + got.body, "sha256").hex()
+    )
 
 
 # --- the sender

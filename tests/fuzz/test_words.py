@@ -275,7 +275,18 @@ def test_principals(header: str) -> None:
 
 
 @budget(20)
-@given(bodies([{"name": "hub", "kind": "webhook", "url": "https://hooks.example.org/1", "secret": "s"}]))
+@given(
+    bodies(
+        [
+            {
+                "name": "hub",
+                "kind": "webhook",
+                "url": "https://hooks.example.org/1",
+                "secret": "s" * 32,
+            }
+        ]
+    )
+)
 def test_channels(text: str) -> None:
     with suppress(ChannelsError):
         parse_channels(text)

@@ -17,7 +17,7 @@ from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, signed_in
 from tests.triggers.test_steering import end_machine
-from tests.triggers.test_webhook import sign
+from tests.triggers.test_webhook import SECRET, sign
 from triggers import health, policies, runs, schedules, steering
 from triggers.authorization import ROLES
 
@@ -70,12 +70,10 @@ async def test_the_webhook_and_health_have_an_authentication_of_their_own(
     # Readers have a function key as well: without a signature they could start a run here.
     unsigned = await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)
     assert (unsigned.status, "PATCHWAVE_WEBHOOK_SECRET" in unsigned.problem["detail"]) == (401, True)
-    monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "for tests")
+    monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", SECRET)
     load_settings.cache_clear()
     assert (await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)).status == 401
-    assert (
-        await ask("run_webhook", {"x-patchwave-signature": sign(b"", secret="for tests")}, policy=monthly)
-    ).status == 202
+    assert (await ask("run_webhook", {"x-patchwave-signature": sign(b"", secret=SECRET)}, policy=monthly)).status == 202
     assert (await ask("health", {})).status == 200
     deep = await call(health.health, headers=signed_in(ANA, "operator"), query={"deep": "1"})
     assert deep.status == 401

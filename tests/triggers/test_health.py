@@ -9,7 +9,7 @@ from settings import load_settings
 from tests.triggers.support import Answer, call
 from triggers import health
 
-KEY = "a-health-key-for-tests"
+KEY = "a-health-key-for-tests-and-no-other"
 
 
 class Manager:
@@ -76,6 +76,15 @@ async def test_the_deep_answer_needs_the_key(records: Records, key: str | None) 
     answer = await deep(key)
     assert answer.problem["status"] == 401
     assert "storage" not in answer.json
+
+
+@pytest.mark.usefixtures("keyed")
+async def test_the_health_key_counts_in_its_header_alone() -> None:
+    """An address is logged on its way, by proxies and by the platform."""
+    answer = await call(health.health, query={"deep": "1", "key": KEY})
+    assert answer.problem["status"] == 401
+    assert "storage" not in answer.json
+    assert (await deep()).status == 200
 
 
 @pytest.mark.parametrize("key", [None, "", "x"])

@@ -17,7 +17,7 @@ from tests.adapters.samples import NOW
 from tests.triggers.support import POLICY, Answer, Engine, call
 from triggers.webhook import run_webhook
 
-SECRET = "a-secret-for-tests-only"
+SECRET = "a-secret-for-tests-only-and-no-other"
 
 
 @pytest.fixture

@@ -11,7 +11,12 @@ from settings import ChannelKind, ChannelsError, Settings, parse_channels
 
 TEAMS = {"name": "ops", "kind": "teams", "url": "https://prod-1.westeurope.logic.azure.com:443/workflows/x?sig=SECRET"}
 SLACK = {"name": "chat", "kind": "slack", "url": "https://hooks.slack.com/services/T0/B0/SECRET"}
-WEBHOOK = {"name": "hook", "kind": "webhook", "url": "https://hooks.example.com/in", "secret": "SECRET-of-the-hook"}
+WEBHOOK = {
+    "name": "hook",
+    "kind": "webhook",
+    "url": "https://hooks.example.com/in",
+    "secret": "SECRET-of-the-hook-and-no-others",
+}
 MAIL: dict[str, Any] = {
     "name": "post",
     "kind": "mail",
@@ -69,6 +74,8 @@ def test_no_channels(text: str) -> None:
         {**SLACK, "kind": "SECRET"},
         {**SLACK, "https://hooks.slack.com/SECRET": 1},
         {**WEBHOOK, "secret": ""},
+        {**WEBHOOK, "secret": "SECRET-" + "s" * 24},
+        {**WEBHOOK, "secret": "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/SECRET)"},
         {**MAIL, "connection": "endpoint=https://acs.communication.azure.com;accesskey=SECRET!"},
         {**MAIL, "connection": "endpoint=http://acs.communication.azure.com;accesskey=U0VDUkVU"},
         {**MAIL, "connection": "endpoint=https://acs.communication.azure.com/SECRET;accesskey=U0VDUkVU"},

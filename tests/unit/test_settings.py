@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from settings import Settings
+from settings import JUDGED_BY_LENGTH, Settings
 
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://127.0.0.1:10002/a"
 
@@ -93,9 +93,9 @@ def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPa
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = read(monkeypatch, WEBHOOK_SECRET="hush-hush")
+    settings = read(monkeypatch, WEBHOOK_SECRET="hush-hush-hush-hush-hush-hush-hush")
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
-        assert "hush-hush" not in shown
+        assert "hush-hush-hush-hush-hush-hush-hush" not in shown
         assert "c2VjcmV0" not in shown
 
 
@@ -104,6 +104,41 @@ def test_a_refusal_does_not_show_the_other_values(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValidationError) as caught:
         read(monkeypatch, TABLES_CONNECTION="AccountKey=c2VjcmV0", **{name: value})
     assert "c2VjcmV0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEBHOOK_SECRET", "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/webhook)"),
+        ("WEBHOOK_SECRET", " @microsoft.keyvault(VaultName=vault;SecretName=webhook-secret-of-the-app)"),
+        ("HEALTH_KEY", "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/health-key)"),
+        ("HEALTH_KEY", "@Microsoft.AppConfiguration(Endpoint=https://config.example.net; Key=health)"),
+        ("TABLES_CONNECTION", "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/tables)"),
+        ("PROBE_HOSTS", "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/hosts)"),
+        ("WEBHOOK_SECRET", "s" * 31),
+        ("WEBHOOK_SECRET", "s" * 31 + " "),
+        ("HEALTH_KEY", "s" * 31),
+    ],
+)
+def test_a_secret_that_everybody_can_know_or_guess_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(monkeypatch, **{name: value})
+    assert [error["loc"] for error in caught.value.errors()] == [(name.lower(),)]
+    assert value.strip() not in str(caught.value)
+
+
+def test_secrets_are_long_enough_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, WEBHOOK_SECRET="s" * 32, HEALTH_KEY="")
+    assert (settings.webhook_secret.get_secret_value(), settings.health_key.get_secret_value()) == ("s" * 32, "")
+
+
+def test_every_secret_setting_is_judged() -> None:
+    """A new one is refused like the others, or says here why it cannot be."""
+    secrets = {name for name, field in Settings.model_fields.items() if field.annotation is SecretStr}
+    # The storage account makes the keys of a connection string; channels are judged when they are read.
+    assert secrets - {"tables_connection", "channels"} == set(JUDGED_BY_LENGTH)
 
 
 def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
