@@ -31,6 +31,8 @@ _TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # A wall-clock time at an end of the calendar has no moment in UTC, and no date is near it.
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
+_LONGEST_ZONE_NAME = 64
+"""Characters of a name that is compared with those of zones; comparing is quadratic."""
 # Names of the zone database that do not name a place or an offset.
 _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 
@@ -51,7 +53,8 @@ def find_zone(name: str) -> ZoneInfo:
     names = _zone_names()
     zone = names.get(name.strip().lower())
     if zone is None:
-        near = difflib.get_close_matches(name.strip().lower(), names, n=2, cutoff=0.7)
+        is_short = len(name) <= _LONGEST_ZONE_NAME
+        near = difflib.get_close_matches(name.strip().lower(), names, n=2, cutoff=0.7) if is_short else []
         spelled = {known.lower(): known for known in (*ZONES, *names.values())}
         hint = f"; did you mean {' or '.join(spelled[match] for match in near)}?" if near else ""
         raise ValueError(

@@ -21,6 +21,8 @@ from domain.folding import fold
 from domain.run import MachineRecord, Signal, SignalState
 
 LONGEST_URL = 2_000
+MOST_PLACEHOLDERS = 3
+"""In one address: more than any real one has."""
 _PLACES = ("name", "resourceGroup", "location")
 _TAG = "tag:"
 
@@ -37,7 +39,10 @@ class ProbeImpossible(ValueError):
 def _check_url(text: str) -> str:
     if len(text) > LONGEST_URL:
         raise ValueError(f"is too long; at most {LONGEST_URL}")
-    for name in _PLACEHOLDER.findall(text):
+    names = _PLACEHOLDER.findall(text)
+    if len(names) > MOST_PLACEHOLDERS:
+        raise ValueError(f"has {len(names)} placeholders; at most {MOST_PLACEHOLDERS}")
+    for name in names:
         if name not in _PLACES and not (name.startswith(_TAG) and len(name) > len(_TAG)):
             known = ", ".join(f"{{{place}}}" for place in _PLACES)
             raise ValueError(f"{{{name}}} is no placeholder; use {known} or {{tag:...}} with the name of a tag")
@@ -72,8 +77,8 @@ class Probe(Document):
 
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         title="Address",
-        description="http or https. {name}, {resourceGroup}, {location} and {tag:...} stand for those of the machine."
-        " Its host must be on the list in PATCHWAVE_PROBE_HOSTS.",
+        description="http or https. {name}, {resourceGroup}, {location} and {tag:...} stand for those of the machine,"
+        " at most three of them. Its host must be on the list in PATCHWAVE_PROBE_HOSTS.",
         examples=["https://{name}.example.org/health"],
     )
     status: list[Annotated[StrictInt, AfterValidator(_check_status)]] = Field(
@@ -157,14 +162,33 @@ def may_be_listed(template: str, listed: Sequence[str]) -> bool:
     host = host_of(template).casefold()
     if not _PLACEHOLDER.search(host):
         return is_listed(host, listed)
-    words = re.compile(".+".join(map(re.escape, _PLACEHOLDER.sub("\0", host).split("\0"))))
-    end = host.rpartition("}")[2]
+    words = _PLACEHOLDER.sub("\0", host).split("\0")
 
     def is_possible(entry: str) -> bool:
         below = entry[1:]
-        return below.endswith(end) or end.endswith(below) if entry.startswith("*.") else bool(words.fullmatch(entry))
+        if entry.startswith("*."):
+            return below.endswith(words[-1]) or words[-1].endswith(below)
+        return _holds_in_order(entry, words)
 
     return any(is_possible(entry.casefold()) for entry in listed)
+
+
+def _holds_in_order(text: str, words: Sequence[str]) -> bool:
+    """Whether the text is the words in their order with at least one character between two of them.
+
+    The leftmost place of each word leaves the most room for the next, so one pass is enough. A regular expression
+    with a gap for each placeholder tries every combination of places.
+    """
+    first, *middle, last = words
+    if not text.startswith(first):
+        return False
+    at = len(first)
+    for word in middle:
+        found = text.find(word, at + 1)
+        if found < 0:
+            return False
+        at = found + len(word)
+    return text.endswith(last) and len(text) - len(last) > at
 
 
 def judge_probe(probe: Probe, answer: ProbeAnswer | ProbeFailure) -> Signal:

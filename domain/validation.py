@@ -9,7 +9,7 @@ from datetime import date
 from enum import Enum
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from domain.base import Document
@@ -21,10 +21,15 @@ _BOUNDS = {
     "greater_than": ("more than", "gt"),
     "less_than": ("less than", "lt"),
 }
-_MORE = re.compile(r"([0-9,]+) more errors are not listed; mend these first")
 _SHOWN = 80
-MOST_PROBLEMS = 100
-"""Errors of one answer: each is compared with the known keys, and no person reads more."""
+_LONGEST_PATH = 300
+_LONGEST_MESSAGE = 1_000
+_LONGEST_GUESSED = 64
+"""Characters of a word that is compared with the known ones. No key is longer, and comparing is quadratic."""
+_MOST_GUESSED = 10
+"""Unknown keys of one answer that are compared with the known ones."""
+MOST_PROBLEMS = 50
+"""Errors in one answer: no person reads more."""
 
 
 class Problem(Document):
@@ -32,6 +37,24 @@ class Problem(Document):
 
     path: str
     message: str
+
+
+class _Rest(Problem):
+    """The last entry of a list that was cut: how many more problems there are."""
+
+    _count: int = PrivateAttr(default=0)
+
+    @classmethod
+    def of(cls, count: int) -> _Rest:
+        """The entry for so many."""
+        made = cls(path="$", message=f"{count:,} more errors are not listed; mend these first")
+        made._count = count
+        return made
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return self._count
 
 
 def format_path(location: Sequence[str | int]) -> str:
@@ -48,34 +71,54 @@ def format_path(location: Sequence[str | int]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every error of a failed validation of ``model``, in the order of the document's fields."""
+    """The first errors of a failed validation of ``model``, in the order of its fields, and how many more there are."""
     details = error.errors(include_url=False)
-    broken = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
-    # A list whose entries are all wrong is reported as too short as well.
-    wrong = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in broken]
+    if any(detail["type"] == "too_short" for detail in details):
+        # A list whose entries are all wrong is reported as too short as well.
+        broken = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
+        details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in broken]
+    shown = details[:MOST_PROBLEMS]
+    unknown = [index for index, detail in enumerate(shown) if detail["type"] == "extra_forbidden"][:_MOST_GUESSED]
     problems = [
-        Problem(path=format_path(_location(detail)), message=_sentence(detail, model))
-        for detail in wrong[:MOST_PROBLEMS]
+        Problem(
+            path=format_path(_location(detail)),
+            message=_sentence(detail, model, is_guessed=detail["type"] != "extra_forbidden" or index in unknown),
+        )
+        for index, detail in enumerate(shown)
     ]
-    return problems if len(wrong) <= MOST_PROBLEMS else [*problems, _more(len(wrong) - MOST_PROBLEMS)]
+    return problems if len(details) <= MOST_PROBLEMS else [*problems, _Rest.of(len(details) - MOST_PROBLEMS)]
+
+
+def unknown_keys(given: Mapping[str, object], known: Iterable[str], message: str) -> list[Problem]:
+    """A problem for each key that is not known, in order, with the same message; of many, how many more there are."""
+    unknown = sorted(given.keys() - set(known))
+    problems = [Problem(path=format_path([name]), message=message) for name in unknown[:MOST_PROBLEMS]]
+    return problems if len(unknown) <= MOST_PROBLEMS else [*problems, _Rest.of(len(unknown) - MOST_PROBLEMS)]
 
 
 def listed(problems: Sequence[Problem]) -> list[Problem]:
-    """The first hundred, and as the last one how many more there are. A list that was cut before stays cut."""
-    cut = {
-        problem: int(found[1].replace(",", "")) for problem in problems if (found := _MORE.fullmatch(problem.message))
-    }
-    whole = [problem for problem in problems if problem not in cut]
-    left = sum(cut.values()) + max(len(whole) - MOST_PROBLEMS, 0)
-    return [*whole[:MOST_PROBLEMS], _more(left)] if left else whole
+    """The first fifty, and as the last one how many more there are. A list that was cut before stays cut."""
+    whole = [problem for problem in problems if not isinstance(problem, _Rest)]
+    left = sum(problem.count for problem in problems if isinstance(problem, _Rest))
+    left += max(len(whole) - MOST_PROBLEMS, 0)
+    shown = [_shortened(problem) for problem in whole[:MOST_PROBLEMS]]
+    return [*shown, _Rest.of(left)] if left else shown
 
 
-def _more(count: int) -> Problem:
-    return Problem(path="$", message=f"{count:,} more errors are not listed; mend these first")
+def _shortened(problem: Problem) -> Problem:
+    """The problem without the bulk of what a caller wrote, which many problems may repeat."""
+    path, message = _cut(problem.path, _LONGEST_PATH), _cut(problem.message, _LONGEST_MESSAGE)
+    return problem if (path, message) == (problem.path, problem.message) else Problem(path=path, message=message)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def suggest(given: str, known: Iterable[str]) -> str:
-    """``did you mean "x"?`` for a near miss; empty when nothing is near."""
+    """``did you mean "x"?`` for a near miss; empty when nothing is near, or the word is longer than any known one."""
+    if len(given) > _LONGEST_GUESSED:
+        return ""
     folded = {_fold(name): name for name in known}
     near = difflib.get_close_matches(_fold(given), folded, n=1, cutoff=0.6)
     return f'did you mean "{folded[near[0]]}"?' if near else ""
@@ -91,10 +134,11 @@ def _location(detail: ErrorDetails) -> tuple[str | int, ...]:
     return location[:-1] if location and location[-1] == "[key]" else location
 
 
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+def _sentence(detail: ErrorDetails, model: type[BaseModel], *, is_guessed: bool) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_key(str(detail["loc"][-1]), _model_at(model, detail["loc"][:-1]), model)
+        parent = _model_at(model, detail["loc"][:-1])
+        return _unknown_key(str(detail["loc"][-1]), parent, model, is_guessed=is_guessed)
     if kind == "missing":
         return _missing(str(detail["loc"][-1]), _model_at(model, detail["loc"][:-1]))
     if kind == "value_error":
@@ -134,15 +178,16 @@ def _missing(name: str, parent: type[BaseModel] | None) -> str:
     return f"is missing; give {name}"
 
 
-def _unknown_key(name: str, parent: type[BaseModel] | None, root: type[BaseModel]) -> str:
+def _unknown_key(name: str, parent: type[BaseModel] | None, root: type[BaseModel], *, is_guessed: bool) -> str:
     known = [alias for alias, _ in _described(parent)]
-    # The very name in another place is a better guess than a name that only looks like it.
-    elsewhere = [path for path, alias in _all_keys(root) if _fold(alias) == _fold(name)]
-    if elsewhere and _fold(name) not in map(_fold, known):
-        return f'is not known here; did you mean "{elsewhere[0]}"?'
-    near = suggest(name, known)
-    if near:
-        return f"is not known here; {near}"
+    if is_guessed and len(name) <= _LONGEST_GUESSED:
+        # The very name in another place is a better guess than a name that only looks like it.
+        folded = _fold(name)
+        elsewhere = next((path for path, alias in _all_keys(root) if _fold(alias) == folded), "")
+        if elsewhere and folded not in map(_fold, known):
+            return f'is not known here; did you mean "{elsewhere}"?'
+        if near := suggest(name, known):
+            return f"is not known here; {near}"
     return f"is not known here; use {', '.join(known)}" if known else "is not known here; leave it out"
 
 
@@ -194,5 +239,4 @@ def _show(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     text = {True: "true", False: "false", None: "null"}.get(value) if isinstance(value, bool | None) else None
-    shown = text or repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    return _cut(text or repr(value[:_SHOWN] if isinstance(value, str) else value), _SHOWN)

@@ -21,6 +21,14 @@ from domain.validation import Problem, listed
 from triggers.authorization import NotSignedIn, RoleMissing, check_role, principal_of, signed_in_name
 
 LARGEST_BODY = 256 * 1024
+MOST_ENTRIES = 2_000
+"""In one list of a body: as many ids of machines as a body has room for."""
+MOST_KEYS = 1_000
+"""Of one object of a body."""
+MOST_VALUES = 10_000
+"""In all lists and objects of a body: each may be wrong, and is then an error that somebody has to make."""
+LONGEST_PARAMETER = 8_192
+"""Of a query parameter or a header, in characters: as long as a front end lets through."""
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 1_000
 _LONGEST_NAME = 100
@@ -154,10 +162,12 @@ def parse_json(body: bytes) -> object:
     """A body as JSON that every reader takes for the same value.
 
     Raises:
-        Refusal: 400 when it is not JSON, names a key of an object twice, or holds half of a surrogate pair.
+        Refusal: 400 when it is not JSON, names a key of an object twice, holds half of a surrogate pair, or has more
+            entries, keys or values than any real document.
     """
     try:
-        document = json.loads(body, object_pairs_hook=_each_key_once, parse_constant=_refuse_constant)
+        document = json.loads(body, object_pairs_hook=_Objects().read, parse_constant=_refuse_constant)
+        _check_extent(document)
         # Raises for half of a surrogate pair, which neither storage nor an answer could hold.
         json.dumps(document, ensure_ascii=False).encode()
     except _AmbiguousKey as error:
@@ -169,17 +179,57 @@ def parse_json(body: bytes) -> object:
     return document
 
 
+def _check_extent(document: object) -> None:
+    """Refuse what only a hostile document has so many of. The text of values is bounded by the body itself.
+
+    Raises:
+        Refusal: 400 with what there is too much of.
+    """
+    values = 0
+    left = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            inner: Sequence[object] = list(cast("dict[str, object]", value).values())
+        elif isinstance(value, list):
+            inner = cast("list[object]", value)
+            if len(inner) > MOST_ENTRIES:
+                raise Refusal(400, f"A list of the body has more than {MOST_ENTRIES:,} entries.")
+        else:
+            continue
+        values += len(inner)
+        if values > MOST_VALUES:
+            raise _too_many_values()
+        left += inner
+
+
+def _too_many_values() -> Refusal:
+    return Refusal(400, f"The body has more than {MOST_VALUES:,} values.")
+
+
 class _AmbiguousKey(Exception):
     """An object has two members of one name; the text is the name."""
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        seen: set[str] = set()
-        again = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise _AmbiguousKey(json.dumps(again)[:_LONGEST_NAME])
-    return made
+class _Objects:
+    """Makes the objects of one body, as long as there are not too many of them."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object of its members, each of which has a name of its own."""
+        self._values += 1 + len(pairs)
+        if len(pairs) > MOST_KEYS:
+            raise Refusal(400, f"An object of the body has more than {MOST_KEYS:,} keys.")
+        if self._values > 2 * MOST_VALUES:
+            raise _too_many_values()
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            seen: set[str] = set()
+            again = next(name for name, _ in pairs if name in seen or seen.add(name))
+            raise _AmbiguousKey(json.dumps(again)[:_LONGEST_NAME])
+        return made
 
 
 def _refuse_constant(word: str) -> object:
@@ -273,8 +323,15 @@ def route_of(request: func.HttpRequest, name: str) -> str:
 
 
 def query_of(request: func.HttpRequest, name: str) -> str:
-    """A query parameter; empty when it is absent."""
-    return cast("Mapping[str, str]", request.params).get(name, "")
+    """A query parameter; empty when it is absent.
+
+    Raises:
+        Refusal: 400 when it is longer than any that is needed.
+    """
+    text = cast("Mapping[str, str]", request.params).get(name, "")
+    if len(text) > LONGEST_PARAMETER:
+        raise invalid_query(name, f"is too long; at most {LONGEST_PARAMETER:,} characters")
+    return text
 
 
 def caller_of(request: func.HttpRequest, *, claimed: str = "") -> str:

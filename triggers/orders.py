@@ -10,7 +10,7 @@ from pydantic import Field
 
 from domain.base import Document, as_object
 from domain.run import Order
-from domain.validation import Problem
+from domain.validation import Problem, unknown_keys
 from triggers.described import Body, Parameter
 from triggers.http import caller_id_of, caller_of, invalid_body, invalid_query, query_of, read_body, read_json
 
@@ -68,10 +68,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
         Refusal: 400 when the reason is missing or too long, or the body is of another form.
     """
     given = _given(request)
-    problems = [
-        Problem(path=name, message="is not known; an order has reason and by")
-        for name in sorted(given.keys() - {"reason", "by"})
-    ]
+    problems = unknown_keys(given, ("reason", "by"), "is not known; an order has reason and by")
     reason = given.get("reason", "")
     if not isinstance(reason, str) or not reason.strip():
         problems.append(Problem(path="reason", message="is missing; say why, for the audit log"))

@@ -27,7 +27,7 @@ from domain.policy import Policy
 from domain.run import AssessmentSummary
 from domain.scope import OsType, Scope
 from domain.selection import rule_of, select, wanted_on
-from domain.validation import Problem
+from domain.validation import Problem, unknown_keys
 from triggers.described import INVALID_BODY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
 from triggers.permitted import boundary
@@ -177,7 +177,6 @@ async def _read(records: Records, body: object) -> Policy:
     fields = as_object(body)
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
-    unknown = sorted(set(fields) - {"policy", "overrides"})
-    if unknown:
-        raise invalid_body(Problem(path=unknown[0], message="is not known; a draft has policy and overrides"))
+    if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):
+        raise invalid_body(*unknown)
     return await requested_policy(records, fields)

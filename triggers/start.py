@@ -21,7 +21,7 @@ from domain.narrowing import widened
 from domain.occurrence import MaintenanceOccurrence
 from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from domain.run import Mode, Run, RunState, StartableMode, Trigger
-from domain.validation import Problem
+from domain.validation import Problem, unknown_keys
 from domain.work import FollowRun
 from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
 from triggers.described import Keys, Parameter
@@ -189,9 +189,10 @@ async def read_request(records: Records, body: object, *, may_author: bool) -> t
     fields = as_object(body)
     if fields is None:
         raise _invalid("$", "must be an object with policy, and optionally mode and overrides")
-    unknown = sorted(set(fields) - {"policy", "mode", "overrides"})
-    if unknown:
-        raise _invalid(unknown[0], "is not known; a start has policy, mode and overrides")
+    if unknown := unknown_keys(
+        fields, ("policy", "mode", "overrides"), "is not known; a start has policy, mode and overrides"
+    ):
+        raise invalid_body(*unknown)
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")

@@ -23,7 +23,7 @@ from domain.policy import Policy
 from domain.rings import keep_in_ring, order_rings
 from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
 from domain.steering import ring_in_question
-from domain.validation import Problem
+from domain.validation import Problem, unknown_keys
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
 from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from triggers.http import (
@@ -294,7 +294,7 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
     names = ("comment", "by", *more)
     if fields is None:
         raise invalid_body(Problem(path="$", message=f"must be an object with any of {', '.join(names)}"))
-    problems = [Problem(path=name, message="is not known") for name in sorted(set(fields) - set(names))]
+    problems = unknown_keys(fields, names, "is not known")
     texts: dict[str, str] = {}
     for name in names:
         value = fields.get(name, "")

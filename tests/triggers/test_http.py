@@ -10,11 +10,12 @@ import pytest
 
 from adapters.per_loop import close_clients
 from adapters.tables import Records, RecordTooLarge, StorageUnreachable
+from domain.policy import PolicyError
 from domain.validation import Problem
 from settings import load_settings
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
-from triggers import freezes, maintenance, mode_changes, moving, plans, policies, runs, schedules, webhook
-from triggers.http import LARGEST_BODY, Refusal, answer, answered, caller_of
+from triggers import freezes, maintenance, mode_changes, moving, plans, policies, runs, schedules, steering, webhook
+from triggers.http import LARGEST_BODY, Refusal, answer, answered, caller_of, parse_json
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,55 @@ def test_an_answer_is_json() -> None:
     assert (found.status, found.json, found.type) == (201, {"a": "é"}, "application/json")
 
 
-def test_a_refusal_lists_a_hundred_errors_and_says_how_many_more_there_are() -> None:
+def _keys(count: int) -> dict[str, int]:
+    return {f"k{number}": number for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("document", "detail"),
+    [
+        (_keys(1_001), "An object of the body has more than 1,000 keys."),
+        ([0] * 2_001, "A list of the body has more than 2,000 entries."),
+        ({"a": [[0] * 2_000] * 5}, "The body has more than 10,000 values."),
+        ([[{}] * 2_000] * 40, "The body has more than 10,000 values."),
+        ([_keys(1_000)] * 11, "The body has more than 10,000 values."),
+    ],
+)
+def test_a_body_has_no_more_than_any_real_one(document: object, detail: str) -> None:
+    with pytest.raises(Refusal, match=detail) as caught:
+        parse_json(json.dumps(document).encode())
+    assert caught.value.status == 400
+
+
+def test_a_large_body_is_read() -> None:
+    document = {"a": [_keys(1_000), [0] * 2_000], "b": [[0] * 2_000, [0] * 2_000, [0] * 2_000], "c": "x" * 200_000}
+    assert parse_json(json.dumps(document).encode()) == document
+
+
+async def test_an_order_with_thousands_of_unknown_keys_tells_fifty(records: Records) -> None:
+    answer = await call(steering.pause_run, body=_keys(900), engine=Engine(), runId="20261110T190000Z-monthly-1a2b3c4d")
+    assert (answer.status, len(answer.problem["errors"])) == (400, 51)
+    assert answer.problem["errors"][-1]["message"] == "850 more errors are not listed; mend these first"
+
+
+async def test_an_error_does_not_repeat_a_long_text_of_the_caller(records: Records) -> None:
+    body = {"scope": {"tags": {"values": {"t" * 100_000: ["\n"] * 500}}}, "schedule": {"timeZone": "z" * 100_000}}
+    answer = await call(policies.put_policy, body=body, name="monthly")
+    assert answer.status == 400
+    assert len(answer.text) < 60_000
+
+
+async def test_a_query_parameter_is_not_endless(records: Records) -> None:
+    answer = await call(runs.list_runs, query={"cursor": "x" * 8_193})
+    assert (answer.status, answer.paths) == (400, ["cursor"])
+
+
+def test_a_refusal_lists_fifty_errors_and_says_how_many_more_there_are() -> None:
     problems = [Problem(path=f"x[{number}]", message="is wrong") for number in range(250)]
     told = json.loads(Refusal(400, "The request is not valid.", errors=problems).to_response().get_body())["errors"]
-    assert [each["path"] for each in told] == [f"x[{number}]" for number in range(100)] + ["$"]
-    assert told[-1]["message"] == "150 more errors are not listed; mend these first"
+    assert [each["path"] for each in told] == [f"x[{number}]" for number in range(50)] + ["$"]
+    assert told[-1]["message"] == "200 more errors are not listed; mend these first"
     # What was cut before stays cut, and its count is added to.
-    again = Refusal(400, "", errors=[*(Problem.from_wire(each) for each in told), problems[200]])
-    assert len(again.errors) == 101
-    assert again.errors[-1].message == "151 more errors are not listed; mend these first"
+    again = Refusal(400, "", errors=[*PolicyError(problems).errors, problems[200]])
+    assert len(again.errors) == 51
+    assert again.errors[-1].message == "201 more errors are not listed; mend these first"

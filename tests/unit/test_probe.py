@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from domain.probe import (
     may_be_listed,
 )
 from domain.run import MachineRecord, SignalState
+from tests.processor_time import least_seconds
 
 
 def machine(**changes: Any) -> MachineRecord:
@@ -160,6 +162,41 @@ def test_the_list_of_hosts(host: str, listed: bool) -> None:
 def test_an_address_that_no_machine_can_have_on_the_list_is_known_before(template: str, possible: bool) -> None:
     assert may_be_listed(template, ["web.example.org", "*.Inner.test"]) is possible
     assert not may_be_listed(template, [])
+
+
+@pytest.mark.parametrize(
+    ("template", "possible"),
+    [
+        ("https://a{name}b{location}c/", True),
+        ("https://{name}abb{location}/", True),
+        ("https://{name}aabb{location}/", False),
+        ("https://ab{name}c/", False),
+        ("https://a{name}bbbc/", True),
+        ("https://a{name}abbbc/", False),
+        ("https://{name}c{location}/", False),
+        ("https://aabb{name}bbc/", False),
+    ],
+)
+def test_a_placeholder_stands_for_at_least_one_character(template: str, possible: bool) -> None:
+    assert may_be_listed(template, ["aabbbbc"]) is possible
+
+
+def test_an_address_with_many_placeholders_is_refused_at_once() -> None:
+    """157 bytes with 11 placeholders took four seconds."""
+    template = "https://" + "{name}a" * 11 + "/"
+    listed = ["a" * 250]
+    with pytest.raises(ValidationError, match="11 placeholders; at most 3"):
+        Probe(url=template)
+    assert least_seconds(lambda: may_be_listed(template, listed)) < 0.05
+    assert may_be_listed("https://{name}a{name}a{name}/", listed)
+
+
+@given(st.lists(st.text("ab.", max_size=3), min_size=2, max_size=4), st.lists(st.text("ab.", max_size=3), max_size=3))
+def test_placeholders_match_as_gaps_of_at_least_one_character(words: list[str], values: list[str]) -> None:
+    template = f"https://{'{name}'.join(words)}/"
+    filled = "".join(word + value for word, value in zip(words, [*values, *[""] * 4], strict=False))
+    expected = re.fullmatch(".+".join(map(re.escape, words)), filled)
+    assert may_be_listed(template, [filled]) is bool(expected)
 
 
 def test_an_empty_list_lets_nothing_through() -> None:
