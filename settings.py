@@ -34,6 +34,7 @@ MOST_RECIPIENTS = 50
 """That Communication Services takes in one mail."""
 
 
+_ROTATION = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?=[1-9][0-9]{0,5}(\+[1-9][0-9]{0,5})?"
 _SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 JUDGED_BY_LENGTH = ("webhook_secret", "health_key")
 """Settings whose values people make up; a storage account makes the keys of a connection string."""
@@ -278,8 +279,14 @@ class Settings(BaseSettings):
     )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="Key of the HMAC-SHA256 signature that webhook callers must send, at least 32 characters; none is"
-        " asked for without it.",
+        description="From which the secret of each policy's webhook is derived, with which its senders must sign; at"
+        " least 32 characters. No signature is asked for without it.",
+    )
+    webhook_rotations: str = Field(
+        default="",
+        pattern=rf"^\s*({_ROTATION}(\s*,\s*{_ROTATION})*)?\s*$",
+        description="The numbers of the webhook secrets that count, where that is not 1, as policy=number, separated by"
+        " commas; policy=1+2 takes both while senders change over.",
     )
     channels: SecretStr = Field(
         default=SecretStr(""),
@@ -365,6 +372,8 @@ class Settings(BaseSettings):
             raise ValueError(f"PATCHWAVE_PROBE_HOSTS: {wrong[0][:100]!r} is no host name, and not *. before one")
         if wrong := [each for each in self.listed_subscriptions if not _SUBSCRIPTION.fullmatch(each)]:
             raise ValueError(f"PATCHWAVE_SUBSCRIPTIONS: {wrong[0][:100]!r} is no id of a subscription")
+        if len(self.listed_rotations) < len(_listed(self.webhook_rotations)):
+            raise ValueError("PATCHWAVE_WEBHOOK_ROTATIONS names a policy twice")
         if self.subscriptions.strip() and not self.listed_subscriptions:
             raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self
@@ -378,6 +387,12 @@ class Settings(BaseSettings):
     def listed_probe_hosts(self) -> tuple[str, ...]:
         """The hosts that health probes may call, one by one."""
         return _listed(self.probe_hosts)
+
+    @property
+    def listed_rotations(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of the webhook secrets that count, by policy, where that is not the first."""
+        named = (part.partition("=") for part in _listed(self.webhook_rotations))
+        return {policy: tuple(map(int, numbers.split("+"))) for policy, _, numbers in named}
 
     @property
     def listed_subscriptions(self) -> tuple[str, ...]:

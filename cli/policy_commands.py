@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +106,22 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
     for note in certain_notes(policy):
         errors.print(plain(f"note: {note}"), soft_wrap=True)
     show(output, policy.to_wire(), lambda: f"{file}: policy {policy.name} is valid")
+
+
+@policies.command("webhook-secret")
+def webhook_secret(
+    name: NameArgument,
+    rotation: Annotated[
+        int, typer.Option("--rotation", min=1, help="The number in PATCHWAVE_WEBHOOK_ROTATIONS; a higher one is new.")
+    ] = 1,
+) -> None:
+    """Print the secret that senders of a policy's webhook sign with, made of the app's in PATCHWAVE_WEBHOOK_SECRET."""
+    from domain.webhook import policy_secret
+
+    master = os.environ.get("PATCHWAVE_WEBHOOK_SECRET", "").strip()
+    if not master:
+        raise RefusedError("Put the app's own secret into the environment: PATCHWAVE_WEBHOOK_SECRET is empty.")
+    typer.echo(policy_secret(master, name, rotation))
 
 
 def _read(file: Path) -> Json:

@@ -50,7 +50,15 @@ from triggers.http import (
     word_of,
 )
 from triggers.orders import SAID_QUERY, read_said
-from triggers.start import IDEMPOTENCY_KEY, KEY_REUSED, StartRequest, claimed_run_id, new_run_id, read_request
+from triggers.start import (
+    IDEMPOTENCY_KEY,
+    KEY_REUSED,
+    StartRequest,
+    claimed_run_id,
+    new_run_id,
+    policy_named_in,
+    read_request,
+)
 from triggers.start import start_run as start
 
 POLL_SECONDS = 5
@@ -125,7 +133,8 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     run_id = new_run_id(policy)
     key = header_of(req, "idempotency-key")
     if key:
-        run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body)
+        scope = (said.by_id, policy_named_in(body))
+        run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body, scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
     return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
 

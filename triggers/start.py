@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol, cast
 
@@ -153,16 +153,31 @@ def new_run_id(policy: Policy) -> RunId:
     return RunId.of(datetime.now(UTC), policy.name, secrets.token_hex(4))
 
 
-async def claimed_run_id(records: Records, kind: str, key: str, run_id: RunId, request: object = None) -> RunId:
+def check_key(key: str) -> None:
+    """Refuse a key that is none.
+
+    Raises:
+        Refusal: 400 when it is empty, too long, or not printable.
+    """
+    if not key or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
+
+
+async def claimed_run_id(
+    records: Records, kind: str, key: str, run_id: RunId, request: object = None, *, scope: Sequence[str] = ()
+) -> RunId:
     """The run id that a key stands for: this one, when the key is new.
 
-    ``request`` is what the key was sent with, as JSON: the key stands for that request alone.
+    ``request`` is what the key was sent with, as JSON: the key stands for that request alone. ``scope`` is whose key it
+    is, such as caller and policy: in another scope it is another key.
 
     Raises:
         Refusal: 400 when the key is empty, too long, or not printable; 422 when it was used for another request.
     """
-    if not key or len(key) > LONGEST_KEY or not key.isprintable():
-        raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
+    check_key(key)
+    if scope:
+        # As a JSON list, no two scopes and keys are written alike.
+        key = json.dumps([*scope, key])
     # Order and white space of a body say nothing; a claim of an older version holds the run id alone.
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()
@@ -197,6 +212,13 @@ async def read_request(records: Records, body: object, *, may_author: bool) -> t
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
     return await requested_policy(records, fields, may_author=may_author), Mode(mode)
+
+
+def policy_named_in(body: object) -> str:
+    """The policy that a start names, stored or inline: whose keys its keys are."""
+    given = (as_object(body) or {}).get("policy")
+    name = (as_object(given) or {}).get("name", "") if not isinstance(given, str) else given
+    return name if isinstance(name, str) else ""
 
 
 async def requested_policy(records: Records, fields: Mapping[str, Any], *, may_author: bool = True) -> Policy:

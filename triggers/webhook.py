@@ -1,10 +1,11 @@
-"""run_webhook: other systems start a stored policy, once per delivery, with a signed body when a secret is set."""
+"""run_webhook: other systems start a stored policy, once per delivery, with a signature when a secret is set.
+
+What is refused is refused before a key is claimed, so that the next call with the same delivery finds it unused.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
+import logging
 from datetime import UTC, datetime
 
 import azure.durable_functions as df
@@ -14,17 +15,16 @@ from pydantic import Field
 from adapters.tables import open_records
 from domain.base import Tolerant, as_object
 from domain.run import Mode, StartableMode, Trigger, TriggerKind
+from domain.webhook import FIRST_ROTATION, Call, policy_secret, verify
 from settings import Authorization, load_settings
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from triggers.runs import ListedRun, accepted
-from triggers.start import KEY_REUSED, LONGEST_KEY, claimed_run_id, find_policy, new_run_id, start_run
+from triggers.start import KEY_REUSED, LONGEST_KEY, check_key, claimed_run_id, find_policy, new_run_id, start_run
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
-TOLERANCE_SECONDS = 300
-"""How far the time stamp of a signature may be from now, in either direction."""
-_SIGNATURE = re.compile(r"t=([0-9]{1,12}),\s*v1=([0-9a-fA-F]{64})")
+_LOG = logging.getLogger("patchwave.webhook")
 
 bp = df.Blueprint()
 
@@ -38,13 +38,13 @@ class Delivery(Tolerant):
 
 _SIGNATURE_GIVEN = Parameter(
     "X-Patchwave-Signature",
-    {"type": "string", "pattern": r"^t=[0-9]{1,12},v1=[0-9a-f]{64}$"},
-    'Needed with a secret: the hex of HMAC-SHA256(secret, "<t>." + body).',
+    {"type": "string", "pattern": r"^t=[0-9]{1,12},v2=[0-9a-f]{64}$"},
+    "Needed with a secret: hex of HMAC-SHA256 over time, method, path, delivery and body, with the policy's secret.",
 )
 _DELIVERY_GIVEN = Parameter(
     "X-Patchwave-Delivery",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
-    "The same delivery of the same policy and mode gives the first run; of another one it is refused.",
+    "The same delivery of the same policy and mode gives the first run; in another mode it is refused.",
 )
 _UNSIGNED = "The function key or the signature is missing or not valid."
 
@@ -53,7 +53,7 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
 @bp.durable_client_input(client_name="client")
 @described(
     Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
-    body=Body(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}, required=False),
+    body=Body(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}),
     headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
     refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
     | NO_POLICY
@@ -61,59 +61,64 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
 )
 @answered
 async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Start a run of a stored policy: 202. The same delivery gives the first run; the same signature is refused."""
-    body = read_body(req)
-    signature = _check_signature(header_of(req, SIGNATURE_HEADER), body, datetime.now(UTC))
+    """Start a run of a stored policy: 202. The same delivery, or the same signed call, gives the first run."""
+    body, name = read_body(req), route_of(req, "policy")
+    given = header_of(req, DELIVERY_HEADER)
+    call = Call(name, given or "", body, req.method)
+    signature = _check_signature(header_of(req, SIGNATURE_HEADER), call, datetime.now(UTC))
     fields = _fields(body)
-    records = open_records()
-    policy = await find_policy(records, route_of(req, "policy"))
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise Refusal(400, "mode must be patch or assess.")
-    run_id = new_run_id(policy)
-    delivery = header_of(req, DELIVERY_HEADER) or fields.get("deliveryId")
+    named = fields.get("deliveryId")
+    if named is not None and not isinstance(named, str):
+        raise Refusal(400, "deliveryId must be a text.")
+    delivery = given or named
     if delivery is not None:
-        if not isinstance(delivery, str):
-            raise Refusal(400, "deliveryId must be a text.")
-        run_id = await claimed_run_id(records, "delivery", delivery, run_id, {"policy": policy.name, "mode": mode})
-    if signature:
-        # A sender that repeats a delivery after a lost answer is welcome; the same bytes for another run are not.
-        bound, _ = await records.claim("signature", signature, run_id.text, datetime.now(UTC))
-        if bound != run_id.text:
-            raise Refusal(401, "This signature has been used before.")
+        check_key(delivery)
+    records = open_records()
+    policy = await find_policy(records, name)
+    run_id = new_run_id(policy)
+    # Signed bytes that are sent again are the same delivery, named or not.
+    key = delivery or signature
+    if key:
+        request = {"policy": policy.name, "mode": mode}
+        run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,))
     trigger = Trigger(kind=TriggerKind.WEBHOOK, by=caller_of(req), detail=delivery or "")
-    run = await start_run(records, client, policy, run_id, trigger, mode=Mode(mode), repeatable=delivery is not None)
+    run = await start_run(records, client, policy, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
     return accepted(run)
 
 
-def _check_signature(header: str | None, body: bytes, now: datetime) -> str:
-    """The signature, when one is asked for: HMAC-SHA256 over the time stamp, a dot, and the body.
+def _check_signature(header: str | None, call: Call, now: datetime) -> str:
+    """What names the signature, when one is asked for.
 
     Raises:
-        Refusal: 401 without saying what exactly is wrong, so that nobody learns from trying.
+        Refusal: 401 without saying what exactly is wrong, so that nothing is learnt from trying.
     """
     settings = load_settings()
-    secret = settings.webhook_secret.get_secret_value()
-    if not secret:
-        if settings.authorization is Authorization.ROLES:
-            # Every caller has a function key; whoever lacks the role to start a run would come in here.
-            raise Refusal(401, "Callers need roles, so webhooks need a signature: set PATCHWAVE_WEBHOOK_SECRET.")
+    master = settings.webhook_secret.get_secret_value()
+    if not master and settings.authorization is Authorization.KEYS:
         return ""
-    found = _SIGNATURE.fullmatch(header or "")
-    if found is None:
-        raise Refusal(401, "The signature is missing or not valid.")
-    stamp, given = found.groups()
-    wanted = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
-    is_fresh = abs(now.timestamp() - int(stamp)) <= TOLERANCE_SECONDS
-    if not hmac.compare_digest(wanted, given.lower()) or not is_fresh:
-        raise Refusal(401, "The signature is missing or not valid.")
-    return f"{stamp}.{wanted}"
+    if not master:
+        # Every caller has a function key; one without the role to start a run would come in here.
+        _LOG.warning("A webhook was refused: callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set.")
+        raise Refusal(401, _UNSIGNED)
+    rotations = settings.listed_rotations.get(call.policy, (FIRST_ROTATION,))
+    secrets = [policy_secret(master, call.policy, rotation) for rotation in rotations]
+    verified = verify(header or "", call, secrets, now.timestamp())
+    if verified is None:
+        raise Refusal(401, _UNSIGNED)
+    return verified
 
 
 def _fields(body: bytes) -> dict[str, object]:
-    """The body, which may be empty, as an object; keys of other systems are passed over."""
+    """The body as an object; keys of other systems are passed over.
+
+    Raises:
+        Refusal: 400 when it is none. A body that got lost on its way must not start a run.
+    """
     if not body.strip():
-        return {}
+        raise Refusal(400, "The body is empty: send an object, {} at least.")
     fields = as_object(parse_json(body))
     if fields is None:
         raise Refusal(400, "The body is not a JSON object.")

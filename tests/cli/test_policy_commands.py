@@ -6,6 +6,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from cli.files import parse_value
+from domain.webhook import policy_secret
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service
 
@@ -168,3 +169,24 @@ class TestValidate:
     def test_the_policies_of_the_repository(self, patchwave: Patchwave):
         for path in sorted((Path(__file__).parents[2] / "policies").glob("*.yaml")):
             assert patchwave("policy", "validate", "-f", str(path)).code == 0
+
+
+class TestWebhookSecret:
+    def test_prints_what_the_senders_of_one_policy_sign_with(
+        self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch
+    ):
+        master = "an-app-secret-of-forty-characters-123456"
+        monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", master)
+        first = patchwave("policy", "webhook-secret", "monthly")
+        assert (first.code, first.output) == (0, policy_secret(master, "monthly") + "\n")
+        others = [
+            patchwave("policy", "webhook-secret", *arguments)
+            for arguments in (("monthly", "--rotation", "2"), ("weekly",))
+        ]
+        assert len({first.output, *(each.output for each in others)}) == 3
+
+    def test_needs_the_secret_of_the_app(self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.delenv("PATCHWAVE_WEBHOOK_SECRET", raising=False)
+        refused = patchwave("policy", "webhook-secret", "monthly")
+        assert refused.code != 0
+        assert "PATCHWAVE_WEBHOOK_SECRET" in refused.errors

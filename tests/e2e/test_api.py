@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from domain.webhook import policy_secret
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
 from tests.product import Product, machine_id, wait_until
 
@@ -272,10 +273,15 @@ def test_an_occurrence_with_too_little_window_left_installs_nothing(product: Pro
     product.api.delete("/api/policies/too-late")
 
 
-def signed(body: bytes, *, at: float | None = None, secret: str = WEBHOOK_SECRET) -> dict[str, str]:
+def signed(
+    policy: str, body: bytes, *, at: float | None = None, delivery: str = "", secret: str = WEBHOOK_SECRET
+) -> dict[str, str]:
+    """As a sender builds it that knows docs/api.md, and the secret of its policy."""
     stamp = str(int(time.time() if at is None else at))
-    digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return {"X-Patchwave-Signature": f"t={stamp},v1={digest}"}
+    text = f"{stamp}\nPOST\n/api/webhooks/{policy}\n{delivery}\n".encode() + body
+    digest = hmac.new(policy_secret(secret, policy).encode(), text, hashlib.sha256).hexdigest()
+    given = {"X-Patchwave-Delivery": delivery} if delivery else {}
+    return {"X-Patchwave-Signature": f"t={stamp},v2={digest}"} | given
 
 
 def test_a_webhook_starts_a_run_once_per_delivery(product: Product) -> None:
@@ -283,13 +289,14 @@ def test_a_webhook_starts_a_run_once_per_delivery(product: Product) -> None:
     put_policy(product, "hooked", policy_of(ids))
     body = json.dumps({"mode": "assess", "from": "a ticket system"}).encode()
     now = time.time()
-    headers = signed(body, at=now) | {"X-Patchwave-Delivery": "delivery-1"}
+    headers = signed("hooked", body, at=now, delivery="delivery-1")
     first = product.api.post("/api/webhooks/hooked", content=body, headers=headers)
     assert first.status_code == 202, first.text
     again = product.api.post("/api/webhooks/hooked", content=body, headers=headers)
     assert again.json()["id"] == first.json()["id"]
-    replayed = product.api.post("/api/webhooks/hooked", content=body, headers=signed(body, at=now - 1))
-    assert replayed.status_code == 202, "another time stamp is another signature"
+    another = product.api.post("/api/webhooks/hooked", content=body, headers=signed("hooked", body, at=now - 1))
+    assert another.status_code == 202
+    assert another.json()["id"] != first.json()["id"]
     assert product.wait(first.json()["id"])["trigger"]["kind"] == "webhook"
 
 
@@ -299,10 +306,12 @@ def test_a_webhook_without_a_good_signature_is_refused(product: Product) -> None
     for headers in (
         {},
         {"X-Patchwave-Signature": "t=1,v1=zz"},
-        signed(body, secret="another"),
-        signed(body, at=time.time() - 3600),
-        signed(body, at=time.time() + 3600),
-        signed(b'{"mode": "patch"}'),
+        signed("guarded", body, secret="another"),
+        signed("guarded", body, at=time.time() - 3600),
+        signed("guarded", body, at=time.time() + 3600),
+        signed("guarded", b'{"mode": "patch"}'),
+        signed("hooked", body),
+        signed("guarded", body, delivery="d-1") | {"X-Patchwave-Delivery": "d-2"},
     ):
         assert product.api.post("/api/webhooks/guarded", content=body, headers=headers).status_code == 401
     product.api.delete("/api/policies/guarded")
@@ -310,9 +319,11 @@ def test_a_webhook_without_a_good_signature_is_refused(product: Product) -> None
 
 def test_a_signature_is_good_for_one_run(product: Product) -> None:
     put_policy(product, "replayed", policy_of(product.take(1)))
-    headers = signed(b"")
-    assert product.api.post("/api/webhooks/replayed", content=b"", headers=headers).status_code == 202
-    assert product.api.post("/api/webhooks/replayed", content=b"", headers=headers).status_code == 401
+    headers = signed("replayed", b"{}")
+    first, again = (product.api.post("/api/webhooks/replayed", content=b"{}", headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json()["id"] == first.json()["id"]
+    assert len(runs_of(product, "replayed")) == 1
     product.api.delete("/api/policies/replayed")
 
 

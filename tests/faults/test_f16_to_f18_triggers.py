@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import Callable, Generator
@@ -18,6 +16,7 @@ import pytest
 
 from adapters.tables import Records
 from domain.run import RunState
+from domain.webhook import Call, policy_secret, signature_of
 from tests.adapters.samples import NOW as STORED_AT
 from tests.conftest import WEBHOOK_SECRET
 from tests.faults.invariants import hold_invariants
@@ -81,9 +80,9 @@ def maintenance(kind: str, number: str) -> Json:
 def test_f16_a_webhook_delivery_twice_at_once_is_one_run(product: Product) -> None:
     ids = product.take(1)
     body = json.dumps({"mode": "patch"}).encode()
-    stamp = str(int(time.time()))
-    digest = hmac.new(WEBHOOK_SECRET.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
-    headers = {"X-Patchwave-Signature": f"t={stamp},v1={digest}", "X-Patchwave-Delivery": "f16-twice"}
+    sent = Call("f16-hooked", "f16-twice", body)
+    signature = signature_of(sent, policy_secret(WEBHOOK_SECRET, "f16-hooked"), time.time())
+    headers = {"X-Patchwave-Signature": signature, "X-Patchwave-Delivery": "f16-twice"}
     with stored(product, "f16-hooked", ids):
 
         def call() -> httpx.Response:

@@ -14,7 +14,7 @@ from domain.outcome import Outcome
 from domain.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
 from tests.adapters.samples import NOW, intent, machine
 from tests.adapters.test_tables_runs import run
-from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
+from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call, signed_in
 from triggers import runs
 
 SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2)
@@ -167,17 +167,53 @@ async def test_an_idempotency_key_stands_for_one_body(records: Records, engine: 
     written_otherwise = b' { "mode" : "assess", "policy" : "monthly" } '
     same = await call(runs.start_run, body=written_otherwise, headers=headers, engine=engine)
     assert (same.status, same.json["id"]) == (202, first.json["id"])
-    for body in ({"policy": "monthly"}, {"policy": "monthly", "mode": "patch"}, {"policy": POLICY, "mode": "assess"}):
+    for body in (
+        {"policy": "monthly"},
+        {"policy": "monthly", "mode": "patch"},
+        {"policy": "monthly", "mode": "assess", "overrides": {"maxConcurrent": 1}},
+    ):
         other = await call(runs.start_run, body=body, headers=headers, engine=engine)
         assert other.status == 422
         assert first.json["id"] in other.problem["detail"]
     assert list(engine.instances) == [first.json["id"]]
 
 
-async def test_a_key_of_an_older_version_still_gives_its_run(records: Records, engine: Engine, monthly: str) -> None:
-    await records.claim("idempotency-key", "k-1", "20261110T190000Z-monthly-0a1b2c3d", NOW)
-    found = await start(engine, {"policy": monthly}, idempotency_key="k-1")
-    assert (found.status, found.json["id"]) == (202, "20261110T190000Z-monthly-0a1b2c3d")
+async def test_a_key_of_another_policy_swallows_no_patch_run(records: Records, engine: Engine, monthly: str) -> None:
+    """One build number is the key of two jobs: the assessment of one policy, and the patches of the other."""
+    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    claimed = await start(engine, {"policy": "weekly", "mode": "assess"}, idempotency_key="build-4711")
+    named = {"policy": POLICY | {"name": "inline"}, "mode": "assess"}
+    inline = await start(engine, named, idempotency_key="build-4711")
+    patch = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
+    assert (claimed.status, inline.status, patch.status) == (202, 202, 202)
+    found = await records.get_run(patch.json["id"])
+    assert found is not None
+    assert (found.policy, found.mode.value) == ("monthly", "patch")
+    assert len(engine.instances) == 3
+    again = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
+    assert again.json["id"] == patch.json["id"]
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_key_of_another_caller_is_another_key(records: Records, engine: Engine, monthly: str) -> None:
+    async def started_by(caller: str, mode: str) -> Answer:
+        headers = signed_in(caller, "operator", "author") | {"idempotency-key": "k-1"}
+        return await call(runs.start_run, body={"policy": monthly, "mode": mode}, headers=headers, engine=engine)
+
+    ana, ben = "aaaaaaaa-2222-4333-8444-555555555555", "bbbbbbbb-2222-4333-8444-555555555555"
+    first, other, again = (
+        await started_by(ana, "assess"),
+        await started_by(ben, "patch"),
+        await started_by(ana, "assess"),
+    )
+    assert (first.status, other.status) == (202, 202)
+    assert again.json["id"] == first.json["id"] != other.json["id"]
+
+
+async def test_a_key_is_unused_by_what_was_refused(records: Records, engine: Engine, monthly: str) -> None:
+    for body in ({"policy": monthly, "mode": "destroy"}, {"policy": "unknown"}, {"policy": monthly, "more": 1}):
+        assert (await start(engine, body, idempotency_key="k-1")).status in (400, 404)
+    assert (await start(engine, {"policy": monthly}, idempotency_key="k-1")).status == 202
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\x01b"])

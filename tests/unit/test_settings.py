@@ -62,6 +62,11 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("PROBE_HOSTS", "good.example.org, https://example.org"),
         ("PROBE_HOSTS", "*example.org"),
         ("PROBE_PRIVATE", "perhaps"),
+        ("WEBHOOK_ROTATIONS", "monthly"),
+        ("WEBHOOK_ROTATIONS", "monthly=0"),
+        ("WEBHOOK_ROTATIONS", "monthly=1+2+3"),
+        ("WEBHOOK_ROTATIONS", "Monthly=1"),
+        ("WEBHOOK_ROTATIONS", "monthly=1,monthly=2"),
         ("SUBSCRIPTIONS", "production"),
         ("SUBSCRIPTIONS", "11111111-2222-4333-8444-555555555555 99999999-2222-4333-8444-555555555555"),
         ("SUBSCRIPTIONS", " , "),
@@ -83,6 +88,12 @@ def test_the_boundary_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch).listed_subscriptions == read(monkeypatch).listed_snapshot_groups == ()
     drawn = read(monkeypatch, SUBSCRIPTIONS=f"{one}, {two},", SNAPSHOT_GROUPS="rg-keep")
     assert (drawn.listed_subscriptions, drawn.listed_snapshot_groups) == ((one, two), ("rg-keep",))
+
+
+def test_rotations_are_by_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch).listed_rotations == {}
+    listed = read(monkeypatch, WEBHOOK_ROTATIONS=" monthly=2 , weekly=3+4").listed_rotations
+    assert listed == {"monthly": (2,), "weekly": (3, 4)}
 
 
 def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

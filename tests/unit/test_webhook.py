@@ -1,0 +1,70 @@
+"""The secret of a policy and the signature of a call: pinned values, and what each byte of them decides."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from domain.webhook import Call, policy_secret, signature_of, verify
+
+MASTER = "an-app-secret-of-forty-characters-123456"
+CALL = Call("monthly", "build-4711", b'{"mode": "assess"}')
+NOW = 1_796_000_000
+
+
+def test_the_secret_of_a_policy_is_derived_from_name_and_number() -> None:
+    wanted = hmac.new(MASTER.encode(), b"patchwave webhook\nmonthly\n1", hashlib.sha256).hexdigest()
+    assert policy_secret(MASTER, "monthly") == wanted
+    others = {policy_secret(MASTER, "monthly", 2), policy_secret(MASTER, "weekly"), policy_secret("x", "monthly")}
+    assert len({wanted, *others}) == 4
+
+
+def test_a_signature_is_over_time_method_path_delivery_and_body() -> None:
+    """As docs/api.md writes it, and senders in any language build it."""
+    text = b'1796000000\nPOST\n/api/webhooks/monthly\nbuild-4711\n{"mode": "assess"}'
+    assert signature_of(CALL, "s", NOW) == f"t=1796000000,v2={hmac.new(b's', text, hashlib.sha256).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"policy": "weekly"},
+        {"delivery": "build-4712"},
+        {"delivery": ""},
+        {"method": "PUT"},
+        {"body": b'{"mode": "patch"}'},
+        {"body": CALL.body + b" "},
+    ],
+)
+def test_nothing_that_is_signed_may_change(change: dict[str, Any]) -> None:
+    header = signature_of(CALL, "s", NOW)
+    assert verify(header, CALL, ["other", "s"], NOW)
+    assert verify(header, replace(CALL, **change), ["s"], NOW) is None
+
+
+@pytest.mark.parametrize(("late", "is_taken"), [(0, True), (300, True), (-300, True), (301, False), (-301, False)])
+def test_a_signature_holds_for_five_minutes(late: int, is_taken: bool) -> None:
+    assert (verify(signature_of(CALL, "s", NOW), CALL, ["s"], NOW + late) is not None) is is_taken
+
+
+def test_no_secret_opens_nothing() -> None:
+    assert verify(signature_of(CALL, "", NOW), CALL, [], NOW) is None
+
+
+# A policy in an address has no line break, and a delivery has passed as a header.
+_LINE = st.text(st.characters(exclude_categories=("C", "Z")), max_size=20)
+
+
+@given(_LINE, _LINE, st.binary(max_size=40), _LINE, _LINE, st.binary(max_size=40))
+def test_no_two_calls_share_a_signature(
+    policy: str, delivery: str, body: bytes, policy2: str, delivery2: str, body2: bytes
+) -> None:
+    one, other = Call(policy, delivery, body), Call(policy2, delivery2, body2)
+    assume(one != other)
+    assert verify(signature_of(one, "s", NOW), other, ["s"], NOW) is None
