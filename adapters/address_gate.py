@@ -14,7 +14,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-from domain.addresses import refusal
+from domain.addresses import canonical, refusal
 
 _SECRET_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "IMDS_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 """Variables in which the platform says where this process gets its tokens: on some hosts at a private address."""
@@ -50,7 +50,7 @@ class AddressGate:
         """
         family, kind, protocol, _, address = target
         why = refusal(str(address[0]), private_allowed=self._private_allowed, loopback_allowed=self._loopback_allowed)
-        if str(address[0]) in _hosts_of_secrets():
+        if canonical(str(address[0])) in _hosts_of_secrets():
             why = "is where this app gets its tokens"
         if why:
             self._refusal = why
@@ -60,4 +60,5 @@ class AddressGate:
 
 
 def _hosts_of_secrets() -> set[str]:
-    return {urlsplit(os.environ.get(name, "")).hostname or "" for name in _SECRET_ENDPOINTS} - {""}
+    hosts = {urlsplit(os.environ.get(name, "")).hostname or "" for name in _SECRET_ENDPOINTS} - {""}
+    return {canonical(host) for host in hosts}

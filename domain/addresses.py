@@ -34,7 +34,7 @@ def refusal(address: str, *, private_allowed: bool, loopback_allowed: bool = Fal
         loopback_allowed: for tests that serve on this machine.
     """
     try:
-        target = _meant(ipaddress.ip_address(address.partition("%")[0]))
+        target = _parse(address)
     except ValueError:
         return "is no IP address"
     if target == AZURE_PLATFORM:
@@ -51,6 +51,22 @@ def refusal(address: str, *, private_allowed: bool, loopback_allowed: bool = Fal
         return ""
     is_private = any(target in network for network in _PRIVATE)
     return "" if is_private and private_allowed else "is not public"
+
+
+def canonical(host: str) -> str:
+    """The one way to write a host: an address in numbers as the one that it stands for, a name in lower case.
+
+    >>> canonical("::ffff:10.1.2.3")
+    '10.1.2.3'
+    """
+    try:
+        return str(_parse(host))
+    except ValueError:
+        return host.lower()
+
+
+def _parse(address: str) -> _Address:
+    return _meant(ipaddress.ip_address(address.partition("%")[0]))
 
 
 type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

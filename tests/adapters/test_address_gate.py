@@ -120,6 +120,18 @@ async def test_where_the_app_gets_its_tokens_is_not_called_in_a_private_network_
     assert connections == []
 
 
+@pytest.mark.parametrize("endpoint", ["http://10.1.2.3:8081/msi/token", "http://[::ffff:10.1.2.3]:8081/msi/token"])
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203", "64:ff9b::10.1.2.3"])
+def test_an_address_in_ipv6_form_is_the_one_that_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, address: str
+) -> None:
+    """Where private addresses may be called, the endpoint with the app's tokens was, in this form."""
+    monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint)
+    gate = AddressGate(private_allowed=True)
+    with pytest.raises(PermissionError, match="gets its tokens"):
+        gate.open((socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 8081, 0, 0)))
+
+
 def test_the_socket_of_an_allowed_address_is_made_for_that_address() -> None:
     gate = AddressGate(private_allowed=False)
     made = gate.open((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.addresses import refusal
+from domain.addresses import canonical, refusal
 
 ALWAYS_REFUSED = [
     "169.254.169.254",
@@ -80,6 +80,21 @@ def test_loopback_for_tests_opens_nothing_else() -> None:
 @pytest.mark.parametrize("text", ["", "localhost", "metadata.azure.internal", "0x7f.1", "2130706433", "127.1"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     assert refusal(text, private_allowed=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("::FFFF:0A01:0203", "10.1.2.3"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("FE80::1%eth0", "fe80::1"),
+        ("2001:0db8::0001", "2001:db8::1"),
+        ("Web.Example.org", "web.example.org"),
+    ],
+)
+def test_a_host_is_written_in_one_way(host: str, expected: str) -> None:
+    assert canonical(host) == expected
 
 
 @given(st.ip_addresses(v=4))
