@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         default=30, ge=0, le=36_500, description="The same for instances of the durable engine that have ended."
     )
     purge_needs_export: bool = Field(
-        default=False, description="Whether a run is removed only after somebody has downloaded its evidence."
+        default=False, description="Whether a run is removed only after its evidence was exported."
     )
     health_key: SecretStr = Field(
         default=SecretStr(""),

@@ -102,9 +102,14 @@ class ApiClient:
         """Who ordered what in a run and what its gates did, oldest first."""
         return self._pages(f"/api/runs/{_segment(run_id)}/audit", "audit", {}, limit)
 
-    def evidence(self, run_id: str) -> Iterator[Json]:
-        """Everything that is kept of a run, record by record."""
-        return self._pages(f"/api/runs/{_segment(run_id)}/evidence", "records", {}, None)
+    def evidence(self, run_id: str, unreadable: list[str]) -> Iterator[Json]:
+        """Everything that is kept of a run, record by record; keys of rows that cannot be read go to ``unreadable``."""
+        return self._pages(f"/api/runs/{_segment(run_id)}/evidence", "records", {}, None, unreadable=unreadable)
+
+    def acknowledge_export(self, run_id: str, records: int) -> Json:
+        """Say that so many records of a run's evidence, all of them, are kept here; the run."""
+        path = f"/api/runs/{_segment(run_id)}/evidence/exported"
+        return _document(self._send("POST", path, json={"records": records}, timeout_seconds=PLAN_SECONDS))
 
     def run_plan(self, run_id: str) -> Json:
         """The plan that a run follows."""
@@ -332,7 +337,14 @@ class ApiClient:
         return self._pages(f"/api/fleet/mode-changes/{_segment(change_id)}/audit", "audit", {}, limit)
 
     def _pages(
-        self, path: str, key: str, parameters: dict[str, str], limit: int | None, most: int = PAGE
+        self,
+        path: str,
+        key: str,
+        parameters: dict[str, str],
+        limit: int | None,
+        most: int = PAGE,
+        *,
+        unreadable: list[str] | None = None,
     ) -> Iterator[Json]:
         left = limit
         cursor = ""
@@ -341,6 +353,8 @@ class ApiClient:
             asked = {**parameters, "limit": str(size), **({"cursor": cursor} if cursor else {})}
             page = _document(self._send("GET", path, params=asked))
             damaged = cast("list[str]", page.get("unreadable") or [])
+            if unreadable is not None:
+                unreadable += damaged
             if damaged:
                 named = ", ".join(damaged[:_NAMED]) + (", ..." if len(damaged) > _NAMED else "")
                 text = f"{len(damaged)} stored rows cannot be read and are left out of {key}: {named}"

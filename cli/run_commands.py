@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -17,7 +18,7 @@ from cli.documents import Json, by_name, part
 from cli.errors import ExitCode, NotFoundError, RefusedError
 from cli.files import merge_patch, read_policy
 from cli.machine_tables import NEEDS_PERSON, machine_facts, machines_table
-from cli.run_tables import run_facts, runs_table
+from cli.run_tables import FINAL_STATES, run_facts, runs_table
 from cli.terminal import (
     DEFAULT_URL,
     ByOption,
@@ -139,19 +140,32 @@ def export_run(
 ) -> None:
     """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
 
-    A file appears under its name only when all of it is there.
+    A file appears under its name only when all of it is there. Only then is the service told that it was exported.
     """
     with open_client(url, key) as client:
-        lines = (
-            json.dumps(record, ensure_ascii=False) + "\n" for record in client.evidence(resolve(client, run, policy))
-        )
+        run_id = resolve(client, run, policy)
+        unreadable: list[str] = []
+        records = client.evidence(run_id, unreadable)
         if str(file) == "-":
-            sys.stdout.writelines(lines)
-            return
-        part = file.with_name(file.name + ".part")
-        with part.open("w", encoding="utf-8") as target:
-            target.writelines(lines)
-        part.replace(file)
+            received, has_ended = _write_records(sys.stdout, records)
+            sys.stdout.flush()
+        else:
+            part = file.with_name(file.name + ".part")
+            with part.open("w", encoding="utf-8") as target:
+                received, has_ended = _write_records(target, records)
+            part.replace(file)
+        if has_ended:
+            client.acknowledge_export(run_id, received + len(unreadable))
+
+
+def _write_records(target: TextIO, records: Iterable[Json]) -> tuple[int, bool]:
+    """Write a record a line; how many they were, and whether the run among them has ended."""
+    received, has_ended = 0, False
+    for record in records:
+        target.write(json.dumps(record, ensure_ascii=False) + "\n")
+        received += 1
+        has_ended = has_ended or (record.get("record") == "run" and record.get("state") in FINAL_STATES)
+    return received, has_ended
 
 
 @runs.command("watch")

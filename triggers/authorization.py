@@ -26,8 +26,9 @@ ROLES: Mapping[str, Role | None] = {
     "get_run_machine": Role.READER,
     "get_run_plan": Role.READER,
     "list_run_audit": Role.READER,
-    # Its last page counts as an export, after which the run may be removed.
     "get_run_evidence": Role.OPERATOR,
+    # The run may be removed afterwards.
+    "acknowledge_export": Role.OPERATOR,
     "pause_run": Role.OPERATOR,
     "resume_run": Role.OPERATOR,
     "cancel_run": Role.OPERATOR,

@@ -7,19 +7,22 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationStatus
+from pydantic import Field, StrictInt, ValidationError
 
 from adapters.tables import Records, open_records
+from domain.base import Document
 from domain.mode_change import ChangeState
 from domain.retention import Retention, may_go, slice_of
+from domain.validation import explain
 from settings import Settings, load_settings
-from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, described
-from triggers.http import answer, answered, caller_of, page_of, paged, run_id_of
-from triggers.runs import find_run
+from triggers.described import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
+from triggers.http import Refusal, answer, answered, caller_of, invalid_body, page_of, paged, read_json, run_id_of
+from triggers.runs import ListedRun, find_run, listed_run
 
 MOST_ROWS = 20_000
 """Removed in one call, so that it ends well within its time; the next call goes on."""
@@ -42,6 +45,14 @@ class EvidencePage(ListPage):
     records: list[dict[str, Any]]
 
 
+class Export(Document):
+    """What was received of a run's evidence."""
+
+    records: Annotated[StrictInt, Field(ge=1, le=10_000_000)] = Field(
+        description="The records of all pages; those that a page names as unreadable count."
+    )
+
+
 class PurgingEngine(Protocol):
     """What is used of the durable client."""
 
@@ -59,16 +70,44 @@ class PurgingEngine(Protocol):
 @described(Answer(200, EvidencePage), query=PAGED, refuses=INVALID_QUERY | NO_RUN)
 @answered
 async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
-    """Everything that is kept of a run, a page at a time; whoever reads the last page of one that ended has it all."""
+    """Everything that is kept of a run, a page at a time. Reading it changes nothing."""
     limit, cursor = page_of(req)
     records = open_records()
     run = await find_run(records, run_id_of(req))
     page = await records.evidence(run, limit, cursor)
-    if page.cursor is None and run.state.is_final:
-        at = datetime.now(UTC)
-        await records.mark_exported(run.id, at)
-        await records.audit(run.id, "evidence_exported", by=caller_of(req), at=at)
     return answer(paged("records", page.items, page))
+
+
+@bp.route(route="runs/{runId}/evidence/exported", methods=["POST"])
+@described(
+    Answer(200, ListedRun),
+    body=Body(Export, {"a run of one machine": {"records": 2}}),
+    refuses=INVALID_BODY | NO_RUN | {409: "The run has not ended, or has another number of records."},
+)
+@answered
+async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
+    """Say that all evidence of a run that ended is kept elsewhere, after which the run may be removed.
+
+    ``records`` is how many were received on all pages. Some of the pages are no export: 409.
+    """
+    received = _received(read_json(req))
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    if not run.state.is_final:
+        raise Refusal(409, "The run has not ended, and its evidence goes on growing.")
+    if await records.count_evidence(run.id) != received:
+        raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
+    at = datetime.now(UTC)
+    await records.mark_exported(run.id, at)
+    await records.audit(run.id, "evidence_exported", by=caller_of(req), at=at, detail={"records": received})
+    return answer(listed_run(run.model_copy(update={"exported_at": at})))
+
+
+def _received(body: object) -> int:
+    try:
+        return Export.from_wire(body).records
+    except ValidationError as error:
+        raise invalid_body(*explain(error, Export)) from None
 
 
 @bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)

@@ -146,7 +146,7 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Runs, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_records().list_runs(limit, cursor)
-    return answer(paged("runs", [_listed(run) for run in page.items], page))
+    return answer(paged("runs", [listed_run(run) for run in page.items], page))
 
 
 @bp.route(route="runs/{runId}", methods=["GET"])
@@ -234,7 +234,7 @@ async def _waits(records: Records, run: Run) -> Callable[[MachineRecord], str]:
 def accepted(run: Run) -> func.HttpResponse:
     """202 with the run and where to look at it."""
     headers = {"Location": f"/api/runs/{run.id}", "Retry-After": str(POLL_SECONDS)}
-    return answer(_listed(run), status=202, headers=headers)
+    return answer(listed_run(run), status=202, headers=headers)
 
 
 async def find_run(records: Records, run_id: str) -> Run:
@@ -249,7 +249,7 @@ async def find_run(records: Records, run_id: str) -> Run:
     return run
 
 
-def _listed(run: Run) -> dict[str, Any]:
+def listed_run(run: Run) -> dict[str, Any]:
     document = run.to_wire()
     del document["policySnapshot"]
     return document

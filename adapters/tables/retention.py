@@ -39,6 +39,7 @@ _DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
     "p~": ("patch", PatchRecord),
     "x~": ("excluded", ExcludedMachine),
 }
+_ENDING = "e~"
 _SIGNED = ("asyncUrl", "locationUrl", "token")
 """Of intents and guards: whoever has such a URL may read the operation, so that no copy leaves the row."""
 _ROWS, _AUDIT = "r", "a"
@@ -66,6 +67,12 @@ class RetentionRecords(StoreBacked):
         if page.cursor is not None:
             return Page(found, part + page.cursor, page.unreadable)
         return Page(found, _AUDIT if part == _ROWS else None, page.unreadable)
+
+    async def count_evidence(self, run_id: str) -> int:
+        """How many records `evidence` has of a run, those included that cannot be read; from the keys alone."""
+        results = self._store.results.scan(run_id, select=[])
+        count = 1 + len([row.key async for row in results if not row.key.startswith(_ENDING)])
+        return count + len([row.key async for row in self._store.audit.scan(run_id, select=[])])
 
     async def mark_exported(self, run_id: str, at: datetime) -> None:
         """Somebody has all of the evidence of a run: a merge into its row."""
@@ -189,9 +196,9 @@ async def _remove(table: Table, partition: str, rows: list[Row]) -> int:
 
 
 def _evidence(row: Row) -> Json | None:
-    prefix, _, rest = row.key.partition("~")
-    if prefix == "e":
+    if row.key.startswith(_ENDING):
         return None
+    prefix, _, rest = row.key.partition("~")
     known = _DOCUMENTS.get(f"{prefix}~")
     if known is None:
         kind = {"k": "pin", "r": "groups"}.get(prefix, prefix)

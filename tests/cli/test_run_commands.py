@@ -364,26 +364,43 @@ class TestWatch:
 
 class TestExport:
     PAGES = (
-        {"records": [{"record": "run", "id": RUN}], "cursor": "rY3Vyc29y"},
+        {"records": [{"record": "run", "id": RUN, "state": "completed"}], "cursor": "rY3Vyc29y"},
         {"records": [{"record": "machine", "name": "büro-1"}], "cursor": None},
     )
 
     def test_writes_a_record_a_line(self, patchwave: Patchwave, service: Service, tmp_path: Path):
-        service.answers = [JSONResponse(page) for page in self.PAGES]
+        service.answers = [*(JSONResponse(page) for page in self.PAGES), JSONResponse(run_document(RUN))]
         file = tmp_path / "evidence.jsonl"
         assert patchwave("run", "export", RUN, str(file)).code == 0
         assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == [
-            {"record": "run", "id": RUN},
+            {"record": "run", "id": RUN, "state": "completed"},
             {"record": "machine", "name": "büro-1"},
         ]
         asked = [each["query"].get("cursor") for each in service.asked("GET", f"/api/runs/{RUN}/evidence")]
         assert asked == [None, "rY3Vyc29y"]
+        [said] = service.asked("POST", f"/api/runs/{RUN}/evidence/exported")
+        assert said["body"] == {"records": 2}
+
+    def test_rows_that_cannot_be_read_are_counted(self, patchwave: Patchwave, service: Service):
+        pages = [self.PAGES[0], self.PAGES[1] | {"unreadable": ["m~1", "m~2"]}]
+        service.answers = [*(JSONResponse(page) for page in pages), JSONResponse(run_document(RUN))]
+        assert patchwave("run", "export", RUN, "-").code == 0
+        [said] = service.asked("POST", f"/api/runs/{RUN}/evidence/exported")
+        assert said["body"] == {"records": 4}
+
+    def test_a_run_that_goes_on_is_not_called_exported(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        service.answers = [
+            JSONResponse({"records": [{"record": "run", "id": RUN, "state": "running"}], "cursor": None})
+        ]
+        assert patchwave("run", "export", RUN, str(tmp_path / "evidence.jsonl")).code == 0
+        assert service.asked("POST", f"/api/runs/{RUN}/evidence/exported") == []
 
     def test_half_an_export_is_no_file(self, patchwave: Patchwave, service: Service, tmp_path: Path):
         service.answers = [JSONResponse(self.PAGES[0]), problem(404, "There is no such run", "")]
         file = tmp_path / "evidence.jsonl"
         assert patchwave("run", "export", RUN, str(file)).code == 2
         assert not file.exists()
+        assert service.asked("POST", f"/api/runs/{RUN}/evidence/exported") == []
 
 
 def test_rows_that_cannot_be_read_are_named_beside_the_list(patchwave: Patchwave, service: Service):

@@ -49,6 +49,7 @@ HTTP = {
     "get_run_plan": ("runs/{runId}/plan", "get"),
     "list_run_audit": ("runs/{runId}/audit", "get"),
     "get_run_evidence": ("runs/{runId}/evidence", "get"),
+    "acknowledge_export": ("runs/{runId}/evidence/exported", "post"),
     "pause_run": ("runs/{runId}/pause", "post"),
     "resume_run": ("runs/{runId}/resume", "post"),
     "cancel_run": ("runs/{runId}/cancel", "post"),

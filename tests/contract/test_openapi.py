@@ -180,6 +180,7 @@ async def test_the_examples_work(records: Records, engine: Engine, monthly: str,
     if name in ASK_AZURE:
         pytest.skip("it asks Azure")
     state = RunState.AWAITING_APPROVAL if name.endswith("_ring") else RunState.RUNNING
+    state = RunState.COMPLETED if name == "acknowledge_export" else state
     rings = [{"name": "canary", "percent": 10}, {"name": "rest", "approval": {}}]
     snapshot = {"name": "monthly", **POLICY, "rings": rings}
     run = a_run(

@@ -106,25 +106,70 @@ async def test_evidence_is_everything_that_is_kept_and_nothing_signed(records: R
     assert "SIGNED" not in str(found)
 
 
-async def test_whoever_has_read_the_last_page_has_exported_the_run(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
-    await call(retention.get_run_evidence, query={"limit": "1"}, runId=run_id)
-    first = await records.get_run(run_id)
-    assert first is not None
-    assert first.exported_at is None
-    await evidence(run_id)
+async def exported(run_id: str, received: object) -> Answer:
+    return await call(retention.acknowledge_export, body={"records": received}, runId=run_id)
+
+
+async def exported_at(records: Records, run_id: str) -> datetime | None:
     run = await records.get_run(run_id)
     assert run is not None
-    assert run.exported_at is not None
-    assert "evidence_exported" in [line["action"] for line in (await records.list_audit(run_id, 10, None)).items]
+    return run.exported_at
+
+
+async def test_reading_evidence_changes_nothing(records: Records) -> None:
+    """The last page of a GET counted as an export, also for a reader that had seen no other page."""
+    run_id = await run_of(records, 2 * DAY)
+    before = await evidence(run_id)
+    await evidence(run_id, 1)
+    assert await exported_at(records, run_id) is None
+    assert await evidence(run_id) == before
+
+
+async def test_all_pages_and_a_word_of_it_are_an_export(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    answer = await exported(run_id, len(await evidence(run_id, 2)))
+    assert (answer.status, answer.json["id"]) == (200, run_id)
+    assert answer.json["exportedAt"]
+    assert await exported_at(records, run_id) is not None
+    [line] = [
+        each for each in (await records.list_audit(run_id, 10, None)).items if each["action"] == "evidence_exported"
+    ]
+    assert line["detail"] == {"records": 10}
+
+
+async def test_some_of_the_pages_are_no_export(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    first = await call(retention.get_run_evidence, query={"limit": "3"}, runId=run_id)
+    middle = await call(retention.get_run_evidence, query={"limit": "3", "cursor": first.json["cursor"]}, runId=run_id)
+    whole = len(await evidence(run_id))
+    for received in (len(middle.json["records"]), whole - 1, whole + 1):
+        answer = await exported(run_id, received)
+        assert (answer.status, str(whole) in answer.text) == (409, False)
+    assert await exported_at(records, run_id) is None
+
+
+@pytest.mark.parametrize("received", [0, -1, "10", 10.5, True, None])
+async def test_what_was_received_is_a_number(records: Records, received: object) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    answer = await exported(run_id, received)
+    assert (answer.status, answer.paths) == (400, ["records"])
+
+
+async def test_a_row_that_cannot_be_read_counts(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    whole = len(await evidence(run_id))
+    await records._store.results.insert(run_id, "e~00~1", {"note": "an ending is no evidence"})
+    await records._store.results.insert(run_id, "k~odd", {"note": "{"})
+    page = await call(retention.get_run_evidence, query={"limit": "500"}, runId=run_id)
+    assert len(page.json["records"]) + len(page.json.get("unreadable", [])) >= whole
+    last = await evidence(run_id)
+    assert (await exported(run_id, len(last) + len(page.json.get("unreadable", [])))).status == 200
 
 
 async def test_evidence_of_a_run_that_goes_on_is_no_export(records: Records) -> None:
     run_id = await run_of(records, 2 * DAY, ended=False)
-    await evidence(run_id)
-    run = await records.get_run(run_id)
-    assert run is not None
-    assert run.exported_at is None
+    assert (await exported(run_id, len(await evidence(run_id)))).status == 409
+    assert await exported_at(records, run_id) is None
 
 
 async def test_a_cursor_of_another_list_is_refused(records: Records) -> None:
@@ -166,7 +211,9 @@ async def test_a_run_waits_for_its_export_where_that_is_asked_for(records: Recor
     run_id = await run_of(records, 401 * DAY)
     wanted = Retention(runs=400 * DAY, history=None, instances=None, needs_export=True)
     assert await purge(records, engine, wanted, NOW) == []
-    await evidence(run_id)
+    read = await evidence(run_id)
+    assert await purge(records, engine, wanted, NOW) == []
+    assert (await exported(run_id, len(read))).status == 200
     assert await purge(records, engine, wanted, NOW) == [run_id]
     assert not engine.asked
 
