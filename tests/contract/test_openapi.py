@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.data.tables import TableServiceClient
 from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
@@ -18,19 +19,20 @@ from domain.outcome import Outcome
 from domain.patch_mode import WantedSettings
 from domain.run import Order, RunState
 from domain.scope import Scope
+from settings import load_settings
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP
 from tests.registered import registered
 from tests.storage import azurite
-from tests.triggers.conftest import engine, monthly, records
+from tests.triggers.conftest import engine, monthly, no_identity, records
 from tests.triggers.support import POLICY, SUBSCRIPTION, Engine, call
 from triggers import openapi as described
 from triggers.described import promise_of
 from triggers.http import LARGEST_BODY
 from triggers.openapi import API_VERSION, PREFIX, Route, openapi, routes
 
-__all__ = ["azurite", "engine", "monthly", "records"]
+__all__ = ["azurite", "engine", "monthly", "no_identity", "records"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = openapi()
@@ -201,6 +203,30 @@ async def test_the_examples_work(records: Records, engine: Engine, monthly: str,
     good = {answer.status for answer in route.promise.answers}
     for body in route.promise.body.examples.values():
         assert await status_of(route, engine, body, parts_of(route)) in good
+
+
+def stored() -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table of the test."""
+    settings = load_settings()
+    with TableServiceClient.from_connection_string(settings.tables_connection.get_secret_value()) as service:
+        names = [each.name for each in service.list_tables() if each.name.startswith(settings.table_prefix)]
+        return {name: [dict(row) for row in service.get_table_client(name).list_entities()] for name in names}
+
+
+@pytest.mark.usefixtures("no_identity")
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.method == "get"))
+async def test_a_get_changes_nothing(records: Records, engine: Engine, monthly: str, name: str) -> None:
+    """Front ends, browsers and tools repeat and prefetch a GET."""
+    route = ROUTES[name]
+    if name in ASK_AZURE:
+        pytest.skip("it asks Azure")
+    run = a_run(NOW, state=RunState.COMPLETED, ended_at=NOW, policy_snapshot={"name": "monthly", **POLICY})
+    await records.create_run(run)
+    await records.add_machines(run.id, [machine(1)])
+    await records.create_mode_change(a_change(), [])
+    before = stored()
+    assert await status_of(route, engine, parts=parts_of(route)) in (200, 400, 404, 502, 503)
+    assert stored() == before
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))
