@@ -123,7 +123,7 @@ def await_operation(
             return report.to_wire()
         wait_seconds = report.wait_seconds
     following = {"polls": operation.polls + POLLS_PER_GENERATION, "wait_seconds": wait_seconds}
-    context.continue_as_new(operation.model_copy(update=following).to_wire(), save_events=True)
+    context.continue_as_new(operation.model_copy(update=following).to_wire())
     return None
 
 

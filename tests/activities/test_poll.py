@@ -11,6 +11,7 @@ from activities import poll
 from activities.poll import poll_operation
 from adapters.tables import RecordMissing, Records
 from domain.arm_error import ArmFailure
+from domain.looks import Looks
 from domain.operation import PollReading, PollState
 from domain.preflight import MachineView
 from domain.run import Intent, IntentState, OperationKind
@@ -289,6 +290,18 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
     await follow(prepared, kind, **fields)
     azure.polls = [RUNNING]
     assert (await look(kind)).state is OperationState.RUNNING
+    assert len(azure.polled) == polls
+
+
+@pytest.mark.parametrize(("in_flight", "polls"), [(500, 1), (501, 0)])
+async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
+    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
+) -> None:
+    monkeypatch.setattr(poll, "open_sweeps", lambda: Sweep(OURS))
+    monkeypatch.setattr(Looks, "in_flight", lambda *_: in_flight)
+    await follow(prepared)
+    azure.polls = [RUNNING]
+    await look()
     assert len(azure.polled) == polls
 
 

@@ -253,6 +253,14 @@ async def test_a_lease_that_another_worker_gave_back_is_taken_by_nobody_in_secre
     assert await records.leased([KEY], "run-b", NOW) == {KEY}
 
 
+async def test_a_lease_that_another_worker_took_meanwhile_is_given_back(records: Records, worker: Records) -> None:
+    assert await records.acquire_lease(KEY, "run-b", NOW, LATER) == "run-b"
+    await worker.release_lease(KEY, "run-b")
+    assert await worker.acquire_lease(KEY, "run-a", NOW, LATER) == "run-a"
+    await records.release_lease(KEY, "run-a")
+    assert await worker.acquire_lease(KEY, "run-c", NOW, LATER) == "run-c"
+
+
 async def test_a_row_that_another_worker_changed_makes_no_other_row_doubtful(
     patient: Records, counter: Counter
 ) -> None:
