@@ -36,6 +36,7 @@ from orchestrators.operation import End, PutBack, operate, unfinished
 from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 AT_ONCE = 25
 """Machines of one shard that are worked on at the same time."""
@@ -109,6 +110,7 @@ class _Machine:
 
     def __init__(self, context: task.OrchestrationContext, work: AttendMachine) -> None:
         self._context = context
+        self._waits = Waits(context)
         self._work = work
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
         self._was_refused = False
@@ -128,7 +130,7 @@ class _Machine:
         if outcome is None and self._work.hooks:
             if self._is_too_late:
                 return too_late_to_prepare().message
-            veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
+            veto = yield from before_install(self._context, self._ref, self._waits)
             if veto is not None and not isinstance(veto, Outcome):
                 return "The run was paused, so that nothing was done on the machine before the scheduled run."
             outcome = veto
@@ -191,10 +193,10 @@ class _Machine:
         look = yield from self._look_again()
         if look.sign is PowerSign.READY:
             if self._work.hooks:
-                complaints.append((yield from after_install(self._context, self._work.run_id, self._work.machine_key)))
+                complaints.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
                 complaints.append((yield from self._assess(look.assess_activity_id)))
-        left = (yield from put_power_back(self._context, self._ref)) if look.started_by_us else None
+        left = (yield from put_power_back(self._context, self._ref, self._waits)) if look.started_by_us else None
         done = Concluding(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -223,7 +225,7 @@ class _Machine:
             phase="",
         )
         try:
-            report = yield from operate(self._context, work, OperationKind.ASSESS, previous_activity_id)
+            report = yield from operate(self._context, work, self._waits, OperationKind.ASSESS, previous_activity_id)
         except task.TaskFailedError:
             return "Patchwave itself failed on the assessment afterwards."
         if isinstance(report, End):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
 from typing import Any
 
 from durabletask import task
@@ -16,29 +15,29 @@ from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
 from orchestrators.operation import PutBack
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 MOST_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
 
 
 def before_install(
-    context: task.OrchestrationContext, run_id: str, machine_key: str
+    context: task.OrchestrationContext, machine: MachineRef, waits: Waits
 ) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
     """Take the snapshot, then run the script; the machine's outcome when it must not be patched.
 
     The snapshot comes first: it shows the machine as it was before the run changed anything. What was done stays done
     when the machine is put back: nothing is repeated when its turn comes again.
     """
-    snapshot = MachineRef(run_id=run_id, machine_key=machine_key)
-    result = yield from _carry_out(context, TAKE_SNAPSHOT, snapshot)
+    result = yield from _carry_out(context, waits, TAKE_SNAPSHOT, machine)
     if result is None:
-        script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.BEFORE)
-        result = yield from _carry_out(context, RUN_SCRIPT, script)
+        script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.BEFORE)
+        result = yield from _carry_out(context, waits, RUN_SCRIPT, script)
     return result
 
 
 def after_install(
-    context: task.OrchestrationContext, run_id: str, machine_key: str, outcome: OutcomeKind | None = None
+    context: task.OrchestrationContext, machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None
 ) -> Generator[task.Task[Any], Any, str]:
     """Run the script after the installation; the sentence about what failed, empty when all is well.
 
@@ -47,20 +46,20 @@ def after_install(
 
     Args:
         context: of the machine's orchestration.
-        run_id: the run.
-        machine_key: the machine.
+        machine: in its run.
+        waits: of the machine's orchestration.
         outcome: how the installation went; the script finds it in its environment.
     """
-    script = ScriptRequest(run_id=run_id, machine_key=machine_key, when=When.AFTER, outcome=outcome)
+    script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.AFTER, outcome=outcome)
     try:
-        result = yield from _carry_out(context, RUN_SCRIPT, script)
+        result = yield from _carry_out(context, waits, RUN_SCRIPT, script)
     except task.TaskFailedError:
         return "Patchwave itself failed on the script after the installation: it is not known whether it ran."
     return result.message if isinstance(result, Outcome) else ""
 
 
 def _carry_out(
-    context: task.OrchestrationContext, activity: str, request: Document
+    context: task.OrchestrationContext, waits: Waits, activity: str, request: Document
 ) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
     patience = Patience(context, MOST_REFUSALS)
@@ -74,4 +73,4 @@ def _carry_out(
         pause = patience.pause(result.wait_seconds, counts=result.counts)
         if pause is None:
             return result.outcome
-        yield context.create_timer(timedelta(seconds=pause))
+        yield from waits.wait(pause)

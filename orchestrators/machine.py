@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from durabletask import task
@@ -44,6 +44,7 @@ from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
@@ -85,8 +86,7 @@ class _Machine:
         self._work = work
         self._traits = work.traits
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
-        self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
-        self._is_hurried = False
+        self._waits = Waits(context, context.wait_for_external_event(names.CANCEL_EVENT))
 
     # --- the steps
 
@@ -154,7 +154,7 @@ class _Machine:
             outcome = verdict.not_restarted(installed, look.preflight.outcome.message)
             return (yield from self._record(End(outcome, installation)))
         asked_at = utc_now(self._context)
-        failure = yield from restart(self._context, self._work.run_id, self._work.machine_key)
+        failure = yield from restart(self._context, self._ref, self._waits)
         if isinstance(failure, PutBack):
             return (yield from self._put_back(Stage.INSTALLED))
         if failure is not None:
@@ -196,7 +196,7 @@ class _Machine:
         if not look.is_under_way:
             veto = yield from self._check_health(Moment.BEFORE)
         if veto is None and self._traits.hooks and not look.is_under_way:
-            veto = yield from before_install(self._context, self._work.run_id, self._work.machine_key)
+            veto = yield from before_install(self._context, self._ref, self._waits)
         if veto is not None:
             return End(veto) if isinstance(veto, Outcome) else veto
         end = yield from self._install(look, assessment)
@@ -204,15 +204,13 @@ class _Machine:
             return end
         if self._traits.hooks and not end.keep_lock:
             # However it went: the second script may put back what the first one took away.
-            complaint = yield from after_install(
-                self._context, self._work.run_id, self._work.machine_key, end.outcome.outcome
-            )
+            complaint = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
             end = _add(end, complaint)
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
     def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | End | PutBack]:
         report = yield from operate(
-            self._context, self._work, OperationKind.ASSESS, look.assess_activity_id, look.assess_attempt
+            self._context, self._work, self._waits, OperationKind.ASSESS, look.assess_activity_id, look.assess_attempt
         )
         if isinstance(report, End | PutBack):
             return report
@@ -223,7 +221,9 @@ class _Machine:
         return unfinished(OperationKind.ASSESS, report)
 
     def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[End | PutBack]:
-        report = yield from operate(self._context, self._work, OperationKind.INSTALL, look.install_activity_id)
+        report = yield from operate(
+            self._context, self._work, self._waits, OperationKind.INSTALL, look.install_activity_id
+        )
         if isinstance(report, End | PutBack):
             return report
         if report.installation is None:
@@ -260,7 +260,7 @@ class _Machine:
             pause = patience.pause(look.wait_seconds, counts=look.counts)
             if pause is None:
                 return look
-            yield from self._pause(pause)
+            yield from self._waits.wait(pause)
 
     def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
         """Look until it runs and its agent reports; what it says of a reboot counts when it is newer than ``since``."""
@@ -273,7 +273,7 @@ class _Machine:
             pause = None if seen.is_ready else patience.pause(seen.wait_seconds, counts=seen.counts)
             if pause is None:
                 return seen
-            yield from self._pause(pause)
+            yield from self._waits.wait(pause)
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Ask until the signs of health have settled; an outcome when they say that something is wrong."""
@@ -289,7 +289,7 @@ class _Machine:
             pause = patience.pause(answer.wait_seconds, counts=answer.counts)
             if pause is None:
                 return None
-            yield from self._pause(pause)
+            yield from self._waits.wait(pause)
             looked_for += answer.wait_seconds if answer.counts else 0
         return None
 
@@ -313,11 +313,11 @@ class _Machine:
             pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
             if pause is None:
                 break
-            yield from self._pause(pause)
+            yield from self._waits.wait(pause)
             # A look before each call: it has the lock, and somebody may have stopped the run.
             look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
             if started.accepted and look.preflight.readiness is Readiness.WAIT:
-                yield from self._pause(look.wait_seconds)
+                yield from self._waits.wait(look.wait_seconds)
                 return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
@@ -328,7 +328,7 @@ class _Machine:
     def _put_power_back(self) -> Steps[NotRestored | None]:
         """Stop it again; why that did not work, if it did not. It never hides how the machine ended."""
         try:
-            return (yield from put_power_back(self._context, self._ref))
+            return (yield from put_power_back(self._context, self._ref, self._waits))
         except task.TaskFailedError:
             sentence = "It was started for this; Patchwave itself failed, so that it may not be stopped again."
             return NotRestored(sentence, is_open=True)
@@ -372,20 +372,6 @@ class _Machine:
 
     def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
         return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
-
-    def _pause(self, seconds: float) -> Steps[None]:
-        """Wait so long, or until the run is cancelled: what comes next reads that in the run's row.
-
-        Only the first wait ends early. What Azure runs is followed after it, and asked for no more often than before.
-        """
-        if not self._is_hurried and self._cancel.is_complete:
-            self._is_hurried = True
-            return
-        timer = self._context.create_timer(timedelta(seconds=seconds))
-        yield timer if self._is_hurried else task.when_any([timer, self._cancel])
-        if not timer.is_complete:
-            timer.cancel()
-            self._is_hurried = True
 
 
 def _add(end: End, sentence: str) -> End:

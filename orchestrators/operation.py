@@ -24,13 +24,14 @@ from domain.work import (
 from orchestrators import names
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
 MOST_REFUSALS = 6
 """How often a machine that is busy is asked again before it is given up."""
-LONGEST_TURN = timedelta(minutes=5)
-"""The longest wait for a turn without a look at the cancel mark; what may be sent is decided anew."""
+LONGEST_TURN = 300.0
+"""Seconds that a turn is waited for at most without a call: what may be sent is decided anew."""
 
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
@@ -50,6 +51,7 @@ class PutBack(NamedTuple):
 def operate(
     context: task.OrchestrationContext,
     work: MachineWork,
+    waits: Waits,
     kind: OperationKind,
     previous_activity_id: str,
     first_attempt: int = 1,
@@ -61,7 +63,7 @@ def operate(
     """
     attempt = first_attempt
     while True:
-        submitted = yield from _submit(context, work, kind, attempt, previous_activity_id)
+        submitted = yield from _submit(context, work, waits, kind, attempt, previous_activity_id)
         if not isinstance(submitted, StartResult):
             return submitted
         report = submitted.report
@@ -81,7 +83,7 @@ def operate(
         if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, tries):
             return report
         attempt += 1
-        yield context.create_timer(timedelta(seconds=report.wait_seconds))
+        yield from waits.wait(report.wait_seconds)
 
 
 def unfinished(kind: OperationKind, report: OperationReport) -> End:
@@ -128,7 +130,12 @@ def await_operation(
 
 
 def _submit(
-    context: task.OrchestrationContext, work: MachineWork, kind: OperationKind, attempt: int, previous_activity_id: str
+    context: task.OrchestrationContext,
+    work: MachineWork,
+    waits: Waits,
+    kind: OperationKind,
+    attempt: int,
+    previous_activity_id: str,
 ) -> Steps[StartResult | End | PutBack]:
     """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does.
 
@@ -158,7 +165,7 @@ def _submit(
             return End(started.outcome, keep_lock=started.may_run)
         request = request.model_copy(update={"slot": started.slot})
         if started.slot is not None:
-            yield context.create_timer(min(timedelta(seconds=max(0.0, started.wait_seconds)), LONGEST_TURN))
+            yield from waits.wait(min(max(0.0, started.wait_seconds), LONGEST_TURN))
             continue
         pause = patience.pause(started.wait_seconds, counts=started.counts)
         if pause is None:
@@ -169,4 +176,4 @@ def _submit(
             request = request.model_copy(update={"is_last": True})
             patience = Patience(context, MOST_REFUSALS)
             pause = started.wait_seconds
-        yield context.create_timer(timedelta(seconds=pause))
+        yield from waits.wait(pause)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
 from typing import Any
 
 from durabletask import task
@@ -14,6 +13,7 @@ from orchestrators.clock import utc_now
 from orchestrators.names import STOP_MACHINE
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 MOST_POWER_LOOKS = 60
 """How often a start or stop is refused for a passing reason before it is given up. What Azure carries out has its
@@ -35,7 +35,7 @@ def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResul
 
 
 def put_power_back(
-    context: task.OrchestrationContext, machine: MachineRef
+    context: task.OrchestrationContext, machine: MachineRef, waits: Waits
 ) -> Generator[task.Task[Any], Any, NotRestored | None]:
     """Stop it as it was before we started it, until the machine shows it; why that did not work, if it did not.
 
@@ -52,4 +52,4 @@ def put_power_back(
         pause = patience.pause(stopped.wait_seconds, counts=stopped.counts) if stopped.wait_seconds else None
         if pause is None:
             return not_stopped(stopped.failure, is_open=stopped.is_open)
-        yield context.create_timer(timedelta(seconds=pause))
+        yield from waits.wait(pause)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import timedelta
 from typing import Any
 
 from durabletask import task
@@ -13,13 +12,14 @@ from orchestrators.names import RESTART_MACHINE
 from orchestrators.operation import PutBack
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
 
 MOST_LOOKS = 60
 """How often the restart is refused for a passing reason before it is given up; throttling is none that counts."""
 
 
 def restart(
-    context: task.OrchestrationContext, run_id: str, machine_key: str
+    context: task.OrchestrationContext, machine: MachineRef, waits: Waits
 ) -> Generator[task.Task[Any], Any, PowerResult | PutBack | None]:
     """Restart the machine and wait until Azure says that it is done; the last answer when that did not work.
 
@@ -27,7 +27,7 @@ def restart(
 
     Waiting matters: until the machine goes down its agent still counts as ready.
     """
-    request = MachineRef(run_id=run_id, machine_key=machine_key).to_wire()
+    request = machine.to_wire()
     patience = Patience(context, MOST_LOOKS)
     while True:
         answer = yield context.call_activity(RESTART_MACHINE, input=request, retry_policy=RETRY_RESULT)
@@ -39,4 +39,4 @@ def restart(
         pause = patience.pause(result.wait_seconds, counts=result.counts) if result.wait_seconds else None
         if pause is None:
             return result
-        yield context.create_timer(timedelta(seconds=pause))
+        yield from waits.wait(pause)

@@ -18,9 +18,11 @@ from local.host.testing import Ended, Workbench
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import PutBack
 from orchestrators.restart import restart
+from orchestrators.waits import Waits
 
 RUN_ID = "20261121T000000Z-monthly"
 KEY = "c" * 24
+REF = MachineRef(run_id=RUN_ID, machine_key=KEY)
 
 DONE = HookResult(state=HookState.DONE)
 RUNS = HookResult.wait(60, "The script did not end.", counts=False)
@@ -34,18 +36,18 @@ type Steps = Generator[task.Task[Any], Any, Any]
 
 
 def before(context: task.OrchestrationContext, data: Any) -> Steps:
-    result = yield from before_install(context, RUN_ID, KEY)
+    result = yield from before_install(context, REF, Waits(context))
     if isinstance(result, PutBack):
         return "put back"
     return None if result is None else result.to_wire()
 
 
 def after(context: task.OrchestrationContext, data: Any) -> Steps:
-    return (yield from after_install(context, RUN_ID, KEY, OutcomeKind.PATCHED))
+    return (yield from after_install(context, REF, Waits(context), OutcomeKind.PATCHED))
 
 
 def restarting(context: task.OrchestrationContext, data: Any) -> Steps:
-    failure = yield from restart(context, RUN_ID, KEY)
+    failure = yield from restart(context, REF, Waits(context))
     if isinstance(failure, PowerResult):
         return {"failure": failure.failure.text if failure.failure else "", "isOpen": failure.is_open}
     return failure

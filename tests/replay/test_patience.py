@@ -168,6 +168,44 @@ def test_tries_that_count_are_counted_beside_those_that_do_not() -> None:
     assert len(played.at) == 12
 
 
+CANCELED_START = StartResult(state=StartState.ENDED, outcome=Outcome.canceled())
+LONG = 780
+
+
+@pytest.mark.parametrize(
+    ("script", "watched"),
+    [
+        (Script(install_starts=[START.model_copy(update={"wait_seconds": LONG})] * 2 + [CANCELED_START]), "install"),
+        (
+            Script(
+                looks=[fakes.NEEDS_START, fakes.NEEDS_START, fakes.NEEDS_START, fakes.STOPPED],
+                starts=[POWER.model_copy(update={"wait_seconds": LONG})],
+            ),
+            "start",
+        ),
+        (
+            Script(
+                looks=[fakes.NEEDS_START, fakes.READY],
+                stops=[POWER.model_copy(update={"wait_seconds": LONG})] * 2 + [DONE],
+            ),
+            "stop",
+        ),
+    ],
+)
+def test_a_cancel_ends_the_wait_for_what_azure_throttles(script: Script, watched: str) -> None:
+    activity = {"install": names.INSTALL_PATCHES, "start": names.START_MACHINE, "stop": names.STOP_MACHINE}[watched]
+    played = Played(script, activity, cancel_at=2)
+    assert LONG - 10 <= (played.at[1] - played.at[0]).total_seconds() <= LONG + 20
+    if watched != "start":
+        assert (played.at[2] - played.at[1]).total_seconds() < 10
+    ended = {
+        "install": ("canceled", "canceled_by_user"),
+        "start": ("skipped", "not_running"),
+        "stop": ("patched", "ok"),
+    }
+    assert played.outcome == ended[watched]
+
+
 def test_a_cancel_ends_the_wait_for_a_look() -> None:
     long = LOOK.model_copy(update={"wait_seconds": 780})
     ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))

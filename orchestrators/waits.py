@@ -1,0 +1,36 @@
+"""The waits of a machine's orchestration: a cancel of the run ends the one that it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+from durabletask import task
+
+type Wait = Generator[task.Task[Any], Any]
+
+
+class Waits:
+    """Timers that a cancel ends; what comes next reads the cancel in the run's row.
+
+    Only the first wait ends early. What Azure runs is followed after it, and asked for no more often than before.
+    """
+
+    def __init__(self, context: task.OrchestrationContext, cancel: task.Task[Any] | None = None) -> None:
+        self._context = context
+        self._cancel = cancel
+
+    def wait(self, seconds: float) -> Wait:
+        """Wait so long, or until the run is cancelled."""
+        cancel = self._cancel
+        if cancel is None:
+            yield self._context.create_timer(timedelta(seconds=seconds))
+        elif cancel.is_complete:
+            self._cancel = None
+        else:
+            timer = self._context.create_timer(timedelta(seconds=seconds))
+            yield task.when_any([timer, cancel])
+            if not timer.is_complete:
+                timer.cancel()
+                self._cancel = None

@@ -1,0 +1,54 @@
+"""Waits: a cancel ends the one that it meets, and no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from durabletask import task
+
+from local.host.testing import Workbench
+from orchestrators.names import CANCEL_EVENT
+from orchestrators.waits import Waits
+
+
+def four_waits(context: task.OrchestrationContext, hears: bool) -> Generator[task.Task[Any], Any]:
+    waits = Waits(context, context.wait_for_external_event(CANCEL_EVENT) if hears else None)
+    for number in range(4):
+        yield context.call_activity("note", input=number)
+        yield from waits.wait(600)
+    yield context.call_activity("note", input=4)
+
+
+def seconds_between(cancel_at: int | None, *, hears: bool = True) -> list[float]:
+    at: list[datetime] = []
+
+    def note(number: int) -> None:
+        at.append(bench.now())
+        if number == cancel_at:
+            # From inside, so that virtual time cannot pass between the cancel and its delivery.
+            bench.client.raise_orchestration_event("waits", CANCEL_EVENT)
+            time.sleep(0.3)
+
+    with Workbench([four_waits], {"note": note}) as bench:
+        bench.run("four_waits", hears, instance_id="waits")
+    return [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
+
+
+@pytest.mark.parametrize("cancel_at", [0, 1, 3])
+def test_a_cancel_ends_one_wait(cancel_at: int) -> None:
+    waited = seconds_between(cancel_at)
+    assert waited[cancel_at] < 10
+    assert all(590 <= each <= 620 for number, each in enumerate(waited) if number != cancel_at)
+
+
+def test_without_a_cancel_each_lasts_as_long_as_was_asked_for() -> None:
+    assert all(590 <= each <= 620 for each in seconds_between(None))
+
+
+def test_waits_that_hear_no_cancel_are_not_ended() -> None:
+    assert all(590 <= each <= 620 for each in seconds_between(1, hears=False))
