@@ -245,9 +245,9 @@ class Settings(BaseSettings):
     )
     limits: str = Field(
         default="",
-        pattern=r"^(\s*(patchOperations|reads|writes)\s*=\s*[0-9]+(\.[0-9]+)?\s*/\s*[1-9][0-9]*\s*(,|$))*$",
+        pattern=r"^(\s*(patchOperations|reads|writes|queries)\s*=\s*[0-9]+(\.[0-9]+)?\s*/\s*[1-9][0-9]*\s*(,|$))*$",
         description="Token buckets of Azure that differ from the documented ones, as bucket=refill a minute/burst, "
-        "separated by commas; the buckets are patchOperations, reads and writes.",
+        "separated by commas; the buckets are patchOperations, reads, writes and queries.",
     )
     maintenance_cutoff_seconds: float = Field(
         default=600,

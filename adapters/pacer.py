@@ -90,6 +90,13 @@ class Budget:
         for pacer in self.pacers.values():
             pacer.sent(now)
 
+    def noticed(self, headers: Mapping[str, str]) -> None:
+        """Hear what an answer says of the buckets whose request did not wait for a turn."""
+        now, levels = time.time(), read_levels(headers)
+        for bucket, pacer in self.pacers.items():
+            if bucket in levels:
+                pacer.noticed(now, levels[bucket])
+
     def answered(self, status: int, headers: Mapping[str, str], retry_after: float | None) -> None:
         """Hear what an answer says of the buckets; ``status`` 0 and no headers when none came."""
         now, levels = time.time(), read_levels(headers)
@@ -131,6 +138,14 @@ class Budgets:
                 Bucket.WRITES: subscription_id,
             }
         )
+
+    def of_queries(self) -> Budget:
+        """A query of Resource Graph on behalf of somebody who waits: it waits as long as its caller does.
+
+        What runs ask goes at once. Callers leave half of the quota to them, whatever the callers ask for, and
+        nearly stop when runs take more.
+        """
+        return Budget({Bucket.QUERIES: self._pacer(Bucket.QUERIES, "")}, float("inf"), self._turns)
 
     def is_time_to_ask(self, budget: str) -> bool:
         """Whether to look again what other workers were told of that budget; often enough, not for every start."""

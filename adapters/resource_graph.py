@@ -5,8 +5,9 @@ add a dependency, a second set of models and retries that sleep inside the call,
 of the wire form: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota headers)
 and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
 
-A page says how long to wait before the next query, and the orchestrator waits with a timer. Only `pages` sleeps, for
-functions that answer while their caller waits.
+A page says how long to wait before the next query, and the orchestrator waits with a timer. Only `pages` and
+`page_in_turn` sleep, for functions that answer while their caller waits. Those share a part of the quota, so that many
+looks at the fleet keep no run waiting.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from adapters.credentials import open_credential
+from adapters.pacer import open_budgets
 from adapters.per_loop import PerLoop
 from adapters.pipeline import Answer, ArmPipeline
 from domain.arm_error import ArmFailure, ErrorClass, classify
@@ -56,20 +58,28 @@ class ResourceGraph:
     """Queries as the identity of the app; made once per process and event loop."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._settings = settings
         self._url = f"{settings.manager_url}/providers/Microsoft.ResourceGraph/resources"
         self._pipeline = pipeline
 
     async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
         """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
-        from azure.core.rest import HttpRequest
+        reply = await self._ask(_body(query, subscriptions, skip_token))
+        open_budgets(self._settings).of_queries().noticed(reply.headers)
+        return _page(reply)
 
-        body = _body(query, subscriptions, skip_token)
-        reply = await self._pipeline.send(
-            HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body)
-        )
-        if reply.status == 200:
-            return _read(reply.body, _quota_wait(reply.headers))
-        return _refused(reply)
+    async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+        """The same for a caller who waits, once there is something left of the share of such callers."""
+        budget = open_budgets(self._settings).of_queries()
+        await budget.wait()
+        budget.sent()
+        reply = Answer(0, "")
+        try:
+            reply = await self._ask(_body(query, subscriptions, skip_token))
+        finally:
+            # Also of a caller whose patience has ended: what is never answered would count as sent for ever.
+            budget.answered(reply.status, reply.headers, _wait_of(reply) or None)
+        return _page(reply)
 
     async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
         """Every page of every query; one that is throttled is asked for again as long as the caller's patience lasts.
@@ -81,7 +91,7 @@ class ResourceGraph:
         for query in queries:
             token = ""
             while True:
-                page = await self.page(query.text, query.subscriptions, token)
+                page = await self.page_in_turn(query.text, query.subscriptions, token)
                 if page.failure is not None:
                     if not page.wait_seconds or not page.failure.status:
                         raise QueryRefused(f"{classify(page.failure).sentence} ({page.failure.text})")
@@ -96,6 +106,11 @@ class ResourceGraph:
     async def close(self) -> None:
         """Give back the connections."""
         await self._pipeline.close()
+
+    async def _ask(self, body: dict[str, Any]) -> Answer:
+        from azure.core.rest import HttpRequest
+
+        return await self._pipeline.send(HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body))
 
 
 _clients = PerLoop(lambda settings: ResourceGraph(settings, ArmPipeline(settings, open_credential(settings))))
@@ -116,13 +131,21 @@ def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str
     return body
 
 
-def _refused(reply: Answer) -> Page:
+def _page(reply: Answer) -> Page:
+    if reply.status == 200:
+        return _read(reply.body, _quota_wait(reply.headers))
     failure = reply.to_failure()
     if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
         return Page(failure=failure)
-    # The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
-    wait = max(reply.retry_after or 0, _quota_wait(reply.headers)) or DEFAULT_WAIT_SECONDS
-    return Page(wait_seconds=wait, failure=failure)
+    return Page(wait_seconds=_wait_of(reply) or DEFAULT_WAIT_SECONDS, failure=failure)
+
+
+def _wait_of(reply: Answer) -> float:
+    """Seconds that the answer asks to wait, 0 when it does not.
+
+    The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
+    """
+    return max(reply.retry_after or 0, _quota_wait(reply.headers))
 
 
 def _read(text: str, wait_seconds: float) -> Page:

@@ -44,25 +44,32 @@ class Bucket(StrEnum):
     """Every GET, per subscription."""
     WRITES = "writes"
     """Every other request, per subscription."""
+    QUERIES = "queries"
+    """Queries of Resource Graph, per identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A token bucket: ``refill`` tokens a second up to ``burst``; never faster than ``fastest`` a second."""
+    """A token bucket: ``refill`` tokens a second up to ``burst``; never faster than ``fastest`` a second.
+
+    ``floor_share`` of the burst is left to others, and below it at most ``trickle_share`` of the refill is sent.
+    """
 
     refill: float
     burst: float
     fastest: float = float("inf")
+    floor_share: float = FLOOR_SHARE
+    trickle_share: float = TRICKLE_SHARE
 
     @property
     def floor(self) -> float:
         """The level below which only a trickle is sent."""
-        return self.burst * FLOOR_SHARE
+        return self.burst * self.floor_share
 
     @property
     def trickle(self) -> float:
         """Requests a second that are sent however low the level is, down to a third of the floor."""
-        return self.refill * TRICKLE_SHARE
+        return self.refill * self.trickle_share
 
     @property
     def drain_seconds(self) -> float:
@@ -95,6 +102,9 @@ _STEADY_SHARE = 0.6
 """Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace. Less does not do: where two hundred machines a minute begin and as many
 end, each needs four and a quarter reads, fourteen a second."""
+_CALLERS_FLOOR = 0.5
+"""Of the queries: left to runs, which ask a few at once and then nothing for minutes."""
+_CALLERS_TRICKLE = 0.05
 _CATCH_UP_SECONDS = 0.05
 """So far behind its pace a process may be and make up for it at once. A busy one comes to its clock late; were the
 turns that it missed lost, it would ask the less the busier it is, and send the more away to come again."""
@@ -102,6 +112,8 @@ _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),
     Bucket.READS: (25.0 * 60, 250.0),
     Bucket.WRITES: (10.0 * 60, 200.0),
+    # 15 in five seconds, as a window that begins anew; the level that each answer tells makes up for the difference.
+    Bucket.QUERIES: (15.0 * 12, 15.0),
 }
 _SETTING = re.compile(r"\s*(?P<name>\w+)\s*=\s*(?P<refill>[0-9]+(\.[0-9]+)?)\s*/\s*(?P<burst>[0-9]+(\.[0-9]+)?)\s*")
 
@@ -128,6 +140,10 @@ def read_limits(text: str = "") -> dict[Bucket, Limit]:
     reads = limits[Bucket.READS]
     # What is asked again and again has no business with the burst, which is there for people and their tools.
     limits[Bucket.READS] = Limit(reads.refill, reads.burst, reads.refill * _STEADY_SHARE)
+    queries = limits[Bucket.QUERIES]
+    # Callers who look at the fleet stand behind runs. The bucket is small: several workers that burst would empty it
+    # before the first answer tells.
+    limits[Bucket.QUERIES] = Limit(queries.refill, queries.burst, queries.refill, _CALLERS_FLOOR, _CALLERS_TRICKLE)
     return limits
 
 
@@ -214,6 +230,10 @@ class Pacer:
         self._refusals += retry_after is None
         self.stop(now + pause)
 
+    def noticed(self, now: float, level: float) -> None:
+        """An answer to a request that had no slot here has told the level."""
+        self._tell(now, level)
+
     def stop(self, until: float) -> None:
         """Nothing may be sent before; a later end that is known stays."""
         self._stopped_until = max(self._stopped_until, until)
@@ -241,6 +261,7 @@ _POLICIES = {"vmguestpatchoperationsubscriptionmaximum": Bucket.PATCH_OPERATIONS
 _HEADERS = {
     "x-ms-ratelimit-remaining-subscription-reads": Bucket.READS,
     "x-ms-ratelimit-remaining-subscription-writes": Bucket.WRITES,
+    "x-ms-user-quota-remaining": Bucket.QUERIES,
 }
 _REMAINING = re.compile(r"Microsoft\.Compute/(\w+);([0-9]{1,9})", re.IGNORECASE)
 

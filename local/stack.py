@@ -27,7 +27,7 @@ from local.storage_tap import StorageTap
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
-_LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200)}
+_LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200), "queries": (180, 15)}
 """The simulator's buckets: refill in a simulated minute, and burst."""
 _MAINTENANCE_SECONDS = {
     "PATCHWAVE_MAINTENANCE_CUTOFF_SECONDS": 600,

@@ -30,7 +30,7 @@ from domain.maintenance import read_configuration
 from domain.maintenance_queries import all_assignments, all_configurations
 from domain.scope import Scope
 from triggers.described import Answer, Parameter, described
-from triggers.fleet import FLEET_REFUSES, read_each, read_fleet, read_policies, read_rows
+from triggers.fleet import FLEET_REFUSES, one_of_few, read_each, read_fleet, read_policies, read_rows
 from triggers.http import Refusal, answer, answered, number_of, query_of, words_of
 
 DEFAULT_STALE_DAYS = 7
@@ -76,11 +76,12 @@ _QUERY = (
     refuses={400: "The query is not valid."} | FLEET_REFUSES,
 )
 @answered
+@one_of_few
 async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
     stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
     limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
-    kinds = words_of(req, "kind", FindingKind)
+    kinds, subject = words_of(req, "kind", FindingKind), query_of(req, "subject")
     now = datetime.now(UTC)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
@@ -93,9 +94,12 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
             f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request.",
             headers={"Retry-After": "60"},
         ) from None
+
+    def report() -> func.HttpResponse:
+        return answer(examine(facts, now, stale_days).only(kinds, subject, limit).to_wire())
+
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
-    report = await asyncio.to_thread(examine, facts, now, stale_days)
-    return answer(report.only(kinds, query_of(req, "subject"), limit).to_wire())
+    return await asyncio.to_thread(report)
 
 
 async def _gather(records: Records, now: datetime) -> FleetFacts:

@@ -6,9 +6,11 @@ Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import wraps
+from weakref import WeakKeyDictionary
 
 import azure.functions as func
 from pydantic import ValidationError
@@ -37,7 +39,11 @@ LONGEST_SECONDS = 140.0
 _LONGEST_INDEX = 200.0
 _LONGEST_SHOWN = 300
 _MOST_SHOWN = 3
-FLEET_REFUSES = {
+MOST_READS = 4
+"""Reads of the fleet at the same time in one worker: each holds a fleet in memory, and waits for the same quota."""
+_COME_AGAIN_SECONDS = 10
+TOO_MANY_READS = {429: f"{MOST_READS} reads of the fleet are under way already."}
+FLEET_REFUSES = TOO_MANY_READS | {
     422: f"The scope has more than {MOST_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",
     503: "The storage cannot be reached, or reading the fleet takes too long.",
@@ -59,6 +65,33 @@ SCOPE_QUERY = (
     Parameter("machine", _TEXT, "ARM ids of machines."),
 )
 """The scope of a read, in its query: entries of one list are alternatives, every list given must match."""
+
+
+_under_way: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+"""How many reads of the fleet each event loop has; a worker has one."""
+
+
+def one_of_few[**Arguments](
+    handler: Callable[Arguments, Awaitable[func.HttpResponse]],
+) -> Callable[Arguments, Awaitable[func.HttpResponse]]:
+    """Let the handler run only while few others of its kind do; else it refuses with 429 and ``Retry-After``."""
+
+    @wraps(handler)
+    async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
+        loop = asyncio.get_running_loop()
+        if _under_way.get(loop, 0) >= MOST_READS:
+            raise Refusal(
+                429,
+                f"{MOST_READS} reads of the fleet are under way; repeat the request when one has ended.",
+                headers={"Retry-After": str(_COME_AGAIN_SECONDS)},
+            )
+        _under_way[loop] = _under_way.get(loop, 0) + 1
+        try:
+            return await handler(*args, **kwargs)
+        finally:
+            _under_way[loop] -= 1
+
+    return handle
 
 
 def read_scope(request: func.HttpRequest) -> Scope:
@@ -175,7 +208,9 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
     schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
     assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
     facts = FleetFacts(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
-    return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    index = await asyncio.to_thread(FleetIndex, facts, datetime.now(UTC))
+    return index, [*unread, *notes, *odd_schedules, *odd_assignments]
 
 
 def _too_slow(seconds: float) -> Refusal:

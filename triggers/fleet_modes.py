@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import date
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.tables import open_records
-from domain.base import Document, Json
+from domain.base import Document
 from domain.eligibility import Eligibility
+from domain.fleet_machine import FleetMachine
 from domain.fleet_modes import MachineModes, ModeCounts, PatchedBy, count, describe
 from domain.supported_images import DOCUMENT_DATE, READ_ON
 from triggers.described import INVALID_QUERY, Answer, Parameter, described
@@ -18,6 +20,7 @@ from triggers.fleet import (
     FLEET_REFUSES,
     MOST_MACHINES,
     SCOPE_QUERY,
+    one_of_few,
     read_index,
     read_scope,
     read_with_agents,
@@ -82,19 +85,20 @@ _PATCHED_BY = Parameter(
     refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
 )
 @answered
+@one_of_few
 async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
     wanted = words_of(req, "patchedBy", PatchedBy)
     index, notes = await read_index(open_records(), scope)
 
-    def report() -> Json:
+    def report() -> func.HttpResponse:
         machines = [describe(standing) for standing in index.standings]
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
-        return FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire()
+        return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
-    return answer(await asyncio.to_thread(report))
+    return await asyncio.to_thread(report)
 
 
 @bp.route(route="fleet/eligibility", methods=["GET"])
@@ -105,10 +109,16 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     uses_storage=False,
 )
 @answered
+@one_of_few
 async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
     """The machines that Azure's guest patching does not take, and why not."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
     fleet, notes = await read_with_agents(scope)
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(lambda: answer(_eligibility(fleet, limit, notes).to_wire()))
+
+
+def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:
     ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
     causes: dict[str, int] = {}
     for machine in ineligible:
@@ -128,7 +138,7 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
         )
         for machine in ineligible[:limit]
     ]
-    report = FleetEligibility(
+    return FleetEligibility(
         machines=len(fleet),
         eligible=len(fleet) - len(ineligible),
         unknown=sum(machine.eligibility.is_eligible and bool(machine.eligibility.unknown) for machine in fleet),
@@ -138,4 +148,3 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
         table_read_on=READ_ON,
         notes=notes,
     )
-    return answer(report.to_wire())

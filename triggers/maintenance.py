@@ -151,7 +151,7 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
         given = query_of(req, "cursor")
         if len(given) > _LONGEST_CURSOR:
             raise Refusal(400, "The cursor is not one that this list gave.")
-        page = await open_resource_graph().page(all_configurations(), skip_token=given)
+        page = await open_resource_graph().page_in_turn(all_configurations(), skip_token=given)
         if page.failure is not None:
             raise refused(page.failure, "list of configurations")
         found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token

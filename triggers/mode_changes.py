@@ -5,6 +5,7 @@ Only a plan can be started, so that nobody changes a fleet without having been a
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated
@@ -47,7 +48,7 @@ from triggers.described import (
     Parameter,
     described,
 )
-from triggers.fleet import FLEET_REFUSES, read_fleet
+from triggers.fleet import FLEET_REFUSES, one_of_few, read_fleet
 from triggers.http import (
     Refusal,
     answer,
@@ -123,6 +124,7 @@ _END = Parameter("end", {"type": "string", "enum": list(ChangeEnd)}, "Only machi
     refuses=INVALID_BODY | FLEET_REFUSES,
 )
 @answered
+@one_of_few
 async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """Plan a change of patch modes: what becomes of each machine of the scope, without changing anything.
 
@@ -133,7 +135,9 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     found = await read_fleet(request.scope)
     at = datetime.now(UTC)
-    machines = [plan_machine(machine, wanted, at) for machine in within_boundary(found, boundary())]
+    within = within_boundary(found, boundary())
+    # Seconds for a large fleet: other requests of this process go on meanwhile.
+    machines = await asyncio.to_thread(lambda: [plan_machine(machine, wanted, at) for machine in within])
     missing = missing_ids(request.scope, (machine.found.machine_id for machine in found))
     machines += [missing_machine(identity, at) for identity in missing]
     ends: dict[str, int] = {}

@@ -29,6 +29,7 @@ from domain.scope import OsType, Scope
 from domain.selection import rule_of, select, wanted_on
 from domain.validation import Problem, unknown_keys
 from triggers.described import INVALID_BODY, Answer, Body, described
+from triggers.fleet import TOO_MANY_READS, one_of_few
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
 from triggers.permitted import boundary
 from triggers.start import PlanRequest, requested_policy
@@ -58,9 +59,11 @@ bp = df.Blueprint()
         422: f"The policy is for more than {MOST_MACHINES} machines.",
         502: "Azure refuses to list the machines.",
         503: "The storage cannot be reached, or reading the fleet takes too long.",
-    },
+    }
+    | TOO_MANY_READS,
 )
 @answered
+@one_of_few
 async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
     """The plan of a run of a stored or an inline policy, as if it started now; see ``docs/rollouts.md``."""
     records = open_records()
@@ -83,9 +86,12 @@ async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
         FoundMachine(machine, pending=pending.get(key), seconds=seconds.get(key))
         for machine, key in ((machine, machine.machine_id.key) for machine in found)
     ]
+
+    def plan() -> func.HttpResponse:
+        return answer(draft.draft_plan(machines, policy, topology).plan.to_wire())
+
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
-    made = await asyncio.to_thread(draft.draft_plan, machines, policy, topology)
-    return answer(made.plan.to_wire())
+    return await asyncio.to_thread(plan)
 
 
 async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
 
+from adapters.pacer import open_budgets
 from adapters.pipeline import ArmPipeline
 from adapters.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
 from domain.discovery import build_queries
@@ -246,6 +249,53 @@ async def test_a_list_that_is_cut_without_a_token_is_a_failure(
     page = await connect(server.url).page("resources")
     assert page.failure is not None
     assert page.rows == []
+
+
+async def test_a_caller_waits_for_the_share_of_callers_and_a_run_does_not(
+    server: Server, connect: Callable[[str], ResourceGraph]
+) -> None:
+    """Whoever looked at the fleet took the whole quota, and a run that asked then was refused."""
+    graph = connect(server.url)
+    [pacer] = open_budgets(settings_for(server.url)).of_queries().pacers.values()
+    for remaining in ("3", "2", "1"):
+        server.queue(answer("a"), remaining=remaining)
+    # Three are left, of which callers take none at once: the next one's turn is later, and what a run asks leaves now.
+    assert (await graph.page_in_turn("resources")).rows
+    now = time.time()
+    assert pacer.next_slot(now) > now + 0.5
+    asked = [await graph.page("resources"), await graph.page("resources")]
+    assert [len(page.rows) for page in asked] == [1, 1]
+    # What answers to runs tell counts for callers.
+    assert pacer.level(time.time()) < 2
+
+
+async def test_a_refusal_keeps_callers_waiting(server: Server, connect: Callable[[str], ResourceGraph]) -> None:
+    graph = connect(server.url)
+    [pacer] = open_budgets(settings_for(server.url)).of_queries().pacers.values()
+    server.queue({"error": {"code": "RateLimiting"}}, status=429, remaining="0", resets_after="00:00:30")
+    page = await graph.page_in_turn("resources")
+    assert (page.wait_seconds, page.failure is not None) == (30, True)
+    assert pacer.stopped_until > time.time() + 29
+
+
+async def test_a_caller_that_gives_up_does_not_count_as_unanswered(
+    connect: Callable[[str], ResourceGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = connect("https://localhost:1")
+    began = asyncio.Event()
+
+    async def hang(*_: object) -> object:
+        began.set()
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(graph, "_ask", hang)
+    asking = asyncio.ensure_future(graph.page_in_turn("resources"))
+    await began.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    [pacer] = open_budgets(settings_for("https://localhost:1")).of_queries().pacers.values()
+    pacer.noticed(time.time(), 15)
+    assert pacer.level(time.time()) == 15
 
 
 async def test_nobody_listens(server: Server, connect: Callable[[str], ResourceGraph]) -> None:

@@ -16,6 +16,7 @@ from domain.pacing import Bucket, Limit, Pacer, is_of_one_machine, read_levels, 
 
 PATCHES = read_limits()[Bucket.PATCH_OPERATIONS]
 READS = read_limits()[Bucket.READS]
+QUERIES = read_limits()[Bucket.QUERIES]
 limits = st.builds(Limit, st.floats(0.05, 500), st.integers(10, 20_000).map(float))
 
 
@@ -165,6 +166,7 @@ def test_levels_are_read_from_the_headers_of_an_answer() -> None:
         "x-ms-ratelimit-remaining-subscription-global-writes": "2999",
     }
     assert read_levels(headers) == {Bucket.PATCH_OPERATIONS: 599, Bucket.WRITES: 199}
+    assert read_levels({"x-ms-user-quota-remaining": "14"}) == {Bucket.QUERIES: 14}
     assert not is_of_one_machine(headers)
 
 
@@ -232,6 +234,18 @@ def test_workers_share_a_bucket_without_a_word_to_each_other(workers: int) -> No
     assert not azure.refused
     assert azure.lowest >= PATCHES.floor / 3
     assert azure.taken[-1] <= 1.15 * (2_000 - 600) / PATCHES.refill
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_looks_at_the_fleet_leaves_a_part_of_the_queries_to_runs(workers: int) -> None:
+    """300 pages for callers, and a query of a run every second: no query is refused, and none of a run waits."""
+    assert (QUERIES.refill, QUERIES.burst, QUERIES.floor) == (3, 15, 7.5)
+    azure = Azure(QUERIES.refill, QUERIES.burst)
+    of_runs = [float(second) for second in range(400)]
+    work(azure, [Pacer(QUERIES) for _ in range(workers)], 300, others=of_runs)
+    assert not azure.refused
+    assert azure.lowest >= 1
+    assert azure.taken[-1] <= 1.3 * (300 - 15) / (QUERIES.refill - 1)
 
 
 def test_others_take_half_the_refill_and_are_never_refused() -> None:
