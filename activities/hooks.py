@@ -48,7 +48,7 @@ from domain.snapshot import (
     snapshot_of,
     snapshot_tags,
 )
-from domain.steering import reason_not_to_start, reason_to_end
+from domain.steering import reason_not_to_start, reason_to_end, unapproved
 from domain.verdict import window_closed
 from domain.window import cutoff, shortest_installation
 from domain.work import MachineRef
@@ -182,7 +182,8 @@ class _ScriptStep:
     async def _reason_to_stop(self, guard: Guard | None) -> HookResult | None:
         """The script after the installation runs in a run that was stopped too: it may undo what the first one did."""
         if self._request.when is When.AFTER:
-            return None
+            refused = unapproved(self._context.run, self._context.machine)
+            return None if refused is None else HookResult.stopped(refused)
         if guard is None or guard.state is IntentState.REFUSED:
             return await _reason_not_to_begin(self._context)
         over = reason_to_end(self._context.run, self._context.machine)

@@ -27,10 +27,12 @@ from domain.notification import (
     SendResult,
     Started,
     WindowAwaited,
+    one_line,
     patience,
 )
 from domain.outcome import OutcomeKind
 from domain.policy import Policy
+from domain.provenance import SHORT_DIGEST, spoken_scripts
 from domain.run import Run
 from settings import ChannelsError, load_settings, parse_channels
 
@@ -183,6 +185,10 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
             "ring": name,
             "within_seconds": within,
             "approve": facts.approve or (approve_command(run.id, name) if name else ""),
+            "author": one_line(run.policy_origin.author) if run.policy_origin else "",
+            "digest": run.policy_origin.followed_digest[:SHORT_DIGEST] if run.policy_origin else "",
+            "scope": one_line(policy.scope.describe()),
+            "scripts": one_line(spoken_scripts(policy)),
         }
     )
 

@@ -30,6 +30,7 @@ from domain.rings import order_rings
 from domain.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
 from domain.scope import OsType
 from domain.selection import product_name, select, wanted_on
+from domain.steering import is_approved, ring_not_approved
 from domain.topology import PlannerMachine
 from domain.work import RingRef
 
@@ -122,7 +123,8 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
         if pin.kinds is not None and not can_be_pinned(kind, pin.kinds):
             if context.policy.without_pin is WithoutPin.SKIP:
                 return cannot_be_pinned(kind, pin)
-            # With wait, a person has approved the ring.
+            if context.policy.without_pin is WithoutPin.WAIT and not is_approved(context.run, context.machine.ring):
+                return ring_not_approved(context.machine.ring)
             pin = None
     if pin is None and delay is None:
         return wanted

@@ -66,6 +66,9 @@ async def _start(request: PowerRequest) -> PowerResult:
         # It starts; or a person has started it since it was read, and wants it to run.
         return PowerResult(accepted=True, wait_seconds=wait_seconds())
     if not machine.started_by_us:
+        # Before the row says that it was started: a machine that is refused stays as it is.
+        if await _may_not_start(request.run_id, machine):
+            return PowerResult(accepted=False, left=True)
         await open_records().set_stage(
             request.run_id,
             request.machine_key,
@@ -98,6 +101,12 @@ async def stop_machine(data: Json) -> Json:
         return (await _Change(request, machine, GuardedCall.STOP, view.power).go_on()).to_wire()
     await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
     return PowerResult(accepted=True).to_wire()
+
+
+async def _may_not_start(run_id: str, machine: MachineRecord) -> bool:
+    """The last look before a start: what people and gates say now. A stop puts back what was, and asks nobody."""
+    run, _ = await load_run(run_id)
+    return reason_not_to_start(run, machine) is not None
 
 
 class _Change:
@@ -141,6 +150,9 @@ class _Change:
 
     async def _send(self, stored: Guard | None, last: Guard | None) -> PowerResult:
         records, machine_id = open_records(), MachineId.parse(self._machine.id)
+        if self._call is GuardedCall.START and await _may_not_start(self._request.run_id, self._machine):
+            is_open = last is not None and last.state is not IntentState.REFUSED
+            return PowerResult(accepted=False, left=True, is_open=is_open)
         guard = Guard(
             run_id=self._request.run_id,
             machine_key=self._request.machine_key,

@@ -120,10 +120,10 @@ def _understand(document: Json, url: str) -> Plan:
 
 
 def _policy(file: str, changes: Json) -> Policy:
-    from domain.policy import PolicyError, apply_overrides, parse_inline_policy
+    from domain.policy import ADHOC_POLICY, PolicyError, apply_overrides, parse_policy
 
     try:
-        policy = parse_inline_policy(_read_policy(file))
+        policy = parse_policy({"name": ADHOC_POLICY} | _read_policy(file))
         return apply_overrides(policy.to_wire(), changes) if changes else policy
     except PolicyError as error:
         details = tuple(Detail(problem.path, problem.message) for problem in error.errors)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cli.documents import Json, counts, part
 from cli.machine_tables import NEEDS_PERSON, OUTCOMES, STAGES, attention_table
-from cli.tables import FirstThatFits, entry, instant, moment, new_grid, new_table, number_of, ordered
+from cli.tables import FirstThatFits, entry, facts_in_words, instant, moment, new_grid, new_table, number_of, ordered
 from cli.terminal import plain
 
 FINAL_STATES = frozenset({"completed", "canceled", "stopped", "failed", "empty"})
@@ -35,6 +35,7 @@ _STATES = {
 }
 
 _BAR_WIDTH = 32
+_SHORT_DIGEST = 12
 
 
 def needs_person(run: Json) -> int:
@@ -71,6 +72,8 @@ def run_facts(run: Json) -> RenderableType:
     by = " ".join(plain(trigger[key]) for key in ("kind", "by", "detail") if trigger.get(key))
     grid.add_row("run", Text(plain(run.get("id", "")), style="bold"))
     grid.add_row("policy", Text(f"{plain(run.get('policy', ''))}, mode {plain(run.get('mode', ''))}"))
+    for label, text in rules_of(run).items():
+        grid.add_row(label, Text(plain(text), overflow="fold"))
     grid.add_row("state", _state(run))
     for label, key in (("reason", "reason"), ("waiting for", "waitingFor")):
         if run.get(key):
@@ -95,6 +98,28 @@ def run_facts(run: Json) -> RenderableType:
         grid.add_row(plain(order), ordered("", steered, "why"))
     grid.add_row("machines", str(run.get("machines", 0)))
     return Group(grid, outcome_bars(run)) if run.get("countsByOutcome") else grid
+
+
+def rules_of(run: Json) -> dict[str, str]:
+    """Whose rules a run follows, and what of them somebody who approves it has to see; empty where nothing is known."""
+    origin, snapshot = part(run, "policyOrigin"), part(run, "policySnapshot")
+    told: dict[str, str] = {}
+    if origin:
+        source = f"version {origin['version']}" if origin.get("version") else "from a request"
+        changed = ", changed by the start" if origin.get("changedDigest") else ""
+        digest = str(origin.get("changedDigest") or origin.get("digest", ""))[:_SHORT_DIGEST]
+        told["rules"] = f"{source} by {origin.get('author') or 'an unknown author'}{changed}, digest {digest}"
+    if snapshot:
+        told["scope"] = facts_in_words(part(snapshot, "scope"))
+        hooks = part(snapshot, "hooks")
+        scripts = {
+            f"{when} on {system}": len(str(part(hooks, when)[system]))
+            for when in ("before", "after")
+            for system in ("linux", "windows")
+            if part(hooks, when).get(system)
+        }
+        told["scripts"] = ", ".join(f"{name} ({size} characters)" for name, size in scripts.items()) or "none"
+    return told
 
 
 def progress_view(run: Json, attention: Sequence[Json], height: int | None = None) -> RenderableType:

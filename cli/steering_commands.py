@@ -183,10 +183,13 @@ def _steer(
 ) -> None:
     with open_client(url, key) as client:
         run_id = resolve(client, run, policy)
-        if order in ("approve", "reject") and not ring:
+        rules: Json = {}
+        if order in ("approve", "reject"):
+            asked = client.run(run_id)
             # Named, so that a repetition of the request cannot decide the ring after it.
-            ring = _awaited_ring(client.run(run_id))
-        found = client.steer_run(run_id, order, comment, by, ring)
+            ring = ring or _awaited_ring(asked)
+            rules = {"policySnapshot": asked.get("policySnapshot")}
+        found = client.steer_run(run_id, order, comment, by, ring) | rules
     show(output, found, lambda: run_facts(found))
 
 

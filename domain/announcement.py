@@ -112,7 +112,17 @@ class Announcement:
         return Message(
             title=self._title(f"ring {facts.ring} needs your approval" if facts.ring else "an approval is needed"),
             tone=Tone.ATTENTION,
-            facts=self._facts({"Ring": facts.ring, "Machines": _number(facts.machines), "Answer by": answer_by}),
+            facts=self._facts(
+                {
+                    "Ring": facts.ring,
+                    "Machines": _number(facts.machines),
+                    "Answer by": answer_by,
+                    "Scope": facts.scope,
+                    "Scripts": facts.scripts,
+                    "Policy by": facts.author,
+                    "Digest": facts.digest,
+                }
+            ),
             command=facts.approve,
         )
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from domain.base import Document, parse_instant
 from domain.calendar import find_zone, from_wall_clock
-from domain.identity import check_policy_name, is_policy_name
+from domain.identity import ADHOC_POLICY, check_policy_name, is_adhoc_name, is_policy_name
 from domain.scope import TagFilter
 from domain.validation import Problem, explain, listed
 
@@ -134,7 +134,8 @@ class Freeze(Document):
         default=(),
         max_length=MOST_POLICIES,
         title="Policies",
-        description="Names of the policies that it holds; all of them unless given.",
+        description="Names of the policies that it holds, adhoc for those that come in requests; all of them unless"
+        " given.",
     )
     tags: TagFilter | None = Field(
         default=None, title="Tags", description="Hold only machines with these tags; whole policies unless given."
@@ -152,7 +153,11 @@ class Freeze(Document):
 
     def concerns(self, policy_name: str, at: datetime) -> bool:
         """Whether it lasts at that moment and holds the policy, or machines in it."""
-        return self.starts_at <= at < self.ends_at and (not self.policies or policy_name in self.policies)
+        return self.starts_at <= at < self.ends_at and (
+            not self.policies
+            or policy_name in self.policies
+            or (ADHOC_POLICY in self.policies and is_adhoc_name(policy_name))
+        )
 
     @property
     def sentence(self) -> str:

@@ -39,8 +39,8 @@ class Approval(Document):
     by_other: bool = Field(
         default=False,
         title="By other",
-        description="Whoever started the run may not approve it. Needs PATCHWAVE_AUTHORIZATION=roles, an app setting:"
-        " a function key does not say who calls.",
+        description="A second person has to approve: neither the author of the policy nor anybody who started or"
+        " retried the run. Needs PATCHWAVE_AUTHORIZATION=roles, an app setting: a function key does not say who calls.",
     )
 
 

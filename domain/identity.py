@@ -18,8 +18,9 @@ POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 RUN_ID_PATTERN = r"[0-9]{8}T[0-9]{6}Z-[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 MACHINE_KEY_PATTERN = r"[0-9a-f]{24}"
 LONGEST_RUN_ID = 58
+LONGEST_POLICY_NAME = 32
 ADHOC_POLICY = "adhoc"
-"""Stands in a run id for a policy that was given inline and has no name."""
+"""Begins the name of every policy that came in a request, and of no stored one."""
 
 _POLICY_NAME = re.compile(POLICY_NAME_PATTERN)
 _NAME_CHARACTER = r"[^\x00-,/:-@\[-^`{-\x9f\s\u200b\u200e\u200f\u2028-\u206f\ufeff\ud800-\udfff\ufffe\uffff]"
@@ -46,6 +47,17 @@ def is_policy_name(text: str) -> bool:
     run id, two steps and a machine key.
     """
     return _POLICY_NAME.fullmatch(text) is not None
+
+
+def is_adhoc_name(text: str) -> bool:
+    """Whether the name is one of policies that come in requests: ``adhoc``, or ``adhoc-`` and more."""
+    return text == ADHOC_POLICY or text.startswith(f"{ADHOC_POLICY}-")
+
+
+def adhoc_name(text: str) -> str:
+    """The name of a policy that came in a request and calls itself, or is known by, this text."""
+    name = text if is_adhoc_name(text) else f"{ADHOC_POLICY}-{text}"
+    return name[:LONGEST_POLICY_NAME].rstrip("-")
 
 
 def check_policy_name(text: str) -> str:

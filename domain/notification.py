@@ -112,13 +112,20 @@ class Started(Document):
 
 
 class ApprovalNeeded(Document):
-    """A ring waits for a person. ``within_seconds`` counts from the notice, ``approve`` is the command for a yes."""
+    """A ring waits for a person. ``within_seconds`` counts from the notice, ``approve`` is the command for a yes.
+
+    ``digest``, ``scope`` and ``scripts`` say what the approval is for, and ``author`` who wrote it.
+    """
 
     event: Literal[Event.APPROVAL_NEEDED] = Event.APPROVAL_NEEDED
     ring: Fact = ""
     machines: int | None = None
     within_seconds: float | None = None
     approve: str = ""
+    author: Fact = ""
+    digest: Fact = ""
+    scope: Fact = ""
+    scripts: Fact = ""
 
 
 class GateClosed(Document):

@@ -6,6 +6,8 @@ People write it as YAML, the API speaks it as JSON, and `policy_schema` describe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence, Set
 from datetime import timedelta
@@ -21,7 +23,7 @@ from domain.calendar import Schedule
 from domain.gates import Approval, ErrorBudget
 from domain.health import Health
 from domain.hooks import Hooks
-from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, check_policy_name
+from domain.identity import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from domain.install import Install
 from domain.notification import Notifications
 from domain.patching import LinuxParameters
@@ -357,14 +359,21 @@ def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
 
 
 def parse_inline_policy(document: object) -> Policy:
-    """Validate a policy that came inside a request: its name may be left out and is then ``adhoc``.
+    """Validate a policy that came inside a request: its name may be left out.
+
+    It never goes by the name of a stored policy: ``adhoc-`` stands before its own name, or before a digest of it.
 
     Raises:
         PolicyError: with every error of the document.
     """
     if isinstance(document, Mapping):
         document = {"name": ADHOC_POLICY} | dict(cast(Mapping[str, Any], document))
-    return parse_policy(document)
+    policy = parse_policy(document)
+    name = policy.name
+    if name == ADHOC_POLICY:
+        content = json.dumps(policy.to_wire(), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        name = hashlib.sha256(content).hexdigest()[:8]
+    return policy.model_copy(update={"name": adhoc_name(name)})
 
 
 def merge_patch(target: object, patch: object) -> object:

@@ -83,6 +83,30 @@ class TriggerKind(StrEnum):
     EVENT_GRID = "eventGrid"
 
 
+class PolicyOrigin(Document):
+    """Who wrote the rules of a run, and which they are. Digests are SHA-256, in hexadecimal."""
+
+    author: str = ""
+    author_id: str = ""
+    """Object id of the author; empty where none was signed in, or the policy was stored before authors were kept."""
+    version: int = 0
+    """Of the stored policy; 0 where the policy came with the request."""
+    digest: str = ""
+    """Of the policy as its author wrote it."""
+    changed_digest: str = ""
+    """Of the rules that the run follows, where overrides or a retry changed what its author wrote."""
+
+    @property
+    def followed_digest(self) -> str:
+        """The digest of the rules that the run follows."""
+        return self.changed_digest or self.digest
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the policy came with the request, and is not stored."""
+        return self.version == 0
+
+
 class Trigger(Document):
     """Who or what started a run; kept for the audit log."""
 
@@ -93,6 +117,8 @@ class Trigger(Document):
     detail: str = ""
     retry_of: str = ""
     """The run whose machine this run takes once more; empty for any other run."""
+    earlier_ids: list[str] = Field(default_factory=list[str])
+    """Of a retry: object ids of those who started the runs before it, empty where a run's starter is not known."""
 
 
 class Decision(Document):
@@ -165,6 +191,8 @@ class Run(Document):
     counted_at: Instant | None = None
     """When the machines of a run that goes on were counted last."""
     policy_snapshot: dict[str, Any] | None = None
+    policy_origin: PolicyOrigin | None = None
+    """Who wrote the snapshot; none in runs that were started before this was kept."""
     version: str = ""
     """Of the orchestrations that follow the run."""
     incarnation: int = 1

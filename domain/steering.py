@@ -9,11 +9,23 @@ from __future__ import annotations
 from datetime import datetime
 
 from domain.admission import RUN_GROUP, lane_scope
-from domain.base import format_instant
+from domain.base import format_instant, objects_of
 from domain.gates import Approval
 from domain.outcome import Outcome, Reason
 from domain.policy import Policy
-from domain.run import Decision, Intent, IntentState, MachineRecord, Order, Run, RunState, Steered, Trigger, TriggerKind
+from domain.run import (
+    Decision,
+    Intent,
+    IntentState,
+    MachineRecord,
+    Mode,
+    Order,
+    Run,
+    RunState,
+    Steered,
+    Trigger,
+    TriggerKind,
+)
 from domain.work import GateClosed, RunControls, StartResult, StartState
 
 PATCHWAVE = "patchwave"
@@ -83,7 +95,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
 
     Raises:
         NotPossible: the ring was decided otherwise, needs no approval, or the run goes no further.
-        NotAllowed: the policy wants another person to approve than the one who started the run.
+        NotAllowed: the policy wants a second person: neither its author nor anybody who started or retried the run.
     """
     decision = run.decisions.get(ring)
     if decision is not None:
@@ -99,7 +111,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
     if approval is None:
         raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
     if approved and approval.by_other:
-        _check_is_other(run.trigger, order)
+        _check_is_other(run, order)
     made = Decision(approved=approved, by=order.by, by_id=order.by_id, comment=order.why, at=order.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
     return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
@@ -133,14 +145,29 @@ def _approvals(run: Run) -> dict[str, Approval]:
     return {name: approval for name, approval in needed.items() if approval is not None}
 
 
-def _check_is_other(trigger: Trigger, order: Order) -> None:
-    """Timers, webhooks and events start runs for nobody; two people are told apart by their object ids alone."""
-    if trigger.kind is TriggerKind.HTTP and not trigger.by_id:
-        raise NotAllowed("Another person than the one who started the run has to approve, and nobody was signed in.")
+def _check_is_other(run: Run, order: Order) -> None:
+    """Refuse the author of the rules and those who started or retried the run, told apart by their object ids alone.
+
+    Timers, webhooks and events start runs for nobody; the policy has its author all the same.
+    """
+    author = run.policy_origin.author_id if run.policy_origin else ""
     if not order.by_id:
-        raise NotAllowed("Another person than the one who started the run has to approve: sign in.")
-    if order.by_id == trigger.by_id:
-        raise NotAllowed("You started this run; its policy wants another person to approve.")
+        raise NotAllowed("A second person has to approve this ring: sign in.")
+    if not author:
+        raise NotAllowed("A second person has to approve this ring, and it is not known who wrote the policy.")
+    if order.by_id == author:
+        raise NotAllowed("You wrote the policy of this run; it wants another person to approve.")
+    starters = starter_ids(run.trigger)
+    if "" in starters:
+        raise NotAllowed("A second person has to approve this ring, and it is not known who started the run.")
+    if order.by_id in starters:
+        raise NotAllowed("You started this run, or one that it retries; its policy wants another person to approve.")
+
+
+def starter_ids(trigger: Trigger) -> list[str]:
+    """Object ids of those who started a run and the runs that it retries; empty where one is not known."""
+    is_started_by_person = trigger.kind is TriggerKind.HTTP or bool(trigger.by_id)
+    return [*trigger.earlier_ids, *([trigger.by_id] if is_started_by_person else [])]
 
 
 def _check_goes_on(run: Run, what: str) -> None:
@@ -298,7 +325,32 @@ def reason_to_end(run: Run, machine: MachineRecord) -> Outcome | None:
         return skipped(machine.skip)
     if run.stop_reason:
         return not_started(run.stop_reason)
-    return None
+    return unapproved(run, machine)
+
+
+def unapproved(run: Run, machine: MachineRecord) -> Outcome | None:
+    """The outcome of a machine whose ring waits for an approval that it does not have.
+
+    The orchestration asks before it takes a ring; this asks the row before each start. A machine is assessed before it
+    has a ring.
+    """
+    if not machine.ring or run.mode is not Mode.PATCH:
+        return None
+    rings = objects_of((run.policy_snapshot or {}).get("rings"))
+    if not any(ring.get("name") == machine.ring and ring.get("approval") is not None for ring in rings):
+        return None
+    return None if is_approved(run, machine.ring) else ring_not_approved(machine.ring)
+
+
+def is_approved(run: Run, ring: str) -> bool:
+    """Whether a person has approved the ring."""
+    decision = run.decisions.get(ring)
+    return decision is not None and decision.approved
+
+
+def ring_not_approved(ring: str) -> Outcome:
+    """The outcome of a machine in a ring that waits for an approval and does not have it."""
+    return Outcome.skipped(Reason.NOT_APPROVED, f"Not started: the ring {ring} is not approved.")
 
 
 def reason_not_to_start(run: Run, machine: MachineRecord) -> StartResult | None:

@@ -16,11 +16,12 @@ from adapters.tables import Records
 from domain.azure_event import AzureEvent, EventKind
 from domain.folding import fold
 from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, first_heard
-from domain.policy import Policy, PolicyError, parse_policy
+from domain.policy import PolicyError
+from domain.provenance import WrittenPolicy
 from domain.run import Mode, Run, RunState, Trigger, TriggerKind
 from orchestrators.names import POST_EVENT
 from settings import Settings, load_settings
-from triggers.start import DurableClient, start_run
+from triggers.start import DurableClient, read_stored, start_run
 
 _LOG = logging.getLogger("patchwave.events")
 
@@ -38,7 +39,8 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
     runs = await _known(records, notice)
     noted: list[Run] = []
     failures: list[Exception] = []
-    for policy in await _policies(records, notice):
+    for chosen in await _policies(records, notice):
+        policy = chosen.policy
         run_id = notice.id.run_id(policy.name)
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
@@ -48,7 +50,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
         try:
             # One that is still queued may never have reached the engine.
             run = await start_run(
-                records, client, policy, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
+                records, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
             )
         except Exception as error:
             _LOG.exception("The policy %s could not accompany %s.", policy.name, notice.id.text)
@@ -111,14 +113,15 @@ async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:
     }
 
 
-async def _policies(records: Records, notice: OccurrenceNotice) -> list[Policy]:
-    found: list[Policy] = []
+async def _policies(records: Records, notice: OccurrenceNotice) -> list[WrittenPolicy]:
+    found: list[WrittenPolicy] = []
     for stored in await records.list_policies():
         try:
-            policy = parse_policy(stored.document, name=stored.name)
+            chosen = read_stored(stored)
         except PolicyError as error:
             _LOG.error("The policy %s is not valid: %s", stored.name, error)
             continue
+        policy = chosen.policy
         if policy.enabled and policy.maintenance is not None and policy.maintenance.names(notice.id.configuration):
-            found.append(policy)
+            found.append(chosen)
     return found

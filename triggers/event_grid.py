@@ -11,11 +11,11 @@ import azure.durable_functions as df
 from adapters.tables import Records, StoredPolicy, open_records
 from domain.azure_event import AzureEvent, EventKind, read_event
 from domain.base import as_object
-from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
+from domain.policy import Policy, PolicyError, apply_overrides
 from domain.run import Mode, Run, Trigger, TriggerKind
 from triggers.accompany import accompany
 from triggers.http import Refusal, parse_json
-from triggers.start import DurableClient, claimed_run_id, new_run_id, start_run
+from triggers.start import DurableClient, claimed_run_id, new_run_id, read_stored, start_run
 
 _LOG = logging.getLogger("patchwave.events")
 
@@ -76,12 +76,13 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
 
 
 async def _start(records: Records, client: DurableClient, stored: StoredPolicy, event: AzureEvent) -> Run | None:
-    policy = _policy_for(parse_policy(stored.document, name=stored.name), event)
+    chosen = read_stored(stored)
+    policy = _policy_for(chosen.policy, event)
     if policy is None or not await _is_news(records, event, policy.name):
         return None
     run_id = await claimed_run_id(records, "event", _claim_key(event, policy), new_run_id(policy))
     trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
-    return await start_run(records, client, policy, run_id, trigger, mode=Mode.ASSESS)
+    return await start_run(records, client, chosen.changed(policy), run_id, trigger, mode=Mode.ASSESS)
 
 
 def _policy_for(policy: Policy, event: AzureEvent) -> Policy | None:

@@ -185,4 +185,4 @@ async def _read(records: Records, body: object) -> Policy:
         raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
     if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):
         raise invalid_body(*unknown)
-    return await requested_policy(records, fields)
+    return (await requested_policy(records, fields)).policy

@@ -11,8 +11,9 @@ import azure.functions as func
 from adapters.tables import open_records
 from domain.base import Document, Json
 from domain.document_changes import changes_in_words
-from domain.identity import POLICY_NAME_PATTERN, is_policy_name
+from domain.identity import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
 from domain.policy import Policy, parse_policy, policy_schema
+from domain.provenance import policy_digest, rules_in_short
 from domain.validation import Problem
 from triggers.described import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
@@ -85,6 +86,9 @@ async def get_policy_schema(req: func.HttpRequest) -> func.HttpResponse:
 async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a policy: 201 or 200. ``If-Match`` and ``If-None-Match: *`` guard the change."""
     name = _name_to_write(req)
+    if is_adhoc_name(name):
+        problem = Problem(path="name", message="is for policies that come in requests; choose another name")
+        raise Refusal(400, "The name of the policy is not valid.", errors=[problem])
     policy = check_permitted(parse_policy(read_json(req), name=name))
     none_match = header_of(req, "if-none-match")
     if none_match not in (None, "*"):
@@ -98,8 +102,12 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         if_match=header_of(req, "if-match"),
         if_none_match=none_match is not None,
         at=at,
+        author=said.by,
+        author_id=said.by_id,
+        digest=policy_digest(policy),
     )
-    detail: Json = {"version": stored.version} | ({"reason": said.why} if said.why else {})
+    detail: Json = {"version": stored.version} | rules_in_short(policy)
+    detail |= {"reason": said.why} if said.why else {}
     if stored.replaced is not None:
         detail |= changes_in_words(stored.replaced, stored.document)
     await records.audit(name, "policy_written", by=said.by, at=at, detail=detail)

@@ -129,14 +129,14 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     said = read_said(req, datetime.now(UTC))
     records = open_records()
     body = read_json(req)
-    policy, mode = await read_request(records, body, may_author=may_author(req.headers))
-    run_id = new_run_id(policy)
+    chosen, mode = await read_request(records, body, by=said.by, by_id=said.by_id, may_author=may_author(req.headers))
+    run_id = new_run_id(chosen.policy)
     key = header_of(req, "idempotency-key")
     if key:
         scope = (said.by_id, policy_named_in(body))
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body, scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
-    return accepted(await start(records, client, policy, run_id, trigger, mode=mode, repeatable=bool(key)))
+    return accepted(await start(records, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 
 @bp.route(route="runs", methods=["GET"])

@@ -34,7 +34,7 @@ from triggers.described import (
 from triggers.http import Refusal, answer, answered, no_such, number_of, page_of, paged, route_of
 from triggers.orders import ORDER, ORDER_QUERY, read_order
 from triggers.runs import ListedRun, accepted
-from triggers.start import DurableClient, find_policy, new_run_id, start_run, tell_waiting_run
+from triggers.start import DurableClient, find_policy, find_written_policy, new_run_id, start_run, tell_waiting_run
 
 DEFAULT_COUNT = 12
 LARGEST_COUNT = 100
@@ -168,11 +168,14 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
 
     A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
     """
-    records, policy, order = await _read(req)
+    order = read_order(req, datetime.now(UTC))
+    records = open_records()
+    chosen = await find_written_policy(records, route_of(req, "name"))
+    policy = chosen.policy
     run_id = await _ordered_run(records, policy, order)
     window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
     trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, by_id=order.by_id, detail=f"run now: {order.why}")
-    return accepted(await start_run(records, client, policy, run_id, trigger, occurrence=window))
+    return accepted(await start_run(records, client, chosen, run_id, trigger, occurrence=window))
 
 
 @bp.route(route="policies/{name}/audit", methods=["GET"])

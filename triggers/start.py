@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, cast
 
 import grpc
 
-from adapters.tables import Records
+from adapters.tables import Records, StoredPolicy
 from domain.base import Document, Json, as_object
 from domain.boundary import needs_boundary
 from domain.calendar import Occurrence
@@ -20,6 +20,7 @@ from domain.identity import RunId, is_policy_name
 from domain.narrowing import widened
 from domain.occurrence import MaintenanceOccurrence
 from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
+from domain.provenance import WrittenPolicy, rules_in_short, written
 from domain.run import Mode, Run, RunState, StartableMode, Trigger
 from domain.validation import Problem, unknown_keys
 from domain.work import FollowRun
@@ -39,7 +40,7 @@ _LOG = logging.getLogger("patchwave.start")
 
 
 type InlinePolicy = Annotated[Policy, Keys(optional=("name",))]
-"""A policy in a request; without a name it is ``adhoc``."""
+"""A policy in a request, which runs as ``adhoc-`` and its own name, or a digest of it."""
 
 
 class PlanRequest(Document):
@@ -70,7 +71,7 @@ class DurableClient(Protocol):
 async def start_run(
     records: Records,
     client: DurableClient,
-    policy: Policy,
+    chosen: WrittenPolicy,
     run_id: RunId,
     trigger: Trigger,
     *,
@@ -90,6 +91,7 @@ async def start_run(
         Refusal: 503, the durable engine did not take the run.
     """
     at = datetime.now(UTC)
+    policy, origin = chosen
     wanted = Run(
         id=run_id.text,
         policy=policy.name,
@@ -100,13 +102,15 @@ async def start_run(
         occurrence=occurrence.at_utc if occurrence else None,
         window_end=occurrence.window_end_utc if occurrence else None,
         policy_snapshot=policy.to_wire(),
+        policy_origin=origin,
         version=VERSION,
         maintenance=maintenance,
     )
     run, _ = await records.create_run(wanted)
     if run.state is RunState.QUEUED:
         # Also when somebody else created it and died: the same line of the same moment is written once.
-        detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()}
+        rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
+        detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()} | rules
         by = run.trigger.by or run.trigger.kind.value
         await records.audit(run.id, "run_started", by=by, at=run.created_at, detail=detail)
         try:
@@ -192,10 +196,13 @@ async def claimed_run_id(
     return RunId.parse(first)
 
 
-async def read_request(records: Records, body: object, *, may_author: bool) -> tuple[Policy, Mode]:
+async def read_request(
+    records: Records, body: object, *, by: str, by_id: str, may_author: bool
+) -> tuple[WrittenPolicy, Mode]:
     """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
 
-    ``may_author``: the caller may start what no stored policy allows, an inline policy or overrides that widen one.
+    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: the caller may start what no stored policy
+    allows, an inline policy or overrides that widen one.
 
     Raises:
         Refusal: 400 for a body of another form, 404 for an unknown policy, 403 for what only an author may start.
@@ -211,7 +218,7 @@ async def read_request(records: Records, body: object, *, may_author: bool) -> t
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
-    return await requested_policy(records, fields, may_author=may_author), Mode(mode)
+    return await requested_policy(records, fields, by=by, by_id=by_id, may_author=may_author), Mode(mode)
 
 
 def policy_named_in(body: object) -> str:
@@ -221,7 +228,9 @@ def policy_named_in(body: object) -> str:
     return name if isinstance(name, str) else ""
 
 
-async def requested_policy(records: Records, fields: Mapping[str, Any], *, may_author: bool = True) -> Policy:
+async def requested_policy(
+    records: Records, fields: Mapping[str, Any], *, by: str = "", by_id: str = "", may_author: bool = True
+) -> WrittenPolicy:
     """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
 
     Raises:
@@ -231,22 +240,23 @@ async def requested_policy(records: Records, fields: Mapping[str, Any], *, may_a
     given = fields.get("policy")
     overrides = fields.get("overrides")
     if isinstance(given, str):
-        policy = await find_policy(records, given)
-        if boundary().is_needed_by(policy.scope):
+        chosen = await find_written_policy(records, given)
+        if boundary().is_needed_by(chosen.policy.scope):
             raise PolicyError([Problem(path="scope", message=needs_boundary())])
     elif isinstance(given, dict):
         if not may_author:
             raise Refusal(403, "You may start stored policies only: give the name of one.")
         policy = check_permitted(parse_inline_policy(cast("dict[str, Any]", given)))
+        chosen = written(policy, author=by, author_id=by_id)
     else:
         raise _invalid("policy", "must be the name of a policy, or a policy")
     if overrides is None:
-        return policy
-    changed = check_permitted(apply_overrides(policy.to_wire(), overrides))
-    if not may_author and (paths := widened(policy, changed)):
+        return chosen
+    changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
+    if not may_author and (paths := widened(chosen.policy, changed)):
         problems = [Problem(path=f"overrides.{path}", message="does not narrow the policy") for path in paths]
         raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
-    return changed
+    return chosen.changed(changed)
 
 
 async def find_policy(records: Records, name: str) -> Policy:
@@ -255,10 +265,31 @@ async def find_policy(records: Records, name: str) -> Policy:
     Raises:
         Refusal: 404 when there is none of this name.
     """
+    return (await find_written_policy(records, name)).policy
+
+
+async def find_written_policy(records: Records, name: str) -> WrittenPolicy:
+    """The stored policy with its author.
+
+    Raises:
+        Refusal: 404 when there is none of this name.
+    """
     stored = await records.get_policy(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
-    return parse_policy(stored.document, name=name)
+    return read_stored(stored)
+
+
+def read_stored(stored: StoredPolicy) -> WrittenPolicy:
+    """The policy of a row with its author.
+
+    Raises:
+        PolicyError: this version of the app refuses it.
+    """
+    policy = parse_policy(stored.document, name=stored.name)
+    return written(
+        policy, author=stored.author, author_id=stored.author_id, version=stored.version, digest=stored.digest
+    )
 
 
 def _invalid(path: str, message: str) -> Refusal:

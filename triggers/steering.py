@@ -20,9 +20,10 @@ from domain.identity import is_machine_key
 from domain.outcome import Reason
 from domain.pinning import Pin
 from domain.policy import Policy
+from domain.provenance import WrittenPolicy, rules_in_short, written
 from domain.rings import keep_in_ring, order_rings
 from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
-from domain.steering import ring_in_question
+from domain.steering import ring_in_question, starter_ids
 from domain.validation import Problem, unknown_keys
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
 from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
@@ -144,7 +145,8 @@ async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: boo
     run = await records.decide_ring(run.id, ring, given.order, approved=approved)
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"
-    detail = {"ring": ring, "comment": decision.comment}
+    rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
+    detail = {"ring": ring, "comment": decision.comment} | rules
     await records.audit(run.id, action, by=decision.by, at=decision.at, detail=detail)
     return await _told(client, run)
 
@@ -237,13 +239,22 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
         "scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)}),
         "rings": keep_in_ring(policy.rings, machine.ring, machine.id),
     }
+    origin = run.policy_origin
+    snapshot = WrittenPolicy(policy, origin) if origin else written(policy, author="", author_id="")
     policy = policy.model_copy(update=alone)
     retry_id = await claimed_run_id(records, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
     if pin is not None:
         await records.save_pin(retry_id.text, pin)
     why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
-    trigger = Trigger(kind=TriggerKind.HTTP, by=given.order.by, by_id=given.order.by_id, detail=why, retry_of=run.id)
-    retry = await start_run(records, client, policy, retry_id, trigger, mode=run.mode)
+    trigger = Trigger(
+        kind=TriggerKind.HTTP,
+        by=given.order.by,
+        by_id=given.order.by_id,
+        detail=why,
+        retry_of=run.id,
+        earlier_ids=starter_ids(run.trigger),
+    )
+    retry = await start_run(records, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
     detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
     for subject in (run.id, retry.id):
         await records.audit(subject, "machine_retried", by=retry.trigger.by, at=retry.created_at, detail=detail)

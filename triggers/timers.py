@@ -19,7 +19,7 @@ from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
 from domain.run import Run, RunState, Trigger, TriggerKind
 from triggers.http import Refusal
-from triggers.start import DurableClient, start_run, tell_waiting_run
+from triggers.start import DurableClient, read_stored, start_run, tell_waiting_run
 
 _LOG = logging.getLogger("patchwave.schedule")
 _LONGEST_SILENCE = timedelta(days=31)
@@ -102,7 +102,8 @@ async def _note_failure(records: Records, policy: str, error: Exception, now: da
 async def _start_if_due(
     records: Records, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
 ) -> Run | None:
-    policy = parse_policy(stored.document, name=stored.name)
+    chosen = read_stored(stored)
+    policy = chosen.policy
     if policy.schedule is None:
         return None
     occurrence = due_occurrence(policy.schedule, now)
@@ -118,7 +119,7 @@ async def _start_if_due(
             await _note_reason(records, policy.name, occurrence, verdict)
         return None
     trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
-    return await start_run(records, client, policy, run_id, trigger, occurrence=occurrence)
+    return await start_run(records, client, chosen, run_id, trigger, occurrence=occurrence)
 
 
 async def _wake(records: Records, client: DurableClient, controls: Controls, occurrence: Occurrence) -> None:

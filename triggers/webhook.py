@@ -20,7 +20,15 @@ from settings import Authorization, load_settings
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from triggers.runs import ListedRun, accepted
-from triggers.start import KEY_REUSED, LONGEST_KEY, check_key, claimed_run_id, find_policy, new_run_id, start_run
+from triggers.start import (
+    KEY_REUSED,
+    LONGEST_KEY,
+    check_key,
+    claimed_run_id,
+    find_written_policy,
+    new_run_id,
+    start_run,
+)
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
@@ -77,7 +85,8 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     if delivery is not None:
         check_key(delivery)
     records = open_records()
-    policy = await find_policy(records, name)
+    chosen = await find_written_policy(records, name)
+    policy = chosen.policy
     run_id = new_run_id(policy)
     # Signed bytes that are sent again are the same delivery, named or not.
     key = delivery or signature
@@ -85,7 +94,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
         request = {"policy": policy.name, "mode": mode}
         run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,))
     trigger = Trigger(kind=TriggerKind.WEBHOOK, by=caller_of(req), detail=delivery or "")
-    run = await start_run(records, client, policy, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
+    run = await start_run(records, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
     return accepted(run)
 
 

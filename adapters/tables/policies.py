@@ -22,13 +22,19 @@ _LONG_AGO = datetime(2, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """A policy as it is stored. ``version`` counts the changes since it was created, from 1."""
+    """A policy as it is stored. ``version`` counts the changes since it was created, from 1.
+
+    ``author`` wrote this version; ``author_id`` is the object id, empty where none was signed in.
+    """
 
     name: str
     document: dict[str, Any]
     version: int
     etag: str
     updated_at: datetime
+    author: str = ""
+    author_id: str = ""
+    digest: str = ""
     replaced: dict[str, Any] | None = None
     """The document before this change; only `PolicyRecords.put_policy` says it."""
 
@@ -46,7 +52,16 @@ class PolicyRecords(StoreBacked):
         return [_read(row) async for row in self._store.policies.scan(_PARTITION)]
 
     async def put_policy(
-        self, name: str, document: dict[str, Any], *, if_match: str | None, if_none_match: bool, at: datetime
+        self,
+        name: str,
+        document: dict[str, Any],
+        *,
+        if_match: str | None,
+        if_none_match: bool,
+        at: datetime,
+        author: str = "",
+        author_id: str = "",
+        digest: str = "",
     ) -> StoredPolicy:
         """Create or replace a policy.
 
@@ -56,6 +71,9 @@ class PolicyRecords(StoreBacked):
             if_match: Value of the header ``If-Match``: only if the stored policy has one of these ETags.
             if_none_match: ``If-None-Match: *``: only if there is no such policy.
             at: When.
+            author: Who writes it, as people read it.
+            author_id: Their object id; empty where the platform signs nobody in.
+            digest: Of the policy, as runs keep it.
 
         Raises:
             PreconditionFailed: the condition does not hold.
@@ -67,7 +85,8 @@ class PolicyRecords(StoreBacked):
             if row is not None and if_none_match:
                 raise PreconditionFailed(f"there is a policy {name} already")
             version = 1 if row is None else _read(row).version + 1
-            columns = pack({"version": version, "updatedAt": at, "document": document})
+            wrote = {"author": author, "authorId": author_id, "digest": digest}
+            columns = pack({"version": version, "updatedAt": at, "document": document, **wrote})
             if row is None:
                 done = await self._store.policies.insert(_PARTITION, name, columns)
             else:
@@ -119,4 +138,13 @@ def _stored(row: Row) -> StoredPolicy:
     # come again after a policy was deleted and created anew.
     content = json.dumps([format_instant(updated), document], ensure_ascii=False, sort_keys=True)
     digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
-    return StoredPolicy(row.key, document, version, f'"{version}-{digest}"', updated)
+    return StoredPolicy(
+        row.key,
+        document,
+        version,
+        f'"{version}-{digest}"',
+        updated,
+        author=str(row.columns.get("author", "")),
+        author_id=str(row.columns.get("authorId", "")),
+        digest=str(row.columns.get("digest", "")),
+    )

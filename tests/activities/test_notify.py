@@ -30,7 +30,7 @@ from domain.notification import (
     WindowAwaited,
 )
 from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from domain.run import MachineRecord, Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
 from settings import load_settings
 from tests.receiver import Receiver, Reply, receiving
 
@@ -176,16 +176,21 @@ async def test_a_start_tells_who_and_how_many(records: Records, receiver: Receiv
 async def test_an_approval_tells_ring_deadline_and_command(
     records: Records, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records, waiting_for="broad")
+    origin = PolicyOrigin(author="cleo", author_id="c", version=3, digest="0123456789abcdef")
+    await make_run(records, waiting_for="broad", policy_origin=origin)
     command = f"patchwave run approve {RUN_ID} --ring broad"
     assert await told(receiver, ApprovalNeeded()) == {
         "ring": "broad",
         "machines": None,
         "withinSeconds": 86_400.0,
         "approve": command,
+        "author": "cleo",
+        "digest": "0123456789ab",
+        "scope": "subscriptions 11111111-2222-4333-8444-555555555555",
+        "scripts": "none",
     }
     known = await told(receiver, ApprovalNeeded(ring="broad", machines=57, within_seconds=60))
-    assert known == {"ring": "broad", "machines": 57, "withinSeconds": 60.0, "approve": command}
+    assert (known["ring"], known["machines"], known["withinSeconds"], known["approve"]) == ("broad", 57, 60.0, command)
 
 
 async def test_a_gate_tells_where_and_what_happens_next(records: Records, receiver: Receiver, channels: None) -> None:

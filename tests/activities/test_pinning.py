@@ -36,7 +36,7 @@ from domain.run import (
 from domain.scope import OsType
 from domain.verdict import nothing_to_install
 from domain.work import OperationRef, OperationReport, OperationState, RingRef, StartOperation, StartResult, StartState
-from tests.adapters.samples import NOW, intent, machine
+from tests.adapters.samples import NOW, intent, machine, order
 
 RUN = "20261110T190000Z-monthly"
 POLICY: dict[str, Any] = {
@@ -430,6 +430,9 @@ async def test_a_machine_that_cannot_be_pinned_installs_what_the_policy_selects(
 ) -> None:
     """With wait its ring has been approved before."""
     broad = await canary_of_linux(records, withoutPin=choice_made)
+    if choice_made == "wait":
+        assert (await refusal(broad)).reason is Reason.NOT_APPROVED, "the row decides, not the orchestration alone"
+        await records.decide_ring(RUN, "broad", order(), approved=True)
     assert await choice(broad) == parse_policy(POLICY).install.windows
     other = await add(records, 3, "broad", [package("vim", "9")])
     assert (await refusal(other)).reason is Reason.NOT_PINNED, "the pin of its system holds it"

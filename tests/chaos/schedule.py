@@ -27,6 +27,7 @@ from adapters.tables.store import Store
 from domain.identity import MachineId, RunId
 from domain.outcome import OutcomeKind
 from domain.policy import parse_inline_policy
+from domain.provenance import written
 from domain.run import Trigger, TriggerKind
 from local.host.engine import FINISHED
 from local.simulator.fleet import read_fleet
@@ -165,7 +166,9 @@ async def _run(loop: VirtualLoop, weather: Weather, azure: Azure, tables: Memory
     async with Cluster(loop, weather) as cluster:
         # A caller who is not answered starts it again; here it is started once.
         tables.weather = Weather(seed=weather.seed)
-        await start_run(open_records(), cluster, policy, run_id, Trigger(kind=TriggerKind.HTTP))
+        await start_run(
+            open_records(), cluster, written(policy, author="", author_id=""), run_id, Trigger(kind=TriggerKind.HTTP)
+        )
         tables.weather = weather
         await _wait(lambda: cluster.has_ended(run_id.text), LONGEST)
         played.virtual_seconds = loop.time()

@@ -19,6 +19,7 @@ from adapters.tables import open_records, table
 from adapters.tables.store import Store
 from domain.identity import MachineId, RunId
 from domain.policy import parse_inline_policy
+from domain.provenance import written
 from domain.run import Mode, Trigger, TriggerKind
 from local.simulator.fleet import read_fleet
 from settings import load_settings
@@ -108,7 +109,14 @@ async def _run(
     policy = parse_inline_policy(wanted)
     run_id = RunId.of(EPOCH, policy.name, "00000001")
     async with Cluster(loop, weather, workers=1) as cluster:
-        await start_run(open_records(), cluster, policy, run_id, Trigger(kind=TriggerKind.HTTP), mode=mode)
+        await start_run(
+            open_records(),
+            cluster,
+            written(policy, author="", author_id=""),
+            run_id,
+            Trigger(kind=TriggerKind.HTTP),
+            mode=mode,
+        )
         await schedule._wait(lambda: cluster.has_ended(run_id.text), _LONGEST)
         assert cluster.has_ended(run_id.text), "the run did not end"
         assert tables.impossible == []

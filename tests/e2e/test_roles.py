@@ -52,6 +52,8 @@ def test_cleo_writes_a_policy_ana_starts_it_and_ben_approves(guarded: Product) -
     assert (started.json()["trigger"]["by"], started.json()["trigger"]["byId"]) == ("ana@example.org", ANA)
     path = f"/api/runs/{started.json()['id']}"
     assert [api.post(f"{path}/pause", headers=who).status_code for who in (ben, ana)] == [403, 202]
+    wrote = api.post(f"{path}/approve", json={"ring": "all"}, headers=cleo)
+    assert (wrote.status_code, "another person" in wrote.json()["detail"]) == (403, True)
     own = api.post(f"{path}/approve", json={"ring": "all"}, headers=ana)
     assert (own.status_code, "another person" in own.json()["detail"]) == (403, True)
     assert api.post(f"{path}/approve", json={"ring": "all"}, headers=ben).status_code == 202

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import triggers
 from adapters.tables import Records
 from domain.principal import LONGEST_HEADER, Role
-from domain.run import Run, Trigger, TriggerKind
+from domain.run import PolicyOrigin, Run, Trigger, TriggerKind
 from settings import load_settings
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
@@ -22,6 +23,8 @@ from triggers import health, policies, runs, schedules, steering
 from triggers.authorization import ROLES
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
+DORA = "dddddddd-2222-4333-8444-555555555555"
+CLEO = "cccccccc-2222-4333-8444-555555555555"
 BEN = "bbbbbbbb-2222-4333-8444-555555555555"
 MODULES = [importlib.import_module(f"triggers.{each.name}") for each in pkgutil.iter_modules(triggers.__path__)]
 FUNCTIONS: dict[str, Any] = {
@@ -200,9 +203,10 @@ SNAPSHOT: dict[str, Any] = {
 BY_NOBODY = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)
 
 
-async def begin(records: Records, trigger: Trigger) -> Engine:
+async def begin(records: Records, trigger: Trigger, author_id: str = CLEO) -> Engine:
     engine = Engine()
-    await records.create_run(run(policy_snapshot=SNAPSHOT, trigger=trigger))
+    origin = PolicyOrigin(author="cleo@example.org", author_id=author_id, version=3, digest="f" * 64)
+    await records.create_run(run(policy_snapshot=SNAPSHOT, policy_origin=origin, trigger=trigger))
     await records.start_run(RUN, NOW)
     await records.add_machines(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
     engine.instances[RUN] = ("patch_run", {})
@@ -245,6 +249,101 @@ async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_o
 async def test_a_run_that_nobody_started_is_approved_by_any_approver(records: Records, kind: TriggerKind) -> None:
     engine = await begin(records, Trigger(kind=kind, by="timer"))
     assert (await approve(engine, ANA)).status == 202
+
+
+@pytest.mark.usefixtures("roles")
+@pytest.mark.parametrize("kind", [*BY_NOBODY, TriggerKind.HTTP])
+async def test_the_author_of_the_policy_approves_no_run_of_it(records: Records, kind: TriggerKind) -> None:
+    """However the run began: a timer starts what its author wrote, too."""
+    trigger = Trigger(kind=kind, by="x", by_id=BEN if kind is TriggerKind.HTTP else "")
+    engine = await begin(records, trigger, author_id=ANA)
+    refused = await approve(engine, ANA)
+    assert (refused.status, "wrote the policy" in refused.problem["detail"]) == (403, True)
+    assert (await stored(records)).decisions == {}
+    assert (await approve(engine, CLEO)).status == 202
+
+
+@pytest.mark.usefixtures("roles")
+async def test_where_the_author_is_not_known_there_is_no_second_person(records: Records) -> None:
+    engine = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"), author_id="")
+    assert (await approve(engine, ANA)).status == 403
+    # That of a run from before authors were kept is not known either.
+    await records.create_run(run(NOW + timedelta(days=1), policy_snapshot=SNAPSHOT))
+    old = run(NOW + timedelta(days=1)).id
+    headers = signed_in(ANA, "approver")
+    answer = await call(steering.approve_ring, body={"ring": "broad"}, headers=headers, engine=engine, runId=old)
+    assert answer.status == 403
+
+
+@pytest.mark.usefixtures("roles")
+async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(records: Records) -> None:
+    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+    await end_machine(records)
+    retried = await call(
+        steering.retry_machine, headers=signed_in(BEN, "operator"), engine=engine, runId=RUN, machineKey=machine(1).key
+    )
+    retry = retried.json["id"]
+    for who, status in ((ANA, 403), (BEN, 403), (CLEO, 403), (DORA, 202)):
+        headers = signed_in(who, "approver")
+        answer = await call(steering.approve_ring, body={"ring": "broad"}, headers=headers, engine=engine, runId=retry)
+        assert answer.status == status, who
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_policy_and_its_runs_keep_who_wrote_it(records: Records) -> None:
+    await call(policies.put_policy, body=POLICY, headers=signed_in(CLEO, "author", name="cleo"), name="monthly")
+    policy = await records.get_policy("monthly")
+    assert policy
+    assert (policy.author, policy.author_id) == ("cleo", CLEO)
+    operator = signed_in(ANA, "operator", name="ana")
+    started = await call(runs.start_run, body={"policy": "monthly"}, headers=operator, engine=Engine())
+    ordered = await call(
+        schedules.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name="monthly"
+    )
+    for answer in (started, ordered):
+        origin = (await stored(records, answer.json["id"])).policy_origin
+        assert origin == PolicyOrigin(author="cleo", author_id=CLEO, version=1, digest=policy.digest)
+    # A later version is another author's; the runs keep theirs.
+    await call(policies.put_policy, body=POLICY, headers=signed_in(DORA, "author", name="dora"), name="monthly")
+    narrowed = {"policy": "monthly", "overrides": {"maxConcurrent": 1}}
+    changed = await call(runs.start_run, body=narrowed, headers=operator, engine=Engine())
+    origin = (await stored(records, changed.json["id"])).policy_origin
+    assert origin
+    assert (origin.author_id, origin.version, origin.digest) == (DORA, 2, policy.digest)
+    assert origin.changed_digest not in ("", origin.digest)
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(records: Records) -> None:
+    author = signed_in(CLEO, "author", name="cleo")
+    given = {"policy": {"name": "monthly", **GUARDED_POLICY, **SCRIPT}}
+    started = await call(runs.start_run, body=given, headers=author, engine=Engine())
+    inline = await stored(records, started.json["id"])
+    assert (inline.policy, "Z-adhoc-monthly-" in inline.id) == ("adhoc-monthly", True)
+    [line] = (await records.list_audit(inline.id, 10, None)).items
+    detail = line["detail"]
+    assert (detail["source"], detail["author"], detail["authorId"]) == ("a request", "cleo", CLEO)
+    assert detail["scripts"] == {"before.linux": SCRIPT["hooks"]["before"]["linux"]}
+    assert (SUBSCRIPTION in detail["scope"], len(detail["digest"])) == (True, 64)
+    stored_name = await call(policies.put_policy, body=POLICY, headers=author, name="adhoc-monthly")
+    assert (stored_name.status, stored_name.paths) == (400, ["name"])
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_an_approval_says_what_was_approved(records: Records) -> None:
+    given = {"policy": {**GUARDED_POLICY, **SCRIPT}}
+    engine = Engine()
+    started = await call(runs.start_run, body=given, headers=signed_in(CLEO, "author"), engine=engine)
+    run_id = started.json["id"]
+    for command in (steering.approve_ring, steering.reject_ring):
+        headers = signed_in(ANA, "approver")
+        await call(command, body={"ring": "all"}, headers=headers, engine=engine, runId=run_id)
+    [_, line] = (await records.list_audit(run_id, 10, None)).items
+    origin = (await stored(records, run_id)).policy_origin
+    assert origin
+    assert (line["action"], line["detail"]["ring"], line["detail"]["digest"]) == ("ring_approved", "all", origin.digest)
+    assert line["detail"]["scripts"] == {"before.linux": SCRIPT["hooks"]["before"]["linux"]}
+    assert SUBSCRIPTION in line["detail"]["scope"]
 
 
 @pytest.mark.usefixtures("platform")

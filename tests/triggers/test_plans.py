@@ -75,7 +75,7 @@ async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: R
     answered = await call(plans.draft_plan, body={"policy": policy()})
     assert answered.status == 200, answered.text
     plan = Plan.from_wire(answered.json)
-    assert plan.policy == "monthly"
+    assert plan.policy == "adhoc-monthly"
     assert {machine.id for machine in plan.machines} == {machine_id(number) for number in range(12)} - {
         machine_id(3),
         machine_id(5),

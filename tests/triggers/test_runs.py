@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -52,7 +53,9 @@ async def test_a_start_says_who_and_why(records: Records, engine: Engine, monthl
     said = {"reason": "zero-day", "by": "ana"}
     answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
     assert answer.status == 202
-    assert answer.json["trigger"] == {"kind": "http", "by": "ana", "byId": "", "detail": "zero-day", "retryOf": ""}
+    assert answer.json["trigger"] == {
+        "kind": "http", "by": "ana", "byId": "", "detail": "zero-day", "retryOf": "", "earlierIds": [],
+    }  # fmt: skip
     [line] = (await records.list_audit(answer.json["id"], 10, None)).items
     assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana", "zero-day")
 
@@ -66,7 +69,7 @@ async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records
     answer = await start(engine, body)
     assert answer.status == 202
     found = await stored(records, answer)
-    assert found.policy == "adhoc"
+    assert re.fullmatch(r"adhoc-[0-9a-f]{8}", found.policy)
     assert found.mode.value == "assess"
     assert found.policy_snapshot
     assert found.policy_snapshot["maxConcurrent"] == 7

@@ -109,7 +109,7 @@ async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Records,
     assert contrary.status == 409
     assert "approved by ana@example.org" in contrary.problem["detail"]
     [line] = await lines(live)
-    assert (line["action"], line["detail"]) == ("ring_approved", {"ring": "broad", "comment": "go"})
+    assert (line["action"], line["detail"]["ring"], line["detail"]["comment"]) == ("ring_approved", "broad", "go")
 
 
 async def test_a_rejection_names_its_ring(live: Records, engine: Engine) -> None:

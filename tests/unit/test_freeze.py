@@ -144,3 +144,12 @@ def test_a_freeze_that_cannot_be_read_holds_every_machine_at_any_time(tags: dict
     assert found.sentence == (
         "frozen: the stored freeze closing cannot be read, so nothing starts until it is replaced or deleted"
     )
+
+
+def test_a_freeze_of_adhoc_holds_every_policy_that_came_in_a_request() -> None:
+    frozen = parse_freeze(DATES | {"policies": ["adhoc"]}, name="year-end")
+    at = frozen.starts_at
+    assert [name for name in ("adhoc", "adhoc-1a2b3c4d", "adhocs", "monthly") if frozen.concerns(name, at)] == [
+        "adhoc",
+        "adhoc-1a2b3c4d",
+    ]

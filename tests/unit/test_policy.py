@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,10 @@ def test_the_name_in_the_address_rules() -> None:
 
 
 def test_an_inline_policy_needs_no_name() -> None:
-    assert parse_inline_policy({"scope": SMALLEST["scope"]}).name == "adhoc"
+    assert re.fullmatch(r"adhoc-[0-9a-f]{8}", parse_inline_policy({"scope": SMALLEST["scope"]}).name)
+    assert parse_inline_policy(SMALLEST).name == "adhoc-monthly"
+    assert parse_inline_policy(SMALLEST | {"name": "adhoc-once"}).name == "adhoc-once"
+    assert parse_inline_policy(SMALLEST | {"name": "a" * 25 + "-" + "b" * 6}).name == f"adhoc-{'a' * 25}"
     with pytest.raises(PolicyError):
         parse_inline_policy([])
 

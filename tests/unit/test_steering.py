@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from domain import steering
 from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import Intent, IntentState, MachineRecord, Mode, Order, Run, RunState, Trigger, TriggerKind
+from domain.run import Decision, Intent, IntentState, MachineRecord, Mode, Order, Run, RunState, Trigger, TriggerKind
 from domain.steering import NotPossible
 from domain.work import GateClosed, StartState
 from tests.adapters.samples import intent, machine
@@ -43,6 +43,13 @@ def run(state: RunState = RunState.RUNNING, **changes: Any) -> Run:
         "policy_snapshot": POLICY,
     }
     return Run(**{**fields, **changes})
+
+
+def approved_run(**changes: Any) -> Run:
+    """A run whose rings have the approvals that they need."""
+    approvals = {ring: Decision(approved=True, by="ben", at=NOW) for ring in ("early", "broad")}
+    fields: dict[str, Any] = {"decisions": approvals, **changes}
+    return run(**fields)
 
 
 def gate(scope: str = "lane:broad/westeurope", *, ends_run: bool = False) -> GateClosed:
@@ -270,33 +277,33 @@ class TestGates:
 
 class TestTheTurnOfAMachine:
     def test_nothing_keeps_it(self) -> None:
-        assert steering.reason_not_to_start(run(), placed()) is None
+        assert steering.reason_not_to_start(approved_run(), placed()) is None
 
     @pytest.mark.parametrize(
         "scope",
         ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2", "wave:broad/westeurope/1"],
     )
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
-        result = steering.reason_not_to_start(run(held_scopes=["ring:other", scope]), placed())
+        result = steering.reason_not_to_start(approved_run(held_scopes=["ring:other", scope]), placed())
         assert result is not None
         assert (result.state, result.outcome) == (StartState.LEFT, None)
 
     def test_a_gate_that_holds_others_does_not(self) -> None:
         others = ["ring:canary", "lane:broad/northeurope", "wave:broad/westeurope/3", "lane:canary/westeurope"]
-        assert steering.reason_not_to_start(run(held_scopes=others), placed()) is None
+        assert steering.reason_not_to_start(approved_run(held_scopes=others), placed()) is None
 
     def test_a_pause_leaves_it(self) -> None:
-        result = steering.reason_not_to_start(steering.pause(run(), ANA), placed())
+        result = steering.reason_not_to_start(steering.pause(approved_run(), ANA), placed())
         assert result is not None
         assert result.state is StartState.LEFT
 
     def test_a_cancel_a_skip_and_a_stop_end_it_in_this_order(self) -> None:
-        stopped = run(stop_reason="The ring broad was rejected.")
+        stopped = approved_run(stop_reason="The ring broad was rejected.")
         skipped = placed(skip=ANA)
         for state, one, kind, reason in (
             (steering.cancel(stopped, ANA), skipped, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
             (stopped, skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
-            (steering.pause(run(), ANA), skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
+            (steering.pause(approved_run(), ANA), skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
             (stopped, placed(), OutcomeKind.SKIPPED, Reason.ERROR_BUDGET),
         ):
             result = steering.reason_not_to_start(state, one)
@@ -307,16 +314,31 @@ class TestTheTurnOfAMachine:
 
     def test_nothing_starts_in_a_run_that_has_ended(self) -> None:
         """It was closed because it failed itself, and the machine's orchestration has not heard of that."""
-        result = steering.reason_not_to_start(steering.close(run(), RunState.FAILED, "-", LATER), placed())
+        result = steering.reason_not_to_start(steering.close(approved_run(), RunState.FAILED, "-", LATER), placed())
         assert result is not None
         assert result.outcome is not None
         assert (result.state, result.outcome.outcome) == (StartState.ENDED, OutcomeKind.SKIPPED)
 
     def test_a_machine_that_has_ended_keeps_its_outcome(self) -> None:
         ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip=ANA)
-        result = steering.reason_not_to_start(run(), ended)
+        result = steering.reason_not_to_start(approved_run(), ended)
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
+
+    @pytest.mark.parametrize("decision", [None, Decision(approved=False, by="ben", at=NOW)])
+    def test_nothing_starts_in_a_ring_that_is_not_approved(self, decision: Decision | None) -> None:
+        """The orchestration asks before it takes the ring; the row decides before each start."""
+        state = run(decisions={"early": Decision(approved=True, by="ben", at=NOW)})
+        if decision is not None:
+            state = state.model_copy(update={"decisions": {**state.decisions, "broad": decision}})
+        result = steering.reason_not_to_start(state, placed())
+        assert result is not None
+        assert result.outcome is not None
+        assert (result.state, result.outcome.reason) == (StartState.ENDED, Reason.NOT_APPROVED)
+        assert steering.reason_to_end(state, placed()) == result.outcome
+        for free in (placed(ring="canary"), placed(ring="early"), placed(ring="")):
+            assert steering.reason_not_to_start(state, free) is None
+        assert steering.reason_not_to_start(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
 
     def test_its_outcome_says_who_and_why(self) -> None:
         assert steering.skipped(ANA).message == "Skipped by ana: the disks are full"
