@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo demo-stop demo-maintenance serve test chaos fuzz mutants bench bench-full bench-plan lint format golden docs requirements-check lock clean
+.PHONY: help setup demo demo-stop demo-maintenance serve test chaos fuzz mutants bench bench-full bench-plan lint audit format golden docs requirements-check lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
@@ -64,6 +64,9 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 format: setup ## Format the code and mend what ruff can mend
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
+
+audit: setup ## Fail when a locked package has a known vulnerability that scripts/excused.toml does not excuse
+	@.venv/bin/python scripts/audit.py $(ARGS)
 
 golden: setup ## Record the histories of the current version of the orchestrations; ARGS=--again while it is not released
 	@.venv/bin/python -m tests.golden.record $(ARGS)
