@@ -42,6 +42,7 @@ SHORTEST_SECRET = 32
 """Characters of a secret that this app checks or signs with: fewer can be guessed."""
 _REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
 """How a setting begins whose value the platform was to fetch, and could not."""
+_TOPIC = re.compile(r"/subscriptions(/[^/\s]+)*/?", re.IGNORECASE)
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
@@ -267,6 +268,12 @@ class Settings(BaseSettings):
         le=86_400,
         description="How long after the end of a scheduled run its post event is waited for.",
     )
+    maintenance_speed: float = Field(
+        default=1,
+        gt=0,
+        le=100_000,
+        description="How many times faster the windows of scheduled runs pass; for trials with a simulator.",
+    )
     assess_concurrency: int = Field(default=600, ge=1, le=1000, description="Machines assessed at the same time.")
     authorization: Authorization = Field(
         default=Authorization.KEYS,
@@ -310,6 +317,11 @@ class Settings(BaseSettings):
         default="",
         description="Ids of the subscriptions in which the app may change anything, separated by commas; whatever its"
         " identity may do elsewhere is not done. All that the identity may change when empty.",
+    )
+    event_topics: str = Field(
+        default="",
+        description="ARM ids of the topics whose events count, or of subscriptions and resource groups around them,"
+        " separated by commas. When empty those in PATCHWAVE_SUBSCRIPTIONS; none when that is empty as well.",
     )
     snapshot_groups: str = Field(
         default="",
@@ -374,6 +386,8 @@ class Settings(BaseSettings):
             raise ValueError(f"PATCHWAVE_SUBSCRIPTIONS: {wrong[0][:100]!r} is no id of a subscription")
         if len(self.listed_rotations) < len(_listed(self.webhook_rotations)):
             raise ValueError("PATCHWAVE_WEBHOOK_ROTATIONS names a policy twice")
+        if wrong := [each for each in self.listed_event_topics if not _TOPIC.fullmatch(each)]:
+            raise ValueError(f"PATCHWAVE_EVENT_TOPICS: {wrong[0][:100]!r} is no ARM id")
         if self.subscriptions.strip() and not self.listed_subscriptions:
             raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self
@@ -398,6 +412,11 @@ class Settings(BaseSettings):
     def listed_subscriptions(self) -> tuple[str, ...]:
         """The subscriptions in which the app may change anything; none means all."""
         return _listed(self.subscriptions)
+
+    @property
+    def listed_event_topics(self) -> tuple[str, ...]:
+        """The ids of topics, or of what they are in, whose events count."""
+        return _listed(self.event_topics)
 
     @property
     def listed_snapshot_groups(self) -> tuple[str, ...]:

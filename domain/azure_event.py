@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from domain.base import Json, as_object
+from domain.base import Json, as_object, text_of
 from domain.identity import MachineId
 from domain.occurrence import OccurrenceNotice
 
@@ -29,6 +29,8 @@ class AzureEvent:
     machine: MachineId | None = None
     occurrence: OccurrenceNotice | None = None
     """The scheduled run of a maintenance event; nothing when the event names none that can be read."""
+    topic: str = ""
+    """The ARM id of what the event is from, as the event says."""
 
     @property
     def key(self) -> str:
@@ -47,11 +49,12 @@ def read_event(document: Json) -> AzureEvent | None:
     event_id = fields.get("id")
     if kind is None or not isinstance(event_id, str) or not event_id:
         return None
+    topic = text_of(fields.get("topic")) or text_of(fields.get("source"))
     if kind is not EventKind.RESOURCE_WRITTEN:
         data = as_object(fields.get("data")) or {}
-        return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data))
+        return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data), topic=topic)
     machine = _machine(fields)
-    return None if machine is None else AzureEvent(kind, event_id, machine)
+    return None if machine is None else AzureEvent(kind, event_id, machine, topic=topic)
 
 
 def _machine(fields: Json) -> MachineId | None:

@@ -75,6 +75,12 @@ def machines_of_run(correlation_id: str) -> str:
     return _query("maintenanceresources", MACHINE_UPDATES, condition, columns=columns)
 
 
+def run_with_id(correlation_id: str) -> str:
+    """One run: ``id, properties``. The correlation id is that of `machines_of_run`."""
+    condition = same_as("properties.correlationId", correlation_id)
+    return _query("maintenanceresources", RUN_UPDATES, condition, columns="id, properties")
+
+
 def canceled_runs(configuration: ConfigurationId | None = None) -> str:
     """The runs that are cancelled, of one configuration or of all: ``id, properties``."""
     conditions = ["properties.status =~ 'Cancelled'"]

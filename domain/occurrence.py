@@ -2,7 +2,7 @@
 
 Sources: "Pre and post events" of Azure Update Manager and the Event Grid schema of maintenance configurations. The pre
 event comes 40 to 30 minutes before the start and leaves 20 minutes to work; a run can be cancelled until 10 minutes
-before its start, whatever a later ``CancellationCutOffDateTime`` says.
+before its start, whatever the ``CancellationCutOffDateTime`` of an event says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import Field
 
-from domain.base import Document, Instant, Json, fold_keys, parse_instant, text_of, texts_of
+from domain.base import Document, Instant, Json, fold_keys, parse_instant, text_of
 from domain.folding import fold
 from domain.identity import RunId
 from domain.maintenance import ConfigurationId
@@ -24,6 +24,10 @@ from domain.outcome import Outcome, Reason
 
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""
+EARLIEST_EVENT = timedelta(hours=1)
+"""Before the start. Azure sends pre events 40 to 30 minutes ahead."""
+LATEST_EVENT = timedelta(hours=26)
+"""After the end of the window. Event Grid tries to deliver for a day."""
 MOST_PASSED_OVER = 200
 """Ids that are noted of rows which are about no virtual machine."""
 _CORRELATION_ID = re.compile(
@@ -67,13 +71,10 @@ class OccurrenceId:
 
 @dataclass(frozen=True, slots=True)
 class OccurrenceNotice:
-    """What a pre or post event says. ``cancel_until`` is of a pre event, ``status`` of a post event."""
+    """What a pre or post event says of a scheduled run. Only ``status``, of a post event, is taken at its word."""
 
     id: OccurrenceId
     starts_at: datetime
-    ends_at: datetime
-    cancel_until: datetime | None = None
-    subscriptions: tuple[str, ...] = ()
     status: str = ""
 
     @classmethod
@@ -85,16 +86,25 @@ class OccurrenceNotice:
         except ValueError:
             return None
         starts_at = parse_instant(fields.get("startdatetime")) or found.at
-        listed = fields.get("resourcesubscriptionids")
-        return cls(
-            id=found,
-            starts_at=starts_at,
-            ends_at=parse_instant(fields.get("enddatetime")) or starts_at + LONGEST_WINDOW,
-            cancel_until=parse_instant(fields.get("cancellationcutoffdatetime")),
-            # One table of the documentation has a text, the samples a list.
-            subscriptions=(listed,) if isinstance(listed, str) and listed else texts_of(listed),
-            status=text_of(fields.get("status")),
-        )
+        return cls(id=found, starts_at=starts_at, status=text_of(fields.get("status")))
+
+    @property
+    def is_on_time(self) -> bool:
+        """Whether the start is the one in the id, as it is for every run that follows a calendar."""
+        return self.starts_at == self.id.at
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRun:
+    """A scheduled run as Azure knows it, whatever an event says of its times."""
+
+    id: OccurrenceId
+    starts_at: datetime
+    ends_at: datetime
+
+    def is_timely(self, now: datetime) -> bool:
+        """Whether its events can come now: a pre event at most an hour ahead, a post event until a day has passed."""
+        return self.starts_at - EARLIEST_EVENT <= now <= self.ends_at + LATEST_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,7 @@ class MaintenanceOccurrence(Document):
     starts_at: Instant
     ends_at: Instant
     subscriptions: list[str] = Field(default_factory=list[str])
+    """Where its machines are looked for, of runs that older versions made; none means everywhere."""
     prepare_until: Instant
     """Nothing is begun on a machine after that, until the scheduled run is over."""
     cancel_until: Instant
@@ -162,17 +173,15 @@ def too_late_to_prepare() -> Outcome:
     return Outcome.skipped(Reason.WINDOW_CLOSED, "The time for the work before the scheduled run was over.")
 
 
-def first_heard(notice: OccurrenceNotice, patience: Patience, now: datetime) -> MaintenanceOccurrence:
-    """What is known of a scheduled run from the first event that came, neither pre nor post noted yet."""
-    latest = notice.starts_at - patience.cutoff
-    cancel_until = latest if notice.cancel_until is None else min(latest, notice.cancel_until)
+def first_heard(run: ScheduledRun, patience: Patience, now: datetime) -> MaintenanceOccurrence:
+    """What is known of a scheduled run when its first event comes, neither pre nor post noted yet."""
+    cancel_until = run.starts_at - patience.cutoff
     return MaintenanceOccurrence(
-        id=notice.id.text,
-        configuration_id=str(notice.id.configuration),
-        starts_at=notice.starts_at,
-        ends_at=max(notice.ends_at, notice.starts_at),
-        subscriptions=sorted({text.lower() for text in notice.subscriptions}),
+        id=run.id.text,
+        configuration_id=str(run.id.configuration),
+        starts_at=run.starts_at,
+        ends_at=run.ends_at,
         prepare_until=min(now + patience.prepare, cancel_until - patience.cutoff * _CANCEL_MARGIN),
         cancel_until=cancel_until,
-        settle_at=max(notice.ends_at, notice.starts_at) + patience.post,
+        settle_at=run.ends_at + patience.post,
     )

@@ -15,7 +15,7 @@ import grpc
 from adapters.tables import Records
 from domain.azure_event import AzureEvent, EventKind
 from domain.folding import fold
-from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, first_heard
+from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, ScheduledRun, first_heard
 from domain.policy import PolicyError
 from domain.provenance import WrittenPolicy
 from domain.run import Mode, Run, RunState, Trigger, TriggerKind
@@ -26,8 +26,10 @@ from triggers.start import DurableClient, read_stored, start_run
 _LOG = logging.getLogger("patchwave.events")
 
 
-async def accompany(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:
+async def accompany(records: Records, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
     """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
+
+    ``scheduled`` is that run as Azure knows it, whose times count.
 
     Raises:
         Exception: what kept a policy from its run, once all of them have had their turn; Event Grid then delivers the
@@ -45,7 +47,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent) 
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
             continue
-        maintenance = _hear(first_heard(notice, patience_of(load_settings()), at), event, at)
+        maintenance = _hear(first_heard(scheduled, patience_of(load_settings()), at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
             # One that is still queued may never have reached the engine.

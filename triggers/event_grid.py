@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from datetime import UTC, datetime
 
 import azure.durable_functions as df
 
-from adapters.tables import Records, StoredPolicy, open_records
+from adapters.tables import Records, open_records
 from domain.azure_event import AzureEvent, EventKind, read_event
 from domain.base import as_object
-from domain.policy import Policy, PolicyError, apply_overrides
-from domain.run import Mode, Run, Trigger, TriggerKind
+from domain.event_requests import EventRequest, may_ask, request_key
+from domain.event_sources import EventSources
+from domain.policy import Policy, PolicyError
+from domain.provenance import WrittenPolicy
+from domain.run import Run
+from settings import load_settings
 from triggers.accompany import accompany
+from triggers.event_lookup import find_scheduled_run, is_machine
+from triggers.event_runs import start_requested
 from triggers.http import Refusal, parse_json
-from triggers.start import DurableClient, claimed_run_id, new_run_id, read_stored, start_run
+from triggers.permitted import boundary
+from triggers.start import DurableClient, read_stored
 
 _LOG = logging.getLogger("patchwave.events")
 
@@ -26,15 +32,37 @@ bp = df.Blueprint()
 @bp.event_grid_trigger(arg_name="event")  # pyright: ignore[reportUnknownMemberType] - the library leaves its keywords untyped
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
-    """Assess a new VM, or accompany a scheduled run of Update Manager, as the policies ask for it."""
+    """Assess a new VM, or accompany a scheduled run of Update Manager, as the policies ask for it.
+
+    Raises:
+        NotKnownYet: Azure cannot say now whether there is what the event names; Event Grid delivers it again.
+    """
     found = _read(event)
     if found is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
+    sources = EventSources.of(load_settings().listed_event_topics, boundary())
+    if reason := sources.reason_to_ignore(found):
+        _LOG.warning("An event of the kind %s was passed over: %s.", found.kind, reason)
+        return
+    await start_known(open_records(), client, found)
+
+
+async def start_known(records: Records, client: DurableClient, event: AzureEvent) -> None:
+    """Look up in Azure what the event names, then start what policies ask for."""
+    notice = event.occurrence
+    if notice is None:
+        await start_for_event(records, client, event)
+        return
+    run = await find_scheduled_run(notice)
+    if run is None or not run.is_timely(datetime.now(UTC)):
+        why = "its configuration is gone" if run is None else f"its run starts at {run.starts_at:%Y-%m-%d %H:%M} UTC"
+        _LOG.warning("An event of the kind %s was passed over: %s.", event.kind, why)
+        return
     try:
-        await accompany(open_records(), client, found)
+        await accompany(records, client, event, run)
     finally:
-        await start_for_event(open_records(), client, found)
+        await start_for_event(records, client, event)
 
 
 def _read(event: str) -> AzureEvent | None:
@@ -48,68 +76,71 @@ def _read(event: str) -> AzureEvent | None:
 
 
 async def start_for_event(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:
-    """Start an assessment for each policy that asks for the event; the runs, new or not.
+    """Ask for an assessment by each policy that wants one; the runs that were started for it, here and now.
 
-    Events come at least once and in any order: (type, id) and the policy make the run, so a repetition finds it.
+    Events come at least once and in any order: (type, id) and the policy make the request, so a repetition finds it.
 
     Raises:
         Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
             the event again.
     """
+    asking = await _asking(records, event)
+    if not asking or (event.machine is not None and not await is_machine(event.machine)):
+        return []
     runs: list[Run] = []
     failures: list[Exception] = []
-    for stored in await records.list_policies():
+    for chosen in asking:
         try:
-            run = await _start(records, client, stored, event)
-        except PolicyError as error:
-            _LOG.error("The policy %s is not valid: %s", stored.name, error)
-            continue
+            if await _ask(records, event, chosen.policy):
+                runs += await start_requested(records, client, chosen, datetime.now(UTC))
         except Exception as error:
-            _LOG.exception("The policy %s could not be started for an event.", stored.name)
+            _LOG.exception("The policy %s could not be started for an event.", chosen.policy.name)
             failures.append(error)
-            continue
-        if run is not None:
-            runs.append(run)
     if failures:
         raise failures[0]
     return runs
 
 
-async def _start(records: Records, client: DurableClient, stored: StoredPolicy, event: AzureEvent) -> Run | None:
-    chosen = read_stored(stored)
-    policy = _policy_for(chosen.policy, event)
-    if policy is None or not await _is_news(records, event, policy.name):
-        return None
-    run_id = await claimed_run_id(records, "event", _claim_key(event, policy), new_run_id(policy))
-    trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
-    return await start_run(records, client, chosen.changed(policy), run_id, trigger, mode=Mode.ASSESS)
+async def _asking(records: Records, event: AzureEvent) -> list[WrittenPolicy]:
+    """The policies that want an assessment for the event."""
+    asking: list[WrittenPolicy] = []
+    for stored in await records.list_policies():
+        try:
+            chosen = read_stored(stored)
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+            continue
+        if _wants(chosen.policy, event):
+            asking.append(chosen)
+    return asking
 
 
-def _policy_for(policy: Policy, event: AzureEvent) -> Policy | None:
-    """The policy to run for the event, narrowed to the new machine; ``None`` when it does not ask for it."""
-    if not policy.enabled:
-        return None
+def _wants(policy: Policy, event: AzureEvent) -> bool:
     match event.kind:
         case EventKind.BEFORE_MAINTENANCE:
-            return policy if policy.events.before_maintenance else None
+            return policy.enabled and policy.events.before_maintenance
         case EventKind.AFTER_MAINTENANCE:
-            return policy if policy.events.after_maintenance else None
+            return policy.enabled and policy.events.after_maintenance
         case EventKind.RESOURCE_WRITTEN:
-            if not policy.events.new_machine or event.machine is None or not policy.scope.may_hold(event.machine):
-                return None
-            # Tags and location are not in the event: discovery decides with the whole scope.
-            return apply_overrides(policy.to_wire(), {"scope": {"machineIds": [event.machine.text]}})
+            return event.machine is not None and may_ask(policy, event.machine)
 
 
-def _claim_key(event: AzureEvent, policy: Policy) -> str:
-    """Of any event, whatever its id: ids of maintenance events are paths that exceed the length of a key."""
-    return hashlib.sha256(f"{event.key}|{policy.name}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
-async def _is_news(records: Records, event: AzureEvent, policy: str) -> bool:
-    """Whether a write of a VM is its first: every change of a VM sends the same event as its creation."""
-    if event.machine is None:
-        return True
+async def _ask(records: Records, event: AzureEvent, policy: Policy) -> bool:
+    """Write down what the event asks for; ``False`` when that is no news, or a run has held it before."""
     at = datetime.now(UTC)
-    first, _ = await records.claim("new_machine", f"{policy}|{event.machine.folded}", event.key, at)
-    return first == event.key
+    machine = event.machine
+    if machine is not None:
+        # Every change of a VM sends the same event as its creation.
+        first, _ = await records.claim("new_machine", f"{policy.name}|{machine.folded}", event.key, at)
+        if first != event.key:
+            return False
+    return await records.ask_for(
+        EventRequest(
+            policy=policy.name,
+            event_id=event.id,
+            kind=event.kind.value,
+            key=request_key(event.key, policy.name),
+            at=at,
+            machine_id="" if machine is None else machine.text,
+        )
+    )

@@ -18,6 +18,7 @@ from domain.freeze import Freeze
 from domain.identity import RunId
 from domain.policy import PolicyError, parse_policy
 from domain.run import Run, RunState, Trigger, TriggerKind
+from triggers.event_runs import start_waiting_requests
 from triggers.http import Refusal
 from triggers.start import DurableClient, read_stored, start_run, tell_waiting_run
 
@@ -41,6 +42,8 @@ async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsCl
                 # What was missed is for the audit log; what is due now must start all the same.
                 _LOG.exception("The missed occurrences could not be noted.")
     await start_due_policies(open_records(), client, now)
+    # In the same function: each timer of its own would be an instance of its own, and a start of it.
+    await start_waiting_requests(open_records(), client, now)
 
 
 async def note_missed_occurrences(records: Records, since: datetime, now: datetime) -> None:

@@ -21,6 +21,7 @@ from adapters.tables.errors import (
     StorageError,
     StorageUnreachable,
 )
+from adapters.tables.event_requests import EventRequestRecords
 from adapters.tables.freezes import FreezeRecords, audit_subject
 from adapters.tables.guards import GuardRecords
 from adapters.tables.journal import JournalRecords
@@ -55,6 +56,7 @@ class Records(
     ControlRecords,
     FreezeRecords,
     PauseRecords,
+    EventRequestRecords,
     JournalRecords,
     ModeChangeRecords,
     RetentionRecords,

@@ -43,6 +43,12 @@ class JournalRecords(StoreBacked):
             raise RecordMissing("a claim was removed while it was read")
         return str(row.columns["value"]), False
 
+    async def claimed(self, kind: str, key: str) -> str | None:
+        """What a key is bound to; ``None`` while it is not."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        row = await self._store.claims.get(kind, digest)
+        return None if row is None else str(row.columns["value"])
+
     async def audit(
         self,
         subject: str,

@@ -47,7 +47,7 @@ from domain.accompany import (
 )
 from domain.hooks import HookResult, HookState
 from domain.identity import MachineId
-from domain.occurrence import OccurrenceNotice, Patience, first_heard
+from domain.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
 from domain.outcome import OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult, RunRef
@@ -94,25 +94,22 @@ def fired(azure: Simulator) -> Callable[..., Json]:
 async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
     """A run that accompanies the one that was fired; its id."""
     starts_at = datetime.fromisoformat(fired["startsAt"])
-    notice = OccurrenceNotice.read(
-        fired["id"], {"startDateTime": fired["startsAt"], "endDateTime": (starts_at + timedelta(seconds=6)).isoformat()}
-    )
-    assert notice is not None
+    scheduled = ScheduledRun(OccurrenceId.parse(fired["id"]), starts_at, starts_at + timedelta(seconds=6))
     document = {
         "name": "weekly",
         "scope": {"subscriptions": [SUBSCRIPTION]},
-        "maintenance": {"configurations": [str(notice.id.configuration)]},
+        "maintenance": {"configurations": [str(scheduled.id.configuration)]},
         **policy,
     }
     run = Run(
-        id=notice.id.run_id("weekly").text,
+        id=scheduled.id.run_id("weekly").text,
         policy="weekly",
         mode=Mode.ACCOMPANY,
         state=RunState.QUEUED,
         trigger=Trigger(kind=TriggerKind.EVENT_GRID),
         created_at=datetime.now(UTC),
         policy_snapshot=document,
-        maintenance=first_heard(notice, _PATIENCE, datetime.now(UTC)),
+        maintenance=first_heard(scheduled, _PATIENCE, datetime.now(UTC)),
     )
     await records.create_run(run)
     stand = Standpoint.from_wire(await open_occurrence(RunRef(run_id=run.id).to_wire()))

@@ -1,45 +1,58 @@
-"""Event Grid: who asks for an event gets one assessment of it, however often it is delivered."""
+"""Event Grid: what an event names is looked up, and a burst of events is one assessment in a quarter of an hour."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from adapters.tables import Records
-from domain.azure_event import AzureEvent, EventKind
-from domain.run import Mode, TriggerKind
-from tests.adapters.samples import NOW
-from tests.triggers.support import SUBSCRIPTION, Engine, user_function
-from triggers.event_grid import maintenance_event, start_for_event
+from domain.run import Mode, Run, TriggerKind
+from settings import load_settings
+from tests.triggers.events import (
+    MACHINES,
+    azure,
+    deliver,
+    machine_id,
+    maintenance,
+    occurrence_id,
+    put,
+    schedule,
+    simulator,
+    written,
+)
+from tests.triggers.support import SUBSCRIPTION, Engine, clock_at
+from triggers import event_grid
+from triggers.event_lookup import NotKnownYet
+from triggers.event_runs import start_waiting_requests
 from triggers.http import Refusal
 
-MACHINE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web/providers/Microsoft.Compute/virtualMachines/web-01"
-LONG_ID = (
-    f"/subscriptions/{SUBSCRIPTION}/resourcegroups/{'g' * 90}/providers/microsoft.maintenance"
-    f"/maintenanceconfigurations/{'c' * 120}/providers/microsoft.maintenance/applyupdates/20261121010000"
-)
+__all__ = ["azure", "simulator"]
+
+pytestmark = pytest.mark.usefixtures("azure")
+
+ELSEWHERE = "99999999-2222-4333-8444-555555555555"
+QUARTER = timedelta(minutes=15)
 
 
-async def put(records: Records, name: str, **document: Any) -> None:
-    whole = {"name": name, "scope": {"subscriptions": [SUBSCRIPTION]}} | document
-    await records.put_policy(name, whole, if_match=None, if_none_match=False, at=NOW)
+@pytest.fixture
+def noon() -> datetime:
+    """A moment in the middle of a quarter of an hour that is over, so that no run is created before it."""
+    return (datetime.now(UTC) - timedelta(hours=1)).replace(minute=5, second=0, microsecond=0)
 
 
-def written(event_id: str = "e-1", machine: str = MACHINE) -> str:
-    return json.dumps(
-        {
-            "id": event_id,
-            "subject": machine,
-            "eventType": "Microsoft.Resources.ResourceWriteSuccess",
-            "data": {"operationName": "Microsoft.Compute/virtualMachines/write"},
-        }
-    )
+async def runs_of(records: Records, policy: str = "newcomers") -> list[Run]:
+    listed = [run.id for run in (await records.list_runs(100, None)).items if run.policy == policy]
+    return [run for run_id in listed if (run := await records.get_run(run_id)) is not None]
 
 
-async def deliver(engine: Engine, event: str) -> None:
-    await user_function(maintenance_event)(event=event, client=engine)
+def machines_of(run: Run) -> set[str]:
+    assert run.policy_snapshot is not None
+    return {text.lower() for text in run.policy_snapshot["scope"]["machineIds"]}
 
 
 async def test_an_event_that_names_a_key_twice_is_passed_over(
@@ -81,7 +94,7 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: 
     await put(records, "newcomers", scope={"subscriptions": [SUBSCRIPTION], "tags": tags}, events={"newMachine": True})
     await deliver(engine, written())
     await deliver(engine, written())
-    await deliver(engine, written(machine=MACHINE.upper().replace("/SUBSCRIPTIONS", "/subscriptions")))
+    await deliver(engine, written(machine=machine_id().upper().replace("/SUBSCRIPTIONS", "/subscriptions")))
 
     [run_id] = engine.instances
     run = await records.get_run(run_id)
@@ -89,8 +102,9 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: 
     assert run.mode is Mode.ASSESS
     assert (run.trigger.kind, run.trigger.detail) == (TriggerKind.EVENT_GRID, "e-1")
     assert run.policy_snapshot is not None
-    assert run.policy_snapshot["scope"]["machineIds"] == [MACHINE]
+    assert run.policy_snapshot["scope"]["machineIds"] == [machine_id()]
     assert run.policy_snapshot["scope"]["tags"]["values"] == {"env": ["prod"]}
+    assert await records.event_requests() == []
 
 
 async def test_a_change_of_a_known_machine_is_no_news(records: Records, engine: Engine) -> None:
@@ -98,8 +112,7 @@ async def test_a_change_of_a_known_machine_is_no_news(records: Records, engine: 
     await deliver(engine, written("e-1"))
     await deliver(engine, written("e-2"))
     assert len(engine.instances) == 1
-    await deliver(engine, written("e-3", MACHINE.replace("web-01", "web-02")))
-    assert len(engine.instances) == 2
+    assert await records.event_requests() == []
 
 
 @pytest.mark.parametrize(
@@ -108,7 +121,7 @@ async def test_a_change_of_a_known_machine_is_no_news(records: Records, engine: 
         {"events": {"afterMaintenance": True, "beforeMaintenance": True}},
         {"events": {"newMachine": True}, "enabled": False},
         {"events": {"newMachine": True}, "scope": {"resourceGroups": ["rg-data"]}},
-        {"events": {"newMachine": True}, "scope": {"machineIds": [MACHINE.replace("web-01", "web-02")]}},
+        {"events": {"newMachine": True}, "scope": {"machineIds": [machine_id(2)]}},
         {"events": {"newMachine": True}, "scope": {"osTypes": ["Linux"], "exclude": {"resourceGroups": ["RG-WEB"]}}},
         {"events": {"newMachine": True}, "scope": {}},
     ],
@@ -121,23 +134,10 @@ async def test_who_does_not_ask_gets_no_run(records: Records, engine: Engine, do
     assert [run.policy for run in runs.items] == ["newcomers"]
 
 
-async def test_before_and_after_one_maintenance_are_two_runs_even_with_a_long_id(
-    records: Records, engine: Engine
-) -> None:
-    await put(records, "around", events={"beforeMaintenance": True, "afterMaintenance": True})
-    before = AzureEvent(EventKind.BEFORE_MAINTENANCE, LONG_ID)
-    after = AzureEvent(EventKind.AFTER_MAINTENANCE, LONG_ID)
-    for event in (before, after, before, after):
-        await start_for_event(records, engine, event)
-    runs = (await records.list_runs(10, None)).items
-    assert sorted(run.trigger.by for run in runs) == sorted([before.kind.value, after.kind.value])
-    assert all(run.mode is Mode.ASSESS for run in runs)
-
-
 async def test_every_policy_that_asks_gets_its_own_run(records: Records, engine: Engine) -> None:
     for name in ("first", "second"):
         await put(records, name, events={"afterMaintenance": True})
-    await start_for_event(records, engine, AzureEvent(EventKind.AFTER_MAINTENANCE, LONG_ID))
+    await deliver(engine, maintenance("Post"))
     assert sorted(run.policy for run in (await records.list_runs(10, None)).items) == ["first", "second"]
 
 
@@ -161,3 +161,181 @@ async def test_events_that_nobody_can_ask_for(records: Records, engine: Engine, 
     await put(records, "all", events={"newMachine": True, "beforeMaintenance": True, "afterMaintenance": True})
     await deliver(engine, event)
     assert engine.attempts == []
+
+
+# --- where an event comes from, and what it names
+
+
+async def test_without_a_list_of_topics_no_event_starts_anything(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(records, "all", events={"newMachine": True, "beforeMaintenance": True})
+    monkeypatch.delenv("PATCHWAVE_EVENT_TOPICS")
+    load_settings.cache_clear()
+    for event in (written(), maintenance("Pre")):
+        await deliver(engine, event)
+    assert not engine.attempts
+    assert "PATCHWAVE_EVENT_TOPICS" in caplog.text
+    # The boundary alone is a list of its subscriptions.
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
+    load_settings.cache_clear()
+    await deliver(engine, written())
+    assert len(engine.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"topic": f"/subscriptions/{ELSEWHERE}"},
+        {"topic": "t"},
+        {"topic": ""},
+        {"subject": machine_id().replace(SUBSCRIPTION, ELSEWHERE)},
+    ],
+)
+async def test_an_event_of_another_topic_starts_nothing(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    await put(records, "newcomers", scope={"locations": ["westeurope"]}, events={"newMachine": True})
+    monkeypatch.setenv("PATCHWAVE_EVENT_TOPICS", f"/subscriptions/{SUBSCRIPTION}")
+    load_settings.cache_clear()
+    await deliver(engine, json.dumps(json.loads(written()) | changes))
+    assert not engine.attempts
+    assert await records.event_requests() == []
+
+
+async def test_a_machine_that_azure_does_not_have_is_not_assessed(
+    records: Records, engine: Engine, azure: httpx.AsyncClient
+) -> None:
+    await put(records, "newcomers", events={"newMachine": True})
+    await deliver(engine, written(machine=machine_id().replace("web-01", "made-up")))
+    assert not engine.attempts
+    assert await records.event_requests() == []
+    asked = (await azure.get("/_sim/requests", params={"path": "*/made-up"})).json()["requests"]
+    assert [each["method"] for each in asked] == ["GET"]
+
+
+async def test_an_azure_that_does_not_answer_has_the_event_delivered_again(
+    records: Records, engine: Engine, azure: httpx.AsyncClient
+) -> None:
+    await put(records, "newcomers", events={"newMachine": True})
+    await azure.post("/_sim/faults", json={"match": {"path": "*/web-01"}, "effect": {"status": 503}})
+    with pytest.raises(NotKnownYet):
+        await deliver(engine, written())
+    assert not engine.attempts
+    await azure.delete("/_sim/faults")
+    await deliver(engine, written())
+    assert len(engine.instances) == 1
+
+
+@pytest.mark.parametrize("kind", ["Pre", "Post"])
+async def test_a_scheduled_run_that_azure_does_not_have_starts_nothing(
+    records: Records, engine: Engine, kind: str
+) -> None:
+    await put(records, "around", events={"beforeMaintenance": True, "afterMaintenance": True})
+    gone = occurrence_id().replace("/weekly/", "/made-up/")
+    await deliver(engine, maintenance(kind, gone))
+    # The schedule is there, and has no such run: it may be one that Azure shows in a minute.
+    other = occurrence_id(start=datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=31))
+    with pytest.raises(NotKnownYet):
+        await deliver(engine, maintenance(kind, other))
+    assert not engine.attempts
+
+
+async def test_an_event_weeks_before_its_run_starts_nothing(records: Records, engine: Engine) -> None:
+    await put(records, "around", events={"beforeMaintenance": True})
+    coming = datetime.fromisoformat(json.loads(maintenance("Pre"))["data"]["StartDateTime"]) + timedelta(days=14)
+    await deliver(engine, maintenance("Pre", occurrence_id(start=coming), StartDateTime=f"{coming:%Y-%m-%dT%H:%M:%SZ}"))
+    assert not engine.attempts
+
+
+# --- bursts
+
+
+async def test_a_burst_of_new_machines_is_one_run_now_and_one_in_the_next_quarter(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
+) -> None:
+    await put(records, "newcomers", events={"newMachine": True})
+    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    await asyncio.gather(*(deliver(engine, written(f"e-{number}", machine_id(number))) for number in range(MACHINES)))
+    [first] = await runs_of(records)
+    waiting = await records.event_requests()
+    await records.start_run(first.id, noon)
+    # Still the same quarter: nothing more is started.
+    assert await start_waiting_requests(records, engine, noon + timedelta(minutes=9)) == []
+    [second] = await start_waiting_requests(records, engine, noon + QUARTER)
+    assert machines_of(first) | machines_of(second) == {machine_id(number).lower() for number in range(MACHINES)}
+    assert {request.machine_id.lower() for request in waiting} <= machines_of(second)
+    assert await records.event_requests() == []
+    # All of it comes again, as Event Grid may have it.
+    for number in range(MACHINES):
+        await deliver(engine, written(f"e-{number}", machine_id(number)))
+    assert await start_waiting_requests(records, engine, noon + 2 * QUARTER) == []
+    assert len(engine.instances) == 2
+
+
+async def test_a_burst_of_schedules_is_one_run_now_and_one_in_the_next_quarter(
+    records: Records, engine: Engine, azure: httpx.AsyncClient
+) -> None:
+    await put(records, "newcomers", events={"beforeMaintenance": True, "afterMaintenance": True})
+    names = [await schedule(azure, f"burst-{number}") for number in range(8)]
+    for name in names:
+        await deliver(engine, maintenance("Pre", occurrence_id(name)))
+    runs = await runs_of(records)
+    # The clock may have passed a quarter on the way.
+    assert 1 <= len(runs) <= 2
+    started = await start_waiting_requests(records, engine, datetime.now(UTC) + QUARTER)
+    assert len(started) == 1
+    assert await records.event_requests() == []
+    assert all(run.policy_snapshot and run.policy_snapshot["scope"]["machineIds"] == [] for run in started)
+
+
+async def test_what_waits_for_a_policy_that_is_gone_is_dropped(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
+) -> None:
+    for name in ("gone", "disabled", "newcomers"):
+        await put(records, name, events={"newMachine": True})
+    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    for number in (1, 2):
+        await deliver(engine, written(f"e-{number}", machine_id(number)))
+    await records.delete_policy("gone", if_match=None)
+    await put(records, "disabled", events={"newMachine": True}, enabled=False)
+    [run] = await start_waiting_requests(records, engine, noon + QUARTER)
+    assert (run.policy, machines_of(run)) == ("newcomers", {machine_id(2).lower()})
+    assert await records.event_requests() == []
+
+
+async def test_one_policy_that_fails_keeps_no_other_waiting(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
+) -> None:
+    for name in ("a-broken", "newcomers"):
+        await put(records, name, events={"newMachine": True})
+    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    for number in (1, 2):
+        await deliver(engine, written(f"e-{number}", machine_id(number)))
+    whole = records.get_run
+
+    async def fail(run_id: str) -> Run | None:
+        if "a-broken" in run_id:
+            raise RuntimeError("no answer")
+        return await whole(run_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "get_run", fail)
+        assert [run.policy for run in await start_waiting_requests(records, engine, noon + QUARTER)] == ["newcomers"]
+    assert [run.policy for run in await start_waiting_requests(records, engine, noon + QUARTER)] == ["a-broken"]
+
+
+async def test_a_run_that_was_created_and_not_scheduled_is_found_by_the_timer(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
+) -> None:
+    await put(records, "newcomers", events={"newMachine": True})
+    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    engine.failing = True
+    with pytest.raises(Refusal):
+        await deliver(engine, written())
+    assert len(await records.event_requests()) == 1
+    engine.failing = False
+    [run] = await start_waiting_requests(records, engine, noon + timedelta(minutes=5))
+    assert machines_of(run) == {machine_id().lower()}
+    assert list(engine.instances) == [run.id]
+    assert await records.event_requests() == []

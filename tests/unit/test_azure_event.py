@@ -41,14 +41,16 @@ def test_the_write_of_a_machine() -> None:
         assert (found.kind, found.id) == (EventKind.RESOURCE_WRITTEN, "e-1")
         assert found.machine is not None
         assert found.machine.folded == MACHINE.lower()
+        assert found.topic == "/subscriptions/11111111-1111-1111-1111-111111111111"
 
 
 def test_cloud_events() -> None:
     event = written(type="microsoft.resources.resourcewritesuccess", specversion="1.0", source="/subscriptions/x")
-    del event["eventType"]
+    del event["eventType"], event["topic"]
     found = read_event(event)
     assert found is not None
     assert found.machine is not None
+    assert found.topic == "/subscriptions/x"
 
 
 @pytest.mark.parametrize(

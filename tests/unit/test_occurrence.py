@@ -14,7 +14,7 @@ from domain.around import AroundMaintenance
 from domain.azure_event import EventKind, read_event
 from domain.base import Json
 from domain.maintenance import ConfigurationId
-from domain.occurrence import LONGEST_WINDOW, OccurrenceId, OccurrenceNotice, Patience, first_heard
+from domain.occurrence import OccurrenceId, OccurrenceNotice, Patience, ScheduledRun, first_heard
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 CONFIGURATION = (
@@ -40,26 +40,26 @@ def notice(event_id: str = ID, **changes: Any) -> OccurrenceNotice:
     return found
 
 
+def scheduled(length: timedelta = timedelta(hours=2, minutes=30)) -> ScheduledRun:
+    return ScheduledRun(OccurrenceId.parse(ID), START, START + length)
+
+
 @pytest.mark.parametrize("casing", [str, str.lower, str.upper])
 def test_both_casings_of_the_data_say_the_same(casing: Any) -> None:
     data = {casing(key): value for key, value in DATA.items()}
     found = OccurrenceNotice.read(ID, data)
     assert found is not None
     assert found == notice()
-    assert (found.starts_at, found.ends_at) == (START, START + timedelta(hours=2, minutes=30))
+    assert (found.starts_at, found.is_on_time) == (START, True)
 
 
 def test_an_event_without_its_data_is_read_from_its_id() -> None:
     found = OccurrenceNotice.read(ID, {})
     assert found is not None
-    assert (found.starts_at, found.ends_at) == (START, START + LONGEST_WINDOW)
+    assert (found.starts_at, found.is_on_time) == (START, True)
+    assert not notice(StartDateTime="2026-11-21T03:00:01Z").is_on_time
     assert OccurrenceNotice.read("e-1", {}) is None
     assert OccurrenceNotice.read("e-1", {"correlationId": f"{CONFIGURATION}/applyupdates/now"}) is None
-
-
-def test_subscriptions_come_as_a_list_or_as_a_text() -> None:
-    assert notice(ResourceSubscriptionIds=SUBSCRIPTION).subscriptions == (SUBSCRIPTION,)
-    assert notice(ResourceSubscriptionIds=None).subscriptions == ()
 
 
 @pytest.mark.parametrize("kind", [EventKind.BEFORE_MAINTENANCE, EventKind.AFTER_MAINTENANCE])
@@ -83,20 +83,25 @@ def test_pre_and_post_build_one_run_id_whatever_their_case(casing: Any, policy: 
 
 
 def test_work_before_ends_in_twenty_minutes_and_early_enough_to_cancel() -> None:
-    early = first_heard(notice(), PATIENCE, START - timedelta(minutes=40))
+    early = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=40))
     assert early.prepare_until == START - timedelta(minutes=20)
     assert early.cancel_until == START - timedelta(minutes=10), "prose says ten minutes, the sample's field one"
-    late = first_heard(notice(), PATIENCE, START - timedelta(minutes=25))
+    late = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=25))
     assert late.prepare_until == START - timedelta(minutes=11)
-    named = first_heard(notice(CancellationCutOffDateTime="2026-11-21T02:40:00Z"), PATIENCE, START - timedelta(hours=1))
-    assert named.cancel_until == START - timedelta(minutes=20)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "is_timely"),
+    [(-60 * 24 * 30, False), (-61, False), (-60, True), (-38, True), (0, True), (28 * 60, True), (29 * 60, False)],
+)
+def test_events_have_their_time(minutes: int, is_timely: bool) -> None:
+    assert scheduled().is_timely(START + timedelta(minutes=minutes)) is is_timely
 
 
 @given(st.integers(-120, 300), st.integers(0, 240))
 def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
     now = START - timedelta(minutes=heard_before)
-    end = (START + timedelta(minutes=length)).isoformat()
-    known = first_heard(notice(EndDateTime=end), PATIENCE, now)
+    known = first_heard(scheduled(timedelta(minutes=length)), PATIENCE, now)
     assert known.prepare_until < known.cancel_until <= known.starts_at <= known.ends_at < known.settle_at
     assert known.prepare_until <= now + PATIENCE.prepare
     assert json.loads(known.model_dump_json(by_alias=True))["id"] == ID
