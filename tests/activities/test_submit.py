@@ -261,6 +261,13 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, 
     assert azure.read == []
 
 
+async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Records, azure: Script) -> None:
+    azure.posts = [refused(429, "Paced", "later", retry_after=20)]
+    result = await start()
+    assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 20.05, False)
+    assert (await stored(prepared)).state is IntentState.REFUSED
+
+
 # --- no answer
 
 

@@ -19,7 +19,19 @@ from domain.operation import PollReading, PollState
 from domain.outcome import OutcomeKind, Reason
 from domain.power import not_started
 from domain.preflight import MachineView, Readiness
-from domain.run import IntentState, MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from domain.run import (
+    AssessmentSummary,
+    Intent,
+    IntentState,
+    MachineRecord,
+    Mode,
+    OperationKind,
+    Run,
+    RunState,
+    Stage,
+    Trigger,
+    TriggerKind,
+)
 from domain.work import (
     MachineRef,
     PowerRequest,
@@ -132,6 +144,25 @@ async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure:
         assert look.wait_seconds >= 20
         assert verified.wait_seconds >= 20
         assert again.wait_seconds >= 20
+
+
+@pytest.mark.parametrize(("known", "attempt"), [(None, 1), (1, 2), (3, 4)])
+async def test_an_assessment_that_is_outdated_is_made_again(
+    records: Records, monkeypatch: pytest.MonkeyPatch, known: int | None, attempt: int
+) -> None:
+    newer = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "Succeeded"}
+    read = MachineView.read(sample("running", patchStatus={"lastPatchInstallationSummary": newer}))
+    found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
+    await prepare(records, monkeypatch, read, assessment=found)
+    if known is not None:
+        await records.declare_intent(
+            Intent(
+                run_id=RUN_ID, machine_id=ONE, machine_key=KEY, kind=OperationKind.ASSESS, attempt=known,
+                declared_at=NOW, posted_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
+            )
+        )  # fmt: skip
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.assessment, look.assess_attempt) == (None, attempt)
 
 
 async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:

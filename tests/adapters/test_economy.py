@@ -199,6 +199,14 @@ async def test_a_skip_through_another_worker_is_obeyed(records: Records, worker:
     assert await records.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
 
 
+async def test_machines_that_have_ended_otherwise_are_not_written_again(records: Records, counter: Counter) -> None:
+    await records.add_machines(RUN, [machine(1)])
+    await records.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[])
+    counter.count_from_here()
+    assert await records.record_outcomes(RUN, [KEY], Outcome.canceled(), NOW) == 0
+    assert counter.writes == []
+
+
 async def test_an_end_through_another_worker_stays(records: Records, worker: Records) -> None:
     await records.add_machines(RUN, [machine(1)])
     await records.current_machine(RUN, KEY)

@@ -658,6 +658,15 @@ def test_a_restart_that_did_not_work_is_said(script: Script, outcome: tuple[str,
     assert restarted(script).outcomes[KEY] == outcome
 
 
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [(ArmFailure(status=409, code="Conflict"), "Conflict"), (None, "Azure did not say that it is done")],
+)
+def test_why_a_restart_did_not_work_is_said(failure: ArmFailure | None, said: str) -> None:
+    fleet = restarted(Script(restart=PowerResult(accepted=False, failure=failure)))
+    assert said in fleet.recorded[KEY][0]["outcome"]["message"]
+
+
 def test_a_restart_that_may_not_be_sent_now_waits_for_its_turn() -> None:
     fleet = restarted(Script(restart=PowerResult(accepted=False, left=True)))
     assert told(fleet).left
