@@ -142,8 +142,7 @@ class _Run:
             yield from self._call(names.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])
-            if not timer.is_complete:
-                timer.cancel()
+            timer.cancel()
             if self._post.is_complete:
                 self._post = self._context.wait_for_external_event(names.POST_EVENT)
             if self._steer.is_complete:
@@ -248,8 +247,7 @@ class _Run:
         """Sleep for so long; before the run, which ``until`` is the end of, a cancel ends it."""
         timer = self._context.create_timer(pause)
         yield timer if until is None else task.when_any([timer, self._called_off])
-        if not timer.is_complete:
-            timer.cancel()
+        timer.cancel()
 
     def _is_called_off(self, until: datetime | None) -> bool:
         """Whether nothing more is to be prepared. What is done after the run is done all the same."""
@@ -291,8 +289,7 @@ class _Run:
             tick = now + LONGEST_PAUSE
             timer = timer_until(self._context, tick if until is None else min(tick, until))
             yield task.when_any([*running, timer])
-            if not timer.is_complete:
-                timer.cancel()
+            timer.cancel()
 
     # --- calls
 

@@ -329,8 +329,7 @@ class _Window:
         """Until the next beat, or until somebody says something."""
         timer = self._context.create_timer(max(self._wake_at() - utc_now(self._context), timedelta(seconds=0.1)))
         yield task.when_any([timer, self._cancel, self._steer])
-        if not timer.is_complete:
-            timer.cancel()
+        timer.cancel()
 
     def _wake_at(self) -> datetime:
         """On the next beat, when a lane has rested, or when the window closes."""

@@ -546,8 +546,7 @@ class _Run:
         yield from self._call(names.REST_UNTIL, rest.to_wire())
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
-        if not timer.is_complete:
-            timer.cancel()
+        timer.cancel()
         self._steered()
         self._end_if_canceled()
         return (yield from self._controls())
@@ -556,8 +555,7 @@ class _Run:
         """Sleep for so long, or until the run is cancelled."""
         timer = self._context.create_timer(pause)
         yield task.when_any([timer, self._cancel])
-        if not timer.is_complete:
-            timer.cancel()
+        timer.cancel()
 
     def _steered(self) -> bool:
         """Whether somebody said something since the last look; the row tells what."""

@@ -31,6 +31,5 @@ class Waits:
         else:
             timer = self._context.create_timer(timedelta(seconds=seconds))
             yield task.when_any([timer, cancel])
-            if not timer.is_complete:
-                timer.cancel()
+            if timer.cancel():
                 self._cancel = None

@@ -214,6 +214,23 @@ async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch)
     assert azure.sent == ["start", "stop"]
 
 
+@pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 31), (10, 60, 60)])
+async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
+    records: Records, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
+) -> None:
+    await prepare(records, monkeypatch, shown("running"), BROKEN, started_by_us=True)
+    monkeypatch.setattr(power, "now", lambda: NOW)
+    guard = Guard(
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=CHANGE["since"],
+        declared_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
+        state=IntentState.ACCEPTED, async_url="https://a.example/op",
+    )  # fmt: skip
+    await records.declare_guard(guard)
+    waiting = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    assert (waiting.is_open, waiting.counts) == (True, False)
+    assert least <= waiting.wait_seconds <= most
+
+
 @pytest.mark.parametrize(("policy", "left"), [({}, False), (GOES_ON, True)])
 async def test_behind_the_window_a_throttled_start_is_given_up(
     records: Records, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool

@@ -100,6 +100,13 @@ def test_a_machine_with_only_unselected_patches_is_sent_no_installation(step: St
     assert bench.calls_of(names.INSTALL_PATCHES) == []
 
 
+def test_a_policy_without_hooks_runs_none() -> None:
+    fleet = Fleet([KEY])
+    bench = run(fleet)
+    assert (bench.calls_of(names.TAKE_SNAPSHOT), bench.calls_of(names.RUN_SCRIPT)) == ([], [])
+    assert "script" not in fleet.recorded[KEY][0]["outcome"]["message"]
+
+
 def test_assess_run_ends_with_assessed() -> None:
     assert outcome_of(Script(), step=Step.ASSESS, mode=Mode.ASSESS) == ("assessed", "patches_pending")
 

@@ -201,6 +201,17 @@ def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int, monkeypatch: p
     assert [beats[beat] for beat in range(3)] == [starts * lanes, starts * lanes, 10]
 
 
+def test_one_start_on_each_beat_is_room_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 1)
+    floor = Floor(Fleet(keys(4), cap=4), seconds=lambda _: 600)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet))
+        fetched = len(bench.calls_of(names.NEXT_MACHINES))
+    assert sorted(floor.started) == keys(4)
+    assert len(set(floor.began.values())) == 4
+    assert fetched <= 5
+
+
 def test_an_end_that_is_told_twice_counts_once() -> None:
     floor = Floor(Fleet(keys(20), cap=3), repeats=2)
     with floor.bench() as bench:
@@ -606,6 +617,25 @@ def test_a_cancel_starts_nothing_more_and_waits_for_what_runs() -> None:
     assert len(floor.started) == 4
     assert (ended.output["started"], ended.output["left"]) == (4, True)
     assert not floor.running
+
+
+def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    was_open: list[bool] = []
+    cancel_timer = task.TimerTask.cancel
+
+    def note(timer: task.TimerTask) -> bool:
+        was_open.append(cancel_timer(timer))
+        return was_open[-1]
+
+    def wake(_: str) -> None:
+        bench.client.raise_orchestration_event("phase", names.STEER_EVENT)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(task.TimerTask, "cancel", note)
+    floor = Floor(Fleet(keys(1)), on_leave=wake)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet), instance_id="phase")
+    assert any(was_open)
 
 
 def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,32 @@ def test_a_cancel_ends_one_wait(cancel_at: int) -> None:
     assert all(590 <= each <= 620 for number, each in enumerate(waited) if number != cancel_at)
 
 
+def test_a_timer_that_lost_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance of Durable Functions goes on running until every timer of it has fired."""
+    was_open: list[bool] = []
+    cancel = task.TimerTask.cancel
+
+    def note(timer: task.TimerTask) -> bool:
+        was_open.append(cancel(timer))
+        return was_open[-1]
+
+    def beside(context: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, float]:
+        began = context.current_utc_datetime
+        context.call_activity("cancel")
+        yield from Waits(context, context.wait_for_external_event(CANCEL_EVENT)).wait(600)
+        return (context.current_utc_datetime - began).total_seconds()
+
+    def cancel_run(_: object) -> None:
+        bench.client.raise_orchestration_event("waits", CANCEL_EVENT)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(task.TimerTask, "cancel", note)
+    with Workbench({"beside": beside}, {"cancel": cancel_run}) as bench:
+        ended = bench.run("beside", instance_id="waits")
+    assert ended.output < 10
+    assert any(was_open)
+
+
 def test_without_a_cancel_each_lasts_as_long_as_was_asked_for() -> None:
     assert all(590 <= each <= 620 for each in seconds_between(None))
 
