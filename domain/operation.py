@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
@@ -113,18 +113,18 @@ def origin(intent: Intent, summary: PatchSummary | None) -> Origin:
     return Origin.OURS if began is not None and began >= declared_at else Origin.UNCLEAR
 
 
-class PollState(StrEnum):
-    """What a poll says of the operation."""
+class PollState(Enum):
+    """What a poll says of the operation. It is never stored."""
 
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
+    RUNNING = auto()
+    SUCCEEDED = auto()
     """Ended well on the outer level; the result inside says whether patches did."""
-    SUCCEEDED_WITHOUT_RESULT = "succeeded_without_result"
+    SUCCEEDED_WITHOUT_RESULT = auto()
     """Ended, but the result stands behind the other URL."""
-    FAILED = "failed"
-    LOST = "lost"
+    FAILED = auto()
+    LOST = auto()
     """Azure no longer tells (record expired, or polls are forbidden): ask the machine instead."""
-    UNCLEAR = "unclear"
+    UNCLEAR = auto()
     """No usable answer this time: poll again, within limits."""
 
 
