@@ -119,14 +119,19 @@ async def _gather(records: Records, now: datetime) -> FleetFacts:
         read_rows(excused_patches(now)),
         read_rows(first_and_last_runs()),
     )
-    schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
-    assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
-    return FleetFacts(
-        machines=fleet,
-        configurations=schedules,
-        assignments=assigned,
-        assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
-        runs=read_runs(runs),
-        policies=policies,
-        notes=[*notes, *odd_schedules, *odd_assignments],
-    )
+
+    def facts() -> FleetFacts:
+        schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
+        assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
+        return FleetFacts(
+            machines=fleet,
+            configurations=schedules,
+            assignments=assigned,
+            assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
+            runs=read_runs(runs),
+            policies=policies,
+            notes=[*notes, *odd_schedules, *odd_assignments],
+        )
+
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(facts)

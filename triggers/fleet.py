@@ -141,7 +141,12 @@ async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]
     fleet = await read_fleet(scope)
     subscriptions = {each.found.machine_id.subscription_id for each in fleet if not each.found.problem}
     versions, notes = await open_agent_versions().read(sorted(subscriptions))
-    return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet], notes
+
+    def with_versions() -> list[FleetMachine]:
+        return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet]
+
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(with_versions), notes
 
 
 async def read_rows(query: str) -> list[Row]:
@@ -205,12 +210,15 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
         raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
     except TimeoutError:
         raise _too_slow(_LONGEST_INDEX) from None
-    schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
-    assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
-    facts = FleetFacts(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
+
+    def index() -> tuple[FleetIndex, list[str]]:
+        schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
+        assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
+        facts = FleetFacts(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
+        return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
+
     # As long as the fleet is large: other requests of this process go on meanwhile.
-    index = await asyncio.to_thread(FleetIndex, facts, datetime.now(UTC))
-    return index, [*unread, *notes, *odd_schedules, *odd_assignments]
+    return await asyncio.to_thread(index)
 
 
 def _too_slow(seconds: float) -> Refusal:
