@@ -23,6 +23,9 @@ from domain.patching import (
 SHORTEST_MAXIMUM = timedelta(minutes=30)
 """With less, service packs of Windows could never start."""
 
+MOST_MASKS = 200
+"""In one list of a policy: each mask is compared with every pending patch of every machine."""
+
 _PATTERN = r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
 
 
@@ -40,17 +43,26 @@ def _check_minimum(value: timedelta) -> timedelta:
     return value
 
 
+def _check_masks[Parameters: (WindowsParameters, LinuxParameters)](value: Parameters) -> Parameters:
+    # Not at the lists themselves: what pins add to them in a run may be longer.
+    for name, masks in value:
+        if "masks" in name and len(masks or ()) > MOST_MASKS:
+            alias = type(value).model_fields[name].alias or name
+            raise ValueError(f"has {len(masks):,} {alias}; at most {MOST_MASKS}")
+    return value
+
+
 class Install(Document):
     """How patches are installed."""
 
-    windows: WindowsParameters = Field(
+    windows: Annotated[WindowsParameters, AfterValidator(_check_masks)] = Field(
         default=WindowsParameters(
             classifications_to_include=[WindowsClassification.CRITICAL, WindowsClassification.SECURITY]
         ),
         title="Windows",
         description="What to install on Windows machines; Critical and Security unless given.",
     )
-    linux: LinuxParameters = Field(
+    linux: Annotated[LinuxParameters, AfterValidator(_check_masks)] = Field(
         default=LinuxParameters(
             classifications_to_include=[LinuxClassification.CRITICAL, LinuxClassification.SECURITY]
         ),
