@@ -590,9 +590,12 @@ def test_a_list_longer_than_any_real_one_is_refused_by_its_length_alone() -> Non
 def test_a_policy_has_no_more_masks_than_a_person_keeps(system: str, key: str) -> None:
     """Each is compared with every patch of every machine, while a draft is made and while a run goes on."""
     masks = [f"name{number}*" for number in range(201)]
-    found = errors_of(SMALLEST | {"install": {system: {key: masks}}})
-    assert found == {f"install.{system}": f"has 201 {key}; at most 200"}
-    assert parse_policy(SMALLEST | {"install": {system: {key: masks[:200]}}})
+
+    def having(masks: list[str]) -> dict[str, Any]:
+        return SMALLEST | {"install": {system: {"classificationsToInclude": ["Critical"], key: masks}}}
+
+    assert errors_of(having(masks)) == {f"install.{system}": f"has 201 {key}; at most 200"}
+    assert parse_policy(having(masks[:200]))
 
 
 def test_of_very_many_errors_the_first_fifty_are_explained() -> None:
