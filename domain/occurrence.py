@@ -24,8 +24,10 @@ from domain.outcome import Outcome, Reason
 
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""
+ANNOUNCED = timedelta(minutes=40)
+"""Before the start: the earliest pre event of Azure. The latest comes ten minutes later."""
 EARLIEST_EVENT = timedelta(hours=1)
-"""Before the start. Azure sends pre events 40 to 30 minutes ahead."""
+"""Before the start: a while before the earliest, as an event that is passed over does not come again."""
 LATEST_EVENT = timedelta(hours=26)
 """After the end of the window. Event Grid tries to deliver for a day."""
 MOST_PASSED_OVER = 200
@@ -176,12 +178,14 @@ def too_late_to_prepare() -> Outcome:
 def first_heard(run: ScheduledRun, patience: Patience, now: datetime) -> MaintenanceOccurrence:
     """What is known of a scheduled run when its first event comes, neither pre nor post noted yet."""
     cancel_until = run.starts_at - patience.cutoff
+    # An event that comes too early leaves the time that Azure's own would have left.
+    begins = max(now, run.starts_at - ANNOUNCED)
     return MaintenanceOccurrence(
         id=run.id.text,
         configuration_id=str(run.id.configuration),
         starts_at=run.starts_at,
         ends_at=run.ends_at,
-        prepare_until=min(now + patience.prepare, cancel_until - patience.cutoff * _CANCEL_MARGIN),
+        prepare_until=min(begins + patience.prepare, cancel_until - patience.cutoff * _CANCEL_MARGIN),
         cancel_until=cancel_until,
         settle_at=run.ends_at + patience.post,
     )

@@ -86,6 +86,8 @@ def test_work_before_ends_in_twenty_minutes_and_early_enough_to_cancel() -> None
     early = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=40))
     assert early.prepare_until == START - timedelta(minutes=20)
     assert early.cancel_until == START - timedelta(minutes=10), "prose says ten minutes, the sample's field one"
+    ahead = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=60))
+    assert ahead == early, "an event before Azure's own costs no time"
     late = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=25))
     assert late.prepare_until == START - timedelta(minutes=11)
 
@@ -103,7 +105,7 @@ def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
     now = START - timedelta(minutes=heard_before)
     known = first_heard(scheduled(timedelta(minutes=length)), PATIENCE, now)
     assert known.prepare_until < known.cancel_until <= known.starts_at <= known.ends_at < known.settle_at
-    assert known.prepare_until <= now + PATIENCE.prepare
+    assert known.prepare_until <= max(now, START - timedelta(minutes=40)) + PATIENCE.prepare
     assert json.loads(known.model_dump_json(by_alias=True))["id"] == ID
 
 
