@@ -386,14 +386,14 @@ def test_maintenance_events_of_both_schemas_start_an_assessment_once(product: Pr
     """The simulator shows the run, and is told to send no events of its own."""
     ids = product.take(1)
     asking: Json = {"scope": {"machineIds": ids}, "maintenance": None, "events": {"beforeMaintenance": True}}
-    configuration = prepare(product, "around", ids, **asking)
+    configuration = prepare(product, "announced", ids, **asking)
     fired = fire(product, configuration, sendPre=False, sendPost=False)
     put_policy(product, "behind", policy_of(ids, events={"afterMaintenance": True}))
     shared = fired["id"]
     before = {
         "id": shared,
         "eventType": "Microsoft.Maintenance.PreMaintenanceEvent",
-        "subject": "around",
+        "subject": "announced",
         "topic": configuration,
         "eventTime": "2026-11-21T00:00:00Z",
         "dataVersion": "1.0",
@@ -407,9 +407,9 @@ def test_maintenance_events_of_both_schemas_start_an_assessment_once(product: Pr
         "Time": "2026-11-21T01:00:00Z",
         "Data": {"correlationId": shared, "startDateTime": fired["startsAt"], "status": "Succeeded"},
     }
-    deliver_until(product, lambda: runs_of(product, "around"), before)
+    deliver_until(product, lambda: runs_of(product, "announced"), before)
     deliver(product, before, after)
-    for policy in ("around", "behind"):
+    for policy in ("announced", "behind"):
         (run,) = wait_until(lambda policy=policy: runs_of(product, policy))
         assert product.wait(run["id"])["mode"] == "assess"
         assert len(runs_of(product, policy)) == 1

@@ -17,7 +17,9 @@ from domain.arm_error import ArmFailure, classify, parse_retry_after, read_failu
 from domain.availability import Availability, judge_availability
 from domain.azure_event import read_event
 from domain.base import as_object, parse_instant, parse_object
+from domain.boundary import Boundary
 from domain.discovery import select_machines
+from domain.event_sources import EventSources
 from domain.health import read_signals, summarize
 from domain.identity import MachineId
 from domain.operation import PollReading, UnsafeUrl, check_operation_url, operation_id, read_location, read_operation
@@ -206,6 +208,7 @@ def test_snapshots(body: object) -> None:
 
 EVENT: dict[str, Any] = {
     "id": "1",
+    "topic": ROW["id"].partition("/resourceGroups")[0],
     "eventType": "Microsoft.Resources.ResourceWriteSuccess",
     "subject": ROW["id"],
     "data": {"operationName": "Microsoft.Compute/virtualMachines/write", "resourceUri": ROW["id"]},
@@ -218,6 +221,8 @@ def test_events(document: object) -> None:
     if isinstance(document, dict):
         event = read_event(document)
         assert event is None or event.id
+        if event is not None:
+            assert EventSources.of(["/subscriptions"], Boundary()).reason_to_ignore(event) is not None
 
 
 @budget(40)
