@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from activities import submit
 from activities.submit import assess_machine, install_patches
 from adapters.compute import Submission
 from adapters.tables import Records, budget_of
@@ -458,6 +459,22 @@ async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Records,
     assert (await start()).state is StartState.ACCEPTED
     assert (len(azure.sent), len(azure.read)) == (3, 2)
     assert (await stored(prepared)).is_repeated is False
+
+
+async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
+    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure.posts, azure.reads = [refused(429, retry_after=3)], []
+    await start()
+    slot = NOW + timedelta(minutes=9)
+    away = StartResult(state=StartState.WAIT, wait_seconds=540, counts=False, slot=slot)
+
+    async def turn(*_: object) -> StartResult:
+        return away
+
+    monkeypatch.setattr(submit, "_turn", turn)
+    assert await start() == away
+    assert (len(azure.sent), len(azure.read)) == (1, 0)
 
 
 async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(prepared: Records, azure: Script) -> None:

@@ -21,6 +21,7 @@ from domain.power import not_started
 from domain.preflight import MachineView, Readiness
 from domain.run import (
     AssessmentSummary,
+    InstallationSummary,
     Intent,
     IntentState,
     MachineRecord,
@@ -67,8 +68,10 @@ class Azure:
         self.read = read
         self.answer = answer
         self.sent: list[str] = []
+        self.kept_for: list[Moment | None] = []
 
-    async def read_machine(self, *_: object, **__: object) -> MachineView | ArmFailure:
+    async def read_machine(self, *_: object, keep_for: Moment | None = None, **__: object) -> MachineView | ArmFailure:
+        self.kept_for.append(keep_for)
         return self.read
 
     async def poll(self, *_: object) -> PollReading:
@@ -144,6 +147,34 @@ async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure:
         assert look.wait_seconds >= 20
         assert verified.wait_seconds >= 20
         assert again.wait_seconds >= 20
+
+
+async def test_the_first_look_serves_the_health_check_before_too(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = await prepare(records, monkeypatch, shown("running"))
+    await machine.preflight_machine(LOOK)
+    assert azure.kept_for == [Moment.BEFORE]
+
+
+@pytest.mark.parametrize(
+    ("installed", "is_done_here"),
+    [(timedelta(minutes=-10), False), (None, False), (timedelta(0), True)],
+    ids=["installed before", "never installed", "installed by this run"],
+)
+async def test_an_assessment_that_is_not_outdated_counts(
+    records: Records, monkeypatch: pytest.MonkeyPatch, installed: timedelta | None, is_done_here: bool
+) -> None:
+    status = {}
+    if installed is not None:
+        began = (NOW + installed).isoformat()
+        status = {"lastPatchInstallationSummary": {"installationActivityId": "a", "startTime": began}}
+    read = MachineView.read(sample("running", patchStatus=status))
+    found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
+    done = {"installation": InstallationSummary(status="Succeeded")} if is_done_here else {}
+    await prepare(records, monkeypatch, read, assessment=found, **done)
+    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    assert (look.assessment, look.assess_attempt) == (found, 1)
 
 
 @pytest.mark.parametrize(("known", "attempt"), [(None, 1), (1, 2), (3, 4)])
@@ -255,6 +286,20 @@ async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypa
         # What a 429 says is believed once the machine has shown nothing for a while.
         at += timedelta(minutes=20)
     assert azure.sent == ["restart"] * 4
+
+
+async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = await prepare(records, monkeypatch, shown("running"))
+
+    async def declare(_: Records, guard: Guard) -> Guard:
+        return guard.model_copy(update={"token": "another"})
+
+    monkeypatch.setattr(Records, "declare_guard", declare)
+    asked = PowerResult.from_wire(await power.restart_machine(REF))
+    assert (asked.accepted, asked.is_open, asked.wait_seconds > 0) == (False, True, True)
+    assert azure.sent == []
 
 
 @pytest.mark.parametrize(("stage", "gives_up"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
