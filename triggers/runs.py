@@ -133,7 +133,9 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     run_id = new_run_id(chosen.policy)
     key = header_of(req, "idempotency-key")
     if key:
-        scope = (said.by_id, policy_named_in(body))
+        # The platform's word where there is one; keys alone do not tell callers apart, so that they say who they are.
+        caller = ("id", said.by_id) if said.by_id else ("name", said.by)
+        scope = (*caller, policy_named_in(body))
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body, scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
     return accepted(await start(records, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))

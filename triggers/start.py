@@ -16,7 +16,7 @@ from adapters.tables import Records, StoredPolicy
 from domain.base import Document, Json, as_object
 from domain.boundary import needs_boundary
 from domain.calendar import Occurrence
-from domain.identity import RunId, is_policy_name
+from domain.identity import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
 from domain.narrowing import widened
 from domain.occurrence import MaintenanceOccurrence
 from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
@@ -34,7 +34,8 @@ KEY_REUSED = {422: "The key was used for another request."}
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
-    "A repetition with the same key and body gives the first run; the same key with another body is refused.",
+    "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
+    " policy it is refused.",
 )
 _LOG = logging.getLogger("patchwave.start")
 
@@ -222,10 +223,13 @@ async def read_request(
 
 
 def policy_named_in(body: object) -> str:
-    """The policy that a start names, stored or inline: whose keys its keys are."""
+    """The policy that a start names, whose keys its keys are; an inline one goes by no stored one's name."""
     given = (as_object(body) or {}).get("policy")
-    name = (as_object(given) or {}).get("name", "") if not isinstance(given, str) else given
-    return name if isinstance(name, str) else ""
+    if isinstance(given, str):
+        return given
+    name = (as_object(given) or {}).get("name")
+    # Not the digest that stands for a missing name: with a key, another body is to be refused.
+    return adhoc_name(name) if isinstance(name, str) else ADHOC_POLICY
 
 
 async def requested_policy(

@@ -213,6 +213,41 @@ async def test_a_key_of_another_caller_is_another_key(records: Records, engine: 
     assert again.json["id"] == first.json["id"] != other.json["id"]
 
 
+async def test_where_keys_do_not_tell_callers_apart_they_say_who_they_are(
+    records: Records, engine: Engine, monthly: str
+) -> None:
+    async def started_by(name: str, mode: str) -> Answer:
+        query, headers = ({"by": name} if name else {}), {"idempotency-key": "k-1"}
+        body = {"policy": monthly, "mode": mode}
+        return await call(runs.start_run, body=body, query=query, headers=headers, engine=engine)
+
+    looked = await started_by("nightly-report", "assess")
+    patched = await started_by("change-4711", "patch")
+    nameless = await started_by("", "patch")
+    assert [each.status for each in (looked, patched, nameless)] == [202, 202, 202]
+    modes = [(await stored(records, each)).mode.value for each in (looked, patched, nameless)]
+    assert modes == ["assess", "patch", "patch"]
+    assert (await started_by("change-4711", "patch")).json["id"] == patched.json["id"]
+    assert len(engine.instances) == 3
+
+
+async def test_an_inline_policy_claims_no_key_of_a_stored_one(records: Records, engine: Engine, monthly: str) -> None:
+    inline = {"policy": POLICY | {"name": "monthly"}, "mode": "assess"}
+    claimed = await start(engine, inline, idempotency_key="build-4711")
+    patch = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
+    assert (claimed.status, patch.status) == (202, 202)
+    found = await stored(records, patch)
+    assert (found.policy, found.mode.value) == ("monthly", "patch")
+    assert len(engine.instances) == 2
+
+
+async def test_an_inline_policy_without_a_name_has_keys_too(engine: Engine, records: Records) -> None:
+    first = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
+    again = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
+    assert again.json["id"] == first.json["id"]
+    assert (await start(engine, {"policy": POLICY | {"maxConcurrent": 1}}, idempotency_key="k-1")).status == 422
+
+
 async def test_a_key_is_unused_by_what_was_refused(records: Records, engine: Engine, monthly: str) -> None:
     for body in ({"policy": monthly, "mode": "destroy"}, {"policy": "unknown"}, {"policy": monthly, "more": 1}):
         assert (await start(engine, body, idempotency_key="k-1")).status in (400, 404)
