@@ -169,6 +169,19 @@ class MaintenanceOccurrence(Document):
         noted = [*self.passed_over, *fresh.values()][:MOST_PASSED_OVER]
         return self if noted == self.passed_over else self.model_copy(update={"passed_over": noted})
 
+    def corrected(self, run: ScheduledRun, patience: Patience, now: datetime) -> Self:
+        """With the times that Azure has now, which count more than those of the first event.
+
+        Once it has begun it ends no earlier than it was to: a schedule that is changed then says nothing of it.
+        """
+        if now >= self.starts_at:
+            run = ScheduledRun(run.id, self.starts_at, max(self.ends_at, run.ends_at))
+        if (run.starts_at, run.ends_at) == (self.starts_at, self.ends_at):
+            return self
+        times = first_heard(run, patience, self.heard_before_at or self.heard_after_at or now)
+        names = ("starts_at", "ends_at", "prepare_until", "cancel_until", "settle_at")
+        return self.model_copy(update={name: getattr(times, name) for name in names})
+
 
 def too_late_to_prepare() -> Outcome:
     """The outcome of a step that may not begin any more, so shortly before a scheduled run."""

@@ -8,12 +8,14 @@ orchestration reads the row.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import grpc
 
 from adapters.tables import Records
 from domain.azure_event import AzureEvent, EventKind
+from domain.base import format_instant
 from domain.folding import fold
 from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, ScheduledRun, first_heard
 from domain.policy import PolicyError
@@ -38,6 +40,11 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
     notice, at = event.occurrence, datetime.now(UTC)
     if notice is None:
         return []
+    patience = patience_of(load_settings())
+
+    def hear(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
+        return _hear(known.corrected(scheduled, patience, at), event, at)
+
     runs = await _known(records, notice)
     noted: list[Run] = []
     failures: list[Exception] = []
@@ -47,7 +54,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
             continue
-        maintenance = _hear(first_heard(scheduled, patience_of(load_settings()), at), event, at)
+        maintenance = _hear(first_heard(scheduled, patience, at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
             # One that is still queued may never have reached the engine.
@@ -61,7 +68,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
         runs[run.id] = run
     for run in runs.values():
         try:
-            noted.append(await _note(records, client, run, event, at))
+            noted.append(await _note(records, client, run, event, at, hear))
         except Exception as error:
             _LOG.exception("The event could not be noted in the run %s.", run.id)
             failures.append(error)
@@ -79,12 +86,22 @@ def patience_of(settings: Settings) -> Patience:
     )
 
 
-async def _note(records: Records, client: DurableClient, run: Run, event: AzureEvent, at: datetime) -> Run:
-    """Write down that the event has come; a run that waits for a post event is told to look."""
-    if run.state.is_final or run.maintenance is None or _hear(run.maintenance, event, at) == run.maintenance:
+async def _note(
+    records: Records,
+    client: DurableClient,
+    run: Run,
+    event: AzureEvent,
+    at: datetime,
+    hear: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
+) -> Run:
+    """Write down what ``hear`` makes of it; a run that waits for a post event is told to look."""
+    if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
         return run
-    noted = await records.note_occurrence(run.id, lambda known: _hear(known, event, at))
+    noted = await records.note_occurrence(run.id, hear)
     detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
+    times = noted.maintenance or run.maintenance
+    if (times.starts_at, times.ends_at) != (run.maintenance.starts_at, run.maintenance.ends_at):
+        detail |= {"startsAt": format_instant(times.starts_at), "endsAt": format_instant(times.ends_at)}
     await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
     if event.kind is EventKind.AFTER_MAINTENANCE:
         try:

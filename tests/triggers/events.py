@@ -63,10 +63,12 @@ async def azure(
     await close_clients()
 
 
-async def schedule(http: httpx.AsyncClient, name: str = "weekly", start: datetime = START) -> str:
+async def schedule(
+    http: httpx.AsyncClient, name: str = "weekly", start: datetime = START, duration: str = "02:00"
+) -> str:
     """A maintenance configuration whose first run starts then; its id."""
     one = CONFIGURATION.replace("weekly", name)
-    window = {"startDateTime": f"{start:%Y-%m-%d %H:%M}", "duration": "02:00", "timeZone": "UTC", "recurEvery": "Day"}
+    window = {"startDateTime": f"{start:%Y-%m-%d %H:%M}", "duration": duration, "timeZone": "UTC", "recurEvery": "Day"}
     properties = {
         "maintenanceScope": "InGuestPatch",
         "extensionProperties": {"InGuestPatchMode": "User"},

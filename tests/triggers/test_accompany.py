@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from adapters.tables import Records
+from domain.base import format_instant
 from domain.run import Mode, RunState
 from orchestrators.names import POST_EVENT
 from tests.adapters.samples import NOW
@@ -178,6 +179,38 @@ async def test_the_first_event_fixes_no_time_that_azure_knows(
     assert known.settle_at == START + WINDOW + timedelta(hours=1)
     assert known.subscriptions == []
     assert known.prepare_until > datetime.now(UTC)
+
+
+async def test_a_later_event_corrects_times_that_azure_has_changed(
+    records: Records, engine: Engine, azure: httpx.AsyncClient
+) -> None:
+    changed = await schedule(azure, "changed")
+    await put(records, maintenance={"configurations": [changed]})
+    event = maintenance("Pre", occurrence_id(changed))
+    await deliver(engine, event)
+    [run_id] = engine.instances
+    first = await records.get_run(run_id)
+    await schedule(azure, "changed", duration="03:30")
+    await deliver(engine, event)
+    run = await records.get_run(run_id)
+    assert first is not None
+    assert run is not None
+    assert first.maintenance is not None
+    assert run.maintenance is not None
+    assert first.maintenance.ends_at == START + WINDOW
+    end = START + timedelta(hours=3, minutes=30)
+    assert (run.maintenance.ends_at, run.maintenance.settle_at) == (end, end + timedelta(hours=1))
+    assert run.maintenance.prepare_until == first.maintenance.prepare_until
+    assert run.maintenance.heard_before_at == first.maintenance.heard_before_at
+    told = [
+        line["detail"]
+        for line in (await records.list_audit(run_id, 10, None)).items
+        if line["action"] == "maintenance_event"
+    ]
+    assert [detail["endsAt"] for detail in told] == [format_instant(end)]
+    # Once more, and nothing is news.
+    await deliver(engine, event)
+    assert await records.get_run(run_id) == run
 
 
 async def test_a_start_that_the_calendar_does_not_have_is_that_of_resource_graph(

@@ -116,3 +116,26 @@ def test_a_policy_names_configurations_without_case_and_each_once() -> None:
     for wrong in ([], ["weekly"], [CONFIGURATION, CONFIGURATION.lower()]):
         with pytest.raises(ValueError):
             AroundMaintenance(configurations=wrong)
+
+
+def test_before_the_start_all_times_are_corrected() -> None:
+    heard = START - timedelta(minutes=38)
+    known = first_heard(scheduled(), PATIENCE, heard).model_copy(update={"heard_before_at": heard, "status": "kept"})
+    later = ScheduledRun(OccurrenceId.parse(ID), START + timedelta(minutes=5), START + timedelta(hours=3))
+    now = known.corrected(later, PATIENCE, START - timedelta(minutes=20))
+    assert (now.starts_at, now.ends_at) == (later.starts_at, later.ends_at)
+    assert now.prepare_until == START - timedelta(minutes=15), "from 40 minutes before the start that it has now"
+    assert now.cancel_until == later.starts_at - timedelta(minutes=10)
+    assert now.settle_at == later.ends_at + timedelta(hours=1)
+    assert (now.heard_before_at, now.status) == (heard, "kept")
+    assert known.corrected(scheduled(), PATIENCE, START - timedelta(minutes=20)) is known
+
+
+@pytest.mark.parametrize(("hours", "ends"), [(1, 2.5), (3, 3)])
+def test_a_run_that_has_begun_ends_no_earlier_than_it_was_to(hours: float, ends: float) -> None:
+    known = first_heard(scheduled(), PATIENCE, START - timedelta(minutes=38))
+    changed = ScheduledRun(OccurrenceId.parse(ID), START + timedelta(hours=2), START + timedelta(hours=hours))
+    now = known.corrected(changed, PATIENCE, START)
+    assert (now.starts_at, now.ends_at) == (START, START + timedelta(hours=ends))
+    assert now.settle_at == START + timedelta(hours=ends + 1)
+    assert now.cancel_until == known.cancel_until
