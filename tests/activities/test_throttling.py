@@ -171,8 +171,8 @@ async def test_an_assessment_that_is_not_outdated_counts(
         status = {"lastPatchInstallationSummary": {"installationActivityId": "a", "startTime": began}}
     read = MachineView.read(sample("running", patchStatus=status))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
-    done = {"installation": InstallationSummary(status="Succeeded")} if is_done_here else {}
-    await prepare(records, monkeypatch, read, assessment=found, **done)
+    done = InstallationSummary(status="Succeeded") if is_done_here else None
+    await prepare(records, monkeypatch, read, assessment=found, installation=done)
     look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
     assert (look.assessment, look.assess_attempt) == (found, 1)
 

@@ -92,6 +92,7 @@ READS: dict[tuple[type, str], Call] = {
     (Maintenance, "assignments_of"): lambda client: client.assignments_of(MACHINE),
     (Maintenance, "read_assignment"): lambda client: client.read_assignment(MACHINE.text, "a"),
     (ResourceGraph, "page"): lambda client: client.page("resources"),
+    (ResourceGraph, "page_in_turn"): lambda client: client.page_in_turn("resources"),
     (ResourceGraph, "pages"): _every_page,
     (ResourceHealth, "availability"): lambda client: client.availability(MACHINE),
     (ResourceHealth, "fired_alerts"): lambda client: client.fired_alerts(MACHINE, timedelta(hours=1)),

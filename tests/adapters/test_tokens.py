@@ -23,7 +23,7 @@ from adapters.resource_health import ResourceHealth
 from domain.arm_error import ArmFailure
 from domain.identity import MachineId
 from domain.operation import PollState
-from domain.snapshot import SnapshotId
+from domain.snapshot import OsDisk, SnapshotId, snapshot_body
 from settings import Settings
 from tests.adapters.samples import SUBSCRIPTION, machine
 from tests.adapters.test_resource_graph import Credential
@@ -105,9 +105,9 @@ async def _plain[T: (Locations, ResourceGraph, ResourceHealth)](
         await client.close()
 
 
-SNAPSHOT = SnapshotId.parse(
-    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-a/providers/Microsoft.Compute/snapshots/s"
-)
+COMPUTE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-a/providers/Microsoft.Compute"
+SNAPSHOT = SnapshotId.parse(f"{COMPUTE}/snapshots/s")
+DISK = OsDisk(id=f"{COMPUTE}/disks/d", location="westeurope")
 CALLS: dict[str, Call] = {
     "a read": lambda settings: _manager(settings, lambda client: client.read_machine(MACHINE)),
     "a poll": lambda settings: _manager(
@@ -115,7 +115,7 @@ CALLS: dict[str, Call] = {
     ),
     "a POST of the SDK": lambda settings: _manager(settings, lambda client: client.start(MACHINE)),
     "a PUT of the SDK": lambda settings: _disks(
-        settings, lambda client: client.take_snapshot(SNAPSHOT, {"location": "westeurope"})
+        settings, lambda client: client.take_snapshot(SNAPSHOT, snapshot_body(DISK, {}, incremental=True))
     ),
     "a DELETE of the SDK": lambda settings: _disks(settings, lambda client: client.delete_snapshot(SNAPSHOT)),
     "a query": lambda settings: _plain(ResourceGraph, settings, lambda client: client.page("resources")),
