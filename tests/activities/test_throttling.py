@@ -245,7 +245,7 @@ async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch)
     assert azure.sent == ["start", "stop"]
 
 
-@pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 31), (10, 60, 60)])
+@pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 33), (10, 60, 60)])
 async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     records: Records, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
 ) -> None:
