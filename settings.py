@@ -42,7 +42,7 @@ SHORTEST_SECRET = 32
 """Characters of a secret that this app checks or signs with: fewer can be guessed."""
 _REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
 """How a setting begins whose value the platform was to fetch, and could not."""
-_TOPIC = re.compile(r"/subscriptions(/[^/\s]+)*/?", re.IGNORECASE)
+_TOPIC = re.compile(rf"/subscriptions/{_SUBSCRIPTION.pattern}(/[^/\s]+)*/?", re.IGNORECASE)
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
@@ -387,7 +387,7 @@ class Settings(BaseSettings):
         if len(self.listed_rotations) < len(_listed(self.webhook_rotations)):
             raise ValueError("PATCHWAVE_WEBHOOK_ROTATIONS names a policy twice")
         if wrong := [each for each in self.listed_event_topics if not _TOPIC.fullmatch(each)]:
-            raise ValueError(f"PATCHWAVE_EVENT_TOPICS: {wrong[0][:100]!r} is no ARM id")
+            raise ValueError(f"PATCHWAVE_EVENT_TOPICS: {wrong[0][:100]!r} is no ARM id in a subscription")
         if self.subscriptions.strip() and not self.listed_subscriptions:
             raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self

@@ -265,8 +265,8 @@ class Stack:
             Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready.resolve())
         )
         self._found = self._simulator.wait_ready(_START_SECONDS)
-        # Whatever subscriptions a fleet has: the simulator is the only source of events here.
-        events = {"PATCHWAVE_EVENT_TOPICS": "/subscriptions", "PATCHWAVE_MAINTENANCE_SPEED": f"{options.speed:g}"}
+        topics = ",".join(f"/subscriptions/{each}" for each in self._found["subscriptions"])
+        events = {"PATCHWAVE_EVENT_TOPICS": topics, "PATCHWAVE_MAINTENANCE_SPEED": f"{options.speed:g}"}
         times = {name: f"{seconds / options.speed:g}" for name, seconds in _MAINTENANCE_SECONDS.items()}
         return dict(self._found["environment"]) | times | events | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
 

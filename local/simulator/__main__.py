@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         "identity": identity_url,
         "ca": str(bundle),
         "machines": len(machines),
+        "subscriptions": [each[0].subscription_id for each in world.by_subscription.values()],
         "notes": fleet.notes,
         "environment": {
             "SSL_CERT_FILE": str(bundle),

@@ -48,12 +48,12 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 async def azure(
     records: Records, simulator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Settings and trust that lead to it, with the schedule ``weekly``, and topics of every kind listed."""
+    """Settings and trust that lead to it, with the schedule ``weekly``, and its subscription among the topics."""
     del records  # which has made the other settings
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=simulator["ca"]))
     for name, value in simulator["environment"].items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATCHWAVE_EVENT_TOPICS", "/subscriptions")
+    monkeypatch.setenv("PATCHWAVE_EVENT_TOPICS", f"/subscriptions/{SUBSCRIPTION}")
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "10")
     load_settings.cache_clear()
     async with httpx.AsyncClient(**as_client(simulator)) as http:

@@ -67,6 +67,9 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("WEBHOOK_ROTATIONS", "monthly=1+2+3"),
         ("WEBHOOK_ROTATIONS", "Monthly=1"),
         ("WEBHOOK_ROTATIONS", "monthly=1,monthly=2"),
+        ("EVENT_TOPICS", "weekly"),
+        ("EVENT_TOPICS", "/subscriptions"),
+        ("EVENT_TOPICS", "/subscriptions/production"),
         ("SUBSCRIPTIONS", "production"),
         ("SUBSCRIPTIONS", "11111111-2222-4333-8444-555555555555 99999999-2222-4333-8444-555555555555"),
         ("SUBSCRIPTIONS", " , "),
@@ -88,6 +91,12 @@ def test_the_boundary_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch).listed_subscriptions == read(monkeypatch).listed_snapshot_groups == ()
     drawn = read(monkeypatch, SUBSCRIPTIONS=f"{one}, {two},", SNAPSHOT_GROUPS="rg-keep")
     assert (drawn.listed_subscriptions, drawn.listed_snapshot_groups) == ((one, two), ("rg-keep",))
+
+
+def test_topics_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = "/subscriptions/11111111-2222-4333-8444-555555555555"
+    listed = read(monkeypatch, EVENT_TOPICS=f"{one}, {one}/resourceGroups/rg/providers/Microsoft.X/t/y/")
+    assert listed.listed_event_topics == (one, f"{one}/resourceGroups/rg/providers/Microsoft.X/t/y/")
 
 
 def test_rotations_are_by_policy(monkeypatch: pytest.MonkeyPatch) -> None:
