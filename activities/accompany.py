@@ -32,8 +32,9 @@ from domain.base import Json, format_instant, text_of
 from domain.discovery import build_queries, select_machines
 from domain.maintenance_queries import machines_of_run
 from domain.occurrence import MaintenanceOccurrence, OccurrenceId
+from domain.outcome import Reason
 from domain.reported import MachineUpdate, is_contradicted
-from domain.run import Run, Stage
+from domain.run import MachineRecord, Run, Stage
 from domain.scope import Scope
 from domain.steering import PATCHWAVE
 from domain.work import RunRef
@@ -192,7 +193,7 @@ async def end_preparation(data: Json) -> Json:
     run_id = request.run_id
     records = open_records()
     machines = [machine async for machine in records.each_machine(run_id)]
-    failed = [machine for machine in machines if machine.complaint or not machine.prepared]
+    failed = [machine for machine in machines if _has_failed(machine)]
     at = now()
     run = await records.note_occurrence(
         run_id,
@@ -210,6 +211,11 @@ async def end_preparation(data: Json) -> Json:
     )
     await records.set_run_state(run_id, run.state, "the scheduled run of Update Manager")
     return Preparation(machines=len(machines), failed=len(failed)).to_wire()
+
+
+def _has_failed(machine: MachineRecord) -> bool:
+    """Whether the work before was to be done on the machine and was not: outside of the boundary there is none."""
+    return bool(machine.complaint) or not (machine.prepared or machine.reason == Reason.OUTSIDE_BOUNDARY)
 
 
 async def cancel_occurrence(data: Json) -> Json:

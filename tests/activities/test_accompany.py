@@ -51,6 +51,7 @@ from domain.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
 from domain.outcome import OutcomeKind, Reason
 from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
 from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult, RunRef
+from settings import load_settings
 from tests.activities.azure import azure
 from tests.activities.test_hooks import finish
 from tests.simulator.conftest import SPEED, SUBSCRIPTION, Simulator
@@ -320,6 +321,22 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     assert run.maintenance.cancel_failure
     actions = {line["action"] for line in (await records.list_audit(late_id, 20, None)).items}
     assert "occurrence_not_canceled" in actions
+
+
+async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothing(
+    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-2222-4333-8444-555555555555")
+    load_settings.cache_clear()
+    run_id = await accompanied(records, fired("beyond", {}))
+    (machine,) = await found(records, run_id, 1)
+    assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
+    assert Shards.from_wire(await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE).to_wire())).cursors == []
+    end = EndPreparation(run_id=run_id)
+    assert Preparation.from_wire(await end_preparation(end.to_wire())) == Preparation(machines=1, failed=0)
+    # The schedule is outside as well: were it to be cancelled, nothing would be sent.
+    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=run_id).to_wire()))
+    assert (result.canceled, result.failure and result.failure.code) == (False, "OutsideBoundary")
 
 
 async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
