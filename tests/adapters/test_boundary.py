@@ -116,22 +116,28 @@ WRITES: dict[tuple[type, str], Call] = {
     (Maintenance, "cancel"): lambda client: client.cancel(CONFIGURATION, "20261208210000"),
 }
 _BUILT_ON = re.compile(r"\b(ArmPipeline|ComputeClients|MaintenanceManagementClient)\b")
-_PARTS = ("pipeline", "compute")
+_PARTS = ("adapters.pipeline", "adapters.compute")
 """What the clients are built of: no client of its own."""
+_DEPLOYED = ("adapters", "activities", "triggers", "orchestrators", "domain")
 
 
 def sources() -> dict[str, str]:
-    folder = Path(str(adapters.__file__)).parent
-    return {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    """The text of every deployed module, by its name."""
+    root = Path(str(adapters.__file__)).parents[1]
+    files = [path for folder in _DEPLOYED for path in (root / folder).rglob("*.py")]
+    found = {path.relative_to(root).with_suffix(""): path for path in [*files, *root.glob("*.py")]}
+    return {".".join(name.parts): path.read_text(encoding="utf-8") for name, path in found.items()}
+
+
+def modules_that(pattern: str) -> set[str]:
+    return {name for name, text in sources().items() if re.search(pattern, text)}
 
 
 def calls_of_clients() -> set[tuple[type, str]]:
     """Every public call of every client that is built on the pipeline to Resource Manager."""
     found: set[tuple[type, str]] = set()
-    for name, text in sources().items():
-        if name in _PARTS or not _BUILT_ON.search(text):
-            continue
-        module = importlib.import_module(f"adapters.{name}")
+    for name in modules_that(_BUILT_ON.pattern) - set(_PARTS):
+        module = importlib.import_module(name)
         for kind in vars(module).values():
             if not inspect.isclass(kind) or kind.__module__ != module.__name__:
                 continue
@@ -171,12 +177,25 @@ def test_a_client_of_azure_is_made_in_one_way_only() -> None:
             if re.search(r"(ManagementClient|PipelineClient|AsyncPipeline)$", called):
                 made.append((name, called))
     assert sorted(made) == [
-        ("compute", "ComputeManagementClient"),
-        ("maintenance", "MaintenanceManagementClient"),
-        ("pipeline", "AsyncARMPipelineClient"),
+        ("adapters.compute", "ComputeManagementClient"),
+        ("adapters.maintenance", "MaintenanceManagementClient"),
+        ("adapters.pipeline", "AsyncARMPipelineClient"),
     ]
-    assert "**sdk_options(self._settings)" in sources()["compute"]
-    assert "sdk_options(self._settings)" in sources()["maintenance"]
+    assert "**sdk_options(self._settings)" in sources()["adapters.compute"]
+    assert "sdk_options(self._settings)" in sources()["adapters.maintenance"]
+
+
+def test_no_other_module_has_the_identity_with_which_azure_is_changed() -> None:
+    """A writer that is none of these clients would need the credential, a token, or a library of Azure's."""
+    clients = {kind.__module__ for kind, _ in READS.keys() | WRITES.keys()}
+    assert modules_that(r"\bopen_credential\(") == clients | {"adapters.credentials", "adapters.tables.store"}
+    assert modules_that(r"(from|import) azure\.identity\b|Credential\(") == {"adapters.credentials"}
+    assert modules_that(r"\bget_token|\bmanager_scope\b") == {"adapters.pipeline", "settings"}
+    assert modules_that(r"(from|import) azure\.mgmt\b") == {
+        "adapters.compute",
+        "adapters.maintenance",
+        "adapters.pipeline",
+    }
 
 
 @pytest.mark.parametrize(("call", "run"), **named(WRITES))
@@ -214,6 +233,28 @@ async def test_a_read_changes_nothing_and_is_not_kept_back(
     for method, path, _ in manager.seen:
         assert method == "GET" or (method, path) == ("POST", "/providers/Microsoft.ResourceGraph/resources")
     assert manager.seen != [] or call[1] == "poll"
+
+
+@pytest.mark.parametrize("place", [f"/subscriptions/{SUBSCRIPTION}", GROUP.removesuffix("/providers")])
+async def test_no_dynamic_scope_is_written_outside_of_the_boundary(servers: tuple[Server, Server], place: str) -> None:
+    """The SDK has other operations for each kind of place."""
+    manager, _ = servers
+    scope = Assignment.from_wire(
+        {"id": f"{place}/providers/Microsoft.Maintenance/configurationAssignments/a", "name": "a", "resourceId": place}
+        | {"location": "global", "maintenanceConfigurationId": str(CONFIGURATION)}
+        | {"filter": {"locations": ["westeurope"], "tagSettings": {"tags": {"env": ["test"]}}}}
+    )
+    calls: list[tuple[str, Call]] = [
+        ("assign", lambda client: client.assign(scope)),
+        ("unassign", lambda client: client.unassign(place, "a")),
+    ]
+    for name, run in calls:
+        answer: Any = await make((Maintenance, name), run, manager, subscriptions=ELSEWHERE)
+        assert (answer.status, answer.code) == (0, "OutsideBoundary")
+    assert manager.seen == []
+    for name, run in calls:
+        await make((Maintenance, name), run, manager, subscriptions=SUBSCRIPTION)
+    assert [method for method, _, _ in manager.seen] == ["PUT", "DELETE"]
 
 
 async def test_a_snapshot_goes_to_listed_groups_only(servers: tuple[Server, Server]) -> None:
