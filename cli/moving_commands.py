@@ -56,7 +56,7 @@ def import_policy(
 ) -> None:
     """Make policies of a maintenance configuration and its assignments, and tell what becomes of each field.
 
-    Exit code 1 when they would not mean the same; then nothing is stored.
+    Exit code 1 when they would not mean the same, or the service would not take them; then nothing is stored.
     """
     with open_client(url, key) as client:
         moved = client.import_policy(configuration, name)
@@ -67,7 +67,7 @@ def import_policy(
         moved |= {"policies": made}
         if apply and problems:
             details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
-            raise RefusedError("nothing is stored: the policies would not mean what the schedule means", details)
+            raise RefusedError("nothing is stored: the policies would not do what the schedule does", details)
         if apply:
             _store(client, made)
     if output is OutputFormat.JSON:

@@ -51,7 +51,7 @@ _STAYS = {
 
 
 class MovedIn(Document):
-    """What a configuration becomes. With ``problems`` the policies do not mean the same, or there are none."""
+    """What a configuration becomes. With ``problems`` the policies do not mean the same, or cannot all be put."""
 
     policies: list[Policy]
     fields: list[MovedField]

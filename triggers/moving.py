@@ -25,11 +25,12 @@ from domain.maintenance_queries import assignments_of_configuration
 from domain.moved import NotCarried
 from domain.moving_in import MovedIn, policies_of
 from domain.moving_out import CARE, MovedOut, configuration_of
-from domain.policy import parse_policy
+from domain.policy import PolicyError, parse_policy
 from domain.validation import Problem, explain
 from triggers.azure import AZURE_REFUSES, refused
 from triggers.described import INVALID_BODY, NO_CONFIGURATION, NO_POLICY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, no_such, read_json, route_of
+from triggers.permitted import check_permitted
 
 LONGEST_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
@@ -79,7 +80,8 @@ async def import_policy(req: func.HttpRequest) -> func.HttpResponse:
     """What a maintenance configuration and its assignments are as policies, disabled. Nothing is stored: PUT what you
     like, and enable it when the schedule does not patch the machines any more.
 
-    ``problems`` says what would not mean the same; without any, times, machines and patches are those of the schedule.
+    ``problems`` says what would not mean the same, and what this app does not take; without any, times, machines and
+    patches are those of the schedule, and all of the policies can be put.
     """
     given, identity = _read(ImportRequest, req)
     try:
@@ -90,7 +92,7 @@ async def import_policy(req: func.HttpRequest) -> func.HttpResponse:
     if isinstance(configuration, ArmFailure):
         raise refused(configuration, "maintenance configuration")
     moved = policies_of(configuration, await _assignments(identity), name)
-    return answer(moved.to_wire())
+    return answer(moved.model_copy(update={"problems": [*moved.problems, *_refused_when_put(moved)]}).to_wire())
 
 
 @bp.route(route="policies/{name}/export", methods=["POST"])
@@ -116,6 +118,17 @@ async def export_policy(req: func.HttpRequest) -> func.HttpResponse:
     except NotCarried as error:
         raise Refusal(422, "A schedule cannot carry all of the policy.", errors=error.problems) from None
     return answer(moved.to_wire())
+
+
+def _refused_when_put(moved: MovedIn) -> list[Problem]:
+    """Why this app would take some of the policies and not others, such as machines outside of the boundary."""
+    problems: list[Problem] = []
+    for number, policy in enumerate(moved.policies):
+        try:
+            check_permitted(policy)
+        except PolicyError as error:
+            problems += [Problem(path=f"policies[{number}].{each.path}", message=each.message) for each in error.errors]
+    return problems
 
 
 def _read[Request: (ImportRequest, ExportRequest)](

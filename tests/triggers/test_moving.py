@@ -15,9 +15,11 @@ from domain.arm_error import ArmFailure
 from domain.assignment import assignment_id
 from domain.discovery import DiscoveryQuery
 from domain.maintenance import ConfigurationId, MaintenanceConfiguration, read_configuration
+from settings import load_settings
 from tests.adapters.samples import NOW
 from tests.triggers.support import SUBSCRIPTION, call
 from triggers import moving
+from triggers.policies import put_policy
 
 ID = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-schedules"
@@ -119,6 +121,21 @@ async def test_what_azure_refuses_is_told(azure: Azure) -> None:
     azure.refusal = QueryRefused("No role.")
     answered = await call(moving.import_policy, body={"configurationId": ID})
     assert (answered.status, "No role." in answered.problem["detail"]) == (502, True)
+
+
+async def test_machines_outside_of_the_boundary_are_told_before_any_policy_is_stored(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-2222-4333-8444-555555555555")
+    load_settings.cache_clear()
+    answered = await call(moving.import_policy, body={"configurationId": ID})
+    [problem] = answered.json["problems"]
+    assert problem["path"] == "policies[0].scope.machineIds[0]"
+    assert f"{SUBSCRIPTION} is not in PATCHWAVE_SUBSCRIPTIONS" in problem["message"]
+    # Whoever puts it all the same is refused.
+    [policy] = answered.json["policies"]
+    refused = await call(put_policy, body=policy, name=policy["name"])
+    assert (refused.status, refused.paths) == (400, ["scope.machineIds[0]"])
 
 
 async def test_assignments_that_take_too_long_are_asked_for_again(
