@@ -12,6 +12,7 @@ from domain.azure_event import AzureEvent, EventKind, read_event
 from domain.base import as_object
 from domain.event_requests import EventRequest, may_ask, request_key
 from domain.event_sources import EventSources
+from domain.identity import MachineId
 from domain.policy import Policy, PolicyError
 from domain.provenance import WrittenPolicy
 from domain.run import Run
@@ -24,6 +25,7 @@ from triggers.permitted import boundary
 from triggers.start import DurableClient, read_stored
 
 _LOG = logging.getLogger("patchwave.events")
+_NEW_MACHINE = "new_machine"
 
 bp = df.Blueprint()
 
@@ -84,7 +86,7 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
         Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
             the event again.
     """
-    asking = await _asking(records, event)
+    asking = [chosen for chosen in await _asking(records, event) if await _may_be_news(records, event, chosen.policy)]
     if not asking or (event.machine is not None and not await is_machine(event.machine)):
         return []
     runs: list[Run] = []
@@ -125,13 +127,24 @@ def _wants(policy: Policy, event: AzureEvent) -> bool:
             return event.machine is not None and may_ask(policy, event.machine)
 
 
+async def _may_be_news(records: Records, event: AzureEvent, policy: Policy) -> bool:
+    """Whether no other event has told the policy of the machine: Azure is not asked about every change of it."""
+    machine = event.machine
+    known = None if machine is None else await records.claimed(_NEW_MACHINE, _of_machine(policy, machine))
+    return known in (None, event.key)
+
+
+def _of_machine(policy: Policy, machine: MachineId) -> str:
+    return f"{policy.name}|{machine.folded}"
+
+
 async def _ask(records: Records, event: AzureEvent, policy: Policy) -> bool:
     """Write down what the event asks for; ``False`` when that is no news, or a run has held it before."""
     at = datetime.now(UTC)
     machine = event.machine
     if machine is not None:
         # Every change of a VM sends the same event as its creation.
-        first, _ = await records.claim("new_machine", f"{policy.name}|{machine.folded}", event.key, at)
+        first, _ = await records.claim(_NEW_MACHINE, _of_machine(policy, machine), event.key, at)
         if first != event.key:
             return False
     return await records.ask_for(

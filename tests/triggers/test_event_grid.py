@@ -55,6 +55,12 @@ def machines_of(run: Run) -> set[str]:
     return {text.lower() for text in run.policy_snapshot["scope"]["machineIds"]}
 
 
+async def reads_of(azure: httpx.AsyncClient, machine: str) -> int:
+    """How often Azure was asked for the machine."""
+    asked = await azure.get("/_sim/requests", params={"method": "GET", "path": f"*/{machine.rpartition('/')[2]}"})
+    return len(asked.json()["requests"])
+
+
 async def test_an_event_that_names_a_key_twice_is_passed_over(
     records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,12 +113,24 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: 
     assert await records.event_requests() == []
 
 
-async def test_a_change_of_a_known_machine_is_no_news(records: Records, engine: Engine) -> None:
+async def test_a_change_of_a_known_machine_is_no_news(
+    records: Records, engine: Engine, azure: httpx.AsyncClient
+) -> None:
     await put(records, "newcomers", events={"newMachine": True})
-    await deliver(engine, written("e-1"))
-    await deliver(engine, written("e-2"))
+    one = machine_id(MACHINES - 1)
+    await deliver(engine, written("e-1", one))
+    before = await reads_of(azure, one)
+    for number in range(2, 12):
+        await deliver(engine, written(f"e-{number}", one))
     assert len(engine.instances) == 1
     assert await records.event_requests() == []
+    # Nor does it cost a read of Azure.
+    assert await reads_of(azure, one) == before > 0
+    # A policy that is new to it asks for itself.
+    await put(records, "another", events={"newMachine": True})
+    await deliver(engine, written("e-12", one))
+    assert len(engine.instances) == 2
+    assert await reads_of(azure, one) == before + 1
 
 
 @pytest.mark.parametrize(
