@@ -21,6 +21,7 @@ from triggers.occurrences import bp as maintenance_occurrences
 from triggers.openapi import bp as openapi
 from triggers.plans import bp as plans
 from triggers.policies import bp as policies
+from triggers.refused_calls import bp as refused_calls
 from triggers.retention import bp as retention
 from triggers.runs import bp as runs
 from triggers.scheduled_runs import bp as scheduled_runs
@@ -51,6 +52,7 @@ for blueprint in (
     timers,
     watchdog,
     retention,
+    refused_calls,
     cleanup,
     event_grid,
     health,

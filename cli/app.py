@@ -11,6 +11,7 @@ import sys
 import typer
 
 from cli.assignment_commands import add_assignments
+from cli.audit_commands import audits
 from cli.calendar_commands import freezes, schedules
 from cli.demo_commands import demo, demo_stop
 from cli.demo_maintenance import demo_maintenance
@@ -52,6 +53,7 @@ add_assignments(maintenance)
 maintenance.add_typer(occurrences)
 app.add_typer(maintenance)
 app.add_typer(fleet)
+app.add_typer(audits)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -111,6 +111,10 @@ class ApiClient:
         path = f"/api/runs/{_segment(run_id)}/evidence/exported"
         return _document(self._send("POST", path, json={"records": records}, timeout_seconds=PLAN_SECONDS))
 
+    def refused_calls(self, limit: int | None = None) -> Iterator[Json]:
+        """Who was not let in where, and why, oldest first."""
+        return self._pages("/api/audit/refused", "audit", {}, limit)
+
     def run_plan(self, run_id: str) -> Json:
         """The plan that a run follows."""
         return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/plan", timeout_seconds=PLAN_SECONDS))

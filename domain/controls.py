@@ -8,21 +8,20 @@ from typing import Self
 from pydantic import Field
 
 from domain.base import Document, Instant
+from domain.principal import Signed
 
 
-class Pause(Document):
-    """Nothing is started by the schedule until somebody resumes it."""
+class Pause(Signed):
+    """Nothing is started by the schedule until a person resumes it."""
 
-    by: str
     reason: str
     at: Instant
 
 
-class Skip(Document):
+class Skip(Signed):
     """One occurrence does not run."""
 
     occurrence: Instant
-    by: str
     reason: str
     at: Instant
 

@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from typing import NotRequired, TypedDict
 
 from domain.base import Document, Json, as_list, as_object, parse_object
 
@@ -40,6 +41,35 @@ class Role(StrEnum):
 
 _ALSO = {Role.AUTHOR: (Role.OPERATOR,)}
 """Roles that a role includes. Who writes a policy with a schedule starts its runs with it."""
+
+
+CLAIMED = " (claimed)"
+"""Stands behind a name that the caller typed, wherever it is shown."""
+
+
+class Signature(TypedDict):
+    """The fields of `Signed`, as arguments."""
+
+    by: str
+    by_id: NotRequired[str]
+    proven: NotRequired[bool]
+
+
+class Signed(Document):
+    """Who did something. ``by_id`` is the object id of the principal, empty where none was signed in.
+
+    ``proven``: the platform names them. Not proven are a name that the caller typed, which ends with `CLAIMED`, and the
+    names of the app's own parts, such as ``timer``, which no caller can take since theirs end otherwise.
+    """
+
+    by: str
+    by_id: str = ""
+    proven: bool = False
+
+    @property
+    def who(self) -> Signature:
+        """The same, as arguments."""
+        return Signature(by=self.by, by_id=self.by_id, proven=self.proven)
 
 
 class InvalidPrincipal(ValueError):

@@ -11,6 +11,7 @@ from domain.arm_error import ArmFailure
 from domain.base import Document, Instant
 from domain.occurrence import MaintenanceOccurrence
 from domain.outcome import OutcomeKind
+from domain.principal import Signature, Signed
 from domain.redaction import ForeignText
 
 
@@ -113,29 +114,32 @@ class Trigger(Document):
     kind: TriggerKind
     by: str = ""
     by_id: str = ""
-    """Object id of the signed-in principal; empty when nobody is, and for timers, webhooks and events."""
+    """Object id of the signed-in principal; empty when none is, and for timers and events."""
+    proven: bool = False
+    """Whether the platform names who started it."""
     detail: str = ""
     retry_of: str = ""
     """The run whose machine this run takes once more; empty for any other run."""
     earlier_ids: list[str] = Field(default_factory=list[str])
     """Of a retry: object ids of those who started the runs before it, empty where a run's starter is not known."""
 
+    @property
+    def who(self) -> Signature:
+        """Who started it; the kind of the trigger where no name is known."""
+        return Signature(by=self.by or self.kind.value, by_id=self.by_id, proven=self.proven)
 
-class Decision(Document):
-    """What somebody said about a ring that needs an approval; the first decision counts."""
+
+class Decision(Signed):
+    """What a person said about a ring that needs an approval; the first decision counts."""
 
     approved: bool
-    by: str
-    by_id: str = ""
     comment: str = ""
     at: Instant
 
 
-class Order(Document):
-    """What somebody asked for: who, why and when. ``by_id`` is the object id of the signed-in principal."""
+class Order(Signed):
+    """What a person asked for: who, why and when."""
 
-    by: str
-    by_id: str = ""
     why: str = ""
     at: Instant
 

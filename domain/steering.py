@@ -112,7 +112,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
         raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
     if approved and approval.by_other:
         _check_is_other(run, order)
-    made = Decision(approved=approved, by=order.by, by_id=order.by_id, comment=order.why, at=order.at)
+    made = Decision(approved=approved, **order.who, comment=order.why, at=order.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
     return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
 
@@ -137,6 +137,12 @@ def ring_in_question(run: Run) -> str:
 def rings_to_approve(run: Run) -> list[str]:
     """The rings of the run that need an approval."""
     return list(_approvals(run))
+
+
+def wants_other(run: Run, ring: str) -> bool:
+    """Whether the policy wants a second person to approve this ring."""
+    approval = _approvals(run).get(ring)
+    return approval is not None and approval.by_other
 
 
 def _approvals(run: Run) -> dict[str, Approval]:
@@ -277,7 +283,7 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
 
 
 def _steer(changed: Run, before: Run, command: str, order: Order) -> Run:
-    made = Steered(by=order.by, by_id=order.by_id, why=order.why, at=order.at, before=before.state, after=changed.state)
+    made = Steered(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
     return changed.model_copy(update={"steered": {**before.steered, command: made}})
 
 

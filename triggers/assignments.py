@@ -45,6 +45,7 @@ from domain.maintenance_queries import (
     assignments_of_machine,
     dynamic_scopes,
 )
+from domain.principal import Signed
 from domain.run import Order
 from domain.scope import Scope
 from domain.validation import Problem, explain
@@ -201,7 +202,7 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
     if isinstance(made, ArmFailure):
         raise refused(made, "machine, resource group or subscription")
     by = caller_of(req, claimed=query_of(req, "by"))
-    await _note(records, "assignment_written", made, by=by, at=now)
+    await _note(records, "assignment_written", made, by, now)
     view = _assigned(made, configuration, now)
     if matching == 0:
         view.notes.append("No machine matches now.")
@@ -396,12 +397,12 @@ async def _remove(records: Records, assignment: Assignment, order: Order) -> boo
     if isinstance(was_there, ArmFailure):
         raise refused(was_there, "assignment")
     if was_there:
-        await _note(records, "assignment_removed", assignment, by=order.by, at=order.at, reason=order.why)
+        await _note(records, "assignment_removed", assignment, order, order.at, order.why)
     return was_there
 
 
 async def _note(
-    records: Records, action: str, assignment: Assignment, *, by: str, at: datetime, reason: str = ""
+    records: Records, action: str, assignment: Assignment, by: Signed, at: datetime, reason: str = ""
 ) -> None:
     identity = assignment.configuration_id
     if identity is None:
@@ -411,7 +412,7 @@ async def _note(
         detail["filter"] = assignment.filter.to_wire()
     if reason:
         detail["reason"] = reason
-    await records.audit(audit_subject_of(identity), action, by=by, at=at, detail=detail)
+    await records.audit(audit_subject_of(identity), action, **by.who, at=at, detail=detail)
 
 
 @asynccontextmanager

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from domain.principal import ENTRA, InvalidPrincipal, Principal, Role, read_principal
+from domain.principal import CLAIMED, ENTRA, InvalidPrincipal, Principal, Role, Signed, read_principal
 from settings import Authorization, load_settings, platform_signs_in
 
 PRINCIPAL_HEADER = "x-ms-client-principal"
 PROVIDER_HEADER = "x-ms-client-principal-idp"
 NAME_HEADER = "x-ms-client-principal-name"
 ID_HEADER = "x-ms-client-principal-id"
+_LONGEST_NAME = 200
 
 ROLES: Mapping[str, Role | None] = {
     # What an operator may start is judged by its body: see `may_author`.
@@ -51,6 +52,7 @@ ROLES: Mapping[str, Role | None] = {
     "unskip_next_occurrence": Role.OPERATOR,
     "run_policy_now": Role.OPERATOR,
     "list_policy_audit": Role.READER,
+    "list_refused_calls": Role.READER,
     "list_freezes": Role.READER,
     "get_freeze": Role.READER,
     "put_freeze": Role.OPERATOR,
@@ -145,8 +147,32 @@ def principal_of(headers: Mapping[str, str]) -> Principal | None:
     return principal
 
 
-def signed_in_name(headers: Mapping[str, str]) -> str:
-    """The name of the signed-in principal, else its id; empty where the platform signs nobody in."""
+def signed_in(headers: Mapping[str, str]) -> Signed | None:
+    """Who is signed in, as the platform names them: by name, else by object id; ``None`` where it signs in nobody.
+
+    Where roles count, only the principal that they are read from.
+    """
     if not platform_signs_in():
-        return ""
-    return headers.get(NAME_HEADER) or headers.get(ID_HEADER) or ""
+        return None
+    object_id = headers.get(ID_HEADER, "").casefold() if headers.get(PROVIDER_HEADER) == ENTRA else ""
+    try:
+        principal = principal_of(headers)
+    except NotSignedIn:
+        return None
+    if principal is not None:
+        object_id = principal.id
+    name = headers.get(NAME_HEADER) or object_id
+    return Signed(by=_shown(name), by_id=_shown(object_id), proven=True) if name else None
+
+
+def caller_named(headers: Mapping[str, str], claimed: str = "") -> Signed:
+    """Who calls: the signed-in principal, else the name that the caller ``claimed``, shown as such, else the API."""
+    found = signed_in(headers)
+    if found is not None:
+        return found
+    name = _shown(claimed)
+    return Signed(by=f"{name}{CLAIMED}" if name else "api")
+
+
+def _shown(name: str) -> str:
+    return "".join(character for character in name if character.isprintable())[:_LONGEST_NAME]

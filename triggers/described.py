@@ -133,6 +133,10 @@ class AuditLine(Document):
     at: Instant
     action: str
     by: str
+    by_id: str
+    """Object id of the signed-in principal; empty where none was."""
+    proven: bool
+    """Whether the platform names them; a name that a caller typed ends with "(claimed)"."""
     detail: Json | str | None
 
 

@@ -74,7 +74,7 @@ async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
     records = open_records()
     await _check_policies(records, freeze)
-    is_new = await records.put_freeze(freeze, by=caller_of(req, claimed=query_of(req, "by")), at=datetime.now(UTC))
+    is_new = await records.put_freeze(freeze, **caller_of(req, claimed=query_of(req, "by")).who, at=datetime.now(UTC))
     return answer(freeze.to_wire(), status=201 if is_new else 200)
 
 
@@ -102,7 +102,7 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     name = route_of(req, "name")
     order = read_order(req, datetime.now(UTC))
     if not is_policy_name(name) or not await open_records().delete_freeze(
-        name, by=order.by, reason=order.why, at=order.at
+        name, **order.who, reason=order.why, at=order.at
     ):
         raise no_such("freeze")
     return func.HttpResponse(status_code=204)

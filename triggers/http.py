@@ -16,9 +16,11 @@ from adapters.tables import InvalidCursor, Page, PreconditionFailed, RecordTooLa
 from domain.freeze import FreezeError
 from domain.identity import RunId
 from domain.policy import PolicyError
+from domain.principal import Signed
 from domain.steering import NotAllowed, NotPossible
 from domain.validation import Problem, listed
-from triggers.authorization import NotSignedIn, RoleMissing, check_role, principal_of, signed_in_name
+from triggers.authorization import NotSignedIn, RoleMissing, caller_named, check_role
+from triggers.trace import TRACED, note_refused
 
 LARGEST_BODY = 256 * 1024
 MOST_ENTRIES = 2_000
@@ -99,7 +101,10 @@ def answered[**Arguments](
             check_role(handler.__name__, request.headers)
             return await handler(*args, **kwargs)
         except Exception as error:
-            return _refusal_of(error).to_response()
+            refusal = _refusal_of(error)
+            if refusal.status in TRACED:
+                await note_refused(handler.__name__, request.headers, refusal.status, str(error))
+            return refusal.to_response()
 
     return handle
 
@@ -115,11 +120,9 @@ def _refusal_of(error: Exception) -> Refusal:
         case InvalidCursor():
             return Refusal(400, "The cursor is not one that this list gave.")
         case NotSignedIn():
-            # Neither text says what was nearly right: the log does.
-            _LOG.info("Refused (401): %s.", error)
+            # Neither text says what was nearly right: the trace does.
             return Refusal(401, "Sign in.", headers={"WWW-Authenticate": "Bearer"})
         case RoleMissing():
-            _LOG.info("Refused (403): %s.", error)
             return Refusal(403, "You may not do this.")
         case NotAllowed():
             return Refusal(403, str(error))
@@ -334,20 +337,6 @@ def query_of(request: func.HttpRequest, name: str) -> str:
     return text
 
 
-def caller_of(request: func.HttpRequest, *, claimed: str = "") -> str:
-    """Who calls, for the audit log: the signed-in principal that the platform names.
-
-    Without one it is the name that the caller ``claimed``, which a function key does not prove, else the API.
-    """
-    name = signed_in_name(request.headers) or claimed
-    return "".join(character for character in name if character.isprintable())[:200] or "api"
-
-
-def caller_id_of(request: func.HttpRequest) -> str:
-    """The object id of the signed-in principal; empty where only function keys are asked for.
-
-    Raises:
-        NotSignedIn: roles count, and there is no principal.
-    """
-    principal = principal_of(request.headers)
-    return principal.id if principal else ""
+def caller_of(request: func.HttpRequest, *, claimed: str = "") -> Signed:
+    """Who calls, for orders and the audit log; ``claimed`` is the name that the caller typed."""
+    return caller_named(request.headers, claimed)

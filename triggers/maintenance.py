@@ -235,7 +235,7 @@ async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     if not was_there:
         raise no_such(WHAT)
     await records.audit(
-        audit_subject_of(identity), "configuration_deleted", by=order.by, at=order.at, detail={"reason": order.why}
+        audit_subject_of(identity), "configuration_deleted", **order.who, at=order.at, detail={"reason": order.why}
     )
     return func.HttpResponse(status_code=204)
 
@@ -310,7 +310,7 @@ async def _write(
         # What is missing for a PUT is the place of it.
         raise refused(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
-    await records.audit(audit_subject_of(identity), "configuration_written", by=by, at=now, detail=wanted.to_azure())
+    await records.audit(audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure())
     if existing is None:
         return answer(_view(made, now).to_wire(), status=201)
     return answer(_view(made, now, *await canceled_runs_of(records, identity)).to_wire())

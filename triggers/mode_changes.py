@@ -53,7 +53,6 @@ from triggers.http import (
     Refusal,
     answer,
     answered,
-    caller_id_of,
     caller_of,
     invalid_body,
     no_such,
@@ -144,7 +143,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     for machine in machines:
         if machine.end is not None:
             ends[machine.end] = ends.get(machine.end, 0) + 1
-    order = Order(by=caller_of(req, claimed=request.by), by_id=caller_id_of(req), why=request.reason, at=at)
+    order = Order(**caller_of(req, claimed=request.by).who, why=request.reason, at=at)
     change = ModeChange(
         id=change_id(at, secrets.token_hex(4)),
         state=ChangeState.PLANNED,
@@ -159,7 +158,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     )
     await records.create_mode_change(change, machines)
     await records.audit(
-        change.id, "mode_change_planned", by=order.by, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
+        change.id, "mode_change_planned", **order.who, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
     )
     return answer(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
 
@@ -223,7 +222,7 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
     change = await records.start_mode_change((await _find(records, req)).id, order)
     if change.state is ChangeState.RUNNING:
         if change.started is not None and change.started.at == order.at:
-            await records.audit(change.id, "mode_change_started", by=order.by, at=order.at, detail={"why": order.why})
+            await records.audit(change.id, "mode_change_started", **order.who, at=order.at, detail={"why": order.why})
         await _schedule(client, change.id)
     return _accepted(await _counted(records, change))
 
@@ -240,7 +239,7 @@ async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     order = read_order(req, datetime.now(UTC))
     change = await records.stop_mode_change((await _find(records, req)).id, order)
-    await records.audit(change.id, "mode_change_stopped", by=order.by, at=order.at, detail={"why": order.why})
+    await records.audit(change.id, "mode_change_stopped", **order.who, at=order.at, detail={"why": order.why})
     return _accepted(await _counted(records, change))
 
 

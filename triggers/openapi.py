@@ -34,6 +34,7 @@ from triggers import (
     occurrences,
     plans,
     policies,
+    refused_calls,
     retention,
     runs,
     scheduled_runs,
@@ -165,6 +166,7 @@ def routes() -> list[Route]:
     for part in (
         runs,
         retention,
+        refused_calls,
         steering,
         policies,
         plans,

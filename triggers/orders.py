@@ -12,7 +12,7 @@ from domain.base import Document, as_object
 from domain.run import Order
 from domain.validation import Problem, unknown_keys
 from triggers.described import Body, Parameter
-from triggers.http import caller_id_of, caller_of, invalid_body, invalid_query, query_of, read_body, read_json
+from triggers.http import caller_of, invalid_body, invalid_query, query_of, read_body, read_json
 
 LONGEST_REASON = 500
 _LONGEST_NAME = 200
@@ -55,7 +55,7 @@ def read_said(request: func.HttpRequest, at: datetime) -> Order:
     for path, text, longest in (("reason", reason, LONGEST_REASON), ("by", name, _LONGEST_NAME)):
         if len(text) > longest or not text.isprintable():
             raise invalid_query(path, f"must have at most {longest} printable characters")
-    return Order(by=caller_of(request, claimed=name), by_id=caller_id_of(request), why=reason, at=at)
+    return Order(**caller_of(request, claimed=name).who, why=reason, at=at)
 
 
 def read_order(request: func.HttpRequest, at: datetime) -> Order:
@@ -80,8 +80,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     if problems:
         raise invalid_body(*problems)
     return Order(
-        by=caller_of(request, claimed=str(name).strip()),
-        by_id=caller_id_of(request),
+        **caller_of(request, claimed=str(name).strip()).who,
         why=str(reason).strip(),
         at=at,
     )

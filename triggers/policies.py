@@ -110,7 +110,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     detail |= {"reason": said.why} if said.why else {}
     if stored.replaced is not None:
         detail |= changes_in_words(stored.replaced, stored.document)
-    await records.audit(name, "policy_written", by=said.by, at=at, detail=detail)
+    await records.audit(name, "policy_written", **said.who, at=at, detail=detail)
     return answer(stored.document, status=201 if stored.version == 1 else 200, headers={"ETag": stored.etag})
 
 
@@ -130,7 +130,7 @@ async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     if not await records.delete_policy(name, if_match=header_of(req, "if-match")):
         raise no_such("policy")
     detail = {"reason": said.why} if said.why else {}
-    await records.audit(name, "policy_deleted", by=said.by, at=said.at, detail=detail)
+    await records.audit(name, "policy_deleted", **said.who, at=said.at, detail=detail)
     return func.HttpResponse(status_code=204)
 
 

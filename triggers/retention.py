@@ -99,7 +99,7 @@ async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
         raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
     at = datetime.now(UTC)
     await records.mark_exported(run.id, at)
-    await records.audit(run.id, "evidence_exported", by=caller_of(req), at=at, detail={"records": received})
+    await records.audit(run.id, "evidence_exported", **caller_of(req).who, at=at, detail={"records": received})
     return answer(listed_run(run.model_copy(update={"exported_at": at})))
 
 

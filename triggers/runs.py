@@ -137,7 +137,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
         caller = ("id", said.by_id) if said.by_id else ("name", said.by)
         scope = (*caller, policy_named_in(body))
         run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body, scope=scope)
-    trigger = Trigger(kind=TriggerKind.HTTP, by=said.by, by_id=said.by_id, detail=said.why)
+    trigger = Trigger(kind=TriggerKind.HTTP, **said.who, detail=said.why)
     return accepted(await start(records, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 

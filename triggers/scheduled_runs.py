@@ -101,7 +101,7 @@ async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     await records.audit(
         audit_subject_of(identity),
         RUN_CANCELED,
-        by=order.by,
+        **order.who,
         at=order.at,
         detail={"reason": order.why, "run": run.run},
     )

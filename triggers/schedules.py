@@ -99,7 +99,7 @@ async def what_comes(
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Start nothing by the schedule until somebody resumes the policy."""
     records, policy, order = await _read(req)
-    pause = Pause(by=order.by, reason=order.why, at=order.at)
+    pause = Pause(**order.who, reason=order.why, at=order.at)
     return _shown(policy, await records.pause_policy(policy.name, pause))
 
 
@@ -110,7 +110,7 @@ async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
 async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
     records, policy, order = await _read(req)
-    controls = await records.resume_policy(policy.name, by=order.by, reason=order.why, at=order.at)
+    controls = await records.resume_policy(policy.name, **order.who, reason=order.why, at=order.at)
     await _tell_waiting_runs(client, controls)
     return _shown(policy, controls)
 
@@ -131,7 +131,7 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
         occurrence = occurrence_to_skip(policy, await records.list_freezes(), order.at)
         if occurrence is None:
             raise Refusal(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
-        skip = Skip(occurrence=occurrence.at_utc, by=order.by, reason=order.why, at=order.at)
+        skip = Skip(occurrence=occurrence.at_utc, **order.who, reason=order.why, at=order.at)
         controls = await records.skip_occurrence(policy.name, skip)
     return _shown(policy, controls)
 
@@ -149,7 +149,7 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     controls = await records.get_controls(policy.name)
     if skip := pending_skip(policy, controls, order.at):
         controls = await records.unskip_occurrence(
-            policy.name, skip.occurrence, by=order.by, reason=order.why, at=order.at
+            policy.name, skip.occurrence, **order.who, reason=order.why, at=order.at
         )
     return _shown(policy, controls)
 
@@ -174,7 +174,7 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     policy = chosen.policy
     run_id = await _ordered_run(records, policy, order)
     window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
-    trigger = Trigger(kind=TriggerKind.HTTP, by=order.by, by_id=order.by_id, detail=f"run now: {order.why}")
+    trigger = Trigger(kind=TriggerKind.HTTP, **order.who, detail=f"run now: {order.why}")
     return accepted(await start_run(records, client, chosen, run_id, trigger, occurrence=window))
 
 
@@ -199,7 +199,7 @@ async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:
     if freeze is not None:
         raise Refusal(409, f"The policy is {freeze.sentence}")
     controls = await records.order_run(
-        policy.name, new_run_id(policy).text, instead_of=known, by=order.by, reason=order.why, at=order.at
+        policy.name, new_run_id(policy).text, instead_of=known, **order.who, reason=order.why, at=order.at
     )
     return RunId.parse(controls.ordered_run)
 

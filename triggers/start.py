@@ -112,8 +112,7 @@ async def start_run(
         # Also when somebody else created it and died: the same line of the same moment is written once.
         rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
         detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()} | rules
-        by = run.trigger.by or run.trigger.kind.value
-        await records.audit(run.id, "run_started", by=by, at=run.created_at, detail=detail)
+        await records.audit(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
         try:
             await schedule_run(client, run)
         except Refusal:

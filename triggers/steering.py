@@ -23,15 +23,15 @@ from domain.policy import Policy
 from domain.provenance import WrittenPolicy, rules_in_short, written
 from domain.rings import keep_in_ring, order_rings
 from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
-from domain.steering import ring_in_question, starter_ids
+from domain.steering import NotAllowed, ring_in_question, starter_ids, wants_other
 from domain.validation import Problem, unknown_keys
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
+from triggers.authorization import principal_of
 from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from triggers.http import (
     Refusal,
     answer,
     answered,
-    caller_id_of,
     caller_of,
     invalid_body,
     no_such,
@@ -142,12 +142,15 @@ async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: boo
     records = open_records()
     run = await find_run(records, run_id_of(req))
     ring = given.ring or ring_in_question(run)
+    if approved and wants_other(run, ring) and principal_of(req.headers) is None:
+        # The platform may sign people in all the same, but of whatever tenant.
+        raise NotAllowed("A second person has to approve this ring, and keys alone do not tell people apart.")
     run = await records.decide_ring(run.id, ring, given.order, approved=approved)
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"
     rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
     detail = {"ring": ring, "comment": decision.comment} | rules
-    await records.audit(run.id, action, by=decision.by, at=decision.at, detail=detail)
+    await records.audit(run.id, action, **decision.who, at=decision.at, detail=detail)
     return await _told(client, run)
 
 
@@ -156,7 +159,7 @@ async def _audit(records: Records, run: Run, command: str, action: str) -> None:
     order = run.steered.get(command)
     if order is not None:
         detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
-        await records.audit(run.id, action, by=order.by, at=order.at, detail=detail)
+        await records.audit(run.id, action, **order.who, at=order.at, detail=detail)
 
 
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
@@ -207,7 +210,7 @@ async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
     machine = await records.skip_machine(run.id, machine.key, given.order, kind)
     order = machine.skip or given.order
     detail = {"machine": machine.id, "comment": order.why}
-    await records.audit(run.id, "machine_skipped", by=order.by, at=order.at, detail=detail)
+    await records.audit(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
     return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})
 
 
@@ -248,8 +251,7 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
     trigger = Trigger(
         kind=TriggerKind.HTTP,
-        by=given.order.by,
-        by_id=given.order.by_id,
+        **given.order.who,
         detail=why,
         retry_of=run.id,
         earlier_ids=starter_ids(run.trigger),
@@ -257,7 +259,7 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     retry = await start_run(records, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
     detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
     for subject in (run.id, retry.id):
-        await records.audit(subject, "machine_retried", by=retry.trigger.by, at=retry.created_at, detail=detail)
+        await records.audit(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
     return accepted(retry)
 
 
@@ -316,8 +318,7 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
     if problems:
         raise invalid_body(*problems)
     order = Order(
-        by=caller_of(req, claimed=texts["by"]),
-        by_id=caller_id_of(req),
+        **caller_of(req, claimed=texts["by"]).who,
         why=texts["comment"],
         at=datetime.now(UTC),
     )

@@ -93,7 +93,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     if key:
         request = {"policy": policy.name, "mode": mode}
         run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,))
-    trigger = Trigger(kind=TriggerKind.WEBHOOK, by=caller_of(req), detail=delivery or "")
+    trigger = Trigger(kind=TriggerKind.WEBHOOK, **caller_of(req).who, detail=delivery or "")
     run = await start_run(records, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
     return accepted(run)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Unpack
 
 from adapters.tables.columns import pack, unpack
 from adapters.tables.journal import JournalRecords
@@ -17,6 +18,7 @@ from adapters.tables.store import ChangeRounds
 from domain.agenda import forgettable_before
 from domain.base import format_instant
 from domain.controls import Controls, Pause, Skip
+from domain.principal import Signature
 
 _PARTITION = "controls"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -35,14 +37,14 @@ class ControlRecords(JournalRecords):
         """Start nothing by the schedule; whoever pauses first counts."""
         controls, _ = await self._change_controls(policy, lambda known: known.paused(pause))
         kept = controls.pause or pause
-        await self.audit(policy, "policy_paused", by=kept.by, at=kept.at, detail={"reason": kept.reason})
+        await self.audit(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
         return controls
 
-    async def resume_policy(self, policy: str, *, by: str, reason: str, at: datetime) -> Controls:
+    async def resume_policy(self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> Controls:
         """End the pause, if there is one."""
         controls, is_changed = await self._change_controls(policy, lambda known: known.resumed())
         if is_changed:
-            await self.audit(policy, "policy_resumed", by=by, at=at, detail={"reason": reason})
+            await self.audit(policy, "policy_resumed", **who, at=at, detail={"reason": reason})
         return controls
 
     async def skip_occurrence(self, policy: str, skip: Skip) -> Controls:
@@ -52,28 +54,47 @@ class ControlRecords(JournalRecords):
         )
         kept = controls.skip_of(skip.occurrence) or skip
         detail = {"reason": kept.reason, "occurrence": format_instant(kept.occurrence)}
-        await self.audit(policy, "occurrence_skipped", by=kept.by, at=kept.at, detail=detail)
+        await self.audit(policy, "occurrence_skipped", **kept.who, at=kept.at, detail=detail)
         return controls
 
     async def unskip_occurrence(
-        self, policy: str, occurrence: datetime, *, by: str, reason: str, at: datetime
+        self,
+        policy: str,
+        occurrence: datetime,
+        *,
+        reason: str,
+        at: datetime,
+        **who: Unpack[Signature],
     ) -> Controls:
         """Take back that an occurrence is left out, if it is."""
         controls, is_changed = await self._change_controls(policy, lambda known: known.unskipping(occurrence))
         if is_changed:
             detail = {"reason": reason, "occurrence": format_instant(occurrence)}
-            await self.audit(policy, "occurrence_unskipped", by=by, at=at, detail=detail)
+            await self.audit(policy, "occurrence_unskipped", **who, at=at, detail=detail)
         return controls
 
     async def order_run(
-        self, policy: str, run_id: str, *, instead_of: str, by: str, reason: str, at: datetime
+        self,
+        policy: str,
+        run_id: str,
+        *,
+        instead_of: str,
+        reason: str,
+        at: datetime,
+        **who: Unpack[Signature],
     ) -> Controls:
         """Order a run in place of the one that was ordered last; of two orders at once one counts."""
         controls, is_changed = await self._change_controls(
             policy, lambda known: known.ordering(run_id, instead_of=instead_of)
         )
         if is_changed:
-            await self.audit(policy, "run_ordered", by=by, at=at, detail={"reason": reason, "runId": run_id})
+            await self.audit(
+                policy,
+                "run_ordered",
+                **who,
+                at=at,
+                detail={"reason": reason, "runId": run_id},
+            )
         return controls
 
     async def carry_over(self, policy: str, run_id: str, at: datetime) -> Controls:

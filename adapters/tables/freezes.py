@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from typing import Unpack
 
-from adapters.tables.columns import get_json, pack
+from adapters.tables.columns import get_json, pack, unpack
 from adapters.tables.journal import JournalRecords
 from adapters.tables.rows import Row
 from adapters.tables.store import ChangeRounds
 from domain.base import parse_instant
 from domain.freeze import DamagedFreeze, Freeze
+from domain.principal import Signature, Signed
 
 _LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "freezes"
@@ -33,36 +35,43 @@ class FreezeRecords(JournalRecords):
         row = await self._store.policies.get(_PARTITION, name)
         return None if row is None else _freeze(row)
 
-    async def put_freeze(self, freeze: Freeze, *, by: str, at: datetime) -> bool:
+    async def put_freeze(self, freeze: Freeze, *, at: datetime, **who: Unpack[Signature]) -> bool:
         """Create or replace a freeze; whether it is new. The same one again changes nothing."""
-        columns = pack({"document": freeze.to_wire(), "by": by, "at": at})
+        signed = Signed(**who)
+        columns = pack({"document": freeze.to_wire(), **signed.to_wire(), "at": at})
         async for _ in ChangeRounds(f"freeze {freeze.name}"):
             row = await self._store.policies.get(_PARTITION, freeze.name)
             if row is not None and _freeze(row) == freeze:
                 # Whoever wrote it may have died before the line.
-                stored = row.columns
-                await self._note(freeze, by=str(stored.get("by", by)), at=parse_instant(stored.get("at")) or at)
+                wrote = unpack(Signed, row.columns) if "by" in row.columns else signed
+                await self._note(freeze, wrote, parse_instant(row.columns.get("at")) or at)
                 return False
             if row is None:
                 is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
             else:
                 is_done = await self._store.policies.replace(_PARTITION, freeze.name, columns, row.etag)
             if is_done:
-                await self._note(freeze, by=by, at=at)
+                await self._note(freeze, signed, at)
                 return row is None
         return False
 
-    async def _note(self, freeze: Freeze, *, by: str, at: datetime) -> None:
-        await self.audit(audit_subject(freeze.name), "freeze_written", by=by, at=at, detail=freeze.to_wire())
+    async def _note(self, freeze: Freeze, signed: Signed, at: datetime) -> None:
+        await self.audit(audit_subject(freeze.name), "freeze_written", **signed.who, at=at, detail=freeze.to_wire())
 
-    async def delete_freeze(self, name: str, *, by: str, reason: str, at: datetime) -> bool:
+    async def delete_freeze(self, name: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> bool:
         """Delete a freeze; ``False`` when there is none."""
         async for _ in ChangeRounds(f"freeze {name}"):
             row = await self._store.policies.get(_PARTITION, name)
             if row is None:
                 return False
             if await self._store.policies.delete(_PARTITION, name, row.etag):
-                await self.audit(audit_subject(name), "freeze_deleted", by=by, at=at, detail={"reason": reason})
+                await self.audit(
+                    audit_subject(name),
+                    "freeze_deleted",
+                    **who,
+                    at=at,
+                    detail={"reason": reason},
+                )
                 return True
         return False
 

@@ -55,14 +55,18 @@ class JournalRecords(StoreBacked):
         action: str,
         *,
         by: str,
+        by_id: str = "",
+        proven: bool = False,
         at: datetime,
         detail: Mapping[str, object] = _NOTHING,
     ) -> None:
         """Add one line about a run or a policy. The same line of the same moment is written once.
 
+        ``by``, ``by_id`` and ``proven`` are those of `domain.principal.Signed`.
+
         Texts are cleaned of query strings and tokens; callers must not pass secrets all the same.
         """
-        columns = pack({"at": at, "action": action, "by": by})
+        columns = pack({"at": at, "action": action, "by": by, "byId": by_id, "proven": proven})
         put_text(columns, "detail", json.dumps(_cleaned(detail), ensure_ascii=False, default=str))
         content = json.dumps(columns, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace")
         key = f"{format_instant(at)}~{hashlib.sha256(content).hexdigest()[:12]}"
@@ -90,6 +94,8 @@ def _cleaned(value: Any) -> Any:
 
 def _line(row: Row) -> dict[str, Any]:
     line = {name: row.columns[name] for name in ("at", "action", "by")}
+    # Lines from before both were kept have neither.
+    line |= {"byId": row.columns.get("byId", ""), "proven": bool(row.columns.get("proven", False))}
     if row.columns.get("detailTruncated"):
         return line | {"detail": row.columns["detail"]}
     return line | {"detail": get_json(row.columns, "detail")}

@@ -157,7 +157,7 @@ class RetentionRecords(StoreBacked):
         return await self._purge_older(self._store.claims, PAUSES, "", "until", cutoff)
 
     async def purge_audit(self, cutoff: datetime) -> int:
-        """Remove the lines of policies, freezes and maintenance configurations that are older; how many.
+        """Remove the lines of policies, freezes, configurations and refused calls that are older; how many.
 
         Lines of runs and of changes of patch modes, whose ids begin with the year, go with those.
         """

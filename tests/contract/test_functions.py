@@ -72,6 +72,7 @@ HTTP = {
     "unskip_next_occurrence": ("policies/{name}/skip-next", "delete"),
     "run_policy_now": ("policies/{name}/run-now", "post"),
     "list_policy_audit": ("policies/{name}/audit", "get"),
+    "list_refused_calls": ("audit/refused", "get"),
     "list_freezes": ("freezes", "get"),
     "get_freeze": ("freezes/{name}", "get"),
     "put_freeze": ("freezes/{name}", "put"),

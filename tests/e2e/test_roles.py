@@ -59,3 +59,16 @@ def test_cleo_writes_a_policy_ana_starts_it_and_ben_approves(guarded: Product) -
     assert api.post(f"{path}/approve", json={"ring": "all"}, headers=ben).status_code == 202
     assert api.get(path, headers=ben).json()["decisions"]["all"]["byId"] == BEN
     assert api.get("/api/health").status_code == 200
+    started_by, *_ = api.get(f"{path}/audit", headers=ben).json()["audit"]
+    assert (started_by["by"], started_by["byId"], started_by["proven"]) == ("ana@example.org", ANA, True)
+    refused = api.get("/api/audit/refused?limit=100", headers=ben).json()["audit"]
+    traced = {(line["byId"], line["detail"]["function"], line["detail"]["status"]) for line in refused}
+    assert traced == {
+        ("", "start_run", 401),
+        (ANA, "put_policy", 403),
+        (BEN, "start_run", 403),
+        (ANA, "start_run", 403),
+        (BEN, "pause_run", 403),
+        (CLEO, "approve_ring", 403),
+        (ANA, "approve_ring", 403),
+    }

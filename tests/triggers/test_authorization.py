@@ -351,7 +351,9 @@ async def test_keys_do_not_tell_two_people_apart(records: Records) -> None:
     engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana"))
     assert (await approve(engine, BEN)).status == 403
     other = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"))
+    # Although the platform names BEN, and the author is known to be another.
     assert (await approve(other, BEN)).status == 403
+    assert (await stored(records)).decisions == {}
 
 
 @pytest.mark.usefixtures("roles")

@@ -111,6 +111,9 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: 
     assert run.policy_snapshot["scope"]["machineIds"] == [machine_id()]
     assert run.policy_snapshot["scope"]["tags"]["values"] == {"env": ["prod"]}
     assert await records.event_requests() == []
+    [line] = (await records.list_audit(run_id, 10, None)).items
+    # Event Grid delivered it, and nobody is signed in.
+    assert (line["by"], line["byId"], line["proven"]) == ("Microsoft.Resources.ResourceWriteSuccess", "", False)
 
 
 async def test_a_change_of_a_known_machine_is_no_news(

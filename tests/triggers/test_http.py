@@ -11,6 +11,7 @@ import pytest
 from adapters.per_loop import close_clients
 from adapters.tables import Records, RecordTooLarge, StorageUnreachable
 from domain.policy import PolicyError
+from domain.principal import Signed
 from domain.validation import Problem
 from settings import load_settings
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
@@ -144,10 +145,10 @@ async def test_no_answer_repeats_the_text_of_an_internal_error(records: Records,
     ("name", "expected"),
     [("ana@example.org", "ana@example.org"), ("", "api"), ("a\r\nb\x00", "ab"), ("x" * 5000, "x" * 200)],
 )
-def test_the_caller_is_a_short_printable_name(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
+@pytest.mark.usefixtures("records", "platform")
+def test_the_caller_is_a_short_printable_name(name: str, expected: str) -> None:
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": name}, body=b"")
-    assert caller_of(request) == expected
+    assert caller_of(request) == Signed(by=expected, proven=expected != "api")
 
 
 @pytest.mark.parametrize("said", [None, "False", ""])
@@ -155,12 +156,12 @@ def test_a_name_counts_only_where_the_platform_writes_it(said: str | None, monke
     if said is not None:
         monkeypatch.setenv("WEBSITE_AUTH_ENABLED", said)
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": "the-boss"}, body=b"")
-    assert caller_of(request) == "api"
-    assert caller_of(request, claimed="ana") == "ana"
+    assert caller_of(request) == Signed(by="api")
+    assert caller_of(request, claimed="ana") == Signed(by="ana (claimed)")
 
 
 def test_a_caller_without_a_name_is_the_api() -> None:
-    assert caller_of(func.HttpRequest("GET", "/", body=b"")) == "api"
+    assert caller_of(func.HttpRequest("GET", "/", body=b"")) == Signed(by="api")
 
 
 def test_an_answer_is_json() -> None:

@@ -56,7 +56,7 @@ async def test_a_plan_says_what_becomes_of_each_machine_and_changes_nothing(azur
     change = await plan("scenario-1", "scenario-3", "scenario-8", "not-there", reason="move")
     assert (change["state"], change["machines"], change["toChange"]) == ("planned", 4, 2)
     assert change["countsByEnd"] == {"unchanged": 1, "failed": 1}
-    assert (change["planned"]["by"], change["planned"]["why"]) == ("ann", "move")
+    assert (change["planned"]["by"], change["planned"]["why"]) == ("ann (claimed)", "move")
     rows = await machines(change)
     assert {name: row["end"] for name, row in rows.items()} == {
         "scenario-1": "unchanged",
@@ -101,6 +101,9 @@ async def test_a_start_hands_it_to_the_engine_once_and_again_when_asked(azure: h
     assert engine.instances == {change["id"]: (CHANGE_MODES, {"changeId": change["id"], "wave": 0, "lostWaves": 0})}
     listed = await call(mode_changes.list_mode_change_audit, changeId=change["id"])
     assert [line["action"] for line in listed.json["audit"]] == ["mode_change_planned", "mode_change_started"]
+    assert {(line["by"], line["byId"], line["proven"]) for line in listed.json["audit"]} == {
+        ("ann (claimed)", "", False)
+    }
 
 
 async def test_an_engine_that_is_away_is_a_503_and_the_start_can_be_repeated(azure: httpx.AsyncClient, engine: Engine):

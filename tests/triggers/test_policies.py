@@ -49,8 +49,8 @@ async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
     signed_in = {"x-ms-client-principal-name": "ben@example.org"}
     await call(delete_policy, query={"by": "ana", "reason": "moved"}, headers=signed_in, name="monthly")
     first, second, third = (await records.list_audit("monthly", 10, None)).items
-    assert (first["by"], first["detail"]["version"], first["detail"]["scripts"]) == ("ana", 1, {})
-    assert second["by"] == "ana"
+    assert (first["by"], first["detail"]["version"], first["detail"]["scripts"]) == ("ana (claimed)", 1, {})
+    assert second["by"] == "ana (claimed)"
     assert second["detail"] | {"digest": "", "scope": "", "scripts": {}} == {
         "digest": "",
         "scope": "",

@@ -22,6 +22,7 @@ from tests.adapters.samples import intent, machine
 from tests.triggers.support import Answer, call
 from triggers import retention
 from triggers.retention import purge, retention_of
+from triggers.trace import REFUSED_CALLS
 
 NOW = datetime(2027, 12, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -318,7 +319,9 @@ async def test_latest_states_and_locks_of_machines_that_no_run_ends_any_more_go(
     assert leases == [f"l~{stays.key}"]
 
 
-@pytest.mark.parametrize("subject", ["monthly", "freeze~xmas", "maintenance~abc", "10-days", "2nd-tuesday", "zz"])
+@pytest.mark.parametrize(
+    "subject", ["monthly", "freeze~xmas", "maintenance~abc", REFUSED_CALLS, "10-days", "2nd-tuesday", "zz"]
+)
 async def test_lines_about_policies_go_and_those_of_runs_stay_with_them(
     records: Records, engine: PurgedEngine, subject: str
 ) -> None:

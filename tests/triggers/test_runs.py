@@ -53,11 +53,10 @@ async def test_a_start_says_who_and_why(records: Records, engine: Engine, monthl
     said = {"reason": "zero-day", "by": "ana"}
     answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
     assert answer.status == 202
-    assert answer.json["trigger"] == {
-        "kind": "http", "by": "ana", "byId": "", "detail": "zero-day", "retryOf": "", "earlierIds": [],
-    }  # fmt: skip
+    who = {"by": "ana (claimed)", "byId": "", "proven": False}
+    assert answer.json["trigger"] == {"kind": "http", **who, "detail": "zero-day", "retryOf": "", "earlierIds": []}
     [line] = (await records.list_audit(answer.json["id"], 10, None)).items
-    assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana", "zero-day")
+    assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana (claimed)", "zero-day")
 
 
 async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records, engine: Engine) -> None:

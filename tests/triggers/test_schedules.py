@@ -28,6 +28,7 @@ SCHEDULE = {
     "window": "PT4H",
 }
 WHY = {"reason": "release night", "by": "ann"}
+ANN = "ann (claimed)"
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ class TestOccurrences:
         coming = await upcoming()
         assert [each["decision"] for each in coming] == ["skipped", "frozen", "run"]
         assert [each["willRun"] for each in coming] == [False, False, True]
-        assert coming[0]["why"] == "skipped by ann: release night"
+        assert coming[0]["why"] == "skipped by ann (claimed): release night"
         assert coming[1]["why"].endswith("by year-end: closing")
 
     async def test_a_window_that_is_open_comes_first_until_its_run_is_there(
@@ -124,14 +125,14 @@ class TestPause:
         again = await call(schedules.pause_policy, body={"reason": "another", "by": "bob"}, name=nightly)
         assert (first.status, again.status) == (200, 200)
         assert first.json == again.json
-        assert {name: first.json["pause"][name] for name in ("by", "reason")} == {"by": "ann", "reason": WHY["reason"]}
-        assert [each["why"] for each in await upcoming()] == ["paused by ann: release night"] * 3
+        assert {name: first.json["pause"][name] for name in ("by", "reason")} == {"by": ANN, "reason": WHY["reason"]}
+        assert [each["why"] for each in await upcoming()] == [f"paused by {ANN}: release night"] * 3
 
         for _ in range(2):
             resumed = await call(schedules.resume_policy, body={"reason": "done"}, engine=engine, name=nightly)
             assert (resumed.status, resumed.json["pause"]) == (200, None)
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
-        assert await actions(records) == [("policy_paused", "ann"), ("policy_resumed", "api")]
+        assert await actions(records) == [("policy_paused", ANN), ("policy_resumed", "api")]
 
     @pytest.mark.usefixtures("platform")
     async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, records: Records, nightly: str) -> None:
@@ -161,7 +162,7 @@ class TestSkip:
         for _ in range(2):
             answer = await call(schedules.skip_next_occurrence, body=WHY, name=nightly)
             assert (answer.status, [skip["occurrence"] for skip in answer.json["skips"]]) == (200, [coming[0]["at"]])
-        assert await actions(records) == [("occurrence_skipped", "ann")]
+        assert await actions(records) == [("occurrence_skipped", ANN)]
 
     async def test_a_skip_is_taken_back(self, records: Records, nightly: str) -> None:
         await call(schedules.skip_next_occurrence, body=WHY, name=nightly)
@@ -171,7 +172,7 @@ class TestSkip:
             )
             assert (answer.status, answer.json["skips"]) == (200, [])
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
-        assert await actions(records) == [("occurrence_skipped", "ann"), ("occurrence_unskipped", "bob")]
+        assert await actions(records) == [("occurrence_skipped", ANN), ("occurrence_unskipped", "bob (claimed)")]
 
     async def test_what_is_frozen_anyway_is_not_skipped(self, records: Records, nightly: str) -> None:
         coming = await upcoming()
@@ -201,14 +202,14 @@ class TestRunNow:
         assert (answer.status, answer.headers["Location"]) == (202, f"/api/runs/{run.id}")
         assert (run.trigger.kind, run.trigger.by, run.trigger.detail) == (
             TriggerKind.HTTP,
-            "ann",
+            ANN,
             "run now: release night",
         )
         assert run.occurrence is not None
         assert run.window_end == run.occurrence + timedelta(hours=4)
         assert abs(run.occurrence - run.created_at) < timedelta(minutes=5)
         assert list(engine.instances) == [run.id]
-        assert await actions(records) == [("run_ordered", "ann")]
+        assert await actions(records) == [("run_ordered", ANN)]
 
     async def test_without_a_schedule_there_is_no_window(self, records: Records, engine: Engine) -> None:
         await put(records, schedule=None)
@@ -271,7 +272,7 @@ async def test_the_audit_log_of_a_policy_is_read_in_pages(records: Records, engi
     rest = await call(schedules.list_policy_audit, query={"cursor": first.json["cursor"]}, name=nightly)
     lines = [*first.json["audit"], *rest.json["audit"]]
     assert [(line["action"], line["by"], line["detail"]) for line in lines] == [
-        ("policy_paused", "ann", {"reason": "release night"}),
+        ("policy_paused", ANN, {"reason": "release night"}),
         ("policy_resumed", "api", {"reason": "done"}),
     ]
     assert rest.json["cursor"] is None

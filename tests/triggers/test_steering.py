@@ -95,7 +95,7 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Rec
         answer = await give(engine, "resume", {"by": "ben", "comment": "known failures"})
         assert (answer.status, answer.json["state"], answer.json["resumptions"]) == (202, "running", 1)
     [line] = await lines(live)
-    assert (line["action"], line["by"], line["detail"]["before"]) == ("run_resumed", "ben", "held")
+    assert (line["action"], line["by"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
 
 
 async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Records, engine: Engine) -> None:
@@ -116,7 +116,7 @@ async def test_a_rejection_names_its_ring(live: Records, engine: Engine) -> None
     answer = await give(engine, "reject", {"ring": "broad", "by": "ben", "comment": "not this month"})
     assert answer.status == 202
     decision = (await stored(live)).decisions["broad"]
-    assert (decision.approved, decision.by, decision.comment) == (False, "ben", "not this month")
+    assert (decision.approved, decision.by, decision.comment) == (False, "ben (claimed)", "not this month")
     assert engine.events == [(RUN, "steer")]
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
 
@@ -186,7 +186,7 @@ async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Records, engin
     await call(steering.pause_run, body={"by": "root"}, headers=ANA, engine=engine, runId=RUN)
     await give(engine, "resume", {"by": "ben\n\x1b[31m"})
     steered = (await stored(live)).steered
-    assert (steered["pause"].by, steered["resume"].by) == ("ana@example.org", "ben[31m")
+    assert (steered["pause"].by, steered["resume"].by) == ("ana@example.org", "ben[31m (claimed)")
 
 
 class TestCancel:
@@ -333,7 +333,7 @@ async def test_the_audit_is_read_page_by_page_oldest_first(live: Records, engine
     listed = [*first.json["audit"], *rest.json["audit"]]
     assert [line["action"] for line in listed] == [f"action_{number}" for number in range(5)]
     assert rest.json["cursor"] is None
-    assert set(listed[0]) == {"at", "action", "by", "detail"}
+    assert set(listed[0]) == {"at", "action", "by", "byId", "proven", "detail"}
     assert (await call(runs.list_run_audit, runId="20261110T190000Z-other")).status == 404
 
 

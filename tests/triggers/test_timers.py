@@ -34,6 +34,8 @@ async def test_an_occurrence_starts_while_its_window_is_open(records: Records, e
     assert (run.mode, run.state, run.trigger.kind) == (Mode.PATCH, RunState.QUEUED, TriggerKind.TIMER)
     assert (run.occurrence, run.window_end) == (OPENS, OPENS + timedelta(hours=4))
     assert list(engine.instances) == [run.id]
+    [line] = (await records.list_audit(run.id, 10, None)).items
+    assert (line["action"], line["by"], line["byId"], line["proven"]) == ("run_started", "timer", "", False)
 
 
 @pytest.mark.parametrize("moment", [OPENS - MINUTE, OPENS + timedelta(hours=4), OPENS + timedelta(days=3)])
@@ -63,12 +65,9 @@ async def test_only_enabled_policies_with_a_schedule(records: Records, engine: E
 async def reasons(records: Records) -> list[tuple[str, str]]:
     """Why occurrences of the policy did not start, by the audit log."""
     lines = (await records.list_audit("monthly", 10, None)).items
-    assert all(line["by"] == "timer" for line in lines if line["action"] == "occurrence_not_started")
-    return [
-        (line["detail"]["decision"], line["detail"]["why"])
-        for line in lines
-        if line["action"] == "occurrence_not_started"
-    ]
+    missed = [line for line in lines if line["action"] == "occurrence_not_started"]
+    assert all((line["by"], line["byId"], line["proven"]) == ("timer", "", False) for line in missed)
+    return [(line["detail"]["decision"], line["detail"]["why"]) for line in missed]
 
 
 async def freeze(records: Records, start: datetime, end: datetime, **fields: Any) -> None:

@@ -34,3 +34,9 @@ async def assign(**body: Any) -> Answer:
 async def audit() -> list[str]:
     found = await call(maintenance.list_configuration_audit, **place())
     return [line["action"] for line in found.json["audit"]]
+
+
+async def callers() -> set[tuple[str, str, bool]]:
+    """Who did what is in the audit log of the configuration."""
+    found = await call(maintenance.list_configuration_audit, **place())
+    return {(line["by"], line["byId"], line["proven"]) for line in found.json["audit"]}

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.maintenance import Maintenance
 from domain.identity import MachineId
-from tests.triggers.maintenance.support import OTHER, assign, audit, put
+from tests.triggers.maintenance.support import OTHER, assign, audit, callers, put
 from tests.triggers.support import call
 from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
 from triggers import assignments
@@ -68,6 +68,7 @@ async def test_a_dynamic_scope_is_assigned_and_its_machines_say_so(azure: httpx.
     )
     assert [each.lower() for each in one.json["removed"]] == [made.json["assignment"]["id"].lower()]
     assert await audit() == ["configuration_written", "assignment_written", "assignment_written", "assignment_removed"]
+    assert await callers() == {("ana (claimed)", "", False), ("api", "", False)}
 
 
 async def test_what_an_assignment_may_not_be(azure: httpx.AsyncClient) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from domain.base import parse_instant
-from tests.triggers.maintenance.support import audit, coming, place, put
+from tests.triggers.maintenance.support import audit, callers, coming, place, put
 from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION
 from triggers import maintenance, scheduled_runs
@@ -33,6 +33,7 @@ async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.Asyn
     second = await azure.get(at_azure + runs[1]["run"], params=params)
     assert second.status_code == 404 or second.json()["properties"]["status"] != "Cancelled"
     assert await audit() == ["configuration_written", "scheduled_run_canceled"]
+    assert await callers() == {("ana (claimed)", "", False)}
 
 
 async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.AsyncClient) -> None:
