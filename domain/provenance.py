@@ -24,8 +24,8 @@ class WrittenPolicy(NamedTuple):
     origin: PolicyOrigin
 
     def changed(self, policy: Policy) -> WrittenPolicy:
-        """The same author's policy after a request has changed it."""
-        changed = "" if policy == self.policy else policy_digest(policy)
+        """The same author's policy after a request has changed it, which one before may have done already."""
+        changed = self.origin.changed_digest if policy == self.policy else policy_digest(policy)
         return WrittenPolicy(policy, self.origin.model_copy(update={"changed_digest": changed}))
 
 

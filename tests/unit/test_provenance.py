@@ -27,6 +27,15 @@ def test_overrides_change_the_digest_that_a_run_follows_and_not_the_author() -> 
     assert (changed.origin.author_id, changed.origin.version) == (ANA, 3)
 
 
+def test_a_retry_that_changes_nothing_more_keeps_the_digest_of_the_overrides() -> None:
+    """Of a run for one machine alone: its retry has the same rules, which are still not those that were stored."""
+    chosen = written(parse_policy(SMALLEST), author="ana", author_id=ANA, version=3)
+    changed = chosen.changed(apply_overrides(SMALLEST, {"maxConcurrent": 1}))
+    again = changed.changed(changed.policy)
+    assert again.origin == changed.origin
+    assert again.origin.followed_digest == policy_digest(changed.policy)
+
+
 def test_what_is_told_has_digest_scope_author_and_the_scripts() -> None:
     long = "echo " + "x" * LONGEST_SHOWN_SCRIPT
     hooks = {"before": {"linux": long, "windows": "exit 0"}, "after": {"linux": "true"}}
