@@ -91,6 +91,7 @@ class Rig:
             write_fleet(folder / "fleet.json", _FLEET),
             workers=workers,
             preload="tests.chaos.crash",
+            signs_in=False,
             speed=_SPEED,
             poll_seconds=_POLL_SECONDS,
             **{FOLDER: str(orders)},
