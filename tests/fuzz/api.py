@@ -43,6 +43,8 @@ _FIRST = ("putPolicy", "putFreeze", "startRun")
 """They make what the others need."""
 _LAST = ("cancelRun", "deletePolicy", "deleteFreeze")
 """They end what the others need."""
+_OF_BROWSERS = ("Host", "Origin")
+"""Made-up ones are refused by the local host as those of a foreign page, without a body, before the app is asked."""
 
 type Send = Callable[[requests.PreparedRequest, str], requests.Response]
 """Sends a request to the operation of that name; raises when there is no answer in time."""
@@ -129,6 +131,8 @@ class Campaign:
             if bodies and choice // 2 % 2:
                 case.body, case.media_type = bodies[choice // 4 % len(bodies)], "application/json"
         request = requests.Request(**case.as_transport_kwargs(base_url=self.base_url)).prepare()
+        for header in _OF_BROWSERS:
+            request.headers.pop(header, None)
         try:
             response = self.send(request, name)
             self.statuses[name, response.status_code] += 1
