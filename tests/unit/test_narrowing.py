@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -341,9 +342,10 @@ TAG_FILTERS = st.fixed_dictionaries({"env": st.none() | TAGS, "not": st.none() |
 @given(TAG_FILTERS, TAG_FILTERS)
 def test_a_narrower_filter_of_tags_holds_no_further_machine(one: dict[str, Any], other: dict[str, Any]) -> None:
     try:
-        before, after = (parse_policy({"name": "monthly", "scope": scope}) for scope in (one, other))
+        policies = [parse_policy({"name": "monthly", "scope": scope}) for scope in (one, other)]
     except PolicyError:
         assume(False)
         raise
-    assume(narrows(before, after))
-    assert per_ring(after).keys() <= per_ring(before).keys()
+    for before, after in itertools.permutations(policies):
+        if narrows(before, after):
+            assert per_ring(after).keys() <= per_ring(before).keys()
