@@ -15,7 +15,7 @@ from durabletask.client import OrchestrationStatus
 
 from domain.gates import ErrorBudget, OnExceeded
 from domain.run import Mode
-from domain.work import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, Traits
+from domain.work import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, StartResult, Traits
 from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
@@ -222,8 +222,8 @@ def test_random_fleets_end_with_one_outcome_each_and_one_installation_at_most(se
 def _random_script(source: random.Random) -> Script:
     return Script(
         looks=[*source.choices([fakes.READY, fakes.LOCKED, fakes.STOPPED], [8, 1, 1], k=2), fakes.READY],
-        assess_starts=source.choices([fakes.ACCEPTED, fakes.THROTTLED, fakes.BUSY], [6, 1, 1], k=3),
-        install_starts=source.choices([fakes.ACCEPTED, fakes.THROTTLED, fakes.BUSY], [6, 1, 1], k=3),
+        assess_starts=_random_starts(source),
+        install_starts=_random_starts(source),
         assess_polls=[*source.choices([fakes.RUNNING, fakes.ASSESSED, fakes.PASSING], k=3), fakes.ASSESSED],
         install_polls=[
             *source.choices([fakes.RUNNING, fakes.INSTALLED, fakes.PASSING, fakes.LOST], k=3),
@@ -231,6 +231,12 @@ def _random_script(source: random.Random) -> Script:
         ],
         breaks=source.choice([""] * 8 + [names.POLL_OPERATION, names.INSTALL_PATCHES]),
     )
+
+
+def _random_starts(source: random.Random) -> list[StartResult]:
+    """Throttling passes in the end: tests/replay/test_patience.py has days of it."""
+    some = source.choices([fakes.ACCEPTED, fakes.THROTTLED, fakes.BUSY], [6, 1, 1], k=3)
+    return [*some, source.choice([fakes.ACCEPTED, fakes.BUSY])]
 
 
 # --- rings
