@@ -11,10 +11,19 @@ from collections.abc import Sequence
 from activities.context import load_run, now, wait_seconds
 from activities.discovery import add_found, pause_after
 from activities.recovery import show_life
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import Page, open_resource_graph
-from adapters.tables import RecordMissing, Records, open_records
-from domain.accompany import (
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import Page, open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.core.documents import Json, format_instant, text_of
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.fleet.discovery import build_queries, select_machines
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence, OccurrenceId
+from patchwave.domain.maintenance.queries import machines_of_run
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.domain.runs.maintenance_results import MachineUpdate, is_contradicted
+from patchwave.domain.runs.run import MachineRecord, Run, Stage
+from patchwave.domain.workflow.maintenance_run import (
     SHARD,
     CancelResult,
     EndPreparation,
@@ -27,17 +36,8 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json, format_instant, text_of
-from domain.discovery import build_queries, select_machines
-from domain.maintenance_queries import machines_of_run
-from domain.occurrence import MaintenanceOccurrence, OccurrenceId
-from domain.outcome import Reason
-from domain.reported import MachineUpdate, is_contradicted
-from domain.run import MachineRecord, Run, Stage
-from domain.scope import Scope
-from domain.steering import PATCHWAVE
-from domain.work import RunRef
+from patchwave.domain.workflow.messages import RunRef
+from patchwave.storage import RecordMissing, Records, open_records
 
 _NAMED = 20
 """Machines that a line of the audit log names."""

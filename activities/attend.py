@@ -7,17 +7,17 @@ from typing import Any
 
 from activities.accompany import occurrence_of
 from activities.context import load_machine, load_record, now, wait_seconds
-from adapters.arm import open_resource_manager
-from adapters.tables import open_records
-from domain.accompany import Concluding, LookAgain, PowerSign, Prepared
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json
-from domain.health import Moment
-from domain.identity import MachineId
-from domain.power import NotRestored, not_restored
-from domain.preflight import Power
-from domain.reported import conclude
-from domain.work import MachineRef
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.health import Moment
+from patchwave.domain.machine.power import NotRestored, not_restored
+from patchwave.domain.machine.preflight import Power
+from patchwave.domain.runs.maintenance_results import conclude
+from patchwave.domain.workflow.maintenance_run import Concluding, LookAgain, PowerSign, Prepared
+from patchwave.domain.workflow.messages import MachineRef
+from patchwave.storage import open_records
 
 _LOCK_MARGIN = timedelta(hours=2)
 """Beyond the moment when the scheduled run counts as over: the work after it."""

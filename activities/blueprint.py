@@ -37,8 +37,8 @@ from activities.steering import close_gate, read_controls, set_run_state, stop_r
 from activities.submit import assess_machine, install_patches
 from activities.turns import look_at_phase, next_machines, still_open_machines
 from activities.windows import next_window, open_window, read_cutoff
-from adapters.tables import in_company
-from domain.base import Json
+from patchwave.domain.core.documents import Json
+from patchwave.storage import in_company
 
 bp = df.Blueprint()
 

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
-from adapters.tables import RecordMissing, Records, open_records
-from domain.base import Json
-from domain.identity import MachineId
-from domain.outcome import Outcome, Reason
-from domain.policy import Policy
-from domain.run import MachineRecord, Mode, Run
-from domain.window import deadline
-from settings import load_settings
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.run import MachineRecord, Mode, Run
+from patchwave.domain.scheduling.window import deadline
+from patchwave.settings import load_settings
+from patchwave.storage import RecordMissing, Records, open_records
 
 _LOCK_MARGIN = timedelta(hours=1)
 """Beyond the deadline of an installation: an assessment, a start, and the looks between them."""

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from activities.context import load_run, now, wait_seconds
-from adapters.pipeline import boundary_of
-from adapters.resource_graph import open_resource_graph
-from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure, classify, is_pacing
-from domain.base import Json
-from domain.boundary import needs_boundary
-from domain.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
-from domain.identity import MachineId
-from domain.outcome import Outcome, Reason
-from domain.run import MachineRecord
-from domain.scope import Scope
-from domain.work import Discovered, DiscoverRequest
-from settings import load_settings
+from patchwave.azure.pipeline import boundary_of
+from patchwave.azure.resource_graph import open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure, classify, is_pacing
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
+from patchwave.domain.policy.boundary import needs_boundary
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
 
 _SHORT_PAUSES = 6
 """Pauses in a row that are as short as Resource Graph asks for."""

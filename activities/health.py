@@ -9,16 +9,14 @@ from typing import NamedTuple
 
 from activities.context import MachineContext, keep_lock, load_machine, now, seconds_of, wait_seconds
 from activities.windows import is_behind_window
-from adapters.arm import open_resource_manager
-from adapters.probe import Prober
-from adapters.resource_health import open_resource_health
-from adapters.sweep import open_sweeps
-from adapters.tables import open_records
-from domain.alerts import AlertVeto, alerts_unknown, judge_alerts
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.availability import judge_availability
-from domain.base import Json
-from domain.health import (
+from patchwave.azure.bulk_status import open_sweeps
+from patchwave.azure.resource_health import open_resource_health
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.machine.alerts import AlertVeto, alerts_unknown, judge_alerts
+from patchwave.domain.machine.health import (
     Health,
     HealthRequest,
     HealthResult,
@@ -30,10 +28,12 @@ from domain.health import (
     read_signals,
     summarize,
 )
-from domain.outcome import Outcome
-from domain.probe import judge_probe
-from domain.run import HealthSummary, Signal, SignalState
-from settings import load_settings
+from patchwave.domain.machine.http_probe import judge_probe
+from patchwave.domain.machine.resource_health import judge_availability
+from patchwave.domain.runs.run import HealthSummary, Signal, SignalState
+from patchwave.outbound.http_probe import Prober
+from patchwave.settings import load_settings
+from patchwave.storage import open_records
 
 _ANSWERED_POLLS = 4
 _MOST_ANSWERED = 4_000

@@ -12,14 +12,14 @@ from datetime import timedelta
 
 from activities.context import MachineContext, keep_lock, load_machine, lock, locked_by, now, wait_seconds
 from activities.windows import frozen
-from adapters.arm import open_resource_manager
-from adapters.disks import open_disks
-from adapters.run_command import open_run_commands
-from adapters.tables import open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json, format_instant
-from domain.guard import Guard, GuardedCall
-from domain.hooks import (
+from patchwave.azure.run_command import open_run_commands
+from patchwave.azure.snapshots import open_disks
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.core.documents import Json, format_instant
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.hooks import (
     BeforeScript,
     HookResult,
     HookState,
@@ -32,14 +32,10 @@ from domain.hooks import (
     script_unknown,
     scripts_are_off,
 )
-from domain.occurrence import too_late_to_prepare
-from domain.operation import PollReading, PollState
-from domain.power import SETTLES_IN_POLLS
-from domain.preflight import MachineView
-from domain.run import IntentState
-from domain.scope import OsType
-from domain.script import command_of, read_script_end, shorten_output, wrap_script
-from domain.snapshot import (
+from patchwave.domain.machine.power import SETTLES_IN_POLLS
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.machine.script import command_of, read_script_end, shorten_output, wrap_script
+from patchwave.domain.machine.snapshot import (
     OsDisk,
     SnapshotId,
     SnapshotView,
@@ -48,11 +44,15 @@ from domain.snapshot import (
     snapshot_of,
     snapshot_tags,
 )
-from domain.steering import reason_not_to_start, reason_to_end, unapproved
-from domain.verdict import window_closed
-from domain.window import cutoff, shortest_installation
-from domain.work import MachineRef
-from settings import load_settings
+from patchwave.domain.maintenance.occurrence import too_late_to_prepare
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.commands import reason_not_to_start, reason_to_end, unapproved
+from patchwave.domain.runs.outcome_rules import window_closed
+from patchwave.domain.runs.run import IntentState
+from patchwave.domain.scheduling.window import cutoff, shortest_installation
+from patchwave.domain.workflow.messages import MachineRef
+from patchwave.settings import load_settings
+from patchwave.storage import open_records
 
 _SCRIPT_RESERVE = timedelta(minutes=5)
 """Azure hands a script to the guest, and its output back, in about half a minute; sometimes it takes longer."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from adapters.per_loop import PerLoop
-from adapters.tables import budget_of
-from domain.identity import MachineId
-from domain.looks import Followed, Looks
-from domain.pacing import Bucket, read_limits
-from domain.run import Intent
-from settings import Settings
+from patchwave.azure.clients import PerLoop
+from patchwave.domain.azure.poll_schedule import Followed, Looks
+from patchwave.domain.azure.rate_limit import Bucket, read_limits
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.run import Intent
+from patchwave.settings import Settings
+from patchwave.storage import budget_of
 
 _looks = PerLoop(lambda settings: Looks(settings.poll_seconds, read_limits(settings.limits)[Bucket.READS].fastest))
 

@@ -7,20 +7,19 @@ from typing import Any
 
 from activities.context import MachineContext, load_machine, load_record, lock, locked_by, now, wait_seconds
 from activities.windows import frozen, is_behind_window
-from adapters.arm import open_resource_manager
-from adapters.tables import Change, ending_change, open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json
-from domain.gates import uses_budget
-from domain.health import Moment
-from domain.identity import MachineId
-from domain.outcome import Outcome
-from domain.patch_results import PatchSummary
-from domain.preflight import MachineView, Power, Preflight, Readiness, judge
-from domain.recovery import INSTALLING
-from domain.run import AssessmentSummary, MachineRecord, Mode, OperationKind, Stage
-from domain.steering import reason_to_end
-from domain.work import (
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.patch_results import PatchSummary
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.machine.health import Moment
+from patchwave.domain.machine.preflight import MachineView, Power, Preflight, Readiness, judge
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs.commands import reason_to_end
+from patchwave.domain.runs.recovery import INSTALLING
+from patchwave.domain.runs.run import AssessmentSummary, MachineRecord, Mode, OperationKind, Stage
+from patchwave.domain.workflow.messages import (
     MachineEnded,
     PreflightRequest,
     PreflightResult,
@@ -30,6 +29,7 @@ from domain.work import (
     Verified,
     VerifyRequest,
 )
+from patchwave.storage import Change, ending_change, open_records
 
 _UNDER_WAY = INSTALLING | {Stage.RESTARTING}
 """Stages in which only somebody can be looked at whose orchestration was ended: a new one goes on."""

@@ -6,12 +6,11 @@ import logging
 from datetime import timedelta
 
 from activities.context import now, wait_seconds
-from adapters.machine_settings import open_machine_settings
-from adapters.tables import RecordMissing, StorageError, open_records
-from domain.arm_error import ArmFailure, is_pacing
-from domain.base import Json
-from domain.identity import MachineId
-from domain.mode_change import (
+from patchwave.azure.patch_settings import open_machine_settings
+from patchwave.domain.azure.errors import ArmFailure, is_pacing
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.patch_mode_change import (
     ChangeEnd,
     ChangeProgress,
     ChangeRef,
@@ -25,8 +24,9 @@ from domain.mode_change import (
     decide,
     why_to_end,
 )
-from domain.scope import OsType
-from settings import load_settings
+from patchwave.domain.policy.scope import OsType
+from patchwave.settings import load_settings
+from patchwave.storage import RecordMissing, StorageError, open_records
 
 _LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4

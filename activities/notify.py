@@ -8,11 +8,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from activities.context import load_run, now, wait_seconds
-from adapters.notifications import Sender, deliver
-from adapters.tables import RecordMissing, open_records
-from domain.announcement import Announcement, approve_command
-from domain.base import Json, as_list, as_object
-from domain.notification import (
+from patchwave.domain.core.documents import Json, as_list, as_object
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.notifications.events import (
     MOST_NOTES,
     ApprovalNeeded,
     Ended,
@@ -30,11 +28,13 @@ from domain.notification import (
     one_line,
     patience,
 )
-from domain.outcome import OutcomeKind
-from domain.policy import Policy
-from domain.provenance import SHORT_DIGEST, spoken_scripts
-from domain.run import Run
-from settings import ChannelsError, load_settings, parse_channels
+from patchwave.domain.notifications.messages import Announcement, approve_command
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.provenance import SHORT_DIGEST, spoken_scripts
+from patchwave.domain.runs.run import Run
+from patchwave.outbound.notifications import Sender, deliver
+from patchwave.settings import ChannelsError, load_settings, parse_channels
+from patchwave.storage import RecordMissing, open_records
 
 _AUDIT_PAGE = 1_000
 _WORST_FIRST = (

@@ -1,4 +1,7 @@
-"""pin_ring, and what a machine may install under ring pinning and approval delay; the rules are in `domain.pinning`."""
+"""pin_ring, and what a machine may install under ring pinning and approval delay.
+
+The rules are in `patchwave.domain.machine.patch_pinning`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import asyncio
 from collections.abc import Sequence
 
 from activities.context import MachineContext, frozen_policy, now
-from adapters.tables import RecordMissing, open_records
-from domain.base import Json
-from domain.canary import can_be_pinned, canary_kinds, kind_of
-from domain.outcome import Outcome
-from domain.patching import LinuxParameters, WindowsParameters
-from domain.pinning import (
+from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.machine.patch_pinning import (
     Assessed,
     Delay,
     Installed,
@@ -25,14 +26,16 @@ from domain.pinning import (
     list_unknown,
     not_pinned_yet,
 )
-from domain.policy import Policy, WithoutPin
-from domain.rings import order_rings
-from domain.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
-from domain.scope import OsType
-from domain.selection import product_name, select, wanted_on
-from domain.steering import is_approved, ring_not_approved
-from domain.topology import PlannerMachine
-from domain.work import RingRef
+from patchwave.domain.machine.patch_selection import product_name, select, wanted_on
+from patchwave.domain.planning.canary import can_be_pinned, canary_kinds, kind_of
+from patchwave.domain.planning.rings import order_rings
+from patchwave.domain.planning.topology import PlannerMachine
+from patchwave.domain.policy.policy import Policy, WithoutPin
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.commands import is_approved, ring_not_approved
+from patchwave.domain.runs.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
+from patchwave.domain.workflow.messages import RingRef
+from patchwave.storage import RecordMissing, open_records
 
 _PAGE = 500
 _PARALLEL = 16

@@ -1,4 +1,7 @@
-"""plan_run: who is patched in which order is decided once, by `domain.planner`, and stored before anything begins."""
+"""plan_run: the order of the machines is decided once and stored before anything begins.
+
+The decision is that of `patchwave.domain.planning.planner`.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from activities.context import load_run, now, seconds_of
-from adapters.locations import read_topology
-from adapters.tables import Records, open_records
-from domain.admission import Place
-from domain.base import Json
-from domain.canary import with_approvals
-from domain.outcome import Outcome
-from domain.plan import Plan
-from domain.planner import Placement, PlanResult, make_plan
-from domain.policy import Policy
-from domain.reservation import Groups, groups_of
-from domain.rollout import Ring
-from domain.roster import Placed
-from domain.run import MachineRecord
-from domain.topology import PlannerMachine, Topology
-from domain.work import PlannedPhase, PlannedRing, PlannedRun, RunRef
+from patchwave.azure.locations import read_topology
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.canary import with_approvals
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.planning.planner import Placement, PlanResult, make_plan
+from patchwave.domain.planning.reservation import Groups, groups_of
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun, RunRef
+from patchwave.storage import Records, open_records
 
 
 async def plan_run(data: Json) -> Json:

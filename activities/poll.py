@@ -7,17 +7,17 @@ import time
 from activities.context import now, wait_seconds
 from activities.looks import elapsed, followed, open_looks, place_of
 from activities.pinning import note_packages, note_selection
-from adapters.arm import open_resource_manager
-from adapters.sweep import SWEPT_ABOVE, open_sweeps
-from adapters.tables import RecordMissing, open_records
-from domain.arm_error import ArmFailure, is_pacing
-from domain.base import Json
-from domain.identity import MachineId
-from domain.operation import PollReading, PollState, is_ours
-from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, PatchSummary
-from domain.run import Intent, OperationKind
-from domain.verdict import judge_assessment
-from domain.work import OperationRef, OperationReport, OperationState
+from patchwave.azure.bulk_status import SWEPT_ABOVE, open_sweeps
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, is_pacing
+from patchwave.domain.azure.operation import PollReading, PollState, is_ours
+from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, PatchSummary
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.outcome_rules import judge_assessment
+from patchwave.domain.runs.run import Intent, OperationKind
+from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
+from patchwave.storage import RecordMissing, open_records
 
 MOST_UNCLEAR_POLLS = 20
 """Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""

@@ -8,14 +8,13 @@ from typing import Any
 
 from activities.context import MachineContext, load_machine, load_record, load_run, now, wait_seconds
 from activities.windows import frozen, is_behind_window
-from adapters.arm import open_resource_manager
-from adapters.tables import open_records
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json, format_instant
-from domain.guard import Guard, GuardedCall
-from domain.identity import MachineId
-from domain.operation import PollReading, PollState
-from domain.power import (
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.core.documents import Json, format_instant
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.power import (
     LONGEST_CHANGE_POLLS,
     SETTLES_IN_POLLS,
     Next,
@@ -25,12 +24,13 @@ from domain.power import (
     power_before,
     undone,
 )
-from domain.preflight import Power
-from domain.run import IntentState, MachineRecord, Mode, Stage
-from domain.steering import reason_not_to_start
-from domain.window import RESTART_NEEDS
-from domain.work import MachineRef, PowerRequest, PowerResult
-from settings import load_settings
+from patchwave.domain.machine.preflight import Power
+from patchwave.domain.runs.commands import reason_not_to_start
+from patchwave.domain.runs.run import IntentState, MachineRecord, Mode, Stage
+from patchwave.domain.scheduling.window import RESTART_NEEDS
+from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult
+from patchwave.settings import load_settings
+from patchwave.storage import open_records
 
 _LONGEST_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it goes down."""

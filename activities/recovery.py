@@ -6,13 +6,13 @@ from collections import defaultdict
 from datetime import timedelta
 
 from activities.context import load_run, now
-from adapters.tables import Records, open_records
-from domain.base import Json
-from domain.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
-from domain.roster import Placed
-from domain.run import MachineRecord, Run, Stage
-from domain.watchdog import quiet_until
-from domain.work import RestUntil, RunRef, Step, Stock, UnderWay
+from patchwave.domain.core.documents import Json
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
+from patchwave.domain.runs.run import MachineRecord, Run, Stage
+from patchwave.domain.runs.watchdog import quiet_until
+from patchwave.domain.workflow.messages import RestUntil, RunRef, Step, Stock, UnderWay
+from patchwave.storage import Records, open_records
 
 _SIGN_EVERY = timedelta(minutes=1)
 """A phase beats every few seconds: signs of life that say nothing new are not written."""

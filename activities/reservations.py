@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from activities.context import now, wait_seconds
-from adapters.tables import Records, open_records
-from domain.base import Json
-from domain.reservation import Reservation, ahead_of, behind, waits_for
-from domain.run import RunState
-from domain.steering import PATCHWAVE
-from domain.work import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
+from patchwave.domain.core.documents import Json
+from patchwave.domain.planning.reservation import Reservation, ahead_of, behind, waits_for
+from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.domain.runs.run import RunState
+from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
+from patchwave.storage import Records, open_records
 
 
 async def take_places(data: Json) -> Json:

@@ -11,19 +11,15 @@ from typing import NamedTuple
 
 from activities.accompany import occurrence_of, trouble
 from activities.context import load_run
-from adapters.resource_graph import Page, open_resource_graph
-from adapters.tables import Records, open_records
-from domain.accompany import Copied, CopyResults
-from domain.base import Json
-from domain.folding import fold
-from domain.maintenance_queries import (
-    INSTALLATIONS_PER_QUERY,
-    installations_of_run,
-    patches_of_installations,
-)
-from domain.patch_results import InstalledPatch
-from domain.reported import Installation, awaits_result, is_under_way, read_patch
-from domain.run import MachineRecord, Run
+from patchwave.azure.resource_graph import Page, open_resource_graph
+from patchwave.domain.azure.patch_results import InstalledPatch
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.folding import fold
+from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
+from patchwave.domain.runs.maintenance_results import Installation, awaits_result, is_under_way, read_patch
+from patchwave.domain.runs.run import MachineRecord, Run
+from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
+from patchwave.storage import Records, open_records
 
 SLICE = 50
 """Installations whose patches are copied in one call."""

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from activities.context import load_run, now, seconds_of
 from activities.recovery import show_life
-from adapters.tables import RecordMissing, open_records
-from domain.base import Json
-from domain.outcome import Outcome
-from domain.rollout import Reboot
-from domain.run import Mode, RunState
-from domain.verdict import left_over
-from domain.work import (
-    CloseOpenMachines,
-    CloseRun,
-    OpenedRun,
-    RunRef,
-    Traits,
-)
-from settings import load_settings
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.policy.rollout import Reboot
+from patchwave.domain.runs.outcome_rules import left_over
+from patchwave.domain.runs.run import Mode, RunState
+from patchwave.domain.workflow.messages import CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
+from patchwave.settings import load_settings
+from patchwave.storage import RecordMissing, open_records
 
 _CLOSE_PAGE = 500
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.context import now
-from adapters.tables import RecordMissing, open_records
-from domain.base import Json
-from domain.run import Run, RunState
-from domain.steering import PATCHWAVE, controls
-from domain.work import GateClosed, RunRef, SetRunState, Shown, StopRun
+from patchwave.domain.core.documents import Json
+from patchwave.domain.runs.commands import PATCHWAVE, controls
+from patchwave.domain.runs.run import Run, RunState
+from patchwave.domain.workflow.messages import GateClosed, RunRef, SetRunState, Shown, StopRun
+from patchwave.storage import RecordMissing, open_records
 
 
 async def read_controls(data: Json) -> Json:

@@ -15,24 +15,24 @@ from activities.looks import first_look
 from activities.pinning import what_to_install
 from activities.poll import report_of
 from activities.windows import frozen
-from adapters.arm import Submission, open_resource_manager
-from adapters.pacer import START_PATIENCE_POLLS, open_budgets
-from adapters.tables import budget_of, open_records
-from domain import verdict as verdicts
-from domain.arm_error import ArmFailure, ErrorClass, classify, is_pacing
-from domain.base import Json, text_of
-from domain.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
-from domain.outcome import Outcome
-from domain.patch_results import PatchSummary
-from domain.patching import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
-from domain.preflight import MachineView, unknown_system
-from domain.rollout import Reboot
-from domain.run import Intent, IntentState, OperationKind, Stage
-from domain.scope import OsType
-from domain.steering import reason_not_to_start
-from domain.window import deadline, permitted_duration, shortest_installation
-from domain.work import OperationReport, StartOperation, StartResult, StartState
-from settings import load_settings
+from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_budgets
+from patchwave.azure.virtual_machines import Submission, open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
+from patchwave.domain.azure.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
+from patchwave.domain.azure.patch_results import PatchSummary
+from patchwave.domain.core.documents import Json, text_of
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.machine.preflight import MachineView, unknown_system
+from patchwave.domain.policy.rollout import Reboot
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs import outcome_rules as verdicts
+from patchwave.domain.runs.commands import reason_not_to_start
+from patchwave.domain.runs.run import Intent, IntentState, OperationKind, Stage
+from patchwave.domain.scheduling.window import deadline, permitted_duration, shortest_installation
+from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
+from patchwave.settings import load_settings
+from patchwave.storage import budget_of, open_records
 
 _LOG = logging.getLogger("patchwave.submit")
 _ASSESS_TIME = timedelta(hours=1)

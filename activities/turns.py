@@ -1,17 +1,28 @@
-"""Whose turn it is in a step: the plan handed out page by page, and who has ended. The order is `domain.planner`'s."""
+"""The machines of a step that come next, page by page of the plan, and those that have ended.
+
+The order is that of `patchwave.domain.planning.planner`.
+"""
 
 from __future__ import annotations
 
 from activities.context import now
 from activities.recovery import show_life
-from adapters.tables import RecordMissing, Records, Standing, open_records
-from domain.base import Json
-from domain.gates import uses_budget
-from domain.roster import Placed
-from domain.run import Stage
-from domain.steering import controls
-from domain.work import MachinePage, MachinePageRequest, PhaseLook, PhaseRef, Step, StillOpen, StillOpenRequest
-from settings import load_settings
+from patchwave.domain.core.documents import Json
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs.commands import controls
+from patchwave.domain.runs.run import Stage
+from patchwave.domain.workflow.messages import (
+    MachinePage,
+    MachinePageRequest,
+    PhaseLook,
+    PhaseRef,
+    Step,
+    StillOpen,
+    StillOpenRequest,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import RecordMissing, Records, Standing, open_records
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},

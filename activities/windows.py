@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 
 from activities.context import MachineContext, load_run, now
-from adapters.tables import open_records
-from domain.agenda import Waiting, next_run_window
-from domain.base import Json
-from domain.freeze import frozen_by
-from domain.outcome import Outcome, Reason
-from domain.policy import Policy, PolicyError, parse_policy
-from domain.run import Mode, Run, RunState
-from domain.scope import OsType
-from domain.window import RESTART_NEEDS, last_start
-from domain.work import Cutoff, NextWindow, OpenWindow, RunRef, Step, StepRef
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.run import Mode, Run, RunState
+from patchwave.domain.scheduling.freeze import frozen_by
+from patchwave.domain.scheduling.upcoming import Waiting, next_run_window
+from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
+from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, Step, StepRef
+from patchwave.storage import open_records
 
 _LOG = logging.getLogger("patchwave.windows")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from domain.policy import Policy, parse_policy
-from domain.regions import KNOWN_PAIRS
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy, parse_policy
 
 _REGIONS = (
     "westeurope",

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
 from benchmarks.growth import slope
-from domain.planner import PlanResult, make_plan
+from patchwave.domain.planning.planner import PlanResult, make_plan
 
 MOST_SLOPE = 1.1
 """Of log(time) over log(machines): 1 is linear."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from durabletask.client import OrchestrationStatus
 
-from domain.run import OperationKind
-from domain.work import AwaitOperation, OperationReport, OperationState
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.operation import await_operation
+from patchwave.domain.runs.run import OperationKind
+from patchwave.domain.workflow.messages import AwaitOperation, OperationReport, OperationState
 
 POLLS = (60, 120, 240, 480, 960)
 _TIMEOUT_SECONDS = 300

@@ -22,7 +22,7 @@ import httpx
 from benchmarks import estate
 from benchmarks.processes import Watch
 from local.stack import Stack, StackOptions
-from settings import Settings
+from patchwave.settings import Settings
 
 POLL_SECONDS = 30.0
 """Of Azure's clock: the app's own default."""

@@ -1,7 +1,7 @@
 """What the demonstrations run and what they leave behind: fleet, policies, and reports.
 
-The command drives them through the HTTP API (``cli.demo_commands``). What the report says of installations comes from
-the simulator's own books, not from the app that they check.
+The command drives them through the HTTP API (``patchwave.cli.local.demo_commands``). What the report says of
+installations comes from the simulator's own books, not from the app that they check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from local.stack import Stack, StackOptions
 type Json = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parent.parent
-FLEET = ROOT / "fleets" / "demo.json"
+FLEET = ROOT / "examples" / "fleets" / "demo.json"
 
 SPEED = 60.0
 """Simulated seconds per second: installs that take a quarter of an hour are over in a quarter of a minute."""

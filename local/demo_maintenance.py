@@ -1,7 +1,7 @@
 """``demo-maintenance``: a schedule of Update Manager, what Patchwave does around one run of it, and the doctor.
 
-The command drives it through the product's own command and API (``cli.demo_maintenance``). What really happened to
-machines comes from the simulator's books, not from the app that they check.
+The command drives it through the product's own command and API (``patchwave.cli.local.demo_maintenance``). What really
+happened to machines comes from the simulator's books, not from the app that they check.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ type Json = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".local" / "demo-maintenance"
-FLEET = ROOT / "fleets" / "maintenance.json"
+FLEET = ROOT / "examples" / "fleets" / "maintenance.json"
 
 SPEED = 90.0
 """Simulated seconds per second: the forty minutes from the pre event to the start are over in half a minute."""

@@ -1,6 +1,6 @@
 """The whole product on one machine: Azurite, the simulator (or another Resource Manager), and the host.
 
-    with Stack(StackOptions(state=Path(".local/demo"), fleet=Path("fleets/demo.json"))) as stack:
+    with Stack(StackOptions(state=Path(".local/demo"), fleet=Path("examples/fleets/demo.json"))) as stack:
         httpx.get(f"{stack.url}/api/health")
 
 Everything is ended in reverse order, also after Ctrl-C, and ends by itself when this process is killed. Start it on

@@ -14,7 +14,15 @@ from typing import Any
 
 from durabletask import task
 
-from domain.accompany import (
+from orchestrators import names
+from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
+from orchestrators.notify import announce
+from orchestrators.retries import RETRY_RESULT
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.notifications.events import Event
+from patchwave.domain.runs.run import RunState
+from patchwave.domain.workflow.maintenance_run import (
     AttendShard,
     CancelResult,
     Copied,
@@ -28,15 +36,7 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.base import Document
-from domain.notification import Event
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import RunState
-from domain.work import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef, SetRunState
-from orchestrators import names
-from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
-from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
+from patchwave.domain.workflow.messages import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef, SetRunState
 
 MOST_LISTINGS = 40
 """How often the machines are listed before the run: Resource Graph shows them minutes late, and not all at once."""

@@ -12,7 +12,20 @@ from typing import Any
 
 from durabletask import task
 
-from domain.accompany import (
+from orchestrators import names
+from orchestrators.clock import utc_now
+from orchestrators.hooks import after_install, before_install
+from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.patience import Patience
+from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.maintenance.occurrence import too_late_to_prepare
+from patchwave.domain.runs.run import Mode, OperationKind
+from patchwave.domain.workflow.maintenance_run import (
     AttendMachine,
     AttendShard,
     Concluding,
@@ -23,20 +36,15 @@ from domain.accompany import (
     ShardMachines,
     ShardRef,
 )
-from domain.base import Document
-from domain.occurrence import too_late_to_prepare
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.preflight import Readiness
-from domain.run import Mode, OperationKind
-from domain.work import MachineRef, MachineWork, PowerResult, PreflightRequest, PreflightResult, Step, Traits
-from orchestrators import names
-from orchestrators.clock import utc_now
-from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, operate, unfinished
-from orchestrators.patience import Patience
-from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
-from orchestrators.retries import RETRY_RESULT
-from orchestrators.waits import Waits
+from patchwave.domain.workflow.messages import (
+    MachineRef,
+    MachineWork,
+    PowerResult,
+    PreflightRequest,
+    PreflightResult,
+    Step,
+    Traits,
+)
 
 AT_ONCE = 25
 """Machines of one shard that are worked on at the same time."""

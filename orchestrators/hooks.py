@@ -7,15 +7,15 @@ from typing import Any
 
 from durabletask import task
 
-from domain.base import Document
-from domain.hooks import HookResult, HookState, ScriptRequest, When
-from domain.outcome import Outcome, OutcomeKind
-from domain.work import MachineRef
 from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
 from orchestrators.operation import PutBack
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.outcome import Outcome, OutcomeKind
+from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
+from patchwave.domain.workflow.messages import MachineRef
 
 MOST_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""

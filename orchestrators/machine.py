@@ -14,15 +14,24 @@ from typing import Any
 
 from durabletask import task
 
-from domain import verdict
-from domain.gates import uses_budget
-from domain.health import HealthRequest, HealthResult, HealthState, Moment
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patch_results import InstallResult
-from domain.power import LEFT_ON, NotRestored, not_restored
-from domain.preflight import Readiness
-from domain.run import AssessmentSummary, Mode, OperationKind, Stage
-from domain.work import (
+from orchestrators import names
+from orchestrators.clock import utc_now
+from orchestrators.hooks import after_install, before_install
+from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.patience import Patience
+from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.restart import restart
+from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
+from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
+from patchwave.domain.machine.power import LEFT_ON, NotRestored, not_restored
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs import outcome_rules
+from patchwave.domain.runs.run import AssessmentSummary, Mode, OperationKind, Stage
+from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineRef,
     MachineWork,
@@ -36,15 +45,6 @@ from domain.work import (
     Verified,
     VerifyRequest,
 )
-from orchestrators import names
-from orchestrators.clock import utc_now
-from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, Steps, operate, unfinished
-from orchestrators.patience import Patience
-from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
-from orchestrators.restart import restart
-from orchestrators.retries import RETRY_RESULT
-from orchestrators.waits import Waits
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
@@ -105,8 +105,8 @@ class _Machine:
         if isinstance(found, End):
             return (yield from self._record(found))
         if self._traits.mode is Mode.ASSESS:
-            return (yield from self._record(End(verdict.assessed(found))))
-        if (nothing := verdict.nothing_to_install(found)) is not None:
+            return (yield from self._record(End(outcome_rules.assessed(found))))
+        if (nothing := outcome_rules.nothing_to_install(found)) is not None:
             return (yield from self._record(End(nothing)))
         return (yield from self._release(Stage.ASSESSED))
 
@@ -151,7 +151,7 @@ class _Machine:
         if look.preflight.outcome is not None:
             if look.preflight.outcome.reason in _RUN_IS_STOPPED:
                 return (yield from self._put_back(Stage.INSTALLED))
-            outcome = verdict.not_restarted(installed, look.preflight.outcome.message)
+            outcome = outcome_rules.not_restarted(installed, look.preflight.outcome.message)
             return (yield from self._record(End(outcome, installation)))
         asked_at = utc_now(self._context)
         failure = yield from restart(self._context, self._ref, self._waits)
@@ -159,10 +159,10 @@ class _Machine:
             return (yield from self._put_back(Stage.INSTALLED))
         if failure is not None:
             why = failure.failure.text if failure.failure else "Azure did not say that it is done"
-            outcome = verdict.restart_failed(installed, why)
+            outcome = outcome_rules.restart_failed(installed, why)
             return (yield from self._record(End(outcome, installation, keep_lock=failure.is_open)))
         seen = yield from self._watch(asked_at, MOST_BOOT_LOOKS)
-        end = End(verdict.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
+        end = End(outcome_rules.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
     def record_crash(self, error: Exception) -> Steps[MachineEnded]:
@@ -188,7 +188,7 @@ class _Machine:
             found = yield from self._assess(look)
             if isinstance(found, End | PutBack):
                 return found
-            nothing = verdict.nothing_to_install(found)
+            nothing = outcome_rules.nothing_to_install(found)
             if nothing is not None:
                 return End(nothing)
             assessment = found
@@ -233,7 +233,7 @@ class _Machine:
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
         seen = yield from self._watch(result.start_date_time, MOST_LOOKS)
-        outcome = verdict.judge_installation(
+        outcome = outcome_rules.judge_installation(
             result,
             reboot_pending=seen.reboot_pending,
             needs_subscription=assessment.behind_subscription,

@@ -8,9 +8,9 @@ from typing import Any
 
 from durabletask import task
 
-from domain.mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 from orchestrators import names
 from orchestrators.retries import RETRY_RESULT
+from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 
 MOST_LOOKS = 100
 """How often a machine is looked at in one wave; the next wave goes on with one that has not ended then."""

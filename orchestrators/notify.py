@@ -8,7 +8,11 @@ from typing import Any
 
 from durabletask import task
 
-from domain.notification import (
+from orchestrators import names
+from orchestrators.clock import timer_until, utc_now
+from orchestrators.patience import Patience
+from orchestrators.retries import RETRY, RETRY_RESULT
+from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     Ended,
     Event,
@@ -24,10 +28,6 @@ from domain.notification import (
     WindowAwaited,
     patience,
 )
-from orchestrators import names
-from orchestrators.clock import timer_until, utc_now
-from orchestrators.patience import Patience
-from orchestrators.retries import RETRY, RETRY_RESULT
 
 LONGEST_THROTTLING = timedelta(hours=6)
 """How long a channel that limits its messages is asked again: a message that comes later helps little."""

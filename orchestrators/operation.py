@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 
 from durabletask import task
 
-from domain import verdict
-from domain.outcome import Outcome
-from domain.run import InstallationSummary, OperationKind
-from domain.work import (
+from orchestrators import names
+from orchestrators.patience import Patience
+from orchestrators.retries import RETRY_RESULT
+from orchestrators.waits import Waits
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs import outcome_rules
+from patchwave.domain.runs.run import InstallationSummary, OperationKind
+from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachineWork,
     OperationRef,
@@ -21,10 +25,6 @@ from domain.work import (
     StartResult,
     StartState,
 )
-from orchestrators import names
-from orchestrators.patience import Patience
-from orchestrators.retries import RETRY_RESULT
-from orchestrators.waits import Waits
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
@@ -80,7 +80,7 @@ def operate(
             report = OperationReport.from_wire(answer)
         failure = report.failure if report.state is OperationState.FAILED else None
         tries = attempt - first_attempt + 1
-        if failure is None or kind is OperationKind.INSTALL or not verdict.may_retry(failure, tries):
+        if failure is None or kind is OperationKind.INSTALL or not outcome_rules.may_retry(failure, tries):
             return report
         attempt += 1
         yield from waits.wait(report.wait_seconds)
@@ -96,13 +96,13 @@ def unfinished(kind: OperationKind, report: OperationReport) -> End:
         case OperationState.CANCELED if kind is OperationKind.ASSESS:
             return End(Outcome.canceled())
         case OperationState.CANCELED:
-            return End(verdict.left_running(), keep_lock=True)
+            return End(outcome_rules.left_running(), keep_lock=True)
         case OperationState.DEADLINE:
-            return End(verdict.past_deadline(), keep_lock=True)
+            return End(outcome_rules.past_deadline(), keep_lock=True)
         case OperationState.FAILED if report.failure is not None:
-            return End(verdict.failed(report.failure))
+            return End(outcome_rules.failed(report.failure))
         case _:
-            return End(verdict.lost(report.failure), keep_lock=True)
+            return End(outcome_rules.lost(report.failure), keep_lock=True)
 
 
 def await_operation(
@@ -172,7 +172,7 @@ def _submit(
             if started.outcome is not None:
                 return End(started.outcome)
             if request.is_last:
-                return End(verdict.unsettled(None), keep_lock=True)
+                return End(outcome_rules.unsettled(None), keep_lock=True)
             request = request.model_copy(update={"is_last": True})
             patience = Patience(context, MOST_REFUSALS)
             pause = started.wait_seconds

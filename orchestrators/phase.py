@@ -1,7 +1,7 @@
 """patch_phase: a sliding window over the machines of a phase. The next machine starts when its own rules allow it.
 
 All lanes of a phase share one window, so that limits across regions hold exactly. Who may start is decided by
-`domain.admission`, the same code that drew the plan.
+`patchwave.domain.planning.admission`, the same code that drew the plan.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import Any
 
 from durabletask import task
 
-from domain import notification
-from domain.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
-from domain.gates import BudgetLedger, OnExceeded, waves_are_barriers
-from domain.roster import Placed
-from domain.work import (
+from orchestrators import names
+from orchestrators.clock import utc_now
+from orchestrators.notify import announce
+from orchestrators.retries import RETRY_RESULT
+from patchwave.domain.notifications import events
+from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.gates import BudgetLedger, OnExceeded, waves_are_barriers
+from patchwave.domain.workflow.messages import (
     GateClosed,
     MachineEnded,
     MachinePage,
@@ -33,10 +37,6 @@ from domain.work import (
     StillOpen,
     StillOpenRequest,
 )
-from orchestrators import names
-from orchestrators.clock import utc_now
-from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
 
 PAGE = 250
 """Machines fetched at a time."""
@@ -413,7 +413,7 @@ class _Window:
             )
             self._obey(RunControls.from_wire((yield from self._call(names.CLOSE_GATE, gate.to_wire()))))
             if self._phase.announces:
-                facts = notification.GateClosed(
+                facts = events.GateClosed(
                     scope=scope,
                     failures=gate.failures,
                     limit=gate.limit,

@@ -7,13 +7,13 @@ from typing import Any
 
 from durabletask import task
 
-from domain.power import NotRestored, not_started, not_stopped
-from domain.work import MachineRef, PowerRequest, PowerResult, PreflightResult
 from orchestrators.clock import utc_now
 from orchestrators.names import STOP_MACHINE
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
+from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
 
 MOST_POWER_LOOKS = 60
 """How often a start or stop is refused for a passing reason before it is given up. What Azure carries out has its

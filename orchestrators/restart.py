@@ -7,12 +7,12 @@ from typing import Any
 
 from durabletask import task
 
-from domain.work import MachineRef, PowerResult
 from orchestrators.names import RESTART_MACHINE
 from orchestrators.operation import PutBack
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
 MOST_LOOKS = 60
 """How often the restart is refused for a passing reason before it is given up; throttling is none that counts."""

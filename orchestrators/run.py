@@ -10,14 +10,18 @@ from typing import Any
 
 from durabletask import task
 
-from domain.base import format_instant
-from domain.notification import ApprovalNeeded, Event, Facts, RunAwaited, WindowAwaited
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import Mode, RunState
-from domain.steering import not_started
-from domain.verdict import window_closed
-from domain.watchdog import MOST_INCARNATIONS
-from domain.work import (
+from orchestrators import names
+from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
+from orchestrators.notify import announce
+from orchestrators.retries import RETRY_RESULT
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.notifications.events import ApprovalNeeded, Event, Facts, RunAwaited, WindowAwaited
+from patchwave.domain.runs.commands import not_started
+from patchwave.domain.runs.outcome_rules import window_closed
+from patchwave.domain.runs.run import Mode, RunState
+from patchwave.domain.runs.watchdog import MOST_INCARNATIONS
+from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
     CloseRun,
     Cutoff,
@@ -46,10 +50,6 @@ from domain.work import (
     StopRun,
     TakePlaces,
 )
-from orchestrators import names
-from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
-from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 

@@ -1,7 +1,7 @@
 """Writes ``docs/policy.md`` from the schema of policies; with ``--check`` it only says whether the page is up to date.
 
 Every key of the schema has its row: type, default, limits, and what the model says of it. The example at the top is
-``policies/monthly.yaml``, which a test holds valid.
+``examples/policies/monthly.yaml``, which a test holds valid.
 """
 
 import json
@@ -16,10 +16,10 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from domain.policy import Policy, policy_schema  # noqa: E402 - found through the line above
+from patchwave.domain.policy.policy import Policy, policy_schema  # noqa: E402 - found through the line above
 
 PAGE = ROOT / "docs" / "policy.md"
-EXAMPLE = ROOT / "policies" / "monthly.yaml"
+EXAMPLE = ROOT / "examples" / "policies" / "monthly.yaml"
 
 type Schema = dict[str, Any]
 
@@ -30,7 +30,7 @@ _PLURALS = {"entry": "entries"}
 _INTRODUCTION = """\
 # Policies
 
-<!-- Written by scripts/policy_docs.py from the schema of policies: change the model in domain/, then `make docs`. -->
+<!-- Written by scripts/policy_docs.py from the schema: change patchwave/domain/policy/, then run `make docs`. -->
 
 A policy says what to patch, when, how, and how carefully. People write it as YAML, the API speaks it as JSON, and
 `GET /api/policies/schema` is its JSON Schema, for editors. A document is a valid policy, or it is refused with

@@ -18,7 +18,7 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "rollouts.md"
 DRAWING = ROOT / "docs" / "rollouts.svg"
-EXAMPLE = "patchwave plan --fleet fleets/rollout.json --policy policies/rollout.yaml"
+EXAMPLE = "patchwave plan --fleet examples/fleets/rollout.json --policy examples/policies/rollout.yaml"
 
 _BLOCK = re.compile(
     r"(?P<head><!-- \$ (?P<command>patchwave .+?)(?P<first> \| first of each list)? -->\n```\w+\n).*?(?P<end>^```\n)",
@@ -37,7 +37,7 @@ def run(command: str) -> str:
     """
     environment = {name: value for name, value in os.environ.items() if name not in _TERMINAL}
     environment |= {"COLUMNS": _WIDTH, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
-    arguments = [sys.executable, "-m", "cli.app", *shlex.split(command)[1:]]
+    arguments = [sys.executable, "-m", "patchwave.cli.app", *shlex.split(command)[1:]]
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr.decode('utf-8', 'replace')}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from domain.policy import Policy
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy
 
 
 class Interval(NamedTuple):

@@ -13,16 +13,22 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from adapters.tables import Records
-from domain.azure_event import AzureEvent, EventKind
-from domain.base import format_instant
-from domain.folding import fold
-from domain.occurrence import MaintenanceOccurrence, OccurrenceNotice, Patience, ScheduledRun, first_heard
-from domain.policy import PolicyError
-from domain.provenance import WrittenPolicy
-from domain.run import Mode, Run, RunState, Trigger, TriggerKind
 from orchestrators.names import POST_EVENT
-from settings import Settings, load_settings
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.core.folding import fold
+from patchwave.domain.maintenance.events import AzureEvent, EventKind
+from patchwave.domain.maintenance.occurrence import (
+    MaintenanceOccurrence,
+    OccurrenceNotice,
+    Patience,
+    ScheduledRun,
+    first_heard,
+)
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.settings import Settings, load_settings
+from patchwave.storage import Records
 from triggers.start import DurableClient, read_stored, start_run
 
 _LOG = logging.getLogger("patchwave.events")

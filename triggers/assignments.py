@@ -17,11 +17,16 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field, ValidationError
 
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import QueryRefused, open_resource_graph
-from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure
-from domain.assignment import (
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.principal import Signed
+from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.fleet.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
+from patchwave.domain.maintenance.assignment import (
     MOST_ASSOCIATIONS,
     MOST_IN_DYNAMIC_SCOPE,
     Assignment,
@@ -34,21 +39,16 @@ from domain.assignment import (
     check_sizes,
     read_assignment,
 )
-from domain.base import Document, Instant, Json
-from domain.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
-from domain.folding import fold
-from domain.identity import MachineId
-from domain.maintenance import ConfigurationId, MaintenanceConfiguration
-from domain.maintenance_queries import (
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.maintenance.queries import (
     assignment_with_id,
     assignments_of_configuration,
     assignments_of_machine,
     dynamic_scopes,
 )
-from domain.principal import Signed
-from domain.run import Order
-from domain.scope import Scope
-from domain.validation import Problem, explain
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import Order
+from patchwave.storage import Records, open_records
 from triggers.azure import AZURE_REFUSES, BOUNDARY_REFUSES, refused
 from triggers.described import INVALID_QUERY, Answer, Body, Parameter, described
 from triggers.http import (

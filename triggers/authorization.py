@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from domain.principal import CLAIMED, ENTRA, InvalidPrincipal, Principal, Role, Signed, read_principal
-from settings import Authorization, load_settings, platform_signs_in
+from patchwave.domain.core.principal import CLAIMED, ENTRA, InvalidPrincipal, Principal, Role, Signed, read_principal
+from patchwave.settings import Authorization, load_settings, platform_signs_in
 
 PRINCIPAL_HEADER = "x-ms-client-principal"
 PROVIDER_HEADER = "x-ms-client-principal-idp"

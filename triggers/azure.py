@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.outcome import Reason
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.core.outcome import Reason
 from triggers.http import Refusal, no_such
 
 AZURE_REFUSES = {

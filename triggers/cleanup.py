@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.disks import Disks, open_disks
-from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure
-from domain.folding import fold
-from domain.snapshot import MACHINE_TAG, SnapshotId, expired_run
+from patchwave.azure.snapshots import Disks, open_disks
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.folding import fold
+from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
+from patchwave.storage import Records, open_records
 
 MOST_SNAPSHOTS = 200
 """One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""

@@ -14,9 +14,9 @@ from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from domain.base import Document, Instant, Json
-from domain.identity import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
-from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
+from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.ids import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
+from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from triggers.http import DEFAULT_LIMIT, LARGEST_LIMIT
 
 _ATTRIBUTE = "__patchwave_promise__"

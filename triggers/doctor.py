@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.resource_graph import QueryRefused
-from adapters.tables import Records, open_records
-from domain.assignment import read_assignment
-from domain.doctor import examine
-from domain.doctor_facts import (
+from patchwave.azure.resource_graph import QueryRefused
+from patchwave.domain.drift.detect import examine
+from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.drift.inputs import (
     FleetFacts,
     excused_patches,
     first_and_last_runs,
@@ -25,10 +24,11 @@ from domain.doctor_facts import (
     with_excuses,
     with_own,
 )
-from domain.findings import DoctorReport, FindingKind
-from domain.maintenance import read_configuration
-from domain.maintenance_queries import all_assignments, all_configurations
-from domain.scope import Scope
+from patchwave.domain.maintenance.assignment import read_assignment
+from patchwave.domain.maintenance.configuration import read_configuration
+from patchwave.domain.maintenance.queries import all_assignments, all_configurations
+from patchwave.domain.policy.scope import Scope
+from patchwave.storage import Records, open_records
 from triggers.described import Answer, Parameter, described
 from triggers.fleet import FLEET_REFUSES, one_of_few, read_each, read_fleet, read_policies, read_rows
 from triggers.http import Refusal, answer, answered, number_of, query_of, words_of

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 import azure.durable_functions as df
 
-from adapters.tables import Records, open_records
-from domain.azure_event import AzureEvent, EventKind, read_event
-from domain.base import as_object
-from domain.event_requests import EventRequest, may_ask, request_key
-from domain.event_sources import EventSources
-from domain.identity import MachineId
-from domain.policy import Policy, PolicyError
-from domain.provenance import WrittenPolicy
-from domain.run import Run
-from settings import load_settings
+from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.maintenance.event_sources import EventSources
+from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
+from patchwave.domain.policy.policy import Policy, PolicyError
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Run
+from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
 from triggers.accompany import accompany
 from triggers.event_lookup import find_scheduled_run, is_machine
 from triggers.event_runs import start_requested

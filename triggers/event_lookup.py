@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-from adapters.arm import open_resource_manager
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import QueryRefused, open_resource_graph
-from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.base import as_object, fold_keys, parse_instant
-from domain.discovery import DiscoveryQuery
-from domain.identity import MachineId
-from domain.maintenance import MaintenanceConfiguration
-from domain.maintenance_queries import run_with_id
-from domain.occurrence import LONGEST_WINDOW, OccurrenceNotice, ScheduledRun
-from settings import load_settings
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.core.documents import as_object, fold_keys, parse_instant
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.occurrence import LONGEST_WINDOW, OccurrenceNotice, ScheduledRun
+from patchwave.domain.maintenance.queries import run_with_id
+from patchwave.settings import load_settings
 
 LONGEST_SECONDS = 20.0
 """Event Grid waits for half a minute."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 
-from adapters.tables import Records
-from domain.event_requests import EventRequest, policy_for, run_of_quarter, served_by
-from domain.policy import PolicyError
-from domain.provenance import WrittenPolicy
-from domain.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.scheduling.event_requests import EventRequest, policy_for, run_of_quarter, served_by
+from patchwave.storage import Records
 from triggers.start import DurableClient, read_stored, start_run
 
 _LOG = logging.getLogger("patchwave.events")

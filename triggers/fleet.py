@@ -15,20 +15,20 @@ from weakref import WeakKeyDictionary
 import azure.functions as func
 from pydantic import ValidationError
 
-from adapters.agent_versions import open_agent_versions
-from adapters.resource_graph import QueryRefused, Row, open_resource_graph
-from adapters.tables import Records
-from domain.assignment import read_assignment
-from domain.base import Json
-from domain.discovery import DiscoveryQuery, build_queries
-from domain.doctor_facts import FleetFacts, FleetPolicy
-from domain.doctor_index import FleetIndex
-from domain.fleet_machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
-from domain.maintenance import read_configuration
-from domain.maintenance_queries import all_assignments, all_configurations
-from domain.policy import PolicyError, parse_policy
-from domain.scope import Scope
-from domain.validation import explain
+from patchwave.azure.resource_graph import QueryRefused, Row, open_resource_graph
+from patchwave.azure.vm_agents import open_agent_versions
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.validation import explain
+from patchwave.domain.drift.fleet_index import FleetIndex
+from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
+from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from patchwave.domain.maintenance.assignment import read_assignment
+from patchwave.domain.maintenance.configuration import read_configuration
+from patchwave.domain.maintenance.queries import all_assignments, all_configurations
+from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.domain.policy.scope import Scope
+from patchwave.storage import Records
 from triggers.described import Parameter
 from triggers.http import Refusal, query_of
 

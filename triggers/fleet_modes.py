@@ -9,12 +9,12 @@ from datetime import date
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import open_records
-from domain.base import Document
-from domain.eligibility import Eligibility
-from domain.fleet_machine import FleetMachine
-from domain.fleet_modes import MachineModes, ModeCounts, PatchedBy, count, describe
-from domain.supported_images import DOCUMENT_DATE, READ_ON
+from patchwave.domain.core.documents import Document
+from patchwave.domain.drift.patch_mode_report import MachineModes, ModeCounts, PatchedBy, count, describe
+from patchwave.domain.fleet.eligibility import Eligibility
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
+from patchwave.storage import open_records
 from triggers.described import INVALID_QUERY, Answer, Parameter, described
 from triggers.fleet import (
     FLEET_REFUSES,

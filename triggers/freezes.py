@@ -8,11 +8,11 @@ from typing import Annotated
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import Records, audit_subject, open_records
-from domain.base import Document, Json
-from domain.freeze import Freeze, FreezeError, parse_freeze
-from domain.identity import ADHOC_POLICY, is_policy_name
-from domain.validation import Problem, suggest
+from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
+from patchwave.domain.core.validation import Problem, suggest
+from patchwave.domain.scheduling.freeze import Freeze, FreezeError, parse_freeze
+from patchwave.storage import Records, audit_subject, open_records
 from triggers.described import INVALID_QUERY, NO_FREEZE, PAGED, Answer, AuditPage, Body, Keys, described
 from triggers.http import answer, answered, caller_of, no_such, page_of, paged, query_of, read_json, route_of
 from triggers.orders import BY, ORDER_QUERY, read_order

@@ -9,9 +9,9 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field, ValidationError
 
-from adapters.arm import open_resource_manager
-from adapters.tables import StorageError, open_records
-from settings import ChannelsError, Settings, load_settings, parse_channels
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels
+from patchwave.storage import StorageError, open_records
 from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, query_of
 

@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import azure.functions as func
 
-from adapters.tables import InvalidCursor, Page, PreconditionFailed, RecordTooLarge, StorageUnreachable
-from domain.freeze import FreezeError
-from domain.identity import RunId
-from domain.policy import PolicyError
-from domain.principal import Signed
-from domain.steering import NotAllowed, NotPossible
-from domain.validation import Problem, listed
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.principal import Signed
+from patchwave.domain.core.validation import Problem, listed
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.runs.commands import NotAllowed, NotPossible
+from patchwave.domain.scheduling.freeze import FreezeError
+from patchwave.storage import InvalidCursor, Page, PreconditionFailed, RecordTooLarge, StorageUnreachable
 from triggers.authorization import NotSignedIn, RoleMissing, caller_named, check_role
 from triggers.trace import TRACED, note_refused
 

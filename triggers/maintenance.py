@@ -14,25 +14,21 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import ValidationError
 
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import QueryRefused, open_resource_graph
-from adapters.tables import Records, open_records
-from domain.arm_error import ArmFailure
-from domain.base import Document, Json, as_object, text_of
-from domain.coming_run import ComingRun, canceled_by_configuration, coming_runs
-from domain.discovery import DiscoveryQuery
-from domain.folding import fold
-from domain.maintenance import (
-    ConfigurationId,
-    MaintenanceConfiguration,
-    read_configuration,
-)
-from domain.maintenance_limits import advice, check_configuration, check_number
-from domain.maintenance_queries import all_configurations, canceled_runs
-from domain.policy import merge_patch
-from domain.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
-from domain.validation import Problem, explain
-from settings import load_settings
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Document, Json, as_object, text_of
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.queries import all_configurations, canceled_runs
+from patchwave.domain.maintenance.upcoming_run import ComingRun, canceled_by_configuration, coming_runs
+from patchwave.domain.maintenance.validation import advice, check_configuration, check_number
+from patchwave.domain.policy.policy import merge_patch
+from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
 from triggers.azure import AZURE_REFUSES, BOUNDARY_REFUSES, refused
 from triggers.described import (
     INVALID_QUERY,

@@ -15,11 +15,13 @@ import azure.functions as func
 import grpc
 from pydantic import Field, ValidationError
 
-from adapters.tables import Records, open_records
-from domain.base import Json
-from domain.discovery import missing_ids
-from domain.fleet_machine import within_boundary
-from domain.mode_change import (
+from orchestrators.names import CHANGE_MODES, VERSION
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.fleet.discovery import missing_ids
+from patchwave.domain.fleet.machine import within_boundary
+from patchwave.domain.fleet.patch_mode import WantedSettings
+from patchwave.domain.fleet.patch_mode_change import (
     LARGEST_WAVE,
     ChangeEnd,
     ChangeRef,
@@ -31,11 +33,9 @@ from domain.mode_change import (
     missing_machine,
     plan_machine,
 )
-from domain.patch_mode import WantedSettings
-from domain.run import Order
-from domain.scope import Scope
-from domain.validation import Problem, explain
-from orchestrators.names import CHANGE_MODES, VERSION
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import Order
+from patchwave.storage import Records, open_records
 from triggers.described import (
     INVALID_BODY,
     INVALID_QUERY,

@@ -12,21 +12,21 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field, ValidationError
 
-from adapters.maintenance import open_maintenance
-from adapters.resource_graph import QueryRefused, open_resource_graph
-from adapters.tables import open_records
-from domain.arm_error import ArmFailure
-from domain.assignment import Assignment, read_assignment
-from domain.base import Document, Json
-from domain.discovery import DiscoveryQuery
-from domain.identity import check_policy_name, is_policy_name
-from domain.maintenance import ConfigurationId
-from domain.maintenance_queries import assignments_of_configuration
-from domain.moved import NotCarried
-from domain.moving_in import MovedIn, policies_of
-from domain.moving_out import CARE, MovedOut, configuration_of
-from domain.policy import PolicyError, parse_policy
-from domain.validation import Problem, explain
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.ids import check_policy_name, is_policy_name
+from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.maintenance.assignment import Assignment, read_assignment
+from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.export_policy import CARE, MovedOut, configuration_of
+from patchwave.domain.maintenance.import_policy import MovedIn, policies_of
+from patchwave.domain.maintenance.queries import assignments_of_configuration
+from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.storage import open_records
 from triggers.azure import AZURE_REFUSES, refused
 from triggers.described import INVALID_BODY, NO_CONFIGURATION, NO_POLICY, Answer, Body, described
 from triggers.http import Refusal, answer, answered, invalid_body, no_such, read_json, route_of

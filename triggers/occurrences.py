@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import Records, open_records
-from domain.base import Document, Instant, Json
-from domain.occurrence import MaintenanceOccurrence
-from domain.outcome import OutcomeKind
-from domain.reported import is_contradicted
-from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, Mode, Run, RunState
+from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.maintenance_results import is_contradicted
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, Mode, Run, RunState
+from patchwave.storage import Records, open_records
 from triggers.described import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, Parameter, described
 from triggers.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
 

@@ -18,10 +18,10 @@ from pydantic import TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode
 
-from domain.base import Document, Json
-from domain.policy import policy_schema
-from domain.principal import Role
-from domain.validation import Problem
+from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.principal import Role
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.policy.policy import policy_schema
 from triggers import (
     assignments,
     doctor,

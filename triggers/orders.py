@@ -8,9 +8,9 @@ from typing import Annotated
 import azure.functions as func
 from pydantic import Field
 
-from domain.base import Document, as_object
-from domain.run import Order
-from domain.validation import Problem, unknown_keys
+from patchwave.domain.core.documents import Document, as_object
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.runs.run import Order
 from triggers.described import Body, Parameter
 from triggers.http import caller_of, invalid_body, invalid_query, query_of, read_body, read_json
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domain.boundary import Boundary, needs_boundary, outside
-from domain.hooks import scripts_are_off
-from domain.identity import MachineId
-from domain.maintenance import ConfigurationId
-from domain.policy import Policy, PolicyError
-from domain.probe import host_of, may_be_listed
-from domain.scope import Scope
-from domain.validation import Problem
-from settings import load_settings
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.machine.hooks import scripts_are_off
+from patchwave.domain.machine.http_probe import host_of, may_be_listed
+from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.policy.boundary import Boundary, needs_boundary, outside
+from patchwave.domain.policy.policy import Policy, PolicyError
+from patchwave.domain.policy.scope import Scope
+from patchwave.settings import load_settings
 
 
 def check_permitted(policy: Policy) -> Policy:

@@ -13,21 +13,21 @@ from typing import NamedTuple
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.locations import read_topology
-from adapters.resource_graph import QueryRefused, open_resource_graph
-from adapters.tables import Records, open_records
-from domain import draft
-from domain.base import as_object
-from domain.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
-from domain.draft import FoundMachine
-from domain.outcome import OutcomeKind
-from domain.patching import LinuxParameters, WindowsParameters
-from domain.plan import Plan
-from domain.policy import Policy
-from domain.run import AssessmentSummary
-from domain.scope import OsType, Scope
-from domain.selection import rule_of, select, wanted_on
-from domain.validation import Problem, unknown_keys
+from patchwave.azure.locations import read_topology
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
+from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
+from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
+from patchwave.domain.planning import dry_run
+from patchwave.domain.planning.dry_run import FoundMachine
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import OsType, Scope
+from patchwave.domain.runs.run import AssessmentSummary
+from patchwave.storage import Records, open_records
 from triggers.described import INVALID_BODY, Answer, Body, described
 from triggers.fleet import TOO_MANY_READS, one_of_few
 from triggers.http import Refusal, answer, answered, invalid_body, read_json
@@ -88,7 +88,7 @@ async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
     ]
 
     def plan() -> func.HttpResponse:
-        return answer(draft.draft_plan(machines, policy, topology).plan.to_wire())
+        return answer(dry_run.draft_plan(machines, policy, topology).plan.to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
     return await asyncio.to_thread(plan)

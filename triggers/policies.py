@@ -8,13 +8,13 @@ from typing import Annotated
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import open_records
-from domain.base import Document, Json
-from domain.document_changes import changes_in_words
-from domain.identity import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
-from domain.policy import Policy, parse_policy, policy_schema
-from domain.provenance import policy_digest, rules_in_short
-from domain.validation import Problem
+from patchwave.domain.core.document_diff import changes_in_words
+from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
+from patchwave.domain.runs.provenance import policy_digest, rules_in_short
+from patchwave.storage import open_records
 from triggers.described import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
 from triggers.orders import SAID_QUERY, read_said

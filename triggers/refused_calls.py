@@ -5,7 +5,7 @@ from __future__ import annotations
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import open_records
+from patchwave.storage import open_records
 from triggers.described import INVALID_QUERY, PAGED, Answer, AuditPage, described
 from triggers.http import answer, answered, page_of, paged
 from triggers.trace import REFUSED_CALLS

@@ -14,12 +14,12 @@ import azure.functions as func
 from durabletask.client import OrchestrationStatus
 from pydantic import Field, StrictInt, ValidationError
 
-from adapters.tables import Records, open_records
-from domain.base import Document
-from domain.mode_change import ChangeState
-from domain.retention import Retention, may_go, slice_of
-from domain.validation import explain
-from settings import Settings, load_settings
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.validation import explain
+from patchwave.domain.fleet.patch_mode_change import ChangeState
+from patchwave.domain.runs.retention import Retention, may_go, slice_of
+from patchwave.settings import Settings, load_settings
+from patchwave.storage import Records, open_records
 from triggers.described import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
 from triggers.http import Refusal, answer, answered, caller_of, invalid_body, page_of, paged, read_json, run_id_of
 from triggers.runs import ListedRun, find_run, listed_run

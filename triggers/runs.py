@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import Records, open_records
-from domain.base import Json
-from domain.identity import is_machine_key
-from domain.outcome import OutcomeKind
-from domain.plan import Plan
-from domain.run import MachineRecord, Mode, PatchRecord, Run, Trigger, TriggerKind
-from domain.waiting import waiting_for
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import is_machine_key
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.runs.run import MachineRecord, Mode, PatchRecord, Run, Trigger, TriggerKind
+from patchwave.domain.runs.waiting import waiting_for
+from patchwave.storage import Records, open_records
 from triggers.authorization import may_author
 from triggers.described import (
     INVALID_BODY,

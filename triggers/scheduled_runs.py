@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.maintenance import open_maintenance
-from adapters.tables import open_records
-from domain.base import Document
-from domain.calendar import Occurrence
-from domain.coming_run import ComingRun, coming_run, coming_runs, parse_run
-from domain.maintenance import MaintenanceConfiguration
-from domain.maintenance_limits import LONGEST_WINDOW
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.documents import Document
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.upcoming_run import ComingRun, coming_run, coming_runs, parse_run
+from patchwave.domain.maintenance.validation import LONGEST_WINDOW
+from patchwave.storage import open_records
 from triggers.azure import BOUNDARY_REFUSES, refused
 from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, invalid_query, number_of, query_of

@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import Records, open_records
-from domain.agenda import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
-from domain.base import Document
-from domain.calendar import Occurrence, due_occurrence
-from domain.controls import Controls, Pause, Skip
-from domain.freeze import frozen_by
-from domain.identity import RunId, is_policy_name
-from domain.policy import Policy
-from domain.run import Order, Trigger, TriggerKind
+from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.ids import RunId, is_policy_name
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.run import Order, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import frozen_by
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.upcoming import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
+from patchwave.storage import Records, open_records
 from triggers.described import (
     INVALID_BODY,
     INVALID_QUERY,

@@ -12,19 +12,19 @@ from typing import Annotated, Any, Protocol, cast
 
 import grpc
 
-from adapters.tables import Records, StoredPolicy
-from domain.base import Document, Json, as_object
-from domain.boundary import needs_boundary
-from domain.calendar import Occurrence
-from domain.identity import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
-from domain.narrowing import widened
-from domain.occurrence import MaintenanceOccurrence
-from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
-from domain.provenance import WrittenPolicy, rules_in_short, written
-from domain.run import Mode, Run, RunState, StartableMode, Trigger
-from domain.validation import Problem, unknown_keys
-from domain.work import FollowRun
 from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.policy.boundary import needs_boundary
+from patchwave.domain.policy.narrowing import widened
+from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
+from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
+from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
+from patchwave.domain.workflow.messages import FollowRun
+from patchwave.storage import Records, StoredPolicy
 from triggers.described import Keys, Parameter
 from triggers.http import Refusal, invalid_body, no_such
 from triggers.permitted import boundary, check_permitted

@@ -14,18 +14,18 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
-from adapters.tables import Records, open_records
-from domain.base import Document, as_object
-from domain.identity import is_machine_key
-from domain.outcome import Reason
-from domain.pinning import Pin
-from domain.policy import Policy
-from domain.provenance import WrittenPolicy, rules_in_short, written
-from domain.rings import keep_in_ring, order_rings
-from domain.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
-from domain.steering import NotAllowed, ring_in_question, starter_ids, wants_other
-from domain.validation import Problem, unknown_keys
 from orchestrators.names import CANCEL_EVENT, STEER_EVENT
+from patchwave.domain.core.documents import Document, as_object
+from patchwave.domain.core.ids import is_machine_key
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.machine.patch_pinning import Pin
+from patchwave.domain.planning.rings import keep_in_ring, order_rings
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.commands import NotAllowed, ring_in_question, starter_ids, wants_other
+from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
+from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
+from patchwave.storage import Records, open_records
 from triggers.authorization import principal_of
 from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from triggers.http import (

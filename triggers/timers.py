@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.tables import Records, StoredPolicy, open_records
-from domain.agenda import Decision, Verdict, decide
-from domain.base import as_object
-from domain.calendar import Occurrence, closed_between, due_occurrence
-from domain.controls import Controls
-from domain.freeze import Freeze
-from domain.identity import RunId
-from domain.policy import PolicyError, parse_policy
-from domain.run import Run, RunState, Trigger, TriggerKind
+from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_occurrence
+from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import Freeze
+from patchwave.domain.scheduling.overrides import Controls
+from patchwave.domain.scheduling.upcoming import Decision, Verdict, decide
+from patchwave.storage import Records, StoredPolicy, open_records
 from triggers.event_runs import start_waiting_requests
 from triggers.http import Refusal
 from triggers.start import DurableClient, read_stored, start_run, tell_waiting_run

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
-from adapters.tables import Records, open_records
-from domain.principal import Signed
+from patchwave.domain.core.principal import Signed
+from patchwave.storage import Records, open_records
 from triggers.authorization import signed_in
 
 REFUSED_CALLS = "refused~calls"

@@ -1,7 +1,7 @@
 """watched_runs: every five minutes, look after the runs that may have lost their orchestration, or a part of it.
 
-What is done is decided in `domain.watchdog`. A run whose orchestration is gone is given the next one, which goes on
-from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
+What is done is decided in `patchwave.domain.runs.watchdog`. A run whose orchestration is gone is given the next one,
+which goes on from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from adapters.tables import Records, Watched, ending_change, open_records
-from domain.notification import Ended, Event, Notice
-from domain.run import Run
-from domain.steering import PATCHWAVE
-from domain.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
-from domain.work import MachineEnded, MachineWork, RunRef
 from orchestrators.names import (
     AWAIT_OPERATION,
     CLOSE_DEAD_RUN,
@@ -36,7 +30,13 @@ from orchestrators.names import (
     notice_instance,
     phase_instance,
 )
-from settings import load_settings
+from patchwave.domain.notifications.events import Ended, Event, Notice
+from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.domain.runs.run import Run
+from patchwave.domain.runs.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
+from patchwave.settings import load_settings
+from patchwave.storage import Records, Watched, ending_change, open_records
 from triggers.start import DurableClient, schedule_run
 
 _RUNS_AT_ONCE = 8

@@ -12,11 +12,11 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
-from adapters.tables import open_records
-from domain.base import Tolerant, as_object
-from domain.run import Mode, StartableMode, Trigger, TriggerKind
-from domain.webhook import FIRST_ROTATION, Call, policy_secret, verify
-from settings import Authorization, load_settings
+from patchwave.domain.core.documents import Tolerant, as_object
+from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, policy_secret, verify
+from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
+from patchwave.settings import Authorization, load_settings
+from patchwave.storage import open_records
 from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from triggers.runs import ListedRun, accepted

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import aiohttp.connector
 import pytest
 
-from adapters.per_loop import close_clients
-from adapters.tables import Records
 from local.stack import limits_at
-from settings import load_settings
+from patchwave.azure.clients import close_clients
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.simulator.conftest import SPEED, Simulator
 from tests.triggers.support import TENANT
 

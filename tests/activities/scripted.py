@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from activities import context, poll, submit
-from adapters.compute import Submission
-from adapters.tables import Records
-from domain.arm_error import ArmFailure
-from domain.identity import MachineId
-from domain.operation import PollReading
-from domain.patching import InstallParameters
-from domain.preflight import MachineView
-from domain.run import Intent, MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.azure.compute import Submission
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.install_request import InstallParameters
+from patchwave.domain.azure.operation import PollReading
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.runs.run import Intent, MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.storage import Records
 from tests.simulator.conftest import SUBSCRIPTION
 from tests.unit.wire_samples import machine
 

@@ -24,9 +24,13 @@ from activities.hooks import take_snapshot
 from activities.machine import preflight_machine
 from activities.power import start_machine, stop_machine
 from activities.results import copy_results
-from adapters.resource_graph import Page, ResourceGraph
-from adapters.tables import Records
-from domain.accompany import (
+from patchwave.azure.resource_graph import Page, ResourceGraph
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.maintenance.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
+from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     Concluding,
     Copied,
@@ -45,13 +49,16 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.hooks import HookResult, HookState
-from domain.identity import MachineId
-from domain.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
-from domain.outcome import OutcomeKind, Reason
-from domain.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
-from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult, RunRef
-from settings import load_settings
+from patchwave.domain.workflow.messages import (
+    MachineRef,
+    PowerRequest,
+    PowerResult,
+    PreflightRequest,
+    PreflightResult,
+    RunRef,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import finish
 from tests.simulator.conftest import SPEED, SUBSCRIPTION, Simulator

@@ -11,13 +11,19 @@ from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine
 from activities.submit import install_patches
-from adapters.tables import Records
-from domain.base import Json
-from domain.hooks import ScriptRequest, When
-from domain.identity import MachineId
-from domain.outcome import Reason
-from domain.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
-from domain.work import MachineRef, PowerRequest, PreflightRequest, PreflightResult, StartOperation
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.machine.hooks import ScriptRequest, When
+from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
+    MachineRef,
+    PowerRequest,
+    PreflightRequest,
+    PreflightResult,
+    StartOperation,
+)
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.adapters.samples import order
 from tests.simulator.conftest import SUBSCRIPTION, Simulator

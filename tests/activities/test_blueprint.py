@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from activities import blueprint
-from adapters.tables.company import company_is_expected
-from domain.base import Json
+from patchwave.domain.core.documents import Json
+from patchwave.storage.engine.batching import company_is_expected
 
 
 async def _says_whether_it_waits(data: Json) -> Json:

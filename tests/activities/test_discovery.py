@@ -8,14 +8,14 @@ import pytest
 
 from activities import discovery
 from activities.discovery import discover_machines, pause_after
-from adapters.resource_graph import Page
-from adapters.tables import Records
-from domain.arm_error import ArmFailure
-from domain.outcome import OutcomeKind
-from domain.policy import parse_policy
-from domain.run import Mode, Run, RunState, Trigger, TriggerKind
-from domain.work import Discovered, DiscoverRequest
-from settings import load_settings
+from patchwave.azure.resource_graph import Page
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, SUBSCRIPTION
 
 ELSEWHERE = "99999999-2222-4333-8444-555555555555"

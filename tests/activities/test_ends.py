@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from activities.machine import record_outcome, release_machine
-from adapters.tables import Records
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import InstallationSummary, MachineRecord, Stage
-from domain.work import MachineEnded, Recorded, RecordOutcome, ReleaseMachine
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import InstallationSummary, MachineRecord, Stage
+from patchwave.domain.workflow.messages import MachineEnded, Recorded, RecordOutcome, ReleaseMachine
+from patchwave.storage import Records
 from tests.activities.test_turns import HOUR, PHASE, RUN, look
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run

@@ -11,15 +11,25 @@ import pytest
 
 from activities import health
 from activities.health import check_health
-from adapters.arm import ResourceManager
-from adapters.resource_health import ResourceHealth
-from adapters.tables import Records
-from domain.arm_error import ArmFailure
-from domain.health import HealthRequest, HealthResult, HealthState, Moment
-from domain.identity import MachineId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, Mode, Order, Run, RunState, SignalState, Stage, Trigger, TriggerKind
-from settings import load_settings
+from patchwave.azure.resource_health import ResourceHealth
+from patchwave.azure.virtual_machines import ResourceManager
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
+from patchwave.domain.runs.run import (
+    MachineRecord,
+    Mode,
+    Order,
+    Run,
+    RunState,
+    SignalState,
+    Stage,
+    Trigger,
+    TriggerKind,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.simulator.access import Access
 from tests.simulator.conftest import SUBSCRIPTION, Simulator
 
@@ -284,10 +294,10 @@ async def test_a_view_is_not_reused_when_it_is_old(
 ) -> None:
     one = simulator.take(appHealth="healthy")
     key = await prepare(records, one)
-    monkeypatch.setattr("adapters.arm.monotonic", lambda: 0.0)
+    monkeypatch.setattr("patchwave.azure.virtual_machines.monotonic", lambda: 0.0)
     await health.open_resource_manager().read_machine(MachineId.parse(one), keep_for=Moment.BEFORE)
     change(simulator, one, appHealth="unhealthy")
-    monkeypatch.setattr("adapters.arm.monotonic", lambda: 60.0)
+    monkeypatch.setattr("patchwave.azure.virtual_machines.monotonic", lambda: 60.0)
     await check(key, Moment.BEFORE)
     before = (await row(records, key)).health_before
     assert before is not None

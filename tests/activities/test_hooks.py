@@ -11,15 +11,15 @@ import pytest
 
 from activities import hooks
 from activities.hooks import run_script, take_snapshot
-from adapters.tables import Records
-from domain.guard import Guard, GuardedCall
-from domain.hooks import HookResult, HookState, ScriptRequest, When
-from domain.identity import MachineId
-from domain.outcome import OutcomeKind, Reason
-from domain.run import IntentState, MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
-from domain.snapshot import snapshot_of
-from domain.work import MachineRef
-from settings import load_settings
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
+from patchwave.domain.machine.snapshot import snapshot_of
+from patchwave.domain.runs.run import IntentState, MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import MachineRef
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.adapters.samples import order
 from tests.simulator.conftest import SUBSCRIPTION, Simulator

@@ -10,12 +10,12 @@ import pytest
 
 from activities import mode_change
 from activities.mode_change import change_mode, next_mode_changes
-from adapters.tables import Records
-from domain.arm_error import ArmFailure
-from domain.base import Json
-from domain.fleet_machine import FleetMachine, read_machine
-from domain.identity import MachineId
-from domain.mode_change import (
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.machine import FleetMachine, read_machine
+from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
+from patchwave.domain.fleet.patch_mode_change import (
     ChangeEnd,
     ChangeProgress,
     ChangeRef,
@@ -26,9 +26,9 @@ from domain.mode_change import (
     NextChanges,
     plan_machine,
 )
-from domain.patch_mode import PatchMode, WantedSettings
-from domain.run import Order
-from domain.scope import Scope
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import Order
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import REFUSALS
 from tests.simulator.conftest import Simulator

@@ -11,10 +11,9 @@ import pytest
 
 from activities import notify
 from activities.notify import attempt, close_notice, list_channels, send_notice
-from adapters.notifications import Sender
-from adapters.tables import Records
-from domain.identity import MachineId
-from domain.notification import (
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.notifications.events import (
     MOST_ATTEMPTS,
     MOST_NOTES,
     ApprovalNeeded,
@@ -29,9 +28,10 @@ from domain.notification import (
     Started,
     WindowAwaited,
 )
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
-from settings import load_settings
+from patchwave.domain.runs.run import MachineRecord, Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
+from patchwave.outbound.notifications import Sender
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.receiver import Receiver, Reply, receiving
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)

@@ -10,11 +10,18 @@ import pytest
 from activities import poll
 from activities.poll import poll_operation
 from activities.submit import assess_machine, install_patches
-from adapters.tables import Records, budget_of
-from domain.identity import MachineId
-from domain.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
-from domain.work import OperationRef, OperationReport, OperationState, StartOperation, StartResult, StartState
-from settings import load_settings
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
+    OperationRef,
+    OperationReport,
+    OperationState,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import Records, budget_of
 from tests.activities.azure import azure
 from tests.simulator.conftest import SUBSCRIPTION, Simulator
 

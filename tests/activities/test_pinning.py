@@ -10,16 +10,17 @@ import pytest
 
 from activities import pinning, poll, submit
 from activities.context import load_machine
-from adapters.arm import Submission
-from adapters.tables import Records
-from domain.base import Json
-from domain.identity import MachineId
-from domain.operation import PollReading, PollState
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patching import InstallParameters, LinuxParameters, WindowsParameters
-from domain.pinning import LinuxPin, Pin, PinSize
-from domain.policy import parse_policy
-from domain.run import (
+from patchwave.azure.virtual_machines import Submission
+from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, WindowsParameters
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.patch_pinning import LinuxPin, Pin, PinSize
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.outcome_rules import nothing_to_install
+from patchwave.domain.runs.run import (
     AssessmentSummary,
     InstallationSummary,
     Intent,
@@ -33,9 +34,16 @@ from domain.run import (
     Trigger,
     TriggerKind,
 )
-from domain.scope import OsType
-from domain.verdict import nothing_to_install
-from domain.work import OperationRef, OperationReport, OperationState, RingRef, StartOperation, StartResult, StartState
+from patchwave.domain.workflow.messages import (
+    OperationRef,
+    OperationReport,
+    OperationState,
+    RingRef,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, intent, machine, order
 
 RUN = "20261110T190000Z-monthly"

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 from activities import plan, turns
-from adapters.tables import Records, StorageUnreachable
-from adapters.tables.plans import HEAD
-from adapters.tables.table import Table
-from domain.admission import Place
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.plan import Plan
-from domain.policy import parse_policy
-from domain.roster import Placed
-from domain.run import (
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.planning.topology import Topology
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.run import (
     AssessmentSummary,
     InstallationSummary,
     MachineRecord,
@@ -29,8 +27,18 @@ from domain.run import (
     Trigger,
     TriggerKind,
 )
-from domain.topology import Topology
-from domain.work import MachinePage, MachinePageRequest, PlannedRun, RunRef, Step, StillOpen, StillOpenRequest
+from patchwave.domain.workflow.messages import (
+    MachinePage,
+    MachinePageRequest,
+    PlannedRun,
+    RunRef,
+    Step,
+    StillOpen,
+    StillOpenRequest,
+)
+from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage.engine.table import Table
+from patchwave.storage.plans import HEAD
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-monthly"

@@ -9,13 +9,13 @@ import pytest
 
 from activities import poll
 from activities.poll import poll_operation
-from adapters.tables import RecordMissing, Records
-from domain.arm_error import ArmFailure
-from domain.looks import Looks
-from domain.operation import PollReading, PollState
-from domain.preflight import MachineView
-from domain.run import Intent, IntentState, OperationKind
-from domain.work import OperationRef, OperationReport, OperationState
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.azure.poll_schedule import Looks
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.runs.run import Intent, IntentState, OperationKind
+from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
+from patchwave.storage import RecordMissing, Records
 from tests.activities.scripted import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view
 from tests.adapters.samples import order
 

@@ -11,14 +11,14 @@ import pytest
 from activities import power
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
-from adapters.tables import Records
-from domain.freeze import parse_freeze
-from domain.guard import Guard, GuardedCall
-from domain.outcome import Outcome, Reason
-from domain.power import not_started, not_stopped
-from domain.run import IntentState, Order, Stage
-from domain.work import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
-from settings import load_settings
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.power import not_started, not_stopped
+from patchwave.domain.runs.run import IntentState, Order, Stage
+from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
 from tests.simulator.conftest import Simulator

@@ -9,15 +9,14 @@ import pytest
 from activities.machine import preflight_machine
 from activities.recovery import rest_until, show_life, take_stock
 from activities.run import close_open_machines
-from adapters.tables import Records
-from domain.admission import Place
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.policy import parse_policy
-from domain.preflight import Readiness
-from domain.roster import Placed
-from domain.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
-from domain.watchdog import QUIET
-from domain.work import (
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.watchdog import QUIET
+from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
     PlannedPhase,
     PlannedRing,
@@ -29,6 +28,7 @@ from domain.work import (
     Step,
     Stock,
 )
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine, order
 from tests.adapters.test_plans import in_order, make, planned_machine
 

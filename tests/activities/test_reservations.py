@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 
 from activities.reservations import give_places_back, take_places
-from adapters.tables import Records
-from domain.admission import Place
-from domain.plan import Makespan, Plan
-from domain.reservation import Groups, Reservation, groups_of
-from domain.run import Mode, Order, Run, RunState, Trigger, TriggerKind
-from domain.topology import Topology
-from domain.work import GivePlacesBack, PlacesGivenBack, PlacesTaken, PlannedRun, TakePlaces
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.plan import Makespan, Plan
+from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
+from patchwave.domain.planning.topology import Topology
+from patchwave.domain.runs.run import Mode, Order, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, PlannedRun, TakePlaces
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 
 U0, U1, NE = (f"20261110T19000{number}Z-{name}" for number, name in enumerate(["u0", "u1", "ne"]))

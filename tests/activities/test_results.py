@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from activities import results
-from adapters.resource_graph import Page
-from adapters.tables import Records
-from domain.accompany import Copied, CopyResults
-from domain.arm_error import ArmFailure
-from domain.base import Json
-from domain.occurrence import MaintenanceOccurrence
-from domain.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.azure.resource_graph import Page
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Json
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-weekly"

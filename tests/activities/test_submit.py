@@ -9,15 +9,15 @@ import pytest
 
 from activities import submit
 from activities.submit import assess_machine, install_patches
-from adapters.compute import Submission
-from adapters.tables import Records, budget_of
-from domain.arm_error import ArmFailure
-from domain.operation import PollReading, PollState
-from domain.outcome import OutcomeKind, Reason
-from domain.patching import RebootSetting
-from domain.preflight import MachineView
-from domain.run import Intent, IntentState, OperationKind
-from domain.work import OperationState, StartOperation, StartResult, StartState
+from patchwave.azure.compute import Submission
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.install_request import RebootSetting
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.runs.run import Intent, IntentState, OperationKind
+from patchwave.domain.workflow.messages import OperationState, StartOperation, StartResult, StartState
+from patchwave.storage import Records, budget_of
 from tests.activities.scripted import (
     KEY,
     NOW,

@@ -10,12 +10,29 @@ import pytest
 
 from activities.machine import preflight_machine
 from activities.submit import assess_machine, install_patches
-from adapters.tables import Records
-from domain.identity import MachineId
-from domain.outcome import OutcomeKind, Reason
-from domain.preflight import Readiness
-from domain.run import Intent, IntentState, MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
-from domain.work import GateClosed, PreflightRequest, PreflightResult, StartOperation, StartResult, StartState
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.runs.run import (
+    Intent,
+    IntentState,
+    MachineRecord,
+    Mode,
+    OperationKind,
+    Run,
+    RunState,
+    Trigger,
+    TriggerKind,
+)
+from patchwave.domain.workflow.messages import (
+    GateClosed,
+    PreflightRequest,
+    PreflightResult,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.adapters.samples import order
 from tests.simulator.conftest import SUBSCRIPTION, Simulator

@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 
 from activities import attend, health, hooks, machine, power, windows
-from adapters.compute import Submission
-from adapters.tables import Records
-from domain.accompany import LookAgain, PowerSign
-from domain.arm_error import ArmFailure
-from domain.guard import Guard, GuardedCall
-from domain.health import HealthRequest, HealthResult, HealthState, Moment
-from domain.hooks import HookResult, HookState
-from domain.operation import PollReading, PollState
-from domain.outcome import OutcomeKind, Reason
-from domain.power import not_started
-from domain.preflight import MachineView, Readiness
-from domain.run import (
+from patchwave.azure.compute import Submission
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
+from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.machine.power import not_started
+from patchwave.domain.machine.preflight import MachineView, Readiness
+from patchwave.domain.runs.run import (
     AssessmentSummary,
     InstallationSummary,
     Intent,
@@ -33,7 +31,8 @@ from domain.run import (
     Trigger,
     TriggerKind,
 )
-from domain.work import (
+from patchwave.domain.workflow.maintenance_run import LookAgain, PowerSign
+from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,
     PowerResult,
@@ -42,6 +41,7 @@ from domain.work import (
     Verified,
     VerifyRequest,
 )
+from patchwave.storage import Records
 from tests.activities.scripted import KEY, NOW, ONE, RUN_ID
 from tests.simulator.conftest import SUBSCRIPTION
 from tests.unit.wire_samples import machine as sample

@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from activities.turns import look_at_phase, next_machines, still_open_machines
-from adapters.tables import RecordMissing, Records, ending_change
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, Stage
-from domain.work import (
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import MachineRecord, Stage
+from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachinePage,
     MachinePageRequest,
@@ -20,6 +19,7 @@ from domain.work import (
     StillOpen,
     StillOpenRequest,
 )
+from patchwave.storage import RecordMissing, Records, ending_change
 from tests.activities.test_recovery import SHORT
 from tests.adapters.samples import NOW, machine, order
 from tests.adapters.test_plans import in_order, make, planned_machine

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from activities import machine as activity
-from adapters.tables import Records
-from domain.base import Json
-from domain.health import Moment
-from domain.identity import MachineId
-from domain.operation import read_operation
-from domain.outcome import OutcomeKind, Reason
-from domain.patch_results import InstallResult
-from domain.preflight import MachineView
-from domain.verdict import judge_installation
-from domain.work import Verified, VerifyRequest
+from patchwave.domain.azure.operation import read_operation
+from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.health import Moment
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.runs.outcome_rules import judge_installation
+from patchwave.domain.workflow.messages import Verified, VerifyRequest
+from patchwave.storage import Records
 from tests.adapters.samples import machine
 from tests.unit.wire_samples import ended, installation
 from tests.unit.wire_samples import machine as sample

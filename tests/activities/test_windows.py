@@ -12,16 +12,15 @@ from activities.context import load_machine
 from activities.machine import preflight_machine
 from activities.run import close_run
 from activities.submit import install_patches
-from adapters.tables import Records
-from domain.agenda import Decision, decide
-from domain.calendar import Occurrence
-from domain.controls import Pause, Skip
-from domain.freeze import parse_freeze
-from domain.outcome import OutcomeKind, Reason
-from domain.policy import Policy, parse_policy
-from domain.preflight import Readiness
-from domain.run import Mode, OperationKind, Order, Run, RunState, Stage, Trigger, TriggerKind
-from domain.work import (
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.policy.policy import Policy, parse_policy
+from patchwave.domain.runs.run import Mode, OperationKind, Order, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.domain.scheduling.overrides import Pause, Skip
+from patchwave.domain.scheduling.upcoming import Decision, decide
+from patchwave.domain.workflow.messages import (
     CloseRun,
     Cutoff,
     NextWindow,
@@ -35,6 +34,7 @@ from domain.work import (
     Step,
     StepRef,
 )
+from patchwave.storage import Records
 from tests.adapters.samples import machine
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
-from adapters.tables import Records
-from adapters.tables.store import Store
-from settings import Settings
+from patchwave.settings import Settings
+from patchwave.storage import Records
+from patchwave.storage.engine.store import Store
 from tests.storage import azurite
 
 __all__ = ["azurite", "records"]

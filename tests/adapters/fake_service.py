@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from adapters.tables import StorageUnreachable
-from adapters.tables.columns import Columns
-from adapters.tables.rows import Change, Conflict
+from patchwave.storage import StorageUnreachable
+from patchwave.storage.engine.entity_codec import Columns
+from patchwave.storage.engine.rows import Change, Conflict
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.identity import MachineId
-from domain.run import Intent, MachineRecord, OperationKind, Order
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.run import Intent, MachineRecord, OperationKind, Order
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"

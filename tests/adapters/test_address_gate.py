@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from adapters.address_gate import AddressGate
-from adapters.notifications import Outgoing, Sender
-from adapters.probe import Prober
-from domain.probe import Probe, ProbeFailure
-from settings import Settings
+from patchwave.domain.machine.http_probe import Probe, ProbeFailure
+from patchwave.outbound.egress_guard import AddressGate
+from patchwave.outbound.http_probe import Prober
+from patchwave.outbound.notifications import Outgoing, Sender
+from patchwave.settings import Settings
 from tests.adapters.samples import machine
 
 NAME = "shop.example.org"
@@ -48,7 +48,9 @@ both = pytest.mark.parametrize("send", SENDERS.values(), ids=SENDERS)
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every socket that was made: there must be none."""
     made: list[Any] = []
-    monkeypatch.setattr("adapters.address_gate.socket", SimpleNamespace(socket=lambda *given: made.append(given)))
+    monkeypatch.setattr(
+        "patchwave.outbound.egress_guard.socket", SimpleNamespace(socket=lambda *given: made.append(given))
+    )
     return made
 
 

@@ -17,29 +17,29 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-import adapters
-from adapters import credentials
-from adapters.agent_versions import AgentVersions
-from adapters.arm import ResourceManager
-from adapters.disks import Disks
-from adapters.locations import Locations
-from adapters.machine_settings import MachineSettings
-from adapters.maintenance import Maintenance
-from adapters.per_loop import PerLoop, close_clients
-from adapters.pipeline import ArmPipeline
-from adapters.resource_graph import ResourceGraph
-from adapters.resource_health import ResourceHealth
-from adapters.run_command import RunCommands
-from domain.arm_error import ArmFailure
-from domain.assignment import Assignment
-from domain.discovery import DiscoveryQuery
-from domain.identity import MachineId
-from domain.maintenance import ConfigurationId, MaintenanceConfiguration
-from domain.patch_mode import PatchMode, WantedSettings
-from domain.patching import InstallParameters, LinuxParameters, RebootSetting
-from domain.scope import OsType
-from domain.snapshot import OsDisk, SnapshotId, snapshot_body
-from settings import Settings
+import patchwave
+from patchwave.azure import credentials
+from patchwave.azure.clients import PerLoop, close_clients
+from patchwave.azure.locations import Locations
+from patchwave.azure.maintenance import Maintenance
+from patchwave.azure.patch_settings import MachineSettings
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.resource_health import ResourceHealth
+from patchwave.azure.run_command import RunCommands
+from patchwave.azure.snapshots import Disks
+from patchwave.azure.virtual_machines import ResourceManager
+from patchwave.azure.vm_agents import AgentVersions
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
+from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
+from patchwave.domain.maintenance.assignment import Assignment
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.policy.scope import OsType
+from patchwave.settings import Settings
 from tests.adapters.samples import SUBSCRIPTION, intent, machine
 from tests.adapters.test_resource_graph import Credential
 from tests.adapters.test_tokens import Server, servers
@@ -116,14 +116,14 @@ WRITES: dict[tuple[type, str], Call] = {
     (Maintenance, "cancel"): lambda client: client.cancel(CONFIGURATION, "20261208210000"),
 }
 _BUILT_ON = re.compile(r"\b(ArmPipeline|ComputeClients|MaintenanceManagementClient)\b")
-_PARTS = ("adapters.pipeline", "adapters.compute")
+_PARTS = ("patchwave.azure.pipeline", "patchwave.azure.compute")
 """What the clients are built of: no client of its own."""
-_DEPLOYED = ("adapters", "activities", "triggers", "orchestrators", "domain")
+_DEPLOYED = ("activities", "orchestrators", "patchwave", "triggers")
 
 
 def sources() -> dict[str, str]:
     """The text of every deployed module, by its name."""
-    root = Path(str(adapters.__file__)).parents[1]
+    root = Path(str(patchwave.__file__)).parents[1]
     files = [path for folder in _DEPLOYED for path in (root / folder).rglob("*.py")]
     found = {path.relative_to(root).with_suffix(""): path for path in [*files, *root.glob("*.py")]}
     return {".".join(name.parts): path.read_text(encoding="utf-8") for name, path in found.items()}
@@ -177,24 +177,27 @@ def test_a_client_of_azure_is_made_in_one_way_only() -> None:
             if re.search(r"(ManagementClient|PipelineClient|AsyncPipeline)$", called):
                 made.append((name, called))
     assert sorted(made) == [
-        ("adapters.compute", "ComputeManagementClient"),
-        ("adapters.maintenance", "MaintenanceManagementClient"),
-        ("adapters.pipeline", "AsyncARMPipelineClient"),
+        ("patchwave.azure.compute", "ComputeManagementClient"),
+        ("patchwave.azure.maintenance", "MaintenanceManagementClient"),
+        ("patchwave.azure.pipeline", "AsyncARMPipelineClient"),
     ]
-    assert "**sdk_options(self._settings)" in sources()["adapters.compute"]
-    assert "sdk_options(self._settings)" in sources()["adapters.maintenance"]
+    assert "**sdk_options(self._settings)" in sources()["patchwave.azure.compute"]
+    assert "sdk_options(self._settings)" in sources()["patchwave.azure.maintenance"]
 
 
 def test_no_other_module_has_the_identity_with_which_azure_is_changed() -> None:
     """A writer that is none of these clients would need the credential, a token, or a library of Azure's."""
     clients = {kind.__module__ for kind, _ in READS.keys() | WRITES.keys()}
-    assert modules_that(r"\bopen_credential\(") == clients | {"adapters.credentials", "adapters.tables.store"}
-    assert modules_that(r"(from|import) azure\.identity\b|Credential\(") == {"adapters.credentials"}
-    assert modules_that(r"\bget_token|\bmanager_scope\b") == {"adapters.pipeline", "settings"}
+    assert modules_that(r"\bopen_credential\(") == clients | {
+        "patchwave.azure.credentials",
+        "patchwave.storage.engine.store",
+    }
+    assert modules_that(r"(from|import) azure\.identity\b|Credential\(") == {"patchwave.azure.credentials"}
+    assert modules_that(r"\bget_token|\bmanager_scope\b") == {"patchwave.azure.pipeline", "patchwave.settings"}
     assert modules_that(r"(from|import) azure\.mgmt\b") == {
-        "adapters.compute",
-        "adapters.maintenance",
-        "adapters.pipeline",
+        "patchwave.azure.compute",
+        "patchwave.azure.maintenance",
+        "patchwave.azure.pipeline",
     }
 
 

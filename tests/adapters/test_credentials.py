@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
 
-from adapters.credentials import open_credential
-from adapters.per_loop import close_clients
-from settings import Settings
+from patchwave.azure.clients import close_clients
+from patchwave.azure.credentials import open_credential
+from patchwave.settings import Settings
 
 PLATFORM = ("WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME", "CONTAINER_NAME", "CONTAINER_APP_NAME")
 DEVELOPERS = {"AZURE_TENANT_ID": "tenant", "AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": "secret"}

@@ -11,15 +11,8 @@ from itertools import count
 import pytest
 from pydantic import SecretStr
 
-from adapters.tables import Records, ending_change
-from adapters.tables.cache import RowCache
-from adapters.tables.company import in_company
-from adapters.tables.requests import TableRequests
-from adapters.tables.rows import Change, Row
-from adapters.tables.sharing import SharedReads
-from adapters.tables.store import Store
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import (
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import (
     AssessmentSummary,
     InstallationSummary,
     Intent,
@@ -29,8 +22,15 @@ from domain.run import (
     PatchRecord,
     Stage,
 )
-from domain.work import MachineEnded
-from settings import Settings
+from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.settings import Settings
+from patchwave.storage import Records, ending_change
+from patchwave.storage.engine.batching import in_company
+from patchwave.storage.engine.client import TableRequests
+from patchwave.storage.engine.row_cache import RowCache
+from patchwave.storage.engine.rows import Change, Row
+from patchwave.storage.engine.singleflight import SharedReads
+from patchwave.storage.engine.store import Store
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import run
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.tables import Records, StorageUnreachable
-from adapters.tables.company import in_company
-from adapters.tables.errors import RecordTooLarge
-from adapters.tables.grouping import GroupCommit
-from adapters.tables.rows import BATCH_ROWS, Change, Conflict
+from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage.engine.batching import in_company
+from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict
+from patchwave.storage.engine.write_batcher import GroupCommit
+from patchwave.storage.errors import RecordTooLarge
 from tests.adapters.fake_service import FakeService
 
 _KEYS = [f"row-{number}" for number in range(6)]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.locations import Locations
+from patchwave.azure.locations import Locations
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 

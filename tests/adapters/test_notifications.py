@@ -16,10 +16,7 @@ from typing import Any
 
 import pytest
 
-from adapters.address_gate import AddressGate
-from adapters.notifications import Delivery, Outgoing, Sender, compose, deliver, sender
-from domain.announcement import Announcement
-from domain.notification import (
+from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     Ended,
     Facts,
@@ -29,7 +26,10 @@ from domain.notification import (
     Started,
     WindowAwaited,
 )
-from settings import Channel, ChannelKind
+from patchwave.domain.notifications.messages import Announcement
+from patchwave.outbound.egress_guard import AddressGate
+from patchwave.outbound.notifications import Delivery, Outgoing, Sender, compose, deliver, sender
+from patchwave.settings import Channel, ChannelKind
 from tests.receiver import Received, Receiver, Reply, receiving
 
 NOW = datetime(2026, 11, 21, 2, 0, 0, tzinfo=UTC)

@@ -8,9 +8,9 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from adapters.pacer import Budgets
-from domain.pacing import Bucket
-from settings import Settings
+from patchwave.azure.rate_limiter import Budgets
+from patchwave.domain.azure.rate_limit import Bucket
+from patchwave.settings import Settings
 
 ONE, OTHER = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 MACHINE = f"https://management.azure.com/subscriptions/{ONE}/resourceGroups/g/providers/x/y/z"

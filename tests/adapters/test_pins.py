@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, RecordTooLarge
-from adapters.tables.table import Table
-from domain.pinning import LinuxPin, Package, Pin, WindowsPin
-from domain.scope import OsType
+from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
+from patchwave.domain.policy.scope import OsType
+from patchwave.storage import Records, RecordTooLarge
+from patchwave.storage.engine.table import Table
 from tests.adapters.samples import NOW
 
 RUN = "20261110T190000Z-monthly"

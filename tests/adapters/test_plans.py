@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.tables import InvalidCursor, Records, StorageUnreachable
-from adapters.tables.plans import HEAD
-from adapters.tables.rows import Change
-from adapters.tables.table import Table
-from domain.admission import Place
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
-from domain.plan import PlannedRing as RingOfPlan
-from domain.roster import Placed
-from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, Stage
-from domain.work import PlannedPhase, PlannedRing, PlannedRun
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
+from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, Stage
+from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun
+from patchwave.storage import InvalidCursor, Records, StorageUnreachable
+from patchwave.storage.engine.rows import Change
+from patchwave.storage.engine.table import Table
+from patchwave.storage.plans import HEAD
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-monthly"

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.resolver import ThreadedResolver
 from pydantic import SecretStr
 
-from adapters.probe import LONGEST_BODY, Prober
-from domain.probe import Probe, ProbeAnswer, ProbeFailure
-from settings import Settings
+from patchwave.domain.machine.http_probe import Probe, ProbeAnswer, ProbeFailure
+from patchwave.outbound.http_probe import LONGEST_BODY, Prober
+from patchwave.settings import Settings
 from tests.adapters.samples import machine
 
 AUTHORITY = trustme.CA()

@@ -16,12 +16,12 @@ from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
 
-from adapters.pacer import open_budgets
-from adapters.pipeline import ArmPipeline
-from adapters.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
-from domain.discovery import build_queries
-from domain.scope import Scope
-from settings import Settings
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.azure.rate_limiter import open_budgets
+from patchwave.azure.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
+from patchwave.domain.fleet.discovery import build_queries
+from patchwave.domain.policy.scope import Scope
+from patchwave.settings import Settings
 
 AUTHORITY = trustme.CA()
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"

@@ -15,12 +15,12 @@ from aiohttp import web
 from azure.core.pipeline.transport import AioHttpTransport
 from pydantic import SecretStr
 
-from adapters.pipeline import ArmPipeline
-from adapters.resource_health import MOST_PAGES, ResourceHealth
-from domain.arm_error import ArmFailure
-from domain.availability import Availability
-from domain.identity import MachineId
-from settings import Settings
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.azure.resource_health import MOST_PAGES, ResourceHealth
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.resource_health import Availability
+from patchwave.settings import Settings
 from tests.adapters.samples import SUBSCRIPTION, machine
 from tests.adapters.test_resource_graph import Credential
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from adapters.resource_graph import Page, ResourceGraph
-from adapters.sweep import MOST_SINGLE_READS, Sweeps
-from domain.arm_error import ArmFailure
+from patchwave.azure.bulk_status import MOST_SINGLE_READS, Sweeps
+from patchwave.azure.resource_graph import Page, ResourceGraph
+from patchwave.domain.azure.errors import ArmFailure
 
 ONE = "11111111-1111-1111-1111-111111111111"
 

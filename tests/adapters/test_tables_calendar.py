@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, audit_subject
-from domain.controls import CarryOver, Controls, Pause, Skip
-from domain.freeze import Freeze, parse_freeze
+from patchwave.domain.scheduling.freeze import Freeze, parse_freeze
+from patchwave.domain.scheduling.overrides import CarryOver, Controls, Pause, Skip
+from patchwave.storage import Records, audit_subject
 from tests.adapters.samples import NOW
 
 RUN, OTHER = "20261110T190000Z-monthly", "20261111T190000Z-monthly-1a2b3c4d"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from adapters.tables.endings import ending_change
-from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import RunState, Stage
-from domain.work import MachineEnded
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import RunState, Stage
+from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.storage import Records
+from patchwave.storage.completions import ending_change
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.tables import Change, RecordMissing, Records, ending_change, endings
-from adapters.tables.endings import EndingRecords
-from adapters.tables.rows import Conflict, Row
-from adapters.tables.store import Store
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import Stage
-from domain.work import MachineEnded
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import Stage
+from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.storage import Change, RecordMissing, Records, completions, ending_change
+from patchwave.storage.completions import EndingRecords
+from patchwave.storage.engine.rows import Conflict, Row
+from patchwave.storage.engine.store import Store
 from tests.adapters.samples import NOW, machine
 
 RUN = "20261110T190000Z-monthly"
@@ -164,8 +164,8 @@ def test_every_ending_is_told_however_late_it_becomes_readable(steps: list[tuple
 
 async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(endings, "BATCH_ROWS", 3)
-        patched.setattr(endings, "_MOST_TOLD", 5)
+        patched.setattr(completions, "BATCH_ROWS", 3)
+        patched.setattr(completions, "_MOST_TOLD", 5)
         table = Rows()
         records = EndingRecords(cast("Store", SimpleNamespace(results=table)))
         written: set[int] = set()

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.tables import Records
-from adapters.tables.requests import TableRequests
-from adapters.tables.rows import Change, Row
-from adapters.tables.table import Table
-from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import RunState, Stage
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import RunState, Stage
+from patchwave.storage import Records
+from patchwave.storage.engine.client import TableRequests
+from patchwave.storage.engine.rows import Change, Row
+from patchwave.storage.engine.table import Table
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run
 

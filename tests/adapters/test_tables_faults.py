@@ -16,12 +16,13 @@ from aiohttp import web
 from pydantic import SecretStr
 from yarl import URL
 
-from adapters.tables import Records, RecordTooLarge, StorageError, StorageUnreachable, store
-from adapters.tables.store import Store
-from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import MachineRecord, OperationKind, PatchRecord, Stage
-from settings import Settings
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import MachineRecord, OperationKind, PatchRecord, Stage
+from patchwave.settings import Settings
+from patchwave.storage import Records, RecordTooLarge, StorageError, StorageUnreachable
+from patchwave.storage.engine import store
+from patchwave.storage.engine.store import Store
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import run
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import PreconditionFailed, Records, RecordTooLarge
-from domain.guard import Guard, GuardedCall
-from domain.run import IntentState, OperationKind
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.runs.run import IntentState, OperationKind
+from patchwave.storage import PreconditionFailed, Records, RecordTooLarge
 from tests.adapters.samples import NOW, intent, machine
 
 RUN = "20261110T190000Z-monthly"

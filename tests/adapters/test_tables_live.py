@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, Watched
-from adapters.tables.requests import TableRequests
-from adapters.tables.rows import Row
-from domain.identity import RunId
-from domain.outcome import Outcome
-from domain.run import RunState, Stage
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs.run import RunState, Stage
+from patchwave.storage import Records, Watched
+from patchwave.storage.engine.client import TableRequests
+from patchwave.storage.engine.rows import Row
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run
 

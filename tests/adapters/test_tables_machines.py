@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.tables import RecordMissing, Records
-from adapters.tables.patches import merge_patches
-from adapters.tables.rows import Change
-from adapters.tables.table import BULK_ROWS_A_SECOND
-from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import (
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import (
     AssessmentSummary,
     InstallationSummary,
     Mode,
@@ -29,6 +25,10 @@ from domain.run import (
     Trigger,
     TriggerKind,
 )
+from patchwave.storage import RecordMissing, Records
+from patchwave.storage.engine.rows import Change
+from patchwave.storage.engine.table import BULK_ROWS_A_SECOND
+from patchwave.storage.run_patches import merge_patches
 from tests.adapters.samples import NOW, intent, machine
 
 RUN = "20261110T190000Z-monthly"

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.tables import RecordMissing, Records
-from adapters.tables.requests import TableRequests
-from adapters.tables.rows import Row
-from domain.outcome import Outcome
-from domain.run import IntentState, OperationKind, Stage
-from domain.steering import NotPossible
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs.commands import NotPossible
+from patchwave.domain.runs.run import IntentState, OperationKind, Stage
+from patchwave.storage import RecordMissing, Records
+from patchwave.storage.engine.client import TableRequests
+from patchwave.storage.engine.rows import Row
 from tests.adapters.samples import NOW, intent, machine, order
 
 RUN = "20261110T190000Z-monthly"

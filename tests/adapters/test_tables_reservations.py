@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from adapters.tables import Records
-from domain.admission import Place
-from domain.plan import Makespan, Plan
-from domain.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
-from domain.topology import Topology
-from domain.work import PlannedRun
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.plan import Makespan, Plan
+from patchwave.domain.planning.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
+from patchwave.domain.planning.topology import Topology
+from patchwave.domain.workflow.messages import PlannedRun
+from patchwave.storage import Records
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"

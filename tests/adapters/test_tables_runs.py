@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import InvalidCursor, RecordMissing, Records, RecordTooLarge
-from domain.identity import RunId
-from domain.outcome import Outcome, Reason
-from domain.run import Mode, Run, RunState, Stage, Trigger, TriggerKind
-from domain.steering import NotPossible
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.runs.commands import NotPossible
+from patchwave.domain.runs.run import Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.storage import InvalidCursor, RecordMissing, Records, RecordTooLarge
 from tests.adapters.samples import NOW, machine, order
 
 RUN = "20261110T190000Z-monthly"

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.tables import RecordMissing, Records
-from domain.outcome import Outcome
-from domain.run import IntentState, OperationKind, RunState, Stage
-from domain.steering import NotPossible
-from domain.work import GateClosed
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs.commands import NotPossible
+from patchwave.domain.runs.run import IntentState, OperationKind, RunState, Stage
+from patchwave.domain.workflow.messages import GateClosed
+from patchwave.storage import RecordMissing, Records
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import RUN, run
 

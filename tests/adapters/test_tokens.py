@@ -14,17 +14,17 @@ import trustme
 from aiohttp import web
 from pydantic import SecretStr
 
-from adapters.arm import ResourceManager
-from adapters.disks import Disks
-from adapters.locations import Locations
-from adapters.pipeline import ArmPipeline
-from adapters.resource_graph import ResourceGraph
-from adapters.resource_health import ResourceHealth
-from domain.arm_error import ArmFailure
-from domain.identity import MachineId
-from domain.operation import PollState
-from domain.snapshot import OsDisk, SnapshotId, snapshot_body
-from settings import Settings
+from patchwave.azure.locations import Locations
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.resource_health import ResourceHealth
+from patchwave.azure.snapshots import Disks
+from patchwave.azure.virtual_machines import ResourceManager
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import PollState
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
+from patchwave.settings import Settings
 from tests.adapters.samples import SUBSCRIPTION, machine
 from tests.adapters.test_resource_graph import Credential
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.tables import Records, RecordTooLarge
-from adapters.tables.rows import Change
-from adapters.tables.transaction import Refusal, read_transaction, write_transaction
+from patchwave.storage import Records, RecordTooLarge
+from patchwave.storage.engine.batch_codec import Refusal, read_transaction, write_transaction
+from patchwave.storage.engine.rows import Change
 
 ODD = {
     "text": "quotes \" and ' and \\ and {braces}\r\n--batch_\r\nHTTP/1.1 500 No\r\n\r\n",

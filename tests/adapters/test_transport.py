@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from adapters.tables import Records
-from adapters.transport import transport_options
-from domain.arm_error import ArmFailure
-from domain.preflight import MachineView
+from patchwave.azure.transport import transport_options
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.storage import Records
 from tests.adapters.test_tokens import CALLS, TOKEN, Call, Server, servers, settings_of
 
 __all__ = ["servers"]

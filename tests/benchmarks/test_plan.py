@@ -11,7 +11,7 @@ import pytest
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
 from benchmarks.growth import slope
 from benchmarks.plan import MOST_RATIO, MOST_SLOPE, judge, measure, ratio_of
-from domain.planner import make_plan
+from patchwave.domain.planning.planner import make_plan
 from tests.rules import broken_rules
 
 

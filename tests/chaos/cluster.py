@@ -19,9 +19,9 @@ from azure.durable_functions.worker import DurableFunctionsWorker
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf import wrappers_pb2
 
-from adapters.per_loop import PerLoop
 from local.host.engine import FINISHED, Engine
-from settings import Settings, load_settings
+from patchwave.azure.clients import PerLoop
+from patchwave.settings import Settings, load_settings
 from tests.chaos.virtual import LoopTimers, VirtualLoop
 from tests.chaos.weather import Weather
 from tests.registered import registered

@@ -20,18 +20,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from adapters import credentials
-from adapters.tables import open_records, table
-from adapters.tables.machines import MACHINES as MACHINES_PREFIX
-from adapters.tables.store import Store
-from domain.identity import MachineId, RunId
-from domain.outcome import OutcomeKind
-from domain.policy import parse_inline_policy
-from domain.provenance import written
-from domain.run import Trigger, TriggerKind
 from local.host.engine import FINISHED
 from local.simulator.fleet import read_fleet
-from settings import Settings, load_settings
+from patchwave.azure import credentials
+from patchwave.domain.core.ids import MachineId, RunId
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.policy.policy import parse_inline_policy
+from patchwave.domain.runs.provenance import written
+from patchwave.domain.runs.run import Trigger, TriggerKind
+from patchwave.settings import Settings, load_settings
+from patchwave.storage import open_records
+from patchwave.storage.engine import table
+from patchwave.storage.engine.store import Store
+from patchwave.storage.run_machines import MACHINES as MACHINES_PREFIX
 from tests.chaos.azure import BASE_URL, Azure, make_clock
 from tests.chaos.cluster import Cluster
 from tests.chaos.tables import MemoryTables

@@ -14,15 +14,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from adapters import credentials
-from adapters.tables import open_records, table
-from adapters.tables.store import Store
-from domain.identity import MachineId, RunId
-from domain.policy import parse_inline_policy
-from domain.provenance import written
-from domain.run import Mode, Trigger, TriggerKind
 from local.simulator.fleet import read_fleet
-from settings import load_settings
+from patchwave.azure import credentials
+from patchwave.domain.core.ids import MachineId, RunId
+from patchwave.domain.policy.policy import parse_inline_policy
+from patchwave.domain.runs.provenance import written
+from patchwave.domain.runs.run import Mode, Trigger, TriggerKind
+from patchwave.settings import load_settings
+from patchwave.storage import open_records
+from patchwave.storage.engine import table
+from patchwave.storage.engine.store import Store
 from tests.chaos import schedule
 from tests.chaos.azure import Azure, make_clock
 from tests.chaos.cluster import Cluster

@@ -26,12 +26,12 @@ from typing import Self
 import httpx
 from pydantic import SecretStr
 
-from adapters.tables import Records
-from adapters.tables.store import Store
-from domain.identity import MachineId
-from domain.outcome import OutcomeKind
-from domain.run import MachineRecord
-from settings import Settings
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.runs.run import MachineRecord
+from patchwave.settings import Settings
+from patchwave.storage import Records
+from patchwave.storage.engine.store import Store
 from tests.chaos.effects import FOLDER, Order, Way
 from tests.product import Json, Product, machine_id, write_fleet
 

@@ -1,4 +1,4 @@
-"""Table storage in memory, in the place of `adapters.tables.requests`: conditions, transactions, lost answers."""
+"""Table storage in memory, in place of `patchwave.storage.engine.client`: conditions, transactions, lost answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from adapters.tables.columns import Columns
-from adapters.tables.errors import StorageUnreachable
-from adapters.tables.rows import Change, Conflict, Row
+from patchwave.storage.engine.entity_codec import Columns
+from patchwave.storage.engine.rows import Change, Conflict, Row
+from patchwave.storage.errors import StorageUnreachable
 from tests.chaos.cluster import travel
 from tests.chaos.virtual import VirtualLoop
 from tests.chaos.weather import Weather
@@ -67,7 +67,7 @@ class MemoryTables:
 
 
 class MemoryTable:
-    """What one table is asked, as `adapters.tables.requests.TableRequests` has it."""
+    """What one table is asked, as `patchwave.storage.engine.client.TableRequests` has it."""
 
     def __init__(self, account: MemoryTables, rows: dict[tuple[str, str], Row]) -> None:
         self._account = account

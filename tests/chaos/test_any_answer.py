@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.run import Mode
+from patchwave.domain.runs.run import Mode
 from tests.chaos.single import Ended, play
 
 type Json = dict[str, Any]

@@ -18,7 +18,7 @@ from local.host.timer_queue import Lock
 
 EPOCH = datetime(2026, 11, 10, 8, tzinfo=UTC)
 """When virtual time begins."""
-_PACKAGES = ("activities", "adapters", "triggers")
+_PACKAGES = ("activities.", "patchwave.azure.", "patchwave.outbound.", "patchwave.storage.", "triggers.")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -99,7 +99,7 @@ def virtual_clocks(loop: VirtualLoop) -> Generator[None]:
     theirs = [
         module
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in _PACKAGES and getattr(module, "datetime", None) is datetime
+        if f"{name}.".startswith(_PACKAGES) and getattr(module, "datetime", None) is datetime
     ]
     for module in theirs:
         module.datetime = VirtualDatetime  # pyright: ignore[reportAttributeAccessIssue] - modules have what they import

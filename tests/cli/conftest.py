@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.app import run
+from patchwave.cli.app import run
 from tests.cli.service import Front, Service
 
 

@@ -9,9 +9,17 @@ from typing import Any, cast
 import pytest
 import typer
 
-from cli.app import app
-from domain.announcement import Announcement, approve_command
-from domain.notification import ApprovalNeeded, Ended, Facts, GateClosed, RunAwaited, Started, WindowAwaited
+from patchwave.cli.app import app
+from patchwave.domain.notifications.events import (
+    ApprovalNeeded,
+    Ended,
+    Facts,
+    GateClosed,
+    RunAwaited,
+    Started,
+    WindowAwaited,
+)
+from patchwave.domain.notifications.messages import Announcement, approve_command
 
 RUN_ID = "20261121T000000Z-monthly"
 ALL: list[Facts] = [

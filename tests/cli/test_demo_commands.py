@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from domain.policy import parse_policy
 from local.demo import FLEET, PAIRS, ROLLOUT, STOP, Demonstration, Install, Report
+from patchwave.domain.policy.policy import parse_policy
 from tests.cli.service import machine_document, run_document
 
 RUN = "20261110T190000Z-demo"

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from domain.patch_mode import PatchMode, PatchSettings
-from domain.policy import parse_policy
 from local.demo_maintenance import (
     BY_IMAGE,
     EXCLUDED,
@@ -32,6 +30,8 @@ from local.demo_maintenance import (
     arm_id,
     policy,
 )
+from patchwave.domain.fleet.patch_mode import PatchMode, PatchSettings
+from patchwave.domain.policy.policy import parse_policy
 from tests.cli.service import machine_document
 
 _EVENTS = ("Pre", "Post")
@@ -143,7 +143,7 @@ def test_a_claim_that_does_not_hold(spoil: Callable[[Report], object], said: str
 @pytest.mark.timeout(330)
 def test_the_demonstration_keeps_its_promises():
     ended = subprocess.run(
-        [sys.executable, "-m", "cli", "demo-maintenance"],
+        [sys.executable, "-m", "patchwave.cli", "demo-maintenance"],
         cwd=ROOT,
         capture_output=True,
         text=True,

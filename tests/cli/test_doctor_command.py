@@ -13,11 +13,11 @@ import pytest
 import typer
 from starlette.responses import JSONResponse
 
-from cli.app import app
-from domain.doctor_facts import FleetFacts, KnownAssessment, ScheduledRuns
-from domain.findings import Finding, FindingKind
-from domain.patch_mode import AssessmentMode, PatchMode
-from domain.scope import OsType
+from patchwave.cli.app import app
+from patchwave.domain.drift.findings import Finding, FindingKind
+from patchwave.domain.drift.inputs import FleetFacts, KnownAssessment, ScheduledRuns
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
+from patchwave.domain.policy.scope import OsType
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service
 from tests.unit.doctor_fleet import (

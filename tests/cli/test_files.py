@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.errors import RefusedError
-from cli.files import merge_patch, parse_value, policy_text
+from patchwave.cli.errors import RefusedError
+from patchwave.cli.policy_files import merge_patch, parse_value, policy_text
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
     ["22:30", "NO", "on", "010", "0x1f", "1e3", "1_000", "2026-11-10", "null", "~", "true", "=", "<<", ".5", "1.", ""]

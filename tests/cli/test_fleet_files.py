@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cli.errors import RefusedError
-from cli.fleet_files import Fleet, read_fleet
 from local.simulator.clock import Clock
 from local.simulator.fleet import read_fleet as read_as_simulator
+from patchwave.cli.errors import RefusedError
+from patchwave.cli.plans.fleet_files import Fleet, read_fleet
 
 ROOT = Path(__file__).parents[2]
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cli.local_commands import write_environment
 from local.demo import FLEET
+from patchwave.cli.local.serve_command import write_environment
 from tests.cli.conftest import Patchwave
 
 
@@ -51,7 +51,7 @@ def test_serve_says_what_it_left_out_of_a_fleet(patchwave: Patchwave, tmp_path: 
 
     (tmp_path / ".local" / "serve-0").mkdir(parents=True)
     monkeypatch.setattr("local.demo.ROOT", tmp_path)
-    monkeypatch.setattr("cli.local_commands.running_stack", running_stack)
+    monkeypatch.setattr("patchwave.cli.local.serve_command.running_stack", running_stack)
     result = patchwave("serve", "--port", "0")
     assert "value[3] is left out: it has no location" in result.errors.splitlines()
 

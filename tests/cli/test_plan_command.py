@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import pytest
 from starlette.responses import JSONResponse
 
-from domain.plan import Makespan, Plan, PlannedMachine, PlannedRing
+from patchwave.domain.planning.plan import Makespan, Plan, PlannedMachine, PlannedRing
 from tests.cli.conftest import Patchwave, Result
 from tests.cli.service import Service, problem
 
-ROOT = Path(__file__).parents[2]
-FLEET, POLICY = str(ROOT / "fleets" / "rollout.json"), str(ROOT / "policies" / "rollout.yaml")
-DEMO = str(ROOT / "fleets" / "demo.json")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FLEET, POLICY = str(EXAMPLES / "fleets" / "rollout.json"), str(EXAMPLES / "policies" / "rollout.yaml")
+DEMO = str(EXAMPLES / "fleets" / "demo.json")
 GROUP = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse
 
-from cli.files import parse_value
-from domain.webhook import policy_secret
+from patchwave.cli.policy_files import parse_value
+from patchwave.domain.core.webhook_signature import policy_secret
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 from starlette.responses import RedirectResponse, Response
 
-from cli.errors import ExitCode
+from patchwave.cli.errors import ExitCode
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service, problem, text_answer
 

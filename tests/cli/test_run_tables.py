@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.run_tables import rules_of
+from patchwave.cli.runs.views import rules_of
 
 
 def test_an_approver_reads_author_digest_scope_and_scripts():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.plan import Makespan, Plan, PlannedMachine, PlannedRing
+from patchwave.domain.planning.plan import Makespan, Plan, PlannedMachine, PlannedRing
 from tests.cli.conftest import Patchwave
 from tests.cli.service import MOMENT, Service, machine_document, problem, run_document
 

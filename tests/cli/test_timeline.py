@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.plan_lanes import at_a_time, clock, lanes_of, peak, ticks, total_seconds
-from cli.timeline import timeline
-from cli.timeline_svg import draw
-from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
+from patchwave.cli.plans.lanes import at_a_time, clock, lanes_of, peak, ticks, total_seconds
+from patchwave.cli.plans.timeline_svg import draw
+from patchwave.cli.plans.timeline_text import timeline
+from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 

@@ -14,16 +14,23 @@ from azure.functions._durable_functions import df_dumps, df_loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain import accompany, arm_error, health, hooks, notification, occurrence, outcome, preflight, roster, run, work
-from domain.arm_error import LONGEST_TEXT, ArmFailure, ErrorDetail
-from domain.base import Document
-from domain.gates import ErrorBudget, OnExceeded
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patch_results import InstallResult
-from domain.preflight import Preflight, Readiness
-from domain.roster import Placed
-from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind
-from domain.work import (
+from patchwave.domain.azure import errors
+from patchwave.domain.azure.errors import LONGEST_TEXT, ArmFailure, ErrorDetail
+from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core import outcome
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine import health, hooks, preflight
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.maintenance import occurrence
+from patchwave.domain.notifications import events
+from patchwave.domain.planning import placement_codec
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
+from patchwave.domain.runs import run
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, OperationKind
+from patchwave.domain.workflow import maintenance_run, messages
+from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachinePage,
     MachineRef,
@@ -70,19 +77,19 @@ ASIDE: list[type[Document]] = [
     health.HealthResult,
     hooks.ScriptRequest,
     hooks.HookResult,
-    notification.NoticeChannels,
-    notification.SendResult,
-    notification.NoticeReport,
+    events.NoticeChannels,
+    events.SendResult,
+    events.NoticeReport,
 ]
 DOCUMENTS = [
     *(
         each
-        for module in (work, roster, run, outcome, preflight, arm_error, occurrence, accompany)
+        for module in (messages, placement_codec, run, outcome, preflight, errors, occurrence, maintenance_run)
         for each in documents_of(module)
     ),
     *ASIDE,
 ]
-MESSAGES = [*documents_of(work), *documents_of(roster), *documents_of(accompany), *ASIDE]
+MESSAGES = [*documents_of(messages), *documents_of(placement_codec), *documents_of(maintenance_run), *ASIDE]
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 # Milliseconds are what our documents keep.
@@ -226,9 +233,9 @@ def test_messages_of_a_machine_stay_small(message: Document) -> None:
 
 def test_the_longest_error_of_azure_still_fits() -> None:
     body = json.dumps({"error": {"code": "C", "message": "m" * 50_000, "details": [{"message": "d" * 50_000}] * 3}})
-    report = OperationReport(state=OperationState.FAILED, failure=arm_error.read_failure(200, body))
+    report = OperationReport(state=OperationState.FAILED, failure=errors.read_failure(200, body))
     assert len(df_dumps(report.to_wire())) <= 4 * (LONGEST_TEXT + 100) + 512
-    verdict = arm_error.classify(arm_error.read_failure(200, body)).to_outcome(arm_error.read_failure(200, body))
+    verdict = errors.classify(errors.read_failure(200, body)).to_outcome(errors.read_failure(200, body))
     recorded = RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=verdict, phase="patch:19.99.599")
     assert len(df_dumps(recorded.to_wire())) <= LARGEST_MESSAGE
 

@@ -13,13 +13,13 @@ from azure.data.tables import TableServiceClient
 from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
-from adapters.tables import Records, StorageUnreachable
-from domain.mode_change import ChangeState, ModeChange
-from domain.outcome import Outcome
-from domain.patch_mode import WantedSettings
-from domain.run import Order, RunState
-from domain.scope import Scope
-from settings import load_settings
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.fleet.patch_mode import WantedSettings
+from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import Order, RunState
+from patchwave.settings import load_settings
+from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP

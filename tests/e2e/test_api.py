@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from domain.webhook import policy_secret
+from patchwave.domain.core.webhook_signature import policy_secret
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
 from tests.e2e.test_accompany import fire, prepare
 from tests.product import Product, machine_id, wait_until

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cli.app import run
+from patchwave.cli.app import run
 from tests.product import Product
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.app import run
+from patchwave.cli.app import run
 from tests.product import PLAIN, Product
 
 SUBSCRIPTION = "3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42"

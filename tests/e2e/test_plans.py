@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.app import run
-from domain.plan import Plan
+from patchwave.cli.app import run
+from patchwave.domain.planning.plan import Plan
 from tests.product import Product
 
 

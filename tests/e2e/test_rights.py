@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from adapters.resource_graph import ResourceGraph
-from adapters.sweep import Sweeps
-from domain.maintenance_queries import patches_of_installations
+from patchwave.azure.bulk_status import Sweeps
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.domain.maintenance.queries import patches_of_installations
 from tests.conftest import HEALTH_KEY
 from tests.e2e.test_accompany import accompanied, fire, prepare
 from tests.product import SUBSCRIPTION, Product, wait_until

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_topology
-from domain.policy import Policy, parse_policy
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy, parse_policy
 from tests.product import Product
 from tests.rules import Interval, broken_rules
 

@@ -10,7 +10,7 @@ from string import Template
 
 import pytest
 
-from cli.app import run
+from patchwave.cli.app import run
 from tests.product import SUBSCRIPTION, Product
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "update-manager.md").read_text(encoding="utf-8")

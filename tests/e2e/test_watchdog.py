@@ -11,7 +11,7 @@ import pytest
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
-from domain.watchdog import PATIENCE, QUIET, Remedy
+from patchwave.domain.runs.watchdog import PATIENCE, QUIET, Remedy
 from tests.faults.invariants import hold_invariants, records_of
 from tests.product import POLL_SECONDS, Product, wait_until
 from triggers.watchdog import Watch, look_after_runs

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from activities.machine import record_outcome
 from activities.poll import poll_operation
 from activities.submit import install_patches
-from adapters.tables import Records
-from domain.identity import MachineId
-from domain.outcome import Outcome
-from domain.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
-from domain.work import (
+from orchestrators.operation import unfinished
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
     OperationRef,
     OperationReport,
     OperationState,
@@ -20,7 +20,7 @@ from domain.work import (
     StartResult,
     StartState,
 )
-from orchestrators.operation import unfinished
+from patchwave.storage import Records
 from tests.simulator.conftest import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)

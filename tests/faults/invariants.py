@@ -18,10 +18,10 @@ from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from google.protobuf import wrappers_pb2
 from pydantic import SecretStr
 
-from adapters.tables import Records
-from adapters.tables.store import Store
-from domain.identity import MachineId
-from settings import Settings
+from patchwave.domain.core.ids import MachineId
+from patchwave.settings import Settings
+from patchwave.storage import Records
+from patchwave.storage.engine.store import Store
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
 from tests.product import Product, wait_until
 

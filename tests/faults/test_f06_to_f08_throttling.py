@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import pytest
 
-from adapters.tables import Records, budget_of
-from domain.work import StartState
 from orchestrators.operation import MOST_REFUSALS
+from patchwave.domain.workflow.messages import StartState
+from patchwave.storage import Records, budget_of
 from tests.faults.activities import fault, install, prepare, sent
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.product import Product

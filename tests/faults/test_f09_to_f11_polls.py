@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 
 from activities.poll import MOST_UNCLEAR_POLLS
-from adapters.tables import Records
-from domain.outcome import OutcomeKind, Reason
-from domain.run import IntentState, OperationKind
-from domain.window import REBOOT_RESERVE
-from domain.work import OperationState
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.runs.run import IntentState, OperationKind
+from patchwave.domain.scheduling.window import REBOOT_RESERVE
+from patchwave.domain.workflow.messages import OperationState
+from patchwave.storage import Records
 from tests.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
 from tests.faults.invariants import ends_patched_once, hold_invariants, locks_of, records_of
 from tests.product import Product, wait_until

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.tables import Records
-from domain.run import RunState
-from domain.webhook import Call, policy_secret, signature_of
+from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
+from patchwave.domain.runs.run import RunState
+from patchwave.storage import Records
 from tests.adapters.samples import NOW as STORED_AT
 from tests.conftest import WEBHOOK_SECRET
 from tests.e2e.test_accompany import fire, prepare

@@ -16,8 +16,8 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 
-from domain.identity import MachineId
 from local.host.testing import Workbench
+from patchwave.domain.core.ids import MachineId
 from tests.faults.invariants import ends_patched_once, histories, hold_invariants, records_of
 from tests.product import POLL_SECONDS, Product, wait_until
 from triggers.watchdog import Watch, look_after_runs

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapters.tables import Records
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import PatchRecord
-from domain.work import OperationState, StartState
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.run import PatchRecord
+from patchwave.domain.workflow.messages import OperationState, StartState
+from patchwave.storage import Records
 from tests.faults.activities import RUN_ID, accepted_installation, install, poll, poll_to_the_end, prepare, record, sent
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.faults.storage_line import Fate, StorageLine, product_on_a_line

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from adapters.notifications import Delivery, Outgoing, Sender, sender
+from patchwave.outbound.notifications import Delivery, Outgoing, Sender, sender
 from tests.faults.invariants import hold_invariants
 from tests.product import Product
 from tests.receiver import Receiver, Reply, receiving

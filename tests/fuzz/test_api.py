@@ -19,8 +19,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from adapters.tables import Records
-from domain.run import RunState
+from patchwave.domain.runs.run import RunState
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.fuzz.api import Campaign, Send

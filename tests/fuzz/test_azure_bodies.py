@@ -12,23 +12,30 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from domain.alerts import Alert, AlertVeto, judge_alerts
-from domain.arm_error import ArmFailure, classify, parse_retry_after, read_failure
-from domain.availability import Availability, judge_availability
-from domain.azure_event import read_event
-from domain.base import as_object, parse_instant, parse_object
-from domain.boundary import Boundary
-from domain.discovery import select_machines
-from domain.event_sources import EventSources
-from domain.health import read_signals, summarize
-from domain.identity import MachineId
-from domain.operation import PollReading, UnsafeUrl, check_operation_url, operation_id, read_location, read_operation
-from domain.pacing import is_of_one_machine, read_levels
-from domain.patch_results import AssessResult, InstallResult, PatchSummary
-from domain.preflight import MachineView, hold_reason, judge
-from domain.scope import Scope
-from domain.script import read_script_end, shorten_output
-from domain.snapshot import OsDisk, SnapshotView, expired_run, snapshot_of
+from patchwave.domain.azure.errors import ArmFailure, classify, parse_retry_after, read_failure
+from patchwave.domain.azure.operation import (
+    PollReading,
+    UnsafeUrl,
+    check_operation_url,
+    operation_id,
+    read_location,
+    read_operation,
+)
+from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchSummary
+from patchwave.domain.azure.rate_limit import is_of_one_machine, read_levels
+from patchwave.domain.core.documents import as_object, parse_instant, parse_object
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.discovery import select_machines
+from patchwave.domain.machine.alerts import Alert, AlertVeto, judge_alerts
+from patchwave.domain.machine.health import read_signals, summarize
+from patchwave.domain.machine.preflight import MachineView, hold_reason, judge
+from patchwave.domain.machine.resource_health import Availability, judge_availability
+from patchwave.domain.machine.script import read_script_end, shorten_output
+from patchwave.domain.machine.snapshot import OsDisk, SnapshotView, expired_run, snapshot_of
+from patchwave.domain.maintenance.event_sources import EventSources
+from patchwave.domain.maintenance.events import read_event
+from patchwave.domain.policy.boundary import Boundary
+from patchwave.domain.policy.scope import Scope
 from tests.fuzz.material import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
 from tests.unit import wire_samples as wire
 

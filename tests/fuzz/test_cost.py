@@ -18,7 +18,7 @@ from time import thread_time
 import pytest
 import requests
 
-from adapters.tables import Records
+from patchwave.storage import Records
 from tests.fuzz.api import Send
 from tests.fuzz.expensive import Expensive
 from tests.fuzz.test_api import SEED, InProcess, known_of_everything

@@ -17,28 +17,28 @@ import pytest
 import yaml
 from hypothesis import example, given
 
-from adapters.notifications.rendering import render_html, render_text
-from adapters.notifications.slack import escape
-from adapters.tables import InvalidCursor
-from adapters.tables.paging import read_cursor, write_cursor
-from cli.errors import RefusedError
-from cli.files import merge_patch, parse_value, policy_text
-from cli.terminal import plain
-from domain.announcement import Message, Tone
-from domain.base import format_instant, parse_instant
-from domain.calendar import Schedule, upcoming
-from domain.discovery import build_queries, literal
-from domain.freeze import FreezeError, parse_freeze
-from domain.identity import MachineId, RunId
-from domain.patching import parse_duration
-from domain.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
-from domain.principal import InvalidPrincipal, read_principal
-from domain.probe import Probe, ProbeAnswer, ProbeImpossible, fill_url, judge_probe
-from domain.recurrence import parse_recurrence
-from domain.scope import Scope
-from domain.webhook import Call
 from local.simulator import kql
-from settings import ChannelsError, parse_channels
+from patchwave.cli.errors import RefusedError
+from patchwave.cli.output import plain
+from patchwave.cli.policy_files import merge_patch, parse_value, policy_text
+from patchwave.domain.azure.install_request import parse_duration
+from patchwave.domain.calendar.recurrence import parse_recurrence
+from patchwave.domain.calendar.schedule import Schedule, upcoming
+from patchwave.domain.core.documents import format_instant, parse_instant
+from patchwave.domain.core.ids import MachineId, RunId
+from patchwave.domain.core.principal import InvalidPrincipal, read_principal
+from patchwave.domain.core.webhook_signature import Call
+from patchwave.domain.fleet.discovery import build_queries, literal
+from patchwave.domain.machine.http_probe import Probe, ProbeAnswer, ProbeImpossible, fill_url, judge_probe
+from patchwave.domain.notifications.messages import Message, Tone
+from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
+from patchwave.outbound.notifications.slack import escape
+from patchwave.outbound.notifications.templates import render_html, render_text
+from patchwave.settings import ChannelsError, parse_channels
+from patchwave.storage import InvalidCursor
+from patchwave.storage.engine.paging import read_cursor, write_cursor
 from tests.adapters.samples import machine
 from tests.fuzz.material import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
 from triggers.http import Refusal

@@ -18,15 +18,25 @@ from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from domain.admission import RUN_GROUP, Place
-from domain.gates import ErrorBudget, OnExceeded
-from domain.hooks import HookResult, HookState
-from domain.notification import NoticeChannels, SendResult
-from domain.roster import Placed
-from domain.run import AssessmentSummary, Mode
-from domain.work import Cutoff, FollowRun, NextWindow, RunControls, RunRef, Step, Stock, Traits, UnderWay
 from local.host.testing import Workbench
 from orchestrators import names
+from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.notifications.events import NoticeChannels, SendResult
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
+from patchwave.domain.runs.run import AssessmentSummary, Mode
+from patchwave.domain.workflow.messages import (
+    Cutoff,
+    FollowRun,
+    NextWindow,
+    RunControls,
+    RunRef,
+    Step,
+    Stock,
+    Traits,
+    UnderWay,
+)
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Turn, as_json
 from tests.product import wait_until
 from tests.replay import fakes

@@ -15,10 +15,10 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from domain.work import FollowRun, Step
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.versions import SUPPORTED, versioned
+from patchwave.domain.workflow.messages import FollowRun, Step
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Json
 from tests.replay.fakes import RUN_ID, Fleet
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from domain.principal import Role, read_principal
 from local.host.sign_in import DEVELOPER, NAME, TENANT, as_developer
+from patchwave.domain.core.principal import Role, read_principal
 
 
 def test_every_caller_is_the_developer_with_every_role() -> None:

@@ -33,17 +33,17 @@ SAFETY_CORE = (
     "activities/power.py",
     "activities/submit.py",
     "activities/turns.py",
-    "adapters/tables/machines.py",
-    "adapters/tables/operations.py",
-    "domain/admission.py",
-    "domain/arm_error.py",
-    "domain/gates.py",
-    "domain/operation.py",
-    "domain/patch_results.py",
-    "domain/preflight.py",
-    "domain/steering.py",
-    "domain/verdict.py",
-    "domain/window.py",
+    "patchwave/storage/run_machines.py",
+    "patchwave/storage/intents.py",
+    "patchwave/domain/planning/admission.py",
+    "patchwave/domain/azure/errors.py",
+    "patchwave/domain/policy/gates.py",
+    "patchwave/domain/azure/operation.py",
+    "patchwave/domain/azure/patch_results.py",
+    "patchwave/domain/machine/preflight.py",
+    "patchwave/domain/runs/commands.py",
+    "patchwave/domain/runs/outcome_rules.py",
+    "patchwave/domain/scheduling/window.py",
     "orchestrators/machine.py",
     "orchestrators/operation.py",
     "orchestrators/phase.py",
@@ -254,7 +254,7 @@ def _warm_up() -> None:
     quick_examples()
     for name in _WARM:
         __import__(name)
-    ours = {"activities", "adapters", "domain", "orchestrators", "settings", "triggers"}
+    ours = {"activities", "orchestrators", "patchwave", "triggers"}
     present = {name for name in sys.modules if name.partition(".")[0] in ours}
     if present:
         raise RuntimeError(f"these would keep their names for the mutated module: {sorted(present)}")

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain.admission import RUN_GROUP, Place
-from domain.arm_error import ArmFailure
-from domain.gates import uses_budget
-from domain.health import HealthResult, HealthState
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patch_results import InstallResult
-from domain.preflight import Preflight, Readiness
-from domain.roster import Placed
-from domain.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, Stage
-from domain.work import (
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import patch_machine
+from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
+from orchestrators.run import patch_run
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.health import HealthResult, HealthState
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, Stage
+from patchwave.domain.workflow.messages import (
     Cutoff,
     Discovered,
     MachineEnded,
@@ -44,12 +50,6 @@ from domain.work import (
     Traits,
     Verified,
 )
-from local.host.testing import Workbench
-from orchestrators import names
-from orchestrators.machine import patch_machine
-from orchestrators.operation import await_operation
-from orchestrators.phase import patch_phase
-from orchestrators.run import patch_run
 
 type Json = dict[str, Any]
 

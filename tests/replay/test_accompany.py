@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
-from domain.accompany import (
+from local.host.testing import Ended, Workbench
+from orchestrators import names
+from orchestrators.accompany import MOST_COPIES, accompany_run
+from orchestrators.attend import attend_machine, attend_shard
+from orchestrators.operation import await_operation
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import parse_instant
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.runs.run import AssessmentSummary
+from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     Copied,
     Found,
@@ -24,13 +35,7 @@ from domain.accompany import (
     Shards,
     Standpoint,
 )
-from domain.arm_error import ArmFailure
-from domain.base import parse_instant
-from domain.hooks import HookResult, HookState
-from domain.outcome import Outcome, Reason
-from domain.preflight import Preflight, Readiness
-from domain.run import AssessmentSummary
-from domain.work import (
+from patchwave.domain.workflow.messages import (
     FollowRun,
     OperationReport,
     OperationState,
@@ -39,11 +44,6 @@ from domain.work import (
     StartResult,
     StartState,
 )
-from local.host.testing import Ended, Workbench
-from orchestrators import names
-from orchestrators.accompany import MOST_COPIES, accompany_run
-from orchestrators.attend import attend_machine, attend_shard
-from orchestrators.operation import await_operation
 
 type Json = dict[str, Any]
 

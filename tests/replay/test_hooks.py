@@ -9,16 +9,16 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from domain.arm_error import ArmFailure
-from domain.gates import uses_budget
-from domain.hooks import HookResult, HookState, ScriptRequest, When
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.work import MachineRef, PowerResult
 from local.host.testing import Ended, Workbench
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import PutBack
 from orchestrators.restart import restart
 from orchestrators.waits import Waits
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
 RUN_ID = "20261121T000000Z-monthly"
 KEY = "c" * 24

@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
-from domain.arm_error import ArmFailure
-from domain.health import HealthResult, HealthState
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patch_results import InstallResult
-from domain.preflight import Preflight, Readiness
-from domain.run import AssessmentSummary, InstallationSummary, Mode, Selection, Stage
-from domain.work import (
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import MOST_LOOKS, patch_machine
+from orchestrators.operation import MOST_REFUSALS, await_operation
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.health import HealthResult, HealthState
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, Selection, Stage
+from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineWork,
     OperationReport,
@@ -28,10 +32,6 @@ from domain.work import (
     Step,
     Traits,
 )
-from local.host.testing import Workbench
-from orchestrators import names
-from orchestrators.machine import MOST_LOOKS, patch_machine
-from orchestrators.operation import MOST_REFUSALS, await_operation
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 

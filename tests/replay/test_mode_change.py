@@ -9,10 +9,10 @@ from typing import Any
 
 from durabletask.client import OrchestrationStatus
 
-from domain.mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.mode_change import change_mode_of_machine, change_modes
+from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 
 type Json = dict[str, Any]
 

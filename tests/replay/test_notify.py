@@ -13,8 +13,15 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from domain.base import format_instant
-from domain.notification import (
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import patch_machine
+from orchestrators.notify import announce, send_notifications
+from orchestrators.operation import await_operation
+from orchestrators.phase import patch_phase
+from orchestrators.run import patch_run
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.notifications.events import (
     MOST_ATTEMPTS,
     Ended,
     Event,
@@ -24,14 +31,7 @@ from domain.notification import (
     SendResult,
     patience,
 )
-from domain.work import Cutoff, NextWindow, RunRef
-from local.host.testing import Workbench
-from orchestrators import names
-from orchestrators.machine import patch_machine
-from orchestrators.notify import announce, send_notifications
-from orchestrators.operation import await_operation
-from orchestrators.phase import patch_phase
-from orchestrators.run import patch_run
+from patchwave.domain.workflow.messages import Cutoff, NextWindow, RunRef
 from tests.replay.fakes import Fleet
 
 type Json = dict[str, Any]

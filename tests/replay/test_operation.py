@@ -8,11 +8,13 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from domain.base import Json
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.preflight import Preflight, Readiness
-from domain.run import Mode, OperationKind
-from domain.work import (
+from orchestrators.machine import MOST_LOOKS
+from orchestrators.operation import POLLS_PER_GENERATION
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.runs.run import Mode, OperationKind
+from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachineWork,
     OperationReport,
@@ -24,8 +26,6 @@ from domain.work import (
     Traits,
     Verified,
 )
-from orchestrators.machine import MOST_LOOKS
-from orchestrators.operation import POLLS_PER_GENERATION
 from tests.replay.fakes import (
     ACCEPTED,
     BUSY,

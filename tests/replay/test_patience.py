@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from domain.arm_error import ArmFailure
-from domain.health import HealthResult, HealthState
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.preflight import Preflight, Readiness
-from domain.run import Mode
-from domain.work import (
+from local.host.testing import Workbench
+from orchestrators import names
+from orchestrators.machine import patch_machine
+from orchestrators.operation import await_operation
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.health import HealthResult, HealthState
+from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.runs.run import Mode
+from patchwave.domain.workflow.messages import (
     MachineWork,
     PowerResult,
     PreflightResult,
@@ -24,10 +28,6 @@ from domain.work import (
     Traits,
     Verified,
 )
-from local.host.testing import Workbench
-from orchestrators import names
-from orchestrators.machine import patch_machine
-from orchestrators.operation import await_operation
 from tests.replay import fakes
 from tests.replay.fakes import Fleet, Script
 

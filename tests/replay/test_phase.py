@@ -15,15 +15,15 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from domain.admission import Place
-from domain.base import Json
-from domain.gates import ErrorBudget, OnExceeded
-from domain.run import Mode
-from domain.work import MachineEnded, Phase, Step, Traits
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators import phase as phase_module
 from orchestrators.phase import MOST_ATTEMPTS, patch_phase
+from patchwave.domain.core.documents import Json
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
+from patchwave.domain.runs.run import Mode
+from patchwave.domain.workflow.messages import MachineEnded, Phase, Step, Traits
 from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]

@@ -13,15 +13,15 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from domain.gates import ErrorBudget, OnExceeded
-from domain.run import Mode
-from domain.work import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, StartResult, Traits
 from local.host.testing import Ended, Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
 from orchestrators.run import close_dead_run, patch_run
+from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
+from patchwave.domain.runs.run import Mode
+from patchwave.domain.workflow.messages import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, StartResult, Traits
 from tests.replay import fakes
 from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
 

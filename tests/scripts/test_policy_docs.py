@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domain.policy import policy_schema
+from patchwave.domain.policy.policy import policy_schema
 from scripts import policy_docs
 
 PAGE = policy_docs.PAGE.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from domain.plan import Plan, PlannedMachine
+from patchwave.domain.planning.plan import Plan, PlannedMachine
 from scripts import rollout_docs
 
 PAGE = rollout_docs.PAGE.read_text(encoding="utf-8")

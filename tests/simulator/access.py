@@ -7,8 +7,8 @@ from typing import Any
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
 
-from adapters.pipeline import ArmPipeline
-from settings import Settings
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.settings import Settings
 from tests.simulator.conftest import token
 
 

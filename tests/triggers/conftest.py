@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 import pytest
 from azure.identity import CredentialUnavailableError
 
-from adapters import credentials
-from adapters.per_loop import PerLoop, close_clients
-from adapters.resource_graph import ResourceGraph
-from adapters.tables import Records, open_records
-from settings import load_settings
+from patchwave.azure import credentials
+from patchwave.azure.clients import PerLoop, close_clients
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
 from tests.adapters.samples import NOW
 from tests.simulator.access import Access
 from tests.storage import azurite

@@ -12,9 +12,9 @@ import aiohttp.connector
 import httpx
 import pytest
 
-from adapters.per_loop import close_clients
-from adapters.tables import Records
-from settings import load_settings
+from patchwave.azure.clients import close_clients
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.simulator.conftest import as_client, running
 from tests.triggers.support import SUBSCRIPTION, Engine, user_function

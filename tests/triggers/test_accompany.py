@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.tables import Records
-from domain.base import format_instant
-from domain.run import Mode, RunState
 from orchestrators.names import POST_EVENT
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.runs.run import Mode, RunState
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.triggers.events import (
     CONFIGURATION,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from domain.run import RunState
+from patchwave.domain.runs.run import RunState
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, Answer, Engine, call, signed_in

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import triggers
-from adapters.tables import Records
-from domain.principal import LONGEST_HEADER, Role
-from domain.run import PolicyOrigin, Run, Trigger, TriggerKind
-from settings import load_settings
+from patchwave.domain.core.principal import LONGEST_HEADER, Role
+from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, signed_in

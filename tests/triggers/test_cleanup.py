@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from adapters.disks import Disks, open_disks
-from adapters.tables import Records
-from domain.identity import MachineId
-from domain.snapshot import SnapshotId, snapshot_of, snapshot_tags
+from patchwave.azure.snapshots import Disks, open_disks
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
+from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.simulator.conftest import GROUP, SUBSCRIPTION, Simulator, simulator
 from tests.triggers.support import user_function

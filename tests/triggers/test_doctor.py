@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.resource_graph import ResourceGraph
-from adapters.tables import Records
-from domain.controls import Pause
-from domain.findings import DoctorReport, FindingKind
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.scheduling.overrides import Pause
+from patchwave.storage import Records
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.tables import Records
-from domain.run import Mode, Run, TriggerKind
-from settings import load_settings
+from patchwave.domain.runs.run import Mode, Run, TriggerKind
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.triggers.events import (
     MACHINES,
     azure,

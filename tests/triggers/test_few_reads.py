@@ -9,7 +9,7 @@ from typing import Any
 import azure.functions as func
 import pytest
 
-from adapters.tables import Records
+from patchwave.storage import Records
 from tests.triggers.support import Answer, call
 from triggers import doctor, fleet_modes, mode_changes, plans
 from triggers.fleet import MOST_READS, one_of_few

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.agent_versions import AgentVersions
-from adapters.resource_graph import ResourceGraph
-from adapters.tables import Records
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.vm_agents import AgentVersions
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running

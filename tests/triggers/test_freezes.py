@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, StoredPolicy
+from patchwave.storage import Records, StoredPolicy
 from tests.triggers.support import call
 from triggers.freezes import delete_freeze, get_freeze, list_freeze_audit, list_freezes, put_freeze
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.tables import Records, StorageUnreachable
-from settings import load_settings
+from patchwave.settings import load_settings
+from patchwave.storage import Records, StorageUnreachable
 from tests.triggers.support import Answer, call
 from triggers import health
 

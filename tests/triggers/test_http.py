@@ -8,12 +8,12 @@ from typing import Any
 import azure.functions as func
 import pytest
 
-from adapters.per_loop import close_clients
-from adapters.tables import Records, RecordTooLarge, StorageUnreachable
-from domain.policy import PolicyError
-from domain.principal import Signed
-from domain.validation import Problem
-from settings import load_settings
+from patchwave.azure.clients import close_clients
+from patchwave.domain.core.principal import Signed
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.settings import load_settings
+from patchwave.storage import Records, RecordTooLarge, StorageUnreachable
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call
 from triggers import freezes, maintenance, mode_changes, moving, plans, policies, runs, schedules, steering, webhook
 from triggers.http import LARGEST_BODY, Refusal, answer, answered, caller_of, parse_json

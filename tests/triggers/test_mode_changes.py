@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.tables import Records
-from domain.fleet_machine import read_machine
-from domain.mode_change import ChangeState, ModeChange, change_id, plan_machine
-from domain.patch_mode import PatchMode, WantedSettings
-from domain.retention import Retention
-from domain.run import Order
-from domain.scope import Scope
 from orchestrators.names import CHANGE_MODES
-from settings import load_settings
+from patchwave.domain.fleet.machine import read_machine
+from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
+from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange, change_id, plan_machine
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.retention import Retention
+from patchwave.domain.runs.run import Order
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.triggers.support import Answer, Engine, call
 from tests.triggers.test_fleet_modes import azure, machine_id, simulator
 from tests.triggers.test_retention import PurgedEngine

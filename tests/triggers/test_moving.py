@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from adapters.resource_graph import Page, QueryRefused
-from adapters.tables import Records
-from domain.arm_error import ArmFailure
-from domain.assignment import assignment_id
-from domain.discovery import DiscoveryQuery
-from domain.maintenance import ConfigurationId, MaintenanceConfiguration, read_configuration
-from settings import load_settings
+from patchwave.azure.resource_graph import Page, QueryRefused
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.maintenance.assignment import assignment_id
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.triggers.support import SUBSCRIPTION, call
 from triggers import moving

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from settings import load_settings
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.triggers.support import POLICY, SUBSCRIPTION, TENANT, Engine, call, signed_in
 from triggers.policies import put_policy

@@ -9,16 +9,25 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.locations import Locations
-from adapters.resource_graph import ResourceGraph
-from adapters.tables import Records
-from domain.identity import MachineId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.plan import Plan
-from domain.policy import parse_policy
-from domain.run import AssessmentSummary, MachineRecord, Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
-from domain.selection import select
-from settings import load_settings
+from patchwave.azure.locations import Locations
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.patch_selection import select
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.run import (
+    AssessmentSummary,
+    MachineRecord,
+    Mode,
+    PatchRecord,
+    Run,
+    RunState,
+    Trigger,
+    TriggerKind,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 from tests.triggers.support import call

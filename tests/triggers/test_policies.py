@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from adapters.tables import Records
+from patchwave.storage import Records
 from tests.triggers.support import POLICY, call
 from triggers.policies import delete_policy, get_policy, get_policy_schema, list_policies, put_policy
 

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from adapters.tables import Records
-from domain.identity import RunId
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.policy import parse_policy
-from domain.retention import Retention, slice_of
-from domain.run import Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
-from domain.scope import OsType
-from settings import Settings
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.retention import Retention, slice_of
+from patchwave.domain.runs.run import Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
+from patchwave.settings import Settings
+from patchwave.storage import Records
 from tests.adapters.samples import intent, machine
 from tests.triggers.support import Answer, call
 from triggers import retention

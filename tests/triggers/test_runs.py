@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from domain.identity import RunId
-from domain.outcome import Outcome
-from domain.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.runs.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, intent, machine
 from tests.adapters.test_tables_runs import run
 from tests.triggers.support import POLICY, SUBSCRIPTION, Answer, Engine, call, signed_in

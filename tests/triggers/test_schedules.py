@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from domain.freeze import parse_freeze
-from domain.run import RunState, TriggerKind
+from patchwave.domain.runs.run import RunState, TriggerKind
+from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.storage import Records
 from tests.adapters.samples import NOW as STORED_AT
 from tests.triggers.support import SUBSCRIPTION, Engine, call
 from triggers import schedules

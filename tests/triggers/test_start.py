@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.tables import Records
-from domain.calendar import Occurrence
-from domain.identity import RunId
-from domain.policy import parse_policy
-from domain.provenance import WrittenPolicy, written
-from domain.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.provenance import WrittenPolicy, written
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.triggers.support import POLICY, Engine, call
 from triggers import runs

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.pinning import LinuxPin, Pin
-from domain.policy import Policy
-from domain.rings import choose_rings
-from domain.run import OperationKind, Run, RunState, Stage
-from domain.topology import PlannerMachine
-from domain.work import GateClosed
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.patch_pinning import LinuxPin, Pin
+from patchwave.domain.planning.rings import choose_rings
+from patchwave.domain.planning.topology import PlannerMachine
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.run import OperationKind, Run, RunState, Stage
+from patchwave.domain.workflow.messages import GateClosed
+from patchwave.storage import Records
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import RUN, run
 from tests.triggers.support import POLICY, Answer, Engine, call

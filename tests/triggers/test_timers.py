@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, StorageUnreachable
-from domain.controls import Pause, Skip
-from domain.freeze import parse_freeze
-from domain.run import Mode, Run, RunState, TriggerKind
+from patchwave.domain.runs.run import Mode, Run, RunState, TriggerKind
+from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.domain.scheduling.overrides import Pause, Skip
+from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.samples import NOW as STORED_AT
 from tests.triggers.support import SUBSCRIPTION, Engine, call, user_function
 from triggers import freezes, schedules

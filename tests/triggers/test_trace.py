@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records, StorageUnreachable
-from settings import load_settings
+from patchwave.settings import load_settings
+from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.test_tables_runs import RUN
 from tests.triggers.support import POLICY, Answer, Engine, call, clock_at, signed_in
 from triggers import freezes, health, policies, refused_calls, runs, steering, trace

@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from adapters.tables import Records
-from domain.identity import RunId
-from domain.run import RunState
-from domain.watchdog import Remedy
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.runs.run import RunState
+from patchwave.domain.runs.watchdog import Remedy
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.adapters.test_tables_runs import run
 from triggers.watchdog import Watch, look_after_runs

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from adapters.tables import Records
-from domain.webhook import Call, policy_secret, signature_of
-from settings import load_settings
+from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
+from patchwave.settings import load_settings
+from patchwave.storage import Records
 from tests.adapters.samples import NOW
 from tests.triggers.support import POLICY, Answer, Engine, call
 from triggers.webhook import run_webhook

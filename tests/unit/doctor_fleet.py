@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.assignment import Assignment, ScopeFilter
-from domain.calendar import Schedule
-from domain.discovery import DiscoveredMachine
-from domain.doctor import examine
-from domain.doctor_facts import FleetFacts, FleetPolicy
-from domain.findings import DoctorReport, Finding, FindingKind
-from domain.fleet_machine import FleetMachine
-from domain.maintenance import (
+from patchwave.domain.calendar.schedule import Schedule
+from patchwave.domain.drift.detect import examine
+from patchwave.domain.drift.findings import DoctorReport, Finding, FindingKind
+from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.fleet.discovery import DiscoveredMachine
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings
+from patchwave.domain.maintenance.assignment import Assignment, ScopeFilter
+from patchwave.domain.maintenance.configuration import (
     ConfigurationProperties,
     InstallPatches,
     LinuxPatches,
@@ -20,9 +21,8 @@ from domain.maintenance import (
     MaintenanceWindow,
     WindowsPatches,
 )
-from domain.patch_mode import AssessmentMode, PatchMode, PatchSettings
-from domain.policy import Policy
-from domain.scope import OsType, Scope
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import OsType, Scope
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"

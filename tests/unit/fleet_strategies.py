@@ -8,10 +8,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from domain.identity import MachineId
-from domain.policy import Policy, parse_policy
-from domain.regions import KNOWN_PAIRS
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy, parse_policy
 
 SUBSCRIPTIONS = ("11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222")
 REGIONS = ("westeurope", "North Europe", "eastus", "westus", "westus3", "polandcentral")

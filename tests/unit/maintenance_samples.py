@@ -6,7 +6,7 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.maintenance import MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 
 SUBSCRIPTION = "aaaa0a0a-bb1b-cc2c-dd3d-eeeeee4e4e4e"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/atscalepatching"

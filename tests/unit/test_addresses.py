@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.addresses import canonical, refusal
+from patchwave.domain.core.egress import canonical, refusal
 
 ALWAYS_REFUSED = [
     "169.254.169.254",

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope, ramp_limit, wave_scope
+from patchwave.domain.planning.admission import (
+    RUN_GROUP,
+    Admission,
+    Candidate,
+    Place,
+    lane_scope,
+    ramp_limit,
+    wave_scope,
+)
 
 
 def taken(place: Place, running: Sequence[Candidate]) -> int:

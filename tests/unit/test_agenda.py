@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.agenda import (
+from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, occurrences
+from patchwave.domain.policy.policy import Policy, parse_policy
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, parse_freeze
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.upcoming import (
     Decision,
     Waiting,
     agenda,
@@ -19,10 +23,6 @@ from domain.agenda import (
     occurrence_to_skip,
     pending_skip,
 )
-from domain.calendar import Occurrence, due_occurrence, occurrences
-from domain.controls import Controls, Pause, Skip
-from domain.freeze import DamagedFreeze, Freeze, parse_freeze
-from domain.policy import Policy, parse_policy
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)

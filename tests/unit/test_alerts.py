@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain.alerts import Alert, AlertVeto, alerts_unknown, judge_alerts
-from domain.arm_error import ArmFailure
-from domain.outcome import OutcomeKind, Reason
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.alerts import Alert, AlertVeto, alerts_unknown, judge_alerts
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 MACHINE = (

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.compute import _read_submission
-from domain.arm_error import ErrorClass, classify
-from domain.operation import PollState
+from patchwave.azure.compute import _read_submission
+from patchwave.domain.azure.errors import ErrorClass, classify
+from patchwave.domain.azure.operation import PollState
 from tests.unit.wire_samples import ASYNC_URL, IN_PROGRESS, LOCATION_URL, OPERATION, ended, failed, refusal
 
 

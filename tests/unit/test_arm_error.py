@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain.arm_error import (
+from patchwave.domain.azure.errors import (
     ArmFailure,
     ErrorClass,
     ErrorDetail,
@@ -22,7 +22,7 @@ from domain.arm_error import (
     parse_retry_after,
     read_failure,
 )
-from domain.outcome import OutcomeKind, Reason
+from patchwave.domain.core.outcome import OutcomeKind, Reason
 from tests.unit.wire_samples import ESM_ERROR, refusal
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from domain.assignment import (
+from patchwave.domain.fleet.discovery import DiscoveredMachine
+from patchwave.domain.maintenance.assignment import (
     Assignment,
     DynamicScope,
     ScopeFilter,
@@ -17,9 +18,8 @@ from domain.assignment import (
     check_sizes,
     read_assignment,
 )
-from domain.discovery import DiscoveredMachine
-from domain.maintenance import ConfigurationId
-from domain.maintenance_queries import assignments_of_machine
+from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.maintenance.queries import assignments_of_machine
 from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
 
 PROVIDER = "/providers/Microsoft.Maintenance/configurationAssignments/"

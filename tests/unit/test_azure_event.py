@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.azure_event import EventKind, read_event
+from patchwave.domain.maintenance.events import EventKind, read_event
 
 MACHINE = (
     "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg-web"

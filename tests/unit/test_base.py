@@ -9,7 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.base import Document, Instant, LenientInstant, Tolerant, as_list, format_instant, objects_of, parse_instant
+from patchwave.domain.core.documents import (
+    Document,
+    Instant,
+    LenientInstant,
+    Tolerant,
+    as_list,
+    format_instant,
+    objects_of,
+    parse_instant,
+)
 
 
 class Ours(Document):

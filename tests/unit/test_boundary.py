@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.boundary import OutsideBoundary
-from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.boundary import OUTSIDE_BOUNDARY, Boundary
-from domain.discovery import judge_boundary, select_machines
-from domain.outcome import Reason
-from domain.scope import Scope
+from patchwave.azure.boundary import OutsideBoundary
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.fleet.discovery import judge_boundary, select_machines
+from patchwave.domain.policy.boundary import OUTSIDE_BOUNDARY, Boundary
+from patchwave.domain.policy.scope import Scope
 
 OURS = "11111111-2222-4333-8444-555555555555"
 THEIRS = "99999999-2222-4333-8444-555555555555"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tzlocal import windows_tz
 
-from domain.calendar import Occurrence, Schedule, due_occurrence, find_zone, occurrences, upcoming
-from domain.recurrence import NthWeekday, parse_recurrence
+from patchwave.domain.calendar.recurrence import NthWeekday, parse_recurrence
+from patchwave.domain.calendar.schedule import Occurrence, Schedule, due_occurrence, find_zone, occurrences, upcoming
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ORDINALS = ("first", "second", "third", "fourth", "last")

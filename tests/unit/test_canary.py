@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
-from domain.canary import can_be_pinned, canary_kinds, certain_notes, kind_of, pin_notes, with_approvals
-from domain.planner import make_plan
-from domain.policy import Policy, PolicyError, parse_policy
-from domain.rings import choose_rings, order_rings
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.canary import (
+    can_be_pinned,
+    canary_kinds,
+    certain_notes,
+    kind_of,
+    pin_notes,
+    with_approvals,
+)
+from patchwave.domain.planning.planner import make_plan
+from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
 
 UBUNTU = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts"
 NOBLE = "canonical:ubuntu-24_04-lts:server"

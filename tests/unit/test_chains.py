@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.admission import RUN_GROUP, Place
-from domain.chains import Job, longest_chains_first, lower_bound, shortest_first
-from domain.timeline import draw_timeline
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.critical_path import Job, longest_chains_first, lower_bound, shortest_first
+from patchwave.domain.planning.timeline import draw_timeline
 
 RUN = Place(RUN_GROUP, 2)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from settings import ChannelKind, ChannelsError, Settings, parse_channels
+from patchwave.settings import ChannelKind, ChannelsError, Settings, parse_channels
 
 TEAMS = {"name": "ops", "kind": "teams", "url": "https://prod-1.westeurope.logic.azure.com:443/workflows/x?sig=SECRET"}
 SLACK = {"name": "chat", "kind": "slack", "url": "https://hooks.slack.com/services/T0/B0/SECRET"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from domain.colouring import RegionLoad, colour
+from patchwave.domain.planning.region_coloring import RegionLoad, colour
 
 type Conflicts = dict[str, frozenset[str]]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain.controls import CarryOver, Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import CarryOver, Controls, Pause, Skip
 
 NOW = datetime(2026, 11, 10, 19, tzinfo=UTC)
 DAY = timedelta(days=1)

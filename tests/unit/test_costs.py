@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from domain.assignment import Assignment, ScopeFilter, assignment_name, check_assignment
-from domain.azure_event import read_event
-from domain.freeze import FreezeError, parse_freeze
-from domain.maintenance import ConfigurationId, MaintenanceConfiguration
-from domain.maintenance_limits import advice, check_configuration
-from domain.policy import PolicyError, apply_overrides, merge_patch, parse_inline_policy
-from domain.validation import explain
+from patchwave.domain.core.validation import explain
+from patchwave.domain.maintenance.assignment import Assignment, ScopeFilter, assignment_name, check_assignment
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.maintenance.events import read_event
+from patchwave.domain.maintenance.validation import advice, check_configuration
+from patchwave.domain.policy.policy import PolicyError, apply_overrides, merge_patch, parse_inline_policy
+from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
 from tests.processor_time import least_seconds
 from triggers.assignments import AssignmentRequest
 from triggers.http import Refusal, invalid_body, parse_json

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from domain.calendar import Schedule, occurrences
+from patchwave.domain.calendar.schedule import Schedule, occurrences
 
 FIRST_YEAR, LAST_YEAR = 2026, 2035
 OFFSETS = range(-30, 31)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.discovery import (
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.discovery import (
     IDS_PER_QUERY,
     SUBSCRIPTIONS_PER_QUERY,
     build_queries,
@@ -18,8 +19,7 @@ from domain.discovery import (
     read_row,
     select_machines,
 )
-from domain.identity import MachineId
-from domain.scope import Scope
+from patchwave.domain.policy.scope import Scope
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 OTHER_SUBSCRIPTION = "22222222-2222-2222-2222-222222222222"

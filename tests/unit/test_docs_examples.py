@@ -14,13 +14,13 @@ import pytest
 import typer
 import yaml
 
-from cli.app import app
-from cli.files import merge_patch
-from domain.maintenance import MaintenanceConfiguration
-from domain.maintenance_limits import check_configuration
-from domain.plan import Plan
-from domain.policy import apply_overrides, parse_inline_policy
-from settings import parse_channels
+from patchwave.cli.app import app
+from patchwave.cli.policy_files import merge_patch
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.validation import check_configuration
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.policy.policy import apply_overrides, parse_inline_policy
+from patchwave.settings import parse_channels
 from tests.unit.fleet_strategies import machine_id
 
 ROOT = Path(__file__).resolve().parents[2]

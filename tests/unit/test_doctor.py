@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.around import AroundMaintenance
-from domain.doctor_facts import Excuse, FleetFacts, KnownAssessment, ScheduledRuns
-from domain.findings import DoctorReport, Finding, FindingKind
-from domain.fleet_machine import FleetMachine
-from domain.maintenance import MaintenanceConfiguration
-from domain.patch_mode import AssessmentMode, PatchMode
-from domain.rollout import Ring
-from domain.scope import OsType, TagFilter
+from patchwave.domain.drift.findings import DoctorReport, Finding, FindingKind
+from patchwave.domain.drift.inputs import Excuse, FleetFacts, KnownAssessment, ScheduledRuns
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.policy.maintenance_section import AroundMaintenance
+from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.policy.scope import OsType, TagFilter
 from tests.unit.doctor_fleet import (
     BY_PLATFORM,
     CUSTOM_IMAGE,

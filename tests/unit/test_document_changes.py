@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from domain.document_changes import changes_in_words
+from patchwave.domain.core.document_diff import changes_in_words
 
 
 def test_keys_that_came_went_and_changed() -> None:

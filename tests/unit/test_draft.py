@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from domain.discovery import read_row
-from domain.draft import FoundMachine, draft_plan
-from domain.plan import Plan
-from domain.policy import parse_inline_policy
-from domain.topology import Topology
+from patchwave.domain.fleet.discovery import read_row
+from patchwave.domain.planning.dry_run import FoundMachine, draft_plan
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.planning.topology import Topology
+from patchwave.domain.policy.policy import parse_inline_policy
 
 GROUP = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.admission import RUN_GROUP, Place
-from domain.chains import Job, longest_chains_first
-from domain.drawing import RingDrawing
-from domain.timeline import draw_timeline
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.critical_path import Job, longest_chains_first
+from patchwave.domain.planning.ring_schedule import RingDrawing
+from patchwave.domain.planning.timeline import draw_timeline
 
 RUN = Place(RUN_GROUP, 2)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.eligibility import OLDEST_LINUX_AGENT, Cause, judge, parse_version
-from domain.patch_mode import AssessmentMode, PatchMode, PatchSettings
-from domain.scope import OsType
-from domain.supported_images import DOCUMENT_DATE, READ_ON, SUPPORTED_IMAGES, Image
+from patchwave.domain.fleet.eligibility import OLDEST_LINUX_AGENT, Cause, judge, parse_version
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings
+from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON, SUPPORTED_IMAGES, Image
+from patchwave.domain.policy.scope import OsType
 
 JAMMY = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest"
 GALLERY = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/a/images/b/versions/1.0.0"

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.event_requests import (
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.scheduling.event_requests import (
     MOST_MACHINES,
     EventRequest,
     policy_for,
@@ -16,7 +17,6 @@ from domain.event_requests import (
     run_of_quarter,
     served_by,
 )
-from domain.policy import parse_policy
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

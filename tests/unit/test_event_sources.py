@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from domain.azure_event import AzureEvent, EventKind
-from domain.boundary import Boundary
-from domain.event_sources import EventSources
-from domain.identity import MachineId
-from domain.occurrence import OccurrenceNotice
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.maintenance.event_sources import EventSources
+from patchwave.domain.maintenance.events import AzureEvent, EventKind
+from patchwave.domain.maintenance.occurrence import OccurrenceNotice
+from patchwave.domain.policy.boundary import Boundary
 
 OURS, THEIRS = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
 NOWHERE, BOUNDED = Boundary(), Boundary.of([OURS])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from domain.planner import make_plan
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.planner import make_plan
+from patchwave.domain.planning.topology import PlannerMachine, Topology
 from tests.unit.fleet_strategies import make_machine, make_policy, set_id
 
 

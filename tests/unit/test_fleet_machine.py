@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.discovery import build_queries
-from domain.fleet_machine import SETTINGS_COLUMNS, FleetMachine, read_machine, select_fleet
-from domain.patch_mode import AssessmentMode, PatchMode
-from domain.scope import Scope
 from local.simulator.query import Query
+from patchwave.domain.fleet.discovery import build_queries
+from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, read_machine, select_fleet
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
+from patchwave.domain.policy.scope import Scope
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 PREFIX = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/"

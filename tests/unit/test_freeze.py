@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.freeze import DamagedFreeze, Freeze, FreezeError, frozen_by, parse_freeze
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, FreezeError, frozen_by, parse_freeze
 
 TIMES = {"from": "2026-12-20T18:00:00Z", "to": "2027-01-04T06:00:00Z", "reason": "Year-end closing"}
 DATES = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "Year-end closing"}

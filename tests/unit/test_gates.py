@@ -8,8 +8,15 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from domain.gates import Approval, BudgetLedger, ErrorBudget, OnExceeded, uses_budget, waves_are_barriers
-from domain.outcome import OutcomeKind
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.policy.gates import (
+    Approval,
+    BudgetLedger,
+    ErrorBudget,
+    OnExceeded,
+    uses_budget,
+    waves_are_barriers,
+)
 
 SCOPES = {"wave": "wave:r/a/1", "lane": "lane:r/a", "ring": "ring:r", "run": "run"}
 

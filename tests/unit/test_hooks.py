@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from domain.gates import uses_budget
-from domain.hooks import (
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.hooks import (
     HookResult,
     HookState,
     ScriptRequest,
@@ -18,10 +18,10 @@ from domain.hooks import (
     script_unknown,
     scripts_are_off,
 )
-from domain.outcome import OutcomeKind, Reason
-from domain.policy import Policy, PolicyError, parse_policy
-from domain.scope import OsType
-from domain.script import TIMED_OUT_CODE, ScriptEnd
+from patchwave.domain.machine.script import TIMED_OUT_CODE, ScriptEnd
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
+from patchwave.domain.policy.scope import OsType
 
 TEN_MINUTES = timedelta(minutes=10)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.identity import MachineId, RunId, is_machine_key, is_policy_name
+from patchwave.domain.core.ids import MachineId, RunId, is_machine_key, is_policy_name
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

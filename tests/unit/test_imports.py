@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ["activities", "adapters", "cli", "domain", "local", "orchestrators", "triggers"]
-OURS = {"activities", "adapters", "cli", "domain", "function_app", "local", "orchestrators", "settings", "triggers"}
+PACKAGES = ["activities", "local", "orchestrators", "patchwave", "triggers"]
+OURS = {*PACKAGES, "function_app"}
 
 
 def imported_by(path: Path) -> set[str]:
@@ -28,11 +28,11 @@ def imported_by(path: Path) -> set[str]:
 
 
 def test_settings_import_nothing_of_ours():
-    assert imported_by(ROOT / "settings.py") & OURS == set()
+    assert imported_by(ROOT / "patchwave/settings.py") & OURS == set()
 
 
 def test_the_composition_root_imports_nothing_that_is_not_deployed():
-    assert imported_by(ROOT / "function_app.py") & {"cli", "local", "tests", "scripts"} == set()
+    assert imported_by(ROOT / "function_app.py") & {"local", "tests", "scripts"} == set()
 
 
 def banned(source: str, folder: str) -> list[str]:
@@ -68,10 +68,10 @@ def banned(source: str, folder: str) -> list[str]:
         "from azure.identity import DefaultAzureCredential\nDefaultAzureCredential()\n",
         "from azure.mgmt.compute import ComputeManagementClient\nComputeManagementClient\n",
         "from azure.data.tables import TableClient\nTableClient\n",
-        "from adapters import tables\ntables\n",
-        "from adapters.arm import anything\nanything\n",
+        "from patchwave.storage import Records\nRecords\n",
+        "from patchwave.azure.virtual_machines import anything\nanything\n",
         "from activities import install\ninstall\n",
-        "from settings import Settings\nSettings()\n",
+        "from patchwave.settings import Settings\nSettings()\n",
         "import asyncio\nasyncio.sleep(1)\n",
         "def later():\n    import secrets\n    return secrets.token_hex()\n",
     ],
@@ -85,7 +85,7 @@ def test_an_orchestrator_can_use_what_replays():
         "from datetime import UTC, datetime, timedelta\n"
         "import azure.durable_functions as durable\n"
         "from durabletask import task\n"
-        "from domain.run import RunState\n"
+        "from patchwave.domain.runs.run import RunState\n"
         "print(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(1), durable, task, RunState)\n"
     )
     assert banned(source, "orchestrators") == []
@@ -98,24 +98,24 @@ def test_the_bans_are_for_orchestrators_only():
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("domain", "from settings import Settings", "domain imports nothing of ours"),
-        ("domain", "import azure.core", "domain decides without I/O"),
-        ("orchestrators", "from adapters import tables", "orchestrators import domain only"),
+        ("patchwave/domain", "from patchwave.settings import Settings", "domain imports nothing of ours"),
+        ("patchwave/domain", "import azure.core", "domain decides without I/O"),
+        ("orchestrators", "import patchwave.storage", "orchestrators import domain only"),
         ("orchestrators", "import random", "orchestrators import no clock"),
-        ("activities", "import orchestrators.names", "activities import domain, adapters"),
-        ("adapters", "import activities", "adapters import domain and settings only"),
+        ("activities", "import orchestrators.names", "activities import domain, clients"),
+        ("patchwave/azure", "import activities", "clients import domain and settings only"),
         ("triggers", "import orchestrators.wave", "triggers import names"),
-        ("triggers", "import adapters.resource_graph", "triggers import names"),
-        ("adapters", "import local.stack", "adapters import domain and settings only"),
-        ("local/simulator", "import domain.patching", "the simulator is an independent reading"),
+        ("triggers", "import patchwave.azure.resource_graph", "triggers import names"),
+        ("patchwave/storage", "import local.stack", "clients import domain and settings only"),
+        ("local/simulator", "import patchwave.domain.azure.install_request", "the simulator is an independent reading"),
         ("local/host", "import orchestrators.names", "the embedded host knows the app through"),
-        ("cli", "import domain.run", "the command speaks HTTP"),
+        ("patchwave/cli", "import patchwave.domain.runs.run", "the command speaks HTTP"),
     ],
 )
 def test_the_import_linter_refuses(module: str, line: str, contract: str, tmp_path: Path):
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "function_app.py", "settings.py"):
+    for name in ("pyproject.toml", "function_app.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / module / "intruder.py").write_text(line + "\n", encoding="utf-8")
     found = lint_imports(tmp_path)

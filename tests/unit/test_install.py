@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from domain.install import Install
+from patchwave.domain.policy.install import Install
 
 
 def test_what_is_installed_when_a_policy_says_nothing() -> None:

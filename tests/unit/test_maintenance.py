@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from domain.maintenance import (
+from patchwave.domain.maintenance.configuration import (
     NEVER_EXPIRES,
     ConfigurationId,
     MaintenanceConfiguration,

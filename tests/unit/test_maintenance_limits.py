@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from domain.maintenance import MaintenanceConfiguration
-from domain.maintenance_limits import MOST_CONFIGURATIONS, advice, check_configuration, check_number
-from domain.validation import Problem
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.validation import MOST_CONFIGURATIONS, advice, check_configuration, check_number
 from tests.unit.maintenance_samples import CONFIGURATION, THEN, configuration
 
 CASES = Path(__file__).parents[1] / "cases"

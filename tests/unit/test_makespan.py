@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from domain.chains import Job
-from domain.gates import waves_are_barriers
-from domain.places import Separation, slot_order
-from domain.planner import expected_seconds, make_plan
-from domain.policy import Policy
-from domain.regions import KNOWN_PAIRS
-from domain.timeline import draw_timeline
-from domain.topology import PlannerMachine, Topology
-from domain.waves import number_waves
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS
+from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.critical_path import Job
+from patchwave.domain.planning.planner import expected_seconds, make_plan
+from patchwave.domain.planning.timeline import draw_timeline
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.planning.waves import number_waves
+from patchwave.domain.policy.gates import waves_are_barriers
+from patchwave.domain.policy.policy import Policy
 from tests.unit.fleet_strategies import REGIONS, make_machine, make_policy, set_id
 
 WORST = 1.15

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.arm_error import ArmFailure
-from domain.fleet_machine import FleetMachine, read_machine
-from domain.identity import MachineId
-from domain.mode_change import (
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.machine import FleetMachine, read_machine
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
+from patchwave.domain.fleet.patch_mode_change import (
     LONGEST_CHANGE,
     PLAN_HOLDS,
     ChangeEnd,
@@ -32,10 +33,9 @@ from domain.mode_change import (
     stop,
     why_to_end,
 )
-from domain.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
-from domain.run import Order
-from domain.scope import OsType, Scope
-from domain.steering import NotPossible
+from patchwave.domain.policy.scope import OsType, Scope
+from patchwave.domain.runs.commands import NotPossible
+from patchwave.domain.runs.run import Order
 
 NOW = datetime(2026, 11, 21, 14, tzinfo=UTC)
 SETTLES = timedelta(minutes=2)

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.assignment import Assignment, assignment_id, read_assignment
-from domain.calendar import upcoming
-from domain.discovery import DiscoveredMachine
-from domain.maintenance import ConfigurationId, MaintenanceConfiguration, read_configuration
-from domain.maintenance_limits import NOTICE_WITH_EVENTS, check_configuration
-from domain.moved import NotCarried
-from domain.moving_in import MovedIn, policies_of, policy_name
-from domain.moving_out import CARE, configuration_of
-from domain.moving_scopes import MOST_NAMED
-from domain.policy import Policy, parse_policy
+from patchwave.domain.calendar.schedule import upcoming
+from patchwave.domain.fleet.discovery import DiscoveredMachine
+from patchwave.domain.maintenance.assignment import Assignment, assignment_id, read_assignment
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.export_policy import CARE, configuration_of
+from patchwave.domain.maintenance.import_policy import MovedIn, policies_of, policy_name
+from patchwave.domain.maintenance.scope_mapping import MOST_NAMED
+from patchwave.domain.maintenance.validation import NOTICE_WITH_EVENTS, check_configuration
+from patchwave.domain.policy.policy import Policy, parse_policy
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 SUBSCRIPTIONS = ("11111111-2222-4333-8444-555555555555", "66666666-2222-4333-8444-555555555555")

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.calendar import Schedule, upcoming
-from domain.maintenance import MaintenanceWindow, format_wall_clock
-from domain.maintenance_limits import NOTICE_WITH_EVENTS
-from domain.moved import NotCarried
-from domain.moving_times import recurrence_of, window_of
-from domain.recur_every import WEEKDAYS
+from patchwave.domain.calendar.schedule import Schedule, upcoming
+from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
+from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.recurrence import WEEKDAYS
+from patchwave.domain.maintenance.schedule_mapping import recurrence_of, window_of
+from patchwave.domain.maintenance.validation import NOTICE_WITH_EVENTS
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 ZONES = (
@@ -35,7 +35,7 @@ def window(recur_every: str, start: str = "2026-12-01 22:00", **more: str) -> Ma
 
 
 def schedule_of(given: MaintenanceWindow) -> Schedule:
-    """The schedule as `domain.moving_in` puts it together, written a second time."""
+    """The schedule as `patchwave.domain.maintenance.import_policy` puts it together, written a second time."""
     return Schedule(
         recurrence=recurrence_of(given),
         start_date=given.start.date(),

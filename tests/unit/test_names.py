@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from domain.identity import LONGEST_RUN_ID, MachineId, RunId
 from orchestrators import names
+from patchwave.domain.core.ids import LONGEST_RUN_ID, MachineId, RunId
 
 MACHINE = MachineId.parse(
     "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/rg"

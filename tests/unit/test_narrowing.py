@@ -11,12 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from domain.identity import MachineId
-from domain.narrowing import RULES, narrows, widened
-from domain.policy import Policy, PolicyError, apply_overrides, parse_policy
-from domain.rings import choose_rings, order_rings
-from domain.share import capacity, portion
-from domain.topology import PlannerMachine
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.quantity import capacity, portion
+from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.planning.topology import PlannerMachine
+from patchwave.domain.policy.narrowing import RULES, narrows, widened
+from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_policy
 
 SUBSCRIPTIONS = ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]
 FULL: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_a_scope_may_not_move_machines_past_an_approval() -> None:
 def test_a_field_without_a_rule_does_not_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = parse_policy(FULL), apply_overrides(FULL, {"maxConcurrent": 5})
     rules = {name: rule for name, rule in RULES[Policy].items() if name != "max_concurrent"}
-    monkeypatch.setattr("domain.narrowing.RULES", {**RULES, Policy: rules})
+    monkeypatch.setattr("patchwave.domain.policy.narrowing.RULES", {**RULES, Policy: rules})
     assert widened(before, after) == ["maxConcurrent"]
 
 

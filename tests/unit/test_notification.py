@@ -11,16 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.announcement import (
-    LONGEST_TITLE,
-    Announcement,
-    Message,
-    Tone,
-    approve_command,
-    spoken_duration,
-    spoken_scope,
-)
-from domain.notification import (
+from patchwave.domain.notifications.events import (
     LONGEST_FACT,
     ApprovalNeeded,
     Ended,
@@ -35,7 +26,16 @@ from domain.notification import (
     WindowAwaited,
     one_line,
 )
-from domain.policy import PolicyError, parse_policy
+from patchwave.domain.notifications.messages import (
+    LONGEST_TITLE,
+    Announcement,
+    Message,
+    Tone,
+    approve_command,
+    spoken_duration,
+    spoken_scope,
+)
+from patchwave.domain.policy.policy import PolicyError, parse_policy
 
 AT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"

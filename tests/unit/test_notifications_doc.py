@@ -12,10 +12,8 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from adapters.notifications import compose
-from domain.announcement import Announcement
-from domain.base import Document, to_camel
-from domain.notification import (
+from patchwave.domain.core.documents import Document, to_camel
+from patchwave.domain.notifications.events import (
     MOST_ATTEMPTS,
     MOST_NOTES,
     ApprovalNeeded,
@@ -26,8 +24,10 @@ from domain.notification import (
     Started,
     WindowAwaited,
 )
-from domain.policy import parse_policy
-from settings import ChannelKind, parse_channels
+from patchwave.domain.notifications.messages import Announcement
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.outbound.notifications import compose
+from patchwave.settings import ChannelKind, parse_channels
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "notifications.md").read_text("utf-8")
 NOW = datetime(2026, 11, 10, 20, 12, tzinfo=UTC)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.around import AroundMaintenance
-from domain.azure_event import EventKind, read_event
-from domain.base import Json
-from domain.maintenance import ConfigurationId
-from domain.occurrence import OccurrenceId, OccurrenceNotice, Patience, ScheduledRun, first_heard
+from patchwave.domain.core.documents import Json
+from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.maintenance.events import EventKind, read_event
+from patchwave.domain.maintenance.occurrence import OccurrenceId, OccurrenceNotice, Patience, ScheduledRun, first_heard
+from patchwave.domain.policy.maintenance_section import AroundMaintenance
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 CONFIGURATION = (

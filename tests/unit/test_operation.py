@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain.arm_error import ArmFailure, ErrorClass, classify
-from domain.operation import (
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.operation import (
     Origin,
     PollState,
     UnsafeUrl,
@@ -23,8 +23,8 @@ from domain.operation import (
     read_location,
     read_operation,
 )
-from domain.patch_results import PatchSummary
-from domain.run import Intent, OperationKind
+from patchwave.domain.azure.patch_results import PatchSummary
+from patchwave.domain.runs.run import Intent, OperationKind
 from tests.unit.wire_samples import (
     ASYNC_URL,
     IN_PROGRESS,

@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from domain.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 
 
 def test_the_words_are_those_of_the_vocabulary() -> None:

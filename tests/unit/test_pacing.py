@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.pacing import Bucket, Limit, Pacer, is_of_one_machine, read_levels, read_limits
+from patchwave.domain.azure.rate_limit import Bucket, Limit, Pacer, is_of_one_machine, read_levels, read_limits
 
 PATCHES = read_limits()[Bucket.PATCH_OPERATIONS]
 READS = read_limits()[Bucket.READS]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.patch_mode import (
+from patchwave.domain.fleet.patch_mode import (
     AssessmentMode,
     Patcher,
     PatchMode,
@@ -20,7 +20,7 @@ from domain.patch_mode import (
     refusal_of,
     who_patches,
 )
-from domain.scope import OsType
+from patchwave.domain.policy.scope import OsType
 
 SOON = datetime(2026, 12, 1, 3, tzinfo=UTC)
 LATER = datetime(2026, 12, 8, 3, tzinfo=UTC)

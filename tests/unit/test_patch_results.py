@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.patch_results import (
+from patchwave.domain.azure.patch_results import (
     ApiError,
     AssessResult,
     AvailablePatch,
@@ -21,7 +21,7 @@ from domain.patch_results import (
     RebootBehavior,
     RebootStatus,
 )
-from domain.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 from tests.unit.wire_samples import (
     DOCUMENTED_ASSESSMENT,
     DOCUMENTED_INSTALLATION,

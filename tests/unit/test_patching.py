@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.patching import (
+from patchwave.domain.azure.install_request import (
     InstallParameters,
     LinuxClassification,
     LinuxParameters,
@@ -24,9 +24,9 @@ from domain.patching import (
     parse_duration,
     read_package_mask,
 )
-from domain.policy import parse_policy
-from domain.run import PatchRecord
-from domain.selection import selects
+from patchwave.domain.machine.patch_selection import selects
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.run import PatchRecord
 
 LINUX = {"classificationsToInclude": ["Critical", "Security"]}
 WINDOWS = {"classificationsToInclude": ["Critical"]}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.colouring import RegionLoad
-from domain.phases import Phases, make_phases
-from domain.regions import KNOWN_PAIRS
-from domain.topology import Topology
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS
+from patchwave.domain.planning.phases import Phases, make_phases
+from patchwave.domain.planning.region_coloring import RegionLoad
+from patchwave.domain.planning.topology import Topology
 
 AZURE = Topology.of(KNOWN_PAIRS.items())
 

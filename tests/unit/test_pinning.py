@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patching import LinuxClassification, LinuxParameters, WindowsClassification, WindowsParameters
-from domain.pinning import (
+from patchwave.domain.azure.install_request import (
+    LinuxClassification,
+    LinuxParameters,
+    WindowsClassification,
+    WindowsParameters,
+)
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.patch_pinning import (
     LONGEST_LIST,
     Assessed,
     Delay,
@@ -29,8 +34,8 @@ from domain.pinning import (
     not_pinned_yet,
     package_mask,
 )
-from domain.run import MachineRecord, PatchRecord, Stage
-from domain.scope import OsType
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.run import MachineRecord, PatchRecord, Stage
 from tests.adapters.samples import machine
 
 NOW = datetime(2026, 11, 21, 2, tzinfo=UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from domain.admission import RUN_GROUP, Place
-from domain.places import Separation, slot_order
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.topology import PlannerMachine, Topology
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, set_id
 
 OWNER = SUBSCRIPTIONS[0]

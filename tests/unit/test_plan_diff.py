@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
-from domain.plan_diff import compare
+from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
+from patchwave.domain.planning.plan_diff import compare
 
 
 def machine(name: str, *, ring: str = "all", wave: int = 1, start: float = 0) -> PlannedMachine:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.chains import Job
-from domain.gates import waves_are_barriers
-from domain.outcome import Reason
-from domain.plan import Plan
-from domain.planner import PlanResult, expected_seconds, make_plan
-from domain.policy import Policy
-from domain.timeline import draw_timeline
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.planning.critical_path import Job
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.planning.planner import PlanResult, expected_seconds, make_plan
+from patchwave.domain.planning.timeline import draw_timeline
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.gates import waves_are_barriers
+from patchwave.domain.policy.policy import Policy
 from tests.rules import Interval, broken_rules
 from tests.unit.fleet_strategies import (
     SUBSCRIPTIONS,

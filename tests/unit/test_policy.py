@@ -15,7 +15,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.policy import (
+from patchwave.domain.core.validation import Problem
+from patchwave.domain.policy.policy import (
     Policy,
     PolicyError,
     apply_overrides,
@@ -24,11 +25,10 @@ from domain.policy import (
     parse_policy,
     policy_schema,
 )
-from domain.validation import Problem
 from tests.processor_time import least_seconds
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
-MONTHLY = Path(__file__).parents[2] / "policies" / "monthly.yaml"
+MONTHLY = Path(__file__).parents[2] / "examples" / "policies" / "monthly.yaml"
 SMALLEST: dict[str, Any] = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
 
 

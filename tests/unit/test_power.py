@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.arm_error import ArmFailure
-from domain.guard import Guard, GuardedCall
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.power import (
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.power import (
     Next,
     NotRestored,
     is_restored,
@@ -23,8 +23,8 @@ from domain.power import (
     power_before,
     undone,
 )
-from domain.preflight import Power
-from domain.run import IntentState
+from patchwave.domain.machine.preflight import Power
+from patchwave.domain.runs.run import IntentState
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SETTLES = timedelta(minutes=2)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outcome import OutcomeKind, Reason
-from domain.preflight import MachineView, Power, Readiness, hold_reason, judge
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import MachineView, Power, Readiness, hold_reason, judge
 from tests.unit.wire_samples import READY_AGENT, UNKNOWN_AGENT, machine
 
 

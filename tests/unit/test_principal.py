@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.principal import LONGEST_HEADER, InvalidPrincipal, Principal, Role, read_principal
+from patchwave.domain.core.principal import LONGEST_HEADER, InvalidPrincipal, Principal, Role, read_principal
 
 TENANT = "77777777-2222-4333-8444-555555555555"
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.probe import (
+from patchwave.domain.machine.http_probe import (
     Probe,
     ProbeAnswer,
     ProbeFailure,
@@ -21,7 +21,7 @@ from domain.probe import (
     judge_probe,
     may_be_listed,
 )
-from domain.run import MachineRecord, SignalState
+from patchwave.domain.runs.run import MachineRecord, SignalState
 from tests.processor_time import least_seconds
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from domain.policy import apply_overrides, parse_policy
-from domain.provenance import LONGEST_SHOWN_SCRIPT, policy_digest, rules_in_short, spoken_scripts, written
-from domain.run import PolicyOrigin
+from patchwave.domain.policy.policy import apply_overrides, parse_policy
+from patchwave.domain.runs.provenance import (
+    LONGEST_SHOWN_SCRIPT,
+    policy_digest,
+    rules_in_short,
+    spoken_scripts,
+    written,
+)
+from patchwave.domain.runs.run import PolicyOrigin
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 SMALLEST = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from patchwave.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "PATCHWAVE_"

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain.outcome import OutcomeKind
-from domain.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
-from domain.run import InstallationSummary, MachineRecord, Stage
-from domain.work import Step
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
+from patchwave.domain.runs.run import InstallationSummary, MachineRecord, Stage
+from patchwave.domain.workflow.messages import Step
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.recur_every import LARGEST_OFFSET, WEEKDAYS, RecurEvery, Unit
-from domain.recurrence import NthWeekday
+from patchwave.domain.calendar.recurrence import NthWeekday
+from patchwave.domain.maintenance.recurrence import LARGEST_OFFSET, WEEKDAYS, RecurEvery, Unit
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NEVER = datetime(2999, 1, 1, tzinfo=UTC)

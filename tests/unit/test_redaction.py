@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.arm_error import ArmFailure, read_failure
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.redaction import without_secrets
+from patchwave.domain.azure.errors import ArmFailure, read_failure
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.redaction import without_secrets
 from tests.processor_time import least_seconds
 
 SIGNED = "https://management.azure.com/op/1?api-version=1&t=2&c=SECRET&s=SECRET&h=SECRET"

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from domain.regions import KNOWN_PAIRS, region_name
 from local.simulator.regions import REGIONS
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
 
 
 @pytest.mark.parametrize(

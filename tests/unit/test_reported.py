@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.base import Json
-from domain.identity import MachineId
-from domain.occurrence import MaintenanceOccurrence
-from domain.outcome import OutcomeKind, Reason
-from domain.reported import (
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.maintenance_results import (
     Installation,
     MachineUpdate,
     awaits_result,
@@ -22,7 +22,7 @@ from domain.reported import (
     is_under_way,
     read_patch,
 )
-from domain.run import AssessmentSummary, InstallationSummary, MachineRecord, ReportedError
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, ReportedError
 from tests.unit.test_occurrence import CONFIGURATION, ID, START
 
 MACHINE = MachineId.parse(

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.admission import Admission, Candidate, Place
-from domain.reservation import Groups, Reservation, ahead_of, behind, groups_of, keeps_apart, waits_for
-from domain.topology import Topology
+from patchwave.domain.planning.admission import Admission, Candidate, Place
+from patchwave.domain.planning.reservation import (
+    Groups,
+    Reservation,
+    ahead_of,
+    behind,
+    groups_of,
+    keeps_apart,
+    waits_for,
+)
+from patchwave.domain.planning.topology import Topology
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 PAIRED = Topology.of([("westeurope", "northeurope"), ("westus3", "eastus"), ("eastus", "westus"), ("westus", "eastus")])

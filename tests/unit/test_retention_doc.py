@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from adapters.tables.store import Store
-from adapters.tables.table import Table
+from patchwave.storage.engine.store import Store
+from patchwave.storage.engine.table import Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "retention.md"
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.rings import choose_rings, keep_in_ring, order_rings
-from domain.rollout import Ring
-from domain.scope import TagFilter
-from domain.topology import PlannerMachine
+from patchwave.domain.planning.rings import choose_rings, keep_in_ring, order_rings
+from patchwave.domain.planning.topology import PlannerMachine
+from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.policy.scope import TagFilter
 from tests.unit.fleet_strategies import machine_id, make_machine
 
 

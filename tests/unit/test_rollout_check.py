@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.policy import PolicyError, apply_overrides, parse_policy
+from patchwave.domain.policy.policy import PolicyError, apply_overrides, parse_policy
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, machine_id
 
 SCOPE = {"subscriptions": [SUBSCRIPTIONS[0]]}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from domain.roster import Placed, Roster
 from orchestrators.phase import MOST_RUNNING, MOST_WAITING
+from patchwave.domain.planning.placement_codec import Placed, Roster
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Roster)
 LARGEST_PAYLOAD = 256 * 1024

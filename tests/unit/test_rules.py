@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.topology import PlannerMachine, Topology
+from patchwave.domain.planning.topology import PlannerMachine, Topology
 from tests.rules import broken_rules
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, machine_id, make_machine, make_policy, set_id
 

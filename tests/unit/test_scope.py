@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from domain.identity import MachineId
-from domain.scope import Scope
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.policy.scope import Scope
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 OTHER_SUBSCRIPTION = "22222222-2222-2222-2222-222222222222"

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.scope import OsType
-from domain.script import (
+from patchwave.domain.machine.script import (
     KEPT_OUTPUT_BYTES,
     MOST_SCRIPT_UNITS,
     ScriptEnd,
@@ -23,6 +22,7 @@ from domain.script import (
     shorten_output,
     wrap_script,
 )
+from patchwave.domain.policy.scope import OsType
 
 TEN_MINUTES = timedelta(minutes=10)
 NOT_HERE = pytest.mark.skipif(sys.platform == "win32", reason="the wrapper is for /bin/sh")

@@ -9,13 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.install import Install
-from domain.outcome import OutcomeKind, Reason
-from domain.patching import LinuxClassification, LinuxParameters, WindowsClassification, WindowsParameters
-from domain.run import AssessmentSummary, PatchRecord, Selection
-from domain.scope import OsType
-from domain.selection import excludes_package, kb_of, product_name, rule_of, select, selects, wanted_on
-from domain.verdict import assessed, nothing_to_install
+from patchwave.domain.azure.install_request import (
+    LinuxClassification,
+    LinuxParameters,
+    WindowsClassification,
+    WindowsParameters,
+)
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.patch_selection import (
+    excludes_package,
+    kb_of,
+    product_name,
+    rule_of,
+    select,
+    selects,
+    wanted_on,
+)
+from patchwave.domain.policy.install import Install
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.outcome_rules import assessed, nothing_to_install
+from patchwave.domain.runs.run import AssessmentSummary, PatchRecord, Selection
 
 PUBLISHED = datetime(2026, 11, 10, 18, tzinfo=UTC)
 NAME = "2026-11 Cumulative Update for SQL Server (KB5046616)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from settings import JUDGED_BY_LENGTH, Settings
+from patchwave.settings import JUDGED_BY_LENGTH, Settings
 
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://127.0.0.1:10002/a"
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.identity import MachineId
-from domain.snapshot import (
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.snapshot import (
     OsDisk,
     SnapshotId,
     SnapshotView,

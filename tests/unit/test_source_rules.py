@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DEPLOYED = ["activities", "adapters", "domain", "orchestrators", "triggers"]
+DEPLOYED = ["activities", "orchestrators", "patchwave", "triggers"]
 SOURCES = [
-    *(path for folder in [*DEPLOYED, "cli"] for path in sorted((ROOT / folder).rglob("*.py"))),
-    ROOT / "settings.py",
+    *(path for folder in DEPLOYED for path in sorted((ROOT / folder).rglob("*.py"))),
     ROOT / "function_app.py",
 ]
 

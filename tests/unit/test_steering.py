@@ -10,11 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain import steering
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.run import Decision, Intent, IntentState, MachineRecord, Mode, Order, Run, RunState, Trigger, TriggerKind
-from domain.steering import NotPossible
-from domain.work import GateClosed, StartState
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs import commands
+from patchwave.domain.runs.commands import NotPossible
+from patchwave.domain.runs.run import (
+    Decision,
+    Intent,
+    IntentState,
+    MachineRecord,
+    Mode,
+    Order,
+    Run,
+    RunState,
+    Trigger,
+    TriggerKind,
+)
+from patchwave.domain.workflow.messages import GateClosed, StartState
 from tests.adapters.samples import intent, machine
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
@@ -57,11 +68,11 @@ def gate(scope: str = "lane:broad/westeurope", *, ends_run: bool = False) -> Gat
 
 
 def approve(state: Run, ring: str, order: Order = ANA) -> Run:
-    return steering.decide(state, ring, order, approved=True)
+    return commands.decide(state, ring, order, approved=True)
 
 
 def reject(state: Run, ring: str, order: Order = ANA) -> Run:
-    return steering.decide(state, ring, order, approved=False)
+    return commands.decide(state, ring, order, approved=False)
 
 
 def placed(**changes: Any) -> MachineRecord:
@@ -70,17 +81,17 @@ def placed(**changes: Any) -> MachineRecord:
 
 class TestPauseAndResume:
     def test_a_pause_shows_at_once_and_says_who_and_why(self) -> None:
-        paused = steering.pause(run(), ANA)
+        paused = commands.pause(run(), ANA)
         assert (paused.state, paused.paused_at) == (RunState.PAUSED, NOW)
         said = paused.steered["pause"]
         assert (said.by, said.why, said.before, said.after) == (
             "ana", "the disks are full", RunState.RUNNING, RunState.PAUSED,
         )  # fmt: skip
-        assert steering.controls(paused).is_paused
+        assert commands.controls(paused).is_paused
 
     def test_a_second_pause_changes_nothing(self) -> None:
-        paused = steering.pause(run(), ANA)
-        assert steering.pause(paused, BEN) == paused
+        paused = commands.pause(run(), ANA)
+        assert commands.pause(paused, BEN) == paused
 
     def test_a_resume_gives_back_what_was_shown_before(self) -> None:
         for state, waiting_for in (
@@ -90,24 +101,24 @@ class TestPauseAndResume:
             (RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z"),
         ):
             before = run(state, waiting_for=waiting_for)
-            resumed = steering.resume(steering.pause(before, ANA), BEN)
+            resumed = commands.resume(commands.pause(before, ANA), BEN)
             assert (resumed.state, resumed.waiting_for, resumed.resumes_as) == (state, waiting_for, None)
             assert (resumed.paused_at, resumed.resumed_at, resumed.resumptions) == (None, LATER, 1)
 
     def test_a_run_that_goes_on_is_not_resumed(self) -> None:
-        assert steering.resume(run(), ANA) == run()
-        resumed = steering.resume(steering.pause(run(), ANA), BEN)
-        assert steering.resume(resumed, ANA) == resumed
+        assert commands.resume(run(), ANA) == run()
+        resumed = commands.resume(commands.pause(run(), ANA), BEN)
+        assert commands.resume(resumed, ANA) == resumed
 
     def test_what_the_run_comes_to_under_a_pause_shows_when_it_is_over(self) -> None:
-        paused = steering.pause(run(RunState.QUEUED), ANA)
-        started = steering.start(paused, LATER)
+        paused = commands.pause(run(RunState.QUEUED), ANA)
+        started = commands.start(paused, LATER)
         assert (started.state, started.resumes_as, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
-        asks = steering.show(started, RunState.AWAITING_APPROVAL, "broad")
+        asks = commands.show(started, RunState.AWAITING_APPROVAL, "broad")
         assert (asks.state, asks.waiting_for) == (RunState.PAUSED, "broad")
-        assert steering.resume(asks, BEN).state is RunState.AWAITING_APPROVAL
+        assert commands.resume(asks, BEN).state is RunState.AWAITING_APPROVAL
 
-    @pytest.mark.parametrize("order", [steering.pause, steering.resume])
+    @pytest.mark.parametrize("order", [commands.pause, commands.resume])
     @pytest.mark.parametrize(
         ("changes", "word"),
         [
@@ -125,37 +136,37 @@ class TestPauseAndResume:
 
 class TestCancel:
     def test_the_first_cancel_stays(self) -> None:
-        canceled = steering.cancel(run(), ANA)
+        canceled = commands.cancel(run(), ANA)
         assert canceled.cancel_requested_at == NOW
         assert canceled.steered["cancel"].why == "the disks are full"
-        assert steering.cancel(canceled, BEN) == canceled
-        ended = steering.close(canceled, RunState.CANCELED, "", LATER)
-        assert steering.cancel(ended, BEN) == ended
+        assert commands.cancel(canceled, BEN) == canceled
+        ended = commands.close(canceled, RunState.CANCELED, "", LATER)
+        assert commands.cancel(ended, BEN) == ended
 
     @pytest.mark.parametrize("state", [state for state in RunState if state.is_final and state != "canceled"])
     def test_a_run_that_ended_by_itself_cannot_be_cancelled(self, state: RunState) -> None:
         with pytest.raises(NotPossible, match=state.value):
-            steering.cancel(run(state), ANA)
+            commands.cancel(run(state), ANA)
 
     def test_a_paused_run_can_be_cancelled(self) -> None:
-        assert steering.controls(steering.cancel(steering.pause(run(), ANA), BEN)).is_canceled
+        assert commands.controls(commands.cancel(commands.pause(run(), ANA), BEN)).is_canceled
 
 
 class TestDecisions:
     def test_the_awaited_ring_is_approved_and_the_run_goes_on(self) -> None:
-        waits = steering.show(run(), RunState.AWAITING_APPROVAL, "early")
-        assert steering.ring_in_question(waits) == "early"
+        waits = commands.show(run(), RunState.AWAITING_APPROVAL, "early")
+        assert commands.ring_in_question(waits) == "early"
         approved = approve(waits, "early")
         assert (approved.state, approved.waiting_for) == (RunState.RUNNING, "")
         decision = approved.decisions["early"]
         assert (decision.approved, decision.by, decision.comment, decision.at) == (True, "ana", ANA.why, NOW)
-        assert steering.controls(approved).decided == {"early": True}
+        assert commands.controls(approved).decided == {"early": True}
 
     def test_a_ring_may_be_decided_before_its_turn(self) -> None:
-        waits = steering.show(run(), RunState.AWAITING_APPROVAL, "early")
+        waits = commands.show(run(), RunState.AWAITING_APPROVAL, "early")
         rejected = reject(waits, "broad")
         assert (rejected.state, rejected.waiting_for) == (RunState.AWAITING_APPROVAL, "early")
-        assert steering.controls(rejected).decided == {"broad": False}
+        assert commands.controls(rejected).decided == {"broad": False}
 
     def test_the_same_again_changes_nothing_and_the_contrary_is_refused(self) -> None:
         approved = approve(run(), "broad")
@@ -166,20 +177,20 @@ class TestDecisions:
             approve(reject(run(), "broad", BEN), "broad")
 
     def test_the_same_again_is_no_error_once_the_run_has_ended(self) -> None:
-        ended = steering.close(approve(run(), "broad"), RunState.COMPLETED, "", LATER)
+        ended = commands.close(approve(run(), "broad"), RunState.COMPLETED, "", LATER)
         assert approve(ended, "broad", BEN) == ended
         with pytest.raises(NotPossible, match="completed"):
             approve(ended, "early")
 
     def test_without_a_name_it_is_the_awaited_ring_and_else_the_last_one(self) -> None:
-        approved = approve(steering.show(run(), RunState.AWAITING_APPROVAL, "early"), "early")
-        assert steering.ring_in_question(approved) == "early"
+        approved = approve(commands.show(run(), RunState.AWAITING_APPROVAL, "early"), "early")
+        assert commands.ring_in_question(approved) == "early"
         both = approve(approved, "broad", BEN)
-        assert steering.ring_in_question(both) == "broad"
-        paused = steering.pause(steering.show(both, RunState.AWAITING_APPROVAL, "early"), BEN)
-        assert steering.ring_in_question(paused) == "early"
+        assert commands.ring_in_question(both) == "broad"
+        paused = commands.pause(commands.show(both, RunState.AWAITING_APPROVAL, "early"), BEN)
+        assert commands.ring_in_question(paused) == "early"
         with pytest.raises(NotPossible, match="name the ring"):
-            steering.ring_in_question(run())
+            commands.ring_in_question(run())
 
     @pytest.mark.parametrize("ring", ["canary", "nobody", ""])
     def test_a_ring_that_needs_no_approval_is_refused(self, ring: str) -> None:
@@ -202,65 +213,65 @@ class TestDecisions:
 
 class TestGates:
     def test_a_gate_holds_its_scope_until_somebody_resumes(self) -> None:
-        held = steering.close_gate(run(), gate(), NOW)
+        held = commands.close_gate(run(), gate(), NOW)
         assert (held.state, held.held_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
-        assert steering.controls(held).held_scopes == held.held_scopes
+        assert commands.controls(held).held_scopes == held.held_scopes
         assert (held.steered["hold"].by, held.steered["hold"].after) == ("patchwave", RunState.HELD)
         assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.steered["hold"].why
-        resumed = steering.resume(held, BEN)
+        resumed = commands.resume(held, BEN)
         assert (resumed.state, resumed.held_scopes, resumed.resumptions) == (RunState.RUNNING, [], 1)
         assert resumed.waiting_for == ""
 
     def test_a_gate_closes_once_and_another_one_beside_it(self) -> None:
-        held = steering.close_gate(run(), gate(), NOW)
-        assert steering.close_gate(held, gate(), LATER) == held
-        both = steering.close_gate(held, gate("ring:broad"), LATER)
+        held = commands.close_gate(run(), gate(), NOW)
+        assert commands.close_gate(held, gate(), LATER) == held
+        both = commands.close_gate(held, gate("ring:broad"), LATER)
         assert both.held_scopes == ["lane:broad/westeurope", "ring:broad"]
 
     def test_a_pause_is_shown_before_a_gate_and_both_end_together(self) -> None:
-        both = steering.close_gate(steering.pause(run(), ANA), gate(), LATER)
+        both = commands.close_gate(commands.pause(run(), ANA), gate(), LATER)
         assert (both.state, both.resumes_as) == (RunState.PAUSED, RunState.HELD)
-        assert steering.pause(both, BEN) == both
-        assert steering.resume(both, BEN).state is RunState.RUNNING
+        assert commands.pause(both, BEN) == both
+        assert commands.resume(both, BEN).state is RunState.RUNNING
 
     def test_a_pause_and_a_gate_during_the_bake_time(self) -> None:
-        bakes = steering.show(run(), RunState.RUNNING, "the bake time of the ring canary")
-        paused = steering.pause(bakes, ANA)
-        resumed = steering.resume(paused, BEN)
+        bakes = commands.show(run(), RunState.RUNNING, "the bake time of the ring canary")
+        paused = commands.pause(bakes, ANA)
+        resumed = commands.resume(paused, BEN)
         assert [each.waiting_for for each in (bakes, paused, resumed)] == ["the bake time of the ring canary"] * 3
-        held = steering.close_gate(bakes, gate(), NOW)
+        held = commands.close_gate(bakes, gate(), NOW)
         assert held.waiting_for == "lane:broad/westeurope"
-        assert steering.resume(steering.pause(held, ANA), BEN).waiting_for == ""
+        assert commands.resume(commands.pause(held, ANA), BEN).waiting_for == ""
 
     def test_a_held_run_that_waits_for_its_window_shows_that(self) -> None:
-        held = steering.close_gate(run(), gate(), NOW)
-        waits = steering.show(held, RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
+        held = commands.close_gate(run(), gate(), NOW)
+        waits = commands.show(held, RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
         assert (waits.state, waits.waiting_for) == (RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
-        assert steering.show(waits, RunState.RUNNING).state is RunState.HELD
+        assert commands.show(waits, RunState.RUNNING).state is RunState.HELD
 
     def test_a_gate_may_end_the_run_and_its_first_reason_stays(self) -> None:
-        stopped = steering.close_gate(run(), gate("run", ends_run=True), NOW)
+        stopped = commands.close_gate(run(), gate("run", ends_run=True), NOW)
         assert stopped.stop_reason == "The error budget of the run is used up: 3 failed, 2 may."
         assert (stopped.stopped_at, stopped.held_scopes) == (NOW, [])
-        assert steering.stop(stopped, "another reason", LATER) == stopped
-        assert steering.controls(stopped).stop_reason == stopped.stop_reason
+        assert commands.stop(stopped, "another reason", LATER) == stopped
+        assert commands.controls(stopped).stop_reason == stopped.stop_reason
 
     def test_a_ring_that_was_approved_first_is_not_stopped_for_want_of_an_approval(self) -> None:
         asked = run(RunState.AWAITING_APPROVAL, waiting_for="broad")
-        assert steering.stop(asked, "late", LATER, unless_approved="broad").stop_reason == "late"
-        assert steering.stop(reject(asked, "broad"), "no", LATER, unless_approved="broad").stop_reason == "no"
+        assert commands.stop(asked, "late", LATER, unless_approved="broad").stop_reason == "late"
+        assert commands.stop(reject(asked, "broad"), "no", LATER, unless_approved="broad").stop_reason == "no"
         approved = approve(asked, "broad")
-        assert steering.stop(approved, "late", LATER, unless_approved="broad") == approved
+        assert commands.stop(approved, "late", LATER, unless_approved="broad") == approved
 
     def test_nothing_changes_a_run_that_has_ended(self) -> None:
-        ended = steering.close(steering.pause(run(waiting_for=""), ANA), RunState.CANCELED, "asked for", LATER)
+        ended = commands.close(commands.pause(run(waiting_for=""), ANA), RunState.CANCELED, "asked for", LATER)
         assert (ended.state, ended.resumes_as, ended.ended_at) == (RunState.CANCELED, None, LATER)
-        assert steering.show(ended, RunState.RUNNING) == ended
-        assert steering.close_gate(ended, gate(), LATER) == ended
-        assert steering.stop(ended, "late", LATER) == ended
-        assert steering.close(ended, RunState.COMPLETED, "", LATER) == ended
-        assert steering.start(ended, LATER) == ended
+        assert commands.show(ended, RunState.RUNNING) == ended
+        assert commands.close_gate(ended, gate(), LATER) == ended
+        assert commands.stop(ended, "late", LATER) == ended
+        assert commands.close(ended, RunState.COMPLETED, "", LATER) == ended
+        assert commands.start(ended, LATER) == ended
 
     @pytest.mark.parametrize(
         ("scope", "words"),
@@ -272,28 +283,28 @@ class TestGates:
         ],
     )
     def test_scopes_in_words(self, scope: str, words: str) -> None:
-        assert steering.describe_scope(scope) == words
+        assert commands.describe_scope(scope) == words
 
 
 class TestTheTurnOfAMachine:
     def test_nothing_keeps_it(self) -> None:
-        assert steering.reason_not_to_start(approved_run(), placed()) is None
+        assert commands.reason_not_to_start(approved_run(), placed()) is None
 
     @pytest.mark.parametrize(
         "scope",
         ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2", "wave:broad/westeurope/1"],
     )
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
-        result = steering.reason_not_to_start(approved_run(held_scopes=["ring:other", scope]), placed())
+        result = commands.reason_not_to_start(approved_run(held_scopes=["ring:other", scope]), placed())
         assert result is not None
         assert (result.state, result.outcome) == (StartState.LEFT, None)
 
     def test_a_gate_that_holds_others_does_not(self) -> None:
         others = ["ring:canary", "lane:broad/northeurope", "wave:broad/westeurope/3", "lane:canary/westeurope"]
-        assert steering.reason_not_to_start(approved_run(held_scopes=others), placed()) is None
+        assert commands.reason_not_to_start(approved_run(held_scopes=others), placed()) is None
 
     def test_a_pause_leaves_it(self) -> None:
-        result = steering.reason_not_to_start(steering.pause(approved_run(), ANA), placed())
+        result = commands.reason_not_to_start(commands.pause(approved_run(), ANA), placed())
         assert result is not None
         assert result.state is StartState.LEFT
 
@@ -301,27 +312,27 @@ class TestTheTurnOfAMachine:
         stopped = approved_run(stop_reason="The ring broad was rejected.")
         skipped = placed(skip=ANA)
         for state, one, kind, reason in (
-            (steering.cancel(stopped, ANA), skipped, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
+            (commands.cancel(stopped, ANA), skipped, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
             (stopped, skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
-            (steering.pause(approved_run(), ANA), skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
+            (commands.pause(approved_run(), ANA), skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
             (stopped, placed(), OutcomeKind.SKIPPED, Reason.ERROR_BUDGET),
         ):
-            result = steering.reason_not_to_start(state, one)
+            result = commands.reason_not_to_start(state, one)
             assert result is not None
             assert result.outcome is not None
             assert (result.state, result.outcome.outcome, result.outcome.reason) == (StartState.ENDED, kind, reason)
-            assert steering.reason_to_end(state, one) == result.outcome
+            assert commands.reason_to_end(state, one) == result.outcome
 
     def test_nothing_starts_in_a_run_that_has_ended(self) -> None:
         """It was closed because it failed itself, and the machine's orchestration has not heard of that."""
-        result = steering.reason_not_to_start(steering.close(approved_run(), RunState.FAILED, "-", LATER), placed())
+        result = commands.reason_not_to_start(commands.close(approved_run(), RunState.FAILED, "-", LATER), placed())
         assert result is not None
         assert result.outcome is not None
         assert (result.state, result.outcome.outcome) == (StartState.ENDED, OutcomeKind.SKIPPED)
 
     def test_a_machine_that_has_ended_keeps_its_outcome(self) -> None:
         ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip=ANA)
-        result = steering.reason_not_to_start(approved_run(), ended)
+        result = commands.reason_not_to_start(approved_run(), ended)
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
@@ -331,52 +342,52 @@ class TestTheTurnOfAMachine:
         state = run(decisions={"early": Decision(approved=True, by="ben", at=NOW)})
         if decision is not None:
             state = state.model_copy(update={"decisions": {**state.decisions, "broad": decision}})
-        result = steering.reason_not_to_start(state, placed())
+        result = commands.reason_not_to_start(state, placed())
         assert result is not None
         assert result.outcome is not None
         assert (result.state, result.outcome.reason) == (StartState.ENDED, Reason.NOT_APPROVED)
-        assert steering.reason_to_end(state, placed()) == result.outcome
+        assert commands.reason_to_end(state, placed()) == result.outcome
         for free in (placed(ring="canary"), placed(ring="early"), placed(ring="")):
-            assert steering.reason_not_to_start(state, free) is None
-        assert steering.reason_not_to_start(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
+            assert commands.reason_not_to_start(state, free) is None
+        assert commands.reason_not_to_start(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
 
     def test_its_outcome_says_who_and_why(self) -> None:
-        assert steering.skipped(ANA).message == "Skipped by ana: the disks are full"
-        assert steering.skipped(Order(by="ana", at=NOW)).message == "Skipped by ana."
-        assert steering.not_started("The ring x stops.").message == "Not started: the ring x stops."
+        assert commands.skipped(ANA).message == "Skipped by ana: the disks are full"
+        assert commands.skipped(Order(by="ana", at=NOW)).message == "Skipped by ana."
+        assert commands.not_started("The ring x stops.").message == "Not started: the ring x stops."
 
 
 class TestSkip:
     @pytest.mark.parametrize("found", [None, intent(run().id, state=IntentState.REFUSED)])
     def test_before_its_operation_it_can_be_skipped_once(self, found: Intent | None) -> None:
-        skipped = steering.skip(placed(), found, ANA)
+        skipped = commands.skip(placed(), found, ANA)
         assert skipped.skip == ANA
-        assert steering.skip(skipped, found, BEN) == skipped
+        assert commands.skip(skipped, found, BEN) == skipped
 
     @pytest.mark.parametrize("state", [IntentState.DECLARED, IntentState.ACCEPTED])
     def test_once_azure_may_have_its_operation_it_is_too_late(self, state: IntentState) -> None:
         with pytest.raises(NotPossible, match="too late"):
-            steering.skip(placed(), intent(run().id, state=state), ANA)
+            commands.skip(placed(), intent(run().id, state=state), ANA)
 
     def test_an_ended_machine_is_not_skipped(self) -> None:
         with pytest.raises(NotPossible, match="patched"):
-            steering.skip(placed(outcome=OutcomeKind.PATCHED), None, ANA)
+            commands.skip(placed(outcome=OutcomeKind.PATCHED), None, ANA)
 
 
 ORDERS: tuple[Callable[[Run], Run], ...] = (
-    lambda state: steering.pause(state, ANA),
-    lambda state: steering.resume(state, BEN),
-    lambda state: steering.cancel(state, ANA),
+    lambda state: commands.pause(state, ANA),
+    lambda state: commands.resume(state, BEN),
+    lambda state: commands.cancel(state, ANA),
     lambda state: approve(state, "broad"),
     lambda state: reject(state, "broad"),
-    lambda state: steering.close_gate(state, gate(), NOW),
-    lambda state: steering.close_gate(state, gate("ring:broad", ends_run=True), NOW),
-    lambda state: steering.stop(state, "because", NOW),
-    lambda state: steering.show(state, RunState.AWAITING_APPROVAL, "broad"),
-    lambda state: steering.show(state, RunState.AWAITING_WINDOW, "later"),
-    lambda state: steering.show(state, RunState.RUNNING),
-    lambda state: steering.start(state, NOW),
-    lambda state: steering.close(state, RunState.COMPLETED, "", LATER),
+    lambda state: commands.close_gate(state, gate(), NOW),
+    lambda state: commands.close_gate(state, gate("ring:broad", ends_run=True), NOW),
+    lambda state: commands.stop(state, "because", NOW),
+    lambda state: commands.show(state, RunState.AWAITING_APPROVAL, "broad"),
+    lambda state: commands.show(state, RunState.AWAITING_WINDOW, "later"),
+    lambda state: commands.show(state, RunState.RUNNING),
+    lambda state: commands.start(state, NOW),
+    lambda state: commands.close(state, RunState.COMPLETED, "", LATER),
 )
 
 
@@ -417,8 +428,8 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
 def test_a_run_that_is_about_to_end_says_why_an_order_comes_too_late(changes: dict[str, Any], why: str) -> None:
     state = run().model_copy(update=changes)
     orders: list[tuple[str, Callable[[], Run]]] = [
-        ("paused", lambda: steering.pause(state, ANA)),
-        ("resumed", lambda: steering.resume(state, ANA)),
+        ("paused", lambda: commands.pause(state, ANA)),
+        ("resumed", lambda: commands.resume(state, ANA)),
         ("approved", lambda: approve(state, "canary")),
         ("rejected", lambda: reject(state, "canary")),
     ]

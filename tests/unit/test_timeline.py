@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from domain.admission import RUN_GROUP, Place, wave_scope
-from domain.chains import Job
-from domain.timeline import Slice, draw_timeline
+from patchwave.domain.planning.admission import RUN_GROUP, Place, wave_scope
+from patchwave.domain.planning.critical_path import Job
+from patchwave.domain.planning.timeline import Slice, draw_timeline
 
 RUN = Place(RUN_GROUP, 2)
 

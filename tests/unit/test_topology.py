@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domain.topology import Topology
+from patchwave.domain.planning.topology import Topology
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, make_machine
 
 

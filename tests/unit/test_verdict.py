@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain import verdict
-from domain.arm_error import read_failure
-from domain.gates import uses_budget
-from domain.operation import read_operation
-from domain.outcome import Outcome, OutcomeKind, Reason
-from domain.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
-from domain.run import Stage
+from patchwave.domain.azure.errors import read_failure
+from patchwave.domain.azure.operation import read_operation
+from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs import outcome_rules
+from patchwave.domain.runs.run import Stage
 from tests.unit.wire_samples import (
     ESM_ERROR,
     LINUX_CLEAN,
@@ -35,7 +35,9 @@ GOOD = {OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.NOTH
 def installed(*, reboot_pending: bool | None = None, needs_subscription: int = 0, **fields: Any) -> Outcome:
     """The outcome of an installation whose result arrives inside an operation that succeeded."""
     result = InstallResult.model_validate(read_operation(200, ended(installation(**fields))).result)
-    return verdict.judge_installation(result, reboot_pending=reboot_pending, needs_subscription=needs_subscription)
+    return outcome_rules.judge_installation(
+        result, reboot_pending=reboot_pending, needs_subscription=needs_subscription
+    )
 
 
 def error(*codes: str) -> dict[str, Any]:
@@ -86,8 +88,8 @@ def test_point_17_success_with_ubuntu_pro_missing_is_a_warning() -> None:
     result = AssessResult.model_validate(
         assessment(criticalAndSecurityPatchCount=2, availablePatches=[linux_patch(), esm_patch()], error=ESM_ERROR)
     )
-    assert verdict.judge_assessment(result) is None
-    assert verdict.nothing_to_install(result.summarize()) is None
+    assert outcome_rules.judge_assessment(result) is None
+    assert outcome_rules.nothing_to_install(result.summarize()) is None
 
 
 @pytest.mark.parametrize("status", ["Succeeded", "CompletedWithWarnings", "Failed"])
@@ -119,7 +121,7 @@ def test_point_17_a_failure_that_ubuntu_pro_does_not_explain_stays_one(
 )
 def test_point_18_the_inner_status_counts_when_the_operation_succeeded(status: str, kind: OutcomeKind) -> None:
     assert installed(status=status).outcome is kind
-    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status=status)))
+    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status=status)))
     assert (bad is None) == (status != "Failed")
 
 
@@ -127,7 +129,7 @@ def test_point_19_a_machine_with_nothing_but_ubuntu_pro_patches_gets_no_installa
     result = AssessResult.model_validate(
         assessment(criticalAndSecurityPatchCount=2, availablePatches=[esm_patch("a"), esm_patch("b")])
     )
-    outcome = verdict.nothing_to_install(result.summarize())
+    outcome = outcome_rules.nothing_to_install(result.summarize())
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
 
@@ -136,7 +138,7 @@ def test_point_20_a_list_that_was_cut_never_ends_a_machine_early() -> None:
     result = AssessResult.model_validate(
         assessment(criticalAndSecurityPatchCount=9, availablePatches=[esm_patch("a"), esm_patch("b")])
     )
-    assert verdict.nothing_to_install(result.summarize()) is None
+    assert outcome_rules.nothing_to_install(result.summarize()) is None
 
 
 def test_point_23_nothing_installed_is_success() -> None:
@@ -162,23 +164,23 @@ def test_point_16_a_generic_failure_is_retried_within_bounds() -> None:
     generic = read_failure(
         200, failed("VMGuestPatchInternalError", "An internal execution error occurred. Please retry later.")
     )
-    assert [verdict.may_retry(generic, attempt) for attempt in (1, 2, 3, 4)] == [True, True, False, False]
+    assert [outcome_rules.may_retry(generic, attempt) for attempt in (1, 2, 3, 4)] == [True, True, False, False]
     permanent = read_failure(
         200, failed("VMGuestPatchInternalError", "CPU Architecture 'arm64' was not found in the extension repository")
     )
-    assert not verdict.may_retry(permanent, 1)
-    assert verdict.failed(permanent).outcome is OutcomeKind.SKIPPED
-    assert verdict.failed(generic).outcome is OutcomeKind.FAILED
+    assert not outcome_rules.may_retry(permanent, 1)
+    assert outcome_rules.failed(permanent).outcome is OutcomeKind.SKIPPED
+    assert outcome_rules.failed(generic).outcome is OutcomeKind.FAILED
 
 
 def test_point_31_and_40_an_accepted_operation_can_die_of_others() -> None:
     superseded = read_failure(200, failed("X", "Execution was stopped due to a newer operation taking precedence."))
-    assert verdict.failed(superseded).reason is Reason.SUPERSEDED
-    deleted = verdict.failed(read_failure(200, failed("VMNotFound", "The VM was not found.")))
+    assert outcome_rules.failed(superseded).reason is Reason.SUPERSEDED
+    deleted = outcome_rules.failed(read_failure(200, failed("VMNotFound", "The VM was not found.")))
     assert (deleted.outcome, deleted.reason) == (OutcomeKind.SKIPPED, Reason.NOT_FOUND)
-    stopped = verdict.failed(read_failure(200, failed("ShutdownOrUnresponsive", "x")))
+    stopped = outcome_rules.failed(read_failure(200, failed("ShutdownOrUnresponsive", "x")))
     assert (stopped.outcome, stopped.reason) == (OutcomeKind.SKIPPED, Reason.NOT_RUNNING)
-    busy = verdict.failed(read_failure(200, failed("Conflict", "x")))
+    busy = outcome_rules.failed(read_failure(200, failed("Conflict", "x")))
     assert busy.outcome is OutcomeKind.FAILED
 
 
@@ -194,32 +196,32 @@ def test_point_31_and_40_an_accepted_operation_can_die_of_others() -> None:
     ],
 )
 def test_machines_that_need_no_installation(fields: dict[str, Any], kind: str, reason: str) -> None:
-    outcome = verdict.nothing_to_install(AssessResult.model_validate(assessment(**fields)).summarize())
+    outcome = outcome_rules.nothing_to_install(AssessResult.model_validate(assessment(**fields)).summarize())
     assert outcome is not None
     assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
 
 
 def test_assess_runs_end_as_assessed_with_the_counts() -> None:
-    pending = verdict.assessed(AssessResult.model_validate(assessment()).summarize())
+    pending = outcome_rules.assessed(AssessResult.model_validate(assessment()).summarize())
     assert (pending.outcome, pending.reason) == (OutcomeKind.ASSESSED, Reason.PATCHES_PENDING)
     assert "1 critical and security" in pending.message
     none = AssessResult.model_validate(assessment(criticalAndSecurityPatchCount=0, availablePatches=[]))
-    assert verdict.assessed(none.summarize()).reason is Reason.NO_PENDING_PATCHES
+    assert outcome_rules.assessed(none.summarize()).reason is Reason.NO_PENDING_PATCHES
 
 
 @pytest.mark.parametrize("status", list(PatchOperationStatus))
 def test_an_assessment_is_good_only_with_the_two_words(status: PatchOperationStatus) -> None:
-    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status=status.value, error=None)))
+    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status=status.value, error=None)))
     assert (bad is None) == (status.value in ("Succeeded", "CompletedWithWarnings"))
 
 
 @pytest.mark.parametrize(
     ("outcome", "kind"),
     [
-        (verdict.past_deadline(), OutcomeKind.TIMED_OUT),
-        (verdict.left_running(), OutcomeKind.LEFT_RUNNING),
-        (verdict.lost(None), OutcomeKind.UNKNOWN),
-        (verdict.window_closed(), OutcomeKind.SKIPPED),
+        (outcome_rules.past_deadline(), OutcomeKind.TIMED_OUT),
+        (outcome_rules.left_running(), OutcomeKind.LEFT_RUNNING),
+        (outcome_rules.lost(None), OutcomeKind.UNKNOWN),
+        (outcome_rules.window_closed(), OutcomeKind.SKIPPED),
     ],
 )
 def test_ends_without_a_result(outcome: Outcome, kind: OutcomeKind) -> None:
@@ -250,7 +252,9 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
     fields: dict[str, Any], reboot_pending: bool | None, needs_subscription: int
 ) -> None:
     result = InstallResult.model_validate(installation(**fields))
-    outcome = verdict.judge_installation(result, reboot_pending=reboot_pending, needs_subscription=needs_subscription)
+    outcome = outcome_rules.judge_installation(
+        result, reboot_pending=reboot_pending, needs_subscription=needs_subscription
+    )
     details = {detail.code for detail in result.error.details} if result.error else set[str]()
     if outcome.outcome in GOOD:
         explained = (
@@ -286,13 +290,13 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
 def test_a_machine_is_patched_when_it_came_back_without_a_pending_reboot(
     is_ready: bool, reboot_pending: bool | None, outcome: OutcomeKind, reason: Reason
 ) -> None:
-    judged = verdict.judge_restart(is_ready, reboot_pending, 3)
+    judged = outcome_rules.judge_restart(is_ready, reboot_pending, 3)
     assert (judged.outcome, judged.reason) == (outcome, reason)
     assert judged.message.startswith("3 patches are installed")
 
 
 def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
-    judged = verdict.restart_failed(3, "HTTP 403 AuthorizationFailed")
+    judged = outcome_rules.restart_failed(3, "HTTP 403 AuthorizationFailed")
     assert (judged.outcome, judged.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED)
     assert "AuthorizationFailed" in judged.message
     assert uses_budget(judged.outcome, judged.reason)
@@ -339,7 +343,7 @@ def test_informational_details_leave_a_success_what_it_is(details: list[dict[str
         outcome = installed(error=reporting(*details), installedPatchCount=count)
         assert outcome.outcome.value == kind
         assert "Azure reports" not in outcome.message
-    assert verdict.judge_assessment(AssessResult.model_validate(assessment(error=reporting(*details)))) is None
+    assert outcome_rules.judge_assessment(AssessResult.model_validate(assessment(error=reporting(*details)))) is None
 
 
 @pytest.mark.parametrize("status", ["Succeeded", "CompletedWithWarnings", "Failed"])
@@ -387,9 +391,9 @@ def test_a_code_that_is_not_known_stays_visible_and_changes_no_success() -> None
     unpaid = installed(error=error, needs_subscription=2)
     assert unpaid.message.endswith(f"2 more need Ubuntu Pro (Expanded Security Maintenance).{said}")
     found = AssessResult.model_validate(assessment(error=error)).summarize()
-    assert verdict.assessed(found).message == f"Pending patches: 1 critical and security, 0 other.{said}"
+    assert outcome_rules.assessed(found).message == f"Pending patches: 1 critical and security, 0 other.{said}"
     empty = found.model_copy(update={"critical_and_security": 0})
-    assert verdict.assessed(empty).message == f"The assessment found no pending patches.{said}"
+    assert outcome_rules.assessed(empty).message == f"The assessment found no pending patches.{said}"
 
 
 def test_an_error_without_details_stays_visible_too() -> None:
@@ -440,7 +444,7 @@ LEFT = Outcome.skipped(Reason.NOT_APPROVED, "The ring was not approved.")
     ],
 )
 def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, reason: str, message: str) -> None:
-    outcome = verdict.left_over(Stage(stage), LEFT)
+    outcome = outcome_rules.left_over(Stage(stage), LEFT)
     assert (outcome.outcome.value, outcome.reason.value, outcome.message) == (kind, reason, message)
 
 
@@ -448,68 +452,68 @@ def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, re
     ("outcome", "kind", "reason", "message"),
     [
         (
-            verdict.past_deadline(),
+            outcome_rules.past_deadline(),
             "timed_out",
             "deadline",
             "The operation did not end in its time and the reserve for a reboot; look at the machine.",
         ),
         (
-            verdict.left_running(),
+            outcome_rules.left_running(),
             "left_running",
             "canceled_by_user",
             "The run was cancelled while the guest was installing. Azure cannot abort that: it goes on by itself.",
         ),
         (
-            verdict.lost(None),
+            outcome_rules.lost(None),
             "unknown",
             "operation_lost",
             "Azure accepted the operation, but no longer tells how it went; look at the machine.",
         ),
         (
-            verdict.window_closed(),
+            outcome_rules.window_closed(),
             "skipped",
             "window_closed",
             "The rest of the window is too short to start an installation.",
         ),
         (
-            verdict.window_closed(timedelta(minutes=90)),
+            outcome_rules.window_closed(timedelta(minutes=90)),
             "skipped",
             "window_closed",
             "The rest of the window is too short to start an installation (one needs PT1H30M).",
         ),
         (
-            verdict.not_restarted(2, "The machine is stopped."),
+            outcome_rules.not_restarted(2, "The machine is stopped."),
             "reboot_required",
             "reboot_pending",
             "2 patches are installed; it was not restarted: The machine is stopped.",
         ),
         (
-            verdict.restart_failed(1, "no answer"),
+            outcome_rules.restart_failed(1, "no answer"),
             "reboot_required",
             "reboot_failed",
             "1 patch is installed, but the restart failed (no answer): restart the machine.",
         ),
         (
-            verdict.judge_restart(is_ready=True, reboot_pending=True, installed=1),
+            outcome_rules.judge_restart(is_ready=True, reboot_pending=True, installed=1),
             "reboot_required",
             "reboot_pending",
             "1 patch is installed and the machine was restarted; another reboot is pending.",
         ),
         (
-            verdict.judge_restart(is_ready=True, reboot_pending=None, installed=2),
+            outcome_rules.judge_restart(is_ready=True, reboot_pending=None, installed=2),
             "patched",
             "ok",
             "2 patches are installed and the machine was restarted.",
         ),
         (
-            verdict.judge_restart(is_ready=False, reboot_pending=True, installed=2),
+            outcome_rules.judge_restart(is_ready=False, reboot_pending=True, installed=2),
             "reboot_required",
             "reboot_failed",
             "2 patches are installed, but the restart failed (it does not report since its restart): restart the"
             " machine.",
         ),
         (
-            verdict.nothing_selected(0),
+            outcome_rules.nothing_selected(0),
             "nothing_to_install",
             "no_pending_patches",
             "The assessment found no pending patches.",
@@ -610,20 +614,20 @@ def test_installations_are_said_to_the_letter(
 
 def test_a_bad_assessment_is_said_to_the_letter() -> None:
     failure = {"code": "1", "message": "m", "details": [{"code": "PACKAGE_MANAGER_FAILURE", "message": "code 100"}]}
-    bad = verdict.judge_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
+    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
     assert bad
     assert (bad.outcome.value, bad.reason.value) == ("failed", "operation_failed")
     assert bad.message.startswith("The assessment failed: Azure refused or failed the operation; the text says why. (")
     assert "code 100" in bad.message
-    silent = verdict.judge_assessment(AssessResult.model_validate({"availablePatches": []}))
+    silent = outcome_rules.judge_assessment(AssessResult.model_validate({"availablePatches": []}))
     assert silent
     assert silent.message == ("The assessment ended with the status Unknown, which tells nothing; look at the machine.")
 
 
 def test_what_was_lost_names_the_last_failure() -> None:
     failure = read_failure(404, refusal("ResourceNotFound", "gone"))
-    assert verdict.lost(failure).message.endswith(f"look at the machine. ({failure.text})")
-    assert "ResourceNotFound" in verdict.lost(failure).message
+    assert outcome_rules.lost(failure).message.endswith(f"look at the machine. ({failure.text})")
+    assert "ResourceNotFound" in outcome_rules.lost(failure).message
 
 
 def test_a_failed_operation_keeps_the_skip_of_what_azure_does_not_support() -> None:
@@ -635,7 +639,7 @@ def test_a_failed_operation_keeps_the_skip_of_what_azure_does_not_support() -> N
         "BrandNew": "failed",
     }
     for code, kind in kinds.items():
-        assert verdict.failed(read_failure(200, failed(code, "words"))).outcome.value == kind
+        assert outcome_rules.failed(read_failure(200, failed(code, "words"))).outcome.value == kind
 
 
 def test_one_patch_behind_ubuntu_pro_is_enough() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain.outcome import OutcomeKind
-from domain.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
-from domain.waiting import waiting_for
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.waiting import waiting_for
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 RINGS = ["canary", "broad"]

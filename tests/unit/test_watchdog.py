@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.run import Mode, Run, RunState, Trigger, TriggerKind
-from domain.watchdog import (
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.watchdog import (
     MOST_INCARNATIONS,
     PATIENCE,
     QUIET,

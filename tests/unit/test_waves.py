@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from domain.admission import RUN_GROUP, UNLIMITED, Place
-from domain.chains import Job
-from domain.waves import number_waves
+from patchwave.domain.planning.admission import RUN_GROUP, UNLIMITED, Place
+from patchwave.domain.planning.critical_path import Job
+from patchwave.domain.planning.waves import number_waves
 
 RUN = Place(RUN_GROUP, 3)
 

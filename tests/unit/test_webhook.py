@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from domain.webhook import Call, policy_secret, signature_of, verify
+from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of, verify
 
 MASTER = "an-app-secret-of-forty-characters-123456"
 CALL = Call("monthly", "build-4711", b'{"mode": "assess"}')

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.install import Install
-from domain.patching import SHORTEST_DURATION, InstallParameters, RebootSetting, WindowsClassification
-from domain.scope import OsType
-from domain.window import (
+from patchwave.domain.azure.install_request import (
+    SHORTEST_DURATION,
+    InstallParameters,
+    RebootSetting,
+    WindowsClassification,
+)
+from patchwave.domain.policy.install import Install
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.scheduling.window import (
     RESTART_NEEDS,
     cutoff,
     deadline,

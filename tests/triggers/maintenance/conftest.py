@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.maintenance import Maintenance
-from adapters.resource_graph import ResourceGraph
+from patchwave.azure.maintenance import Maintenance
+from patchwave.azure.resource_graph import ResourceGraph
 from tests.simulator.access import Access
 from tests.simulator.conftest import as_client, running
 from tests.triggers.maintenance.support import OTHER

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.maintenance import Maintenance
-from domain.identity import MachineId
+from patchwave.azure.maintenance import Maintenance
+from patchwave.domain.core.ids import MachineId
 from tests.triggers.maintenance.support import OTHER, assign, audit, callers, put
 from tests.triggers.support import call
 from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
@@ -172,10 +172,10 @@ async def test_limits_of_machines_are_counted_in_resource_graph(
 ) -> None:
     await put()
     assert (await assign(resourceId=MACHINE)).status == 200
-    monkeypatch.setattr("domain.assignment.MOST_IN_DYNAMIC_SCOPE", 1)
+    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MOST_IN_DYNAMIC_SCOPE", 1)
     many = await assign(resourceId=GROUP, filter={"locations": ["eastus2euap"]})
     assert "matches 2 machines; a dynamic scope holds at most 1" in many.problem["errors"][0]["message"]
-    monkeypatch.setattr("domain.assignment.MOST_ASSOCIATIONS", 1)
+    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MOST_ASSOCIATIONS", 1)
     monkeypatch.setattr(assignments, "MOST_ASSOCIATIONS", 1)
     full = await assign(resourceId=OTHER)
     assert "would have 2 machines; a schedule holds at most 1" in full.problem["errors"][0]["message"]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.maintenance import Maintenance
+from patchwave.azure.maintenance import Maintenance
 from tests.simulator.access import Access
 from tests.triggers.maintenance.support import assign, place, put
 from tests.triggers.support import Answer, call

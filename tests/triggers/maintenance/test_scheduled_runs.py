@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from domain.base import parse_instant
+from patchwave.domain.core.documents import parse_instant
 from tests.triggers.maintenance.support import audit, callers, coming, place, put
 from tests.triggers.support import call, clock_at
 from tests.unit.maintenance_samples import CONFIGURATION

@@ -1,5 +1,0 @@
-"""Lets ``python -m cli`` stand for the ``patchwave`` command."""
-
-from cli.app import main
-
-main()

@@ -1,0 +1,123 @@
+"""Sweeps: one query tells something of a whole region, where each machine would cost a read.
+
+Resource Graph is a minute or more behind, so it is believed only where that does no harm. Which installations run: what
+it does not show may have ended, or just begun, and is asked after at Resource Manager. Which machines are available,
+before anything is done to them: all others are asked after one by one. Assessments are not swept: they take two
+minutes, and their table says nothing of one that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+from typing import NamedTuple
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.resource_graph import ResourceGraph, open_resource_graph
+from patchwave.domain.core.folding import fold
+from patchwave.domain.fleet.discovery import literal
+from patchwave.settings import Settings
+
+SWEPT_ABOVE = 500
+"""Operations in flight in one region from which on they are swept."""
+MOST_SINGLE_READS = 20
+"""Machines of one region that are asked after one by one within the age of a sweep; from then on they are swept."""
+
+
+class _Region(NamedTuple):
+    subscription_id: str
+    location: str
+
+
+class Sweeps:
+    """The newest sweeps of each region; made once per process and event loop."""
+
+    def __init__(self, graph: ResourceGraph, longest_age: float) -> None:
+        self._graph = graph
+        self._longest_age = longest_age
+        self._found: dict[tuple[str, _Region], tuple[float, frozenset[str]]] = {}
+        self._asked: dict[_Region, deque[float]] = {}
+        # One at a time: the quota of queries is for all of them.
+        self._gate = asyncio.Lock()
+        self._not_before = 0.0
+
+    async def running(self, subscription_id: str, location: str) -> frozenset[str]:
+        """The ids of the installations in a region that run, as far as is known; a poll interval old at most.
+
+        Nothing is known of any when Resource Graph does not answer.
+        """
+        region = _Region(subscription_id.lower(), location.lower())
+        return await self._newest(_running_query(region.location), region)
+
+    async def available(self, subscription_id: str, location: str) -> frozenset[str]:
+        """The machines of a region, by id in lower case, that Resource Health calls available: a minute or two ago.
+
+        None while few are asked after: one by one, the answer is of this moment.
+        """
+        region = _Region(subscription_id.lower(), location.lower())
+        asked = self._asked.setdefault(region, deque(maxlen=MOST_SINGLE_READS))
+        is_crowd = len(asked) == MOST_SINGLE_READS and monotonic() - asked[0] < self._longest_age
+        asked.append(monotonic())
+        return await self._newest(_available_query(region.location), region) if is_crowd else frozenset()
+
+    async def _newest(self, query: str, region: _Region) -> frozenset[str]:
+        async with self._gate:
+            at, found = self._found.get((query, region), (-self._longest_age, frozenset[str]()))
+            if monotonic() - at < self._longest_age:
+                return found
+            found = await self._sweep(query, region)
+            self._found[query, region] = (monotonic(), found)
+            return found
+
+    async def _sweep(self, query: str, region: _Region) -> frozenset[str]:
+        """What the query projects as ``found``, page by page."""
+        found: set[str] = set()
+        token = ""
+        while True:
+            wait = self._not_before - monotonic()
+            if wait > self._longest_age:
+                return frozenset(found)
+            await asyncio.sleep(max(0.0, wait))
+            page = await self._graph.page(query, [region.subscription_id], token)
+            self._not_before = monotonic() + page.wait_seconds
+            found |= {fold(str(row.get("found", ""))) for row in page.rows}
+            token = page.skip_token
+            if page.failure is not None or not token:
+                # What one page shows is so, whatever becomes of the others.
+                return frozenset(found)
+
+
+def _running_query(location: str) -> str:
+    return "\n".join(
+        [
+            "patchinstallationresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults'",
+            f"| where location =~ {literal(location)}",
+            "| where tostring(properties.status) in~ ('InProgress', 'NotStarted')",
+            "| project id, found = tostring(properties.installationActivityId)",
+            "| order by id asc",
+        ]
+    )
+
+
+def _available_query(location: str) -> str:
+    return "\n".join(
+        [
+            "healthresources",
+            "| where type =~ 'microsoft.resourcehealth/availabilitystatuses'",
+            f"| where location =~ {literal(location)}",
+            "| where tostring(properties.targetResourceType) =~ 'microsoft.compute/virtualmachines'",
+            "| where tostring(properties.availabilityState) =~ 'Available'",
+            "| project id, found = tostring(properties.targetResourceId)",
+            "| order by id asc",
+        ]
+    )
+
+
+_sweeps = PerLoop(lambda settings: Sweeps(open_resource_graph(settings), settings.poll_seconds))
+
+
+def open_sweeps(settings: Settings | None = None) -> Sweeps:
+    """The sweeps of this process."""
+    return _sweeps.get(settings)

@@ -1,0 +1,184 @@
+"""Calls of the compute SDK that change something: sent once, and every answer of Azure returned as a value.
+
+The SDK's retries are off: azure-core would repeat a POST after a 503 or after any error with Retry-After, and a
+repeated install kills the first one in the guest (safety rule 2). Nothing here waits for an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from patchwave.azure.pipeline import sdk_options
+from patchwave.azure.rate_limiter import Budget, open_budgets, waits_for_a_turn
+from patchwave.domain.azure.errors import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
+from patchwave.domain.azure.operation import PollReading, PollState, read_location
+from patchwave.domain.azure.rate_limit import PACED
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline import PipelineResponse
+    from azure.core.rest import AsyncHttpResponse
+    from azure.mgmt.compute.aio import ComputeManagementClient
+
+
+_ENDS = ("succeeded", "completedwithwarnings", "failed")
+"""Words of a result that say that the operation is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a call.
+
+    ``accepted`` with both operation URLs as Azure gave them, byte for byte, and with ``reading`` when a 200 brought the
+    operation's end in its body; or ``failure``, where ``is_uncertain`` says that nothing came that is an answer (a lost
+    connection, or a 5xx). Whether Azure may have accepted all the same says ``is_open``.
+    """
+
+    accepted: bool
+    async_url: str = ""
+    location_url: str = ""
+    reading: PollReading | None = None
+    failure: ArmFailure | None = None
+    is_uncertain: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Azure may have taken a call that it did not answer as accepted: the machine says what became of it.
+
+        A call that was kept back, or that never left, is none of those.
+        """
+        if self.accepted or self.failure is None:
+            return self.is_uncertain
+        if self.failure.status == 0 or self.failure.code == PACED:
+            return self.is_uncertain
+        return not cannot_follow_acceptance(self.failure)
+
+
+class ComputeClients:
+    """The SDK's clients, one for each subscription; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._clients: dict[str, ComputeManagementClient] = {}
+
+    def of(self, subscription_id: str) -> ComputeManagementClient:
+        """The client of a subscription."""
+        client = self._clients.get(subscription_id)
+        if client is None:
+            from azure.mgmt.compute.aio import ComputeManagementClient
+
+            client = ComputeManagementClient(self._credential, subscription_id, **sdk_options(self._settings))
+            self._clients[subscription_id] = client
+        return client
+
+    def writes(self, subscription_id: str, request: str) -> Budget:
+        """What a change takes from that is no patch operation."""
+        return open_budgets(self._settings).of_writes(subscription_id, request)
+
+    def patches(self, subscription_id: str, location: str) -> Budget:
+        """What assessPatches and installPatches take from."""
+        return open_budgets(self._settings).of_patches(subscription_id, location)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+
+async def submit(
+    call: Callable[..., Awaitable[object]], budget: Budget, request_id: str | None = None, *, has_turn: bool = False
+) -> Submission:
+    """Make a ``begin_...`` call of the SDK without polling, and read what Azure answered.
+
+    Args:
+        call: takes the options of the pipeline and hands them to the SDK, with ``polling=False``.
+        budget: the buckets that it takes from.
+        request_id: the ``x-ms-client-request-id``, which names the call in Azure's own log.
+        has_turn: the caller has waited for its turn already.
+    """
+    if not has_turn and (wait := await budget.wait()):
+        return Submission(accepted=False, failure=waits_for_a_turn(wait))
+    budget.sent()
+    submission, headers = await _send(call, request_id)
+    status = submission.failure.status if submission.failure else 202
+    budget.answered(status, headers, submission.failure.retry_after if submission.failure else None)
+    return submission
+
+
+async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) -> tuple[Submission, Mapping[str, str]]:
+    """What Azure answered, and the headers of the answer."""
+    from azure.core.exceptions import AzureError, HttpResponseError
+
+    answers: list[AsyncHttpResponse] = []
+
+    def keep(reply: PipelineResponse[Any, AsyncHttpResponse]) -> None:
+        answers.append(reply.http_response)
+
+    options: dict[str, Any] = {
+        "retry_total": 0,
+        "raw_response_hook": keep,
+    }
+    if request_id is not None:
+        options["request_id"] = request_id
+    try:
+        await call(**options)
+    except HttpResponseError as error:
+        if not answers:
+            return _unsent(error), {}
+    except AzureError as error:
+        # The SDK may fail on a body that it did not expect, after Azure has answered.
+        if not answers:
+            lost = Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
+            return lost, {}
+    return _read_submission(answers[-1]), answers[-1].headers
+
+
+def _read_submission(reply: AsyncHttpResponse) -> Submission:
+    headers, body = reply.headers, _body(reply)
+    if reply.status_code in (200, 201, 202, 204):
+        return Submission(
+            accepted=True,
+            async_url=headers.get("Azure-AsyncOperation") or "",
+            location_url=headers.get("Location") or "",
+            reading=_end_within(body) if reply.status_code == 200 else None,
+        )
+    retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
+    failure = read_failure(reply.status_code, body, retry_after=retry_after)
+    return Submission(accepted=False, failure=failure, is_uncertain=reply.status_code >= 500)
+
+
+def _end_within(body: str) -> PollReading | None:
+    """The end of the operation, when the answer to the call has it already, as the documents of the patch calls say."""
+    reading = read_location(200, body)
+    has_ended = reading.state is PollState.SUCCEEDED and str(reading.result.get("status")).casefold() in _ENDS
+    return reading if has_ended or reading.state is PollState.FAILED else None
+
+
+def _body(reply: AsyncHttpResponse) -> str:
+    try:
+        return reply.text()
+    except (UnicodeDecodeError, ValueError):
+        return ""
+
+
+def _unsent(error: Exception) -> Submission:
+    """No answer of Resource Manager at all: the identity endpoint refused, so nothing was sent."""
+    return Submission(accepted=False, failure=_failure_of(error))
+
+
+def _failure_of(error: Exception) -> ArmFailure:
+    return ArmFailure(status=0, code=type(error).__name__, message=str(error)[:500])
+
+
+def _was_never_sent(error: Exception) -> bool:
+    """Whether the request surely did not leave: azure-core reports a broken connection as a request error as well."""
+    from aiohttp import ClientConnectorError, ConnectionTimeoutError
+
+    inner: object = getattr(error, "inner_exception", None)
+    return isinstance(inner, (ClientConnectorError, ConnectionTimeoutError))

@@ -1,0 +1,45 @@
+"""The one identity of this process: a managed identity in Azure, whatever the developer is signed in with elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from patchwave.azure.clients import PerLoop
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+_OF_THE_PLATFORM = (
+    "WEBSITE_INSTANCE_ID",
+    "WEBSITE_SITE_NAME",
+    "CONTAINER_NAME",
+    "CONTAINER_APP_NAME",
+    "IDENTITY_ENDPOINT",
+    "MSI_ENDPOINT",
+)
+"""Variables that Azure sets where it runs an app, on every plan, and that a developer's machine does not have."""
+
+
+def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
+    """The credential of this process and event loop; it caches its tokens, so every client shares it.
+
+    With ``PATCHWAVE_IDENTITY_CLIENT_ID`` it is that managed identity, and in Azure without the setting the system's
+    own, and nothing else: a missing identity is then an error, not a silent step to other rights, such as those of
+    a client secret that was left in a setting.
+    """
+    return _clients.get(settings)
+
+
+def _build(settings: Settings) -> AsyncTokenCredential:
+    from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
+
+    if settings.identity_client_id:
+        return ManagedIdentityCredential(client_id=settings.identity_client_id)
+    if any(os.environ.get(name) for name in _OF_THE_PLATFORM):
+        return ManagedIdentityCredential()
+    return DefaultAzureCredential()
+
+
+_clients = PerLoop(_build)

@@ -1,0 +1,107 @@
+"""What Resource Manager says of places: which regions are paired, and which building a subscription's zone is.
+
+Source: ``GET /subscriptions/{id}/locations``, ``metadata.pairedRegion`` and ``availabilityZoneMappings``. Zone numbers
+are logical: "zone 1" of two subscriptions may be two buildings, so the mapping is read per subscription.
+
+A plan must be possible without an answer. What is missing then makes it more careful, never less: the pairs that
+Microsoft documents stay, and zones of different subscriptions count as different.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from typing import Any
+from urllib.parse import quote
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.domain.core.documents import as_object, objects_of, parse_object
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
+from patchwave.domain.planning.topology import Topology
+from patchwave.settings import Settings
+
+API_VERSION = "2022-12-01"
+AT_A_TIME = 10
+"""Subscriptions that are asked at the same time; each has a budget of reads of its own."""
+
+_LOG = logging.getLogger("patchwave.locations")
+
+
+class Locations:
+    """The places of subscriptions, as the identity of the app sees them; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._url = f"{settings.manager_url}/subscriptions"
+        self._pipeline = pipeline
+
+    async def read(self, subscriptions: Collection[str]) -> Topology:
+        """Pairs and physical zones of these subscriptions, one request each; see `read_topology`."""
+        pairs = {region: {pair} for region, pair in KNOWN_PAIRS.items()}
+        zones: dict[tuple[str, str, str], str] = {}
+        asked = sorted({subscription.lower() for subscription in subscriptions})
+        turns = asyncio.Semaphore(AT_A_TIME)
+        listed = await asyncio.gather(*(self._list(subscription, turns) for subscription in asked))
+        answered: set[str] = set()
+        for subscription, locations in zip(asked, listed, strict=True):
+            for location in locations:
+                region = region_name(_text(location.get("name")))
+                named = set(_paired_with(location))
+                # What Azure says of a region now is right about it; two subscriptions add to each other.
+                pairs[region] = pairs[region] | named if region in answered else named
+                answered.add(region)
+                zones |= {(subscription, region, logical): physical for logical, physical in _zones_of(location)}
+        return Topology.of(((region, pair) for region, others in pairs.items() for pair in others), zones)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._pipeline.close()
+
+    async def _list(self, subscription: str, turns: asyncio.Semaphore) -> list[dict[str, Any]]:
+        """The locations of a subscription; none when there is no answer that can be read."""
+        from azure.core.rest import HttpRequest
+
+        url = f"{self._url}/{quote(subscription, safe='')}/locations"
+        async with turns:
+            reply = await self._pipeline.send(HttpRequest("GET", url, params={"api-version": API_VERSION}))
+        if reply.status != 200:
+            _LOG.warning("The locations of %s cannot be read: %s", subscription, reply.to_failure().text)
+            return []
+        answer = parse_object(reply.body)
+        if answer is None:
+            _LOG.warning("The locations of %s cannot be read: the answer is no JSON object", subscription)
+            return []
+        return [location for location in objects_of(answer.get("value")) if _text(location.get("name"))]
+
+
+_clients = PerLoop(lambda settings: Locations(settings, ArmPipeline(settings, open_credential(settings))))
+
+
+async def read_topology(subscriptions: Collection[str]) -> Topology:
+    """Region pairs and zone mappings for a plan over these subscriptions (ids, in any case).
+
+    Never fails: a subscription that does not answer has no zone mapping, and a region that no answer names has the
+    pair that Microsoft documents, if any.
+    """
+    return await _clients.get().read(subscriptions)
+
+
+def _paired_with(location: dict[str, Any]) -> Iterator[str]:
+    metadata = as_object(location.get("metadata")) or {}
+    for pair in objects_of(metadata.get("pairedRegion")):
+        if name := _text(pair.get("name")):
+            yield region_name(name)
+
+
+def _zones_of(location: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Logical and physical zones."""
+    for zone in objects_of(location.get("availabilityZoneMappings")):
+        logical, physical = _text(zone.get("logicalZone")), _text(zone.get("physicalZone"))
+        if logical and physical:
+            yield logical, physical
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

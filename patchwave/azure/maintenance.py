@@ -1,0 +1,287 @@
+"""Microsoft.Maintenance: configurations, assignments, and the cancelling of a run.
+
+azure-mgmt-maintenance for all that it has; one request of api-version 2025-11-01 for the cancel that it lacks (ADR 23).
+Everything here is answered at once, none of it is an operation to be polled. Every answer of Azure, an error included,
+is a value.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import Answer, ArmPipeline, in_turn, lost, sdk_options
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Json, as_object, fold_keys, objects_of, parse_object, text_of
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.maintenance.assignment import Assignment, DynamicScope, read_assignment
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.upcoming_run import CANCELLED
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline import PipelineResponse
+    from azure.core.pipeline.transport import AsyncHttpTransport
+    from azure.core.rest import AsyncHttpResponse
+    from azure.mgmt.maintenance.aio import MaintenanceManagementClient
+
+CANCEL_API_VERSION = "2025-11-01"
+"""The first stable version whose ``applyUpdates`` knows ``Cancel``."""
+
+type _Call = Callable[..., Awaitable[object]]
+
+
+class Maintenance:
+    """Schedules as the identity of the app; made once per process and event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credential: AsyncTokenCredential,
+        make_transport: Callable[[], AsyncHttpTransport[Any, Any] | None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._make_transport = make_transport
+        self._clients: dict[str, MaintenanceManagementClient] = {}
+        self._pipeline = ArmPipeline(settings, credential, make_transport())
+
+    async def read(self, configuration: ConfigurationId) -> MaintenanceConfiguration | ArmFailure:
+        """A configuration."""
+        client = self._client(configuration.subscription_id)
+
+        async def call(**options: Any) -> object:
+            return await client.maintenance_configurations.get(
+                configuration.resource_group, configuration.name, **options
+            )
+
+        return _configuration_in(await self._send("GET", configuration.subscription_id, call))
+
+    async def list(self, subscription_id: str, resource_group: str = "") -> list[MaintenanceConfiguration] | ArmFailure:
+        """The configurations of a subscription, or of one resource group of it, of every maintenance scope."""
+        client = self._client(subscription_id)
+
+        async def call(**options: Any) -> object:
+            found: AsyncIterable[object] = (
+                client.maintenance_configurations_for_resource_group.list(resource_group, **options)
+                if resource_group
+                else client.maintenance_configurations.list(**options)
+            )
+            return [each async for each in found]
+
+        answer = await self._send("GET", subscription_id, call)
+        listed = _rows_in(answer)
+        return listed if isinstance(listed, ArmFailure) else [one for one in map(read_configuration, listed) if one]
+
+    async def write(self, configuration: MaintenanceConfiguration) -> MaintenanceConfiguration | ArmFailure:
+        """Create or replace a configuration; what Azure made of it."""
+        identity = configuration.configuration_id
+        client = self._client(identity.subscription_id)
+
+        # The SDK's parameter is any kind of IO, which the type checker cannot name.
+        operations: Any = client.maintenance_configurations
+
+        async def call(**options: Any) -> object:
+            return await operations.create_or_update(
+                identity.resource_group, identity.name, _content(configuration.to_azure()), **options
+            )
+
+        return _configuration_in(await self._send("PUT", identity.subscription_id, call))
+
+    async def remove(self, configuration: ConfigurationId) -> bool | ArmFailure:
+        """Delete a configuration; ``False`` when there was none."""
+        client = self._client(configuration.subscription_id)
+
+        async def call(**options: Any) -> object:
+            return await client.maintenance_configurations.delete(
+                configuration.resource_group, configuration.name, **options
+            )
+
+        return _was_there(await self._send("DELETE", configuration.subscription_id, call))
+
+    async def assignments_of(self, machine: MachineId) -> list[Assignment] | ArmFailure:
+        """The assignments that name the machine, as they are this moment."""
+        client = self._client(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            found: AsyncIterable[object] = client.configuration_assignments.list(
+                machine.resource_group, "Microsoft.Compute", "virtualMachines", machine.name, **options
+            )
+            return [each async for each in found]
+
+        listed = _rows_in(await self._send("GET", machine.subscription_id, call))
+        return listed if isinstance(listed, ArmFailure) else [one for one in map(read_assignment, listed) if one]
+
+    async def read_assignment(self, resource_id: str, name: str) -> Assignment | ArmFailure:
+        """One assignment under a machine, a subscription or a resource group."""
+        subscription_id, operations, place = self._assignments(resource_id)
+
+        async def call(**options: Any) -> object:
+            return await operations.get(*place, name, **options)
+
+        return _assignment_in(await self._send("GET", subscription_id, call))
+
+    async def assign(self, assignment: Assignment) -> Assignment | ArmFailure:
+        """Create or replace an assignment; what Azure made of it."""
+        subscription_id, operations, place = self._assignments(assignment.resource_id)
+
+        async def call(**options: Any) -> object:
+            return await operations.create_or_update(
+                *place, assignment.name, _content(assignment.to_azure()), **options
+            )
+
+        return _assignment_in(await self._send("PUT", subscription_id, call))
+
+    async def unassign(self, resource_id: str, name: str) -> bool | ArmFailure:
+        """Delete an assignment, also of a machine that is gone; ``False`` when there was none."""
+        subscription_id, operations, place = self._assignments(resource_id)
+
+        async def call(**options: Any) -> object:
+            return await operations.delete(*place, name, **options)
+
+        return _was_there(await self._send("DELETE", subscription_id, call))
+
+    async def cancel(self, configuration: ConfigurationId, run: str) -> ArmFailure | None:
+        """Cancel one coming run for all of its machines; ``None`` when Azure says that this run is cancelled.
+
+        Azure gives the same answer for a run that has begun, which goes on: whether the start still lies ahead is the
+        caller's to know.
+
+        Args:
+            configuration: whose run it is.
+            run: the start in UTC as ``yyyyMMddHHmmss``, which is the last part of an event's correlation id.
+        """
+        from azure.core.rest import HttpRequest
+
+        path = f"{configuration}/providers/Microsoft.Maintenance/applyUpdates/{run}"
+        answer = await self._pipeline.send(
+            HttpRequest(
+                "PUT",
+                f"{self._settings.manager_url}{path}",
+                params={"api-version": CANCEL_API_VERSION},
+                json={"properties": {"status": "Cancel"}},
+            )
+        )
+        return _not_canceled(answer, path)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+        await self._pipeline.close()
+
+    def _assignments(self, resource_id: str) -> tuple[str, Any, tuple[str, ...]]:
+        """The subscription, the SDK's operations for this kind of resource, and what they call it by.
+
+        Raises:
+            ValueError: it is neither a machine nor a dynamic scope.
+        """
+        scope = DynamicScope.parse(resource_id)
+        if scope is None:
+            machine = MachineId.parse(resource_id)
+            place = (machine.resource_group, "Microsoft.Compute", "virtualMachines", machine.name)
+            return machine.subscription_id, self._client(machine.subscription_id).configuration_assignments, place
+        client = self._client(scope.subscription_id)
+        if scope.resource_group:
+            operations = client.configuration_assignments_for_resource_group
+            return scope.subscription_id, operations, (scope.resource_group,)
+        return scope.subscription_id, client.configuration_assignments_for_subscriptions, ()
+
+    async def _send(self, method: str, subscription_id: str, call: _Call) -> Answer:
+        """Let the SDK make one call in its turn, and take Azure's own answer instead of the SDK's models."""
+        return await in_turn(self._settings, method, f"/subscriptions/{subscription_id}", lambda: _answer_of(call))
+
+    def _client(self, subscription_id: str) -> MaintenanceManagementClient:
+        client = self._clients.get(subscription_id)
+        if client is None:
+            from azure.mgmt.maintenance.aio import MaintenanceManagementClient
+
+            transport, options = self._make_transport(), sdk_options(self._settings)
+            if transport is not None:
+                options["transport"] = transport
+            client = MaintenanceManagementClient(self._credential, subscription_id, **options)
+            self._clients[subscription_id] = client
+        return client
+
+
+_clients = PerLoop(lambda settings: Maintenance(settings, open_credential(settings)))
+
+
+def open_maintenance(settings: Settings | None = None) -> Maintenance:
+    """The client of this process and event loop."""
+    return _clients.get(settings)
+
+
+async def _answer_of(call: _Call) -> Answer:
+    from azure.core.exceptions import AzureError
+
+    answers: list[AsyncHttpResponse] = []
+
+    def keep(reply: PipelineResponse[Any, AsyncHttpResponse]) -> None:
+        answers.append(reply.http_response)
+
+    try:
+        # How often and when to ask again is the caller's decision, as everywhere.
+        await call(retry_total=0, raw_response_hook=keep)
+    except Exception as error:
+        # The SDK may fail in any way on a body that it did not expect, after Azure has answered.
+        if not answers:
+            if not isinstance(error, AzureError):
+                raise
+            return lost(error)
+    reply = answers[-1]
+    try:
+        return Answer(reply.status_code, reply.text(), reply.headers)
+    except (UnicodeDecodeError, ValueError) as error:
+        return lost(error)
+
+
+def _content(body: Json) -> io.BytesIO:
+    """The body as it is: the SDK's models would drop what is newer than they are."""
+    return io.BytesIO(json.dumps(body).encode())
+
+
+def _unknown(answer: Answer) -> ArmFailure:
+    return ArmFailure(status=answer.status, message="Resource Manager answered in no known form")
+
+
+def _configuration_in(answer: Answer) -> MaintenanceConfiguration | ArmFailure:
+    if answer.status not in (200, 201):
+        return answer.to_failure()
+    return read_configuration(parse_object(answer.body) or {}) or _unknown(answer)
+
+
+def _assignment_in(answer: Answer) -> Assignment | ArmFailure:
+    if answer.status not in (200, 201):
+        return answer.to_failure()
+    return read_assignment(parse_object(answer.body) or {}) or _unknown(answer)
+
+
+def _not_canceled(answer: Answer, run: str) -> ArmFailure | None:
+    """Why the answer does not say that this run is cancelled; the name in it is that of the configuration."""
+    if answer.status not in (200, 201):
+        return answer.to_failure()
+    body = fold_keys(parse_object(answer.body) or {})
+    named = text_of(body.get("id"))
+    status = text_of(fold_keys(as_object(body.get("properties")) or {}).get("status"))
+    if named.lower() == run.lower() and status.casefold() == CANCELLED:
+        return None
+    message = f"asked to cancel {run}, Resource Manager answered {status or 'no status'} for {named or 'no run'}"
+    return ArmFailure(status=answer.status, code="NotCancelled", message=message)
+
+
+def _rows_in(answer: Answer) -> list[Json] | ArmFailure:
+    if answer.status != 200:
+        return answer.to_failure()
+    found = parse_object(answer.body)
+    return _unknown(answer) if found is None else objects_of(found.get("value"))
+
+
+def _was_there(answer: Answer) -> bool | ArmFailure:
+    return answer.status == 200 if answer.status in (200, 204) else answer.to_failure()

@@ -1,0 +1,159 @@
+"""Plain requests to Resource Manager through azure-core: a token, nothing else.
+
+No retries (how often and when to ask again is the orchestrator's decision), no redirects (a token is sent to the
+configured host only), and no logging (operation URLs are signed).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from patchwave.azure.rate_limiter import open_budgets, waits_for_a_turn
+from patchwave.azure.transport import transport_options
+from patchwave.domain.azure.errors import ArmFailure, parse_retry_after, read_failure
+from patchwave.domain.policy.boundary import Boundary
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.pipeline.transport import AsyncHttpTransport
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.core import AsyncARMPipelineClient
+
+CONNECT_SECONDS = 15
+READ_SECONDS = 60
+_LONGEST_TEXT = 500
+_ASCII = "".join(map(chr, range(128)))
+
+
+def sdk_options(settings: Settings) -> dict[str, Any]:
+    """What every client of a management SDK is made with, beside its credential and subscription."""
+    from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+    from patchwave.azure.boundary import BoundaryPolicy
+
+    return {
+        "base_url": settings.manager_url,
+        "credential_scopes": [settings.manager_scope],
+        # The SDK's own log policy would write the signed operation URLs of every 202.
+        "http_logging_policy": SansIOHTTPPolicy(),
+        # The SDK would repeat a request at whatever address a 307 names, with the token.
+        "redirect_policy": SansIOHTTPPolicy(),
+        # The last ones before the wire: they see each request as it is sent.
+        "per_retry_policies": [BoundaryPolicy(boundary_of(settings))],
+        "connection_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        **transport_options(),
+    }
+
+
+def boundary_of(settings: Settings) -> Boundary:
+    """Where the app may write."""
+    return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; ``status`` 0 when there was no answer, and ``body`` then holds the error of the library."""
+
+    status: int
+    body: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the service asks to wait."""
+        return parse_retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
+
+    def to_failure(self) -> ArmFailure:
+        """The answer as an error."""
+        return read_failure(self.status, self.body, retry_after=self.retry_after)
+
+
+async def in_turn(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
+    budget = open_budgets(settings).of_request(method, url)
+    if wait := await budget.wait():
+        paced = waits_for_a_turn(wait)
+        error = {"code": paced.code, "message": paced.message}
+        return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
+    budget.sent()
+    answer = await send()
+    budget.answered(answer.status, answer.headers, answer.retry_after)
+    return answer
+
+
+def encode_url(url: str) -> str:
+    """The URL with the letters beyond ASCII percent-encoded; what is ASCII stays as it is, signed URLs above all."""
+    return url if url.isascii() else quote(url, safe=_ASCII)
+
+
+def lost(error: Exception) -> Answer:
+    """What a request reads as that the library could not finish: status 0, and its error."""
+    return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
+
+
+class ArmPipeline:
+    """One pipeline per process and event loop; opened with the first request."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credential: AsyncTokenCredential,
+        transport: AsyncHttpTransport[Any, Any] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._transport = transport
+        self._client: AsyncARMPipelineClient[Any, Any] | None = None
+
+    async def send(self, request: HttpRequest) -> Answer:
+        """Send once, when its turn has come; one whose turn is far reads as throttled.
+
+        The URL goes out byte for byte, but for letters beyond ASCII of names in it, which are percent-encoded.
+        """
+        request.url = encode_url(request.url)
+        return await in_turn(self._settings, request.method, request.url, lambda: self._send(request))
+
+    async def _send(self, request: HttpRequest) -> Answer:
+        from azure.core.exceptions import AzureError
+
+        try:
+            reply = await self._open().send_request(
+                request, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+            )
+            return Answer(reply.status_code, reply.text(), cast("Mapping[str, str]", reply.headers))
+        except (AzureError, UnicodeDecodeError) as error:
+            return lost(error)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _open(self) -> AsyncARMPipelineClient[Any, Any]:
+        if self._client is None:
+            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
+            from azure.mgmt.core import AsyncARMPipelineClient
+            from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
+
+            from patchwave.azure.boundary import BoundaryPolicy
+
+            options: dict[str, Any] = transport_options() if self._transport is None else {"transport": self._transport}
+            self._client = AsyncARMPipelineClient(
+                self._settings.manager_url,
+                policies=[
+                    RequestIdPolicy(),
+                    UserAgentPolicy("patchwave"),
+                    AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
+                    BoundaryPolicy(boundary_of(self._settings)),
+                ],
+                **options,
+            )
+        return self._client

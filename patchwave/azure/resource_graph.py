@@ -1,0 +1,182 @@
+"""Azure Resource Graph: one page of a query per call, paced by the quota that the service announces.
+
+The endpoint is a single POST of plain JSON, so azure-core's ARM pipeline is enough: azure-mgmt-resourcegraph would
+add a dependency, a second set of models and retries that sleep inside the call, and hide the quota headers. Source
+of the wire form: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota headers)
+and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
+
+A page says how long to wait before the next query, and the orchestrator waits with a timer. Only `pages` and
+`page_in_turn` sleep, for functions that answer while their caller waits. Those share a part of the quota, so that many
+looks at the fleet keep no run waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.azure.rate_limiter import open_budgets
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.core.documents import as_object, parse_object
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.settings import Settings
+
+API_VERSION = "2021-03-01"
+ROWS_PER_PAGE = 1000
+"""The most that the service returns."""
+DEFAULT_WAIT_SECONDS = 5.0
+"""The length of the quota's interval; the wait when the service says nothing."""
+
+type Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of rows, or the failure to get it.
+
+    ``skip_token`` is empty after the last page. ``wait_seconds`` is how long to wait before the next query, 0 when
+    it may be sent at once; beside a ``failure`` it says when to ask for the same page again, and 0 that asking
+    again is of no use.
+    """
+
+    rows: list[Row] = field(default_factory=list[Row])
+    skip_token: str = ""
+    wait_seconds: float = 0
+    failure: ArmFailure | None = None
+
+
+class QueryRefused(Exception):
+    """Resource Graph does not answer, and asking again is of no use; the text is for people."""
+
+
+class ResourceGraph:
+    """Queries as the identity of the app; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._settings = settings
+        self._url = f"{settings.manager_url}/providers/Microsoft.ResourceGraph/resources"
+        self._pipeline = pipeline
+
+    async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+        """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
+        reply = await self._ask(_body(query, subscriptions, skip_token))
+        open_budgets(self._settings).of_queries().noticed(reply.headers)
+        return _page(reply)
+
+    async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+        """The same for a caller who waits, once there is something left of the share of such callers."""
+        budget = open_budgets(self._settings).of_queries()
+        await budget.wait()
+        budget.sent()
+        reply = Answer(0, "")
+        try:
+            reply = await self._ask(_body(query, subscriptions, skip_token))
+        finally:
+            # Also of a caller whose patience has ended: what is never answered would count as sent for ever.
+            budget.answered(reply.status, reply.headers, _wait_of(reply) or None)
+        return _page(reply)
+
+    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
+        """Every page of every query; one that is throttled is asked for again as long as the caller's patience lasts.
+
+        Raises:
+            QueryRefused: what was asked for cannot be read, or nobody answers at all: neither an identity nor a
+                network comes back while somebody waits.
+        """
+        for query in queries:
+            token = ""
+            while True:
+                page = await self.page_in_turn(query.text, query.subscriptions, token)
+                if page.failure is not None:
+                    if not page.wait_seconds or not page.failure.status:
+                        raise QueryRefused(f"{classify(page.failure).sentence} ({page.failure.text})")
+                else:
+                    yield page
+                    token = page.skip_token
+                    if not token:
+                        break
+                # The quota's wait, or a pause before the same page is asked for again.
+                await asyncio.sleep(page.wait_seconds)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._pipeline.close()
+
+    async def _ask(self, body: dict[str, Any]) -> Answer:
+        from azure.core.rest import HttpRequest
+
+        return await self._pipeline.send(HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body))
+
+
+_clients = PerLoop(lambda settings: ResourceGraph(settings, ArmPipeline(settings, open_credential(settings))))
+
+
+def open_resource_graph(settings: Settings | None = None) -> ResourceGraph:
+    """The client of this process and event loop."""
+    return _clients.get(settings)
+
+
+def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"$top": ROWS_PER_PAGE, "resultFormat": "objectArray"}
+    if skip_token:
+        options["$skipToken"] = skip_token
+    body: dict[str, Any] = {"query": query, "options": options}
+    if subscriptions:
+        body["subscriptions"] = list(subscriptions)
+    return body
+
+
+def _page(reply: Answer) -> Page:
+    if reply.status == 200:
+        return _read(reply.body, _quota_wait(reply.headers))
+    failure = reply.to_failure()
+    if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+        return Page(failure=failure)
+    return Page(wait_seconds=_wait_of(reply) or DEFAULT_WAIT_SECONDS, failure=failure)
+
+
+def _wait_of(reply: Answer) -> float:
+    """Seconds that the answer asks to wait, 0 when it does not.
+
+    The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
+    """
+    return max(reply.retry_after or 0, _quota_wait(reply.headers))
+
+
+def _read(text: str, wait_seconds: float) -> Page:
+    answer = parse_object(text)
+    data: object = answer.get("data") if answer else None
+    if answer is None or not isinstance(data, list):
+        return Page(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))
+    rows = [row for row in map(as_object, cast("list[object]", data)) if row is not None]
+    token = answer.get("$skipToken")
+    if not token and str(answer.get("resultTruncated", "")).lower() == "true":
+        # Going on would patch a part of the fleet and call it the whole.
+        return Page(failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest"))
+    return Page(rows, token if isinstance(token, str) else "", wait_seconds)
+
+
+def _quota_wait(headers: Mapping[str, str]) -> float:
+    """Seconds until the quota is filled again when it is used up, else 0."""
+    try:
+        remaining = int(headers.get("x-ms-user-quota-remaining", "1"))
+    except ValueError:
+        return 0
+    if remaining > 0:
+        return 0
+    return _clock_seconds(headers.get("x-ms-user-quota-resets-after", ""))
+
+
+def _clock_seconds(text: str) -> float:
+    """``hh:mm:ss``, with or without a fraction."""
+    try:
+        hours, minutes, seconds = (float(part) for part in text.split(":"))
+    except ValueError:
+        return DEFAULT_WAIT_SECONDS
+    # A header must not put a run to sleep for hours.
+    return min(max(hours * 3600 + minutes * 60 + seconds, 0.0), 300.0) or DEFAULT_WAIT_SECONDS

@@ -1,0 +1,98 @@
+"""What Azure's own watchers say of a machine: Resource Health, and the alerts of Azure Monitor.
+
+Both are plain GETs through the pipeline of Resource Manager. Alerts are asked for at the subscription, filtered by
+machine: that is the form Microsoft's own SDK sends (2019-05-05-preview; there is no later version without "preview").
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
+from patchwave.domain.core.documents import Json, objects_of, parse_object
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.alerts import Alert
+from patchwave.domain.machine.resource_health import Availability
+from patchwave.settings import Settings
+
+HEALTH_API_VERSION = "2025-05-01"
+ALERTS_API_VERSION = "2019-05-05-preview"
+MOST_PAGES = 5
+_ALERTS_PER_PAGE = 250
+_TIME_RANGES = {
+    "1h": timedelta(hours=1),
+    "1d": timedelta(days=1),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+
+
+class ResourceHealth:
+    """One client for every subscription that the identity may see; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._url = settings.manager_url
+        self._pipeline = pipeline
+
+    async def availability(self, machine: MachineId) -> Availability | ArmFailure:
+        """What Resource Health says of the machine now."""
+        path = f"{machine.text}/providers/Microsoft.ResourceHealth/availabilityStatuses/current"
+        found = await self._get(f"{self._url}{path}?api-version={HEALTH_API_VERSION}")
+        return found if isinstance(found, ArmFailure) else Availability.read(found)
+
+    async def fired_alerts(self, machine: MachineId, within: timedelta) -> list[Alert] | ArmFailure:
+        """The alerts on the machine whose condition is "fired", from a time that covers ``within``."""
+        query = {
+            "api-version": ALERTS_API_VERSION,
+            "targetResource": machine.text,
+            "monitorCondition": "Fired",
+            "timeRange": next((name for name, length in _TIME_RANGES.items() if length >= within), "30d"),
+            "pageCount": str(_ALERTS_PER_PAGE),
+        }
+        path = f"/subscriptions/{machine.subscription_id}/providers/Microsoft.AlertsManagement/alerts"
+        url = f"{self._url}{path}?{urlencode(query)}"
+        alerts: list[Alert] = []
+        for _ in range(MOST_PAGES):
+            found = await self._get(url)
+            if isinstance(found, ArmFailure):
+                return found
+            alerts += [Alert.read(item) for item in objects_of(found.get("value"))]
+            following: Any = found.get("nextLink")
+            if not following:
+                return alerts
+            try:
+                url = check_operation_url(str(following), self._url, machine.subscription_id)
+            except UnsafeUrl:
+                return _odd("a link to a next page elsewhere")
+        return _odd(f"more than {MOST_PAGES} pages of alerts on one machine")
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._pipeline.close()
+
+    async def _get(self, url: str) -> Json | ArmFailure:
+        from azure.core.rest import HttpRequest
+
+        reply = await self._pipeline.send(HttpRequest("GET", url))
+        if reply.status != 200:
+            return reply.to_failure()
+        found = parse_object(reply.body)
+        return _odd("an answer in no known form") if found is None else found
+
+
+_clients = PerLoop(lambda settings: ResourceHealth(settings, ArmPipeline(settings, open_credential(settings))))
+
+
+def open_resource_health(settings: Settings | None = None) -> ResourceHealth:
+    """The client of this process and event loop."""
+    return _clients.get(settings)
+
+
+def _odd(what: str) -> ArmFailure:
+    return ArmFailure(status=200, message=f"Resource Manager sent {what}")

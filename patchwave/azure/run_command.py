@@ -1,0 +1,100 @@
+"""The run-command call of a machine: send a script into its guest, and look at how it went.
+
+The action call, not the managed one: it leaves no resource behind, and its output comes with the operation. A machine
+runs one such command at a time and answers 409 to a second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.compute import ComputeClients, Submission, submit
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
+from patchwave.domain.core.documents import parse_object
+from patchwave.domain.core.ids import MachineId
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+RUN_COMMAND_API_VERSION = "2025-04-01"
+
+
+class RunCommands:
+    """One client for every subscription that the identity may see; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
+        self._settings = settings
+        self._clients = ComputeClients(settings, credential)
+        self._pipeline = ArmPipeline(settings, credential)
+
+    async def send(self, machine: MachineId, command_id: str, lines: Sequence[str]) -> Submission:
+        """POST runCommand. The caller has declared the guard: nothing tells later whether a script ran."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            body: Any = {"commandId": command_id, "script": list(lines)}
+            return await client.virtual_machines.begin_run_command(
+                machine.resource_group,
+                machine.name,
+                body,
+                polling=False,
+                api_version=RUN_COMMAND_API_VERSION,
+                **options,
+            )
+
+        return await submit(call, self._clients.writes(machine.subscription_id, f"run {machine.folded}"))
+
+    async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
+        """Look once at a command that was accepted. `patchwave.domain.machine.script.read_script_end` reads the result.
+
+        A URL that the token must not be sent to reads as a lost operation.
+        """
+        if not (async_url or location_url):
+            return PollReading(state=PollState.LOST)
+        try:
+            if async_url:
+                reply = await self._get(machine, async_url)
+                reading = read_operation(reply.status, reply.body, retry_after=reply.retry_after)
+                if reading.state is not PollState.SUCCEEDED_WITHOUT_RESULT or not location_url:
+                    return reading.model_copy(update={"retry_after": reply.retry_after})
+            return _read_result(await self._get(machine, location_url))
+        except UnsafeUrl as refusal:
+            return PollReading(
+                state=PollState.LOST, failure=ArmFailure(status=0, code="UnsafeUrl", message=str(refusal))
+            )
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._clients.close()
+        await self._pipeline.close()
+
+    async def _get(self, machine: MachineId, url: str) -> Answer:
+        from azure.core.rest import HttpRequest
+
+        check_operation_url(url, self._settings.manager_url, machine.subscription_id)
+        return await self._pipeline.send(HttpRequest("GET", url))
+
+
+def _read_result(reply: Answer) -> PollReading:
+    """The Location of a run command: 202 while it runs, then ``{"value": [...]}`` without any status in it."""
+    if reply.status == 200:
+        found = parse_object(reply.body)
+        if found is not None and "value" in found:
+            return PollReading(state=PollState.SUCCEEDED, result=found)
+    return read_operation(reply.status, reply.body, retry_after=reply.retry_after).model_copy(
+        update={"retry_after": reply.retry_after}
+    )
+
+
+_clients = PerLoop(lambda settings: RunCommands(settings, open_credential(settings)))
+
+
+def open_run_commands(settings: Settings | None = None) -> RunCommands:
+    """The client of this process and event loop."""
+    return _clients.get(settings)

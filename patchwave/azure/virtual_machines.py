@@ -1,0 +1,197 @@
+"""Azure Resource Manager for virtual machines: read, assess, install, poll, power.
+
+The compute SDK makes the calls that change something (`patchwave.azure.compute`). Nothing here waits for an operation;
+every answer of Azure, an error included, is returned as a value.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.compute import ComputeClients, Submission, submit
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.install_request import InstallParameters
+from patchwave.domain.azure.operation import (
+    PollReading,
+    PollState,
+    UnsafeUrl,
+    check_operation_url,
+    read_location,
+    read_operation,
+)
+from patchwave.domain.core.documents import parse_object
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.health import Moment
+from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.runs.run import Intent
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+PATCH_API_VERSION = "2025-04-01"
+"""The version of both patch calls; their operation URLs carry it on."""
+_READ_API_VERSION = "2025-04-01"
+_SUBSCRIPTIONS_API_VERSION = "2022-12-01"
+_KEPT_POLLS = 2
+_MOST_KEPT = 1_000
+"""Views that wait for their second reader: all that a worker has between two steps of machines."""
+
+
+class ResourceManager:
+    """One client for every subscription that the identity may see; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
+        self._settings = settings
+        self._clients = ComputeClients(settings, credential)
+        self._pipeline = ArmPipeline(settings, credential)
+        self._kept: dict[tuple[str, Moment | None], tuple[float, MachineView]] = {}
+
+    async def read_machine(
+        self, machine: MachineId, *, keep_for: Moment | None = None, kept_for: Moment | None = None
+    ) -> MachineView | ArmFailure:
+        """The machine with its instance view, in one read of the low-cost budget.
+
+        Args:
+            keep_for: whoever looks at its health next, at that moment of a run, may have the same view.
+            kept_for: take a view that was kept so, once, if it is younger than two poll intervals.
+        """
+        kept = self._kept.pop((machine.folded, kept_for), None)
+        if kept is not None and monotonic() - kept[0] < self._settings.poll_seconds * _KEPT_POLLS:
+            return kept[1]
+        view = await self._read_machine(machine)
+        if keep_for is not None and isinstance(view, MachineView):
+            self._kept[machine.folded, keep_for] = (monotonic(), view)
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return view
+
+    async def _read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
+        url = f"{self._settings.manager_url}{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}"
+        reply = await self._get(url)
+        if reply.status != 200:
+            return reply.to_failure()
+        found = parse_object(reply.body)
+        if found is None:
+            return ArmFailure(status=0, message="Resource Manager answered the machine in no known form")
+        return MachineView.read(found)
+
+    async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
+        """POST assessPatches, at its turn. ``intent`` gives the request id, so that Azure's log names the attempt."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            return await client.virtual_machines.begin_assess_patches(
+                machine.resource_group, machine.name, polling=False, api_version=PATCH_API_VERSION, **options
+            )
+
+        budget = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, budget, _request_id(intent), has_turn=True)
+
+    async def install(
+        self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
+    ) -> Submission:
+        """POST installPatches, at its turn. The caller has declared the intent, which guards against a second one."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            body: Any = parameters.to_azure()
+            return await client.virtual_machines.begin_install_patches(
+                machine.resource_group, machine.name, body, polling=False, api_version=PATCH_API_VERSION, **options
+            )
+
+        budget = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, budget, _request_id(intent), has_turn=True)
+
+    async def start(self, machine: MachineId) -> Submission:
+        """Start the machine; harmless when it runs already."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            return await client.virtual_machines.begin_start(
+                machine.resource_group, machine.name, polling=False, **options
+            )
+
+        return await submit(call, self._clients.writes(machine.subscription_id, f"start {machine.folded}"))
+
+    async def restart(self, machine: MachineId) -> Submission:
+        """Restart the machine, which has to run; a second restart is one more reboot."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            return await client.virtual_machines.begin_restart(
+                machine.resource_group, machine.name, polling=False, **options
+            )
+
+        return await submit(call, self._clients.writes(machine.subscription_id, f"restart {machine.folded}"))
+
+    async def stop(self, machine: MachineId, *, deallocate: bool) -> Submission:
+        """Stop the machine, and give its hardware back when ``deallocate``."""
+        client = self._clients.of(machine.subscription_id)
+
+        async def call(**options: Any) -> object:
+            begin = client.virtual_machines.begin_deallocate if deallocate else client.virtual_machines.begin_power_off
+            return await begin(machine.resource_group, machine.name, polling=False, **options)
+
+        return await submit(call, self._clients.writes(machine.subscription_id, f"stop {machine.folded}"))
+
+    async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
+        """Look once at an operation: the Azure-AsyncOperation URL, else Location (either may be missing).
+
+        A URL that the token must not be sent to reads as a lost operation; the machine itself is then asked.
+        """
+        if not (async_url or location_url):
+            return PollReading(state=PollState.LOST)
+        try:
+            reading = await self._poll_one(machine, async_url or location_url, is_location=not async_url)
+            if reading.state is PollState.SUCCEEDED_WITHOUT_RESULT and location_url and async_url:
+                reading = await self._poll_one(machine, location_url, is_location=True)
+        except UnsafeUrl as refusal:
+            return PollReading(
+                state=PollState.LOST, failure=ArmFailure(status=0, code="UnsafeUrl", message=str(refusal))
+            )
+        return reading
+
+    async def check(self) -> ArmFailure | None:
+        """One cheap read: is Resource Manager reachable with this identity? ``None`` when it is."""
+        url = f"{self._settings.manager_url}/subscriptions?api-version={_SUBSCRIPTIONS_API_VERSION}"
+        reply = await self._get(url)
+        return None if reply.status == 200 else reply.to_failure()
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._clients.close()
+        await self._pipeline.close()
+
+    async def _poll_one(self, machine: MachineId, url: str, *, is_location: bool) -> PollReading:
+        check_operation_url(url, self._settings.manager_url, machine.subscription_id)
+        reply = await self._get(url)
+        read = read_location if is_location else read_operation
+        reading = read(reply.status, reply.body, retry_after=reply.retry_after)
+        return reading.model_copy(update={"retry_after": reply.retry_after})
+
+    async def _get(self, url: str) -> Answer:
+        from azure.core.rest import HttpRequest
+
+        return await self._pipeline.send(HttpRequest("GET", url))
+
+
+_clients = PerLoop(lambda settings: ResourceManager(settings, open_credential(settings)))
+
+
+def open_resource_manager(settings: Settings | None = None) -> ResourceManager:
+    """The client of this process and event loop."""
+    return _clients.get(settings)
+
+
+def _request_id(intent: Intent) -> str:
+    name = f"patchwave/{intent.run_id}/{intent.machine_key}/{intent.kind.value}/{intent.attempt}"
+    return str(uuid5(NAMESPACE_URL, name))
+
+
+__all__ = ["PATCH_API_VERSION", "ResourceManager", "Submission", "open_resource_manager"]

@@ -1,0 +1,102 @@
+"""Versions of VM agents, which Resource Graph does not show: the list of a subscription's machines with their status.
+
+``statusOnly=true`` gives the run-time state of every machine, some hundreds on a page, which costs one read of the
+budget for lists. A page that cannot be read leaves the versions behind it unknown, with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from patchwave.azure.clients import PerLoop
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.pipeline import ArmPipeline
+from patchwave.domain.azure.errors import ErrorClass, classify
+from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
+from patchwave.domain.core.documents import Json, as_object, objects_of, parse_object, text_of
+from patchwave.domain.core.folding import fold
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    from patchwave.azure.pipeline import Answer
+
+_API_VERSION = "2025-04-01"
+_PATIENCE_SECONDS = 60.0
+"""How long the pages of all subscriptions may take; the caller waits for an HTTP answer meanwhile."""
+
+
+class AgentVersions:
+    """Reads as the identity of the app; made once per process and event loop."""
+
+    def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
+        self._settings = settings
+        self._pipeline = pipeline
+
+    async def read(self, subscription_ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """The versions by machine id in lower case, and a sentence for each subscription that could not be read."""
+        versions: dict[str, str] = {}
+        read = await asyncio.gather(*(self._read(each, versions) for each in subscription_ids))
+        return versions, [sentence for sentence in read if sentence]
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._pipeline.close()
+
+    async def _read(self, subscription_id: str, versions: dict[str, str]) -> str:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                why = await self._read_pages(subscription_id, versions)
+        except TimeoutError:
+            why = f"reading them takes more than {_PATIENCE_SECONDS:.0f} seconds"
+        return f"Some versions of VM agents in {subscription_id} are not known: {why}." if why else ""
+
+    async def _read_pages(self, subscription_id: str, versions: dict[str, str]) -> str:
+        """Read page by page; why that did not work, empty when it did."""
+        from azure.core.rest import HttpRequest
+
+        machines = f"/subscriptions/{subscription_id}/providers/Microsoft.Compute/virtualMachines"
+        url = f"{self._settings.manager_url}{machines}?api-version={_API_VERSION}&statusOnly=true"
+        while url:
+            reply = await self._pipeline.send(HttpRequest("GET", url))
+            page = parse_object(reply.body) if reply.status == 200 else None
+            if page is None:
+                wait = _wait_of(reply)
+                if wait is None:
+                    return reply.to_failure().text or "Azure answered in no known form"
+                await asyncio.sleep(wait)
+                continue
+            versions |= dict(_versions_of(page))
+            url = text_of(page.get("nextLink"))
+            try:
+                # The token goes where the link says.
+                url = check_operation_url(url, self._settings.manager_url, subscription_id) if url else ""
+            except UnsafeUrl:
+                return "Azure's link to the next page leads elsewhere"
+        return ""
+
+
+def _wait_of(reply: Answer) -> float | None:
+    """Seconds until the page may be asked for again; ``None`` when that is of no use."""
+    if reply.status == 200:
+        return None
+    is_passing = classify(reply.to_failure()).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+    return max(reply.retry_after or 1.0, 0.1) if is_passing else None
+
+
+def _versions_of(page: Json) -> Iterable[tuple[str, str]]:
+    for machine in objects_of(page.get("value")):
+        properties: Mapping[str, object] = as_object(machine.get("properties")) or {}
+        view = as_object(properties.get("instanceView")) or {}
+        version = text_of((as_object(view.get("vmAgent")) or {}).get("vmAgentVersion"))
+        if version:
+            yield fold(text_of(machine.get("id"))), version
+
+
+_clients = PerLoop(lambda settings: AgentVersions(settings, ArmPipeline(settings, open_credential(settings))))
+
+
+def open_agent_versions(settings: Settings | None = None) -> AgentVersions:
+    """The client of this process and event loop."""
+    return _clients.get(settings)

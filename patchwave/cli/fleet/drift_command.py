@@ -1,0 +1,89 @@
+"""``patchwave doctor``: what silently goes wrong in the fleet, and the commands that mend it."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from patchwave.cli.errors import ExitCode
+from patchwave.cli.json_fields import Json, items, part
+from patchwave.cli.output import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, plain, show
+from patchwave.cli.rendering import moment
+
+MOST_SHOWN = 20
+"""Findings of one kind in the form for people, unless all are asked for; the rest is counted, and in the JSON."""
+
+
+def doctor(
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="Only findings of this kind, such as same_start; repeatable.")
+    ] = None,
+    subject: Annotated[
+        str, typer.Option("--subject", help="Only of machines and configurations whose id holds this text.")
+    ] = "",
+    stale_days: Annotated[
+        int, typer.Option("--stale-days", min=1, max=365, help="Assessments older than so many days are stale.")
+    ] = 7,
+    whole: Annotated[
+        bool, typer.Option("--all", help=f"Show every finding, not only the first {MOST_SHOWN} of a kind.")
+    ] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Find machines that nobody patches or two do, schedules that do nothing, and what is stale; with the fix of each.
+
+    Exits with 1 when there are findings.
+    """
+    with open_client(url, key) as client:
+        report = client.doctor(kinds or [], subject, stale_days)
+    show(output, report, lambda: doctor_view(report, None if whole else MOST_SHOWN), soft_wrap=True)
+    if items(report, "findings"):
+        raise typer.Exit(ExitCode.NEEDS_PERSON)
+
+
+def doctor_view(report: Json, most: int | None = None) -> RenderableType:
+    """Kind by kind: each finding with its evidence, and under it the command that mends it; so many of a kind."""
+    findings = items(report, "findings")
+    parts: list[RenderableType] = [_summary(report)]
+    for kind in dict.fromkeys(str(finding.get("kind", "")) for finding in findings):
+        of_kind = [finding for finding in findings if finding.get("kind") == kind]
+        count = part(report, "findingsByKind").get(kind, len(of_kind))
+        parts += [Text(), Text(f"{plain(kind).replace('_', ' ')} ({count})", style="bold yellow")]
+        parts += _lines(of_kind[:most])
+        if len(of_kind[:most]) < count:
+            parts.append(Text(f"and {count - len(of_kind[:most])} more: --all", style="bright_black"))
+    parts += [Text(plain(note), style="yellow") for note in cast("list[object]", report.get("notes") or [])]
+    return Group(*parts)
+
+
+def _summary(report: Json) -> Text:
+    counts = cast("dict[str, int]", part(report, "findingsByKind"))
+    looked = f"{_count(report.get('machines', 0), 'machine')}, {_count(report.get('configurations', 0), 'schedule')}"
+    line = Text(f"{moment(report.get('at'))}  {plain(looked)}: ")
+    if not counts:
+        return line.append("nothing is wrong", style="green")
+    return line.append(_count(sum(counts.values()), "finding"), style="yellow")
+
+
+def _count(number: object, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _lines(findings: list[Json]) -> list[RenderableType]:
+    """Three lines for each finding. A fix is one line however long it is, so that it can be copied and piped."""
+    lines: list[RenderableType] = []
+    for finding in findings:
+        lines += [
+            Text(_name(finding)),
+            Text(f"  {plain(finding.get('evidence', ''))}"),
+            Text(f"  {plain(finding.get('fix', ''))}", style="cyan"),
+        ]
+    return lines
+
+
+def _name(finding: Json) -> str:
+    return plain(finding.get("subject", "")).rpartition("/")[2]

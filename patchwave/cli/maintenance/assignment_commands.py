@@ -1,0 +1,134 @@
+"""``patchwave maintenance assign`` and its likes: which machines a schedule of Update Manager is for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from patchwave.cli.json_fields import Json
+from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument
+from patchwave.cli.maintenance.views import assigned_line, assignments_table, removed_lines
+from patchwave.cli.output import (
+    DEFAULT_URL,
+    SAID_NOTHING,
+    ByOption,
+    KeyOption,
+    OutputFormat,
+    OutputOption,
+    ReasonOption,
+    UrlOption,
+    open_client,
+    print_json,
+    show,
+)
+from patchwave.cli.policies.schedule_commands import tag_values
+
+assignments = typer.Typer(name="assignment", no_args_is_help=True, help="See and remove single assignments.")
+
+MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="ARM id of the machine.")]
+
+
+def assign(
+    configuration: ConfigurationArgument,
+    resource: Annotated[
+        str,
+        typer.Argument(metavar="RESOURCE", help="ARM id of a machine, or of a subscription or group to look in."),
+    ],
+    by: ByOption,
+    name: Annotated[str, typer.Option("--name", help="Name of the assignment; made of the configuration's.")] = "",
+    assignment_location: Annotated[str, typer.Option("--assignment-location", help="Region of the assignment.")] = "",
+    all_machines: Annotated[
+        bool, typer.Option("--all-machines", help="Assign a whole subscription, without a filter.")
+    ] = False,
+    os_type: Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux; repeatable.")] = None,
+    location: Annotated[
+        list[str] | None, typer.Option("--location", help="Only machines of this region; repeatable.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--resource-group", "-g", help="Only machines of this group; repeatable.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="Only machines with this tag; repeatable."),
+    ] = None,
+    match_any: Annotated[bool, typer.Option("--any", help="One of the tags is enough; otherwise all count.")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Assign a configuration to a machine, or to whatever machines of a subscription or group match."""
+    criteria: Json = {}
+    if os_type or location or group or tag:
+        criteria = {"osTypes": os_type or [], "locations": location or [], "resourceGroups": group or []}
+        if tag:
+            criteria["tagSettings"] = {"tags": tag_values(tag), "filterOperator": "Any" if match_any else "All"}
+    request: Json = {"resourceId": resource, "name": name, "location": assignment_location}
+    if criteria:
+        request["filter"] = criteria
+    if all_machines:
+        request["allMachines"] = True
+    with open_client(url, key) as client:
+        found = client.assign(configuration, request, by)
+    show(output, found, lambda: assigned_line(found))
+
+
+def unassign(
+    configuration: ConfigurationArgument,
+    machine: MachineArgument,
+    by: ByOption,
+    reason: ReasonOption = SAID_NOTHING,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Remove a machine from a configuration, under whatever names it is assigned to it."""
+    with open_client(url, key) as client:
+        found = client.unassign(configuration, machine, reason, by)
+    _show_removed(output, found)
+
+
+@assignments.command("list")
+def list_assignments(
+    machine: Annotated[str, typer.Option("--machine", help="What this machine is assigned to; ARM id.")] = "",
+    configuration: Annotated[
+        str, typer.Option("--configuration", help="What this configuration is assigned to; as for other commands.")
+    ] = "",
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List what a machine is assigned to, directly and by dynamic scopes; or what a configuration is assigned to."""
+    with open_client(url, key) as client:
+        found = client.assignments(machine=machine, configuration=configuration)
+    show(output, found, lambda: assignments_table(found))
+
+
+@assignments.command("delete")
+def delete_assignment(
+    assignment: Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="ARM id of the assignment.")],
+    by: ByOption,
+    reason: ReasonOption = SAID_NOTHING,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
+    with open_client(url, key) as client:
+        found = client.delete_assignment(assignment, reason, by)
+    _show_removed(output, found)
+
+
+def _show_removed(output: OutputFormat, found: Json) -> None:
+    if output is OutputFormat.JSON:
+        print_json(found)
+    else:
+        # Ids are for the next command: a console would break them at its width.
+        typer.echo(removed_lines(found))
+
+
+def add_assignments(group: typer.Typer) -> None:
+    """Add the commands about assignments to a group of commands."""
+    group.command("assign")(assign)
+    group.command("unassign")(unassign)
+    group.add_typer(assignments)

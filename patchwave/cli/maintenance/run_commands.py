@@ -1,0 +1,162 @@
+"""``patchwave maintenance occurrences``: scheduled runs of Update Manager, and what was done around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Annotated, cast
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from patchwave.cli.errors import NotFoundError
+from patchwave.cli.json_fields import Json, by_name, part
+from patchwave.cli.output import (
+    DEFAULT_URL,
+    KeyOption,
+    LimitOption,
+    OutputFormat,
+    OutputOption,
+    UrlOption,
+    open_client,
+    plain,
+    show,
+)
+from patchwave.cli.rendering import in_words, moment, new_grid, new_table
+from patchwave.cli.runs.commands import NEWEST
+
+_NAMED = 5
+"""Ids that one line names."""
+
+occurrences = typer.Typer(
+    name="occurrences", no_args_is_help=True, help="Scheduled runs that policies accompanied, and their results."
+)
+
+
+@occurrences.command("list")
+def list_occurrences(
+    limit: LimitOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List scheduled runs, newest first."""
+    with open_client(url, key) as client:
+        found = list(client.maintenance_occurrences(limit))
+    show(output, found, lambda: occurrences_table(found))
+
+
+@occurrences.command("show")
+def show_occurrence(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help=f"Id of the run around it, or '{NEWEST}' for the newest one.")
+    ],
+    contradicted: Annotated[
+        bool, typer.Option("--contradicted", help="Only machines that Update Manager called done and that are not.")
+    ] = False,
+    limit: LimitOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Show one scheduled run with its machines: what was done before, Update Manager's word, what it came to."""
+    with open_client(url, key) as client:
+        if run == NEWEST:
+            newest = next(iter(client.maintenance_occurrences(1)), None)
+            if newest is None:
+                raise NotFoundError("No scheduled run was accompanied yet")
+            run = str(newest["runId"])
+        found = client.maintenance_occurrence(run)
+        found_machines = islice(client.maintenance_occurrence_machines(run, contradicted=contradicted), limit)
+        machines = sorted(found_machines, key=by_name)
+    document = {"occurrence": found, "machines": machines}
+    show(output, document, lambda: Group(occurrence_facts(found), machines_table(machines)))
+
+
+def occurrences_table(found: Iterable[Json]) -> RenderableType:
+    """One line per scheduled run."""
+    table = new_table(
+        "run", "configuration", "starts (UTC)", "state", "machines", "outcomes", "contradicted",
+        right=("machines", "contradicted"),
+    )  # fmt: skip
+    for each in found:
+        occurrence = part(each, "occurrence")
+        table.add_row(
+            Text(plain(each.get("runId", ""))),
+            Text(_name(occurrence)),
+            moment(occurrence.get("startsAt")),
+            Text(plain(each.get("state", ""))),
+            str(each.get("machines", 0)),
+            Text(in_words(each.get("countsByOutcome"))),
+            _alarming(occurrence.get("contradicted", 0)),
+        )
+    return table
+
+
+def occurrence_facts(found: Json) -> RenderableType:
+    """What one scheduled run is, and what was heard and done."""
+    occurrence = part(found, "occurrence")
+    facts = {
+        "scheduled run": occurrence.get("id"),
+        "policy": found.get("policy"),
+        "state": found.get("state"),
+        "reason": found.get("reason"),
+        "waiting for": found.get("waitingFor"),
+        "pre event": moment(occurrence.get("heardBeforeAt")) or "none came",
+        "prepared": moment(occurrence.get("preparedAt")),
+        "not ready": occurrence.get("failedBefore") or "",
+        "starts": moment(occurrence.get("startsAt")),
+        "ends": moment(occurrence.get("endsAt")),
+        "cancelled by us": moment(occurrence.get("canceledAt")),
+        "not cancelled": occurrence.get("cancelFailure"),
+        "post event": moment(occurrence.get("heardAfterAt")),
+        "Azure's word": occurrence.get("status"),
+        "results copied": moment(occurrence.get("resultsAt")),
+        "outcomes": found.get("countsByOutcome"),
+        "called done and not": occurrence.get("contradicted") or "",
+        "passed over": _passed_over(occurrence),
+    }
+    grid = new_grid()
+    for label, value in facts.items():
+        if said := in_words(value):
+            grid.add_row(label, Text(said))
+    return Group(Text(plain(found.get("runId", "")), style="bold"), grid)
+
+
+def machines_table(machines: Iterable[Json]) -> RenderableType:
+    """One line per machine."""
+    table = new_table("machine", "before", "Azure says", "installed", "outcome", "message", right=("installed",))
+    for machine in machines:
+        table.add_row(
+            Text(plain(machine.get("name", ""))),
+            _before(machine),
+            Text(plain(machine.get("reported", ""))),
+            str(part(machine, "installation").get("installed", "")),
+            Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("contradicted") else ""),
+            Text(plain(machine.get("message", ""))),
+        )
+    return table
+
+
+def _before(machine: Json) -> Text:
+    if machine.get("complaint"):
+        return Text("failed", style="red")
+    done = ["started"] if machine.get("wasStarted") else []
+    done += ["snapshot"] if machine.get("snapshotId") else []
+    return Text(", ".join(done) or ("ready" if machine.get("prepared") else ""))
+
+
+def _name(occurrence: Json) -> str:
+    return plain(str(occurrence.get("configurationId", "")).rpartition("/")[2])
+
+
+def _passed_over(occurrence: Json) -> str:
+    """The rows of Update Manager that are about no virtual machine, in words."""
+    ids = [str(each) for each in cast("list[object]", occurrence.get("passedOver") or [])]
+    more = ", ..." if len(ids) > _NAMED else ""
+    return f"{len(ids)} rows about no virtual machine: {', '.join(ids[:_NAMED])}{more}" if ids else ""
+
+
+def _alarming(number: object) -> Text:
+    return Text(str(number), style="bold red" if number else "bright_black")

@@ -1,0 +1,122 @@
+"""What the commands share: their common options, where they write, and which form they write."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from patchwave.cli.client import ApiClient
+from patchwave.cli.errors import CommandError
+
+DEFAULT_URL = "http://localhost:7071"
+
+_WIDTH_WITHOUT_TERMINAL = 180
+
+
+class OutputFormat(StrEnum):
+    """``table`` is for people, ``json`` is the service's own document."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+UrlOption = Annotated[str, typer.Option("--url", envvar="PATCHWAVE_URL", help="Address of the service.")]
+KeyOption = Annotated[
+    str,
+    typer.Option("--key", envvar="PATCHWAVE_KEY", help="Function key; better in the environment.", show_default=False),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
+SAID_NOTHING = "ordered on the command line"
+"""The reason that stands in the audit log for people who gave none, where none is asked for."""
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except OSError:
+        # Nobody is logged in: a container, a pipeline.
+        return ""
+
+
+ByOption = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        default_factory=_login_name,
+        show_default="your login name",
+        help="Who asks, where the service does not know it.",
+    ),
+]
+
+
+def open_client(url: str, key: str) -> ApiClient:
+    """The client of the service that the common options name.
+
+    The token of a signed-in person is taken from the environment alone: it does not belong into a shell's history.
+    """
+    return ApiClient(url, key, token=os.environ.get("PATCHWAVE_TOKEN", "").strip(), warn=show_warning)
+
+
+def open_console(*, errors: bool = False) -> Console:
+    """A console on standard output or error; wide when it is no terminal, so that no column is cut in a file.
+
+    It takes every text as it is: reasons and names that people write may hold brackets and colons.
+    """
+    stream = sys.stderr if errors else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def show(
+    output: OutputFormat, document: object, table: Callable[[], RenderableType], *, soft_wrap: bool = False
+) -> None:
+    """Print a document in the form that was asked for; the table is only built when it is.
+
+    ``soft_wrap`` leaves long lines to the terminal, which breaks them without a line break.
+    """
+    if output is OutputFormat.JSON:
+        print_json(document)
+    else:
+        open_console().print(table(), soft_wrap=soft_wrap)
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # Half a character, which JSON may hold and no output can.
+    typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def show_error(error: CommandError) -> None:
+    """Print an error with all its details on standard error."""
+    console = open_console(errors=True)
+    console.print("error:", style="bold red", end=" ")
+    for line in error.message.splitlines():
+        console.print(plain(line), soft_wrap=True)
+    for detail in error.details:
+        place = f"{plain(detail.path)}: " if detail.path else ""
+        console.print(f"  {place}{plain(detail.message)}", soft_wrap=True)
+
+
+def show_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    console = open_console(errors=True)
+    console.print("warning:", style="bold yellow", end=" ")
+    console.print(plain(text), soft_wrap=True)
+
+
+def plain(text: Any) -> str:
+    """Text of the service's without control characters, which a terminal would obey, or halves of characters, which
+    cannot be written."""
+    return "".join(" " if unicodedata.category(each) in ("Cc", "Cf", "Cs") else each for each in str(text))

@@ -1,0 +1,300 @@
+"""Fleet files: machines as Azure's own tools print them, read for a plan.
+
+The same forms that the simulator takes: the JSON of ``az vm list`` (with or without ``-d``), of a Resource Graph query
+(rows, or the answer with ``data``), of an ARM list (``value``), or ``{"machines": […]}``, which may carry
+``zoneMappings`` and ``regionPairs`` beside them. An entry may have ``simulation`` overrides.
+
+People's exports are never quite clean, so a machine that cannot be read is left out and reported by its position,
+a machine that is listed twice is merged, and unknown fields are read over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from patchwave.cli.errors import Detail, RefusedError
+from patchwave.cli.json_fields import Json
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
+from patchwave.domain.fleet.discovery import read_row
+from patchwave.domain.planning.dry_run import FoundMachine
+from patchwave.domain.planning.topology import Topology
+
+_LISTS = ("machines", "value", "data")
+_MOST_SHOWN = 20
+_POWER_STATES = ("hibernated", "deallocated", "deallocating", "stopped", "stopping", "starting", "creating", "running")
+_LINKS = {"skiptoken": "skip token", "nextlink": "nextLink"}
+_EXPORT_EVERYTHING = (
+    "Export all machines of a subscription with `az vm list --subscription ID -o json > fleet.json`, which follows"
+    " every page; `az graph query` and a single GET of Resource Manager stop after the first one."
+)
+
+
+class _BrokenMachine(ValueError):
+    """An entry that is no machine, or says something impossible; the text is for people."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What a fleet file says. ``notes`` tell what was left out or merged, each with its position in the file."""
+
+    machines: list[FoundMachine] = field(default_factory=list[FoundMachine])
+    zones: dict[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
+    """Physical zone by subscription, region and logical zone."""
+    pairs: dict[str, str] = field(default_factory=dict[str, str])
+    """The region that each of these regions is paired with."""
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def topology(self) -> Topology:
+        """The pairs that Microsoft documents, but for those of the file, and the zones that it maps."""
+        return Topology.of((KNOWN_PAIRS | self.pairs).items(), self.zones)
+
+
+def read_fleet(path: Path, standard_input: bytes | None = None) -> Fleet:
+    """The fleet in a file, or in what came on standard input for ``-``.
+
+    Raises:
+        RefusedError: the file cannot be read, is not JSON, is no fleet or only one page of it, or none of its machines
+            can be read.
+    """
+    try:
+        raw = (standard_input or b"") if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise RefusedError(f"{path} cannot be read: {error}") from error
+    try:
+        # Given bytes, the reader finds out UTF-16 and the byte order mark that PowerShell writes.
+        document: object = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"{path} is not JSON: {error}") from error
+    return _read(document, str(path))
+
+
+def _read(document: object, path: str) -> Fleet:
+    fleet = Fleet()
+    name, listed = "", document
+    if isinstance(document, dict):
+        wrapped = cast("Json", document)
+        name = next((key for key in _LISTS if isinstance(wrapped.get(key), list)), "")
+        listed = wrapped.get(name)
+        _refuse_cut(wrapped, len(_list(listed)), path)
+        _read_topology(wrapped, fleet)
+    if not isinstance(listed, list):
+        raise RefusedError(
+            f"{path} holds no fleet: expected a list of machines, or an object with machines, value or data"
+        )
+    entries = cast("list[object]", listed)
+    merged: dict[str, tuple[str, Json]] = {}
+    problems: list[Detail] = []
+    for index, entry in enumerate(entries):
+        where = f"{name}[{index}]"
+        try:
+            row = _row(entry)
+        except _BrokenMachine as broken:
+            problems.append(Detail(where, str(broken)))
+            continue
+        folded = fold(str(row["id"]))
+        first, known = merged.setdefault(folded, (where, row))
+        if known is not row:
+            merged[folded] = (first, _merge(known, row))
+            fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
+    if entries and not merged:
+        more = len(problems) - _MOST_SHOWN
+        details = problems[:_MOST_SHOWN] + ([Detail("", f"and {more} more")] if more > 0 else [])
+        raise RefusedError(f"{path} holds no machine that can be read", tuple(details))
+    fleet.notes += [f"{problem.path} is left out: {problem.message}" for problem in problems]
+    for where, row in merged.values():
+        try:
+            fleet.machines.append(_machine(row))
+        except _BrokenMachine as broken:
+            fleet.notes.append(f"{where} is left out: {broken}")
+    return fleet
+
+
+def _refuse_cut(wrapped: Json, rows: int, path: str) -> None:
+    """A page of a longer list is no fleet: the plan would leave out the machines of the other pages.
+
+    Raises:
+        RefusedError: the answer names a following page, says that it was cut, or counts more rows than it holds.
+    """
+    folded = {name.lower().strip("$").replace("_", "").rpartition(".")[2]: value for name, value in wrapped.items()}
+    total = folded.get("totalrecords")
+    if _is_count(total) and cast("int", total) > rows:
+        said = f"it holds {rows:,} of {total:,} rows"
+    elif name := next((name for name in _LINKS if folded.get(name)), ""):
+        said = f"its {_LINKS[name]} leads to more machines"
+    elif str(folded.get("resulttruncated", "")).lower() == "true":
+        said = "it says itself that rows were cut off (resultTruncated)"
+    else:
+        return
+    raise RefusedError(f"{path} is only a part of the fleet: {said}. {_EXPORT_EVERYTHING}")
+
+
+def _read_topology(wrapped: Json, fleet: Fleet) -> None:
+    for index, entry in enumerate(_list(wrapped.get("zoneMappings"))):
+        fields = [
+            _text(_object(entry).get(key)) for key in ("subscriptionId", "location", "logicalZone", "physicalZone")
+        ]
+        if all(fields):
+            subscription, location, logical, physical = fields
+            fleet.zones[subscription, location, logical] = physical
+        else:
+            fleet.notes.append(
+                f"zoneMappings[{index}] is left out: it needs subscriptionId, location, logicalZone and physicalZone"
+            )
+    for index, entry in enumerate(_list(wrapped.get("regionPairs"))):
+        pair = [_text(region) for region in _list(entry)]
+        if len(pair) == 2 and all(pair):
+            fleet.pairs[region_name(pair[0])] = region_name(pair[1])
+        else:
+            fleet.notes.append(f"regionPairs[{index}] is left out: a pair is a list of two regions")
+
+
+def _row(entry: object) -> Json:
+    """The columns of our own Resource Graph query, and what else a plan can use, from any of the forms.
+
+    Raises:
+        _BrokenMachine: no object, or without the id of a virtual machine.
+    """
+    if not isinstance(entry, dict):
+        raise _BrokenMachine("not an object")
+    given = cast("Json", entry)
+    shown = given | _object(given.get("properties"))
+    simulation = _object(given.get("simulation"))
+    os_profile = _object(shown.get("osProfile"))
+    configured = "Windows" if os_profile.get("windowsConfiguration") else ""
+    disk = _object(_object(shown.get("storageProfile")).get("osDisk"))
+    row: Json = {
+        "id": given.get("id"),
+        "name": given.get("name"),
+        "resourceGroup": given.get("resourceGroup"),
+        "location": region_name(_text(given.get("location"))),
+        "zones": _zones(given.get("zones")),
+        "tags": _object(given.get("tags")),
+        "osType": _text(shown.get("osType")) or _text(disk.get("osType")) or configured,
+        "powerState": _power(shown, simulation),
+        "imageReference": shown.get("imageReference") or _object(shown.get("storageProfile")).get("imageReference"),
+        "availabilitySetId": _text(shown.get("availabilitySetId")) or _availability_set(shown.get("availabilitySet")),
+        "updateDomain": _first(
+            simulation.get("updateDomain"), *(part.get("platformUpdateDomain") for part in _views(shown))
+        ),
+        "pending": _pending(shown, simulation),
+        "minutes": _minutes(simulation),
+    }
+    if read_row(row).problem:
+        raise _BrokenMachine(f"{given.get('id')!r} is not the id of a virtual machine")
+    return row
+
+
+def _merge(first: Json, second: Json) -> Json:
+    """Both rows of a machine as one: the first wins, the second fills what it leaves open."""
+    merged = {key: second.get(key) if value in (None, "", [], {}) else value for key, value in first.items()}
+    tags = {fold(str(name)) for name in first["tags"]}
+    return merged | {"tags": first["tags"] | {k: v for k, v in second["tags"].items() if fold(str(k)) not in tags}}
+
+
+def _machine(row: Json) -> FoundMachine:
+    """Read a row that is known to have an id.
+
+    Raises:
+        _BrokenMachine: no location, an unknown system, or numbers that are none.
+    """
+    # The simulator takes a machine that says nothing of its system for Linux, and so must its plan.
+    machine = read_row(row | {"osType": row["osType"].capitalize() or "Linux"})
+    if not machine.location:
+        raise _BrokenMachine("it has no location")
+    if machine.os_type not in ("Windows", "Linux"):
+        raise _BrokenMachine(f"osType must be Windows or Linux, not {row['osType']!r}")
+    update_domain, pending, minutes = row["updateDomain"], row["pending"], row["minutes"]
+    if not (update_domain is None or _is_count(update_domain)):
+        raise _BrokenMachine(f"its update domain must be a whole number, not {update_domain!r}")
+    if not (pending is None or _is_count(pending)):
+        raise _BrokenMachine(f"pendingPatches must be a number or a list of patches, not {pending!r}")
+    if not (minutes is None or (_is_number(minutes) and minutes >= 0)):
+        raise _BrokenMachine(f"installMinutes and rebootMinutes must be numbers of minutes, not {minutes!r}")
+    return FoundMachine(machine, update_domain, pending, None if minutes is None else minutes * 60.0)
+
+
+def _views(shown: Json) -> Iterator[Json]:
+    """Where the instance view of a machine may stand: expanded, extended by Resource Graph, or beside the rest."""
+    yield _object(shown.get("instanceView"))
+    yield _object(_object(shown.get("extended")).get("instanceView"))
+    yield shown
+
+
+def _zones(value: object) -> list[object]:
+    return [value] if isinstance(value, str) and value else _list(value)
+
+
+def _availability_set(value: object) -> str:
+    return _text(value) or _text(_object(value).get("id"))
+
+
+def _power(shown: Json, simulation: Json) -> str:
+    """The power state as Resource Manager's code, from any of the words that the tools print; empty: not said."""
+    said = _text(simulation.get("power")) or _text(shown.get("powerState"))
+    is_hibernated = False
+    for view in _views(shown):
+        codes = [_text(_object(status).get("code")) for status in _list(view.get("statuses"))]
+        said = said or _text(_object(view.get("powerState")).get("code"))
+        said = said or next((code for code in codes if code.lower().startswith("powerstate/")), "")
+        is_hibernated = is_hibernated or any(code.lower() == "hibernationstate/hibernated" for code in codes)
+    word = next((state for state in _POWER_STATES if state in said.lower()), "")
+    if is_hibernated and word in ("deallocated", "stopped"):
+        word = "hibernated"
+    return f"PowerState/{word}" if word else ""
+
+
+def _pending(shown: Json, simulation: Json) -> object:
+    """How many patches are pending: what the file says for the simulator, else the machine's latest assessment."""
+    pending = simulation.get("pendingPatches")
+    if pending is not None:
+        return len(cast("list[object]", pending)) if isinstance(pending, list) else pending
+    for view in _views(shown):
+        summary = _object(_object(view.get("patchStatus")).get("availablePatchSummary"))
+        counts = [summary.get("criticalAndSecurityPatchCount"), summary.get("otherPatchCount")]
+        if all(map(_is_count, counts)) and str(summary.get("status", "Succeeded")).lower() == "succeeded":
+            return sum(cast("list[int]", counts))
+    return None
+
+
+def _minutes(simulation: Json) -> object:
+    """How long the simulator takes over an installation; ``None`` when it makes that up."""
+    install, reboot = simulation.get("installMinutes"), simulation.get("rebootMinutes")
+    patches = _list(simulation.get("pendingPatches"))
+    if install is None and patches:
+        each = [_object(patch).get("minutes") for patch in patches]
+        install = sum(cast("list[float]", each)) if all(map(_is_number, each)) else None
+    if install is None:
+        return None
+    if not _is_number(install) or not (reboot is None or _is_number(reboot)):
+        return [install, reboot]
+    return cast("float", install) + cast("float", reboot or 0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _first(*values: object) -> object:
+    return next((value for value in values if value is not None), None)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _object(value: object) -> Json:
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []

@@ -1,0 +1,128 @@
+"""``patchwave policy``: keep the policies of a service, and check policy files without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchwave.cli.errors import Detail, RefusedError
+from patchwave.cli.json_fields import Json
+from patchwave.cli.output import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    OutputFormat,
+    OutputOption,
+    ReasonOption,
+    UrlOption,
+    open_client,
+    open_console,
+    plain,
+    print_json,
+    show,
+)
+from patchwave.cli.policies.views import policies_table
+from patchwave.cli.policy_files import policy_text, read_policy
+
+policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
+
+FileOption = Annotated[
+    Path, typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input).", show_default=False)
+]
+NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")]
+
+
+@policies.command("apply")
+def apply(
+    file: FileOption,
+    by: ByOption,
+    reason: ReasonOption = "",
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Create or change the policy in a file, under the name that it holds."""
+    document = _read(file)
+    name = document.get("name")
+    if not isinstance(name, str) or not name:
+        raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
+    with open_client(url, key) as client:
+        stored, created = client.apply_policy(name, document, reason=reason, by=by)
+    show(output, stored, lambda: f"policy {name} {'created' if created else 'changed'}")
+
+
+@policies.command("list")
+def list_policies(output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
+    """List the policies."""
+    with open_client(url, key) as client:
+        found = client.policies()
+    show(output, found, lambda: policies_table(found))
+
+
+@policies.command("show")
+def show_policy(
+    name: NameArgument, output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = ""
+) -> None:
+    """Show a policy; the table form is YAML, ready to be edited and applied again."""
+    with open_client(url, key) as client:
+        found, _ = client.policy(name)
+    if output is OutputFormat.JSON:
+        print_json(found)
+    else:
+        typer.echo(policy_text(found).rstrip())
+
+
+@policies.command("delete")
+def delete(
+    name: NameArgument,
+    by: ByOption,
+    reason: ReasonOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Delete a policy; runs that it started go on."""
+    with open_client(url, key) as client:
+        _, etag = client.policy(name)
+        client.delete_policy(name, etag, reason=reason, by=by)
+    typer.echo(f"policy {name} deleted")
+
+
+@policies.command("validate")
+def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> None:
+    """Check a policy file on this machine, by the same rules as the service."""
+    from patchwave.domain.planning.canary import certain_notes
+    from patchwave.domain.policy.policy import PolicyError, parse_policy
+
+    try:
+        policy = parse_policy(_read(file))
+    except PolicyError as error:
+        details = tuple(Detail(problem.path, problem.message) for problem in error.errors)
+        raise RefusedError(f"{file} is no valid policy", details) from error
+    errors = open_console(errors=True)
+    for note in certain_notes(policy):
+        errors.print(plain(f"note: {note}"), soft_wrap=True)
+    show(output, policy.to_wire(), lambda: f"{file}: policy {policy.name} is valid")
+
+
+@policies.command("webhook-secret")
+def webhook_secret(
+    name: NameArgument,
+    rotation: Annotated[
+        int, typer.Option("--rotation", min=1, help="The number in PATCHWAVE_WEBHOOK_ROTATIONS; a higher one is new.")
+    ] = 1,
+) -> None:
+    """Print the secret that senders of a policy's webhook sign with, made of the app's in PATCHWAVE_WEBHOOK_SECRET."""
+    from patchwave.domain.core.webhook_signature import policy_secret
+
+    master = os.environ.get("PATCHWAVE_WEBHOOK_SECRET", "").strip()
+    if not master:
+        raise RefusedError("Put the app's own secret into the environment: PATCHWAVE_WEBHOOK_SECRET is empty.")
+    typer.echo(policy_secret(master, name, rotation))
+
+
+def _read(file: Path) -> Json:
+    return read_policy(file, sys.stdin.read() if str(file) == "-" else None)

@@ -1,0 +1,176 @@
+"""``patchwave policy import`` and ``export``: schedules of Update Manager as policies, and policies as schedules."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+from rich.console import RenderableType
+
+from patchwave.cli.client import ApiClient
+from patchwave.cli.errors import Detail, ExitCode, NotFoundError, RefusedError
+from patchwave.cli.json_fields import Json, items, part
+from patchwave.cli.output import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    OutputFormat,
+    OutputOption,
+    UrlOption,
+    open_client,
+    open_console,
+    plain,
+    print_json,
+)
+from patchwave.cli.policy_files import policy_text
+from patchwave.cli.rendering import in_words, new_table
+
+FromOption = Annotated[
+    str, typer.Option("--from-configuration", metavar="ID", help="ARM id of the maintenance configuration.")
+]
+ToOption = Annotated[
+    str,
+    typer.Option("--as-configuration", metavar="ID", help="ARM id that the maintenance configuration is to have."),
+]
+LocationOption = Annotated[str, typer.Option("--location", help="Region of the configuration, such as westeurope.")]
+GiveUpOption = Annotated[
+    list[str] | None,
+    typer.Option("--give-up", metavar="KEY", help="Key of the policy that may be lost, as rings; repeatable."),
+]
+
+
+def add_moving(policies: typer.Typer) -> None:
+    """Add the commands to ``patchwave policy``."""
+    policies.command("import")(import_policy)
+    policies.command("export")(export_policy)
+
+
+def import_policy(
+    configuration: FromOption,
+    name: Annotated[str, typer.Option("--name", help="Name of the policy; the configuration's own by default.")] = "",
+    apply: Annotated[bool, typer.Option("--apply", help="Store the policies as they are shown without it.")] = False,
+    enabled: Annotated[bool, typer.Option("--enabled", help="Enabled policies; disabled ones by default.")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Make policies of a maintenance configuration and its assignments, and tell what becomes of each field.
+
+    Exit code 1 when they would not mean the same, or the service would not take them; then nothing is stored.
+    """
+    with open_client(url, key) as client:
+        moved = client.import_policy(configuration, name)
+        made, problems = (
+            [policy | {"enabled": enabled} for policy in items(moved, "policies")],
+            items(moved, "problems"),
+        )
+        moved |= {"policies": made}
+        if apply and problems:
+            details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
+            raise RefusedError("nothing is stored: the policies would not do what the schedule does", details)
+        if apply:
+            _store(client, made)
+    if output is OutputFormat.JSON:
+        print_json(moved)
+    elif apply:
+        for policy in made:
+            typer.echo(f"policy {policy['name']} created, {'enabled' if enabled else 'disabled'}")
+    else:
+        typer.echo("---\n".join(policy_text(policy) for policy in made).rstrip())
+    notes = open_console(errors=True)
+    notes.print(_fields(moved))
+    for each in problems:
+        notes.print(f"not carried: {plain(each['path'])}: {plain(each['message'])}", soft_wrap=True)
+    if apply:
+        notes.print(
+            "The schedule still patches these machines: remove its assignments, then enable the policies.",
+            soft_wrap=True,
+        )
+    if problems:
+        raise typer.Exit(ExitCode.NEEDS_PERSON)
+
+
+def export_policy(
+    name: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")],
+    configuration: ToOption,
+    location: LocationOption,
+    by: ByOption,
+    give_up: GiveUpOption = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Create the configuration and its assignments.")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Make a maintenance configuration of a policy, or tell every reason why a schedule cannot carry it.
+
+    Prints the body that ``patchwave maintenance configuration apply`` takes.
+    """
+    with open_client(url, key) as client:
+        moved = client.export_policy(name, configuration, location, give_up or [])
+        body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
+        if apply:
+            _check_free(client, configuration)
+            client.put_configuration(configuration, body, by, only_create=True)
+            for each in assignments:
+                client.assign(configuration, _assignment(each, all_machines=moved.get("allMachines") is True), by)
+    if output is OutputFormat.JSON:
+        print_json(moved)
+    elif apply:
+        typer.echo(f"configuration {configuration} created with {len(assignments)} assignments")
+    else:
+        typer.echo(policy_text(body).rstrip())
+    notes = open_console(errors=True)
+    notes.print(_fields(moved))
+    if not apply:
+        notes.print(_assignments(assignments))
+    else:
+        notes.print(f"Both patch these machines now: disable the policy {name}.", soft_wrap=True)
+
+
+def _store(client: ApiClient, made: list[Json]) -> None:
+    for policy in made:
+        try:
+            client.policy(str(policy["name"]))
+        except NotFoundError:
+            continue
+        raise RefusedError(f"nothing is stored: there is a policy {policy['name']}; give another --name")
+    for policy in made:
+        client.put_policy(str(policy["name"]), policy)
+
+
+def _check_free(client: ApiClient, configuration: str) -> None:
+    try:
+        client.configuration(configuration)
+    except NotFoundError:
+        return
+    raise RefusedError(f"nothing is changed: there is a configuration {configuration}; give another id, or delete it")
+
+
+def _body(configuration: Json) -> Json:
+    """The configuration as people write it: without what is empty, and what Azure gives."""
+    return _kept({key: configuration.get(key) for key in ("location", "tags", "properties")})
+
+
+def _kept(document: Json) -> Json:
+    kept = {key: _kept(cast("Json", item)) if isinstance(item, dict) else item for key, item in document.items()}
+    return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
+
+
+def _assignment(made: Json, *, all_machines: bool) -> Json:
+    """The request that makes an assignment."""
+    given = ("resourceId", "name", "location") if all_machines else ("resourceId", "name", "location", "filter")
+    return {key: made[key] for key in given if made.get(key)} | ({"allMachines": True} if all_machines else {})
+
+
+def _fields(moved: Json) -> RenderableType:
+    table = new_table("Field", "Becomes", "Note")
+    for each in items(moved, "fields"):
+        table.add_row(*(plain(each.get(key) or "") for key in ("path", "becomes", "message")))
+    return table
+
+
+def _assignments(made: list[Json]) -> RenderableType:
+    table = new_table("Assigned to", "Filter")
+    for each in made:
+        table.add_row(plain(each["resourceId"]), in_words(_kept(part(each, "filter"))))
+    return table

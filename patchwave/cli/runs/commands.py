@@ -1,0 +1,271 @@
+"""``patchwave run``: start runs, look at them, follow them. Pause, cancel and the like are in `control_commands`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from patchwave.cli.client import ApiClient
+from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
+from patchwave.cli.json_fields import Json, by_name, part
+from patchwave.cli.output import (
+    DEFAULT_URL,
+    ByOption,
+    KeyOption,
+    LimitOption,
+    OutputFormat,
+    OutputOption,
+    ReasonOption,
+    UrlOption,
+    open_client,
+    open_console,
+    show,
+)
+from patchwave.cli.policy_files import merge_patch, read_policy
+from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
+from patchwave.cli.runs.views import FINAL_STATES, run_facts, runs_table
+from patchwave.cli.runs.watch import exit_code_of, watch
+from patchwave.domain.core.folding import fold
+
+NEWEST = "latest"
+"""Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
+
+_MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
+
+runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and steer runs.")
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help=f"Run id, or '{NEWEST}' for the newest run that is no retry.")
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", metavar="POLICY", help=f"Of this policy: what '{NEWEST}' stands for, and what is listed."),
+]
+IntervalOption = Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks at the run.")]
+
+
+class Mode(StrEnum):
+    """What a run does to its machines."""
+
+    ASSESS = "assess"
+    PATCH = "patch"
+
+
+@runs.command("start")
+def start(
+    by: ByOption,
+    policy: Annotated[str, typer.Argument(metavar="[POLICY]", help="Name of a policy that the service knows.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input), for this run only."),
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="assess looks only; patch installs.")] = Mode.PATCH,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the policy for this run; repeatable."),
+    ] = None,
+    reason: ReasonOption = "",
+    idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
+    interval: IntervalOption = 2.0,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Start a run of a policy, by name or from a file."""
+    if bool(policy) == (file is not None):
+        raise RefusedError("Name a policy, or give a policy file with -f: one of them")
+    request: Json = {"policy": policy, "mode": mode.value}
+    if file is not None:
+        request["policy"] = read_policy(file, sys.stdin.read() if str(file) == "-" else None)
+    if overrides:
+        request["overrides"] = merge_patch(overrides)
+    with open_client(url, key) as client:
+        run = client.start_run(request, idempotency_key, reason=reason, by=by)
+        if wait:
+            follow(client, run["id"], output, interval)
+        show(output, run, lambda: run_facts(run))
+
+
+@runs.command("list")
+def list_runs(
+    policy: PolicyOption = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
+    output: OutputOption = OutputFormat.TABLE,
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List the newest runs."""
+    with open_client(url, key) as client:
+        found = (
+            list(islice((run for run in client.each_run() if _is_of(run, policy)), limit))
+            if policy
+            else client.runs(limit)
+        )
+    show(output, found, lambda: runs_table(found))
+
+
+@runs.command("show")
+def show_run(
+    run: RunArgument,
+    output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Show one run."""
+    with open_client(url, key) as client:
+        found = client.run(resolve(client, run, policy))
+    show(output, found, lambda: run_facts(found))
+
+
+@runs.command("export")
+def export_run(
+    run: RunArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Where the evidence goes, one JSON record a line; - is standard output."),
+    ],
+    policy: PolicyOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
+
+    A file appears under its name only when all of it is there. Only then is the service told that it was exported.
+    """
+    with open_client(url, key) as client:
+        run_id = resolve(client, run, policy)
+        unreadable: list[str] = []
+        records = client.evidence(run_id, unreadable)
+        if str(file) == "-":
+            received, has_ended = _write_records(sys.stdout, records)
+            sys.stdout.flush()
+        else:
+            part = file.with_name(file.name + ".part")
+            with part.open("w", encoding="utf-8") as target:
+                received, has_ended = _write_records(target, records)
+            part.replace(file)
+        if has_ended:
+            client.acknowledge_export(run_id, received + len(unreadable))
+
+
+def _write_records(target: TextIO, records: Iterable[Json]) -> tuple[int, bool]:
+    """Write a record a line; how many they were, and whether the run among them has ended."""
+    received, has_ended = 0, False
+    for record in records:
+        target.write(json.dumps(record, ensure_ascii=False) + "\n")
+        received += 1
+        has_ended = has_ended or (record.get("record") == "run" and record.get("state") in FINAL_STATES)
+    return received, has_ended
+
+
+@runs.command("watch")
+def watch_run(
+    run: RunArgument,
+    interval: IntervalOption = 2.0,
+    output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """Follow a run until it ends; Ctrl-C stops watching, not the run.
+
+    Exits with 1 when the run failed, was cancelled, or left machines that need a person.
+    """
+    with open_client(url, key) as client:
+        follow(client, resolve(client, run, policy), output, interval)
+
+
+@runs.command("machines")
+def machines(
+    run: RunArgument,
+    machine: Annotated[
+        str, typer.Argument(metavar="[MACHINE]", help="Name, ARM id or key of one machine: shows its patches.")
+    ] = "",
+    outcome: Annotated[
+        list[str] | None, typer.Option("--outcome", help="Only machines with this outcome; repeatable.")
+    ] = None,
+    attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
+    limit: LimitOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+    policy: PolicyOption = "",
+    url: UrlOption = DEFAULT_URL,
+    key: KeyOption = "",
+) -> None:
+    """List the machines of a run, or show one of them with every patch."""
+    with open_client(url, key) as client:
+        run_id = resolve(client, run, policy)
+        if machine:
+            found = client.machine(run_id, machine_key(client, run_id, machine))
+            show(output, found, lambda: machine_facts(found))
+            return
+        rows: list[Json] = []
+        for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
+            rows += client.machines(run_id, wanted, None if limit is None else limit - len(rows))
+    rows.sort(key=by_name)
+    show(output, rows, lambda: machines_table(rows))
+
+
+def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float) -> None:
+    """Watch a run and end the command as the run ended."""
+    as_json = output is OutputFormat.JSON
+    try:
+        final = watch(client, run_id, open_console(errors=as_json), interval)
+    except KeyboardInterrupt:
+        open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if as_json:
+        show(output, final, lambda: run_facts(final))
+    raise typer.Exit(exit_code_of(final))
+
+
+def resolve(client: ApiClient, run: str, policy: str = "") -> str:
+    """The id of the run that was named, or of the newest one, of a policy or of all.
+
+    A retry is a run for one machine: it only counts where there is no other run.
+
+    Raises:
+        NotFoundError: there is no run yet.
+        RefusedError: a policy beside the id of a run.
+    """
+    if run != NEWEST:
+        if policy:
+            raise RefusedError(f"--policy narrows '{NEWEST}'; it says nothing beside the id of a run")
+        return run
+    newest_retry = ""
+    for each in client.each_run():
+        if not _is_of(each, policy):
+            continue
+        if not part(each, "trigger").get("retryOf"):
+            return str(each["id"])
+        newest_retry = newest_retry or str(each["id"])
+    if not newest_retry:
+        raise NotFoundError(f"There is no run of policy {policy} yet" if policy else "There is no run yet")
+    return newest_retry
+
+
+def _is_of(run: Json, policy: str) -> bool:
+    return not policy or run.get("policy") == policy
+
+
+def machine_key(client: ApiClient, run_id: str, machine: str) -> str:
+    """The key of a machine that a person named by key, by ARM id or by its name alone."""
+    if _MACHINE_KEY.fullmatch(machine):
+        return machine
+    by = "id" if machine.startswith("/") else "name"
+    found = [row for row in client.machines(run_id) if fold(str(row.get(by, ""))) == fold(machine)]
+    if not found:
+        raise NotFoundError(f"The run has no machine {machine}")
+    if len(found) > 1:
+        listed = ", ".join(str(row["id"]) for row in found)
+        raise RefusedError(f"The run has {len(found)} machines named {machine}; give the id of one: {listed}")
+    return str(found[0]["key"])

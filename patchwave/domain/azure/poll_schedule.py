@@ -1,0 +1,157 @@
+"""When to look at an operation: first near its expected end, then ever less often, and never many at once.
+
+Azure does not tell when an operation ends, and every look costs a read. An assessment takes two minutes, an
+installation anything up to hours, but on one machine about as long as the last time, and on its likes as long as on
+each other. Moments are seconds of one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from statistics import median
+
+from patchwave.domain.runs.run import OperationKind
+
+NEAR_THE_END = 0.9
+"""Of the time that the machine's last installation took, which includes what was done after it."""
+_DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
+"""Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
+_GROWTH = 0.3
+"""Of the time that an operation has taken so far: the wait to the next look."""
+_SPARE_LOOKS = 4
+"""With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
+MOST_POLLS = 20
+"""The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
+_LOOKS_SHARE = 0.5
+"""Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
+_GRAINS_PER_POLL = 10
+_REMEMBERED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """An operation: its name, the subscription and region that count it, and what is like it (kind, system)."""
+
+    name: str
+    place: str
+    kind: OperationKind
+    os_type: str
+
+
+class _Calendar:
+    """Which moments are taken, in grains of time that hold as many looks as there are reads for."""
+
+    def __init__(self, grain: float, looks_per_second: float) -> None:
+        self._grain = grain
+        self._room = max(1, int(grain * looks_per_second))
+        self._taken: Counter[int] = Counter()
+        self._pruned_at = 0
+
+    def book(self, now: float, wanted: float, latest: float) -> float:
+        """The first free moment from ``wanted`` on; ``latest`` when there is none before."""
+        number = int(wanted / self._grain)
+        last = int(latest / self._grain)
+        while self._taken[number] >= self._room and number < last:
+            number += 1
+        moment = max(wanted, (number + self._taken[number] / self._room) * self._grain)
+        self._taken[number] += 1
+        self._forget_before(int(now / self._grain))
+        return min(moment, latest)
+
+    def _forget_before(self, number: int) -> None:
+        if number > self._pruned_at:
+            self._pruned_at = number
+            for past in [each for each in self._taken if each < number]:
+                del self._taken[past]
+
+
+class _InFlight:
+    """Operations that run as far as is known, each until a moment by which it would have been looked at again.
+
+    They are counted at every look, which a heap of the moments keeps from being a walk over all of them.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._moments: list[tuple[float, str]] = []
+
+    def put(self, name: str, until: float) -> None:
+        self._until[name] = until
+        heappush(self._moments, (until, name))
+
+    def drop(self, name: str) -> None:
+        self._until.pop(name, None)
+
+    def count(self, now: float) -> int:
+        while self._moments and self._moments[0][0] < now:
+            until, name = heappop(self._moments)
+            if self._until.get(name) == until:
+                del self._until[name]
+        return len(self._until)
+
+
+class Looks:
+    """What one worker knows of operations in flight, and how long those took that it saw end.
+
+    Args:
+        poll_seconds: the shortest time between two looks at one operation.
+        reads_per_second: how many reads are ours.
+    """
+
+    def __init__(self, poll_seconds: float, reads_per_second: float) -> None:
+        self._poll_seconds = poll_seconds
+        self._looks_per_second = reads_per_second * _LOOKS_SHARE
+        self._in_flight: dict[str, _InFlight] = {}
+        self._calendars: dict[str, _Calendar] = {}
+        self._took: dict[tuple[OperationKind, str], deque[float]] = {}
+
+    def first(self, operation: Followed, now: float, elapsed: float, known: float | None) -> float:
+        """Seconds to the first look at an operation that was accepted.
+
+        Args:
+            elapsed: how long ago that was.
+            known: how long the last one of this kind took on this machine.
+        """
+        return self._follow(operation, now, self._expected(operation, known) - elapsed)
+
+    def following(self, operation: Followed, now: float, elapsed: float) -> float:
+        """Seconds to the next look at an operation that runs."""
+        all_once = self.in_flight(operation.place, now) / self._looks_per_second
+        # It may have begun when nothing was known of its likes.
+        wait = max(elapsed * _GROWTH, self._median(operation, 0) - elapsed)
+        return self._follow(operation, now, min(wait, all_once * _SPARE_LOOKS))
+
+    def ended(self, operation: Followed, seconds: float | None = None) -> None:
+        """It needs no look any more; ``seconds`` is how long it took, when that is known."""
+        if operation.place in self._in_flight:
+            self._in_flight[operation.place].drop(operation.name)
+        if seconds is not None and seconds > 0:
+            took = self._took.setdefault((operation.kind, operation.os_type), deque(maxlen=_REMEMBERED))
+            took.append(seconds)
+
+    def in_flight(self, place: str, now: float) -> int:
+        """Operations in a region that this worker has seen run. Others look at some of them, and see them end."""
+        return self._in_flight[place].count(now) if place in self._in_flight else 0
+
+    def _expected(self, operation: Followed, known: float | None) -> float:
+        if known is not None and operation.kind is OperationKind.INSTALL:
+            return known * NEAR_THE_END
+        return self._median(operation, self._poll_seconds * _DEFAULT_POLLS[operation.kind])
+
+    def _median(self, operation: Followed, default: float) -> float:
+        took = self._took.get((operation.kind, operation.os_type))
+        return median(took) if took else default
+
+    def _follow(self, operation: Followed, now: float, wait: float) -> float:
+        latest = now + self._poll_seconds * MOST_POLLS
+        calendar = self._calendars.get(operation.place)
+        if calendar is None:
+            calendar = _Calendar(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)
+            self._calendars[operation.place] = calendar
+        # A look that finds no turn is an execution and a replay for nothing: each has its moment from the beginning.
+        moment = calendar.book(now, min(now + max(self._poll_seconds, wait), latest), latest)
+        # Whoever looks next may be another worker: by then this one has to forget it.
+        self._in_flight.setdefault(operation.place, _InFlight()).put(operation.name, moment + 2 * self._poll_seconds)
+        return moment - now

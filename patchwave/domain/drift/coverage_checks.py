@@ -1,0 +1,115 @@
+"""Machines that nobody patches, that two patch, or whose schedule fails on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from patchwave.domain.drift import remediation
+from patchwave.domain.drift.findings import Finding, FindingKind
+from patchwave.domain.drift.fleet_index import FleetIndex, Standing
+from patchwave.domain.fleet.patch_mode import Patcher, PatchMode, WantedSettings, refusal_of
+
+
+def check_patchers(index: FleetIndex) -> Iterator[Finding]:
+    """At most one finding for each machine, for each of them names everybody who patches it."""
+    for standing in index.standings:
+        if finding := _check(index, standing):
+            yield finding
+
+
+def _check(index: FleetIndex, standing: Standing) -> Finding | None:
+    settings, patching = standing.machine.settings, standing.patching
+    if settings is None or standing.machine.found.problem:
+        evidence = standing.machine.found.problem or standing.machine.eligibility.sentence
+        return _finding(FindingKind.UNMANAGEABLE, standing, evidence, remediation.show(standing.machine.found.id))
+    if patching is None or patching.patcher is Patcher.UNKNOWN:
+        return None
+    if standing.policies and standing.others:
+        return _two(standing)
+    if not standing.policies and patching.patcher is Patcher.NOBODY:
+        return _nobody(index, standing)
+    if patching.is_mistake:
+        evidence = " ".join([patching.sentence, *_policies(standing)])
+        return _finding(FindingKind.SCHEDULE_WITHOUT_EFFECT, standing, evidence, _without_effect(standing))
+    if settings.patch_mode is PatchMode.IMAGE_DEFAULT and not standing.policies:
+        evidence = " ".join([patching.sentence, *standing.resting])
+        return _finding(FindingKind.LEFT_TO_IMAGE, standing, evidence, _set(standing, remediation.to_azure()))
+    return None
+
+
+def _nobody(index: FleetIndex, standing: Standing) -> Finding:
+    patching = standing.patching
+    assert patching is not None
+    why = patching.sentence
+    reasons = [reason for each in standing.attached if (reason := index.why_not(each.configuration))]
+    if reasons and len(reasons) == len(standing.attached) and not patching.is_mistake:
+        why = f"Set to follow a schedule, and what is attached patches nothing: {'; '.join(reasons)}."
+    fix = _nobody_fix(index, standing)
+    return _finding(FindingKind.NOBODY_PATCHES, standing, " ".join([why, *standing.resting]), fix)
+
+
+def _nobody_fix(index: FleetIndex, standing: Standing) -> str:
+    """Let what is attached work; hand the machine to Azure where nothing is."""
+    settings = standing.machine.settings
+    assert settings is not None
+    if not standing.attached and standing.machine.unsupported:
+        return remediation.run_on(standing.machine.found.id, "patch")
+    if not standing.attached:
+        return _set(standing, remediation.to_azure())
+    follows = remediation.to_schedules().is_met_by(settings)
+    steps = [] if follows else [_set(standing, remediation.to_schedules())]
+    if all(index.why_not(each.configuration) for each in standing.attached):
+        dead = standing.attached[0].configuration
+        steps.insert(0, (remediation.revive if dead.in_guest_patch_mode else remediation.set_patch_mode)(dead.id))
+    return " && ".join(steps)
+
+
+def _two(standing: Standing) -> Finding:
+    evidence = " ".join([*_policies(standing), f"So does {' and '.join(standing.others)}, outside of its windows."])
+    assert standing.patching is not None
+    if standing.patching.patcher is Patcher.SCHEDULE:
+        fix = _detach(standing)
+    else:
+        fix = _set(standing, remediation.to_schedules())
+    return _finding(FindingKind.PATCHED_BY_TWO, standing, evidence, fix)
+
+
+def _without_effect(standing: Standing) -> str:
+    return _detach(standing) if standing.policies else _set(standing, remediation.to_schedules())
+
+
+def _detach(standing: Standing) -> str:
+    """Take the machine out of its schedules; where a dynamic scope holds it, leave it to them instead."""
+    assignments = [one for each in standing.attached for one in each.assignments]
+    if any(one.is_dynamic for one in assignments):
+        return _leave_out(standing)
+    return remediation.delete_assignments(assignments)
+
+
+def _leave_out(standing: Standing) -> str:
+    return remediation.edit_policy(
+        standing.policies[0], f"name {standing.machine.found.id} under scope.exclude.machineIds"
+    )
+
+
+def _set(standing: Standing, wanted: WantedSettings) -> str:
+    """Set the machine. Where Azure refuses that: leave it to who patches it, or to Azure, or patch it this once."""
+    settings = standing.machine.settings
+    assert settings is not None
+    if refusal_of(settings, wanted) is None:
+        return remediation.set_mode(standing.machine.found.id, wanted)
+    if standing.policies:
+        return _leave_out(standing)
+    assignments = [one for each in standing.attached for one in each.assignments]
+    if settings.is_by_platform and assignments and not any(one.is_dynamic for one in assignments):
+        return remediation.delete_assignments(assignments)
+    return remediation.run_on(standing.machine.found.id, "patch")
+
+
+def _policies(standing: Standing) -> list[str]:
+    names = ", ".join(standing.policies)
+    return [f"The {'policies' if len(standing.policies) > 1 else 'policy'} {names} patches it."] if names else []
+
+
+def _finding(kind: FindingKind, standing: Standing, evidence: str, fix: str) -> Finding:
+    return Finding(kind=kind, subject=standing.machine.found.id, evidence=evidence, fix=fix)

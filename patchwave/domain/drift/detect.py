@@ -1,0 +1,52 @@
+"""The doctor: drift over a fleet, found in plain facts. What each finding means is in ``docs/doctor.md``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from patchwave.domain.drift.compliance_checks import check_assessments, check_results
+from patchwave.domain.drift.coverage_checks import check_patchers
+from patchwave.domain.drift.findings import DoctorReport, count_by_kind, in_order
+from patchwave.domain.drift.fleet_index import FleetIndex
+from patchwave.domain.drift.inputs import FleetFacts
+from patchwave.domain.drift.schedule_checks import check_schedules
+
+
+def examine(facts: FleetFacts, now: datetime, stale_days: int) -> DoctorReport:
+    """Everything that is wrong, in a fixed order: the same facts in any order give the same report.
+
+    Args:
+        facts: the whole fleet; a machine or configuration that is left out counts as deleted.
+        now: UTC.
+        stale_days: assessments older than this are stale.
+    """
+    index = FleetIndex(facts, now)
+    findings = in_order(
+        [
+            *check_patchers(index),
+            *check_schedules(index),
+            *check_assessments(index, stale_days),
+            *check_results(index),
+        ]
+    )
+    return DoctorReport(
+        at=now,
+        stale_days=stale_days,
+        machines=len(index.machines),
+        configurations=len(index.schedules),
+        findings_by_kind=count_by_kind(findings),
+        findings=findings,
+        notes=_notes(index),
+    )
+
+
+def _notes(index: FleetIndex) -> list[str]:
+    unread = [
+        f"Nobody can say when the configuration {each.id} runs: {each.unreadable}."
+        for each in index.schedules
+        if each.unreadable
+    ]
+    systems = sum(machine.settings is None for machine in index.machines.values())
+    if systems:
+        unread.append(f"{systems:,} machines are neither Windows nor Linux, as far as Azure tells: not judged.")
+    return sorted([*index.facts.notes, *unread])

@@ -1,0 +1,90 @@
+"""What the doctor finds: what silently goes wrong in a fleet, how it shows, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+
+from pydantic import Field
+
+from patchwave.domain.core.documents import Document, Instant
+
+
+class FindingKind(StrEnum):
+    """What is wrong, in the order in which findings are listed."""
+
+    NOBODY_PATCHES = "nobody_patches"
+    """No schedule, no policy and no automatic patching brings updates to the machine."""
+    LEFT_TO_IMAGE = "left_to_image"
+    """A Linux machine of mode ImageDefault: what its image brings may patch it; Azure neither orders nor sees it."""
+    PATCHED_BY_TWO = "patched_by_two"
+    """A policy patches the machine, and so does a schedule, Azure or Windows Update, outside of the policy's window."""
+    SCHEDULE_WITHOUT_EFFECT = "schedule_without_effect"
+    """A schedule is attached that the machine's settings make fail; somebody else patches the machine."""
+    SAME_START = "same_start"
+    """Two schedules of the machine start at the same moment, of which Azure fires only one."""
+    STALE_ASSIGNMENT = "stale_assignment"
+    """An assignment of a machine or to a configuration that is not there any more, or of a re-created machine."""
+    SCHEDULE_ENDED = "schedule_ended"
+    """No run of the configuration will ever come."""
+    NO_PATCH_MODE = "no_patch_mode"
+    """A configuration for guests without InGuestPatchMode, which patches nothing."""
+    STALE_ASSESSMENT = "stale_assessment"
+    """Nobody has looked for a while which updates the machine misses."""
+    DONE_BUT_MISSING = "done_but_missing"
+    """A schedule reported the machine done; an assessment after that still counts updates it should have brought."""
+    UNMANAGEABLE = "unmanageable"
+    """The machine has an id that cannot be read, or neither system that guest patching knows: no run can patch it."""
+
+
+class Finding(Document):
+    """One finding."""
+
+    kind: FindingKind
+    subject: str = Field(description="ARM id of the machine, or of the maintenance configuration.")
+    evidence: str = Field(description="How it shows, for people.")
+    fix: str = Field(description="A command line that mends it, for a POSIX shell.")
+
+
+class DoctorReport(Document):
+    """All findings of a fleet at one moment."""
+
+    at: Instant
+    stale_days: int = Field(description="Assessments older than so many days count as stale.")
+    machines: int = Field(description="Machines that were looked at.")
+    configurations: int = Field(description="Maintenance configurations for guests that were looked at.")
+    findings_by_kind: dict[FindingKind, int] = Field(
+        description="How many of each kind were found, of the kinds and subjects that were asked for, listed or not."
+    )
+    findings: list[Finding]
+    notes: list[str] = Field(description="What could not be judged, and why.")
+
+    def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DoctorReport:
+        """The same report with the findings of some kinds (none: of all) whose subject holds a text, so many at most.
+
+        The counts are of what was asked for, and a note says when findings are left out by the limit.
+        """
+        wanted, text = frozenset(kinds), subject.casefold()
+        kept = [
+            finding
+            for finding in self.findings
+            if (not wanted or finding.kind in wanted) and text in finding.subject.casefold()
+        ]
+        cut = [f"Only the first {limit:,} of {len(kept):,} findings are listed."] if len(kept) > limit else []
+        counts = count_by_kind(kept)
+        return self.model_copy(
+            update={"findings": kept[:limit], "findings_by_kind": counts, "notes": [*self.notes, *cut]}
+        )
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """By kind, then by subject: the same fleet gives the same report."""
+    ranks = {kind: rank for rank, kind in enumerate(FindingKind)}
+    return sorted(findings, key=lambda each: (ranks[each.kind], each.subject.casefold(), each.evidence))
+
+
+def count_by_kind(findings: Iterable[Finding]) -> dict[FindingKind, int]:
+    """How many there are of each kind that there is, in the order of the kinds."""
+    counts = Counter(finding.kind for finding in findings)
+    return {kind: counts[kind] for kind in FindingKind if counts[kind]}

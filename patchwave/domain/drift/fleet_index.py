@@ -1,0 +1,221 @@
+"""Who is said to patch which machine: the schedules, dynamic scopes and policies of a fleet, looked up by machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+from patchwave.domain.calendar.schedule import occurrences
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
+from patchwave.domain.machine.preflight import hold_reason
+from patchwave.domain.maintenance.assignment import Assignment
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.planning.dry_run import FoundMachine
+from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.policy.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A configuration for guests that is attached to a machine, by these assignments of it."""
+
+    configuration: MaintenanceConfiguration
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is said to patch one machine.
+
+    ``policies`` cover it and will run; ``resting`` are sentences on those that would cover it and will not.
+    ``patching`` is ``None`` for a machine of neither system.
+    """
+
+    machine: FleetMachine
+    attached: tuple[Attached, ...] = ()
+    policies: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
+    patching: Patching | None = None
+
+    @property
+    def schedule_names(self) -> str:
+        """The schedules that are attached to it, in words."""
+        return ", ".join(attached.configuration.name for attached in self.attached)
+
+    @property
+    def others(self) -> list[str]:
+        """Who patches it beside policies of ours, in words; Azure lets only one of them at a time."""
+        patching, settings = self.patching, self.machine.settings
+        if patching is None or settings is None:
+            return []
+        match patching.patcher:
+            case Patcher.SCHEDULE:
+                return [f"the schedule {self.schedule_names}"]
+            case Patcher.PLATFORM:
+                return ["Azure's automatic patching"]
+            case Patcher.OPERATING_SYSTEM if settings.patch_mode is PatchMode.AUTOMATIC_BY_OS:
+                return ["Windows Update"]
+            case _:
+                return []
+
+
+@dataclass(slots=True)
+class _State:
+    """What a configuration is good for at this moment."""
+
+    next_at: datetime | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class FleetIndex:
+    """The facts by machine, at one moment. Everything is compared by ids in lower case."""
+
+    facts: FleetFacts
+    now: datetime
+    _states: dict[str, _State] = field(default_factory=dict[str, _State], init=False)
+
+    @cached_property
+    def configurations(self) -> dict[str, MaintenanceConfiguration]:
+        """Every configuration by its id."""
+        return {fold(each.id): each for each in self.facts.configurations}
+
+    @cached_property
+    def schedules(self) -> list[MaintenanceConfiguration]:
+        """The configurations that patch inside machines."""
+        return [each for each in self.facts.configurations if each.patches_guests]
+
+    @cached_property
+    def machines(self) -> dict[str, FleetMachine]:
+        """Every machine by its id."""
+        return {machine.folded: machine for machine in self.facts.machines}
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """Every machine with what is said to patch it, by id."""
+        policies = [(policy, *self._covered(policy)) for policy in self.facts.policies]
+        return [self._standing(self.machines[folded], policies) for folded in sorted(self.machines)]
+
+    @cached_property
+    def machines_by_schedule(self) -> dict[str, int]:
+        """To how many machines each configuration is attached."""
+        counts: dict[str, int] = {}
+        for standing in self.standings:
+            for attached in standing.attached:
+                folded = fold(attached.configuration.id)
+                counts[folded] = counts.get(folded, 0) + 1
+        return counts
+
+    def why_not(self, configuration: MaintenanceConfiguration) -> str:
+        """Why a schedule patches nothing whatever the machine is set to; empty when it may patch."""
+        return self._state(configuration).why_not
+
+    def _state(self, configuration: MaintenanceConfiguration) -> _State:
+        known = self._states.get(fold(configuration.id))
+        if known is None:
+            known = self._states[fold(configuration.id)] = _state_of(configuration, self.now)
+        return known
+
+    def _standing(self, machine: FleetMachine, policies: Sequence[tuple[FleetPolicy, frozenset[str], str]]) -> Standing:
+        attached = tuple(self._attached(machine))
+        held = machine.found.problem or hold_reason(machine.found.tags)
+        running: list[str] = []
+        resting: list[str] = []
+        for policy, covered, why_not in policies:
+            if machine.folded in covered and not (why_not or held):
+                running.append(policy.policy.name)
+            elif machine.folded in covered and not policy.only_accompanies:
+                resting.append(why_not or f"The policy {policy.policy.name} skips it. {held}")
+        return Standing(machine, attached, tuple(running), tuple(resting), self._patching(machine, attached))
+
+    def _patching(self, machine: FleetMachine, attached: Sequence[Attached]) -> Patching | None:
+        if machine.settings is None:
+            return None
+        schedules = [
+            Schedule(configuration_id=each.configuration.id, next_at=self._state(each.configuration).next_at)
+            for each in attached
+        ]
+        return who_patches(machine.settings, schedules, unsupported=machine.unsupported)
+
+    def _attached(self, machine: FleetMachine) -> Iterator[Attached]:
+        by_configuration: dict[str, list[Assignment]] = {}
+        for assignment in self._direct.get(machine.folded, []):
+            by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
+        identity = machine.found.machine_id
+        for assignment in self._dynamic.get(identity.subscription_id, []):
+            if assignment.scope is not None and _holds(assignment.scope, machine, identity):
+                by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
+        for folded, assignments in sorted(by_configuration.items()):
+            configuration = self.configurations.get(folded)
+            if configuration is not None and configuration.patches_guests:
+                yield Attached(configuration, tuple(assignments))
+
+    @cached_property
+    def _direct(self) -> dict[str, list[Assignment]]:
+        found: dict[str, list[Assignment]] = {}
+        for assignment in self.facts.assignments:
+            if not assignment.is_dynamic:
+                found.setdefault(fold(assignment.resource_id), []).append(assignment)
+        return found
+
+    @cached_property
+    def _dynamic(self) -> dict[str, list[Assignment]]:
+        """By subscription, so that a machine is compared with the scopes of its own only."""
+        found: dict[str, list[Assignment]] = {}
+        for assignment in self.facts.assignments:
+            if assignment.is_dynamic:
+                found.setdefault(fold(assignment.resource_id).split("/")[2], []).append(assignment)
+        return found
+
+    def _covered(self, policy: FleetPolicy) -> tuple[frozenset[str], str]:
+        """The machines that runs of a policy take, and why its schedule does not start any."""
+        scope = policy.policy.scope
+        inside = [
+            FoundMachine(machine.found).to_planner(policy.policy)
+            for machine in self.facts.machines
+            if _holds(scope, machine, machine.found.machine_id)
+        ]
+        chosen = choose_rings(inside, order_rings(policy.policy.rings))
+        return frozenset(fold(each.id) for each in inside if each.key in chosen), _why_not(policy, self.now)
+
+
+def _holds(scope: Scope, machine: FleetMachine, identity: MachineId) -> bool:
+    """Whether a machine is in a scope; its id is parsed once for all the scopes that it is compared with."""
+    found = machine.found
+    return scope.holds(identity, location=found.location, os_type=found.os_type, tags=found.tags)
+
+
+def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:
+    if not configuration.in_guest_patch_mode:
+        return _State(None, f"{configuration.name} has no InGuestPatchMode")
+    if configuration.unreadable:
+        # Nobody can say when it runs, which is no reason to say that it does not.
+        return _State(now)
+    following = configuration.next_occurrence(now)
+    if following is None:
+        return _State(None, f"{configuration.name} {ending_of(configuration)}")
+    return _State(following.at_utc)
+
+
+def ending_of(configuration: MaintenanceConfiguration) -> str:
+    """When a schedule that has ended did so."""
+    expired = configuration.window.expires_at if configuration.window else None
+    return f"ended at {format_instant(expired)}" if expired else "has no run to come"
+
+
+def _why_not(policy: FleetPolicy, now: datetime) -> str:
+    name, schedule = policy.policy.name, policy.policy.schedule
+    if not policy.policy.enabled:
+        return f"The policy {name}, which covers it, is disabled."
+    if schedule is None:
+        return f"The policy {name}, which covers it, has no schedule."
+    if policy.resting:
+        return f"The policy {name}, which covers it, {policy.resting}."
+    return "" if occurrences(schedule, now, 1) else f"The schedule of the policy {name}, which covers it, has ended."

@@ -1,0 +1,227 @@
+"""What the doctor judges: the fleet as Resource Graph shows it, and the policies; nothing of it is fetched here.
+
+Tables: ``resources`` for machines and configurations, ``maintenanceresources`` for assignments and runs,
+``patchassessmentresources`` for the newest assessment of each machine, kept for 7 days. All are minutes behind. The
+queries give one row for each thing, or the newest of several, so that 10,000 machines are some fifty pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from patchwave.domain.core.documents import as_object, format_instant, parse_instant
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.fleet.discovery import literal
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.maintenance.assignment import Assignment
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.queries import MACHINE_UPDATES
+from patchwave.domain.policy.policy import Policy
+
+ASSESSMENT_RETENTION_DAYS = 7
+"""How long Resource Graph keeps an assessment."""
+RUN_RETENTION_DAYS = 30
+"""How long it keeps what schedules did."""
+NEEDS_SUBSCRIPTION, NEEDS_SUBSCRIPTION_VERSION = "security-esm", "UA_ESM_Required"
+"""Classification (in lower case; counted as security) and version of updates that need Ubuntu Pro."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Missing updates that a schedule may not have been able to bring, of one classification in lower case.
+
+    ``published_at`` of ``None``: they need an Ubuntu Pro subscription.
+    """
+
+    classification: str
+    patches: int
+    published_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAssessment:
+    """The newest assessment of a machine: updates that it misses, by classification in lower case.
+
+    Of an assessment that only our own tables know the counts are left out: Resource Graph has them minutes later.
+    """
+
+    at: datetime
+    missing: Mapping[str, int] = field(default_factory=dict[str, int])
+    excuses: tuple[Excuse, ...] = ()
+
+    def missing_since(self, moment: datetime) -> dict[str, int]:
+        """What was to be had at a moment and is still missing; of Linux nobody tells when it was published."""
+        left = dict(self.missing)
+        for excuse in self.excuses:
+            if excuse.published_at is None or excuse.published_at > moment:
+                left[excuse.classification] = left.get(excuse.classification, 0) - excuse.patches
+        return {name: count for name, count in left.items() if count > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRuns:
+    """What Azure remembers of the runs of one configuration on one machine (ids in lower case): the first, the last."""
+
+    machine_id: str
+    configuration_id: str
+    first_at: datetime | None
+    ended_at: datetime | None
+    status: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last one was reported as done. Azure has several words for it."""
+        return self.status.casefold() in ("completed", "succeeded", "completedwithwarnings")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPolicy:
+    """A stored policy; ``resting`` says why its schedule starts nothing at present, and is empty when it does."""
+
+    policy: Policy
+    resting: str = ""
+
+    @property
+    def only_accompanies(self) -> bool:
+        """Whether it is there for the runs of schedules alone, and patches nothing itself."""
+        return self.policy.maintenance is not None and self.policy.schedule is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetFacts:
+    """All of it. ``assessments`` are by machine id in lower case; ``notes`` say what could not be read."""
+
+    machines: Sequence[FleetMachine] = ()
+    configurations: Sequence[MaintenanceConfiguration] = ()
+    assignments: Sequence[Assignment] = ()
+    assessments: Mapping[str, KnownAssessment] = field(default_factory=dict[str, KnownAssessment])
+    runs: Sequence[ScheduledRuns] = ()
+    policies: Sequence[FleetPolicy] = ()
+    notes: Sequence[str] = ()
+
+
+# --- the queries that no other part of Patchwave asks ------------------------------------------------------------
+
+
+def newest_assessments() -> str:
+    """The newest assessment of each machine: ``id, at, missing``."""
+    return "\n".join(
+        [
+            "patchassessmentresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults'",
+            "| project id, at = tostring(properties.lastModifiedDateTime),"
+            " missing = properties.availablePatchCountByClassification",
+            "| order by id asc",
+        ]
+    )
+
+
+def excused_patches(now: datetime) -> str:
+    """What needs a subscription, and what was published within the time for which Azure keeps runs: ``machine,
+    classification, publishedAt, patches``.
+    """
+    since = format_instant(now - timedelta(days=RUN_RETENTION_DAYS))
+    return "\n".join(
+        [
+            "patchassessmentresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches'",
+            "| extend machine = tostring(split(tolower(id), '/patchassessmentresults/')[0]),"
+            " classification = tolower(tostring(properties.classifications[0])),"
+            " version = tostring(properties.version), publishedAt = todatetime(properties.publishedDateTime),"
+            " seenAt = todatetime(properties.lastModifiedDateTime)",
+            f"| where classification =~ '{NEEDS_SUBSCRIPTION}' or version =~ '{NEEDS_SUBSCRIPTION_VERSION}'"
+            f" or publishedAt > todatetime({literal(since)})",
+            "| summarize patches = count(), arg_max(seenAt, id) by machine, classification, publishedAt",
+            "| order by id asc",
+        ]
+    )
+
+
+def first_and_last_runs() -> str:
+    """Of each machine and configuration the first run and the last: ``machine, configuration, firstAt, endedAt, id,
+    status``.
+    """
+    return "\n".join(
+        [
+            "maintenanceresources",
+            f"| where type =~ '{MACHINE_UPDATES}'",
+            "| extend machine = tolower(tostring(properties.resourceId)),"
+            " configuration = tolower(tostring(properties.maintenanceConfigurationId)),"
+            " startedAt = todatetime(properties.startDateTime), endedAt = todatetime(properties.endDateTime),"
+            " status = tostring(properties.status)",
+            # The id has to be among the columns, or Resource Graph gives no token for the next page.
+            "| summarize firstAt = min(startedAt), arg_max(endedAt, id, status) by machine, configuration",
+            "| order by id asc",
+        ]
+    )
+
+
+# --- reading rows ------------------------------------------------------------------------------------------------
+
+
+def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssessment]:
+    """By machine id in lower case."""
+    found: dict[str, KnownAssessment] = {}
+    for row in rows:
+        machine, _, _ = fold(str(row.get("id", ""))).partition("/patchassessmentresults/")
+        at = parse_instant(row.get("at"))
+        if at is None or not _is_machine(machine):
+            continue
+        counts = as_object(row.get("missing")) or {}
+        missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
+        found[machine] = KnownAssessment(at, missing)
+    return found
+
+
+def with_excuses(
+    assessments: Mapping[str, KnownAssessment], rows: Iterable[Mapping[str, Any]]
+) -> dict[str, KnownAssessment]:
+    """The assessments with what stands in the rows of `excused_patches`."""
+    excuses: dict[str, list[Excuse]] = {}
+    for row in rows:
+        name, patches = str(row.get("classification", "")), row.get("patches")
+        if isinstance(patches, int):
+            excuse = Excuse(
+                "security" if name == NEEDS_SUBSCRIPTION else name, patches, parse_instant(row.get("publishedAt"))
+            )
+            excuses.setdefault(str(row.get("machine", "")), []).append(excuse)
+    return {machine: replace(known, excuses=tuple(excuses.get(machine, ()))) for machine, known in assessments.items()}
+
+
+def with_own(
+    assessments: Mapping[str, KnownAssessment], machines: Iterable[FleetMachine], own: Mapping[str, datetime]
+) -> dict[str, KnownAssessment]:
+    """The assessments that Azure still has, and those of our own runs (by machine key) where they are newer."""
+    found = dict(assessments)
+    for machine in machines:
+        at, known = own.get(machine.found.machine_id.key), found.get(machine.folded)
+        if at is not None and (known is None or known.at < at):
+            found[machine.folded] = KnownAssessment(at)
+    return found
+
+
+def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[ScheduledRuns]:
+    """What stands in the rows of `first_and_last_runs`; one of no machine is passed over."""
+    return [
+        ScheduledRuns(
+            machine_id=fold(str(row["machine"])),
+            configuration_id=fold(str(row.get("configuration", ""))),
+            first_at=parse_instant(row.get("firstAt")),
+            ended_at=parse_instant(row.get("endedAt")),
+            status=str(row.get("status") or ""),
+        )
+        for row in rows
+        if _is_machine(str(row.get("machine", "")))
+    ]
+
+
+def _is_machine(text: str) -> bool:
+    try:
+        MachineId.parse(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""The commands that mend what the doctor finds: real lines for a POSIX shell, with every name filled in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
+from patchwave.domain.maintenance.assignment import Assignment
+from patchwave.domain.maintenance.configuration import IN_GUEST_PATCH_MODE, NEVER_EXPIRES
+
+
+def set_mode(machine_id: str, wanted: WantedSettings) -> str:
+    """Set a machine; a change waits for a yes, see ``patchwave fleet set-mode``."""
+    parts = ["fleet", "set-mode", "--machine", machine_id]
+    if wanted.patch_mode is not None:
+        parts += ["--mode", wanted.patch_mode.value]
+    if wanted.bypass is not None:
+        parts.append("--bypass" if wanted.bypass else "--no-bypass")
+    if wanted.assessment_mode is not None:
+        parts += ["--assessment-mode", wanted.assessment_mode.value]
+    return _patchwave(*parts)
+
+
+def show(machine_id: str) -> str:
+    """Look at a machine with Azure's own command: there is nothing that ours could do with it."""
+    return shlex.join(["az", "vm", "show", "--ids", machine_id])
+
+
+def to_azure() -> WantedSettings:
+    """The settings that hand a machine to Azure's automatic patching."""
+    return WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM, bypass=False)
+
+
+def to_schedules() -> WantedSettings:
+    """The settings that hand a machine to schedules, or where there are none to Patchwave alone."""
+    return WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM, bypass=True)
+
+
+def delete_assignment(assignment: Assignment) -> str:
+    """Take one assignment away."""
+    return _patchwave("maintenance", "assignment", "delete", assignment.id)
+
+
+def delete_assignments(assignments: Sequence[Assignment]) -> str:
+    """Take several away, one after the other."""
+    return " && ".join(map(delete_assignment, assignments))
+
+
+def assign_again(assignment: Assignment) -> str:
+    """Take an assignment of a machine away and make it anew."""
+    anew = _patchwave("maintenance", "assign", assignment.maintenance_configuration_id, assignment.resource_id)
+    return f"{delete_assignment(assignment)} && {anew}"
+
+
+def change_configuration(configuration_id: str, path: str, value: str) -> str:
+    """Change one property of a configuration."""
+    return _patchwave("maintenance", "configuration", "change", configuration_id, "--set", f"{path}={value}")
+
+
+def set_patch_mode(configuration_id: str) -> str:
+    """Let a configuration patch at all."""
+    return change_configuration(configuration_id, f"properties.extensionProperties.{IN_GUEST_PATCH_MODE}", "User")
+
+
+def revive(configuration_id: str) -> str:
+    """Let a configuration that has ended go on."""
+    return change_configuration(
+        configuration_id, "properties.maintenanceWindow.expirationDateTime", NEVER_EXPIRES[: len("YYYY-MM-DD hh:mm")]
+    )
+
+
+def delete_configuration(configuration_id: str) -> str:
+    """Take a configuration away, with its assignments."""
+    return _patchwave("maintenance", "configuration", "delete", configuration_id)
+
+
+def edit_policy(name: str, why: str) -> str:
+    """Read a policy, let a person change it, and store it."""
+    file = f"{name}.yaml"
+    read, store = _patchwave("policy", "show", name), _patchwave("policy", "apply", "-f", file)
+    return f"{read} > {file} && ${{EDITOR:-vi}} {file} && {store}  # {why}"
+
+
+def run_on(machine_id: str, mode: str) -> str:
+    """A run over one machine alone."""
+    policy = json.dumps({"scope": {"machineIds": [machine_id]}})
+    return f"echo {shlex.quote(policy)} | {_patchwave('run', 'start', '-f', '-', '--mode', mode, '--wait')}"
+
+
+def patch(machine_id: str) -> str:
+    """A run that patches one machine, and an assessment that shows it."""
+    return f"{run_on(machine_id, 'patch')} && {run_on(machine_id, 'assess')}"
+
+
+def _patchwave(*parts: str) -> str:
+    return shlex.join(["patchwave", *parts])

@@ -1,0 +1,300 @@
+"""Finds the machines of a scope in Azure Resource Graph: builds the queries, reads the rows, applies the rule.
+
+A query only narrows what is fetched; `Scope.holds` decides. That keeps the query small and right: Resource Graph
+compares tag *names* with case while Azure does not, so tags are only pre-filtered (``contains`` ignores case) and
+then compared here. Exclusions by id and by tag are decided here as well.
+
+Grammar of the queries: ``where`` with ``=~``, ``in~``, ``contains``, ``and``, ``or``, ``not (...)``; ``project`` of
+paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id because pages of an unordered query may
+overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by ``tolower``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field
+
+from patchwave.domain.core.documents import Document, Tolerant, text_of
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.policy.boundary import Boundary, outside
+from patchwave.domain.policy.scope import Scope, TagFilter, TagMatch
+
+IDS_PER_QUERY = 200
+"""Explicit ids in one query: about 40 KB of text, well inside a request."""
+SUBSCRIPTIONS_PER_QUERY = 300
+"""Subscriptions of one request; Microsoft advises groups below 300 against throttling."""
+
+_PROJECTION = (
+    "id",
+    "name",
+    "subscriptionId",
+    "resourceGroup",
+    "location",
+    "zones",
+    "tags",
+    "osType = tostring(properties.storageProfile.osDisk.osType)",
+    "powerState = tostring(properties.extended.instanceView.powerState.code)",
+    "vmSize = tostring(properties.hardwareProfile.vmSize)",
+    "imageReference = properties.storageProfile.imageReference",
+    "windowsPatchMode = tostring(properties.osProfile.windowsConfiguration.patchSettings.patchMode)",
+    "linuxPatchMode = tostring(properties.osProfile.linuxConfiguration.patchSettings.patchMode)",
+    "availabilitySetId = tostring(properties.availabilitySet.id)",
+)
+# Characters that every JSON writer leaves alone, so that they are found in the text of a tag bag.
+_PLAIN = re.compile(r"[A-Za-z0-9 _.:@,=()*-]+")
+_ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class DiscoveryQuery(Document):
+    """One query and the subscriptions it is sent to; no subscriptions means all that the identity can read."""
+
+    text: str
+    subscriptions: tuple[str, ...] = ()
+
+
+def literal(text: str) -> str:
+    """A KQL string literal. The only way by which a value enters a query.
+
+    Raises:
+        ValueError: the text holds a control character that KQL cannot express.
+    """
+    if any((ord(character) < 32 and character not in _ESCAPES) or ord(character) == 127 for character in text):
+        raise ValueError("control characters cannot be part of a query")
+    return "'" + "".join(_ESCAPES.get(character, character) for character in text) + "'"
+
+
+def same_as(column: str, value: str) -> str:
+    """The condition that a column has the value, without case in every script."""
+    plain = f"{column} =~ {literal(value)}"
+    return plain if value.isascii() else f"({plain} or tolower({column}) =~ {literal(value.lower())})"
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """The condition that a column has one of the values, without case in every script; empty without values."""
+    if not values:
+        return ""
+    plain = f"{column} in~ ({', '.join(map(literal, values))})"
+    others = [literal(value.lower()) for value in values if not value.isascii()]
+    return f"({plain} or tolower({column}) in~ ({', '.join(others)}))" if others else plain
+
+
+def starts_with(column: str, value: str) -> str:
+    """The condition that a column begins with the value, without case in every script."""
+    plain = f"{column} startswith {literal(value)}"
+    return plain if value.isascii() else f"({plain} or tolower({column}) startswith {literal(value.lower())})"
+
+
+def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQuery]:
+    """The queries that together return every machine of the scope (and perhaps more; see `select_machines`).
+
+    There are several when many ids or subscriptions are named, and none when the ids lie outside the scope's
+    subscriptions. ``columns`` are shown beside those of `DiscoveredMachine`.
+    """
+    conditions = _conditions(scope)
+    if not scope.machine_ids:
+        return [
+            DiscoveryQuery(text=_query(conditions, columns), subscriptions=chunk)
+            for chunk in _chunks(scope.subscriptions, SUBSCRIPTIONS_PER_QUERY) or [()]
+        ]
+    wanted = [machine for machine in map(MachineId.parse, scope.machine_ids) if scope.may_hold(machine)]
+    wanted.sort(key=lambda machine: machine.folded)
+    return [
+        DiscoveryQuery(
+            text=_query([one_of("id", [machine.text for machine in chunk]), *conditions], columns),
+            subscriptions=tuple(sorted({machine.subscription_id for machine in chunk})),
+        )
+        for chunk in _chunks(wanted, IDS_PER_QUERY)
+    ]
+
+
+def _conditions(scope: Scope) -> list[str]:
+    excluded = scope.exclude
+    conditions = [
+        one_of("subscriptionId", scope.subscriptions),
+        one_of("resourceGroup", scope.resource_groups),
+        one_of("location", scope.locations),
+        one_of("tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]),
+        _tags_contain(scope.tags) if scope.tags else "",
+        _none_of("subscriptionId", excluded.subscriptions),
+        _none_of("resourceGroup", excluded.resource_groups),
+        _none_of("location", excluded.locations),
+    ]
+    return [condition for condition in conditions if condition]
+
+
+def _query(conditions: Sequence[str], columns: Sequence[str]) -> str:
+    lines = ["resources", "| where type =~ 'microsoft.compute/virtualmachines'"]
+    lines += [f"| where {condition}" for condition in conditions]
+    lines += ["| project " + ", ".join((*_PROJECTION, *columns)), "| order by id asc"]
+    return "\n".join(lines)
+
+
+def _none_of(column: str, values: Sequence[str]) -> str:
+    """None of the values that can be compared with certainty; `Scope.holds` leaves out the others."""
+    plain = [value for value in values if value.isascii()]
+    return f"not ({one_of(column, plain)})" if plain else ""
+
+
+def _tags_contain(tags: TagFilter) -> str:
+    """Machines whose tags mention the names and values at all; empty when that cannot be asked safely."""
+    conditions: list[str] = []
+    for name, values in tags.values.items():
+        mentioned = [_mentions(name)]
+        if all(_PLAIN.fullmatch(value) for value in values):
+            mentioned.append("(" + " or ".join(_mentions(value) for value in values) + ")")
+        condition = " and ".join(part for part in mentioned if part)
+        if condition:
+            conditions.append(f"({condition})")
+        elif tags.match is TagMatch.ANY:
+            # One alternative cannot be asked, so no alternative may be a condition.
+            return ""
+    return (" and " if tags.match is TagMatch.ALL else " or ").join(conditions)
+
+
+def _mentions(text: str) -> str:
+    return f"tostring(tags) contains {literal(text)}" if _PLAIN.fullmatch(text) else ""
+
+
+def _chunks[Item](items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return ()
+    return tuple(str(item) for item in cast(list[object], value) if item is not None)
+
+
+def _bag(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        return {}
+    bag = cast(Mapping[object, object], value)
+    return {str(name): "" if item is None else str(item) for name, item in bag.items()}
+
+
+def _image(value: object) -> str:
+    """``publisher:offer:sku:version`` of a marketplace image, else the id of a custom one."""
+    bag = {name.lower(): text for name, text in _bag(value).items()}
+    parts = [bag.get(part, "") for part in ("publisher", "offer", "sku", "version")]
+    if any(parts[:3]):
+        return ":".join(parts).rstrip(":")
+    return bag.get("id") or bag.get("communitygalleryimageid") or bag.get("sharedgalleryimageid") or ""
+
+
+LenientText = Annotated[str, BeforeValidator(_text)]
+
+
+class DiscoveredMachine(Tolerant):
+    """A machine as Resource Graph shows it, minutes behind the truth: good for planning, not for acting.
+
+    Only the id is certain to be there; any other column is empty when Azure does not say. ``power_state`` is the
+    code as Azure writes it, such as ``PowerState/running``.
+    """
+
+    id: str
+    name: LenientText = ""
+    subscription_id: LenientText = ""
+    resource_group: LenientText = ""
+    location: LenientText = ""
+    zones: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
+    tags: Annotated[dict[str, str], BeforeValidator(_bag)] = Field(default_factory=dict[str, str])
+    os_type: LenientText = ""
+    power_state: LenientText = ""
+    vm_size: LenientText = ""
+    image: Annotated[str, BeforeValidator(_image), Field(alias="imageReference")] = ""
+    windows_patch_mode: LenientText = ""
+    linux_patch_mode: LenientText = ""
+    availability_set_id: LenientText = ""
+    problem: str = ""
+    """Why nothing can be done with the machine; empty for one whose id can be read, within the boundary."""
+    problem_reason: Reason = Reason.UNREADABLE_ID
+    """The code of the problem."""
+
+    @property
+    def machine_id(self) -> MachineId:
+        """The id, parsed; of one that cannot be read, what the other columns say."""
+        if self.problem:
+            return MachineId(self.id, self.subscription_id.lower(), self.resource_group, self.name)
+        return MachineId.parse(self.id)
+
+    @property
+    def patch_mode(self) -> str:
+        """The patch mode of the machine's own operating system; empty when it has none set."""
+        return self.windows_patch_mode or self.linux_patch_mode
+
+
+def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
+    """Read one row leniently. Each row is a machine: one whose id cannot be read has a ``problem``."""
+    given_id = text_of(row.get("id"))
+    machine = DiscoveredMachine.model_validate({**row, "id": given_id})
+    try:
+        parsed = MachineId.parse(given_id)
+    except ValueError:
+        return _unreadable(machine)
+    return machine.model_copy(
+        update={
+            "name": machine.name or parsed.name,
+            "subscription_id": parsed.subscription_id,
+            "resource_group": machine.resource_group or parsed.resource_group,
+            "problem": "",
+            "problem_reason": Reason.UNREADABLE_ID,
+        }
+    )
+
+
+def _unreadable(machine: DiscoveredMachine) -> DiscoveredMachine:
+    """The machine with what its id says as far as it goes, for scopes and for people."""
+    # /subscriptions/{2}/resourceGroups/{4}/providers/Microsoft.Compute/virtualMachines/{8}
+    parts = [*machine.id.split("/"), *[""] * 9]
+    places = {
+        "subscription_id": machine.subscription_id or parts[2],
+        "resource_group": machine.resource_group or parts[4],
+        "name": machine.name or parts[8],
+    }
+    shown = machine.id or "/".join(places.values())
+    problem = f"Azure lists it by the id {shown!r}, which is not one of a virtual machine: patch it by other means."
+    return machine.model_copy(update={**places, "id": shown, "problem": problem})
+
+
+def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[DiscoveredMachine]:
+    """The machines of the scope among the rows: each once, ids compared without case, ordered by id.
+
+    Those with a ``problem`` are among them, to be counted and shown. Rows move while Azure pages, so one machine can
+    come twice.
+    """
+    machines: dict[str, DiscoveredMachine] = {}
+    for machine in map(read_row, rows):
+        if scope.holds(machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags):
+            machines.setdefault(machine.machine_id.folded, machine)
+    return [machines[folded] for folded in sorted(machines)]
+
+
+def judge_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary) -> list[DiscoveredMachine]:
+    """The same machines; the boundary is the problem of each that it leaves out, so that none is missing in silence."""
+    return [
+        machine
+        if machine.problem or boundary.holds(machine.subscription_id)
+        else machine.model_copy(
+            update={"problem": outside(machine.subscription_id), "problem_reason": Reason.OUTSIDE_BOUNDARY}
+        )
+        for machine in machines
+    ]
+
+
+def missing_ids(scope: Scope, found: Iterable[MachineId]) -> list[MachineId]:
+    """The explicit ids of the scope that were not found, in the order of the policy.
+
+    Such a machine does not exist, cannot be read by the identity, or is left out by another selector; ids that
+    are excluded by name are not missing.
+    """
+    seen = {machine.folded for machine in found}
+    asked = map(MachineId.parse, scope.machine_ids)
+    return [machine for machine in asked if machine.folded not in seen and not scope.exclude.names(machine)]

@@ -1,0 +1,100 @@
+"""A machine of the fleet with what it is set to, as Resource Graph shows both, minutes behind.
+
+`build_queries` with `SETTINGS_COLUMNS` asks for it. The configurations of the two systems are not fetched whole: that
+of Linux holds the SSH keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from patchwave.domain.core.documents import parse_instant
+from patchwave.domain.core.folding import fold
+from patchwave.domain.fleet.discovery import DiscoveredMachine, judge_boundary, read_row, select_machines
+from patchwave.domain.fleet.eligibility import Cause, Eligibility, Obstacle, judge
+from patchwave.domain.fleet.patch_mode import PatchSettings
+from patchwave.domain.policy.boundary import Boundary
+from patchwave.domain.policy.scope import OsType, Scope
+
+_WINDOWS, _LINUX = "properties.osProfile.windowsConfiguration", "properties.osProfile.linuxConfiguration"
+SETTINGS_COLUMNS = (
+    f"windowsPatchSettings = {_WINDOWS}.patchSettings",
+    f"windowsAutomaticUpdates = {_WINDOWS}.enableAutomaticUpdates",
+    f"windowsProvisionAgent = {_WINDOWS}.provisionVMAgent",
+    f"linuxPatchSettings = {_LINUX}.patchSettings",
+    f"linuxProvisionAgent = {_LINUX}.provisionVMAgent",
+    "allowExtensions = properties.osProfile.allowExtensionOperations",
+    "timeCreated = tostring(properties.timeCreated)",
+)
+"""What is asked for beside the columns of a discovered machine."""
+
+
+@dataclass(frozen=True)
+class FleetMachine:
+    """A machine and what it is set to; ``settings`` of ``None`` is a system that guest patching does not know."""
+
+    found: DiscoveredMachine
+    settings: PatchSettings | None
+    agent_version: str = ""
+    """Of the VM agent. Resource Graph does not show it: empty unless it was read beside, and for one that is off."""
+    allows_extensions: bool = True
+    created_at: datetime | None = None
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case."""
+        return fold(self.found.id)
+
+    @cached_property
+    def eligibility(self) -> Eligibility:
+        """Whether guest patching takes it."""
+        if self.found.problem:
+            return Eligibility(obstacles=(Obstacle(cause=Cause.UNREADABLE_ID, sentence=self.found.problem),))
+        return judge(
+            self.settings,
+            image=self.found.image,
+            agent_version=self.agent_version,
+            extensions=self.allows_extensions,
+        )
+
+    @property
+    def unsupported(self) -> str:
+        """Why Azure's automatic patching leaves it out, whatever it is set to; empty when nothing says so."""
+        return self.eligibility.sentence
+
+
+def read_machine(row: Mapping[str, Any]) -> FleetMachine:
+    """Read one row leniently."""
+    return _with_settings(read_row(row), row)
+
+
+def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetMachine]:
+    """The machines of the scope among the rows: each once, ordered by id."""
+    by_id = {fold(read_row(row).id): row for row in rows}
+    return [_with_settings(found, by_id[fold(found.id)]) for found in select_machines(scope, by_id.values())]
+
+
+def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:
+    """The same machines; the boundary is the problem of each that it leaves out."""
+    listed = list(machines)
+    judged = judge_boundary([machine.found for machine in listed], boundary)
+    return [replace(machine, found=found) for machine, found in zip(listed, judged, strict=True)]
+
+
+def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMachine:
+    system = "linux" if OsType.read(found.os_type) is OsType.LINUX else "windows"
+    configuration = {
+        "patchSettings": row.get(f"{system}PatchSettings"),
+        "enableAutomaticUpdates": row.get("windowsAutomaticUpdates"),
+        "provisionVMAgent": row.get(f"{system}ProvisionAgent"),
+    }
+    return FleetMachine(
+        found=found,
+        settings=PatchSettings.read(found.os_type, configuration),
+        allows_extensions=row.get("allowExtensions") is not False,
+        created_at=parse_instant(row.get("timeCreated")),
+    )

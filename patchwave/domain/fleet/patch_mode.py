@@ -1,0 +1,337 @@
+"""What patches a machine by itself, and which changes of that Azure allows.
+
+A machine's patch mode, the flag ``bypassPlatformSafetyChecksOnUserSchedule`` and the schedules that are attached to it
+decide together: eight scenarios, of which five patch nothing, most of them silently. Sources: Update Manager's page on
+the prerequisites of scheduled patching (the eight scenarios), "Automatic VM Guest Patching for Azure VMs" (modes and
+the changes between them), and the enumerations of Microsoft.Compute 2025-04-01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from patchwave.domain.core.documents import Document, Instant, Json, as_object, format_instant
+from patchwave.domain.policy.scope import OsType
+
+
+class PatchMode(StrEnum):
+    """``patchSettings.patchMode`` of both systems."""
+
+    AUTOMATIC_BY_PLATFORM = "AutomaticByPlatform"
+    AUTOMATIC_BY_OS = "AutomaticByOS"
+    """Windows only: Windows Update decides."""
+    MANUAL = "Manual"
+    """Windows only."""
+    IMAGE_DEFAULT = "ImageDefault"
+    """Linux only: what the image brings, such as unattended-upgrades."""
+
+    @property
+    def systems(self) -> tuple[OsType, ...]:
+        """The operating systems that have this mode."""
+        if self is PatchMode.AUTOMATIC_BY_PLATFORM:
+            return (OsType.WINDOWS, OsType.LINUX)
+        return (OsType.LINUX,) if self is PatchMode.IMAGE_DEFAULT else (OsType.WINDOWS,)
+
+
+class AssessmentMode(StrEnum):
+    """``patchSettings.assessmentMode``: AutomaticByPlatform assesses every 24 hours, whoever patches."""
+
+    AUTOMATIC_BY_PLATFORM = "AutomaticByPlatform"
+    IMAGE_DEFAULT = "ImageDefault"
+
+
+class PatchSettings(Document):
+    """What a machine is set to. A mode of ``None`` is a word that this code does not know."""
+
+    os_type: OsType
+    patch_mode: PatchMode | None
+    assessment_mode: AssessmentMode | None
+    bypass: bool = Field(default=False, description="bypassPlatformSafetyChecksOnUserSchedule.")
+    hotpatching: bool = Field(default=False, description="enableHotpatching; Windows only.")
+    enable_automatic_updates: bool = Field(
+        default=True, description="Windows only, and fixed when the machine is created."
+    )
+    provision_vm_agent: bool = Field(default=True, description="provisionVMAgent.")
+
+    @classmethod
+    def read(cls, os_type: str, configuration: object) -> PatchSettings | None:
+        """Read ``windowsConfiguration`` or ``linuxConfiguration``; ``None`` for a system that guest patching lacks.
+
+        Absent keys have Azure's defaults: AutomaticByOS on Windows (Manual where automatic updates are off) and
+        ImageDefault on Linux; agent and automatic updates are on.
+        """
+        system = OsType.read(os_type)
+        if system is None:
+            return None
+        bag = as_object(configuration) or {}
+        settings = as_object(bag.get("patchSettings")) or {}
+        platform = as_object(settings.get("automaticByPlatformSettings")) or {}
+        updates = bag.get("enableAutomaticUpdates") is not False
+        by_default = PatchMode.AUTOMATIC_BY_OS if updates else PatchMode.MANUAL
+        return cls(
+            os_type=system,
+            patch_mode=_word(
+                PatchMode,
+                settings.get("patchMode"),
+                by_default if system is OsType.WINDOWS else PatchMode.IMAGE_DEFAULT,
+            ),
+            assessment_mode=_word(AssessmentMode, settings.get("assessmentMode"), AssessmentMode.IMAGE_DEFAULT),
+            bypass=platform.get("bypassPlatformSafetyChecksOnUserSchedule") is True,
+            hotpatching=settings.get("enableHotpatching") is True,
+            enable_automatic_updates=updates,
+            provision_vm_agent=bag.get("provisionVMAgent") is not False,
+        )
+
+    @property
+    def is_by_platform(self) -> bool:
+        """Whether Azure orchestrates patching at all."""
+        return self.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM
+
+
+def _word[Word: StrEnum](words: type[Word], text: object, by_default: Word) -> Word | None:
+    if text is None or text == "":
+        return by_default
+    return next((word for word in words if word.value.casefold() == str(text).casefold()), None)
+
+
+# --- who patches it --------------------------------------------------------------------------------------------
+
+
+class Schedule(Document):
+    """A maintenance configuration of scope InGuestPatch that is attached to a machine, directly or by its filter."""
+
+    configuration_id: str
+    next_at: Instant | None = Field(default=None, description="Its next start; null once it has ended.")
+
+    @property
+    def name(self) -> str:
+        """The last part of the id."""
+        return self.configuration_id.rstrip("/").rpartition("/")[2]
+
+
+class Patcher(StrEnum):
+    """What will patch a machine without anybody's asking."""
+
+    SCHEDULE = "schedule"
+    PLATFORM = "platform"
+    """Azure's own automatic guest patching: Critical and Security, within 30 days of a release, in off-peak hours."""
+    OPERATING_SYSTEM = "operating_system"
+    """Windows Update in the guest, or what the Linux image brings; Azure neither orders nor sees it."""
+    NOBODY = "nobody"
+    UNKNOWN = "unknown"
+
+
+class Patching(Document):
+    """What will patch a machine, when, and why, or why nothing will.
+
+    ``scenario`` counts the eight: 1 to 4 with AutomaticByPlatform, 5 to 8 with any other mode; in each four, the flag
+    with and without schedule, then no flag with and without schedule. ``is_mistake``: a schedule is attached that
+    Azure cannot carry out, which it reports as an error of each occurrence.
+    """
+
+    scenario: int
+    patcher: Patcher
+    at: Instant | None = None
+    sentence: str
+    is_mistake: bool = False
+
+
+def who_patches(settings: PatchSettings, schedules: Sequence[Schedule] = (), *, unsupported: str = "") -> Patching:
+    """What will patch a machine that is set so, with these schedules attached.
+
+    Args:
+        settings: what the machine is set to.
+        schedules: what is attached to it; those that have ended count as attached, but patch nothing.
+        unsupported: why Azure's automatic patching leaves the machine out although it is set to it; empty if it
+            does not.
+    """
+    scenario = 1 + 4 * (not settings.is_by_platform) + 2 * (not settings.bypass) + (not schedules)
+    if settings.patch_mode is None:
+        return Patching(
+            scenario=scenario, patcher=Patcher.UNKNOWN, sentence="Azure names a patch mode that is not known here."
+        )
+    names = ", ".join(schedule.name for schedule in schedules)
+    match scenario:
+        case 1:
+            return _by_schedule(schedules)
+        case 2:
+            return Patching(
+                scenario=2,
+                patcher=Patcher.NOBODY,
+                sentence="Set to follow a schedule, and none is attached: only patched on demand, as Patchwave does.",
+            )
+        case 3:
+            return Patching(
+                scenario=3,
+                patcher=Patcher.NOBODY,
+                is_mistake=True,
+                sentence=f"The schedule {names} fails on this machine: it needs the bypass flag, which is off, and with"
+                " a schedule attached Azure does not patch by itself.",
+            )
+        case 4 if unsupported:
+            return Patching(
+                scenario=4,
+                patcher=Patcher.NOBODY,
+                sentence=f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}",
+            )
+        case 4:
+            return Patching(
+                scenario=4,
+                patcher=Patcher.PLATFORM,
+                sentence="Azure patches it: Critical and Security, in its off-peak hours, within 30 days of a release.",
+            )
+        case _:
+            return _outside_azure(scenario, settings.patch_mode, names)
+
+
+def _by_schedule(schedules: Sequence[Schedule]) -> Patching:
+    coming = [(schedule.next_at, schedule.name) for schedule in schedules if schedule.next_at is not None]
+    if not coming:
+        names = ", ".join(schedule.name for schedule in schedules)
+        return Patching(
+            scenario=1,
+            patcher=Patcher.NOBODY,
+            sentence=f"Set to follow a schedule, and what is attached has ended: {names}.",
+        )
+    at, name = min(coming)
+    return Patching(
+        scenario=1, patcher=Patcher.SCHEDULE, at=at, sentence=f"The schedule {name} patches it at {format_instant(at)}."
+    )
+
+
+def _outside_azure(scenario: int, mode: PatchMode, names: str) -> Patching:
+    """The four scenarios of the other modes: the flag changes nothing, and a schedule is an error."""
+    error = f" The schedule {names} fails: it needs AutomaticByPlatform." if names else ""
+    if mode is PatchMode.MANUAL:
+        patcher, sentence = Patcher.NOBODY, "Manual: nothing patches it by itself."
+    elif mode is PatchMode.AUTOMATIC_BY_OS:
+        patcher, sentence = Patcher.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."
+    else:
+        patcher = Patcher.OPERATING_SYSTEM
+        sentence = "What its image brings may patch it, such as unattended-upgrades; Azure does nothing."
+    return Patching(scenario=scenario, patcher=patcher, sentence=sentence + error, is_mistake=bool(names))
+
+
+# --- changes ---------------------------------------------------------------------------------------------------
+
+
+class WantedSettings(Document):
+    """What machines shall be set to; what is left out stays as it is."""
+
+    patch_mode: PatchMode | None = Field(default=None, description="The patch mode to set.")
+    assessment_mode: AssessmentMode | None = Field(default=None, description="The assessment mode to set.")
+    bypass: bool | None = Field(
+        default=None,
+        description="bypassPlatformSafetyChecksOnUserSchedule: true hands the machine to schedules and to Patchwave,"
+        " false to Azure's automatic patching.",
+    )
+
+    @model_validator(mode="after")
+    def _wants_something(self) -> Self:
+        if self.patch_mode is None and self.assessment_mode is None and self.bypass is None:
+            raise ValueError("changes nothing: give at least one of patchMode, assessmentMode, bypass")
+        if self.bypass is not None and self.patch_mode not in (None, PatchMode.AUTOMATIC_BY_PLATFORM):
+            raise ValueError("bypass is of AutomaticByPlatform only: leave it out, or set that patchMode")
+        return self
+
+    def is_met_by(self, settings: PatchSettings) -> bool:
+        """Whether the machine is set so already."""
+        return (
+            self.patch_mode in (None, settings.patch_mode)
+            and self.assessment_mode in (None, settings.assessment_mode)
+            and self.bypass in (None, settings.bypass)
+        )
+
+    @property
+    def hands_to_azure(self) -> bool:
+        """Whether machines shall be patched, or assessed, by Azure itself: that is what eligibility is about."""
+        is_patched = self.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM and not self.bypass
+        return is_patched or self.bypass is False or self.assessment_mode is AssessmentMode.AUTOMATIC_BY_PLATFORM
+
+    def to_azure(self, os_type: OsType) -> Json:
+        """The body of ``PATCH virtualMachines/{name}``: only what is to change, as a PATCH keeps the rest."""
+        settings: Json = {}
+        if self.patch_mode is not None:
+            settings["patchMode"] = self.patch_mode.value
+        if self.assessment_mode is not None:
+            settings["assessmentMode"] = self.assessment_mode.value
+        if self.bypass is not None:
+            settings["automaticByPlatformSettings"] = {"bypassPlatformSafetyChecksOnUserSchedule": self.bypass}
+        system = "windowsConfiguration" if os_type is OsType.WINDOWS else "linuxConfiguration"
+        return {"properties": {"osProfile": {system: {"patchSettings": settings}}}}
+
+
+class RefusalCode(StrEnum):
+    """Why Azure would refuse a change."""
+
+    OTHER_SYSTEM = "other_system"
+    FIXED_AT_CREATION = "fixed_at_creation"
+    """``enableAutomaticUpdates``, which decides between AutomaticByOS and Manual."""
+    HOTPATCH = "hotpatch"
+    NO_AGENT = "no_agent"
+    NOT_BY_PLATFORM = "not_by_platform"
+
+
+class Refusal(Document):
+    """A change that Azure does not allow, and what to do instead."""
+
+    code: RefusalCode
+    sentence: str
+
+
+def refusal_of(settings: PatchSettings, wanted: WantedSettings) -> Refusal | None:
+    """Why this machine cannot be set so; ``None`` when Azure allows it, or when it is set so already."""
+    if wanted.is_met_by(settings):
+        return None
+    after = wanted.patch_mode or settings.patch_mode
+    by_platform = after is PatchMode.AUTOMATIC_BY_PLATFORM
+    if wanted.patch_mode is not None and settings.os_type not in wanted.patch_mode.systems:
+        other = ", ".join(mode for mode in PatchMode if settings.os_type in mode.systems)
+        return _refuse(
+            RefusalCode.OTHER_SYSTEM, f"{settings.os_type} has no mode {wanted.patch_mode.value}; it has {other}."
+        )
+    if after is PatchMode.AUTOMATIC_BY_OS and wanted.patch_mode and not settings.enable_automatic_updates:
+        return _fixed("false", "AutomaticByOS", "Manual")
+    if after is PatchMode.MANUAL and wanted.patch_mode and settings.enable_automatic_updates:
+        return _fixed("true", "Manual", "AutomaticByOS")
+    if settings.hotpatching and not by_platform:
+        return _refuse(RefusalCode.HOTPATCH, "Hotpatching needs AutomaticByPlatform: turn enableHotpatching off first.")
+    if settings.hotpatching and wanted.bypass:
+        return _refuse(
+            RefusalCode.HOTPATCH,
+            "Hotpatching needs the platform's safety checks, which the bypass flag turns off: turn enableHotpatching"
+            " off first.",
+        )
+    if wanted.bypass is not None and not by_platform:
+        return _refuse(
+            RefusalCode.NOT_BY_PLATFORM, "The bypass flag is of AutomaticByPlatform: set that patch mode as well."
+        )
+    if not settings.provision_vm_agent and _needs_agent(wanted):
+        return _refuse(
+            RefusalCode.NO_AGENT,
+            "AutomaticByPlatform needs the VM agent, and the machine was created with provisionVMAgent off.",
+        )
+    return None
+
+
+def _needs_agent(wanted: WantedSettings) -> bool:
+    return (
+        wanted.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM
+        or wanted.assessment_mode is AssessmentMode.AUTOMATIC_BY_PLATFORM
+    )
+
+
+def _fixed(is_now: str, wanted: str, instead: str) -> Refusal:
+    return _refuse(
+        RefusalCode.FIXED_AT_CREATION,
+        f"{wanted} needs another enableAutomaticUpdates than {is_now}, which is fixed when a machine is created: choose"
+        f" {instead} or AutomaticByPlatform.",
+    )
+
+
+def _refuse(code: RefusalCode, sentence: str) -> Refusal:
+    return Refusal(code=code, sentence=sentence)

@@ -1,0 +1,143 @@
+"""Azure Monitor alerts as a veto: a machine that somebody should look at anyway is not patched on top of it.
+
+Source: "Alerts - Get All" of Microsoft.AlertsManagement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from patchwave.domain.azure.errors import ArmFailure, classify
+from patchwave.domain.azure.install_request import Duration
+from patchwave.domain.azure.patch_results import Text
+from patchwave.domain.core.documents import Document, LenientInstant, Tolerant, as_object
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.outcome import Outcome, Reason
+
+LONGEST_AGE = timedelta(days=30)
+"""How long Azure keeps alerts."""
+_SHOWN = 3
+
+
+class Severity(StrEnum):
+    """How bad an alert is: ``Sev0`` is the worst."""
+
+    SEV0 = "Sev0"
+    SEV1 = "Sev1"
+    SEV2 = "Sev2"
+    SEV3 = "Sev3"
+    SEV4 = "Sev4"
+
+
+def _check_age(value: timedelta) -> timedelta:
+    if not timedelta(minutes=5) <= value <= LONGEST_AGE:
+        raise ValueError("must be from PT5M to PT720H, for which Azure keeps alerts")
+    return value
+
+
+class AlertVeto(Document):
+    """Which alerts keep a machine from being patched while they fire on it."""
+
+    severities: list[Severity] = Field(
+        default=[Severity.SEV0, Severity.SEV1],
+        min_length=1,
+        title="Severities",
+        description="Alerts of these severities count.",
+    )
+    rules: list[Annotated[str, Field(min_length=1, max_length=260)]] = Field(
+        default=[],
+        max_length=50,
+        title="Rules",
+        description="Names of alert rules; with names, alerts of other rules do not count.",
+        examples=[["cpu-high"]],
+    )
+    fired_within: Annotated[Duration, AfterValidator(_check_age)] = Field(
+        default=timedelta(hours=24),
+        title="Fired within",
+        description="Alerts that fired longer ago do not count: those of stateless rules stay fired until somebody"
+        " closes them. At most PT720H.",
+        examples=["PT24H"],
+        json_schema_extra={"default": "PT24H"},
+    )
+
+
+class _Essentials(Tolerant):
+    severity: Text = ""
+    alert_state: Text = ""
+    monitor_condition: Text = ""
+    alert_rule: Text = ""
+    target_resource: Text = ""
+    start_date_time: LenientInstant = None
+
+
+class _Properties(Tolerant):
+    essentials: Annotated[_Essentials | None, BeforeValidator(as_object)] = None
+
+
+class Alert(Tolerant):
+    """One alert as Azure lists it."""
+
+    name: Text = ""
+    properties: Annotated[_Properties | None, BeforeValidator(as_object)] = None
+
+    @classmethod
+    def read(cls, item: dict[str, Any]) -> Alert:
+        """Read one item of the list, whatever is missing in it."""
+        return cls.model_validate(item)
+
+    @property
+    def essentials(self) -> _Essentials:
+        """The fields that all monitor services share."""
+        return (self.properties and self.properties.essentials) or _Essentials()
+
+    @property
+    def rule(self) -> str:
+        """The name of the rule, out of its ARM id where there is one."""
+        return self.essentials.alert_rule.rstrip("/").rpartition("/")[2] or self.name
+
+    def is_firing(self, machine_id: str, veto: AlertVeto, now: datetime) -> bool:
+        """Whether it counts: it fires, on this machine, as the veto describes, and nobody has closed it.
+
+        What the answer leaves out counts: silence must not make a veto disappear.
+        """
+        said = self.essentials
+        wanted = {severity.value.casefold() for severity in veto.severities}
+        rules = {name.casefold() for name in veto.rules}
+        return (
+            said.monitor_condition.casefold() in ("fired", "")
+            and said.alert_state.casefold() != "closed"
+            and fold(said.target_resource) in (fold(machine_id), "")
+            and (said.severity.casefold() in wanted or not said.severity)
+            and (not rules or bool(rules & {self.rule.casefold(), self.name.casefold()}))
+            and (said.start_date_time is None or said.start_date_time >= now - veto.fired_within)
+        )
+
+
+def judge_alerts(alerts: Sequence[Alert], machine_id: str, veto: AlertVeto, now: datetime) -> Outcome | None:
+    """The outcome of a machine on which an alert fires; ``None`` when none does."""
+    firing = [alert for alert in alerts if alert.is_firing(machine_id, veto, now)]
+    if not firing:
+        return None
+    shown = ", ".join(
+        f"{alert.rule or 'an alert without a name'} ({alert.essentials.severity or 'severity unknown'})"
+        for alert in firing[:_SHOWN]
+    )
+    more = f" and {len(firing) - _SHOWN} more" if len(firing) > _SHOWN else ""
+    return Outcome.skipped(
+        Reason.ALERT_FIRING,
+        f"Not patched while Azure Monitor alerts fire on it: {shown}{more}. Solve or close them, then retry.",
+    )
+
+
+def alerts_unknown(failure: ArmFailure) -> Outcome:
+    """The outcome of a machine of which nobody can tell whether an alert fires: a "no" is never guessed."""
+    return Outcome.skipped(
+        classify(failure).reason,
+        "Not patched: the policy asks whether an alert fires, and Azure Monitor could not be asked. The identity"
+        f" needs Microsoft.AlertsManagement/alerts/read on the subscription. ({failure.text})",
+    )

@@ -1,0 +1,217 @@
+"""How healthy a machine is, before and after it is patched, and what the difference means.
+
+Several signs are read: the power state, the VM agent, the Application Health extension, Azure Resource Health, and an
+HTTP probe of the policy's. One that says "unhealthy" makes the machine unhealthy; one that cannot be told says nothing.
+Only the change counts: a machine that was unhealthy before is patched, and cannot fail the gate any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StrictBool
+
+from patchwave.domain.azure.install_request import Duration
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.alerts import AlertVeto
+from patchwave.domain.machine.http_probe import Probe
+from patchwave.domain.machine.preflight import MachineView, Power
+from patchwave.domain.runs.run import HealthSummary, Signal, SignalState
+
+AGENT_SILENCE = timedelta(minutes=15)
+"""The time of an agent's status moves with each report, every few minutes (WALinuxAgent's end-to-end tests rely on
+that); one that has not reported for so long is not believed, whatever its last word was."""
+LONGEST_SETTLE = timedelta(hours=2)
+_LONGEST_TEXT = 1_500
+_GROWTH = 0.2
+_LEAST_PAUSE = 0.05
+
+
+def _check_settle(value: timedelta) -> timedelta:
+    if value > LONGEST_SETTLE:
+        raise ValueError("must be at most PT2H")
+    return value
+
+
+class Health(Document):
+    """How the health of each machine is checked before and after its installation."""
+
+    enabled: StrictBool = Field(
+        default=True,
+        title="Enabled",
+        description="Whether health is checked. Power, VM agent and the Application Health extension always count when"
+        " it is. Alerts count either way.",
+    )
+    resource_health: StrictBool = Field(
+        default=True, title="Resource Health", description="Whether Azure Resource Health is asked as well."
+    )
+    probe: Probe | None = Field(
+        default=None, title="Probe", description="An HTTP request to the machine's own service; none unless given."
+    )
+    alerts: AlertVeto | None = Field(
+        default=None,
+        title="Alerts",
+        description="Do not patch a machine while Azure Monitor alerts fire on it; {} takes the defaults. Alerts do not"
+        " count unless given.",
+    )
+    settle: Annotated[Duration, AfterValidator(_check_settle)] = Field(
+        default=timedelta(minutes=15),
+        title="Settle",
+        description="How long a machine may take after its installation to be as healthy as before, at most PT2H; PT0M"
+        " judges at the first look.",
+        examples=["PT15M"],
+        json_schema_extra={"default": "PT15M"},
+    )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anything to check."""
+        return self.enabled or self.alerts is not None
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+class Moment(StrEnum):
+    """When health is checked: before the run changes anything on the machine, or after it has."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class HealthRequest(Document):
+    """Check the health of a machine. ``looked_for``: seconds since the first look at this moment."""
+
+    run_id: str
+    machine_key: str
+    moment: Moment
+    looked_for: float = 0
+
+
+class HealthState(StrEnum):
+    """What the check means for the run."""
+
+    OK = "ok"
+    """Go on."""
+    WAIT = "wait"
+    """It may still settle: ask again after ``wait_seconds``."""
+    UNHEALTHY = "unhealthy"
+    """The machine ends with ``outcome``."""
+
+
+class HealthResult(Document):
+    """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``.
+
+    ``counts``: whether a wait is a part of the time that the machine has; being throttled is none.
+    """
+
+    state: HealthState
+    wait_seconds: float = 0
+    counts: bool = True
+    outcome: Outcome | None = None
+
+
+# --- judgement ----------------------------------------------------------------------------------------------
+
+
+def read_signals(view: MachineView, now: datetime) -> dict[str, Signal]:
+    """What the machine's own document says: power, agent, and the Application Health extension."""
+    return {"power": _power(view), "agent": _agent(view, now), "vmHealth": _vm_health(view)}
+
+
+def summarize(signals: Mapping[str, Signal], at: datetime) -> HealthSummary:
+    """All signs together: unhealthy when one says so, healthy when one says so and none contradicts."""
+    states = {signal.state for signal in signals.values()}
+    healthy: bool | None = None
+    if SignalState.UNHEALTHY in states:
+        healthy = False
+    elif SignalState.HEALTHY in states:
+        healthy = True
+    decisive = SignalState.UNHEALTHY if healthy is False else SignalState.UNKNOWN
+    details = [signal.detail for signal in signals.values() if signal.state is decisive]
+    return HealthSummary(healthy=healthy, signals=dict(signals), why=" ".join(details)[:_LONGEST_TEXT], at=at)
+
+
+def judge_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
+    """The outcome of a machine that became unhealthy; ``None`` when the run may go on.
+
+    When nobody could tell how it was before, an unhealthy machine has become so: the gate closes when in doubt.
+    """
+    if after.healthy is not False or (before is not None and before.healthy is False):
+        return None
+    was = "was healthy before" if before is not None and before.healthy else "was in an unknown state before"
+    return Outcome(
+        outcome=OutcomeKind.FAILED,
+        reason=Reason.UNHEALTHY,
+        message=f"The machine {was} the installation and is unhealthy after it. {after.why}",
+    )
+
+
+def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
+    """Whether another look could not change what `judge_change` says in the machine's favour, or tell more."""
+    if judge_change(before, after) is not None:
+        return False
+    if before is None or after.healthy is False:
+        return True
+    lost = [
+        name
+        for name, signal in before.signals.items()
+        if signal.state is SignalState.HEALTHY and _state_of(after, name) is SignalState.UNKNOWN
+    ]
+    return not lost
+
+
+def next_look(looked_for: float, shortest: float, patience: float) -> float:
+    """Seconds until the next look: the longer it lasts the rarer, so that histories stay short. The last is at the end.
+
+    Args:
+        looked_for: seconds since the first look.
+        shortest: seconds between the first two looks.
+        patience: seconds after which looking ends.
+    """
+    left = patience - looked_for
+    return round(max(min(max(shortest, looked_for * _GROWTH), left), _LEAST_PAUSE), 3)
+
+
+def _state_of(summary: HealthSummary, name: str) -> SignalState:
+    signal = summary.signals.get(name)
+    return SignalState.UNKNOWN if signal is None else signal.state
+
+
+def _power(view: MachineView) -> Signal:
+    match view.power:
+        case Power.RUNNING:
+            return Signal(state=SignalState.HEALTHY)
+        case Power.UNKNOWN:
+            return Signal(state=SignalState.UNKNOWN, detail="Azure does not tell the power state.")
+        case power:
+            return Signal(state=SignalState.UNHEALTHY, detail=f"The power state is {power.value}.")
+
+
+def _agent(view: MachineView, now: datetime) -> Signal:
+    if not view.is_agent_ready:
+        said = view.agent_message.rstrip(".")
+        return Signal(
+            state=SignalState.UNHEALTHY, detail=f"The VM agent is not ready{f': {said}' if said else ' or missing'}."
+        )
+    seen_at = view.agent_reported_at
+    if seen_at is not None and now - seen_at > AGENT_SILENCE:
+        minutes = int((now - seen_at).total_seconds() // 60)
+        return Signal(state=SignalState.UNHEALTHY, detail=f"The VM agent has not reported for {minutes} minutes.")
+    return Signal(state=SignalState.HEALTHY)
+
+
+def _vm_health(view: MachineView) -> Signal:
+    match view.vm_health:
+        case "":
+            return Signal(state=SignalState.ABSENT)
+        case "healthy":
+            return Signal(state=SignalState.HEALTHY)
+        case "unhealthy":
+            return Signal(state=SignalState.UNHEALTHY, detail="The Application Health extension says unhealthy.")
+        case word:
+            return Signal(state=SignalState.UNKNOWN, detail=f"The Application Health extension says {word[:50]}.")

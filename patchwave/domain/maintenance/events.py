@@ -1,0 +1,71 @@
+"""Events of Azure, as Event Grid delivers them: both schemas, both casings of keys, and what they ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from patchwave.domain.core.documents import Json, as_object, text_of
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.maintenance.occurrence import OccurrenceNotice
+
+_VM_TYPE = "microsoft.compute/virtualmachines"
+
+
+class EventKind(StrEnum):
+    """The events that can start a run."""
+
+    BEFORE_MAINTENANCE = "Microsoft.Maintenance.PreMaintenanceEvent"
+    AFTER_MAINTENANCE = "Microsoft.Maintenance.PostMaintenanceEvent"
+    RESOURCE_WRITTEN = "Microsoft.Resources.ResourceWriteSuccess"
+
+
+@dataclass(frozen=True, slots=True)
+class AzureEvent:
+    """One event. ``id`` is the same for the pre and the post event of one maintenance: only (kind, id) is unique."""
+
+    kind: EventKind
+    id: str
+    machine: MachineId | None = None
+    occurrence: OccurrenceNotice | None = None
+    """The scheduled run of a maintenance event; nothing when the event names none that can be read."""
+    topic: str = ""
+    """The ARM id of what the event is from, as the event says."""
+
+    @property
+    def key(self) -> str:
+        """What makes the event one and the same, however often it is delivered."""
+        return f"{self.kind.value}|{self.id}"
+
+
+def read_event(document: Json) -> AzureEvent | None:
+    """Read one event of either schema; ``None`` when it is none that could start a run.
+
+    Event Grid schema has ``eventType``, CloudEvents has ``type``; other events may reach the same endpoint.
+    """
+    fields = {key.casefold(): value for key, value in document.items()}
+    word = str(fields.get("eventtype") or fields.get("type") or "")
+    kind = next((kind for kind in EventKind if kind.value.casefold() == word.casefold()), None)
+    event_id = fields.get("id")
+    if kind is None or not isinstance(event_id, str) or not event_id:
+        return None
+    topic = text_of(fields.get("topic")) or text_of(fields.get("source"))
+    if kind is not EventKind.RESOURCE_WRITTEN:
+        data = as_object(fields.get("data")) or {}
+        return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data), topic=topic)
+    machine = _machine(fields)
+    return None if machine is None else AzureEvent(kind, event_id, machine, topic=topic)
+
+
+def _machine(fields: Json) -> MachineId | None:
+    """The VM that was written: its id is the subject, and the operation must be the write of a VM itself."""
+    data = {key.casefold(): value for key, value in (as_object(fields.get("data")) or {}).items()}
+    operation = str(data.get("operationname") or "").casefold()
+    if operation and operation != f"{_VM_TYPE}/write":
+        return None
+    for candidate in (fields.get("subject"), data.get("resourceuri")):
+        try:
+            return MachineId.parse(str(candidate or ""))
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,212 @@
+"""How often a maintenance window comes back: the ``recurEvery`` text of Microsoft.Maintenance.
+
+``[n]Day(s)``, ``[n]Week(s) [weekdays]``, ``[n]Month(s) [days of the month]`` and ``[n]Month(s) First|...|Last Weekday
+[Offset-6..6]``, as its TypeSpec describes them; ``[n]Hour(s)`` is what the portal writes for repeats under a day.
+
+The first run is the first recurrence at or after the start, not the start. What Microsoft leaves open is decided as
+RFC 5545 does: weeks begin on Monday, and a month without the day has no run. Every step is one of the wall clock, since
+windows follow daylight saving.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from patchwave.domain.calendar.recurrence import NthWeekday
+from patchwave.domain.calendar.schedule import from_wall_clock
+
+LARGEST_OFFSET = 6
+"""Days by which the weekday of a month may be moved, either way."""
+LARGEST_COUNT = 999
+SHORTEST_REPEAT = timedelta(hours=6)
+"""Guest patching schedules repeat no more often."""
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_ORDINALS = {"First": 1, "Second": 2, "Third": 3, "Fourth": 4, "Last": -1}
+_LAST_YEAR = 9900
+_RATE = re.compile(r"([0-9]{0,4})\s*(hour|day|week|month)s?(?:\s+(\S.*))?", re.IGNORECASE)
+_NTH = re.compile(r"([a-z]+)\s+([a-z]+)(?:\s+offset\s*([+-]?[0-9]{1,3}))?", re.IGNORECASE)
+_MONTH_DAY = re.compile(r"day\s*([0-9]{1,2})", re.IGNORECASE)
+_EXAMPLE = "write for example Day, 3Days, Week Saturday,Sunday, Month day23,day24 or Month Third Sunday Offset6"
+
+
+class Unit(StrEnum):
+    """What the frequency counts."""
+
+    HOUR = "Hour"
+    DAY = "Day"
+    WEEK = "Week"
+    MONTH = "Month"
+
+
+@dataclass(frozen=True, slots=True)
+class RecurEvery:
+    """A rate, read. ``weekdays`` (Monday is 0) go with weeks; ``days`` or ``nth`` with months."""
+
+    unit: Unit
+    count: int = 1
+    weekdays: tuple[int, ...] = ()
+    days: tuple[int, ...] = ()
+    nth: NthWeekday | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> RecurEvery:
+        """Read the text, without case.
+
+        Raises:
+            ValueError: it is no such rate; the message names the part and the fix.
+        """
+        found = _RATE.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no rate; {_EXAMPLE}")
+        unit, rest = Unit(found[2].capitalize()), (found[3] or "").strip()
+        count = int(found[1] or 1)
+        if not 1 <= count <= LARGEST_COUNT:
+            raise ValueError(f"{text!r}: the frequency must be from 1 to {LARGEST_COUNT}")
+        if not rest:
+            return cls(unit, count)
+        if unit is Unit.WEEK:
+            return cls(unit, count, weekdays=_weekdays(rest))
+        if unit is Unit.MONTH and _MONTH_DAY.match(rest):
+            return cls(unit, count, days=_days(rest))
+        if unit is Unit.MONTH:
+            return cls(unit, count, nth=_nth(rest))
+        raise ValueError(f"{text!r}: nothing may follow {unit}s; {_EXAMPLE}")
+
+    def __str__(self) -> str:
+        """The one spelling in which Patchwave writes a rate."""
+        rate = f"{self.count}{self.unit}s" if self.count > 1 else str(self.unit)
+        detail = ",".join([WEEKDAYS[day] for day in self.weekdays] + [f"day{day}" for day in self.days])
+        if self.nth is not None:
+            ordinal = next(word for word, number in _ORDINALS.items() if number == self.nth.ordinal)
+            offset = f" Offset{self.nth.offset_days}" if self.nth.offset_days else ""
+            detail = f"{ordinal} {WEEKDAYS[self.nth.weekday]}{offset}"
+        return f"{rate} {detail}" if detail else rate
+
+    @property
+    def is_too_often(self) -> bool:
+        """Whether it repeats more often than guest patching schedules may."""
+        return self.unit is Unit.HOUR and timedelta(hours=self.count) < SHORTEST_REPEAT
+
+    def occurrences(self, start: datetime, zone: ZoneInfo, after: datetime, until: datetime) -> Iterator[datetime]:
+        """The UTC moments strictly after ``after`` and not after ``until``, oldest first.
+
+        Args:
+            start: wall-clock time in ``zone``, without a zone of its own; nothing is before it.
+            zone: where the clock hangs.
+            after: UTC.
+            until: UTC.
+        """
+        # Two days of margin are more than any zone and any gap of a clock.
+        since = max(start, (after.astimezone(UTC) - timedelta(days=2)).replace(tzinfo=None))
+        previous: datetime | None = None
+        for wall in self._walls(start, since):
+            moment = from_wall_clock(wall, zone)
+            if moment > until:
+                return
+            # Where a clock skips a day, two times of it are one moment.
+            if moment > after and moment != previous:
+                yield moment
+            previous = moment
+
+    def _walls(self, start: datetime, since: datetime) -> Iterator[datetime]:
+        """Wall-clock times at or after ``since``, in order; some before it may come as well, none before ``start``."""
+        if self.unit is Unit.HOUR:
+            yield from _steps(start, since, timedelta(hours=self.count))
+        elif self.unit is Unit.DAY or (self.unit is Unit.WEEK and not self.weekdays):
+            yield from _steps(start, since, timedelta(days=self.count * (7 if self.unit is Unit.WEEK else 1)))
+        else:
+            dates = self._week_dates if self.unit is Unit.WEEK else self._nth_dates if self.nth else self._month_dates
+            for day in dates(start.date(), since.date()):
+                yield datetime.combine(day, start.time())
+
+    def _week_dates(self, start: date, since: date) -> Iterator[date]:
+        monday = start - timedelta(days=start.weekday())
+        step = timedelta(weeks=self.count)
+        monday += max((since - monday) // step, 0) * step
+        while monday.year <= _LAST_YEAR:
+            for weekday in self.weekdays:
+                day = monday + timedelta(days=weekday)
+                if day >= start:
+                    yield day
+            monday += step
+
+    def _nth_dates(self, start: date, since: date) -> Iterator[date]:
+        assert self.nth is not None  # asked for by the caller
+        for day in self.nth.dates(since, start):
+            if (_month(day - timedelta(days=self.nth.offset_days)) - _month(start)) % self.count == 0:
+                yield day
+
+    def _month_dates(self, start: date, since: date) -> Iterator[date]:
+        month = _month(start)
+        month += max((_month(since) - month) // self.count, 0) * self.count
+        while month // 12 <= _LAST_YEAR:
+            for number in self.days or (start.day,):
+                day = _day_of_month(month, number)
+                if day is not None and day >= start:
+                    yield day
+            month += self.count
+
+
+def _steps(start: datetime, since: datetime, step: timedelta) -> Iterator[datetime]:
+    moment = start + max((since - start) // step, 0) * step
+    while moment.year <= _LAST_YEAR:
+        yield moment
+        moment += step
+
+
+def _month(day: date) -> int:
+    return day.year * 12 + day.month - 1
+
+
+def _day_of_month(month: int, number: int) -> date | None:
+    try:
+        return date(month // 12, month % 12 + 1, number)
+    except ValueError:
+        return None
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",")]
+
+
+def _weekdays(text: str) -> tuple[int, ...]:
+    days = [_weekday(entry) for entry in _entries(text)]
+    if len(set(days)) < len(days):
+        raise ValueError(f"{text!r} names a weekday twice; keep one")
+    return tuple(sorted(days))
+
+
+def _weekday(text: str) -> int:
+    if text.capitalize() not in WEEKDAYS:
+        raise ValueError(f"{text!r} is not a weekday; write {', '.join(WEEKDAYS)}")
+    return WEEKDAYS.index(text.capitalize())
+
+
+def _days(text: str) -> tuple[int, ...]:
+    days: list[int] = []
+    for entry in _entries(text):
+        found = _MONTH_DAY.fullmatch(entry)
+        if found is None or not 1 <= int(found[1]) <= 31:
+            raise ValueError(f"{entry!r} is not a day of a month; write day1 to day31, separated by commas")
+        days.append(int(found[1]))
+    if len(set(days)) < len(days):
+        raise ValueError(f"{text!r} names a day twice; keep one")
+    return tuple(sorted(days))
+
+
+def _nth(text: str) -> NthWeekday:
+    found = _NTH.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no day of a month; {_EXAMPLE}")
+    ordinal, offset = _ORDINALS.get(found[1].capitalize()), int(found[3] or 0)
+    if ordinal is None:
+        raise ValueError(f"{found[1]!r} is no week of a month; write {', '.join(_ORDINALS)}")
+    if abs(offset) > LARGEST_OFFSET:
+        raise ValueError(f"Offset{offset} is too far; an offset is from -{LARGEST_OFFSET} to {LARGEST_OFFSET} days")
+    return NthWeekday(ordinal, _weekday(found[2]), offset)

@@ -1,0 +1,264 @@
+"""Telling people about a run: what a policy asks for, what there is to tell, and the messages that carry it.
+
+Nearly every text in here was typed by somebody: names of machines and policies, reasons, messages of Azure. A
+``Fact`` is such a text on one line, without characters that disguise it, and short; each channel escapes it again for
+its own medium.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import uuid
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_policy_name
+
+LONGEST_FACT = 300
+MOST_CHANNELS = 10
+MOST_NOTES = 10
+"""Machines that the last notification names; the others are counted."""
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, but part of the spelling of several languages and of emoji."""
+
+
+def one_line(text: str, limit: int = LONGEST_FACT) -> str:
+    """The text on one line of at most ``limit`` characters, without control and other invisible characters.
+
+    Among the invisible ones are those that reverse the direction of what follows.
+    """
+    head = text[: 4 * limit]
+    visible = "".join(
+        character if character in _JOINERS or unicodedata.category(character)[0] not in "CZ" else " "
+        for character in head
+    )
+    line = " ".join(visible.split())
+    is_whole = len(line) <= limit and len(head) == len(text)
+    return line if is_whole else line[: limit - 1].rstrip() + "…"
+
+
+Fact = Annotated[str, AfterValidator(one_line)]
+
+
+class Event(StrEnum):
+    """What people are told about."""
+
+    STARTED = "started"
+    APPROVAL_NEEDED = "approval_needed"
+    GATE_CLOSED = "gate_closed"
+    AWAITING_WINDOW = "awaiting_window"
+    AWAITING_RUN = "awaiting_run"
+    ENDED = "ended"
+
+
+def _check_channel(value: str) -> str:
+    # Channels are named like policies, so that there is one rule to remember.
+    if not is_policy_name(value):
+        raise ValueError("is no name of a channel; write 1 to 32 lower-case letters, digits and inner hyphens")
+    return value
+
+
+ChannelName = Annotated[
+    str, AfterValidator(_check_channel), Field(json_schema_extra={"pattern": POLICY_NAME_PATTERN, "maxLength": 32})
+]
+
+
+class Notifications(Document):
+    """Who is told what about the runs of a policy."""
+
+    channels: list[ChannelName] = Field(
+        default_factory=list[ChannelName],
+        max_length=MOST_CHANNELS,
+        title="Channels",
+        description="Names of channels of the app setting PATCHWAVE_CHANNELS; nobody is told unless given.",
+        examples=[["ops"]],
+    )
+    # Not "on", which is a word for true in the YAML that people write policies in.
+    events: list[Event] = Field(
+        default_factory=lambda: list(Event),
+        title="Events",
+        description="What to tell: started, approval_needed, gate_closed, awaiting_window, awaiting_run, ended; all"
+        " unless given.",
+    )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is told anything; a run of another policy need not even look."""
+        return bool(self.channels and self.events)
+
+    def channels_for(self, event: Event) -> list[str]:
+        """The channels that are told about the event, each once."""
+        return list(dict.fromkeys(self.channels)) if event in self.events else []
+
+
+# --- facts --------------------------------------------------------------------------------------------------------
+# Whoever announces gives the facts that it has at hand; what is left at its default is read from the run's rows when
+# the notice is sent.
+
+
+class Started(Document):
+    """A run has started, and has found its machines."""
+
+    event: Literal[Event.STARTED] = Event.STARTED
+    mode: Fact = ""
+    trigger: Fact = ""
+    started_by: Fact = ""
+    machines: int | None = None
+
+
+class ApprovalNeeded(Document):
+    """A ring waits for a person. ``within_seconds`` counts from the notice, ``approve`` is the command for a yes.
+
+    ``digest``, ``scope`` and ``scripts`` say what the approval is for, and ``author`` who wrote it.
+    """
+
+    event: Literal[Event.APPROVAL_NEEDED] = Event.APPROVAL_NEEDED
+    ring: Fact = ""
+    machines: int | None = None
+    within_seconds: float | None = None
+    approve: str = ""
+    author: Fact = ""
+    digest: Fact = ""
+    scope: Fact = ""
+    scripts: Fact = ""
+
+
+class GateClosed(Document):
+    """Nothing more starts in a scope, such as ``ring:broad``.
+
+    ``failures`` and ``limit`` are of an error budget, ``on_exceeded`` is what the policy does about it (``hold``,
+    ``end``); another gate gives its ``reason``.
+    """
+
+    event: Literal[Event.GATE_CLOSED] = Event.GATE_CLOSED
+    scope: Fact = ""
+    failures: int | None = None
+    limit: int | None = None
+    on_exceeded: Fact = ""
+    reason: Fact = ""
+
+
+class WindowAwaited(Document):
+    """The window has closed; what is left goes on in the next one, which opens at ``opens_at``."""
+
+    event: Literal[Event.AWAITING_WINDOW] = Event.AWAITING_WINDOW
+    opens_at: Instant | None = None
+    open_machines: int | None = None
+
+
+class RunAwaited(Document):
+    """Another run works on machines that have to be kept apart from those whose turn it is.
+
+    ``waits_for`` names that run, and what both work on.
+    """
+
+    event: Literal[Event.AWAITING_RUN] = Event.AWAITING_RUN
+    waits_for: Fact = ""
+
+
+class MachineNote(Document):
+    """A machine that somebody has to look at, in short."""
+
+    name: Fact
+    resource_group: Fact
+    outcome: Fact
+    reason: Fact
+    message: Annotated[str, AfterValidator(lambda text: one_line(text, 160))]
+
+
+class Ended(Document):
+    """A run has ended."""
+
+    event: Literal[Event.ENDED] = Event.ENDED
+    state: Fact = ""
+    reason: Fact = ""
+    machines: int = 0
+    counts_by_outcome: dict[str, int] = Field(default_factory=dict[str, int])
+    duration_seconds: float = 0
+    needs_person: int = 0
+    """How many machines somebody has to look at; ``notes`` names the first of them."""
+    notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MOST_NOTES)
+
+
+type Facts = Started | ApprovalNeeded | GateClosed | WindowAwaited | RunAwaited | Ended
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+class Notice(Document):
+    """Something to tell about a run. ``number`` tells two notices of one event apart: gates may close repeatedly."""
+
+    run_id: str
+    number: int = Field(default=1, ge=0)
+    at: Instant
+    facts: Facts = Field(discriminator="event")
+
+    def delivery_id(self, channel: str) -> str:
+        """A UUID of this notice on this channel: the same for every attempt, and for a run that is replayed."""
+        text = "\n".join((self.run_id, self.facts.event, str(self.number), channel))
+        return str(uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=4))
+
+
+class NoticeChannels(Document):
+    """The channels that the policy wants told: those that can be, and the others with the reason."""
+
+    channels: list[str] = Field(default_factory=list[str])
+    failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
+
+
+class SendNotice(Document):
+    """Tell one channel. ``attempt`` counts from 1, without those that were throttled."""
+
+    notice: Notice
+    channel: str
+    attempt: int = Field(default=1, ge=1)
+
+
+class SendResult(Document):
+    """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final.
+
+    ``counts``: whether it was an attempt; being throttled is none.
+    """
+
+    sent: bool
+    wait_seconds: float = 0
+    counts: bool = True
+    failure: Fact = ""
+
+
+class NoticeReport(Document):
+    """What became of a notice: the channels that were told, and the others with the reason."""
+
+    run_id: str
+    event: Event
+    number: int
+    at: Instant
+    sent: list[str] = Field(default_factory=list[str])
+    failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
+
+
+# --- patience -----------------------------------------------------------------------------------------------------
+
+MOST_ATTEMPTS = 6
+FIRST_WAIT_SECONDS = 15
+LONGEST_WAIT_SECONDS = 3600
+
+
+def patience(attempt: int, asked: float | None = None) -> float:
+    """Seconds to wait after a failed attempt that may pass; 0 when it was the last one.
+
+    A quarter of a minute, then four times as long each time: some 80 minutes in all.
+
+    Args:
+        attempt: that failed, from 1.
+        asked: what the service asks for (Retry-After); never waited less than that, up to an hour.
+    """
+    if attempt >= MOST_ATTEMPTS:
+        return 0
+    return min(max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0), LONGEST_WAIT_SECONDS)

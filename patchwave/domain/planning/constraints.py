@@ -1,0 +1,180 @@
+"""Every separation rule as a group with a capacity: the places that each machine takes, and the rules in words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.quantity import capacity
+from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy
+
+SMALLEST_SHARED_SET = 10
+"""Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
+
+_NUMBER = re.compile(r"[0-9]+")
+
+
+class SlotWords(NamedTuple):
+    """What a slot is: ``zone 2``, or ``update domain 3`` with what it is a part of, `` of av-web``."""
+
+    name: str
+    of: str = ""
+
+
+@lru_cache(maxsize=4096)
+def slot_order(slot: str) -> str:
+    """The key by which slots are sorted: update domain 10 comes after 2."""
+    return _NUMBER.sub(lambda found: found[0].zfill(12), slot)
+
+
+class Separation:
+    """The groups of a fleet under a policy.
+
+    ``rules`` says by group what it means for its machines, ``slots`` by group and slot what the slot is, both in words.
+    Groups that cannot hold anybody back have no words. ``unused_tags`` are those of limits that no machine has.
+    """
+
+    def __init__(
+        self, machines: Sequence[PlannerMachine], planned: Iterable[PlannerMachine], policy: Policy, topology: Topology
+    ) -> None:
+        """
+        Args:
+            machines: all machines of the run; per cents are of these.
+            planned: those that have a place in the plan. One unknown update domain among them makes their set go one
+                by one.
+            policy: the limits.
+            topology: which zones of two subscriptions are one building.
+        """
+        self.rules: dict[str, str] = {}
+        self.slots: dict[tuple[str, str], SlotWords] = {}
+        self._policy = policy
+        self._topology = topology
+        tags = [limit.tag for limit in policy.limits.tags] + ([policy.exclusive_tag] if policy.exclusive_tag else [])
+        self._limited_tags = frozenset(fold(tag) for tag in tags)
+        self._by_region = Counter(machine.region for machine in machines)
+        self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
+        used = {name for name, _ in self._by_tag}
+        self.unused_tags = [tag for tag in tags if machines and fold(tag) not in used]
+        self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
+        self._unknown_domains: set[str] = set()
+        self._zone_owners: dict[str, set[str]] = {}
+        for machine in planned:
+            if machine.availability_set and not machine.update_domain:
+                self._unknown_domains.add(_set_key(machine))
+            if machine.zones:
+                self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
+        total = capacity(policy.max_concurrent, len(machines))
+        # Most machines take the same places as many others: keeping them once keeps large plans small.
+        self._shared: dict[tuple[Place, ...], tuple[Place, ...]] = {}
+        self._run = Place(RUN_GROUP, total)
+        self._say(RUN_GROUP, f"the run takes {total} at a time", binds=len(machines) > total)
+
+    @property
+    def run_capacity(self) -> int:
+        """How many machines the run takes at a time."""
+        return self._run.capacity
+
+    def places(self, machine: PlannerMachine) -> tuple[Place, ...]:
+        """The places of a machine; groups of which only a part of the fleet is a member come first."""
+        places: list[Place] = []
+        if machine.zones and self._policy.separate_zones:
+            places.append(self._zone(machine))
+        if machine.availability_set:
+            places += self._availability_set(machine)
+        places += self._tags(machine)
+        if self._policy.limits.region is not None:
+            places.append(self._region(machine.region, self._policy.limits.region))
+        places.append(self._run)
+        taken = tuple(places)
+        return self._shared.setdefault(taken, taken)
+
+    def _zone(self, machine: PlannerMachine) -> Place:
+        """The physical zone where Azure tells it; else the zone of the subscription, which is mixed with no other."""
+        region, owner = machine.region, _subscription(machine)
+        zone = "+".join(sorted(machine.zones))
+        physical = self._topology.physical_zone(owner, region, zone)
+        place = Place(f"zones:{region}", 1, _plain(physical or f"{owner}/{zone}"))
+        if len(self._zone_owners.get(region, ())) <= 1:
+            label = f"zone {zone}"
+        else:
+            label = f"physical zone {physical}" if physical else f"zone {zone} of subscription {owner}"
+        self.slots[place.group, place.slot] = SlotWords(label)
+        return place
+
+    def _availability_set(self, machine: PlannerMachine) -> list[Place]:
+        """A share of the set, and the set's update domain; who goes one at a time is never beside another domain."""
+        key, percent = _set_key(machine), self._policy.availability_sets.percent
+        size, name = self._by_set[key], machine.availability_set.rstrip("/").rpartition("/")[2]
+        share, domains = Place(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"
+        if key in self._unknown_domains:
+            share = Place(share.group, 1)
+            self._say(share.group, f"an update domain of {name} is not known: one at a time", binds=size > 1)
+        elif size < SMALLEST_SHARED_SET:
+            share = Place(share.group, 1)
+            self._say(share.group, f"{name} has {size} machines: one at a time", binds=size > 1)
+        else:
+            self._say(share.group, f"{percent} % of {name} is {share.capacity} at a time", binds=True)
+        if not machine.update_domain or key in self._unknown_domains:
+            return [share]
+        domain = Place(domains, 1, _plain(machine.update_domain))
+        self.slots[domain.group, domain.slot] = SlotWords(f"update domain {machine.update_domain}", f" of {name}")
+        return [domain, share]
+
+    def _tags(self, machine: PlannerMachine) -> list[Place]:
+        if not self._limited_tags:
+            return []
+        exclusive = self._policy.exclusive_tag
+        tags = self._tag_values(machine)
+        places: list[Place] = []
+        if exclusive is not None and (value := tags.get(fold(exclusive))):
+            places.append(Place(f"exclusive:{fold(exclusive)}={value}", 1))
+            machines = self._by_tag[fold(exclusive), value]
+            self._say(places[-1].group, f"{exclusive}={value} goes one at a time", binds=machines > 1)
+        for limit in self._policy.limits.tags:
+            if value := tags.get(fold(limit.tag)):
+                machines = self._by_tag[fold(limit.tag), value]
+                place = Place(f"tag:{fold(limit.tag)}={value}", capacity(limit.max_concurrent, machines))
+                words = f"{limit.tag}={value}: {place.capacity} at a time"
+                self._say(place.group, words, binds=machines > place.capacity)
+                places.append(place)
+        return places
+
+    def _tag_values(self, machine: PlannerMachine) -> dict[str, str]:
+        """The tags that a limit is about. Azure compares their names without case; values are folded like them."""
+        values: dict[str, str] = {}
+        for name, value in machine.tags.items():
+            folded = fold(name)
+            if folded in self._limited_tags:
+                values[folded] = fold(value.strip())
+        return values
+
+    def _region(self, region: str, limit: int | str) -> Place:
+        machines = self._by_region[region]
+        place = Place(f"region:{region}", capacity(limit, machines))
+        self._say(place.group, f"{region} takes {place.capacity} at a time", binds=machines > place.capacity)
+        return place
+
+    def _say(self, group: str, words: str, *, binds: bool) -> None:
+        if binds:
+            self.rules[group] = words
+
+
+def _subscription(machine: PlannerMachine) -> str:
+    return fold(machine.subscription) or fold(machine.id).removeprefix("/subscriptions/").partition("/")[0]
+
+
+def _set_key(machine: PlannerMachine) -> str:
+    """Subscription, resource group and name of an availability set: what tells it from others."""
+    parts = fold(machine.availability_set).strip("/").split("/")
+    return "/".join(parts[1:4:2] + parts[-1:]) if len(parts) == 8 else "/".join(parts)
+
+
+def _plain(slot: str) -> str:
+    """A slot without the mark that parts the fields of a place's text."""
+    return slot.replace("|", "/")

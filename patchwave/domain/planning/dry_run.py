@@ -1,0 +1,97 @@
+"""Drafts: what a run of a policy would do on machines as they are known now, without touching one.
+
+A run plans after it has looked at each machine. A draft knows what Resource Graph or an exported file tells, so it
+plans every machine of which nothing says that a run would leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.fleet.discovery import DiscoveredMachine, missing_ids
+from patchwave.domain.machine.preflight import unknown_system
+from patchwave.domain.planning.canary import with_approvals
+from patchwave.domain.planning.plan import ExcludedMachine, Plan
+from patchwave.domain.planning.planner import make_plan
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import OsType
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMachine:
+    """A machine as it was found, with what else is known of it; ``None`` where nobody says."""
+
+    machine: DiscoveredMachine
+    update_domain: int | None = None
+    pending: int | None = None
+    """Pending patches of an assessment that still holds."""
+    seconds: float | None = None
+    """How long an installation takes, its reboot included."""
+
+    def to_planner(self, policy: Policy) -> PlannerMachine:
+        """What the planner looks at. No installation takes longer than the policy lets it."""
+        found, identity = self.machine, self.machine.machine_id
+        longest = policy.install.maximum_duration.total_seconds()
+        return PlannerMachine(
+            id=found.id,
+            key=identity.key,
+            name=found.name,
+            subscription=identity.subscription_id,
+            location=found.location,
+            zones=found.zones,
+            availability_set=found.availability_set_id,
+            update_domain="" if self.update_domain is None else str(self.update_domain),
+            os_type=found.os_type,
+            image=found.image,
+            tags=found.tags,
+            power_state=found.power_state,
+            pending=self.pending,
+            predicted_seconds=None if self.seconds is None else min(self.seconds, longest),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A plan, and how many of the machines that were found are outside of the policy's scope."""
+
+    plan: Plan
+    outside: int = 0
+
+
+def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology) -> Draft:
+    """Plan for those of the machines that the policy is for. Each machine must be there once."""
+    inside = [
+        each
+        for each in found
+        if policy.scope.holds(
+            each.machine.machine_id,
+            location=each.machine.location,
+            os_type=each.machine.os_type,
+            tags=each.machine.tags,
+        )
+    ]
+    machines = [each.to_planner(policy) for each in inside if not each.machine.problem]
+    # A run ends them when it would assess them, and counts them in per cents all the same.
+    unsupported = unknown_system()
+    ended = {
+        machine.key: (unsupported.reason, unsupported.message)
+        for machine in machines
+        if OsType.read(machine.os_type) is None
+    }
+    plan = make_plan(machines, with_approvals(policy, machines, ended), topology, ended).plan
+    missing = [
+        ExcludedMachine(id=each.machine.id, reason=each.machine.problem_reason.value, detail=each.machine.problem)
+        for each in inside
+        if each.machine.problem
+    ] + [
+        ExcludedMachine(
+            id=identity.text,
+            reason=Reason.NOT_FOUND.value,
+            detail="No such machine: it does not exist, it cannot be read, or another selector leaves it out.",
+        )
+        for identity in missing_ids(policy.scope, [each.machine.machine_id for each in inside])
+    ]
+    return Draft(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))

@@ -1,0 +1,70 @@
+"""Why a machine has its turn when it has it, in words."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+
+from patchwave.domain.planning.admission import RUN_GROUP, ramp_limit
+from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.critical_path import Job
+from patchwave.domain.planning.timeline import Slice
+
+
+class Explanation:
+    """Says of the machines of one phase what decided their turn."""
+
+    def __init__(
+        self,
+        separation: Separation,
+        jobs: Iterable[Job],
+        slices: Mapping[str, Slice],
+        *,
+        ramp: bool = False,
+        ended: int = 0,
+    ) -> None:
+        """
+        Args:
+            separation: the groups of the fleet, in words.
+            jobs: all of the phase.
+            slices: their times.
+            ramp: as `patchwave.domain.planning.admission.Admission`.
+            ended: machines of the ring that have ended before.
+        """
+        self._separation = separation
+        self._slices = slices
+        self._ramp = ramp
+        self._ended = ended
+        self._ends = sorted(each.end for each in slices.values())
+        members: dict[str, set[str]] = {}
+        for job in jobs:
+            for place in job.places:
+                if place.slot:
+                    members.setdefault(place.group, set()).add(place.slot)
+        self._slots: dict[tuple[str, str], str] = {}
+        for group, slots in members.items():
+            after = ""
+            for slot in sorted(slots, key=slot_order):
+                words = separation.slots[group, slot]
+                self._slots[group, slot] = f"{words.name}{words.of}{after}"
+                after = f" after {words.name}"
+
+    def why(self, job: Job, wave: int) -> list[str]:
+        """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
+        rules = self._separation.rules
+        said = [self._slots[place.group, place.slot] for place in job.places if place.slot]
+        said += [rules[place.group] for place in job.places if place.group in rules and place.group != RUN_GROUP]
+        start, _, after = self._slices[job.key]
+        if after == RUN_GROUP:
+            said.append(self._why_run(start))
+        elif after.startswith("wave:"):
+            said.append(f"wave {wave} after wave {wave - 1}")
+        return said
+
+    def _why_run(self, start: float) -> str:
+        """The whole run held the machine until this moment: by its own capacity, or by what the ramp let it have."""
+        rule = self._separation.rules.get(RUN_GROUP, "")
+        has_ramped = ramp_limit(self._ended + bisect_left(self._ends, start)) >= self._separation.run_capacity
+        if self._ramp and not (rule and has_ramped):
+            return "the ring begins with 1, 2, 4, … at a time"
+        return rule

@@ -1,0 +1,152 @@
+"""Reservations: what keeps machines apart inside a run keeps phases of different runs apart.
+
+Before a phase starts anything its run reserves the groups that its machines are in. It is the rule of
+`patchwave.domain.planning.admission` with whole phases in the place of machines: a group with slots is shared by phases
+that stay inside one and the same slot, any other group belongs to one phase at a time. Phases have their turn in the
+order of their numbers, and a number is given once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.topology import Topology
+
+SEVERAL = "*"
+"""In the place of a slot: the phase works in more than one. As the only unit: it has more than a row can hold."""
+_KINDS = ("zones:", "set:", "exclusive:", "tag:")
+"""Groups that belong to the fleet. The others are limits of one run, or parts of one of these (update domains)."""
+_PAIR = "pair:"
+_NAMED = 200
+"""Groups whose names are kept for people."""
+_LONGEST_NAME = 300
+"""Characters of such a name, which holds the id of a set as a whole; tags and their values may be longer."""
+_DIGITS = 12
+_MOST_UNITS = 20_000
+"""What fits into a row, which holds 1 MiB. A phase with more groups is kept apart from all that have any."""
+
+
+class Groups(Document):
+    """The groups of a phase: ``slots`` with the only slot of each (or `SEVERAL`), ``units`` (those without slots) as
+    digests, or `SEVERAL` alone.
+
+    ``names``: of the first units, by digest.
+    """
+
+    slots: dict[str, str] = Field(default_factory=dict[str, str])
+    units: list[str] = Field(default_factory=list[str])
+    names: dict[str, str] = Field(default_factory=dict[str, str])
+
+
+EVERYTHING = Groups(slots={SEVERAL: SEVERAL}, units=[SEVERAL])
+"""Of a reservation that cannot be read: what it keeps others away from is not known."""
+
+
+class Reservation(Document):
+    """What a run reserves. ``groups`` is ``None`` once it was given back.
+
+    ``turn`` counts the reservations of the run, so that a late execution of an earlier one changes nothing; ``phase``
+    tells whether a new one is for the same phase; ``number`` is its place among the reservations of all runs.
+    """
+
+    run_id: str
+    turn: int
+    phase: str
+    number: int = 0
+    since: Instant
+    groups: Groups | None = None
+
+
+def groups_of(places: Iterable[Place], regions: Iterable[str], topology: Topology) -> Groups:
+    """The groups of a phase: of the places of its machines, and of the pairs that its regions are in."""
+    slots: dict[str, str] = {}
+    units: dict[str, str] = {}
+    pairs = [
+        Place(f"{_PAIR}{'+'.join(sorted((region, other)))}", 1, region)
+        for region in regions
+        for other in topology.conflicts(region)
+    ]
+    for place in (*places, *pairs):
+        if not place.group.startswith((*_KINDS, _PAIR)):
+            continue
+        if not place.slot:
+            units[_digest(place.group)] = place.group
+        elif slots.setdefault(place.group, place.slot) != place.slot:
+            slots[place.group] = SEVERAL
+    if len(units) > _MOST_UNITS:
+        units = {SEVERAL: ""}
+    named = dict(sorted(units.items(), key=lambda unit: unit[1])[:_NAMED])
+    return Groups(
+        slots=dict(sorted(slots.items())),
+        units=sorted(units),
+        names={unit: name[:_LONGEST_NAME] for unit, name in named.items() if name},
+    )
+
+
+def keeps_apart(mine: Groups, theirs: Groups) -> list[str]:
+    """The groups that keep two phases apart: their names, or digests where no name is known."""
+    if SEVERAL in mine.slots or SEVERAL in theirs.slots:
+        return [SEVERAL] if (mine.slots or mine.units) and (theirs.slots or theirs.units) else []
+    slotted = [
+        group
+        for group, slot in mine.slots.items()
+        if group in theirs.slots and (slot == SEVERAL or theirs.slots[group] != slot)
+    ]
+    return [*slotted, *(mine.names.get(unit, unit) for unit in _shared(mine.units, theirs.units))]
+
+
+def _shared(mine: list[str], theirs: list[str]) -> list[str]:
+    if SEVERAL in (*mine[:1], *theirs[:1]):
+        return [SEVERAL] if mine and theirs else []
+    return sorted({*mine} & {*theirs})
+
+
+def ahead_of(mine: Reservation, others: Iterable[Reservation]) -> list[Reservation]:
+    """The reservations that have to be given back before this one has its turn, in their order."""
+    return sorted(
+        (each for each in others if each.run_id != mine.run_id and each.number < mine.number and _meet(mine, each)),
+        key=lambda each: each.number,
+    )
+
+
+def behind(mine: Reservation, others: Iterable[Reservation]) -> list[Reservation]:
+    """The reservations that wait for this one."""
+    return [each for each in others if each.run_id != mine.run_id and each.number > mine.number and _meet(mine, each)]
+
+
+def waits_for(mine: Reservation, first: Reservation, more: int) -> str:
+    """What a run waits for, in words: ``first`` of those that are ahead of it, and how many ``more`` there are."""
+    shared = keeps_apart(mine.groups, first.groups) if mine.groups and first.groups else []
+    what = _in_words(shared[0]) if shared else "the same machines"
+    others = f", and {more} more" if more else ""
+    if first.groups is not None and SEVERAL in first.groups.slots:
+        return f"the run {first.run_id}{others}: what it has reserved cannot be read, so that it has to end first"
+    return f"the run {first.run_id}{others}: both work on {what}"
+
+
+def _meet(one: Reservation, other: Reservation) -> bool:
+    return one.groups is not None and other.groups is not None and bool(keeps_apart(one.groups, other.groups))
+
+
+def _in_words(group: str) -> str:
+    kind, _, name = group.partition(":")
+    match kind:
+        case "zones":
+            return f"zones of {name}"
+        case "pair":
+            return f"the paired regions {' and '.join(name.split('+'))}"
+        case "set":
+            return f"the availability set {name.rpartition('/')[2]}"
+        case "exclusive" | "tag":
+            return f"machines with {name}"
+        case _:
+            return "an availability set or a tag that both have"
+
+
+def _digest(group: str) -> str:
+    return hashlib.sha256(group.encode()).hexdigest()[:_DIGITS]

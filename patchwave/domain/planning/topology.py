@@ -1,0 +1,87 @@
+"""What the planner looks at: the machines, and what Azure says of the places they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+from patchwave.domain.core.region_pairs import region_name
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerMachine:
+    """A machine in scope, as far as the plan depends on it. Whatever is not known is empty."""
+
+    id: str
+    key: str
+    name: str = ""
+    subscription: str = ""
+    location: str = ""
+    zones: tuple[str, ...] = ()
+    """Logical zones of the subscription."""
+    availability_set: str = ""
+    """The ARM id of the set."""
+    update_domain: str = ""
+    os_type: str = ""
+    image: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    power_state: str = ""
+    """``running``, or as Resource Graph writes it, ``PowerState/running``."""
+    pending: int | None = None
+    """Installable patches of the latest assessment; ``None`` when nobody has assessed the machine."""
+    predicted_seconds: float | None = None
+    """How long an installation took before; ``None`` without a history."""
+
+    @property
+    def region(self) -> str:
+        """The short name of the region."""
+        return region_name(self.location)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Pairs of regions and physical zones. Build it with `of`, which folds every name."""
+
+    pairs: frozenset[tuple[str, str]] = frozenset()
+    """Pairs as Azure lists them, region and its pair; they are not symmetric, the rule made of them is."""
+    zones: Mapping[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
+    """Physical zone by subscription, region and logical zone."""
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Iterable[tuple[str, str]] = (),
+        zones: Mapping[tuple[str, str, str], str] | None = None,
+    ) -> Self:
+        """A topology from what Azure writes.
+
+        Args:
+            pairs: region and its pair, from ``metadata.pairedRegion`` of the locations of a subscription.
+            zones: physical zone by (subscription, region, logical zone), from ``availabilityZoneMappings``.
+        """
+        return cls(
+            frozenset((region_name(one), region_name(other)) for one, other in pairs),
+            {
+                (subscription.lower(), region_name(region), zone): physical
+                for (subscription, region, zone), physical in (zones or {}).items()
+            },
+        )
+
+    @cached_property
+    def _conflicts(self) -> Mapping[str, frozenset[str]]:
+        found: dict[str, set[str]] = {}
+        for one, other in self.pairs:
+            if one != other:
+                found.setdefault(one, set()).add(other)
+                found.setdefault(other, set()).add(one)
+        return {region: frozenset(others) for region, others in found.items()}
+
+    def conflicts(self, region: str) -> frozenset[str]:
+        """The regions that must not be patched beside this one: its pair, and whoever has it as a pair."""
+        return self._conflicts.get(region, frozenset())
+
+    def physical_zone(self, subscription: str, region: str, zone: str) -> str:
+        """Which physical zone a logical zone of a subscription is; empty when Azure did not say."""
+        return self.zones.get((subscription.lower(), region, zone), "")

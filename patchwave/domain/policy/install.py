@@ -1,0 +1,100 @@
+"""The install section of a policy: what is installed on which system, how it restarts, and how long it may take."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StrictInt
+
+from patchwave.domain.azure.install_request import (
+    LONGEST_DURATION,
+    SHORTEST_DURATION,
+    Duration,
+    LinuxClassification,
+    LinuxParameters,
+    RebootSetting,
+    WindowsClassification,
+    WindowsParameters,
+    parse_duration,
+)
+from patchwave.domain.core.documents import Document
+
+SHORTEST_MAXIMUM = timedelta(minutes=30)
+"""With less, service packs of Windows could never start."""
+
+MOST_MASKS = 200
+"""In one list of a policy: each mask is compared with every pending patch of every machine."""
+
+_PATTERN = r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
+
+
+def _check_maximum(value: timedelta) -> timedelta:
+    if not SHORTEST_MAXIMUM <= value < LONGEST_DURATION:
+        raise ValueError(
+            "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer"
+        )
+    return value
+
+
+def _check_minimum(value: timedelta) -> timedelta:
+    if not SHORTEST_DURATION <= value < LONGEST_DURATION:
+        raise ValueError("must be at least PT20M and under PT24H: no agent starts anything in less")
+    return value
+
+
+def _check_masks[Parameters: (WindowsParameters, LinuxParameters)](value: Parameters) -> Parameters:
+    # Not at the lists themselves: what pins add to them in a run may be longer.
+    for name, masks in value:
+        if "masks" in name and len(masks or ()) > MOST_MASKS:
+            alias = type(value).model_fields[name].alias or name
+            raise ValueError(f"has {len(masks):,} {alias}; at most {MOST_MASKS}")
+    return value
+
+
+class Install(Document):
+    """How patches are installed."""
+
+    windows: Annotated[WindowsParameters, AfterValidator(_check_masks)] = Field(
+        default=WindowsParameters(
+            classifications_to_include=[WindowsClassification.CRITICAL, WindowsClassification.SECURITY]
+        ),
+        title="Windows",
+        description="What to install on Windows machines; Critical and Security unless given.",
+    )
+    linux: Annotated[LinuxParameters, AfterValidator(_check_masks)] = Field(
+        default=LinuxParameters(
+            classifications_to_include=[LinuxClassification.CRITICAL, LinuxClassification.SECURITY]
+        ),
+        title="Linux",
+        description="What to install on Linux machines; Critical and Security unless given.",
+    )
+    reboot_setting: RebootSetting = Field(
+        default=RebootSetting.IF_REQUIRED,
+        title="Reboot setting",
+        description="Whether a machine restarts after installing: IfRequired, Never or Always. With reboot: separate it"
+        " does not count: machines restart apart, those that need it.",
+    )
+    maximum_duration: Annotated[Duration, AfterValidator(_check_maximum)] = Field(
+        default=parse_duration("PT2H"),
+        title="Maximum duration",
+        description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
+        "It is shortened when the window ends earlier.",
+        json_schema_extra={"pattern": _PATTERN},
+        examples=["PT2H", "PT1H30M"],
+    )
+    minimum_duration: Annotated[Duration, AfterValidator(_check_minimum)] = Field(
+        default=parse_duration("PT1H"),
+        title="Minimum duration",
+        description="No installation starts when less than this is left of the window, PTnHnM, at least PT20M. The"
+        " maximum duration counts instead when that is shorter. Windows needs 25 minutes in any case, with service"
+        " packs 30; Linux 20.",
+        json_schema_extra={"pattern": _PATTERN},
+        examples=["PT1H", "PT30M"],
+    )
+    approval_delay_days: Annotated[StrictInt, Field(ge=0, le=60)] = Field(
+        default=0,
+        title="Approval delay in days",
+        description="Install only what was this old when the run began, 0 to 60 days: on Windows since its publication,"
+        " on Linux since Patchwave first saw the version on any machine.",
+    )

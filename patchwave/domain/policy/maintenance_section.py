@@ -1,0 +1,57 @@
+"""What a policy asks for around the scheduled runs of Update Manager: which schedules, and what a failure means.
+
+Everything else is the policy's own, as for its runs: ``startStopped``, ``hooks``, ``scope``, ``notifications``
+(docs/adr/0024-around-a-scheduled-run.md).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StrictBool
+
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.folding import fold
+from patchwave.domain.maintenance.configuration import ConfigurationId
+
+MOST_CONFIGURATIONS = 200
+
+
+def _check_configuration(text: str) -> str:
+    return str(ConfigurationId.parse(text))
+
+
+def _check_different(ids: list[str]) -> list[str]:
+    if len({fold(text) for text in ids}) < len(ids):
+        raise ValueError("names a configuration twice; ids are compared without case")
+    return ids
+
+
+class AroundMaintenance(Document):
+    """Which scheduled runs the policy accompanies."""
+
+    configurations: Annotated[
+        list[Annotated[str, AfterValidator(_check_configuration)]], AfterValidator(_check_different)
+    ] = Field(
+        min_length=1,
+        max_length=MOST_CONFIGURATIONS,
+        title="Configurations",
+        description="The ARM ids of maintenance configurations; their pre and post events must reach the app. Of the"
+        " machines of a run, those in the policy's scope are prepared and looked after.",
+        examples=[
+            [
+                "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg-updates"
+                "/providers/Microsoft.Maintenance/maintenanceConfigurations/weekly"
+            ]
+        ],
+    )
+    cancel_when_pre_fails: StrictBool = Field(
+        default=False,
+        title="Cancel when the work before it fails",
+        description="Cancel the coming run of the schedule, for all of its machines, when the work before it failed on"
+        " any machine or did not end in time. Otherwise Azure patches all the same.",
+    )
+
+    def names(self, configuration: ConfigurationId) -> bool:
+        """Whether the policy accompanies the runs of this configuration."""
+        return any(fold(text) == configuration.folded for text in self.configurations)

@@ -1,0 +1,395 @@
+"""Steering a run: what people and gates may ask of it, and what that means for a machine whose turn has come.
+
+The run's row is the truth. An order changes the row; whoever is about to start something reads it. Orders are
+idempotent: giving one twice changes nothing, and the first one's name and reason stay. Everything here is pure.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from patchwave.domain.core.documents import format_instant, objects_of
+from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
+from patchwave.domain.policy.gates import Approval
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.run import (
+    Decision,
+    Intent,
+    IntentState,
+    MachineRecord,
+    Mode,
+    Order,
+    Run,
+    RunState,
+    Steered,
+    Trigger,
+    TriggerKind,
+)
+from patchwave.domain.workflow.messages import GateClosed, RunControls, StartResult, StartState
+
+PATCHWAVE = "patchwave"
+"""Who gave an order that a gate gave."""
+
+
+class NotPossible(Exception):
+    """The order cannot be carried out any more, or contradicts another one; the text says why."""
+
+
+class NotAllowed(Exception):
+    """Somebody else has to give the order; the text says why."""
+
+
+# --- orders to a run ----------------------------------------------------------------------------------------
+
+
+def pause(run: Run, order: Order) -> Run:
+    """Start nothing more until somebody resumes the run.
+
+    Raises:
+        NotPossible: the run has ended, or is about to.
+    """
+    _check_goes_on(run, "paused")
+    if run.paused_at is not None:
+        return run
+    return _steer(_show(run.model_copy(update={"paused_at": order.at})), run, "pause", order)
+
+
+def resume(run: Run, order: Order) -> Run:
+    """Go on after a pause and after gates that held; their failures are forgiven. A run that goes on stays as it is.
+
+    Raises:
+        NotPossible: the run has ended, or is about to.
+    """
+    _check_goes_on(run, "resumed")
+    if run.paused_at is None and not run.held_scopes:
+        return run
+    resumed = run.model_copy(
+        update={
+            "paused_at": None,
+            "held_scopes": [],
+            "resumed_at": order.at,
+            "resumptions": run.resumptions + 1,
+        }
+    )
+    return _steer(_show(resumed), run, "resume", order)
+
+
+def cancel(run: Run, order: Order) -> Run:
+    """Start nothing more, for good. A run that ended by its cancellation stays as it is.
+
+    Raises:
+        NotPossible: the run has ended by itself.
+    """
+    if run.state is RunState.CANCELED:
+        return run
+    if run.state.is_final:
+        raise NotPossible(f"The run has ended as {run.state.value}; there is nothing to cancel.")
+    if run.cancel_requested_at is not None:
+        return run
+    return _steer(run.model_copy(update={"cancel_requested_at": order.at}), run, "cancel", order)
+
+
+def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
+    """Approve or reject a ring; the first decision stands.
+
+    Raises:
+        NotPossible: the ring was decided otherwise, needs no approval, or the run goes no further.
+        NotAllowed: the policy wants a second person: neither its author nor anybody who started or retried the run.
+    """
+    decision = run.decisions.get(ring)
+    if decision is not None:
+        if decision.approved is approved:
+            return run
+        said = "approved" if decision.approved else "rejected"
+        hint = " Cancel the run to stop it." if decision.approved else ""
+        raise NotPossible(
+            f"The ring {ring} was {said} by {decision.by} at {format_instant(decision.at)}, which stands.{hint}"
+        )
+    _check_goes_on(run, "approved" if approved else "rejected")
+    approval = _approvals(run).get(ring)
+    if approval is None:
+        raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
+    if approved and approval.by_other:
+        _check_is_other(run, order)
+    made = Decision(approved=approved, **order.who, comment=order.why, at=order.at)
+    decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
+    return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
+
+
+def awaited_ring(run: Run) -> str:
+    """The ring that the run waits for an approval of; empty when it waits for none."""
+    return run.waiting_for if _base(run) is RunState.AWAITING_APPROVAL else ""
+
+
+def ring_in_question(run: Run) -> str:
+    """The ring that an order without a name is about: the awaited one, else the one that was decided last.
+
+    Raises:
+        NotPossible: there is neither.
+    """
+    ring = awaited_ring(run) or max(run.decisions, key=lambda name: run.decisions[name].at, default="")
+    if not ring:
+        raise NotPossible("The run waits for no approval; name the ring.")
+    return ring
+
+
+def rings_to_approve(run: Run) -> list[str]:
+    """The rings of the run that need an approval."""
+    return list(_approvals(run))
+
+
+def wants_other(run: Run, ring: str) -> bool:
+    """Whether the policy wants a second person to approve this ring."""
+    approval = _approvals(run).get(ring)
+    return approval is not None and approval.by_other
+
+
+def _approvals(run: Run) -> dict[str, Approval]:
+    policy = Policy.model_validate(run.policy_snapshot)
+    needed = {ring.name: policy.approval_of(ring) for ring in policy.rings}
+    return {name: approval for name, approval in needed.items() if approval is not None}
+
+
+def _check_is_other(run: Run, order: Order) -> None:
+    """Refuse the author of the rules and those who started or retried the run, told apart by their object ids alone.
+
+    Timers, webhooks and events start runs for nobody; the policy has its author all the same.
+    """
+    author = run.policy_origin.author_id if run.policy_origin else ""
+    if not order.by_id:
+        raise NotAllowed("A second person has to approve this ring: sign in.")
+    if not author:
+        raise NotAllowed("A second person has to approve this ring, and it is not known who wrote the policy.")
+    if order.by_id == author:
+        raise NotAllowed("You wrote the policy of this run; it wants another person to approve.")
+    starters = starter_ids(run.trigger)
+    if "" in starters:
+        raise NotAllowed("A second person has to approve this ring, and it is not known who started the run.")
+    if order.by_id in starters:
+        raise NotAllowed("You started this run, or one that it retries; its policy wants another person to approve.")
+
+
+def starter_ids(trigger: Trigger) -> list[str]:
+    """Object ids of those who started a run and the runs that it retries; empty where one is not known."""
+    is_started_by_person = trigger.kind is TriggerKind.HTTP or bool(trigger.by_id)
+    return [*trigger.earlier_ids, *([trigger.by_id] if is_started_by_person else [])]
+
+
+def _check_goes_on(run: Run, what: str) -> None:
+    if run.state.is_final:
+        raise NotPossible(f"The run has ended as {run.state.value}; it cannot be {what} any more.")
+    if run.cancel_requested_at is not None:
+        raise NotPossible(f"The run is being cancelled; it cannot be {what} any more.")
+    if run.stop_reason:
+        raise NotPossible(f"A gate ends the run; it cannot be {what} any more. {run.stop_reason}")
+
+
+# --- what gates and the run itself say ----------------------------------------------------------------------
+
+
+def start(run: Run, at: datetime) -> Run:
+    """The orchestration has begun; a run that has started before stays as it is."""
+    if _base(run) is not RunState.QUEUED:
+        return run
+    return _show(run.model_copy(update={"started_at": at}), RunState.RUNNING)
+
+
+def show(run: Run, state: RunState, waiting_for: str = "") -> Run:
+    """Show where the run stands; a run that is paused or held shows that, and this once it is not."""
+    return run if run.state.is_final else _show(run, state, waiting_for)
+
+
+def ask_approval(run: Run, ring: str, at: datetime) -> Run:
+    """Wait for the approval of a ring: its deadline counts from the first time, whichever incarnation that was in."""
+    asked = {ring: at, **run.approvals_asked}
+    return show(run.model_copy(update={"approvals_asked": asked}), RunState.AWAITING_APPROVAL, ring)
+
+
+def open_window(run: Run, ends_at: datetime) -> Run:
+    """Go on in a window that ends then; a step that is executed again opens no further one."""
+    if run.state.is_final:
+        return run
+    windows = run.windows + (run.window_end != ends_at)
+    return _show(run.model_copy(update={"window_end": ends_at, "windows": windows}), RunState.RUNNING)
+
+
+def close_gate(run: Run, gate: GateClosed, at: datetime) -> Run:
+    """An error budget is used up: hold its scope, or end the run."""
+    if run.state.is_final:
+        return run
+    scope = describe_scope(gate.scope)
+    reason = f"The error budget of {scope} is used up: {gate.failures} failed, {gate.limit} may."
+    if gate.ends_run:
+        return stop(run, reason, at)
+    if gate.scope in run.held_scopes:
+        return run
+    held = run.model_copy(update={"held_scopes": [*run.held_scopes, gate.scope]})
+    return _steer(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
+
+
+def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
+    """A gate ends the run: nothing more starts. The first reason stays; a ring that was approved first goes on."""
+    decision = run.decisions.get(unless_approved)
+    if run.state.is_final or run.stop_reason or (decision is not None and decision.approved):
+        return run
+    stopped = run.model_copy(update={"stop_reason": reason, "stopped_at": at})
+    return _steer(_show(stopped, RunState.RUNNING), run, "stop", Order(by=PATCHWAVE, why=reason, at=at))
+
+
+def close(run: Run, state: RunState, reason: str, at: datetime) -> Run:
+    """The run's end. What was said about it stays; what it would show or wait for is over."""
+    if run.state.is_final:
+        return run
+    return run.model_copy(
+        update={"state": state, "reason": reason, "ended_at": at, "resumes_as": None, "waiting_for": ""}
+    )
+
+
+def controls(run: Run) -> RunControls:
+    """What people and gates have said until now, for the orchestrators."""
+    return RunControls(
+        is_canceled=run.cancel_requested_at is not None,
+        is_paused=run.paused_at is not None,
+        stop_reason=run.stop_reason,
+        resumptions=run.resumptions,
+        held_scopes=run.held_scopes,
+        decided={ring: decision.approved for ring, decision in run.decisions.items()},
+    )
+
+
+def _base(run: Run) -> RunState:
+    """Where the run stands, whatever keeps it from going on."""
+    state = run.resumes_as or run.state
+    return RunState.RUNNING if state is RunState.HELD else state
+
+
+def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run:
+    """The run with what it shows: a pause before everything else, a wait for somebody before a gate that holds."""
+    if state is None:
+        state = _base(run)
+        is_held = (run.resumes_as or run.state) is RunState.HELD
+        waiting_for = "" if is_held else run.waiting_for
+    if state is RunState.RUNNING and run.held_scopes:
+        state, waiting_for = RunState.HELD, ", ".join(run.held_scopes)
+    is_paused = run.paused_at is not None
+    return run.model_copy(
+        update={
+            "state": RunState.PAUSED if is_paused else state,
+            "resumes_as": state if is_paused else None,
+            "waiting_for": waiting_for,
+        }
+    )
+
+
+def _steer(changed: Run, before: Run, command: str, order: Order) -> Run:
+    made = Steered(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
+    return changed.model_copy(update={"steered": {**before.steered, command: made}})
+
+
+# --- machines -----------------------------------------------------------------------------------------------
+
+
+def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> MachineRecord:
+    """Leave the machine out of its run. ``intent`` is that of the operation which the run does to its machines.
+
+    Raises:
+        NotPossible: it has ended, or Azure runs the operation, or may.
+    """
+    if machine.skip is not None:
+        return machine
+    if machine.outcome is not None:
+        raise NotPossible(f"The machine has ended as {machine.outcome.value}; there is nothing to skip.")
+    if intent is not None and intent.state is not IntentState.REFUSED:
+        raise NotPossible(f"It is too late: the machine is {machine.stage.value}, and Azure cannot take that back.")
+    return machine.model_copy(update={"skip": order})
+
+
+def skipped(order: Order) -> Outcome:
+    """The outcome of a machine that somebody wants left out."""
+    why = f": {order.why}" if order.why else "."
+    return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {order.by}{why}")
+
+
+def not_started(stop_reason: str) -> Outcome:
+    """The outcome of a machine that a gate kept from starting when it ended the run."""
+    return Outcome.skipped(Reason.ERROR_BUDGET, f"Not started: {stop_reason[:1].lower()}{stop_reason[1:]}")
+
+
+def reason_to_end(run: Run, machine: MachineRecord) -> Outcome | None:
+    """The outcome of a machine whose turn has come and on which nothing will be started; ``None``: it goes on.
+
+    One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are under way.
+    """
+    if machine.outcome is not None:
+        return Outcome(outcome=machine.outcome, reason=Reason(machine.reason), message=machine.message)
+    if run.state.is_final:
+        return Outcome.skipped(Reason.INTERNAL, f"Not started: the run has ended as {run.state.value}.")
+    if run.cancel_requested_at is not None:
+        return Outcome.canceled()
+    if machine.skip is not None:
+        return skipped(machine.skip)
+    if run.stop_reason:
+        return not_started(run.stop_reason)
+    return unapproved(run, machine)
+
+
+def unapproved(run: Run, machine: MachineRecord) -> Outcome | None:
+    """The outcome of a machine whose ring waits for an approval that it does not have.
+
+    The orchestration asks before it takes a ring; this asks the row before each start. A machine is assessed before it
+    has a ring.
+    """
+    if not machine.ring or run.mode is not Mode.PATCH:
+        return None
+    rings = objects_of((run.policy_snapshot or {}).get("rings"))
+    if not any(ring.get("name") == machine.ring and ring.get("approval") is not None for ring in rings):
+        return None
+    return None if is_approved(run, machine.ring) else ring_not_approved(machine.ring)
+
+
+def is_approved(run: Run, ring: str) -> bool:
+    """Whether a person has approved the ring."""
+    decision = run.decisions.get(ring)
+    return decision is not None and decision.approved
+
+
+def ring_not_approved(ring: str) -> Outcome:
+    """The outcome of a machine in a ring that waits for an approval and does not have it."""
+    return Outcome.skipped(Reason.NOT_APPROVED, f"Not started: the ring {ring} is not approved.")
+
+
+def reason_not_to_start(run: Run, machine: MachineRecord) -> StartResult | None:
+    """Why nothing may be sent to the machine now, or ever in this run; ``None``: it may.
+
+    The last look before an operation is sent: the phase that gave the machine its turn may not have heard yet.
+    """
+    outcome = reason_to_end(run, machine)
+    if outcome is not None:
+        return StartResult(state=StartState.ENDED, outcome=outcome)
+    if run.paused_at is not None or any(holds(scope, machine) for scope in run.held_scopes):
+        return StartResult(state=StartState.LEFT)
+    return None
+
+
+def holds(scope: str, machine: MachineRecord) -> bool:
+    """Whether a gate over this scope keeps the machine from being started. A wave holds the waves behind it too."""
+    lane = f"{machine.ring}/{machine.lane}"
+    if scope in (RUN_GROUP, f"ring:{machine.ring}", lane_scope(lane)):
+        return True
+    before, _, wave = scope.rpartition("/")
+    return before == f"wave:{lane}" and int(wave) <= machine.wave
+
+
+def describe_scope(scope: str) -> str:
+    """A scope in words, such as "wave 2 of westeurope in the ring broad"."""
+    kind, _, name = scope.partition(":")
+    match kind, name.split("/"):
+        case "ring", [ring]:
+            return f"the ring {ring}"
+        case "lane", [ring, region]:
+            return f"{region} in the ring {ring}"
+        case "wave", [ring, region, wave]:
+            return f"wave {wave} of {region} in the ring {ring}"
+        case _:
+            return f"the {scope}"

@@ -1,0 +1,33 @@
+"""How long what is kept stays: runs with everything about them, the history of machines, and durable instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from patchwave.domain.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Ages after which things are removed; ``None`` keeps them for ever.
+
+    ``needs_export``: a run goes only after somebody has downloaded its evidence.
+    """
+
+    runs: timedelta | None
+    history: timedelta | None
+    instances: timedelta | None
+    needs_export: bool = False
+
+
+def may_go(run: Run, retention: Retention, now: datetime) -> bool:
+    """Whether a run may be removed: it has ended, long ago, and its evidence is safe where that is asked for."""
+    if retention.runs is None or not run.state.is_final or run.ended_at is None:
+        return False
+    return run.ended_at <= now - retention.runs and not (retention.needs_export and run.exported_at is None)
+
+
+def slice_of(now: datetime) -> int:
+    """Which 256th of the machines is looked at in this hour: all of them have their turn within eleven days."""
+    return int(now.timestamp()) // 3_600 % 256

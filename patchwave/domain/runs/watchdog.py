@@ -1,0 +1,103 @@
+"""What is to be done about a run that may have lost its orchestration. Pure: the engine's word and the clock are given.
+
+Nothing is ever done to two incarnations of a run side by side: what is left of the old one is ended, and seen to be
+ended, before a new one begins. What Azure has accepted is in the intents, which belong to the run and not to an
+incarnation. See docs/adr/0019-watchdog-and-versions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from patchwave.domain.azure.poll_schedule import MOST_POLLS
+from patchwave.domain.runs.run import Run, RunState
+
+LONGEST_PAUSE = timedelta(minutes=10)
+"""Between two signs of life of a run that does not say that it sleeps longer."""
+QUIET = 3 * LONGEST_PAUSE
+"""A run that was heard of may be silent for so long."""
+PATIENCE = timedelta(minutes=30)
+"""How long a silent run is woken, again and again, before it is taken for dead."""
+STARTING = timedelta(minutes=10)
+"""Whoever created a run may still be about to start it."""
+MOST_INCARNATIONS = 5
+"""A run that dies so often dies of something that another start does not mend."""
+STUCK_AFTER = timedelta(hours=1)
+"""A machine whose orchestrations do nothing for so long has lost its timer, unless operations are looked at rarely."""
+
+
+class Sign(StrEnum):
+    """What the engine says of the run's own instance."""
+
+    LIVE = "live"
+    SUSPENDED = "suspended"
+    MISSING = "missing"
+    """The engine has lost it, or was never given it."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """It failed itself, or another version of the app could not replay it."""
+    TERMINATED = "terminated"
+    """Somebody ended it in the engine."""
+    ENDED = "ended"
+    """The watchdog ended it."""
+
+
+class Remedy(StrEnum):
+    """What is to be done now; after ``STOP`` and ``END`` the run is looked at again."""
+
+    NOTHING = "nothing"
+    WAKE = "wake"
+    """Raise an event: whoever waits for a timer that got lost reads the rows and goes on."""
+    STOP = "stop"
+    """Nothing more may start in the run: somebody wanted it to end."""
+    END = "end"
+    """End the instances that are left of the run."""
+    CONTINUE = "continue"
+    """Start the next incarnation."""
+    CLOSE = "close"
+    """Give every machine an outcome and the run its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``turned_at``: when the run's own instance did something last. ``left``: others of the run are live."""
+
+    sign: Sign
+    turned_at: datetime | None = None
+    left: bool = False
+
+
+def decide(run: Run, seen: Seen, now: datetime) -> Remedy:
+    """The next remedy for a run, which is ``NOTHING`` for one that has ended."""
+    if run.state.is_final or seen.sign is Sign.SUSPENDED:
+        return Remedy.NOTHING
+    if seen.sign is Sign.LIVE:
+        return _for_the_living(run, seen, now)
+    if run.state is RunState.QUEUED and seen.sign is Sign.MISSING and now - run.created_at < STARTING:
+        return Remedy.NOTHING
+    if seen.sign is Sign.TERMINATED and not run.stop_reason and run.cancel_requested_at is None:
+        return Remedy.STOP
+    if seen.left:
+        return Remedy.END
+    is_hopeless = seen.sign is Sign.COMPLETED or run.incarnation >= MOST_INCARNATIONS
+    return Remedy.CLOSE if is_hopeless else Remedy.CONTINUE
+
+
+def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
+    """Whether a machine whose instances did something last at that moment has lost its timer."""
+    return now - turned_at > max(STUCK_AFTER, timedelta(seconds=3 * MOST_POLLS * poll_seconds))
+
+
+def quiet_until(now: datetime) -> datetime:
+    """Until when nothing need be heard of a run that shows a sign of life now."""
+    return now + QUIET
+
+
+def _for_the_living(run: Run, seen: Seen, now: datetime) -> Remedy:
+    promised = run.quiet_until or run.created_at
+    heard_until = promised if seen.turned_at is None else max(promised, quiet_until(seen.turned_at))
+    if now <= heard_until:
+        return Remedy.NOTHING
+    return Remedy.WAKE if now <= heard_until + PATIENCE else Remedy.END

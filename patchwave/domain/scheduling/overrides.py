@@ -1,0 +1,103 @@
+"""What people have ordered for one policy beside its schedule: pauses and skips; and which of its runs go on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import Field
+
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.principal import Signed
+
+
+class Pause(Signed):
+    """Nothing is started by the schedule until a person resumes it."""
+
+    reason: str
+    at: Instant
+
+
+class Skip(Signed):
+    """One occurrence does not run."""
+
+    occurrence: Instant
+    reason: str
+    at: Instant
+
+
+class CarryOver(Document):
+    """A run that goes on in later windows of its policy: those that open between ``since`` and its end are its own."""
+
+    run_id: str
+    since: Instant
+    ended_at: Instant | None = None
+
+    def holds(self, opening: datetime) -> bool:
+        """Whether the window that opens at that moment belongs to the run."""
+        return self.since < opening and (self.ended_at is None or opening < self.ended_at)
+
+
+class Controls(Document):
+    """The state of one policy beside its document. Every change gives a new one; saying it twice changes nothing."""
+
+    pause: Pause | None = None
+    skips: list[Skip] = Field(default_factory=list[Skip])
+    carry_overs: list[CarryOver] = Field(default_factory=list[CarryOver])
+    ordered_run: str = ""
+    """The run that somebody ordered last: while it is under way, the same order means this run."""
+
+    def paused(self, pause: Pause) -> Self:
+        """Paused, by whoever was first."""
+        return self if self.pause else self.model_copy(update={"pause": pause})
+
+    def resumed(self) -> Self:
+        """Not paused."""
+        return self.model_copy(update={"pause": None})
+
+    def skip_of(self, opening: datetime) -> Skip | None:
+        """The order to skip the occurrence that begins at that moment."""
+        return next((skip for skip in self.skips if skip.occurrence == opening), None)
+
+    def skipping(self, skip: Skip, *, forget_before: datetime) -> Self:
+        """With this occurrence skipped; orders about occurrences before ``forget_before`` are of no use any more."""
+        if self.skip_of(skip.occurrence):
+            return self
+        kept = [each for each in self.skips if each.occurrence >= forget_before]
+        return self.model_copy(update={"skips": [*kept, skip]})
+
+    def unskipping(self, opening: datetime) -> Self:
+        """With the occurrence that begins at that moment not skipped."""
+        return self.model_copy(update={"skips": [each for each in self.skips if each.occurrence != opening]})
+
+    def carry_over_of(self, run_id: str) -> CarryOver | None:
+        """Since when the run goes on in later windows; ``None`` when it does not, or has ended."""
+        return next((each for each in self.carry_overs if each.run_id == run_id and each.ended_at is None), None)
+
+    def carry_over_in(self, opening: datetime) -> CarryOver | None:
+        """The run that the window which opens at that moment belongs to."""
+        return next((each for each in self.carry_overs if each.holds(opening)), None)
+
+    def carrying(self, run_id: str, since: datetime, *, forget_before: datetime) -> Self:
+        """The run goes on in windows that open after ``since``; from the first time that it was said, if it was.
+
+        Runs that ended before ``forget_before`` have no open window any more.
+        """
+        if self.carry_over_of(run_id):
+            return self
+        kept = [each for each in self.carry_overs if each.ended_at is None or each.ended_at >= forget_before]
+        return self.model_copy(update={"carry_overs": [*kept, CarryOver(run_id=run_id, since=since)]})
+
+    def carried(self, run_id: str, ended_at: datetime) -> Self:
+        """The run has ended; windows that open later are free again, those that it used stay its own."""
+        if self.carry_over_of(run_id) is None:
+            return self
+        ended = [
+            each.model_copy(update={"ended_at": ended_at}) if each.run_id == run_id and each.ended_at is None else each
+            for each in self.carry_overs
+        ]
+        return self.model_copy(update={"carry_overs": ended})
+
+    def ordering(self, run_id: str, *, instead_of: str) -> Self:
+        """The run is ordered, unless somebody else ordered another one since ``instead_of`` was read."""
+        return self if self.ordered_run != instead_of else self.model_copy(update={"ordered_run": run_id})

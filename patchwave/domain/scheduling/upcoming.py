@@ -1,0 +1,183 @@
+"""What happens next, and why not: the occurrences of a policy against pauses, skips, freezes and runs that go on.
+
+The timer, the list of occurrences and a run that looks for its next window ask the same function, `decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import islice
+
+from patchwave.domain.calendar.schedule import LONGEST_WINDOW, Occurrence, find_zone, upcoming
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import OsType
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, frozen_by
+from patchwave.domain.scheduling.overrides import Controls, Skip
+from patchwave.domain.scheduling.window import last_start
+
+_LOOK_AHEAD = 1_000
+"""Occurrences that are looked at for one that runs: with a daily policy some three years."""
+
+
+class Decision(StrEnum):
+    """What becomes of an occurrence."""
+
+    RUN = "run"
+    CONTINUE = "continue"
+    """A run of the policy that is still open goes on in it; no other is started."""
+    DISABLED = "disabled"
+    PAUSED = "paused"
+    SKIPPED = "skipped"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision with the sentence that explains it; ``RUN`` needs none unless some machines are left out."""
+
+    decision: Decision
+    why: str = ""
+
+    @property
+    def will_run(self) -> bool:
+        """Whether machines are patched in this occurrence."""
+        return self.decision in (Decision.RUN, Decision.CONTINUE)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run that waits for a window: one that opens after ``since``, and ends after ``behind``, the last it used."""
+
+    since: datetime
+    behind: datetime
+
+
+class PlannedOccurrence(Document):
+    """A coming occurrence: when, as people there read the clock, under which run id, and why it will not run."""
+
+    at: Instant
+    local_time: str
+    window_end: Instant
+    run_id: str
+    decision: Decision
+    will_run: bool
+    why: str
+
+
+def decide(
+    policy: Policy,
+    controls: Controls,
+    freezes: Sequence[Freeze],
+    occurrence: Occurrence,
+    *,
+    now: datetime | None = None,
+) -> Verdict:
+    """What becomes of one occurrence.
+
+    A freeze holds it when it lasts at the opening of the window; ``now`` adds the moment of a start that comes late.
+    """
+    opening = occurrence.at_utc
+    if not policy.enabled:
+        return Verdict(Decision.DISABLED, "the policy is disabled")
+    if controls.pause:
+        return Verdict(Decision.PAUSED, f"paused by {controls.pause.by}: {controls.pause.reason}")
+    if skip := controls.skip_of(opening):
+        return Verdict(Decision.SKIPPED, f"skipped by {skip.by}: {skip.reason}")
+    for moment in (opening, now):
+        if moment is not None and (freeze := frozen_by(freezes, policy.name, {}, moment)):
+            return Verdict(Decision.FROZEN, freeze.sentence)
+    if carry_over := controls.carry_over_in(opening):
+        return Verdict(Decision.CONTINUE, f"the run {carry_over.run_id} goes on in this window")
+    return Verdict(Decision.RUN, _left_out(policy, freezes, opening))
+
+
+def agenda(
+    policy: Policy,
+    controls: Controls,
+    freezes: Sequence[Freeze],
+    after: datetime,
+    count: int,
+    *,
+    now: datetime | None = None,
+) -> list[PlannedOccurrence]:
+    """The next ``count`` occurrences after a moment, those that will not run included; fewer when the schedule ends.
+
+    Those that have begun by ``now`` would start late, as `decide` takes it.
+    """
+    if policy.schedule is None:
+        return []
+    zone = find_zone(policy.schedule.time_zone)
+    planned: list[PlannedOccurrence] = []
+    for occurrence in islice(upcoming(policy.schedule, after), count):
+        is_late = now is not None and occurrence.at_utc <= now
+        verdict = decide(policy, controls, freezes, occurrence, now=now if is_late else None)
+        run_id = RunId.of(occurrence.at_utc, policy.name).text
+        carry_over = controls.carry_over_in(occurrence.at_utc)
+        if verdict.decision is Decision.CONTINUE and carry_over:
+            run_id = carry_over.run_id
+            # That it needs a further window after this one is not known yet.
+            controls = controls.carried(run_id, occurrence.window_end_utc)
+        planned.append(
+            PlannedOccurrence(
+                at=occurrence.at_utc,
+                local_time=occurrence.at_utc.astimezone(zone).isoformat(timespec="seconds"),
+                window_end=occurrence.window_end_utc,
+                run_id=run_id,
+                decision=verdict.decision,
+                will_run=verdict.will_run,
+                why=verdict.why,
+            )
+        )
+    return planned
+
+
+def next_run_window(
+    policy: Policy, controls: Controls, freezes: Sequence[Freeze], run: Waiting, now: datetime
+) -> Occurrence | None:
+    """The window in which a run goes on, which may be open at ``now``; ``None`` when none is in sight.
+
+    A pause and a freeze that cannot be read only tell of now: the run waits for the next window, and asks again when
+    that opens.
+    """
+    systems = policy.scope.os_types or tuple(OsType)
+    lasting = controls.model_copy(update={"pause": None, "carry_overs": []})
+    readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
+    for each in _ahead(policy, run.since):
+        is_open = each.at_utc <= now
+        if each.window_end_utc <= run.behind or last_start(each.window_end_utc, policy.install, systems) < now:
+            continue
+        asked = controls.model_copy(update={"carry_overs": []}) if is_open else lasting
+        if decide(policy, asked, freezes if is_open else readable, each, now=now if is_open else None).will_run:
+            return each
+    return None
+
+
+def pending_skip(policy: Policy, controls: Controls, now: datetime) -> Skip | None:
+    """The order to skip a coming occurrence; one about a time that the schedule no longer has does not count."""
+    return next((skip for each in _ahead(policy, now) if (skip := controls.skip_of(each.at_utc))), None)
+
+
+def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime) -> Occurrence | None:
+    """The next occurrence that no freeze keeps from running anyway."""
+    readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
+    return next((each for each in _ahead(policy, now) if not frozen_by(readable, policy.name, {}, each.at_utc)), None)
+
+
+def forgettable_before(now: datetime) -> datetime:
+    """Occurrences that began before this moment have no open window any more."""
+    return now - LONGEST_WINDOW
+
+
+def _ahead(policy: Policy, after: datetime) -> Iterator[Occurrence]:
+    return iter(()) if policy.schedule is None else islice(upcoming(policy.schedule, after), _LOOK_AHEAD)
+
+
+def _left_out(policy: Policy, freezes: Sequence[Freeze], at: datetime) -> str:
+    """Which machines freezes on tags keep from an occurrence that runs."""
+    partial = sorted(freeze.name for freeze in freezes if freeze.tags is not None and freeze.concerns(policy.name, at))
+    return f"without the machines that are frozen by {', '.join(partial)}" if partial else ""

@@ -1,0 +1,207 @@
+"""Accompanying a scheduled run of Update Manager: what orchestrators and activities tell each other about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.runs.run import MachineRecord
+
+SHARD = 100
+"""Machines that one orchestration takes through a part, so that no history grows with the fleet."""
+
+
+class Part(StrEnum):
+    """The two parts of the work on a machine."""
+
+    BEFORE = "pre"
+    AFTER = "post"
+
+    def is_open(self, machine: MachineRecord) -> bool:
+        """Whether the part is still to be done on the machine."""
+        return machine.outcome is None and not (self is Part.BEFORE and machine.prepared)
+
+
+class Standpoint(Document):
+    """Where a run stands that accompanies a scheduled one; read from its row, as often as it is asked.
+
+    ``is_ended``: nothing is left to do. ``is_stopped``: a person or a gate ended our own run, so that nothing more is
+    begun; what was started is still put back, when Azure is done.
+    """
+
+    is_ended: bool = False
+    is_stopped: bool = False
+    is_prepared: bool = False
+    is_canceled: bool = False
+    is_over: bool = False
+    has_results: bool = False
+    start_stopped: bool = False
+    hooks: bool = False
+    cancel_when_pre_fails: bool = False
+    announces: bool = False
+    look_seconds: float = 30
+    """Between two listings of Resource Graph."""
+    prepare_until: Instant | None = None
+    ends_at: Instant | None = None
+    settle_at: Instant | None = None
+
+
+class EndPreparation(Document):
+    """The time for the work before is over, or all of it is done; ``failure``: the machines could not be listed."""
+
+    run_id: str
+    failure: str = ""
+
+
+class FindMachines(Document):
+    """One page of the machines of the scheduled run; ``attempt`` counts pages that could not be read in a row."""
+
+    run_id: str
+    cursor: str = ""
+    attempt: int = 0
+
+
+class Found(Document):
+    """What a page brought. ``machines``: how many the run has now; ``failure`` without ``wait_seconds`` is final.
+
+    ``counts``: whether a failure uses up patience: being throttled does not.
+    """
+
+    machines: int = 0
+    cursor: str = ""
+    wait_seconds: float = 0
+    failure: str = ""
+    counts: bool = True
+
+
+class CopyResults(FindMachines):
+    """One page of the results of the scheduled run."""
+
+
+class Copied(Found):
+    """What a page of results brought. After the last, ``awaited`` machines should have one and do not yet.
+
+    ``under_way``: of those, on which Azure may still be at work, since Update Manager has not said how it ended.
+    """
+
+    awaited: int = 0
+    under_way: int = 0
+
+
+class PartOfRun(Document):
+    """One part of the work of a run."""
+
+    run_id: str
+    part: Part
+
+
+class Shards(Document):
+    """Where each shard of machines begins: cursors of `ShardRef`."""
+
+    cursors: list[str | None] = Field(default_factory=list[str | None])
+
+
+class ShardRef(Document):
+    """The machines of one shard that a part is still to be done on."""
+
+    run_id: str
+    part: Part
+    cursor: str | None = None
+
+
+class ShardMachines(Document):
+    """The keys of such machines."""
+
+    keys: list[str] = Field(default_factory=list[str])
+
+
+class AttendShard(Document):
+    """Take the machines of a shard through a part.
+
+    ``attempt`` tells repetitions of the same part apart; ``until`` is when nothing more is begun on a machine.
+    """
+
+    run_id: str
+    part: Part
+    cursor: str | None = None
+    attempt: int = 1
+    until: Instant | None = None
+    start_stopped: bool = False
+    hooks: bool = False
+    assess: bool = False
+
+
+class AttendMachine(Document):
+    """The same for one machine."""
+
+    run_id: str
+    machine_key: str
+    part: Part
+    until: Instant | None = None
+    start_stopped: bool = False
+    hooks: bool = False
+    assess: bool = False
+
+
+class Prepared(Document):
+    """How the work before ended on a machine; ``complaint`` is empty when all is well.
+
+    ``not_started``: Azure refused to start it, so that it is not ours to stop. ``hibernated``: it was left alone.
+    """
+
+    run_id: str
+    machine_key: str
+    complaint: str = ""
+    not_started: bool = False
+    hibernated: bool = False
+
+
+class Preparation(Document):
+    """How the work before went on all machines; those it did not end on count as failed."""
+
+    machines: int = 0
+    failed: int = 0
+
+
+class CancelResult(Document):
+    """What became of the cancellation. ``wait_seconds`` over 0 asks to call again then."""
+
+    canceled: bool = False
+    wait_seconds: float = 0
+    failure: ArmFailure | None = None
+
+
+class PowerSign(StrEnum):
+    """What a look at a machine after a scheduled run says."""
+
+    READY = "ready"
+    WAIT = "wait"
+    """It changes on its own: it boots, or its agent does not report yet."""
+    OFF = "off"
+    """It does not run, or is gone."""
+
+
+class LookAgain(Document):
+    """Whether scripts and assessments can be sent. ``counts``: whether it was a look; being throttled is none."""
+
+    sign: PowerSign
+    started_by_us: bool = False
+    assess_activity_id: str = ""
+    wait_seconds: float = 0
+    counts: bool = True
+
+
+class Concluding(Document):
+    """Give the machine its outcome; ``complaints`` are sentences about what else did not go well.
+
+    ``not_restored``: why it was not put back as it was. ``keep_lock``: Azure may still do so, so the lock expires.
+    """
+
+    run_id: str
+    machine_key: str
+    complaints: list[str] = Field(default_factory=list[str])
+    not_restored: str = ""
+    keep_lock: bool = False

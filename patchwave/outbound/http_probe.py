@@ -1,0 +1,109 @@
+"""One GET to an address that a policy named: allowed hosts and addresses only, one try, no redirect, a bounded body.
+
+The host is judged by the list of the settings, and its address by `patchwave.outbound.egress_guard`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchwave.domain.machine.http_probe import (
+    Probe,
+    ProbeAnswer,
+    ProbeFailure,
+    ProbeImpossible,
+    fill_url,
+    host_of,
+    is_listed,
+)
+from patchwave.domain.runs.run import MachineRecord
+from patchwave.outbound.egress_guard import AddressGate
+from patchwave.settings import Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+    from aiohttp import ClientResponse
+
+LONGEST_BODY = 64 * 1024
+"""Bytes of an answer that are searched for a text; the rest is left unread."""
+
+
+class Prober:
+    """Sends probes.
+
+    Args:
+        settings: which hosts may be called, and whether private addresses may.
+        loopback_allowed: for tests, whose servers are on this machine.
+        tls: whom to trust; the certificate authorities of the system unless given.
+    """
+
+    def __init__(
+        self, settings: Settings, *, loopback_allowed: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._settings = settings
+        self._loopback_allowed = loopback_allowed
+        self._tls = tls
+
+    async def send(self, probe: Probe, machine: MachineRecord) -> ProbeAnswer | ProbeFailure:
+        """Probe the machine once."""
+        try:
+            url = fill_url(probe.url, machine)
+        except ProbeImpossible as error:
+            return _unsent(str(error))
+        host = host_of(url)
+        if not is_listed(host, self._settings.listed_probe_hosts):
+            return _unsent(f"{host} is not in PATCHWAVE_PROBE_HOSTS")
+        return await self._get(url, probe)
+
+    async def _get(self, url: str, probe: Probe) -> ProbeAnswer | ProbeFailure:
+        # The library costs a quarter of a second at start-up, which runs without probes would pay for nothing.
+        import aiohttp
+        from yarl import URL
+
+        gate = AddressGate(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(socket_factory=gate.open, ssl=self._tls or True),
+                    timeout=aiohttp.ClientTimeout(total=probe.timeout_seconds),
+                    auto_decompress=False,
+                ) as session,
+                session.get(
+                    # Byte for byte: the values of the machine are encoded already.
+                    URL(url, encoded=True),
+                    headers={"User-Agent": "patchwave", "Accept-Encoding": "identity"},
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                body = "" if probe.contains is None else await _head(answer)
+                return ProbeAnswer(answer.status, body)
+        except TimeoutError:
+            return _tried(f"got no answer within {probe.timeout_seconds} s")
+        except aiohttp.InvalidURL:
+            return _unsent("its address is none that can be called")
+        except aiohttp.ClientConnectorDNSError:
+            return _unsent("its host could not be resolved")
+        except aiohttp.ClientConnectorCertificateError:
+            return _tried("met a certificate that is not trusted")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if gate.refusal:
+                return _unsent(f"its host leads to an address that {gate.refusal}")
+            # Only the kind of error: its text may hold the address, whose query may hold a key.
+            return _tried(f"got no answer ({type(error).__name__})")
+
+
+async def _head(answer: ClientResponse) -> str:
+    """The beginning of the body as text."""
+    read = bytearray()
+    while len(read) < LONGEST_BODY and (chunk := await answer.content.read(LONGEST_BODY - len(read))):
+        read += chunk
+    return read.decode("utf-8", "replace")
+
+
+def _tried(detail: str) -> ProbeFailure:
+    return ProbeFailure(detail, was_tried=True)
+
+
+def _unsent(why: str) -> ProbeFailure:
+    return ProbeFailure(f"was not sent: {why}", was_tried=False)

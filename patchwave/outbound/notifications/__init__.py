@@ -1,0 +1,49 @@
+"""Telling a channel: one module per kind of channel says what to send, and ``sender`` sends it.
+
+>>> delivery = await deliver(channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now)
+
+Nothing in here raises for what a channel does: whatever comes back, or does not, is a ``Delivery``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from patchwave.domain.notifications.messages import Announcement
+from patchwave.outbound.notifications.email import mail_request
+from patchwave.outbound.notifications.sender import Delivery, Outgoing, Sender
+from patchwave.outbound.notifications.slack import slack_request
+from patchwave.outbound.notifications.teams import teams_request
+from patchwave.outbound.notifications.webhook import webhook_request
+from patchwave.settings import Channel, ChannelKind
+
+
+def compose(channel: Channel, announcement: Announcement, *, delivery_id: str, now: datetime) -> Outgoing:
+    """What a channel is sent.
+
+    Args:
+        channel: where to.
+        announcement: what to tell.
+        delivery_id: a UUID, the same for every attempt, by which a receiver can tell a repetition.
+        now: the moment of this attempt; signatures hold it.
+    """
+    match channel.kind:
+        case ChannelKind.TEAMS:
+            return teams_request(channel, announcement.to_message())
+        case ChannelKind.SLACK:
+            return slack_request(channel, announcement.to_message())
+        case ChannelKind.WEBHOOK:
+            return webhook_request(channel, announcement, delivery_id=delivery_id, now=now)
+        case ChannelKind.MAIL:
+            return mail_request(channel, announcement.to_message(), operation_id=delivery_id, now=now)
+
+
+async def deliver(
+    channel: Channel, announcement: Announcement, *, delivery_id: str, now: datetime, sender: Sender | None = None
+) -> Delivery:
+    """Tell a channel once; see ``compose`` for the arguments."""
+    outgoing = compose(channel, announcement, delivery_id=delivery_id, now=now)
+    return await (sender or Sender()).post(outgoing)
+
+
+__all__ = ["Delivery", "Outgoing", "Sender", "compose", "deliver"]

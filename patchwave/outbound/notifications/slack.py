@@ -1,0 +1,47 @@
+"""Slack: an incoming webhook takes ``blocks``, and ``text`` for where blocks cannot be shown.
+
+``&``, ``<`` and ``>`` begin all that Slack acts upon (mentions such as ``<!channel>``, links), so they are replaced in
+every text; ``verbatim`` keeps Slack from finding links and mentions of its own in what is left.
+Source: docs.slack.dev, "Formatting message text" and the references of text object, header and section.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from patchwave.domain.notifications.messages import Message
+from patchwave.outbound.notifications.sender import Outgoing
+from patchwave.settings import Channel
+
+
+def escape(text: str) -> str:
+    """The text as Slack shows it, with nothing in it that Slack would act upon."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def slack_request(channel: Channel, message: Message) -> Outgoing:
+    """The message as blocks: a section for the title, for every fact and note, and for the command.
+
+    A section takes 3,000 characters and a message 50 blocks; a fact has at most 300, five times that when escaped.
+    """
+    sections = [f"*{escape(message.title)}*"]
+    sections += [f"*{escape(label)}:* {escape(text)}" for label, text in message.facts]
+    sections += [f"• {escape(note)}" for note in message.notes]
+    if message.command:
+        sections.append(f"`{escape(message.command)}`")
+    payload = {
+        "text": escape(message.title),
+        "blocks": [_section(text) for text in sections],
+        "unfurl_links": False,
+        "unfurl_media": False,
+    }
+    return Outgoing(
+        url=channel.url.get_secret_value(),
+        body=json.dumps(payload, ensure_ascii=False).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    )
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}

@@ -1,0 +1,54 @@
+"""Teams: a workflow that starts with "When a Teams webhook request is received" posts the Adaptive Card we send it.
+
+Texts go into ``RichTextBlock`` elements. Unlike ``TextBlock`` they know no Markdown, so that a machine named
+``[x](javascript:y)`` is shown as just that.
+Source: learn.microsoft.com, Adaptive Cards, "Text features", and Teams, "Create an incoming webhook with Workflows".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from patchwave.domain.notifications.messages import Message, Tone
+from patchwave.outbound.notifications.sender import Outgoing
+from patchwave.settings import Channel
+
+_COLORS = {Tone.PLAIN: "Accent", Tone.GOOD: "Good", Tone.ATTENTION: "Attention"}
+
+
+def teams_request(channel: Channel, message: Message) -> Outgoing:
+    """The message as an Adaptive Card 1.4. Teams takes 28 KB, which the lengths of facts and notes respect."""
+    body = [_line(_run(message.title, size="Large", weight="Bolder", color=_COLORS[message.tone]))]
+    body += [_line(_run(f"{label}: ", weight="Bolder"), _run(text)) for label, text in message.facts]
+    body += [_line(_run(f"• {note}")) for note in message.notes]
+    if message.command:
+        body.append(_line(_run(message.command, fontType="Monospace"), spacing="Medium"))
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        # Where only text can be shown, such as in the banner of a phone.
+        "fallbackText": message.title,
+        "msteams": {"width": "Full"},
+        "body": body,
+    }
+    envelope = {
+        "type": "message",
+        "attachments": [
+            {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+        ],
+    }
+    return Outgoing(
+        url=channel.url.get_secret_value(),
+        body=json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    )
+
+
+def _line(*runs: dict[str, Any], spacing: str = "Small") -> dict[str, Any]:
+    return {"type": "RichTextBlock", "spacing": spacing, "inlines": list(runs)}
+
+
+def _run(text: str, **style: str) -> dict[str, Any]:
+    return {"type": "TextRun", "text": text, **style}

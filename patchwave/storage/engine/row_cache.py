@@ -1,0 +1,65 @@
+"""The rows that this process has read or written last, with their ETags.
+
+Another process may have changed such a row since. So it may lead to a write under its ETag, which fails then, and
+never to an answer by itself. Where others keep changing the same rows it is of no use, and is not asked for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from patchwave.storage.engine.rows import Change, Row
+
+_DOUBTS = 5
+_DOUBTFUL_SECONDS = 60.0
+
+
+class RowCache:
+    """At most ``size`` rows; those that were used least recently make room."""
+
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = size
+        self._clock = clock
+        self._rows: OrderedDict[tuple[str, str], Row] = OrderedDict()
+        self._doubts: deque[float] = deque(maxlen=_DOUBTS)
+
+    def get(self, partition: str, key: str) -> Row | None:
+        """The row as it was last seen here; ``None`` when it is not known, or not to be relied on."""
+        if len(self._doubts) == _DOUBTS and self._clock() - self._doubts[0] < _DOUBTFUL_SECONDS:
+            return None
+        found = self._rows.get((partition, key))
+        if found is not None:
+            self._rows.move_to_end((partition, key))
+        return found
+
+    def put(self, partition: str, row: Row) -> None:
+        """The row was read, or written as a whole."""
+        if not self._size or not row.etag:
+            return
+        self._rows[partition, row.key] = row
+        self._rows.move_to_end((partition, row.key))
+        if len(self._rows) > self._size:
+            self._rows.popitem(last=False)
+
+    def drop(self, partition: str, key: str) -> None:
+        """Nobody knows what the row is like now."""
+        self._rows.pop((partition, key), None)
+
+    def wrote(self, partition: str, change: Change, etag: str, *, keep: bool) -> None:
+        """A change was stored, and the row has this ETag since. ``keep``: remember it also when it was not known."""
+        known = self._rows.get((partition, change.key))
+        match change.verb:
+            case "insert" | "replace" if keep or known is not None:
+                self.put(partition, Row(change.key, change.columns, etag))
+            case "merge" if known is not None and known.etag == change.etag:
+                self.put(partition, Row(change.key, {**known.columns, **change.columns}, etag))
+            case _:
+                self.drop(partition, change.key)
+
+    def refused(self, partition: str, change: Change) -> None:
+        """The condition of a change did not hold, or nobody knows whether it was stored."""
+        known = self._rows.pop((partition, change.key), None)
+        if known is not None and change.etag == known.etag:
+            self._doubts.append(self._clock())

@@ -1,0 +1,244 @@
+"""One Azure table behind a small interface: insert if absent, guarded change, one-partition scan, batch.
+
+Below it, writes of a partition that come together share a transaction (``grouping``), equal reads share a request
+(``sharing``), and rows that were seen before need no read (``cache``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from patchwave.storage.engine.client import SCAN_PAGE, AzureTable, TableRequests
+from patchwave.storage.engine.entity_codec import Columns
+from patchwave.storage.engine.row_cache import RowCache
+from patchwave.storage.engine.rows import Change, Conflict, Row, batches
+from patchwave.storage.engine.singleflight import SharedReads
+from patchwave.storage.engine.write_batcher import GroupCommit
+
+BULK_ROWS_A_SECOND = 800
+"""A partition takes 2,000; the other runs and the other partitions of its server are to have theirs."""
+
+
+async def at_a_pace(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
+    """Many changes of one partition in batches, the next one when the pace of ``BULK_ROWS_A_SECOND`` allows it."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for batch in batches(changes):
+        await asyncio.sleep(due - loop.time())
+        due = max(due, loop.time()) + len(batch) / BULK_ROWS_A_SECOND
+        yield batch
+
+
+class Table:
+    """One table. Partition and row keys come from the key classes of this package, never from outside as they are.
+
+    Args:
+        client: the library's client of the table.
+        linger: seconds in which a partition gets one transaction, and a question one request.
+        rows_kept: how many rows are remembered with their ETags.
+    """
+
+    def __init__(self, client: AzureTable, *, linger: float = 0, rows_kept: int = 0) -> None:
+        self._requests = TableRequests(client)
+        self._writes = GroupCommit(self._requests.commit, linger)
+        self._reads = SharedReads(linger)
+        self._cache = RowCache(rows_kept)
+
+    async def create(self) -> None:
+        """Create the table if it is absent."""
+        await self._requests.create()
+
+    async def drain(self) -> None:
+        """Wait until everything that was written is stored."""
+        await self._writes.drain()
+
+    # --- reading
+
+    async def get(self, partition: str, key: str, select: Iterable[str] | None = None) -> Row | None:
+        """One row as it is now, or ``None``."""
+        row = await self._requests.get(partition, key, select)
+        if row is None:
+            self._cache.drop(partition, key)
+        elif select is None:
+            self._cache.put(partition, row)
+        return row
+
+    async def shared(self, partition: str, key: str) -> Row | None:
+        """The same, for a row that many ask for: those who ask before the request is sent get one answer."""
+        return await self._reads.read((partition, key), lambda: self.get(partition, key))
+
+    async def shared_scan(self, partition: str) -> list[Row]:
+        """All rows of a small partition, likewise."""
+
+        async def read() -> list[Row]:
+            return [row async for row in self.scan(partition)]
+
+        return await self._reads.read(partition, read)
+
+    async def current(self, partition: str, key: str) -> Row | None:
+        """One row as it is now, or ``None``; whether a row that was seen before still is that one takes no read.
+
+        It is asked by a merge of nothing under its ETag, which shares a transaction with other writes.
+        """
+        known = self._cache.get(partition, key)
+        if known is not None:
+            etag = await self._try(partition, Change("merge", key, {}, known.etag))
+            if etag is not None:
+                return Row(key, known.columns, etag)
+        return await self.get(partition, key)
+
+    async def known(self, partition: str, key: str) -> Row | None:
+        """One row as it was last seen, else as it is now: for a change under its ETag, and for nothing else."""
+        return self._cache.get(partition, key) or await self.get(partition, key)
+
+    def remembered(self, partition: str, key: str) -> Row | None:
+        """One row as it was last seen, ``None`` when it was not; no request is sent."""
+        return self._cache.get(partition, key)
+
+    async def scan(
+        self,
+        partition: str,
+        *,
+        first: str = "",
+        end: str = "",
+        after: str = "",
+        select: Iterable[str] | None = None,
+        where: Mapping[str, str] | None = None,
+        page_size: int = SCAN_PAGE,
+        keep: bool = False,
+    ) -> AsyncGenerator[Row]:
+        """Rows of one partition in key order: from ``first``, behind ``after``, before ``end``.
+
+        ``where`` compares columns for equality on the server. Values travel as parameters, so that no text can
+        become part of the query. ``keep`` remembers the rows for ``known`` and ``current``.
+        """
+        terms, values = ["PartitionKey eq @partition"], {"partition": partition}
+        for term, name, value in (
+            ("RowKey ge @first", "first", first),
+            ("RowKey gt @after", "after", after),
+            ("RowKey lt @end", "end", end),
+        ):
+            if value:
+                terms.append(term)
+                values[name] = value
+        for index, (column, value) in enumerate((where or {}).items()):
+            terms.append(f"{column} eq @where{index}")
+            values[f"where{index}"] = value
+        async for row in self._requests.scan(terms, values, select, page_size):
+            if keep and select is None:
+                self._cache.put(partition, row)
+            yield row
+
+    async def keys_before(self, before: str, *, first: str = "", end: str = "") -> dict[str, list[Row]]:
+        """The rows of the partitions from ``first`` on and before ``end`` whose key is lower, by partition; keys alone.
+
+        The service reads all of these partitions for it: only for what removes things.
+        """
+        terms, values = ["RowKey lt @before"], {"before": before}
+        for term, name, value in (("PartitionKey ge @first", "first", first), ("PartitionKey lt @end", "end", end)):
+            if value:
+                terms.append(term)
+                values[name] = value
+        found: dict[str, list[Row]] = {}
+        async for partition, row in self._requests.scan_partitions(terms, values, []):
+            found.setdefault(partition, []).append(row)
+        return found
+
+    # --- writing
+
+    async def insert(self, partition: str, key: str, columns: Columns) -> bool:
+        """Insert the row if it is absent; whether this call wrote it."""
+        return await self._try(partition, Change("insert", key, columns)) is not None
+
+    async def merge(self, partition: str, key: str, columns: Columns, etag: str = "") -> bool:
+        """Set some columns. With an ETag only on that very row, else whatever is there; whether it was done.
+
+        Without an ETag an absent row is created.
+        """
+        return await self._try(partition, Change("merge", key, columns, etag)) is not None
+
+    async def replace(self, partition: str, key: str, columns: Columns, etag: str = "") -> bool:
+        """Like ``merge``, and columns that are not given disappear."""
+        return await self._try(partition, Change("replace", key, columns, etag)) is not None
+
+    async def delete(self, partition: str, key: str, etag: str) -> bool:
+        """Delete exactly that row; ``False`` when it has changed or is gone."""
+        try:
+            await self.apply(partition, [Change("delete", key, {}, etag)])
+        except Conflict as conflict:
+            # Gone is as good as deleted: the answer to a first attempt may have been lost.
+            return conflict.is_gone
+        return True
+
+    async def apply(self, partition: str, changes: Sequence[Change]) -> list[str]:
+        """All changes or none of them, in one transaction, which others may share; the ETags of the rows.
+
+        Raises:
+            Conflict: the condition of one of them did not hold.
+        """
+        try:
+            etags = await self._writes.write(partition, changes)
+        except Conflict as conflict:
+            for change in changes:
+                if conflict.is_of_others:
+                    # Asked anew all the same, as nobody knows; but no sign that somebody else changes these rows.
+                    self._cache.drop(partition, change.key)
+                else:
+                    self._cache.refused(partition, change)
+            raise
+        except BaseException:
+            # It may have been stored all the same.
+            for change in changes:
+                self._cache.drop(partition, change.key)
+            raise
+        for change, etag in zip(changes, etags, strict=True):
+            self._cache.wrote(partition, change, etag, keep=len(changes) == 1)
+        return etags
+
+    async def apply_all(self, partition: str, changes: Sequence[Change]) -> None:
+        """All changes in batches, each of which is applied as a whole.
+
+        Raises:
+            Conflict: the condition of one of them did not hold; batches before it are stored.
+        """
+        async for batch in at_a_pace(changes):
+            await self.apply(partition, batch)
+
+    async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
+        """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
+        async for batch in at_a_pace(changes):
+            known = [(change, self._cache.get(partition, change.key)) for change in batch]
+            guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]
+            try:
+                await self.apply(partition, guarded)
+            except Conflict:
+                await self.apply(partition, batch)
+
+    async def insert_all(self, partition: str, rows: Mapping[str, Columns]) -> int:
+        """Insert the rows that are absent, in batches; how many this call wrote.
+
+        Of a batch in which a row exists, those that exist are left out, and the others inserted each for itself: that
+        is the second run of an activity whose first one wrote a part.
+        """
+        written = 0
+        async for batch in at_a_pace([Change("insert", key, columns) for key, columns in rows.items()]):
+            try:
+                await self.apply(partition, batch)
+                written += len(batch)
+            except Conflict:
+                keys = [change.key for change in batch]
+                # The key right behind the highest one: no key holds a character below the space.
+                found = self.scan(partition, first=min(keys), end=max(keys) + " ", select=[])
+                present = {row.key async for row in found}
+                absent = [change for change in batch if change.key not in present]
+                written += sum(await asyncio.gather(*(self.insert(partition, one.key, one.columns) for one in absent)))
+        return written
+
+    async def _try(self, partition: str, change: Change) -> str | None:
+        """Make one change: the row's new ETag, or ``None`` when its condition did not hold."""
+        try:
+            return (await self.apply(partition, [change]))[0]
+        except Conflict:
+            return None

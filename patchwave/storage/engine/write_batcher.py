@@ -1,0 +1,246 @@
+"""Group commit: writes to one partition that come about together share one transaction of the service.
+
+    writes = GroupCommit(commit, linger=3)
+    etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "ready"}, etag)])
+
+Every caller is told of his own changes, after they are stored: all of them or none, as if he had been alone. Of those
+who wait for company (``company.py``) a partition gets one transaction in ``linger`` seconds, at once after a pause, and
+more when they are full. Whoever does not wait goes at once, and they go with him.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from patchwave.storage.engine.batching import company_is_expected
+from patchwave.storage.engine.rows import BATCH_BYTES, BATCH_ROWS, Change, Conflict
+from patchwave.storage.errors import StorageUnreachable
+
+_LOG = logging.getLogger("patchwave.storage")
+_ROUNDS = 3
+"""Transactions that a group is given, each without those that failed; then everybody goes alone."""
+_PARALLEL = 16
+_MOST_IDLE = 200
+"""Partitions that are remembered for the moment of their last transaction."""
+
+type Commit = Callable[[str, Sequence[Change]], Awaitable[list[str]]]
+"""Applies changes of a partition in one transaction: the ETags of the rows. Raises ``Conflict`` or ``StorageError``."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """What one caller wants done, as a whole or not at all."""
+
+    changes: Sequence[Change]
+    answer: asyncio.Future[list[str]]
+    keys: frozenset[str]
+    size: int
+    waits: bool
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> _Request:
+        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        keys = frozenset(one.key for one in changes)
+        return cls(changes, answer, keys, sum(one.size for one in changes), company_is_expected())
+
+    @property
+    def is_question(self) -> bool:
+        return all(change.is_question for change in self.changes)
+
+    def succeed(self, etags: list[str]) -> None:
+        # Whoever was cancelled meanwhile does not listen any more.
+        if not self.answer.done():
+            self.answer.set_result(etags)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class _Partition:
+    """Who waits in a partition, and which of its rows are being written."""
+
+    name: str
+    sent_at: float
+    waiting: list[_Request] = field(default_factory=list[_Request])
+    busy: set[str] = field(default_factory=set[str])
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is no point in waiting for further company, or somebody who does not."""
+        rows = sum(len(request.changes) for request in self.waiting)
+        is_full = rows >= BATCH_ROWS or sum(request.size for request in self.waiting) >= BATCH_BYTES
+        return is_full or not all(request.waits for request in self.waiting)
+
+    def take(self) -> list[_Request]:
+        """The requests that go into one transaction, first come first served, and each row once.
+
+        Two writes of one row stay in their order: the later one waits until the earlier one has its answer.
+        """
+        group: list[_Request] = []
+        left: list[_Request] = []
+        taken = set(self.busy)
+        rows = size = 0
+        for request in self.waiting:
+            if request.answer.done():
+                continue
+            fits = rows + len(request.changes) <= BATCH_ROWS and size + request.size <= BATCH_BYTES
+            if taken.isdisjoint(request.keys) and (fits or not group):
+                group.append(request)
+                rows += len(request.changes)
+                size += request.size
+            else:
+                left.append(request)
+            taken |= request.keys
+        self.waiting = left
+        return group
+
+
+class GroupCommit:
+    """The writes of one table, for one event loop."""
+
+    def __init__(self, commit: Commit, linger: float = 0) -> None:
+        self._commit = commit
+        self._linger = linger
+        self._partitions: dict[str, _Partition] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, partition: str, changes: Sequence[Change]) -> list[str]:
+        """Apply all of the changes or none of them: the rows' ETags, in the same order.
+
+        Args:
+            changes: of different rows, and no more than one transaction takes (``rows.batches``).
+
+        Raises:
+            Conflict: the condition of one of them did not hold.
+            StorageError: the storage refused them, or cannot be used now.
+        """
+        place = self._partition(partition)
+        request = _Request.of(changes)
+        place.waiting.append(request)
+        self._schedule(place)
+        return await request.answer
+
+    async def drain(self) -> None:
+        """Send what still waits, and wait for the answers."""
+        while True:
+            for place in self._partitions.values():
+                if place.timer is not None:
+                    place.timer.cancel()
+                self._send(place)
+            if not self._tasks:
+                return
+            await asyncio.wait(self._tasks)
+
+    def _partition(self, name: str) -> _Partition:
+        now = asyncio.get_running_loop().time()
+        if len(self._partitions) > _MOST_IDLE:
+            self._partitions = {
+                key: place
+                for key, place in self._partitions.items()
+                if place.waiting or place.busy or place.sent_at + self._linger > now
+            }
+        place = self._partitions.get(name)
+        if place is None:
+            place = self._partitions[name] = _Partition(name, sent_at=now - self._linger)
+        return place
+
+    def _schedule(self, place: _Partition) -> None:
+        """See to it that whoever waits is sent, with the next turn of the loop at the soonest: others may follow."""
+        if not place.waiting:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() if place.is_ready else place.sent_at + self._linger
+        if place.timer is not None:
+            if place.timer.when() <= due:
+                return
+            place.timer.cancel()
+        place.timer = loop.call_at(due, self._send, place)
+
+    def _send(self, place: _Partition) -> None:
+        place.timer = None
+        group = place.take()
+        if not group:
+            # Nobody waits, or everybody for an answer: its arrival schedules them.
+            return
+        loop = asyncio.get_running_loop()
+        place.sent_at = loop.time()
+        for request in group:
+            place.busy |= request.keys
+        task = loop.create_task(self._write(place, group))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._schedule(place)
+
+    async def _write(self, place: _Partition, group: list[_Request]) -> None:
+        try:
+            await self._settle(place.name, group, _ROUNDS)
+        finally:
+            for request in group:
+                place.busy -= request.keys
+                # When the loop ends in the middle of it, nobody may wait for ever.
+                request.answer.cancel()
+            self._schedule(place)
+
+    async def _settle(self, partition: str, group: list[_Request], rounds: int) -> None:
+        """Tell everybody in the group what became of his changes."""
+        if len(group) == 1:
+            await self._settle_alone(partition, group[0])
+            return
+        if not rounds:
+            await self._settle_each(partition, group)
+            return
+        try:
+            etags = iter(await self._commit(partition, [change for request in group for change in request.changes]))
+        except Conflict as conflict:
+            # Nothing was written. The one that is to blame finds out by itself: the service may have blamed the
+            # first for want of knowing better.
+            blamed = _owner(group, conflict.index)
+            rest = [request for request in group if request is not blamed and not request.is_question]
+            for request in group:
+                if request.is_question:
+                    # Told to read again: that is always right, and a doubtful row must not hold up the writes.
+                    request.fail(Conflict(str(conflict), is_of_others=request is not blamed))
+            again = [self._settle(partition, rest, rounds - 1)] if rest else []
+            await asyncio.gather(self._settle_alone(partition, blamed), *again)
+        except StorageUnreachable as error:
+            for request in group:
+                request.fail(StorageUnreachable(*error.args))
+        except Exception:
+            _LOG.info("A transaction of %d requests is sent again, each request alone.", len(group), exc_info=True)
+            # One of them is too large, or not what the library or the service takes: it is told so.
+            await self._settle_each(partition, group)
+        else:
+            for request in group:
+                request.succeed([next(etags) for _ in request.changes])
+
+    async def _settle_each(self, partition: str, group: Iterable[_Request]) -> None:
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def settle(request: _Request) -> None:
+            async with gate:
+                await self._settle_alone(partition, request)
+
+        await asyncio.gather(*map(settle, group))
+
+    async def _settle_alone(self, partition: str, request: _Request) -> None:
+        if request.answer.done():
+            return
+        try:
+            request.succeed(await self._commit(partition, request.changes))
+        except Exception as error:
+            request.fail(error)
+
+
+def _owner(group: Sequence[_Request], index: int) -> _Request:
+    """Whose change has that number in the transaction."""
+    for request in group:
+        if index < len(request.changes):
+            return request
+        index -= len(request.changes)
+    return group[0]

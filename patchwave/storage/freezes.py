@@ -1,0 +1,85 @@
+"""Freezes: one row each, all in one partition, since every start has to know all of them."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Unpack
+
+from patchwave.domain.core.documents import parse_instant
+from patchwave.domain.core.principal import Signature, Signed
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze
+from patchwave.storage.audit_log import JournalRecords
+from patchwave.storage.engine.entity_codec import get_json, pack, unpack
+from patchwave.storage.engine.rows import Row
+from patchwave.storage.engine.store import ChangeRounds
+
+_LOG = logging.getLogger("patchwave.storage")
+_PARTITION = "freezes"
+
+
+def audit_subject(name: str) -> str:
+    """Under what the audit log has the changes of a freeze; no policy and no run has such a name."""
+    return f"freeze~{name}"
+
+
+class FreezeRecords(JournalRecords):
+    """Freezes by name. Every change is in the audit log under `audit_subject`."""
+
+    async def list_freezes(self) -> list[Freeze]:
+        """All of them, past and coming, by name. One that cannot be read is a `DamagedFreeze`."""
+        return [_freeze(row) for row in await self._store.policies.shared_scan(_PARTITION)]
+
+    async def get_freeze(self, name: str) -> Freeze | None:
+        """The freeze, or ``None``."""
+        row = await self._store.policies.get(_PARTITION, name)
+        return None if row is None else _freeze(row)
+
+    async def put_freeze(self, freeze: Freeze, *, at: datetime, **who: Unpack[Signature]) -> bool:
+        """Create or replace a freeze; whether it is new. The same one again changes nothing."""
+        signed = Signed(**who)
+        columns = pack({"document": freeze.to_wire(), **signed.to_wire(), "at": at})
+        async for _ in ChangeRounds(f"freeze {freeze.name}"):
+            row = await self._store.policies.get(_PARTITION, freeze.name)
+            if row is not None and _freeze(row) == freeze:
+                # Whoever wrote it may have died before the line.
+                wrote = unpack(Signed, row.columns) if "by" in row.columns else signed
+                await self._note(freeze, wrote, parse_instant(row.columns.get("at")) or at)
+                return False
+            if row is None:
+                is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
+            else:
+                is_done = await self._store.policies.replace(_PARTITION, freeze.name, columns, row.etag)
+            if is_done:
+                await self._note(freeze, signed, at)
+                return row is None
+        return False
+
+    async def _note(self, freeze: Freeze, signed: Signed, at: datetime) -> None:
+        await self.audit(audit_subject(freeze.name), "freeze_written", **signed.who, at=at, detail=freeze.to_wire())
+
+    async def delete_freeze(self, name: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> bool:
+        """Delete a freeze; ``False`` when there is none."""
+        async for _ in ChangeRounds(f"freeze {name}"):
+            row = await self._store.policies.get(_PARTITION, name)
+            if row is None:
+                return False
+            if await self._store.policies.delete(_PARTITION, name, row.etag):
+                await self.audit(
+                    audit_subject(name),
+                    "freeze_deleted",
+                    **who,
+                    at=at,
+                    detail={"reason": reason},
+                )
+                return True
+        return False
+
+
+def _freeze(row: Row) -> Freeze:
+    try:
+        return Freeze.from_wire(get_json(row.columns, "document"))
+    except Exception:
+        # Missing never means no: it may say that patching is forbidden tonight.
+        _LOG.exception("The row of the freeze %s cannot be read: nothing starts until it is replaced.", row.key)
+        return DamagedFreeze.of(row.key)

@@ -1,0 +1,136 @@
+"""Changes of patch modes: a row for each change beside the runs, and one for each machine in a partition of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.fleet import patch_mode_change
+from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
+from patchwave.domain.runs.run import Order
+from patchwave.storage.engine.entity_codec import pack, unpack
+from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.rows import Row
+from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.errors import RecordMissing
+from patchwave.storage.runs import clean_order
+
+CHANGES = "mode-changes"
+"""The partition of the heads, in the table of runs."""
+_MACHINES = "c~"
+
+
+class ModeChangeRecords(StoreBacked):
+    """What is kept of changes of patch modes."""
+
+    async def create_mode_change(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
+        """Store a plan: the machines first, so that a change that is shown has all of them."""
+        rows = {_MACHINES + machine.key: pack(machine.to_wire()) for machine in machines}
+        await self._store.results.insert_all(change.id, rows)
+        cleaned = change.model_copy(update={"planned": clean_order(change.planned)})
+        await self._store.runs.insert(CHANGES, RunId.parse(change.id).row_key, pack(cleaned.to_wire()))
+
+    async def get_mode_change(self, change_id: str) -> ModeChange | None:
+        """The change, or ``None``; the machines of one that has not ended are to be counted (`count_mode_ends`)."""
+        row = await self._store.runs.shared(CHANGES, RunId.parse(change_id).row_key)
+        return None if row is None else unpack(ModeChange, row.columns)
+
+    async def list_mode_changes(self, limit: int, cursor: str | None) -> Page[ModeChange]:
+        """Changes, newest first.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        return await read_page(
+            self._store.runs, Span(CHANGES), lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
+        )
+
+    async def list_machine_changes(
+        self, change_id: str, *, end: ChangeEnd | None, limit: int, cursor: str | None
+    ) -> Page[MachineChange]:
+        """Machines of a change in key order; with ``end`` only those that ended so.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        where = None if end is None else {"end": end.value}
+        span = Span(change_id, _MACHINES)
+        return await read_page(self._store.results, span, _machine, limit=limit, cursor=cursor, where=where)
+
+    async def open_machine_changes(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
+        """The keys of the next machines without an end, at most so many, and the counts of those that have one."""
+        span = Span(change_id, _MACHINES)
+        ends: Counter[str] = Counter()
+        keys: list[str] = []
+        rows = self._store.results.scan(change_id, first=span.first, end=span.end, select=["end"])
+        async for row in rows:
+            if found := row.columns.get("end"):
+                ends[found] += 1
+            elif len(keys) < most:
+                keys.append(row.key.removeprefix(_MACHINES))
+        return keys, patch_mode_change.count_ends(ends)
+
+    async def get_machine_change(self, change_id: str, machine_key: str) -> MachineChange | None:
+        """One machine of a change, or ``None``."""
+        row = await self._store.results.get(change_id, _MACHINES + machine_key)
+        return None if row is None else _machine(row)
+
+    async def update_machine_change(self, change_id: str, machine_key: str, **columns: object) -> bool:
+        """Set fields of a machine that has no end; whether it had none.
+
+        Raises:
+            RecordMissing: the change has no such machine.
+        """
+        values = {MachineChange.model_fields[name].alias or name: value for name, value in columns.items()}
+        async for _ in ChangeRounds(f"machine {machine_key}"):
+            row = await self._store.results.get(change_id, _MACHINES + machine_key)
+            if row is None:
+                raise RecordMissing(f"change {change_id} has no machine {machine_key}")
+            if "end" in row.columns:
+                return False
+            if await self._store.results.merge(change_id, row.key, pack(values), row.etag):
+                return True
+        return False
+
+    async def start_mode_change(self, change_id: str, order: Order) -> ModeChange:
+        """Let a plan be carried out.
+
+        Raises:
+            RecordMissing: there is no such change.
+            NotPossible: it was stopped, or the plan is too old.
+        """
+        return await self._change_head(change_id, lambda change: patch_mode_change.start(change, clean_order(order)))
+
+    async def stop_mode_change(self, change_id: str, order: Order) -> ModeChange:
+        """Send nothing more.
+
+        Raises:
+            RecordMissing: there is no such change.
+            NotPossible: it has ended.
+        """
+        return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_order(order)))
+
+    async def close_mode_change(self, change_id: str, close: Callable[[ModeChange], ModeChange]) -> ModeChange:
+        """Give a change its end; one that has ended stays as it is.
+
+        Raises:
+            RecordMissing: there is no such change.
+        """
+        return await self._change_head(change_id, lambda change: change if change.state.is_final else close(change))
+
+    async def _change_head(self, change_id: str, decide: Callable[[ModeChange], ModeChange]) -> ModeChange:
+        key = RunId.parse(change_id).row_key
+        async for _ in ChangeRounds(f"change {change_id}"):
+            row = await self._store.runs.get(CHANGES, key)
+            if row is None:
+                break
+            stored = unpack(ModeChange, row.columns)
+            wanted = decide(stored)
+            if wanted == stored or await self._store.runs.replace(CHANGES, key, pack(wanted.to_wire()), row.etag):
+                return wanted
+        raise RecordMissing(f"no change {change_id}")
+
+
+def _machine(row: Row) -> MachineChange:
+    return unpack(MachineChange, row.columns)

@@ -1,0 +1,171 @@
+"""Pins, which say what the later rings of a run may install, and when Linux packages were first seen.
+
+Both are written once and never change, so a worker remembers what it has written or read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from patchwave.domain.core.documents import as_list, parse_instant
+from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
+from patchwave.domain.policy.scope import OsType
+from patchwave.storage.engine.entity_codec import Columns, get_json, pack
+from patchwave.storage.engine.paging import Span
+from patchwave.storage.engine.rows import Change, Conflict, batches
+from patchwave.storage.engine.store import Store, StoreBacked
+from patchwave.storage.errors import RecordMissing, RecordTooLarge
+
+PINS = "k~"
+"""Row key prefix of a pin: ``k~{number}``. The first row has everything but the masks that do not fit into it."""
+_ROW_UNITS = 400_000
+"""Characters of masks in one row: under what a JSON value may fill there (``columns.JSON_COLUMNS``)."""
+_PINS_KEPT = 8
+_DATES_KEPT = 20_000
+_PARALLEL = 16
+
+type _Key = tuple[str, str]
+
+
+class PinRecords(StoreBacked):
+    """What later rings are held to, and the age of packages."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._pins: dict[str, Pin] = {}
+        self._dates: dict[_Key, datetime | None] = {}
+        """By key, for those that surely have a row; ``None`` when the date in it has not been read."""
+        self._noting: dict[_Key, asyncio.Future[None]] = {}
+        """Those that are being written."""
+
+    async def save_pin(self, run_id: str, pin: Pin) -> Pin:
+        """Write the run's pin, in one transaction: the pin that is stored, which is the first one.
+
+        Raises:
+            RecordTooLarge: some 40,000 masks are more than one transaction takes.
+        """
+        changes = [Change("insert", key, columns) for key, columns in _rows(pin).items()]
+        if len(batches(changes)) > 1:
+            raise RecordTooLarge(f"the pin of run {run_id} is larger than one transaction of Table storage")
+        try:
+            await self._store.results.apply(run_id, changes)
+        except Conflict:
+            stored = await self.get_pin(run_id)
+            if stored is None:
+                raise RecordMissing(f"the pin of run {run_id} was removed while it was read") from None
+            return stored
+        return pin
+
+    async def get_pin(self, run_id: str) -> Pin | None:
+        """The run's pin, or ``None`` while there is none. One that was read is remembered."""
+        pin = self._pins.get(run_id)
+        if pin is None:
+            span = Span(run_id, PINS)
+            scan = self._store.results.scan(run_id, first=span.first, end=span.end)
+            pin = _pin([row.columns async for row in scan])
+            if pin is not None:
+                _remember(self._pins, run_id, pin, _PINS_KEPT)
+        return pin
+
+    async def note_first_seen(self, os_type: OsType, packages: Iterable[Package], at: datetime) -> None:
+        """Write down that these versions exist; what was seen before keeps its date.
+
+        What this worker has noted before, or is about to, costs no request: a fleet of equal machines costs one
+        machine's, also when all of them are assessed at once.
+        """
+        rows = {_key(os_type, package): package for package in packages}
+        while new := [key for key in rows if key not in self._dates]:
+            mine = [key for key in new if key not in self._noting]
+            if not mine:
+                await asyncio.wait({self._noting[key] for key in new})
+                continue
+            noted = asyncio.get_running_loop().create_future()
+            self._noting |= dict.fromkeys(mine, noted)
+            try:
+                await self._store.seen.insert_all(
+                    seen_partition(os_type),
+                    {row: pack({"name": rows[_, row][0], "version": rows[_, row][1], "at": at}) for _, row in mine},
+                )
+                for key in mine:
+                    _remember(self._dates, key, None, _DATES_KEPT)
+            finally:
+                # Whoever waited notes what is missing then.
+                for key in mine:
+                    del self._noting[key]
+                noted.set_result(None)
+
+    async def first_seen(self, os_type: OsType, packages: Iterable[Package]) -> dict[Package, datetime]:
+        """When each of these versions was first seen on any machine; those that never were are left out."""
+        found: dict[Package, datetime] = {}
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def read(package: Package) -> None:
+            key = _key(os_type, package)
+            at = self._dates.get(key)
+            if at is None:
+                async with gate:
+                    row = await self._store.seen.get(*key, ["at"])
+                at = parse_instant(row.columns["at"]) if row is not None else None
+            if at is not None:
+                found[package] = at
+                _remember(self._dates, key, at, _DATES_KEPT)
+
+        await asyncio.gather(*(read(package) for package in set(packages)))
+        return found
+
+
+def _rows(pin: Pin) -> dict[str, Columns]:
+    first = pack({"fromRing": pin.from_ring, "at": pin.at, "windows": pin.windows, "kinds": pin.kinds})
+    parts = _parts(pin.linux.masks if pin.linux is not None else [])
+    rows = [first | (pack({"masks": parts[0]}) if parts else {})]
+    rows += [pack({"masks": part}) for part in parts[1:]]
+    return {f"{PINS}{number:03d}": columns for number, columns in enumerate(rows)}
+
+
+def _parts(masks: Sequence[str]) -> list[list[str]]:
+    parts: list[list[str]] = []
+    size = 0
+    for mask in masks:
+        size += len(mask) + 3
+        if not parts or size > _ROW_UNITS:
+            parts.append([])
+            size = len(mask) + 3
+        parts[-1].append(mask)
+    return parts
+
+
+def _pin(rows: Sequence[Columns]) -> Pin | None:
+    """The pin in its rows, which come in key order; ``None`` without rows."""
+    if not rows:
+        return None
+    windows = get_json(rows[0], "windows")
+    masks = [str(mask) for row in rows for mask in as_list(get_json(row, "masks"))]
+    return Pin(
+        from_ring=rows[0]["fromRing"],
+        at=rows[0]["at"],
+        windows=None if windows is None else WindowsPin.from_wire(windows),
+        linux=LinuxPin(masks=masks) if masks else None,
+        kinds=get_json(rows[0], "kinds"),
+    )
+
+
+def seen_partition(os_type: OsType) -> str:
+    """The partition of the packages of an operating system."""
+    return os_type.value.lower()
+
+
+def _key(os_type: OsType, package: Package) -> _Key:
+    """Partition and row. Names come from package managers, so only their digest enters a key."""
+    digest = hashlib.sha256("=".join(package).encode("utf-8", "replace")).hexdigest()
+    return seen_partition(os_type), digest[:40]
+
+
+def _remember[Key](cache: dict[Key, Any], key: Key, value: object, most: int) -> None:
+    """Keep a value, and forget the one that was kept first when there are too many."""
+    cache[key] = value
+    if len(cache) > most:
+        del cache[next(iter(cache))]

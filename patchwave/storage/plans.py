@@ -1,0 +1,172 @@
+"""The plan of a run: one row per machine in the order of the plan, and a head row that says the plan is whole.
+
+The head row is written last. Without it there is no plan, whatever rows a planner that was cut off has left behind;
+with it the plan never changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patchwave.domain.core.ids import machine_key
+from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
+from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
+from patchwave.domain.planning.reservation import Groups
+from patchwave.domain.workflow.messages import PlannedRun
+from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack
+from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.rows import Change, Row
+from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.errors import RecordMissing
+from patchwave.storage.reservations import PHASES, groups_key
+from patchwave.storage.run_patches import MACHINES
+
+PLACEMENTS = "o~"
+"""Row key prefix of a placement: ``o~{ring}~{phase}~{rank}``, ring and phase by their position, from 0."""
+EXCLUSIONS = "x~"
+"""Row key prefix of a machine that the plan leaves out: ``x~{machineKey}``."""
+HEAD = "plan"
+"""Row key of the head."""
+_POSITION = "position"
+_SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
+
+
+class PlanRecords(StoreBacked):
+    """What is kept of a run's plan."""
+
+    async def save_plan(
+        self,
+        run_id: str,
+        plan: Plan,
+        placed: Sequence[Placed],
+        planned: PlannedRun,
+        expected: Mapping[str, float] | None = None,
+        groups: Mapping[tuple[int, int], Groups] | None = None,
+    ) -> PlannedRun:
+        """Store the plan and show each machine's place in its own row: the plan in short that is stored.
+
+        An execution that was cut off is completed: its rows are replaced, and those that the plan does not have any
+        more are removed. A plan that is stored as a whole stays as it is.
+
+        Args:
+            plan: the whole plan.
+            placed: its machines in the order in which each phase takes them.
+            planned: the same plan, as far as the orchestrator needs it.
+            expected: how many seconds the last installation of machines took, by key.
+            groups: what each phase keeps other runs away from, by the positions of ring and phase, from 0.
+
+        Raises:
+            ValueError: ``placed`` and the machines of the plan are not the same.
+        """
+        stored = await self.get_planned_run(run_id)
+        if stored is not None:
+            return stored
+        rows = _placements(plan, placed) | _exclusions(plan)
+        rows |= {groups_key(*place): pack(each.to_wire()) for place, each in (groups or {}).items()}
+        await self._remove_leftovers(run_id, rows)
+        await self._store.results.apply_all(run_id, [Change("replace", key, columns) for key, columns in rows.items()])
+        await self._store.results.merge_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
+        if await self._store.results.insert(run_id, HEAD, _head(plan, planned)):
+            return planned
+        stored = await self.get_planned_run(run_id)
+        if stored is None:
+            raise RecordMissing(f"the plan of run {run_id} was removed while it was read")
+        return stored
+
+    async def get_planned_run(self, run_id: str) -> PlannedRun | None:
+        """The plan in short, or ``None`` while the run has no plan."""
+        row = await self._store.results.get(run_id, HEAD)
+        return None if row is None else PlannedRun.from_wire(get_json(row.columns, "planned"))
+
+    async def get_plan(self, run_id: str) -> Plan | None:
+        """The whole plan, or ``None`` while the run has none: a scan of all its rows."""
+        head = await self._store.results.get(run_id, HEAD)
+        if head is None:
+            return None
+        machines, excluded = await asyncio.gather(
+            self._in_order(run_id, PLACEMENTS), self._in_order(run_id, EXCLUSIONS)
+        )
+        return Plan(
+            version=head.columns["version"],
+            policy=head.columns["policy"],
+            rings=[RingOfPlan.from_wire(ring) for ring in get_json(head.columns, "rings")],
+            machines=[unpack(PlannedMachine, columns) for columns in machines],
+            excluded=[unpack(ExcludedMachine, columns) for columns in excluded],
+            makespan=Makespan.from_wire(get_json(head.columns, "makespan")),
+            notes=get_json(head.columns, "notes"),
+        )
+
+    async def list_placements(self, run_id: str, ring: int, phase: int, limit: int, cursor: str | None) -> Page[Placed]:
+        """Machines of a phase in the order of the plan; ring and phase by their position, from 0.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        span = Span(run_id, _prefix(ring, phase))
+        return await read_page(self._store.results, span, _placed, limit=limit, cursor=cursor, select=_PLACED)
+
+    async def _in_order(self, run_id: str, prefix: str) -> list[Columns]:
+        span = Span(run_id, prefix)
+        rows = [row.columns async for row in self._store.results.scan(run_id, first=span.first, end=span.end)]
+        return sorted(rows, key=lambda columns: int(columns[_POSITION]))
+
+    async def _remove_leftovers(self, run_id: str, rows: Mapping[str, Columns]) -> None:
+        leftovers: list[Change] = []
+        for span in (Span(run_id, PLACEMENTS), Span(run_id, EXCLUSIONS), Span(run_id, PHASES)):
+            scan = self._store.results.scan(run_id, first=span.first, end=span.end, select=[])
+            leftovers += [Change("delete", row.key, {}, row.etag) async for row in scan if row.key not in rows]
+        await self._store.results.apply_all(run_id, leftovers)
+
+
+_PLACED = ["key", "lane", "wave", "waveSize", "places"]
+
+
+def _placements(plan: Plan, placed: Sequence[Placed]) -> dict[str, Columns]:
+    """The rows of the machines by row key, each with its position in the document and its rank in the phase."""
+    ring_numbers = {ring.name: number for number, ring in enumerate(plan.rings)}
+    machines = {machine_key(machine.id): (at, machine) for at, machine in enumerate(plan.machines)}
+    if len(machines) != len(plan.machines) or sorted(machines) != sorted(one.key for one in placed):
+        raise ValueError("the plan and the places are not of the same machines")
+    ranks: Counter[str] = Counter()
+    rows: dict[str, Columns] = {}
+    for one in placed:
+        position, machine = machines[one.key]
+        prefix = _prefix(ring_numbers[machine.ring], machine.phase - 1)
+        values = {**machine.to_wire(), **{name: one.to_wire()[name] for name in _PLACED}, _POSITION: position}
+        rows[f"{prefix}{ranks[prefix]:06d}"] = pack(values)
+        ranks[prefix] += 1
+    return rows
+
+
+def _exclusions(plan: Plan) -> dict[str, Columns]:
+    return {
+        EXCLUSIONS + machine_key(machine.id): pack({**machine.to_wire(), _POSITION: position})
+        for position, machine in enumerate(plan.excluded)
+    }
+
+
+def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
+    """What the machine's own row tells of its place."""
+    key, values = machine_key(machine.id), machine.to_wire()
+    columns = {name: values[name] for name in _SHOWN_ON_MACHINES}
+    if key in expected:
+        columns["expectedSeconds"] = expected[key]
+    return Change("merge", MACHINES + key, pack(columns))
+
+
+def _head(plan: Plan, planned: PlannedRun) -> Columns:
+    values: dict[str, Any] = plan.to_wire()
+    names = ("version", "policy", "rings", "makespan", "notes")
+    return pack({**{name: values[name] for name in names}, "planned": planned})
+
+
+def _placed(row: Row) -> Placed:
+    return unpack(Placed, row.columns)
+
+
+def _prefix(ring: int, phase: int) -> str:
+    return f"{PLACEMENTS}{ring:02d}~{phase:03d}~"

@@ -1,0 +1,150 @@
+"""Stored policies: one row each, with a version number and an ETag that callers can hold on to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from patchwave.domain.core.documents import format_instant, parse_instant
+from patchwave.storage.engine.entity_codec import get_json, pack
+from patchwave.storage.engine.rows import Row
+from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.errors import PreconditionFailed
+
+_LOG = logging.getLogger("patchwave.storage")
+_PARTITION = "policies"
+_LONG_AGO = datetime(2, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """A policy as it is stored. ``version`` counts the changes since it was created, from 1.
+
+    ``author`` wrote this version; ``author_id`` is the object id, empty where none was signed in.
+    """
+
+    name: str
+    document: dict[str, Any]
+    version: int
+    etag: str
+    updated_at: datetime
+    author: str = ""
+    author_id: str = ""
+    digest: str = ""
+    replaced: dict[str, Any] | None = None
+    """The document before this change; only `PolicyRecords.put_policy` says it."""
+
+
+class PolicyRecords(StoreBacked):
+    """Policies by name."""
+
+    async def get_policy(self, name: str) -> StoredPolicy | None:
+        """The policy, or ``None``."""
+        row = await self._store.policies.get(_PARTITION, name)
+        return None if row is None else _read(row)
+
+    async def list_policies(self) -> list[StoredPolicy]:
+        """All policies, by name."""
+        return [_read(row) async for row in self._store.policies.scan(_PARTITION)]
+
+    async def put_policy(
+        self,
+        name: str,
+        document: dict[str, Any],
+        *,
+        if_match: str | None,
+        if_none_match: bool,
+        at: datetime,
+        author: str = "",
+        author_id: str = "",
+        digest: str = "",
+    ) -> StoredPolicy:
+        """Create or replace a policy.
+
+        Args:
+            name: A valid policy name.
+            document: Its JSON form.
+            if_match: Value of the header ``If-Match``: only if the stored policy has one of these ETags.
+            if_none_match: ``If-None-Match: *``: only if there is no such policy.
+            at: When.
+            author: Who writes it, as people read it.
+            author_id: Their object id; empty where the platform signs nobody in.
+            digest: Of the policy, as runs keep it.
+
+        Raises:
+            PreconditionFailed: the condition does not hold.
+            RecordTooLarge: the policy does not fit into a row.
+        """
+        async for _ in ChangeRounds(f"policy {name}"):
+            row = await self._store.policies.get(_PARTITION, name)
+            _check(row, if_match)
+            if row is not None and if_none_match:
+                raise PreconditionFailed(f"there is a policy {name} already")
+            version = 1 if row is None else _read(row).version + 1
+            wrote = {"author": author, "authorId": author_id, "digest": digest}
+            columns = pack({"version": version, "updatedAt": at, "document": document, **wrote})
+            if row is None:
+                done = await self._store.policies.insert(_PARTITION, name, columns)
+            else:
+                done = await self._store.policies.replace(_PARTITION, name, columns, row.etag)
+            if done:
+                return replace(_stored(Row(name, columns, "")), replaced=None if row is None else _read(row).document)
+        raise PreconditionFailed(f"policy {name} keeps changing")
+
+    async def delete_policy(self, name: str, *, if_match: str | None) -> bool:
+        """Delete a policy; ``False`` when there is none.
+
+        Raises:
+            PreconditionFailed: ``if_match`` names other ETags.
+        """
+        async for _ in ChangeRounds(f"policy {name}"):
+            row = await self._store.policies.get(_PARTITION, name)
+            if row is None:
+                return False
+            _check(row, if_match)
+            if await self._store.policies.delete(_PARTITION, name, row.etag):
+                return True
+        return False
+
+
+def _check(row: Row | None, if_match: str | None) -> None:
+    if if_match is None:
+        return
+    asked = {tag.strip() for tag in if_match.split(",")}
+    if row is None or ("*" not in asked and _read(row).etag not in asked):
+        raise PreconditionFailed("the policy is not the one you have read")
+
+
+def _read(row: Row) -> StoredPolicy:
+    """The policy of a row; of a damaged row only its name, which is no valid policy to any reader."""
+    try:
+        return _stored(row)
+    except Exception:
+        _LOG.exception("The row of the policy %s cannot be read.", row.key)
+        return StoredPolicy(row.key, {"name": row.key}, 0, '"0-000000000000"', _LONG_AGO)
+
+
+def _stored(row: Row) -> StoredPolicy:
+    document: dict[str, Any] = get_json(row.columns, "document") or {}
+    updated = parse_instant(row.columns["updatedAt"])
+    if updated is None:
+        raise ValueError(f"the row of policy {row.key} is damaged")
+    version = int(row.columns["version"])
+    # A strong ETag of our own: the service's is weak (RFC 9110 forbids it in If-Match), and a version alone would
+    # come again after a policy was deleted and created anew.
+    content = json.dumps([format_instant(updated), document], ensure_ascii=False, sort_keys=True)
+    digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
+    return StoredPolicy(
+        row.key,
+        document,
+        version,
+        f'"{version}-{digest}"',
+        updated,
+        author=str(row.columns.get("author", "")),
+        author_id=str(row.columns.get("authorId", "")),
+        digest=str(row.columns.get("digest", "")),
+    )

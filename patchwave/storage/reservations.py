@@ -1,0 +1,123 @@
+"""Reservations of runs: one row each in one partition, and the head, which gives every reservation its number.
+
+A reservation is written in one transaction with the head, under the ETag that the head had when all of the partition
+was read: so a run that has its number has seen every reservation with a lower one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from patchwave.domain.planning.reservation import EVERYTHING, Groups, Reservation
+from patchwave.storage.engine.entity_codec import pack, unpack
+from patchwave.storage.engine.paging import try_read
+from patchwave.storage.engine.rows import Change, Conflict, Row
+from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+
+_PARTITION = "reservations"
+_HEAD = "head"
+_LAST = "lastNumber"
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+PHASES = "r~"
+"""Row key prefix of the groups of a phase, in the partition of its run: ``r~{ring}~{phase}``."""
+
+
+def groups_key(ring: int, phase: int) -> str:
+    """The row key of the groups of a phase; ring and phase by their position, from 0."""
+    return f"{PHASES}{ring:02d}~{phase:03d}"
+
+
+class ReservationRecords(StoreBacked):
+    """What phases of runs keep other runs away from."""
+
+    async def get_groups(self, run_id: str, ring: int, phase: int) -> Groups:
+        """The groups of a phase, as its run was planned."""
+        row = await self._store.results.get(run_id, groups_key(ring, phase))
+        return Groups() if row is None else unpack(Groups, row.columns)
+
+    async def reserve(self, wanted: Reservation) -> tuple[Reservation, list[Reservation]]:
+        """Reserve, behind all that is reserved now: the stored reservation, and those of all runs.
+
+        The same turn again finds what it reserved, a turn after the newest one of the run nothing but that. For the
+        phase that the run has a reservation of, it keeps its number.
+
+        Raises:
+            StorageUnreachable: others reserved in between, again and again.
+        """
+        async for _ in ChangeRounds("the reservations"):
+            rows = [row async for row in self._store.runs.scan(_PARTITION)]
+            head = next((row for row in rows if row.key == _HEAD), None)
+            known = {row.key: row for row in rows if row.key != _HEAD}
+            others = [_reservation(row) for row in known.values()]
+            own = known.get(wanted.run_id)
+            stored = None if own is None else _reservation(own)
+            if stored is not None and stored.turn >= wanted.turn:
+                return stored, others
+            changes: list[Change] = []
+            if stored is not None and stored.groups is not None and stored.phase == wanted.phase:
+                kept = stored.model_copy(update={"turn": wanted.turn})
+            else:
+                number = 1 if head is None else int(head.columns[_LAST]) + 1
+                kept = wanted.model_copy(update={"number": number})
+                changes.append(_change(_HEAD, {_LAST: number}, head))
+            changes.append(_change(wanted.run_id, pack(_stored(kept)), own))
+            try:
+                await self._store.runs.apply(_PARTITION, changes)
+            except Conflict:
+                continue
+            return kept, others
+        raise AssertionError("the rounds end by an exception")
+
+    async def list_reservations(self) -> list[Reservation]:
+        """All reservations: one short scan."""
+        rows = self._store.runs.scan(_PARTITION)
+        return [_reservation(row) async for row in rows if row.key != _HEAD]
+
+    async def reserved_phase(self, run_id: str) -> tuple[int, int] | None:
+        """The positions of the ring and the phase that the run has reserved; ``None`` when it has none."""
+        row = await self._store.runs.get(_PARTITION, run_id)
+        stored = None if row is None else _reservation(row)
+        if stored is None or stored.groups is None or not stored.phase:
+            return None
+        ring, _, phase = stored.phase.partition(".")
+        return int(ring), int(phase)
+
+    async def give_back(self, run_id: str, turn: int) -> Reservation | None:
+        """Give back what the run has reserved up to that turn; what that was, ``None`` when it was nothing.
+
+        The row stays: an execution of that turn which comes late finds that it is over.
+        """
+        async for _ in ChangeRounds(f"the reservation of run {run_id}"):
+            row = await self._store.runs.get(_PARTITION, run_id)
+            if row is None:
+                return None
+            stored = _reservation(row)
+            if stored.turn > turn or stored.groups is None:
+                return None
+            given = stored.model_copy(update={"turn": turn, "groups": None})
+            if await self._store.runs.replace(_PARTITION, run_id, pack(_stored(given)), row.etag):
+                return stored
+        return None
+
+    async def forget_reservation(self, run_id: str) -> None:
+        """Remove the reservation of a run that has ended."""
+        row = await self._store.runs.get(_PARTITION, run_id, [])
+        if row is not None:
+            await self._store.runs.delete(_PARTITION, run_id, row.etag)
+
+
+def _change(key: str, columns: dict[str, object], before: Row | None) -> Change:
+    return Change("insert", key, columns) if before is None else Change("replace", key, columns, before.etag)
+
+
+def _stored(reservation: Reservation) -> dict[str, object]:
+    """Without the names of groups: they are with the plan of the run, and of no use to other runs."""
+    groups = reservation.groups
+    bare = None if groups is None else groups.model_copy(update={"names": {}})
+    return reservation.model_copy(update={"groups": bare}).to_wire()
+
+
+def _reservation(row: Row) -> Reservation:
+    found = try_read(_PARTITION, row, lambda row: unpack(Reservation, row.columns))
+    # One that cannot be read may be of the same machines: it is ahead of all until its run has ended.
+    return found or Reservation(run_id=row.key, turn=0, phase="", since=_LONG_AGO, groups=EVERYTHING)

@@ -1,0 +1,280 @@
+"""Run rows: one partition, newest first, created once by run id and changed under their ETag."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs import commands
+from patchwave.domain.runs.run import Mode, Order, Run, RunState, Stage
+from patchwave.domain.workflow.messages import GateClosed
+from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
+from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.store import ChangeRounds, Store, StoreBacked
+from patchwave.storage.errors import RecordMissing
+from patchwave.storage.run_patches import MACHINES
+
+_PARTITION = "runs"
+_SNAPSHOT = "policySnapshot"
+_RUNS_KEPT = 50
+_STAGES, _OUTCOMES = frozenset(Stage), frozenset(OutcomeKind)
+_COUNTED_A_SECOND = 500
+"""Rows that are read for the counts of a run that goes on, at most; a smaller run is counted whenever it is shown."""
+LISTED = wire_names(Run, without=[_SNAPSHOT])
+"""The columns of a run as lists show it."""
+
+
+class RunRecords(StoreBacked):
+    """What is kept of a run as a whole."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._parsed: dict[str, tuple[str, Run]] = {}
+        """By id, the run as of an ETag: each machine of a run asks for it several times."""
+        self._counting: dict[str, asyncio.Task[tuple[dict[str, int], dict[str, int]]]] = {}
+
+    async def create_run(self, run: Run) -> tuple[Run, bool]:
+        """Insert the run unless its id exists: the stored run, and whether this call created it.
+
+        Raises:
+            RecordTooLarge: the policy snapshot does not fit into a row.
+        """
+        key = RunId.parse(run.id).row_key
+        if await self._store.runs.insert(_PARTITION, key, pack(run.to_wire())):
+            return run, True
+        stored = await self.get_run(run.id)
+        if stored is None:
+            raise RecordMissing(f"run {run.id} was removed while it was read")
+        return stored, False
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run with its policy snapshot, or ``None``."""
+        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        if row is None:
+            return None
+        etag, run = self._parsed.get(run_id, ("", None))
+        if run is None or etag != row.etag:
+            run = _run(row.columns)
+            self._parsed[run_id] = (row.etag, run)
+            if len(self._parsed) > _RUNS_KEPT:
+                del self._parsed[next(iter(self._parsed))]
+        return run
+
+    async def list_runs(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
+        """Runs, newest first, without their policy snapshots; with ``mode`` only such runs.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this list.
+        """
+        return await read_page(
+            self._store.runs,
+            Span(_PARTITION),
+            lambda row: _run(row.columns),
+            limit=limit,
+            cursor=cursor,
+            select=LISTED,
+            where=None if mode is None else {"mode": mode.value},
+        )
+
+    async def start_run(self, run_id: str, at: datetime) -> Run:
+        """Move a queued run to running; any other state is left alone. The run with its snapshot."""
+        return await self._change(run_id, lambda run: commands.start(run, at))
+
+    async def close_run(self, run_id: str, state: RunState, reason: str, at: datetime) -> Run:
+        """Give the run its final state and totals, counted from its machines. A final run stays as it is."""
+        run = await self.get_run(run_id)
+        if run is None:
+            raise RecordMissing(f"no run {run_id}")
+        if run.state.is_final:
+            return run
+        outcomes, stages = await self.run_progress(run_id)
+
+        def close(run: Run) -> Run:
+            if run.state.is_final:
+                return run
+            return commands.close(run, state, clean(reason), at).model_copy(
+                update={
+                    "machines": sum(stages.values()),
+                    "counts_by_outcome": outcomes,
+                    "counts_by_stage": stages,
+                }
+            )
+
+        return await self._change(run_id, close)
+
+    async def get_listed_run(self, run_id: str) -> Run | None:
+        """The run as lists show it, without its policy snapshot; ``None`` when there is none."""
+        row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, LISTED)
+        return None if row is None else _run(row.columns)
+
+    async def keep_quiet(self, run_id: str, until: datetime) -> None:
+        """The run lives, and need not be heard of again before that moment: a merge into its row."""
+        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"quietUntil": until}))
+
+    async def begin_incarnation(self, run_id: str, after: int, version: str, until: datetime) -> Run:
+        """Note that the run gets another orchestration; the run, whose incarnation is another when somebody else
+        did that or when it has ended."""
+
+        def begin(run: Run) -> Run:
+            if run.state.is_final or run.incarnation != after:
+                return run
+            return run.model_copy(update={"incarnation": after + 1, "version": version, "quiet_until": until})
+
+        return await self._change(run_id, begin)
+
+    # --- steering: orders may be repeated, and what the first one said stays
+
+    async def request_cancel(self, run_id: str, order: Order) -> Run:
+        """Ask the run to stop.
+
+        Raises (all of these):
+            RecordMissing: there is no such run.
+            NotPossible: the order comes too late, or contradicts another one.
+        """
+        return await self._change(run_id, lambda run: commands.cancel(run, clean_order(order)))
+
+    async def pause_run(self, run_id: str, order: Order) -> Run:
+        """Keep the run from starting anything."""
+        return await self._change(run_id, lambda run: commands.pause(run, clean_order(order)))
+
+    async def resume_run(self, run_id: str, order: Order) -> Run:
+        """Let the run go on after a pause, and after gates that held."""
+        return await self._change(run_id, lambda run: commands.resume(run, clean_order(order)))
+
+    async def decide_ring(self, run_id: str, ring: str, order: Order, *, approved: bool) -> Run:
+        """Approve or reject a ring."""
+        return await self._change(run_id, lambda run: commands.decide(run, ring, clean_order(order), approved=approved))
+
+    async def set_run_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
+        """Show where the run stands; a pause and a gate that holds are shown before it."""
+        return await self._change(run_id, lambda run: commands.show(run, state, waiting_for))
+
+    async def open_window(self, run_id: str, ends_at: datetime) -> Run:
+        """Let the run go on, in a window that ends then. A final run stays as it is."""
+        return await self._change(run_id, lambda run: commands.open_window(run, ends_at))
+
+    async def ask_approval(self, run_id: str, ring: str, at: datetime) -> Run:
+        """Wait for the approval of a ring; the first time that the run does is kept."""
+        return await self._change(run_id, lambda run: commands.ask_approval(run, ring, at))
+
+    async def close_gate(self, gate: GateClosed, at: datetime) -> Run:
+        """An error budget is used up: hold its scope, or end the run."""
+        return await self._change(gate.run_id, lambda run: commands.close_gate(run, gate, at))
+
+    async def stop_run(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
+        """A gate ends the run, unless that ring has been approved."""
+        return await self._change(
+            run_id, lambda run: commands.stop(run, clean(reason), at, unless_approved=unless_approved)
+        )
+
+    async def note_occurrence(
+        self, run_id: str, change: Callable[[MaintenanceOccurrence], MaintenanceOccurrence]
+    ) -> Run:
+        """Write down what became known of the scheduled run that the run accompanies; the run as it is then."""
+
+        def note(run: Run) -> Run:
+            if run.maintenance is None:
+                return run
+            return run.model_copy(update={"maintenance": change(run.maintenance)})
+
+        return await self._change(run_id, note)
+
+    async def is_canceled(self, run_id: str) -> bool:
+        """Whether somebody asked the run to stop."""
+        run = await self.get_run(run_id)
+        return run is not None and run.cancel_requested_at is not None
+
+    async def count_machines(self, run_id: str) -> int:
+        """How many machines the run has: a scan of their keys. Lists of runs show it from then on."""
+        span = Span(run_id, MACHINES)
+        total = 0
+        async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
+            total += 1
+        await self.note_machines(run_id, total)
+        return total
+
+    async def note_machines(self, run_id: str, machines: int) -> None:
+        """Let lists of runs show that it has so many machines: a merge into its row."""
+        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, {"machines": machines})
+
+    async def counted_run(self, run_id: str, now: datetime) -> Run | None:
+        """The run with counts of its machines, or ``None``. A run that has ended has them in its row.
+
+        Those of a large run that goes on are counted once in ``machines / 500`` seconds for all callers: the row keeps
+        them with ``counted_at``. So no number of watchers reads more than 500 rows a second of a run.
+        """
+        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        if row is None:
+            return None
+        run = _run(row.columns)
+        if run.state.is_final or _is_fresh(run, now):
+            return run
+        counting = self._counting.get(run_id)
+        if counting is None:
+            counting = self._counting[run_id] = asyncio.create_task(self.run_progress(run_id))
+            counting.add_done_callback(lambda _: self._counting.pop(run_id, None))
+        outcomes, stages = await asyncio.shield(counting)
+        counts = {
+            "machines": sum(stages.values()),
+            "counts_by_outcome": outcomes,
+            "counts_by_stage": stages,
+            "counted_at": now,
+        }
+        counted = run.model_copy(update=counts)
+        if counted.machines > _COUNTED_A_SECOND:
+            names = ("machines", "countsByOutcome", "countsByStage", "countedAt")
+            columns = pack({name: counted.to_wire()[name] for name in names})
+            # Only into the row that was read: it may have got its final counts meanwhile.
+            await self._store.runs.merge(_PARTITION, row.key, columns, row.etag)
+        return counted
+
+    async def run_progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""
+        outcomes: Counter[str] = Counter()
+        stages: Counter[str] = Counter()
+        span = Span(run_id, MACHINES)
+        rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
+        async for row in rows:
+            stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
+            # Unknown words, in a damaged row, count as what may still run and what is not known.
+            stages[stage if stage in _STAGES else Stage.DONE if outcome else Stage.INSTALLING] += 1
+            if outcome:
+                outcomes[outcome if outcome in _OUTCOMES else OutcomeKind.UNKNOWN] += 1
+        return (
+            {kind.value: outcomes[kind] for kind in OutcomeKind if outcomes[kind]},
+            {stage.value: stages[stage] for stage in Stage if stages[stage]},
+        )
+
+    async def _change(self, run_id: str, decide: Callable[[Run], Run]) -> Run:
+        key = RunId.parse(run_id).row_key
+        async for _ in ChangeRounds(f"run {run_id}"):
+            row = await self._store.runs.get(_PARTITION, key)
+            if row is None:
+                break
+            stored = _run(row.columns)
+            wanted = decide(stored)
+            if wanted == stored:
+                return stored
+            # The whole row: a merge could not take away what is empty again.
+            if await self._store.runs.replace(_PARTITION, key, pack(wanted.to_wire()), row.etag):
+                return wanted
+        raise RecordMissing(f"no run {run_id}")
+
+
+def clean_order(order: Order) -> Order:
+    """The order with a reason that may be stored: people paste addresses and headers."""
+    return order.model_copy(update={"by": clean(order.by), "why": clean(order.why)})
+
+
+def _is_fresh(run: Run, now: datetime) -> bool:
+    """Whether the counts in the row are good enough: those of a large run may be older."""
+    return run.counted_at is not None and now - run.counted_at < timedelta(seconds=run.machines / _COUNTED_A_SECOND)
+
+
+def _run(columns: Columns) -> Run:
+    return unpack(Run, columns)

@@ -1,0 +1,141 @@
+"""What people have ordered for a policy beside its document, and which of its runs go on: one row per policy.
+
+Every change is in the audit log of the policy. Where an order is kept, its line is made of what is kept: a change that
+was cut off before its line is completed by the same order given again, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Unpack
+
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.core.principal import Signature
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.upcoming import forgettable_before
+from patchwave.storage.audit_log import JournalRecords
+from patchwave.storage.engine.entity_codec import pack, unpack
+from patchwave.storage.engine.rows import Row
+from patchwave.storage.engine.store import ChangeRounds
+
+_PARTITION = "controls"
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_LOG = logging.getLogger("patchwave.storage")
+
+
+class ControlRecords(JournalRecords):
+    """Controls by the name of their policy. They stay when the policy is deleted: a pause must not end by accident."""
+
+    async def get_controls(self, policy: str) -> Controls:
+        """What was ordered; a policy without orders has empty controls, and one whose row is damaged is paused."""
+        row = await self._store.policies.get(_PARTITION, policy)
+        return Controls() if row is None else _read(row)
+
+    async def pause_policy(self, policy: str, pause: Pause) -> Controls:
+        """Start nothing by the schedule; whoever pauses first counts."""
+        controls, _ = await self._change_controls(policy, lambda known: known.paused(pause))
+        kept = controls.pause or pause
+        await self.audit(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
+        return controls
+
+    async def resume_policy(self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> Controls:
+        """End the pause, if there is one."""
+        controls, is_changed = await self._change_controls(policy, lambda known: known.resumed())
+        if is_changed:
+            await self.audit(policy, "policy_resumed", **who, at=at, detail={"reason": reason})
+        return controls
+
+    async def skip_occurrence(self, policy: str, skip: Skip) -> Controls:
+        """Leave one occurrence out; whoever says so first counts."""
+        controls, _ = await self._change_controls(
+            policy, lambda known: known.skipping(skip, forget_before=forgettable_before(skip.at))
+        )
+        kept = controls.skip_of(skip.occurrence) or skip
+        detail = {"reason": kept.reason, "occurrence": format_instant(kept.occurrence)}
+        await self.audit(policy, "occurrence_skipped", **kept.who, at=kept.at, detail=detail)
+        return controls
+
+    async def unskip_occurrence(
+        self,
+        policy: str,
+        occurrence: datetime,
+        *,
+        reason: str,
+        at: datetime,
+        **who: Unpack[Signature],
+    ) -> Controls:
+        """Take back that an occurrence is left out, if it is."""
+        controls, is_changed = await self._change_controls(policy, lambda known: known.unskipping(occurrence))
+        if is_changed:
+            detail = {"reason": reason, "occurrence": format_instant(occurrence)}
+            await self.audit(policy, "occurrence_unskipped", **who, at=at, detail=detail)
+        return controls
+
+    async def order_run(
+        self,
+        policy: str,
+        run_id: str,
+        *,
+        instead_of: str,
+        reason: str,
+        at: datetime,
+        **who: Unpack[Signature],
+    ) -> Controls:
+        """Order a run in place of the one that was ordered last; of two orders at once one counts."""
+        controls, is_changed = await self._change_controls(
+            policy, lambda known: known.ordering(run_id, instead_of=instead_of)
+        )
+        if is_changed:
+            await self.audit(
+                policy,
+                "run_ordered",
+                **who,
+                at=at,
+                detail={"reason": reason, "runId": run_id},
+            )
+        return controls
+
+    async def carry_over(self, policy: str, run_id: str, at: datetime) -> Controls:
+        """A run goes on in the windows that open from now on; nothing else is started in them."""
+        controls, is_changed = await self._change_controls(
+            policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
+        )
+        if is_changed:
+            await self.audit(policy, "run_carried_over", by="patchwave", at=at, detail={"runId": run_id})
+        return controls
+
+    async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> Controls:
+        """The run has ended: windows that open later are free again."""
+        controls, is_changed = await self._change_controls(policy, lambda known: known.carried(run_id, at))
+        if is_changed:
+            await self.audit(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
+        return controls
+
+    async def _change_controls(self, policy: str, decide: Callable[[Controls], Controls]) -> tuple[Controls, bool]:
+        known = Controls()
+        async for _ in ChangeRounds(f"the controls of policy {policy}"):
+            row = await self._store.policies.get(_PARTITION, policy)
+            known = Controls() if row is None else _read(row)
+            wanted = decide(known)
+            if wanted == known:
+                break
+            columns = pack(wanted.to_wire())
+            if row is None:
+                is_done = await self._store.policies.insert(_PARTITION, policy, columns)
+            else:
+                is_done = await self._store.policies.replace(_PARTITION, policy, columns, row.etag)
+            if is_done:
+                return wanted, True
+        return known, False
+
+
+def _read(row: Row) -> Controls:
+    try:
+        return unpack(Controls, row.columns)
+    except Exception:
+        # It may say that the policy is paused. An order to resume replaces the row.
+        _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
+        reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
+        return Controls(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))
