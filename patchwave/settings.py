@@ -369,6 +369,13 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
         return value
 
+    # After the length was judged: a secret of nothing but white space is a mistake, and not the lack of one.
+    @field_validator("*")
+    @classmethod
+    def _is_stripped(cls, value: object) -> object:
+        # `echo` ends what it puts into a vault with a line feed, which is in no sender's or client's copy.
+        return SecretStr(value.get_secret_value().strip()) if isinstance(value, SecretStr) else value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         manager = urlsplit(self.resource_manager)
@@ -386,6 +393,8 @@ class Settings(BaseSettings):
             raise ValueError(f"PATCHWAVE_SUBSCRIPTIONS: {wrong[0][:100]!r} is no id of a subscription")
         if len(self.listed_rotations) < len(_listed(self.webhook_rotations)):
             raise ValueError("PATCHWAVE_WEBHOOK_ROTATIONS names a policy twice")
+        if wrong := [each for each in self.listed_snapshot_groups if "/" in each]:
+            raise ValueError(f"PATCHWAVE_SNAPSHOT_GROUPS: {wrong[0][:100]!r} is no name of a resource group")
         if wrong := [each for each in self.listed_event_topics if not _TOPIC.fullmatch(each)]:
             raise ValueError(f"PATCHWAVE_EVENT_TOPICS: {wrong[0][:100]!r} is no ARM id in a subscription")
         if self.subscriptions.strip() and not self.listed_subscriptions:

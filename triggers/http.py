@@ -38,7 +38,10 @@ _LOG = logging.getLogger("patchwave.http")
 
 
 class Refusal(Exception):
-    """A request that is answered with a problem: the HTTP status, one sentence, and what exactly is wrong."""
+    """A request that is answered with a problem: the HTTP status, one sentence, and what exactly is wrong.
+
+    ``why`` is what the trace says of it where the caller must not read it; it is the text of the exception.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,9 @@ class Refusal(Exception):
         *,
         errors: Sequence[Problem] = (),
         headers: Mapping[str, str] | None = None,
+        why: str = "",
     ) -> None:
-        super().__init__(detail)
+        super().__init__(why or detail)
         self.status = status
         self.detail = detail
         self.errors = tuple(listed(errors))
@@ -103,7 +107,8 @@ def answered[**Arguments](
         except Exception as error:
             refusal = _refusal_of(error)
             if refusal.status in TRACED:
-                await note_refused(handler.__name__, request.headers, refusal.status, str(error))
+                policy = route_of(request, "policy")
+                await note_refused(handler.__name__, request.headers, refusal.status, str(error), policy)
             return refusal.to_response()
 
     return handle

@@ -168,12 +168,19 @@ def check_key(key: str) -> None:
 
 
 async def claimed_run_id(
-    records: Records, kind: str, key: str, run_id: RunId, request: object = None, *, scope: Sequence[str] = ()
+    records: Records,
+    kind: str,
+    key: str,
+    run_id: RunId,
+    request: object = None,
+    *,
+    scope: Sequence[str] = (),
+    noun: str = "key",
 ) -> RunId:
     """The run id that a key stands for: this one, when the key is new.
 
     ``request`` is what the key was sent with, as JSON: the key stands for that request alone. ``scope`` is whose key it
-    is, such as caller and policy: in another scope it is another key.
+    is, such as caller and policy: in another scope it is another key. ``noun`` is what its sender calls it.
 
     Raises:
         Refusal: 400 when the key is empty, too long, or not printable; 422 when it was used for another request.
@@ -191,7 +198,8 @@ async def claimed_run_id(
     if request is not None and first_digest not in ("", digest):
         raise Refusal(
             422,
-            f"The key was used for another request, which started the run {first}: send a new key with a new request.",
+            f"The {noun} was used for another request, which started the run {first}:"
+            f" send a new {noun} with a new request.",
         )
     return RunId.parse(first)
 

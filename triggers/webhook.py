@@ -13,7 +13,7 @@ import azure.functions as func
 from pydantic import Field
 
 from patchwave.domain.core.documents import Tolerant, as_object
-from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, policy_secret, verify
+from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
 from patchwave.settings import Authorization, load_settings
 from patchwave.storage import open_records
@@ -21,7 +21,6 @@ from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, P
 from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from triggers.runs import ListedRun, accepted
 from triggers.start import (
-    KEY_REUSED,
     LONGEST_KEY,
     check_key,
     claimed_run_id,
@@ -65,7 +64,7 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
     headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
     refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
     | NO_POLICY
-    | KEY_REUSED,
+    | {422: "The delivery was used in another mode."},
 )
 @answered
 async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
@@ -92,7 +91,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     key = delivery or signature
     if key:
         request = {"policy": policy.name, "mode": mode}
-        run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,))
+        run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,), noun="delivery")
     trigger = Trigger(kind=TriggerKind.WEBHOOK, **caller_of(req).who, detail=delivery or "")
     run = await start_run(records, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
     return accepted(run)
@@ -102,7 +101,7 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
     """What names the signature, when one is asked for.
 
     Raises:
-        Refusal: 401 without saying what exactly is wrong, so that nothing is learnt from trying.
+        Refusal: 401. What exactly is wrong is for the trace alone, so that nothing is learnt from trying.
     """
     settings = load_settings()
     master = settings.webhook_secret.get_secret_value()
@@ -110,14 +109,15 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
         return ""
     if not master:
         # Every caller has a function key; one without the role to start a run would come in here.
-        _LOG.warning("A webhook was refused: callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set.")
-        raise Refusal(401, _UNSIGNED)
+        why = "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
+        _LOG.warning("A webhook was refused: %s.", why)
+        raise Refusal(401, _UNSIGNED, why=why)
     rotations = settings.listed_rotations.get(call.policy, (FIRST_ROTATION,))
     secrets = [policy_secret(master, call.policy, rotation) for rotation in rotations]
-    verified = verify(header or "", call, secrets, now.timestamp())
-    if verified is None:
-        raise Refusal(401, _UNSIGNED)
-    return verified
+    try:
+        return verify(header or "", call, secrets, now.timestamp())
+    except SignatureRefused as refused:
+        raise Refusal(401, _UNSIGNED, why=str(refused)) from None
 
 
 def _fields(body: bytes) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -109,18 +110,66 @@ async def test_an_override_that_widens_is_traced_with_who_sent_it(records: Recor
     assert (line["byId"], line["detail"]["function"], line["detail"]["status"]) == (ANA, "start_run", 403)
 
 
-@pytest.mark.usefixtures("records")
-@pytest.mark.parametrize("signature", ["", "t=1,v2=" + "0" * 64])
-async def test_a_webhook_without_the_right_signature_is_traced(
-    records: Records, monthly: str, monkeypatch: pytest.MonkeyPatch, signature: str
-) -> None:
+UNSIGNED = "The function key or the signature is missing or not valid."
+
+
+@pytest.fixture
+def signed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    del records  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "a-secret-for-tests-only-and-no-other")
     load_settings.cache_clear()
+
+
+@pytest.mark.usefixtures("signed")
+@pytest.mark.parametrize(
+    ("signature", "why"),
+    [
+        ("", "the call has no signature"),
+        ("t=1,v2=MARKED", "the header of the signature is malformed"),
+        ("t=1,v2=" + "0" * 64, "the time of the signature is off by more than 300 s"),
+        (f"t={int(time.time())},v2=" + "0" * 64, "the signature fits no secret of the policy"),
+    ],
+)
+async def test_a_webhook_that_is_refused_is_traced_with_policy_and_reason(
+    records: Records, monthly: str, signature: str, why: str
+) -> None:
     headers = {"x-patchwave-signature": signature}
     answer = await call(run_webhook, body=b"{}", headers=headers, engine=Engine(), policy=monthly)
-    assert answer.status == 401
+    # The reason is for the trace alone.
+    assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
     [line] = await lines(records)
-    assert (line["by"], line["proven"], line["detail"]["function"]) == ("unknown", False, "run_webhook")
+    assert (line["by"], line["proven"]) == ("unknown", False)
+    assert line["detail"] == {"function": "run_webhook", "status": 401, "why": why, "policy": "monthly"}
+
+
+@pytest.mark.usefixtures("signed", "monthly")
+@pytest.mark.parametrize("name", ["MARKED", "marked"])
+async def test_a_policy_that_there_is_not_is_in_no_line(records: Records, name: str) -> None:
+    assert (await call(run_webhook, body=b"{}", engine=Engine(), policy=name)).status == 401
+    [line] = await lines(records)
+    assert line["detail"] == {"function": "run_webhook", "status": 401, "why": "the call has no signature"}
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_webhook_without_a_secret_of_the_app_is_traced(records: Records, monthly: str) -> None:
+    answer = await call(run_webhook, body=b"{}", engine=Engine(), policy=monthly)
+    assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
+    [line] = await lines(records)
+    assert line["detail"]["why"] == "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
+
+
+@pytest.mark.usefixtures("signed", "monthly")
+async def test_a_policy_that_cannot_be_looked_up_changes_no_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise StorageUnreachable("away")
+
+    monkeypatch.setattr(Records, "get_policy", fails)
+    assert (await call(run_webhook, body=b"{}", engine=Engine(), policy="monthly")).status == 401
+    assert "Refused (401): run_webhook of unknown: the call has no signature" in caplog.text
 
 
 async def test_a_wrong_health_key_is_traced_and_a_shallow_look_is_not(records: Records) -> None:

@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from patchwave.cli.app import app
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.settings import load_settings
 from patchwave.storage import Records
@@ -90,7 +92,12 @@ async def test_a_delivery_stands_for_one_start(records: Records, engine: Engine,
     first = await send(engine, b'{"mode": "assess"}', delivery="d-1")
     of_other_key = await send(engine, b'{"mode": "assess", "sentAt": "later"}', delivery="d-1")
     assert of_other_key.json["id"] == first.json["id"]
-    assert (await send(engine, b'{"mode": "patch"}', delivery="d-1")).problem["status"] == 422
+    other_mode = await send(engine, b'{"mode": "patch"}', delivery="d-1")
+    assert (other_mode.problem["status"], other_mode.problem["detail"]) == (
+        422,
+        f"The delivery was used for another request, which started the run {first.json['id']}:"
+        " send a new delivery with a new request.",
+    )
     assert list(engine.instances) == [first.json["id"]]
 
 
@@ -247,6 +254,17 @@ async def test_a_secret_is_taken_back_by_its_number(
         monkeypatch.setenv("PATCHWAVE_WEBHOOK_ROTATIONS", rotations)
         load_settings.cache_clear()
         assert await taken() == expected
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}\t", "{}\r\n"])
+async def test_white_space_around_the_secret_of_the_app_changes_no_signature(
+    records: Records, engine: Engine, monthly: str, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    """A secret of a vault that was made with `echo` ends with a line feed; the command takes none of it."""
+    monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", around.format(SECRET))
+    load_settings.cache_clear()
+    made = CliRunner().invoke(app, ["policy", "webhook-secret", "monthly"])
+    assert (await send(engine, signature=sign(b"{}", secret=made.output.strip()))).status == 202
 
 
 async def test_without_a_secret_a_signature_is_not_looked_at(records: Records, engine: Engine, monthly: str) -> None:

@@ -70,6 +70,8 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("EVENT_TOPICS", "weekly"),
         ("EVENT_TOPICS", "/subscriptions"),
         ("EVENT_TOPICS", "/subscriptions/production"),
+        ("SNAPSHOT_GROUPS", "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg-keep"),
+        ("SNAPSHOT_GROUPS", "rg-keep, rg/other"),
         ("SUBSCRIPTIONS", "production"),
         ("SUBSCRIPTIONS", "11111111-2222-4333-8444-555555555555 99999999-2222-4333-8444-555555555555"),
         ("SUBSCRIPTIONS", " , "),
@@ -110,6 +112,27 @@ def test_storage_must_be_named_one_way_or_the_other(monkeypatch: pytest.MonkeyPa
         read(monkeypatch, TABLES_CONNECTION="")
     endpoint = "https://account.table.core.windows.net"
     assert read(monkeypatch, TABLES_CONNECTION="", TABLES_ENDPOINT=endpoint).tables_endpoint == endpoint
+
+
+SECRETS = [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
+def test_which_settings_are_secret() -> None:
+    assert SECRETS == ["tables_connection", "webhook_secret", "channels", "health_key"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " \t{} "])
+def test_white_space_around_a_secret_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, name: str, around: str) -> None:
+    value = "of at least 32 characters; white space within stays"
+    settings = read(monkeypatch, **{name.upper(): around.format(value)})
+    assert getattr(settings, name).get_secret_value() == value
+
+
+@pytest.mark.parametrize("name", ["webhook_secret", "health_key"])
+def test_white_space_is_no_secret_and_not_the_lack_of_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ValidationError, match="at least 32 characters"):
+        read(monkeypatch, **{name.upper(): " \n"})
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:

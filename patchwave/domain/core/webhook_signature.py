@@ -16,8 +16,16 @@ from dataclasses import dataclass
 FIRST_ROTATION = 1
 TOLERANCE_SECONDS = 300
 """How far the time stamp of a signature may be from now, in either direction."""
+NOT_SIGNED = "the call has no signature"
+MALFORMED = "the header of the signature is malformed"
+NOT_FRESH = f"the time of the signature is off by more than {TOLERANCE_SECONDS} s"
+NO_SECRET_FITS = "the signature fits no secret of the policy"
 _DERIVED_FOR = "patchwave webhook"
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),\s*v2=([0-9a-fA-F]{64})")
+
+
+class SignatureRefused(Exception):
+    """A call may not come in by its signature; the text is one of four, and for the trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,22 @@ def signature_of(call: Call, secret: str, at: float) -> str:
     return f"t={int(at)},v2={call.signed_by(secret, str(int(at)))}"
 
 
-def verify(header: str, call: Call, secrets: Iterable[str], now: float) -> str | None:
-    """What names the signature, when it is right and fresh; else ``None``."""
+def verify(header: str, call: Call, secrets: Iterable[str], now: float) -> str:
+    """What names the signature, which is right and fresh.
+
+    Raises:
+        SignatureRefused: it is not.
+    """
+    if not header:
+        raise SignatureRefused(NOT_SIGNED)
     found = _SIGNATURE.fullmatch(header)
     if found is None:
-        return None
+        raise SignatureRefused(MALFORMED)
     stamp, given = found.groups()
     # All of them are compared, so that the time does not tell which one is near.
     matches = [hmac.compare_digest(call.signed_by(secret, stamp), given.lower()) for secret in secrets]
-    is_fresh = abs(now - int(stamp)) <= TOLERANCE_SECONDS
-    return f"{stamp}.{given.lower()}" if any(matches) and is_fresh else None
+    if abs(now - int(stamp)) > TOLERANCE_SECONDS:
+        raise SignatureRefused(NOT_FRESH)
+    if not any(matches):
+        raise SignatureRefused(NO_SECRET_FITS)
+    return f"{stamp}.{given.lower()}"
