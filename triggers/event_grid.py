@@ -18,7 +18,7 @@ from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, re
 from patchwave.settings import load_settings
 from patchwave.storage import Records, open_records
 from triggers.accompany import accompany
-from triggers.event_lookup import find_scheduled_run, is_machine
+from triggers.event_lookup import NotKnownYet, find_scheduled_run, is_machine
 from triggers.event_runs import start_requested
 from triggers.http import Refusal, parse_json
 from triggers.permitted import boundary
@@ -45,9 +45,16 @@ async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> No
         return
     sources = EventSources.of(load_settings().listed_event_topics, boundary())
     if reason := sources.reason_to_ignore(found):
-        _LOG.warning("An event of the kind %s was passed over: %s.", found.kind, reason)
+        _pass_over(found, reason, level=logging.WARNING)
         return
-    await start_known(open_records(), client, found)
+    try:
+        await start_known(open_records(), client, found)
+    except NotKnownYet as unknown:
+        why = str(unknown).rstrip(".")
+        _LOG.warning("An event of the kind %s waits until it is delivered again: %s.", found.kind, why)
+        # Expected, since Resource Graph is late. A failed call is what Event Grid repeats; where in the look-up it came
+        # up says nothing more, and would be a long trace for each delivery.
+        raise NotKnownYet(why) from None
 
 
 async def start_known(records: Records, client: DurableClient, event: AzureEvent) -> None:
@@ -59,7 +66,7 @@ async def start_known(records: Records, client: DurableClient, event: AzureEvent
     run = await find_scheduled_run(notice)
     if run is None or not run.is_timely(datetime.now(UTC)):
         why = "its configuration is gone" if run is None else f"its run starts at {run.starts_at:%Y-%m-%d %H:%M} UTC"
-        _LOG.warning("An event of the kind %s was passed over: %s.", event.kind, why)
+        _pass_over(event, why, level=logging.WARNING)
         return
     try:
         await accompany(records, client, event, run)
@@ -86,8 +93,16 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
         Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
             the event again.
     """
-    asking = [chosen for chosen in await _asking(records, event) if await _may_be_news(records, event, chosen.policy)]
-    if not asking or (event.machine is not None and not await is_machine(event.machine)):
+    wanting = await _asking(records, event)
+    if not wanting:
+        _pass_over(event, "no policy asks for an assessment")
+        return []
+    asking = [chosen for chosen in wanting if await _may_be_news(records, event, chosen.policy)]
+    if not asking:
+        _pass_over(event, "the machine is known to each policy that asks")
+        return []
+    if event.machine is not None and not await is_machine(event.machine):
+        _pass_over(event, f"Azure shows no machine {event.machine.text}")
         return []
     runs: list[Run] = []
     failures: list[Exception] = []
@@ -101,6 +116,10 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
     if failures:
         raise failures[0]
     return runs
+
+
+def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> None:
+    _LOG.log(level, "An event of the kind %s was passed over: %s.", event.kind, why)
 
 
 async def _asking(records: Records, event: AzureEvent) -> list[WrittenPolicy]:

@@ -21,7 +21,18 @@ from patchwave.domain.runs.retention import Retention, may_go, slice_of
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Records, open_records
 from triggers.described import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
-from triggers.http import Refusal, answer, answered, caller_of, invalid_body, page_of, paged, read_json, run_id_of
+from triggers.http import (
+    LARGEST_LIMIT,
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    page_of,
+    paged,
+    read_json,
+    run_id_of,
+)
 from triggers.runs import ListedRun, find_run, listed_run
 
 MOST_ROWS = 20_000
@@ -34,6 +45,7 @@ _INSTANCE_TIME = timedelta(seconds=60)
 _INSTANCE_SPAN = timedelta(days=14)
 """Instances are removed when they are between so much older than they may be and just too old."""
 _ENDED = [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED]
+_EXPORTED = "evidence_exported"
 _LOG = logging.getLogger("patchwave.retention")
 
 bp = df.Blueprint()
@@ -88,7 +100,8 @@ async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
 async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
     """Say that all evidence of a run that ended is kept elsewhere, after which the run may be removed.
 
-    ``records`` is how many were received on all pages. Some of the pages are no export: 409.
+    ``records`` is how many were received on all pages. Some of the pages are no export: 409. Saying the same again
+    changes nothing.
     """
     received = _received(read_json(req))
     records = open_records()
@@ -96,11 +109,25 @@ async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
     if not run.state.is_final:
         raise Refusal(409, "The run has not ended, and its evidence goes on growing.")
     if await records.count_evidence(run.id) != received:
+        # The first acknowledgement is a record of its own, so its repetition finds one more.
+        if await _was_acknowledged(records, run.id, received):
+            return answer(listed_run(run))
         raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
     at = datetime.now(UTC)
     await records.mark_exported(run.id, at)
-    await records.audit(run.id, "evidence_exported", **caller_of(req).who, at=at, detail={"records": received})
+    await records.audit(run.id, _EXPORTED, **caller_of(req).who, at=at, detail={"records": received})
     return answer(listed_run(run.model_copy(update={"exported_at": at})))
+
+
+async def _was_acknowledged(records: Records, run_id: str, received: int) -> bool:
+    cursor: str | None = None
+    while True:
+        page = await records.list_audit(run_id, LARGEST_LIMIT, cursor)
+        if any(line["action"] == _EXPORTED and line["detail"] == {"records": received} for line in page.items):
+            return True
+        cursor = page.cursor
+        if cursor is None:
+            return False
 
 
 def _received(body: object) -> int:

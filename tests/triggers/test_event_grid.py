@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -233,6 +234,46 @@ async def test_a_machine_that_azure_does_not_have_is_not_assessed(
     assert await records.event_requests() == []
     asked = (await azure.get("/_sim/requests", params={"path": "*/made-up"})).json()["requests"]
     assert [each["method"] for each in asked] == ["GET"]
+
+
+async def test_why_an_event_started_nothing_is_one_line(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "patchwave.events")
+
+    async def told(event: str) -> list[str]:
+        caplog.clear()
+        await deliver(engine, event)
+        return [line.getMessage() for line in caplog.records if line.name == "patchwave.events"]
+
+    passed_over = "An event of the kind Microsoft.Resources.ResourceWriteSuccess was passed over: "
+    assert await told(written()) == [passed_over + "no policy asks for an assessment."]
+    await put(records, "newcomers", events={"newMachine": True})
+    made_up = machine_id().replace("web-01", "made-up")
+    assert await told(written(machine=made_up)) == [passed_over + f"Azure shows no machine {made_up}."]
+    assert await told(written("e-1")) == []
+    assert await told(written("e-2")) == [passed_over + "the machine is known to each policy that asks."]
+    assert len(engine.instances) == 1
+
+
+async def test_what_azure_does_not_know_yet_is_one_warning_at_each_delivery(
+    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(records, "around", events={"beforeMaintenance": True})
+    late = occurrence_id(start=datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=31))
+    with pytest.raises(NotKnownYet) as caught:
+        await deliver(engine, maintenance("Pre", late))
+    lines = [line for line in caplog.records if line.name.startswith("patchwave.")]
+    assert [(line.levelname, line.exc_info, line.getMessage()) for line in lines] == [
+        (
+            "WARNING",
+            None,
+            "An event of the kind Microsoft.Maintenance.PreMaintenanceEvent waits until it is delivered again:"
+            f" Azure does not show {late}.",
+        )
+    ]
+    # The host prints what failed the call: no look-up behind it.
+    assert "event_lookup.py" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_an_azure_that_does_not_answer_has_the_event_delivered_again(

@@ -138,6 +138,18 @@ async def test_all_pages_and_a_word_of_it_are_an_export(records: Records) -> Non
     assert line["detail"] == {"records": 10}
 
 
+async def test_a_repeated_acknowledgement_changes_nothing(records: Records) -> None:
+    run_id = await run_of(records, 2 * DAY)
+    first = await exported(run_id, 10)
+    kept = await evidence(run_id)
+    for _ in range(2):
+        again = await exported(run_id, 10)
+        assert (again.status, again.json) == (200, first.json)
+    assert await evidence(run_id) == kept
+    # Of an export that never was there is nothing to repeat.
+    assert (await exported(run_id, 9)).status == 409
+
+
 async def test_some_of_the_pages_are_no_export(records: Records) -> None:
     run_id = await run_of(records, 2 * DAY)
     first = await call(retention.get_run_evidence, query={"limit": "3"}, runId=run_id)
