@@ -178,7 +178,7 @@ async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> 
     # The first look comes right behind the preflight or the verification, which have read the same.
     view = await open_resource_manager().read_machine(context.machine_id, kept_for=first_at)
     if isinstance(view, ArmFailure):
-        unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.text}.")
+        unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.clause}.")
         return _Look.unread("power", unread, view)
     return _Look(read_signals(view, now()))
 

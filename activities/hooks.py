@@ -233,7 +233,7 @@ class _ScriptStep:
         await records.save_guard(guard.model_copy(update=known))
         refusal = self._refusal(what, failure)
         if submission.is_open and refusal.state is not HookState.WAIT:
-            return HookResult.wait(wait_seconds(failure.retry_after), f"{what}: {failure.text}.")
+            return HookResult.wait(wait_seconds(failure.retry_after), f"{what}: {failure.clause}.")
         return refusal
 
     def _refusal(self, what: str, failure: ArmFailure) -> HookResult:
@@ -273,7 +273,7 @@ class _ScriptStep:
                 end = read_script_end(reading.result)
                 return await self._end(guard, script_failure(when, end, self._script.timeout), end.output)
             case PollState.FAILED:
-                why = reading.failure.text if reading.failure else "Azure gave no reason"
+                why = reading.failure.clause if reading.failure else "Azure gave no reason"
                 return await self._end(guard, f"The script {when} the installation failed: {why}.")
             case PollState.LOST | PollState.SUCCEEDED_WITHOUT_RESULT:
                 return await self._end(guard, script_unknown(when, reading.failure.text if reading.failure else ""))
@@ -363,7 +363,7 @@ def _refused(what: str, failure: ArmFailure | None) -> HookResult:
     """A call that Azure did not take: again when the reason passes, else the hook has failed."""
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     verdict = classify(failure)
-    message = f"{what}: {failure.text}."
+    message = f"{what}: {failure.clause}."
     if is_pacing(failure):
         return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
     match verdict.kind:

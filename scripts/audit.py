@@ -2,7 +2,8 @@
 
 What is known comes from the registries that the packages come from, asked as pip and npm are configured, and from a
 folder of advisories in the form of OSV where ``PATCHWAVE_ADVISORIES`` names one. A source that cannot answer is told
-loudly: packages that nobody has judged are not safe, they are not audited. ``--required`` fails then, too.
+loudly: packages that nobody has judged are not safe, they are not audited. ``--required`` fails then, too. A folder
+that is named and holds no advisory always fails.
 
 An excuse in ``scripts/excused.toml`` has a reason and a day on which it ends.
 """
@@ -71,6 +72,10 @@ class NotAudited(Exception):
     """A source cannot answer; the text says why."""
 
 
+class NoAdvisories(NotAudited):
+    """The folder that somebody has named holds none: a mistake, whoever else answers."""
+
+
 # --- what is locked
 
 
@@ -118,7 +123,12 @@ def ask_python_registry(packages: Iterable[Package], index: str) -> list[Finding
             if not each.get("withdrawn")
         ]
 
-    if not ask(Package("PyPI", *CANARY)):
+    try:
+        told = ask(Package("PyPI", *CANARY))
+    except NotAudited as error:
+        what = f"{CANARY[0]} {CANARY[1]}, a version known to be vulnerable that is asked about as a check"
+        raise NotAudited(f"it did not answer for {what}: {error.__cause__}") from error
+    if not told:
         raise NotAudited(f"it knows of no vulnerability of {CANARY[0]} {CANARY[1]}, so it knows of none at all")
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         return [finding for found in pool.map(ask, packages) for finding in found]
@@ -166,20 +176,22 @@ def read_advisories(folder: Path, packages: Iterable[Package]) -> list[Finding]:
     """What a folder of OSV advisories says, in YAML or JSON.
 
     Raises:
-        NotAudited: there is none.
+        NoAdvisories: there is none.
     """
     by_name: dict[tuple[str, str], list[Package]] = {}
     for package in packages:
         by_name.setdefault((package.ecosystem, package.name), []).append(package)
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".yaml", ".json")]
-    if not files:
-        raise NotAudited(f"{folder} holds no advisories")
+    known = 0
     found: list[Finding] = []
     for path in files:
         text = path.read_text("utf-8")
         read: object = json.loads(text) if path.suffix == ".json" else yaml.load(text, yaml.CSafeLoader)
         document = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
-        if "affected" not in document or document.get("withdrawn"):
+        if "affected" not in document:
+            continue
+        known += 1
+        if document.get("withdrawn"):
             continue
         ids = (document["id"], *document.get("aliases", ()))
         summary = str(document.get("summary") or document.get("details") or "").strip()[:200]
@@ -188,6 +200,8 @@ def read_advisories(folder: Path, packages: Iterable[Package]) -> list[Finding]:
             ecosystem, name = named.get("ecosystem", ""), named.get("name", "")
             key = ecosystem, canonicalize_name(name) if ecosystem == "PyPI" else name
             found += [Finding(each, ids, summary) for each in by_name.get(key, ()) if is_affected(each, affected)]
+    if not known:
+        raise NoAdvisories("it holds no advisory" if folder.is_dir() else "there is no such folder")
     return sorted(set(found))
 
 
@@ -265,7 +279,7 @@ def package_index() -> str:
 
 
 def main(arguments: list[str] | None = None, *, root: Path = ROOT, today: date | None = None) -> int:
-    """Audit the lock files; 1 when something is found that is not excused, or nothing could be found out."""
+    """Audit the lock files; 1 when something is found that is not excused, or a source that must answer does not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--required", action="store_true", help="fail also when a source does not answer")
     given = parser.parse_args(arguments)
@@ -280,12 +294,13 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT, today: date |
     text = (root / "scripts" / "excused.toml").read_text("utf-8")
     excuses, complaints = read_excuses(text, today or datetime.now(UTC).date())
     findings: set[Finding] = set()
-    silent = 0
+    silent, is_misnamed = 0, False
     for name, ask in sources:
         try:
             found = ask()
         except NotAudited as error:
             silent += 1
+            is_misnamed = is_misnamed or isinstance(error, NoAdvisories)
             print(f"audit: NOT AUDITED by {name}: {error}")
             continue
         findings |= set(found)
@@ -297,7 +312,12 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT, today: date |
         print(f"audit: {complaint}")
     if silent == len(sources):
         print(f"audit: NOTHING WAS AUDITED. No source tells of vulnerabilities: {len(packages)} packages are unjudged.")
-    return 1 if bad or complaints or (silent and given.required) else 0
+    if silent:
+        print(
+            "audit: PATCHWAVE_ADVISORIES may name a folder of advisories, which needs no network;"
+            " ARGS=--required makes a source without an answer a failure."
+        )
+    return 1 if bad or complaints or is_misnamed or (silent and given.required) else 0
 
 
 def _npm(root: Path) -> str:

@@ -73,6 +73,6 @@ def _snapshot_problems(policy: Policy) -> list[Problem]:
         return []
     message = (
         f"The resource group {hook.resource_group} is not in PATCHWAVE_SNAPSHOT_GROUPS, an app setting: leave the group"
-        " out, and each snapshot goes to the group of its machine."
+        " out, and each snapshot goes to the machine's own."
     )
     return [Problem(path="hooks.snapshot.resourceGroup", message=message)]

@@ -144,7 +144,10 @@ async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: boo
     ring = given.ring or ring_in_question(run)
     if approved and wants_other(run, ring) and principal_of(req.headers) is None:
         # The platform may sign people in all the same, but of whatever tenant.
-        raise NotAllowed("A second person has to approve this ring, and keys alone do not tell people apart.")
+        raise NotAllowed(
+            "A second person has to approve this ring, and keys alone do not tell people apart:"
+            " turn roles on, then write the policy and start it again."
+        )
     run = await records.decide_ring(run.id, ring, given.order, approved=approved)
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"

@@ -567,6 +567,18 @@ async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
     assert len(sent(azure, "snapshot", "PUT", name)) == 1
 
 
+async def test_a_failure_ends_with_one_full_stop(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    error = {"error": {"code": "ResourceGroupNotFound", "message": "Resource group 'rg' could not be found."}}
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": {"status": 404, "body": error}})
+    told = message(await finish(take_snapshot, snapshot_request(key)))
+    assert told == (
+        "No snapshot could be taken: HTTP 404 ResourceGroupNotFound: Resource group 'rg' could not be found."
+    )
+
+
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
 @pytest.mark.parametrize("answer", [_BUSY, _THROTTLED, {"status": 503}, None], ids=["409", "429", "503", "none"])
 async def test_a_snapshot_is_taken_once_whatever_azure_answers(

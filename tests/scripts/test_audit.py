@@ -167,9 +167,13 @@ def test_silence_is_told_and_fails_where_an_answer_is_required(
     npm_says(checkout, {"message": "405 Method Not Allowed"})
     assert main([], root=checkout, today=TODAY) == 0
     told = capsys.readouterr().out
-    assert "NOT AUDITED by the package index: it does not tell of jinja2 2.10" in told
+    asked = "jinja2 2.10, a version known to be vulnerable that is asked about as a check"
+    assert f"NOT AUDITED by the package index: it did not answer for {asked}: HTTP Error 404: Not Found" in told
     assert "NOT AUDITED by the npm registry: 405 Method Not Allowed" in told
     assert "NOTHING WAS AUDITED. No source tells of vulnerabilities: 3 packages are unjudged." in told
+    last = told.splitlines()[-1]
+    assert "PATCHWAVE_ADVISORIES" in last
+    assert "ARGS=--required" in last
     assert main(["--required"], root=checkout, today=TODAY) == 1
 
 
@@ -220,8 +224,6 @@ def test_a_folder_of_advisories_is_a_source(
 ) -> None:
     folder = tmp_path / "vulns"
     folder.mkdir()
-    with pytest.raises(NotAudited, match="holds no advisories"):
-        read_advisories(folder, [JINJA])
     entry = {"package": {"ecosystem": "PyPI", "name": "Jinja2"}, "ranges": [RANGE]}
     advisory = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1"], "details": "A hole.\n", "affected": [entry]}
     (folder / "one.yaml").write_text(yaml.dump(advisory))
@@ -231,3 +233,31 @@ def test_a_folder_of_advisories_is_a_source(
     assert read_advisories(folder, [JINJA]) == [Finding(JINJA, ("PYSEC-2026-1", "CVE-2026-1"), "A hole.")]
     monkeypatch.setenv("PATCHWAVE_ADVISORIES", str(folder))
     assert main([], root=checkout, today=TODAY) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (None, "there is no such folder"),
+        ({}, "it holds no advisory"),
+        ({"README.md": "# Advisories", "package.json": "{}", "list.yaml": "- 1"}, "it holds no advisory"),
+    ],
+)
+def test_a_folder_without_an_advisory_always_fails(
+    index: Index,
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str] | None,
+    why: str,
+) -> None:
+    folder = tmp_path / "vulns"
+    if files is not None:
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    monkeypatch.setenv("PATCHWAVE_ADVISORIES", str(folder))
+    # Although both registries answer.
+    assert main([], root=checkout, today=TODAY) == 1
+    assert f"NOT AUDITED by the advisories in {folder}: {why}" in capsys.readouterr().out

@@ -349,7 +349,12 @@ async def test_an_approval_says_what_was_approved(records: Records) -> None:
 @pytest.mark.usefixtures("platform")
 async def test_keys_do_not_tell_two_people_apart(records: Records) -> None:
     engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana"))
-    assert (await approve(engine, BEN)).status == 403
+    refused = await approve(engine, BEN)
+    assert (refused.status, refused.problem["detail"]) == (
+        403,
+        "A second person has to approve this ring, and keys alone do not tell people apart:"
+        " turn roles on, then write the policy and start it again.",
+    )
     other = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"))
     # Although the platform names BEN, and the author is known to be another.
     assert (await approve(other, BEN)).status == 403

@@ -81,6 +81,11 @@ class ArmFailure(Document):
         head = f"HTTP {self.status} " if self.status else ""
         return _cut((head + "; ".join(part.text for part in parts if part.text)).strip())
 
+    @property
+    def clause(self) -> str:
+        """The text as the end of a sentence, which has its own full stop."""
+        return self.text.rstrip(".")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -61,7 +61,8 @@ class SnapshotHook(Document):
         default=None,
         title="Resource group",
         description="The resource group, of the machine's subscription, that takes the snapshot; the machine's own"
-        " unless given. Only a group that the app's setting PATCHWAVE_SNAPSHOT_GROUPS lists.",
+        " unless given. A group that is given, or is not that of the disk, must be in the app's setting"
+        " PATCHWAVE_SNAPSHOT_GROUPS.",
     )
     incremental: StrictBool = Field(
         default=True,

@@ -46,7 +46,7 @@ class Availability(Tolerant):
 def judge_availability(found: Availability | ArmFailure) -> Signal:
     """What the answer says of the machine. Not being able to ask says nothing of it."""
     if isinstance(found, ArmFailure):
-        return Signal(state=SignalState.UNKNOWN, detail=f"Resource Health could not be asked: {found.text}.")
+        return Signal(state=SignalState.UNKNOWN, detail=f"Resource Health could not be asked: {found.clause}.")
     said = found.properties or _Properties()
     state = _STATES.get(said.availability_state.casefold(), SignalState.UNKNOWN)
     if state is SignalState.HEALTHY:
