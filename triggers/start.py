@@ -19,7 +19,7 @@ from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.policy.boundary import needs_boundary
-from patchwave.domain.policy.narrowing import widened
+from patchwave.domain.policy.narrowing import WHY_NOT, widened
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
@@ -226,7 +226,9 @@ async def read_request(
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
-    return await requested_policy(records, fields, by=by, by_id=by_id, may_author=may_author), Mode(mode)
+    installs = mode == Mode.PATCH.value
+    chosen = await requested_policy(records, fields, by=by, by_id=by_id, may_author=may_author, installs=installs)
+    return chosen, Mode(mode)
 
 
 def policy_named_in(body: object) -> str:
@@ -240,7 +242,13 @@ def policy_named_in(body: object) -> str:
 
 
 async def requested_policy(
-    records: Records, fields: Mapping[str, Any], *, by: str = "", by_id: str = "", may_author: bool = True
+    records: Records,
+    fields: Mapping[str, Any],
+    *,
+    by: str = "",
+    by_id: str = "",
+    may_author: bool = True,
+    installs: bool = True,
 ) -> WrittenPolicy:
     """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
 
@@ -264,8 +272,9 @@ async def requested_policy(
     if overrides is None:
         return chosen
     changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
-    if not may_author and (paths := widened(chosen.policy, changed)):
-        problems = [Problem(path=f"overrides.{path}", message="does not narrow the policy") for path in paths]
+    if not may_author and (paths := widened(chosen.policy, changed, installs=installs)):
+        why = ((path, WHY_NOT.get(path, "does not narrow the policy")) for path in paths)
+        problems = [Problem(path=f"overrides.{path}", message=message) for path, message in why]
         raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
     return chosen.changed(changed)
 

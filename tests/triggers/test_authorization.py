@@ -138,6 +138,7 @@ WIDENING: dict[str, dict[str, Any]] = {
     "more at a time": {"policy": "monthly", "overrides": {"maxConcurrent": 1000}},
     "more machines": {"policy": "monthly", "overrides": {"scope": {"subscriptions": [SUBSCRIPTION, TENANT]}}},
 }
+MACHINES = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm{{}}"
 GUARDED_POLICY = POLICY | {"rings": [{"name": "all", "approval": {}}]}
 
 
@@ -177,6 +178,25 @@ async def test_an_operator_starts_a_stored_policy_and_narrows_it() -> None:
         started = await call(runs.start_run, body=body, headers=signed_in(BEN, "operator"), engine=engine)
         assert started.status == 202, started.text
     assert len(engine.instances) == 2
+
+
+@pytest.mark.usefixtures("guarded")
+async def test_an_operator_does_not_narrow_past_the_canary() -> None:
+    canary = {"name": "canary", "machineIds": [MACHINES.format(0)], "bake": "PT24H"}
+    budget = {"ring": 0, "onExceeded": "end"}
+    rollout = POLICY | {"rings": [canary, {"name": "rest"}], "errorBudget": budget}
+    written = await call(policies.put_policy, body=rollout, headers=signed_in(ANA, "author"), name="two-rings")
+    assert written.status == 201, written.text
+    overrides = {"scope": {"machineIds": [MACHINES.format(5), MACHINES.format(7)]}}
+    body: dict[str, Any] = {"policy": "two-rings", "overrides": overrides}
+    engine, operator = Engine(), signed_in(BEN, "operator")
+    refused = await call(runs.start_run, body=body, headers=operator, engine=engine)
+    assert (refused.status, refused.paths, engine.instances) == (403, ["overrides.scope"], {})
+    assert "rings that wait for each other is changed by an author" in refused.text
+    assessed = await call(runs.start_run, body=body | {"mode": "assess"}, headers=operator, engine=engine)
+    assert assessed.status == 202, assessed.text
+    patched = await call(runs.start_run, body=body, headers=signed_in(ANA, "author"), engine=engine)
+    assert patched.status == 202, patched.text
 
 
 @pytest.mark.usefixtures("guarded")

@@ -36,13 +36,10 @@ FULL: dict[str, Any] = {
     "install": {"linux": {"classificationsToInclude": ["Security"], "packageNameMasksToExclude": ["kernel*"]}},
     "notifications": {"channels": ["ops"]},
 }
+PLAIN: dict[str, Any] = {"name": "monthly", "scope": FULL["scope"]}
 
 NARROWER: dict[str, dict[str, Any]] = {
     "nothing": {},
-    "fewer machines by name": {"scope": {"subscriptions": SUBSCRIPTIONS[:1]}},
-    "fewer machines by tag": {"scope": {"tags": {"values": {"env": ["test"], "app": ["shop"]}}}},
-    "one more selector": {"scope": {"locations": ["westeurope"], "osTypes": ["Linux"]}},
-    "an exclusion": {"scope": {"exclude": {"tags": {"values": {"tier": ["db"]}}}}},
     "fewer at a time": {"maxConcurrent": 5, "limits": {"region": "10%"}},
     "a further limit": {"limits": {"tags": [{"tag": "APP", "maxConcurrent": 1}, {"tag": "x", "maxConcurrent": 1}]}},
     "a shorter window": {"schedule": {"window": "PT2H"}},
@@ -55,10 +52,13 @@ NARROWER: dict[str, dict[str, Any]] = {
     "less time to settle": {"health": {"settle": "PT5M"}},
     "slower": {"ramp": True, "bake": {"rings": "PT2H", "waves": "PT5M"}},
 }
+SMALLER_SCOPES: dict[str, dict[str, Any]] = {
+    "fewer machines by name": {"scope": {"subscriptions": SUBSCRIPTIONS[:1]}},
+    "fewer machines by tag": {"scope": {"tags": {"values": {"env": ["test"], "app": ["shop"]}}}},
+    "one more selector": {"scope": {"locations": ["westeurope"], "osTypes": ["Linux"]}},
+    "an exclusion": {"scope": {"exclude": {"tags": {"values": {"tier": ["db"]}}}}},
+}
 WIDER: dict[str, tuple[dict[str, Any], str]] = {
-    "more machines": ({"scope": {"subscriptions": None}}, "scope.subscriptions"),
-    "another tag value": ({"scope": {"tags": {"values": {"env": ["test", "dev"]}}}}, "scope.tags"),
-    "any tag instead of all": ({"scope": {"tags": {"match": "any", "values": {"app": ["x"]}}}}, "scope.tags"),
     "more at a time": ({"maxConcurrent": 21}, "maxConcurrent"),
     "a share for a number": ({"maxConcurrent": "1%"}, "maxConcurrent"),
     "a limit dropped": ({"limits": {"tags": []}}, "limits.tags"),
@@ -91,6 +91,20 @@ def test_what_makes_a_run_do_less_narrows(overrides: dict[str, Any]) -> None:
     assert narrows(before, apply_overrides(FULL, overrides))
 
 
+WIDER_SCOPES: dict[str, tuple[dict[str, Any], str]] = {
+    "more machines": ({"subscriptions": None}, "scope.subscriptions"),
+    "another tag value": ({"tags": {"values": {"env": ["test", "dev"]}}}, "scope.tags"),
+    "any tag instead of all": ({"tags": {"match": "any", "values": {"app": ["x"]}}}, "scope.tags"),
+}
+
+
+@pytest.mark.parametrize(("scope", "path"), WIDER_SCOPES.values(), ids=WIDER_SCOPES)
+def test_a_scope_with_more_machines_is_named(scope: dict[str, Any], path: str) -> None:
+    assert widened(parse_policy(PLAIN), apply_overrides(PLAIN, {"scope": scope})) == [path]
+    before, after = parse_policy(FULL), apply_overrides(FULL, {"scope": scope})
+    assert widened(before, after) == [path, "scope"], "and the rings of this one wait"
+
+
 @pytest.mark.parametrize(("overrides", "path"), WIDER.values(), ids=WIDER)
 def test_what_may_make_a_run_do_more_is_named(overrides: dict[str, Any], path: str) -> None:
     before, after = parse_policy(FULL), apply_overrides(FULL, overrides)
@@ -107,13 +121,55 @@ def test_an_approval_may_be_added_and_be_stricter() -> None:
     assert widened(apply_overrides(FULL, {"rings": rings}), parse_policy(FULL)) == ["rings"]
 
 
-def test_a_scope_may_not_move_machines_past_an_approval() -> None:
-    """A ring in per cent takes the only machine of a scope, whichever ring that machine belongs to in the policy."""
-    given = FULL | {"rings": [{"name": "canary", "percent": 5}, FULL["rings"][1]]}
-    overrides = NARROWER["fewer machines by name"]
+TAGGED: dict[str, Any] = {"name": "canary", "tags": {"values": {"ring": ["canary"]}}}
+SHARE: dict[str, Any] = {"name": "canary", "percent": 5}
+REST: dict[str, Any] = {"name": "rest"}
+WAITING: dict[str, dict[str, Any]] = {
+    "a bake time of the canary": {"rings": [TAGGED | {"bake": "PT24H"}, REST]},
+    "a bake time of all rings": {"rings": [TAGGED, REST], "bake": {"rings": "PT1H"}},
+    "a bake time of the first one by after": {"rings": [REST | {"after": "canary"}, TAGGED | {"bake": "PT1M"}]},
+    "a budget of rings": {"rings": [TAGGED, REST], "errorBudget": {"ring": 0, "onExceeded": "end"}},
+    "a budget of the run": {"rings": [TAGGED, REST], "errorBudget": {"run": "10%"}},
+    "a budget of lanes": {"rings": [TAGGED, REST], "errorBudget": {"lane": 1}},
+    "a budget of waves": {"rings": [TAGGED, REST], "errorBudget": {"wave": 1}},
+    "an approval": {"rings": [TAGGED, REST | {"approval": {}}]},
+    "an approval of the canary": {"rings": [TAGGED | {"approval": {}}, REST]},
+    "pins": {"rings": [TAGGED, REST], "pinRings": True},
+    "pins, and more without one": {"rings": [TAGGED, REST], "pinRings": True, "withoutPin": "install"},
+    "a share with a bake time": {"rings": [SHARE | {"bake": "PT1H"}, REST]},
+    "a share alone": {"rings": [SHARE]},
+    "shares that leave machines out": {"rings": [SHARE, {"name": "few", "percent": 10}]},
+}
+"""What makes later machines wait for earlier ones, or keeps machines out."""
+FREE: dict[str, dict[str, Any]] = {
+    "no rings": {"errorBudget": {"run": 0, "lane": 1}, "bake": {"waves": "PT1H", "rings": "PT1H"}},
+    "one ring": {"rings": [REST | {"approval": {}, "bake": "PT1H"}], "errorBudget": {"ring": 1}},
+    "rings that only have an order": {"rings": [TAGGED, REST]},
+    "a share that only comes first": {"rings": [SHARE, REST]},
+    "no bake time but after the last": {"rings": [TAGGED | {"bake": "PT0M"}, REST | {"bake": "PT1H"}]},
+}
+
+
+@pytest.mark.parametrize("overrides", SMALLER_SCOPES.values(), ids=SMALLER_SCOPES)
+@pytest.mark.parametrize("rollout", WAITING.values(), ids=WAITING)
+def test_a_scope_does_not_change_under_rings_that_wait(rollout: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Without its machines the canary has nothing to judge; a share takes the only machine of a scope."""
+    given = PLAIN | rollout
     assert widened(parse_policy(given), apply_overrides(given, overrides)) == ["scope"]
-    free = given | {"rings": [{"name": "canary", "percent": 5}, {"name": "broad"}]}
-    assert widened(parse_policy(free), apply_overrides(free, overrides)) == []
+    assert widened(parse_policy(given), apply_overrides(given, overrides), installs=False) == []
+
+
+@pytest.mark.parametrize("overrides", SMALLER_SCOPES.values(), ids=SMALLER_SCOPES)
+@pytest.mark.parametrize("rollout", FREE.values(), ids=FREE)
+def test_a_smaller_scope_narrows_where_no_ring_waits(rollout: dict[str, Any], overrides: dict[str, Any]) -> None:
+    given = PLAIN | rollout
+    assert widened(parse_policy(given), apply_overrides(given, overrides)) == []
+
+
+def test_an_assessment_widens_nothing_else() -> None:
+    given = PLAIN | WAITING["a bake time of the canary"]
+    wider = apply_overrides(given, {"scope": {"subscriptions": None}, "maxConcurrent": 1_000})
+    assert widened(parse_policy(given), wider, installs=False) == ["scope.subscriptions", "maxConcurrent"]
 
 
 def test_a_field_without_a_rule_does_not_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +361,9 @@ def test_a_narrowing_override_never_enlarges_any_bound(given: dict[str, Any], ov
     grown = [name for (name, old), (_, new) in zip(sizes(before), sizes(after), strict=True) if new > old]
     assert not grown
     rings_before, rings_after = per_ring(before), per_ring(after)
+    budgets = [getattr(before.error_budget, level) for level in ("run", "ring", "lane")]
+    if before.rings and (before.pin_rings or before.bake_after(before.rings[0]) or budgets != [None] * 3):
+        assert rings_after.keys() == rings_before.keys(), "a canary without machines holds nothing"
     assert rings_after.keys() <= rings_before.keys()
     for key, asked in rings_after.items():
         assert all(new >= old for new, old in zip(asked, rings_before[key], strict=True))

@@ -18,6 +18,7 @@ from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.alerts import AlertVeto
 from patchwave.domain.machine.health import Health
+from patchwave.domain.planning.rings import order_rings
 from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.policy import Events, Policy, WithoutPin
@@ -28,15 +29,28 @@ type Rule = Callable[[Any, Any], bool]
 """Whether the second value narrows the first; asked only about values that differ."""
 
 
+WHY_NOT: Mapping[str, str] = {
+    "scope": "a scope of a policy with rings that wait for each other is changed by an author: another scope may leave"
+    " out the machines for which the others wait",
+}
+"""By path why a field does not narrow, where that is not plain from the values."""
+
+
 def narrows(before: Policy, after: Policy) -> bool:
     """Whether a run of ``after`` can do nothing that a run of ``before`` could not."""
     return not widened(before, after)
 
 
-def widened(before: Policy, after: Policy) -> list[str]:
-    """The paths of the fields in which ``after`` may do more than ``before``, or that cannot be compared."""
+def widened(before: Policy, after: Policy, *, installs: bool = True) -> list[str]:
+    """The paths of the fields in which ``after`` may do more than ``before``, or that cannot be compared.
+
+    Args:
+        before: the stored policy.
+        after: what the overrides make of it.
+        installs: whether the run installs anything; a run that only assesses has no rings.
+    """
     paths = dict.fromkeys(_widened(before, after))
-    if before.scope != after.scope and _rings_move_with_scope(before):
+    if installs and before.scope != after.scope and _rings_depend_on_scope(before):
         paths["scope"] = None
     if after.install.maximum_duration < min(before.install.maximum_duration, before.install.minimum_duration):
         # The shorter of the two is what has to be left of the window: an installation could start later than before.
@@ -158,13 +172,27 @@ def _alert_rules(before: Sequence[str], after: Sequence[str]) -> bool:
 # --- rules over the whole policy ------------------------------------------------------------------------------
 
 
-def _rings_move_with_scope(policy: Policy) -> bool:
-    """Whether another scope would put machines into other rings, past an approval or a pin.
+def _rings_depend_on_scope(policy: Policy) -> bool:
+    """Whether another scope could patch a machine before what it waits for, or one that no ring takes now.
 
-    A ring in per cent takes a part of the machines in scope: of a scope of one machine it takes that machine.
+    A scope without the canary leaves its bake time and its budget nothing to judge. A ring in per cent takes a part of
+    the machines in scope: of a scope of one machine it takes that machine.
     """
-    has_share = any(ring.percent is not None for ring in policy.rings)
-    return has_share and (policy.pin_rings or any(policy.approval_of(ring) for ring in policy.rings))
+    ordered = order_rings(policy.rings)
+    leaves_machines_out = bool(ordered[-1].selectors)
+    has_share = any(ring.percent is not None for ring in ordered)
+    return (has_share and leaves_machines_out) or (len(ordered) > 1 and _rings_wait(policy, ordered))
+
+
+def _rings_wait(policy: Policy, ordered: Sequence[Ring]) -> bool:
+    """Whether anything but their order can hold the later rings; the budget of a lane or a wave holds them, too."""
+    budget = policy.error_budget
+    return (
+        policy.pin_rings
+        or any(policy.approval_of(ring) for ring in ordered)
+        or any(policy.bake_after(ring) for ring in ordered[:-1])
+        or any(share is not None for share in (budget.wave, budget.lane, budget.ring, budget.run))
+    )
 
 
 def _rings_narrow(before: Policy, after: Policy) -> bool:
