@@ -41,7 +41,7 @@ JUDGED_BY_LENGTH = ("webhook_secret", "health_key")
 SHORTEST_SECRET = 32
 """Characters of a secret that this app checks or signs with: fewer can be guessed."""
 _REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
-"""How a setting begins whose value the platform was to fetch, and could not."""
+"""What a setting holds whose value the platform was to fetch, and could not: it takes whole values only."""
 _TOPIC = re.compile(rf"/subscriptions/{_SUBSCRIPTION.pattern}(/[^/\s]+)*/?", re.IGNORECASE)
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
@@ -64,8 +64,13 @@ def platform_signs_in() -> bool:
 
 
 def _is_unresolved(text: str) -> bool:
-    """Whether a value is still the reference to one. Everybody who knows the vault's name knows the whole text."""
-    return text.strip().casefold().startswith(_REFERENCES)
+    """Whether a value is still the reference to one. Everybody who knows the vault's name knows the whole text.
+
+    A reference in quotes, in a part of the value, or with a mark of byte order or a space that nobody sees is none to
+    the platform, and a value all the same.
+    """
+    seen = "".join(each for each in text if "!" <= each <= "~").casefold()
+    return any(reference in seen for reference in _REFERENCES)
 
 
 class ChannelKind(StrEnum):
@@ -174,11 +179,12 @@ def parse_channels(text: str) -> dict[str, Channel]:
     """
     if not text.strip():
         return {}
-    if _is_unresolved(text):
-        raise ChannelsError("PATCHWAVE_CHANNELS is a Key Vault reference that the app could not resolve.")
     try:
         channels = _CHANNELS.validate_json(text)
     except ValidationError as error:
+        is_no_list = not any(problem["loc"] for problem in error.errors(include_input=False))
+        if is_no_list and _is_unresolved(text):
+            raise ChannelsError("PATCHWAVE_CHANNELS is a Key Vault reference that the app could not resolve.") from None
         problems = {_place(problem["loc"]) + problem["msg"] for problem in error.errors(include_input=False)}
         raise ChannelsError("PATCHWAVE_CHANNELS is not valid: " + "; ".join(sorted(problems))) from None
     by_name = {channel.name: channel for channel in channels}

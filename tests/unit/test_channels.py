@@ -76,6 +76,9 @@ def test_no_channels(text: str) -> None:
         {**WEBHOOK, "secret": ""},
         {**WEBHOOK, "secret": "SECRET-" + "s" * 24},
         {**WEBHOOK, "secret": "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/SECRET)"},
+        {**WEBHOOK, "secret": "\u200b'@Microsoft.KeyVault (SecretUri=https://vault.example.net/secrets/SECRET)'"},
+        {**SLACK, "url": "https://hooks.slack.com/@Microsoft.KeyVault(SecretUri=https://vault.net/secrets/SECRET)"},
+        {**MAIL, "connection": "endpoint=https://a.azure.com;accesskey=@Microsoft.KeyVault(VaultName=SECRET)"},
         {**MAIL, "connection": "endpoint=https://acs.communication.azure.com;accesskey=SECRET!"},
         {**MAIL, "connection": "endpoint=http://acs.communication.azure.com;accesskey=U0VDUkVU"},
         {**MAIL, "connection": "endpoint=https://acs.communication.azure.com/SECRET;accesskey=U0VDUkVU"},
@@ -107,9 +110,17 @@ def test_two_channels_of_one_name() -> None:
         parse_channels(json.dumps([TEAMS, {**SLACK, "name": "ops"}]))
 
 
-def test_a_reference_that_key_vault_did_not_resolve_is_called_so() -> None:
+@pytest.mark.parametrize("text", ["{}", '"{}"', "'{}'", "\ufeff{}", "\u200b {}", "channels={}"])
+def test_a_reference_that_key_vault_did_not_resolve_is_called_so(text: str) -> None:
+    reference = "@Microsoft.KeyVault(SecretUri=https://vault.azure.net/secrets/channels)"
     with pytest.raises(ChannelsError, match="Key Vault"):
-        parse_channels("@Microsoft.KeyVault(SecretUri=https://vault.azure.net/secrets/channels)")
+        parse_channels(text.format(reference))
+
+
+def test_a_channel_whose_value_is_a_reference_is_named() -> None:
+    channel = {**SLACK, "url": "https://hooks.slack.com/@Microsoft.KeyVault(VaultName=vault;SecretName=x)"}
+    with pytest.raises(ChannelsError, match=r"\[1\].*a reference which the app could not resolve"):
+        parse_channels(json.dumps([TEAMS, channel]))
 
 
 def test_a_mistake_does_not_keep_the_app_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
