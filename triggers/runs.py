@@ -80,7 +80,7 @@ type ListedMachine = Annotated[MachineInRun, Keys(without=("tags",))]
 
 
 class RunPage(ListPage):
-    """Runs, newest first."""
+    """Runs, newest ids first."""
 
     runs: list[ListedRun]
 
@@ -145,7 +145,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
 @described(Answer(200, RunPage), query=PAGED, refuses=INVALID_QUERY)
 @answered
 async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
-    """Runs, newest first, a page at a time."""
+    """Runs, newest ids first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_records().list_runs(limit, cursor)
     return answer(paged("runs", [listed_run(run) for run in page.items], page))

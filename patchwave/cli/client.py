@@ -17,8 +17,6 @@ from patchwave.cli.json_fields import Json, items
 
 PAGE = 500
 """Rows asked for at a time."""
-_FEW = 25
-"""Rows asked for at a time where the first ones are likely to be enough."""
 _NAMED = 5
 """Rows that cannot be read, of one page, that are named."""
 PLAN_SECONDS = 230
@@ -81,12 +79,12 @@ class ApiClient:
         return _document(self._send("GET", f"/api/runs/{_segment(run_id)}"))
 
     def runs(self, limit: int) -> list[Json]:
-        """The newest runs, newest first."""
+        """The runs with the newest ids, newest first."""
         return list(self._pages("/api/runs", "runs", {}, limit))
 
     def each_run(self) -> Iterator[Json]:
-        """All runs, newest first, read as far as they are looked at."""
-        return self._pages("/api/runs", "runs", {}, None, _FEW)
+        """All runs, in the order of their ids, newest first, read as far as they are looked at."""
+        return self._pages("/api/runs", "runs", {}, None)
 
     def steer_run(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
@@ -346,14 +344,13 @@ class ApiClient:
         key: str,
         parameters: dict[str, str],
         limit: int | None,
-        most: int = PAGE,
         *,
         unreadable: list[str] | None = None,
     ) -> Iterator[Json]:
         left = limit
         cursor = ""
         while left is None or left > 0:
-            size = most if left is None else min(most, left)
+            size = PAGE if left is None else min(PAGE, left)
             asked = {**parameters, "limit": str(size), **({"cursor": cursor} if cursor else {})}
             page = _document(self._send("GET", path, params=asked))
             damaged = cast("list[str]", page.get("unreadable") or [])

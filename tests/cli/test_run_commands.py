@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from patchwave.cli.runs import commands
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service, machine_document, problem, run_document
 
@@ -170,7 +171,6 @@ class TestLookingAtRuns:
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == retries[-1]
         service.runs[RUN] = [run_document(RUN)]
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == RUN
-        assert [each["query"]["limit"] for each in service.asked("GET", "/api/runs")] == ["25", "25"]
 
     def test_a_policy_narrows_latest_and_the_list(self, patchwave: Patchwave, service: Service):
         weekly = "20261105T190000Z-weekly"
@@ -184,6 +184,40 @@ class TestLookingAtRuns:
         assert (none.code, "no run of policy daily" in none.errors) == (2, True)
         both = patchwave("run", "show", RUN, "--policy", "weekly")
         assert (both.code, "narrows 'latest'" in both.errors) == (2, True)
+
+    def test_latest_was_created_last_whatever_its_id_says(self, patchwave: Patchwave, service: Service):
+        """The id of a scheduled run has the start of its window, which is open for a week at most."""
+        scheduled, asked, older = "20261104T190000Z-monthly", "20261110T120000Z-monthly-0a", "20261101T190000Z-monthly"
+        service.runs = {
+            older: [run_document(older, createdAt="2026-11-01T19:00:00.000Z")],
+            scheduled: [run_document(scheduled, createdAt="2026-11-11T18:59:59.000Z")],
+            asked: [run_document(asked, createdAt="2026-11-10T12:00:00.000Z")],
+        }
+        result = patchwave("run", "show", "latest", "-o", "json")
+        assert (result.document["id"], result.errors) == (scheduled, f"latest is {scheduled}\n")
+        listed = patchwave("run", "list", "-o", "json").document
+        assert [each["id"] for each in listed] == [scheduled, asked, older]
+
+    def test_latest_is_looked_for_no_longer_than_it_can_be_found(self, patchwave: Patchwave, service: Service):
+        """The fake gives 100 at a time."""
+        for number in range(300):
+            day, hour = 1 + number // 24, number % 24
+            run_id = f"202611{day:02}T{hour:02}0000Z-monthly"
+            service.runs[run_id] = [run_document(run_id, createdAt=f"2026-11-{day:02}T{hour:02}:00:00.000Z")]
+        assert patchwave("run", "show", "latest", "-o", "json").document["id"] == "20261113T110000Z-monthly"
+        assert len(service.asked("GET", "/api/runs")) == 2
+
+    def test_latest_is_looked_for_among_5000_runs_at_most(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
+        assert commands.LOOKED_THROUGH == 5000
+        monkeypatch.setattr(commands, "LOOKED_THROUGH", 100)
+        for number in range(101):
+            run_id = f"20261110T19{number // 60:02}{number % 60:02}Z-monthly"
+            service.runs[run_id] = [run_document(run_id, policy="weekly" if number == 0 else "monthly")]
+        result = patchwave("run", "show", "latest", "--policy", "weekly")
+        assert (result.code, "no run of policy weekly among the 100 newest" in result.errors) == (2, True)
+        assert len(service.asked("GET", "/api/runs")) == 1
 
     def test_latest_without_any_run(self, patchwave: Patchwave):
         result = patchwave("run", "show", "latest")

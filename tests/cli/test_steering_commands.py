@@ -62,6 +62,48 @@ class TestOrdersToARun:
         assert "cannot be paused" in result.errors
 
 
+class TestOrdersToTheLatestRun:
+    ENDED, LIVE, RETRY = "20261112T190000Z-monthly", "20261111T190000Z-monthly", "20261113T190000Z-monthly-0a"
+
+    @pytest.fixture
+    def runs(self, service: Service) -> None:
+        """One that goes on, a newer one that has ended, and a retry that goes on."""
+        service.runs = {
+            self.LIVE: [run_document(self.LIVE, "running", createdAt="2026-11-11T19:00:00.000Z")],
+            self.ENDED: [run_document(self.ENDED, createdAt="2026-11-12T19:00:00.000Z")],
+            self.RETRY: [
+                run_document(
+                    self.RETRY,
+                    "running",
+                    createdAt="2026-11-13T19:00:00.000Z",
+                    trigger={"kind": "http", "by": "ana", "detail": "", "retryOf": self.LIVE},
+                )
+            ],
+        }
+        for run_id in service.runs:
+            service.machines[run_id] = [machine_document("web-1", "failed")]
+
+    @pytest.mark.usefixtures("runs")
+    @pytest.mark.parametrize("order", ["pause", "resume", "cancel", "approve", "reject"])
+    def test_go_to_the_one_that_goes_on(self, patchwave: Patchwave, service: Service, order: str):
+        result = patchwave("run", order, "latest", "--policy", "monthly")
+        assert (result.code, result.errors) == (0, f"latest is {self.LIVE}\n")
+        assert len(service.asked("POST", f"/api/runs/{self.LIVE}/{order}")) == 1
+
+    @pytest.mark.usefixtures("runs")
+    @pytest.mark.parametrize(("order", "run"), [("skip", LIVE), ("retry", ENDED)])
+    def test_about_a_machine(self, patchwave: Patchwave, service: Service, order: str, run: str):
+        result = patchwave("run", order, "latest", "web-1")
+        assert (result.code, result.errors) == (0, f"latest is {run}\n")
+        key = service.machines[run][0]["key"]
+        assert len(service.asked("POST", f"/api/runs/{run}/machines/{key}/{order}")) == 1
+
+    @pytest.mark.usefixtures("runs")
+    def test_go_to_the_newest_where_none_goes_on(self, patchwave: Patchwave, service: Service):
+        del service.runs[self.LIVE]
+        assert patchwave("run", "pause", "latest").errors == f"latest is {self.ENDED}\n"
+
+
 class TestDecisions:
     @pytest.mark.parametrize("order", ["approve", "reject"])
     @pytest.mark.parametrize(

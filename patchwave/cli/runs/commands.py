@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -27,29 +28,52 @@ from patchwave.cli.output import (
     UrlOption,
     open_client,
     open_console,
+    plain,
     show,
 )
 from patchwave.cli.policy_files import merge_patch, read_policy
+from patchwave.cli.rendering import instant
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
 from patchwave.cli.runs.views import FINAL_STATES, run_facts, runs_table
 from patchwave.cli.runs.watch import exit_code_of, watch
 from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import RunId
 
 NEWEST = "latest"
 """Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
+LOOKED_THROUGH = 5000
+"""Of so many runs, those with the newest ids, one is chosen as the latest."""
+_LONGEST_DELAY = timedelta(days=8)
+"""How much later than its id says a run may be created: a window is open for 168 hours at most."""
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
 
 runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and steer runs.")
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help=f"Run id, or '{NEWEST}' for the newest run that is no retry.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help=f"Run id, or '{NEWEST}': the newest run that is no retry; for an order the newest that can take it.",
+    ),
 ]
 PolicyOption = Annotated[
     str,
     typer.Option("--policy", metavar="POLICY", help=f"Of this policy: what '{NEWEST}' stands for, and what is listed."),
 ]
 IntervalOption = Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks at the run.")]
+
+
+class Wanted(StrEnum):
+    """Which run a command is likely to be about, where it is not named: that one comes before newer ones."""
+
+    ANY = "any"
+    LIVE = "live"
+    ENDED = "ended"
+
+    def fits(self, run: Json) -> bool:
+        """Whether a run is such a one."""
+        return self is Wanted.ANY or (run.get("state") in FINAL_STATES) == (self is Wanted.ENDED)
 
 
 class Mode(StrEnum):
@@ -103,13 +127,14 @@ def list_runs(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """List the newest runs."""
+    """List the runs with the newest ids, those that were created last first."""
     with open_client(url, key) as client:
         found = (
             list(islice((run for run in client.each_run() if _is_of(run, policy)), limit))
             if policy
             else client.runs(limit)
         )
+    found.sort(key=created, reverse=True)
     show(output, found, lambda: runs_table(found))
 
 
@@ -228,10 +253,11 @@ def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float
     raise typer.Exit(exit_code_of(final))
 
 
-def resolve(client: ApiClient, run: str, policy: str = "") -> str:
-    """The id of the run that was named, or of the newest one, of a policy or of all.
+def resolve(client: ApiClient, run: str, policy: str = "", wanted: Wanted = Wanted.ANY) -> str:
+    """The id of the run that was named, or of the latest one, of a policy or of all; standard error says which.
 
-    A retry is a run for one machine: it only counts where there is no other run.
+    A retry is a run for one machine: it only counts where there is no other run. Of the others, the newest one that is
+    ``wanted`` comes first.
 
     Raises:
         NotFoundError: there is no run yet.
@@ -241,16 +267,41 @@ def resolve(client: ApiClient, run: str, policy: str = "") -> str:
         if policy:
             raise RefusedError(f"--policy narrows '{NEWEST}'; it says nothing beside the id of a run")
         return run
-    newest_retry = ""
-    for each in client.each_run():
-        if not _is_of(each, policy):
+    chosen = _latest(islice(client.each_run(), LOOKED_THROUGH), policy, wanted)
+    if chosen is None and policy:
+        raise NotFoundError(f"There is no run of policy {policy} among the {LOOKED_THROUGH:,} newest")
+    if chosen is None:
+        raise NotFoundError("There is no run yet")
+    run_id = str(chosen["id"])
+    open_console(errors=True).print(plain(f"{NEWEST} is {run_id}"), soft_wrap=True)
+    return run_id
+
+
+def created(run: Json) -> datetime:
+    """When a run was created. Its id may name an earlier moment, such as the start of its window."""
+    return instant(run.get("createdAt")) or datetime.min.replace(tzinfo=UTC)
+
+
+def _latest(newest_ids_first: Iterable[Json], policy: str, wanted: Wanted) -> Json | None:
+    best: tuple[bool, bool, datetime] | None = None
+    chosen: Json | None = None
+    for run in newest_ids_first:
+        if best and best[:2] == (True, True) and _cannot_be_newer(run, best[2]):
+            return chosen
+        if not _is_of(run, policy):
             continue
-        if not part(each, "trigger").get("retryOf"):
-            return str(each["id"])
-        newest_retry = newest_retry or str(each["id"])
-    if not newest_retry:
-        raise NotFoundError(f"There is no run of policy {policy} yet" if policy else "There is no run yet")
-    return newest_retry
+        rank = (not part(run, "trigger").get("retryOf"), wanted.fits(run), created(run))
+        if best is None or rank > best:
+            best, chosen = rank, run
+    return chosen
+
+
+def _cannot_be_newer(run: Json, than: datetime) -> bool:
+    """Whether neither this run nor one with an older id was created after a moment."""
+    try:
+        return RunId.parse(str(run.get("id"))).at + _LONGEST_DELAY < than
+    except ValueError:
+        return False
 
 
 def _is_of(run: Json, policy: str) -> bool:

@@ -20,7 +20,15 @@ from patchwave.cli.output import (
 )
 from patchwave.cli.plans.commands import AllOption, PlanOutput, show_plan
 from patchwave.cli.rendering import audit_table
-from patchwave.cli.runs.commands import IntervalOption, PolicyOption, RunArgument, follow, machine_key, resolve
+from patchwave.cli.runs.commands import (
+    IntervalOption,
+    PolicyOption,
+    RunArgument,
+    Wanted,
+    follow,
+    machine_key,
+    resolve,
+)
 from patchwave.cli.runs.machine_views import machine_facts
 from patchwave.cli.runs.views import run_facts
 
@@ -116,7 +124,7 @@ def skip(
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
     with open_client(url, key) as client:
-        run_id = resolve(client, run, policy)
+        run_id = resolve(client, run, policy, Wanted.LIVE)
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "skip", comment, by)
     show(output, found, lambda: machine_facts(found))
 
@@ -135,7 +143,7 @@ def retry(
 ) -> None:
     """Take a machine that has ended once more, in a run of its own by the same policy; ordered twice it is one."""
     with open_client(url, key) as client:
-        run_id = resolve(client, run, policy)
+        run_id = resolve(client, run, policy, Wanted.ENDED)
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "retry", comment, by)
         if wait:
             follow(client, found["id"], output, interval)
@@ -182,7 +190,7 @@ def _steer(
     ring: str = "",
 ) -> None:
     with open_client(url, key) as client:
-        run_id = resolve(client, run, policy)
+        run_id = resolve(client, run, policy, Wanted.LIVE)
         rules: Json = {}
         if order in ("approve", "reject"):
             asked = client.run(run_id)
