@@ -405,7 +405,11 @@ class TestExport:
     def test_writes_a_record_a_line(self, patchwave: Patchwave, service: Service, tmp_path: Path):
         service.answers = [*(JSONResponse(page) for page in self.PAGES), JSONResponse(run_document(RUN))]
         file = tmp_path / "evidence.jsonl"
-        assert patchwave("run", "export", RUN, str(file)).code == 0
+        result = patchwave("run", "export", RUN, str(file))
+        assert (result.code, result.errors) == (
+            0,
+            f"2 records in {file}; the service was told that they are kept\n",
+        )
         assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == [
             {"record": "run", "id": RUN, "state": "completed"},
             {"record": "machine", "name": "büro-1"},
@@ -418,7 +422,12 @@ class TestExport:
     def test_rows_that_cannot_be_read_are_counted(self, patchwave: Patchwave, service: Service):
         pages = [self.PAGES[0], self.PAGES[1] | {"unreadable": ["m~1", "m~2"]}]
         service.answers = [*(JSONResponse(page) for page in pages), JSONResponse(run_document(RUN))]
-        assert patchwave("run", "export", RUN, "-").code == 0
+        result = patchwave("run", "export", RUN, "-")
+        assert (result.code, [json.loads(line)["record"] for line in result.output.splitlines()]) == (
+            0,
+            ["run", "machine"],
+        )
+        assert "2 records in standard output; the service was told" in result.errors
         [said] = service.asked("POST", f"/api/runs/{RUN}/evidence/exported")
         assert said["body"] == {"records": 4}
 
@@ -426,15 +435,64 @@ class TestExport:
         service.answers = [
             JSONResponse({"records": [{"record": "run", "id": RUN, "state": "running"}], "cursor": None})
         ]
-        assert patchwave("run", "export", RUN, str(tmp_path / "evidence.jsonl")).code == 0
+        file = tmp_path / "evidence.jsonl"
+        result = patchwave("run", "export", RUN, str(file))
+        assert (result.code, result.errors) == (
+            0,
+            f"1 record in {file}; the run goes on: this is no export yet; export again when it has ended\n",
+        )
         assert service.asked("POST", f"/api/runs/{RUN}/evidence/exported") == []
 
-    def test_half_an_export_is_no_file(self, patchwave: Patchwave, service: Service, tmp_path: Path):
-        service.answers = [JSONResponse(self.PAGES[0]), problem(404, "There is no such run", "")]
-        file = tmp_path / "evidence.jsonl"
-        assert patchwave("run", "export", RUN, str(file)).code == 2
-        assert not file.exists()
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_half_an_export_is_no_file(self, patchwave: Patchwave, service: Service, tmp_path: Path, status: int):
+        service.answers = [JSONResponse(self.PAGES[0]), problem(status, "There is no such run", "")]
+        assert patchwave("run", "export", RUN, str(tmp_path / "evidence.jsonl")).code == 2
+        assert list(tmp_path.iterdir()) == []
         assert service.asked("POST", f"/api/runs/{RUN}/evidence/exported") == []
+
+    @pytest.mark.parametrize("name", ["", "none/evidence.jsonl", "a-file/evidence.jsonl"])
+    def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
+        self, patchwave: Patchwave, service: Service, tmp_path: Path, name: str
+    ):
+        (tmp_path / "a-file").write_text("notes")
+        file = tmp_path / name
+        result = patchwave("run", "export", "latest", str(file))
+        assert (result.code, result.errors.startswith(f"error: {file} cannot be written: ")) == (2, True)
+        assert service.requests == []
+        assert [each.name for each in tmp_path.iterdir()] == ["a-file"]
+
+    def test_a_disk_that_is_full(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        (tmp_path / "evidence.jsonl.part").symlink_to("/dev/full")
+        service.answers = [JSONResponse(self.PAGES[1])]
+        result = patchwave("run", "export", RUN, str(tmp_path / "evidence.jsonl"))
+        said = f"error: {tmp_path}/evidence.jsonl cannot be written: No space left on device\n"
+        assert (result.code, result.errors) == (2, said)
+        assert service.asked("POST", f"/api/runs/{RUN}/evidence/exported") == []
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "there", ['{"record": "run", "id": "20261010T190000Z-monthly"}\n', "notes", "[]", "", "\xff\n"]
+    )
+    def test_another_file_is_only_replaced_by_force(
+        self, patchwave: Patchwave, service: Service, tmp_path: Path, there: str
+    ):
+        file = tmp_path / "evidence.jsonl"
+        file.write_text(there, "latin-1")
+        result = patchwave("run", "export", RUN, str(file))
+        said = f"error: {file} is there and is no export of {RUN}; --force replaces it\n"
+        assert (result.code, result.errors) == (2, said)
+        assert (service.requests, file.read_text("latin-1")) == ([], there)
+        service.answers = [*(JSONResponse(page) for page in self.PAGES), JSONResponse(run_document(RUN))]
+        assert patchwave("run", "export", RUN, str(file), "--force").code == 0
+        assert len(file.read_text("utf-8").splitlines()) == 2
+        assert [each.name for each in tmp_path.iterdir()] == ["evidence.jsonl"]
+
+    def test_an_older_export_of_the_run_is_replaced(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+        file = tmp_path / "evidence.jsonl"
+        file.write_text(json.dumps({"record": "run", "id": RUN, "state": "running"}) + "\n")
+        service.answers = [*(JSONResponse(page) for page in self.PAGES), JSONResponse(run_document(RUN))]
+        assert patchwave("run", "export", RUN, str(file)).code == 0
+        assert len(file.read_text("utf-8").splitlines()) == 2
 
 
 def test_rows_that_cannot_be_read_are_named_beside_the_list(patchwave: Patchwave, service: Service):

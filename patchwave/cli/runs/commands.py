@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -32,7 +34,7 @@ from patchwave.cli.output import (
     show,
 )
 from patchwave.cli.policy_files import merge_patch, read_policy
-from patchwave.cli.rendering import instant
+from patchwave.cli.rendering import instant, number_of
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
 from patchwave.cli.runs.views import FINAL_STATES, run_facts, runs_table
 from patchwave.cli.runs.watch import exit_code_of, watch
@@ -45,6 +47,9 @@ LOOKED_THROUGH = 5000
 """Of so many runs, those with the newest ids, one is chosen as the latest."""
 _LONGEST_DELAY = timedelta(days=8)
 """How much later than its id says a run may be created: a window is open for 168 hours at most."""
+_STANDARD_OUTPUT = Path("-")
+_LONGEST_RECORD = 4_000_000
+"""Characters of a file's first line that are looked at: a run and its policy have fewer."""
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
 
@@ -159,6 +164,7 @@ def export_run(
         Path,
         typer.Argument(metavar="FILE", help="Where the evidence goes, one JSON record a line; - is standard output."),
     ],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no export of this run.")] = False,
     policy: PolicyOption = "",
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
@@ -167,30 +173,76 @@ def export_run(
 
     A file appears under its name only when all of it is there. Only then is the service told that it was exported.
     """
+    place = "standard output" if file == _STANDARD_OUTPUT else str(file)
     with open_client(url, key) as client:
-        run_id = resolve(client, run, policy)
-        unreadable: list[str] = []
-        records = client.evidence(run_id, unreadable)
-        if str(file) == "-":
-            received, has_ended = _write_records(sys.stdout, records)
-            sys.stdout.flush()
+        try:
+            # Opened before anything is read, which may take a while.
+            with _replacing(file) as target:
+                run_id = resolve(client, run, policy)
+                if not force and _is_something_else(file, run_id):
+                    raise RefusedError(f"{file} is there and is no export of {run_id}; --force replaces it")
+                export = _write_records(target, client, run_id)
+        except OSError as error:
+            raise RefusedError(f"{place} cannot be written: {error.strerror or error}") from error
+        said = f"{number_of(export.records, 'record')} in {place}; "
+        if export.has_ended:
+            client.acknowledge_export(run_id, export.records + len(export.unreadable))
+            said += "the service was told that they are kept"
         else:
-            part = file.with_name(file.name + ".part")
-            with part.open("w", encoding="utf-8") as target:
-                received, has_ended = _write_records(target, records)
+            said += "the run goes on: this is no export yet; export again when it has ended"
+    open_console(errors=True).print(plain(said), soft_wrap=True)
+
+
+@contextmanager
+def _replacing(file: Path) -> Generator[TextIO]:
+    """A new file that takes the place of this one when the block ends well; otherwise nothing of it is left."""
+    if file == _STANDARD_OUTPUT:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    if file.exists() and not file.is_file():
+        raise RefusedError(f"{file} cannot be written: it is no file")
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8") as target:
+        try:
+            yield target
+            target.close()
             part.replace(file)
-        if has_ended:
-            client.acknowledge_export(run_id, received + len(unreadable))
+        finally:
+            part.unlink(missing_ok=True)
 
 
-def _write_records(target: TextIO, records: Iterable[Json]) -> tuple[int, bool]:
-    """Write a record a line; how many they were, and whether the run among them has ended."""
-    received, has_ended = 0, False
-    for record in records:
+def _is_something_else(file: Path, run_id: str) -> bool:
+    """Whether there is a file that does not begin with the record of this run, as its exports do."""
+    if file == _STANDARD_OUTPUT or not file.exists():
+        return False
+    try:
+        with file.open(encoding="utf-8") as source:
+            first = json.loads(source.readline(_LONGEST_RECORD))
+    except ValueError:
+        return True
+    return not isinstance(first, dict) or cast("Json", first).get("id") != run_id
+
+
+@dataclass
+class _Export:
+    """What was received of a run."""
+
+    records: int = 0
+    unreadable: list[str] = field(default_factory=list[str])
+    """Keys of rows that the service could not read, and names."""
+    has_ended: bool = False
+
+
+def _write_records(target: TextIO, client: ApiClient, run_id: str) -> _Export:
+    """Write a record a line."""
+    export = _Export()
+    for record in client.evidence(run_id, export.unreadable):
         target.write(json.dumps(record, ensure_ascii=False) + "\n")
-        received += 1
-        has_ended = has_ended or (record.get("record") == "run" and record.get("state") in FINAL_STATES)
-    return received, has_ended
+        export.records += 1
+        if record.get("record") == "run":
+            export.has_ended = record.get("state") in FINAL_STATES
+    return export
 
 
 @runs.command("watch")
