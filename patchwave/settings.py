@@ -42,6 +42,7 @@ SHORTEST_SECRET = 32
 """Characters of a secret that this app checks or signs with: fewer can be guessed."""
 _REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
 """What a setting holds whose value the platform was to fetch, and could not: it takes whole values only."""
+_UNRESOLVED = "is a reference to a Key Vault or the like that the platform could not resolve"
 _TOPIC = re.compile(rf"/subscriptions/{_SUBSCRIPTION.pattern}(/[^/\s]+)*/?", re.IGNORECASE)
 _PROBE_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
@@ -198,6 +199,13 @@ def _place(location: tuple[str | int, ...]) -> str:
     ours = {field.alias or name for name, field in Channel.model_fields.items()}
     parts = [f"[{part}]" if isinstance(part, int) else f".{part if part in ours else '?'}" for part in location]
     return "".join(parts) + ": " if parts else ""
+
+
+def secret_fault(text: str) -> str:
+    """Why the app does not take a secret that people made up; empty when it does, or there is none."""
+    if _is_unresolved(text):
+        return _UNRESOLVED
+    return f"must have at least {SHORTEST_SECRET} characters" if text and len(text.strip()) < SHORTEST_SECRET else ""
 
 
 class Settings(BaseSettings):
@@ -364,15 +372,14 @@ class Settings(BaseSettings):
         # Channels are judged when they are read: a mistake in them must not keep machines from being patched.
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if given.field_name != "channels" and isinstance(text, str) and _is_unresolved(text):
-            raise ValueError("is a reference to a Key Vault or the like that the platform could not resolve")
+            raise ValueError(_UNRESOLVED)
         return value
 
     @field_validator(*JUDGED_BY_LENGTH)
     @classmethod
     def _is_long_enough(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        if text and len(text.strip()) < SHORTEST_SECRET:
-            raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+        if fault := secret_fault(value.get_secret_value()):
+            raise ValueError(fault)
         return value
 
     # After the length was judged: a secret of nothing but white space is a mistake, and not the lack of one.

@@ -450,6 +450,8 @@ def _problem(response: httpx.Response) -> Json:
 
 def _sentence(response: httpx.Response, problem: Json) -> str:
     said = ". ".join(str(problem[key]).rstrip(".") for key in ("title", "detail") if problem.get(key))
+    if said and response.status_code == 401:
+        return f"{said} (401): set PATCHWAVE_TOKEN to a token that has not expired"
     if said:
         return f"{said} ({response.status_code})"
     if response.status_code in (401, 403):

@@ -129,7 +129,8 @@ class Service:
                 for row in self.machines.get(run_id, []):
                     if row["key"] == key:
                         retry = run_document(f"{run_id}-retry", "queued")
-                        self.runs[retry["id"]] = [retry, run_document(retry["id"])]
+                        rules = {"policySnapshot": {"scope": {"subscriptions": ["s-1"]}}}
+                        self.runs[retry["id"]] = [retry | rules, run_document(retry["id"])]
                         skipped = {**row, "skip": {"by": "ana", "why": "being rebuilt", "at": MOMENT}}
                         return JSONResponse(skipped if order == "skip" else retry, status_code=202)
             case "GET", ["runs", run_id, "audit"] if run_id in self.runs:

@@ -162,12 +162,17 @@ class TestValidate:
         found = patchwave("policy", "validate", "-f", str(path), "-o", "json").document
         assert found["install"]["linux"]["packageNameMasksToExclude"] == ["azure-cli=2.78.0-1.el9"]
 
+    def test_help_says_what_only_the_service_judges(self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", "200")
+        said = " ".join(patchwave("policy", "validate", "--help").output.split())
+        assert "Only the service judges by the app's settings: the boundary of its subscriptions" in said
+
     def test_a_file_that_is_not_there(self, patchwave: Patchwave, tmp_path: Path):
         result = patchwave("policy", "validate", "-f", str(tmp_path / "none.yaml"))
         assert (result.code, "cannot be read" in result.errors) == (2, True)
 
     def test_the_policies_of_the_repository(self, patchwave: Patchwave):
-        for path in sorted((Path(__file__).parents[2] / "policies").glob("*.yaml")):
+        for path in sorted((Path(__file__).parents[2] / "examples" / "policies").glob("*.yaml")):
             assert patchwave("policy", "validate", "-f", str(path)).code == 0
 
 
@@ -190,3 +195,26 @@ class TestWebhookSecret:
         refused = patchwave("policy", "webhook-secret", "monthly")
         assert refused.code != 0
         assert "PATCHWAVE_WEBHOOK_SECRET" in refused.errors
+
+    @pytest.mark.parametrize("name", ["Monthly", "monthly\n", "", "a" * 33, "monthly-"])
+    def test_only_of_what_can_be_a_policy(self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch, name: str):
+        monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "an-app-secret-of-forty-characters-123456")
+        refused = patchwave("policy", "webhook-secret", name)
+        assert (refused.code, refused.output) == (2, "")
+        assert f"{name!r} is no name of a policy: it must be 1 to 32" in refused.errors
+
+    @pytest.mark.parametrize(
+        ("master", "fault"),
+        [
+            ("a" * 31, "must have at least 32 characters"),
+            ("@Microsoft.KeyVault(SecretUri=https://vault.example/secrets/webhook)", "is a reference to a Key Vault"),
+        ],
+    )
+    def test_only_of_a_secret_that_the_app_takes(
+        self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch, master: str, fault: str
+    ):
+        monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", master)
+        refused = patchwave("policy", "webhook-secret", "monthly")
+        assert (refused.code, refused.output) == (2, "")
+        assert f"The app does not take this PATCHWAVE_WEBHOOK_SECRET: it {fault}" in refused.errors
+        assert master not in refused.errors

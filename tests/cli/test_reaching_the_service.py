@@ -35,6 +35,11 @@ def test_nobody_listens(patchwave: Patchwave):
         (text_answer(200, "<html>hello"), 3, "is it Patchwave?"),
         (text_answer(200, "[]"), 3, "is it Patchwave?"),
         (text_answer(401, ""), 2, "PATCHWAVE_KEY"),
+        (
+            problem(401, "Unauthorized", "Sign in."),
+            2,
+            "Unauthorized. Sign in (401): set PATCHWAVE_TOKEN to a token that has not expired",
+        ),
         (problem(429, "Too many requests", ""), 2, "Too many requests (429)"),
         (RedirectResponse("https://elsewhere.example/"), 3, "https://elsewhere.example/"),
     ],

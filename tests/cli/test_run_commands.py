@@ -223,6 +223,15 @@ class TestLookingAtRuns:
         result = patchwave("run", "show", "latest")
         assert (result.code, "no run yet" in result.errors) == (2, True)
 
+    def test_show_says_when_the_evidence_was_exported(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN, exportedAt=None)]
+        assert "exported" not in patchwave("run", "show", RUN).output
+        service.runs[RUN] = [run_document(RUN, exportedAt="2026-11-11T08:00:00.000Z")]
+        lines = patchwave("run", "show", RUN).output.splitlines()
+        assert [line.split() for line in lines if line.startswith("exported")] == [
+            ["exported", "2026-11-11", "08:00:00Z"]
+        ]
+
     def test_an_unknown_run(self, patchwave: Patchwave):
         result = patchwave("run", "show", "20200101T000000Z-none")
         assert result.code == 2

@@ -156,6 +156,15 @@ class TestMachines:
         assert result.code == 0
         assert result.document["id"] == f"{RUN}-retry"
 
+    def test_retry_shows_scope_and_scripts_as_a_start_does(self, patchwave: Patchwave, service: Service):
+        service.runs[RUN] = [run_document(RUN)]
+        service.machines[RUN] = [machine_document("web-1", "failed")]
+        lines = patchwave("run", "retry", RUN, "web-1").output.splitlines()
+        assert [line.split() for line in lines if line.startswith(("scope", "scripts"))] == [
+            ["scope", "subscriptions", "s-1"],
+            ["scripts", "none"],
+        ]
+
     def test_retry_waits_for_the_end_of_the_new_run(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         service.machines[RUN] = [machine_document("web-1", "failed")]

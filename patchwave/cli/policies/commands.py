@@ -27,6 +27,7 @@ from patchwave.cli.output import (
 )
 from patchwave.cli.policies.views import policies_table
 from patchwave.cli.policy_files import policy_text, read_policy
+from patchwave.domain.core.ids import check_policy_name
 
 policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
 
@@ -93,7 +94,11 @@ def delete(
 
 @policies.command("validate")
 def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Check a policy file on this machine, by the same rules as the service."""
+    """Check a policy file on this machine, by the rules that hold for every service.
+
+    Only the service judges by the app's settings: the boundary of its subscriptions, the groups of snapshots, the hosts
+    of probes, and whether scripts are allowed.
+    """
     from patchwave.domain.planning.canary import certain_notes
     from patchwave.domain.policy.policy import PolicyError, parse_policy
 
@@ -117,10 +122,17 @@ def webhook_secret(
 ) -> None:
     """Print the secret that senders of a policy's webhook sign with, made of the app's in PATCHWAVE_WEBHOOK_SECRET."""
     from patchwave.domain.core.webhook_signature import policy_secret
+    from patchwave.settings import secret_fault
 
+    try:
+        check_policy_name(name)
+    except ValueError as error:
+        raise RefusedError(f"{name!r} is no name of a policy: it {error}") from error
     master = os.environ.get("PATCHWAVE_WEBHOOK_SECRET", "").strip()
     if not master:
         raise RefusedError("Put the app's own secret into the environment: PATCHWAVE_WEBHOOK_SECRET is empty.")
+    if fault := secret_fault(master):
+        raise RefusedError(f"The app does not take this PATCHWAVE_WEBHOOK_SECRET: it {fault}")
     typer.echo(policy_secret(master, name, rotation))
 
 

@@ -147,6 +147,8 @@ def retry(
         found = client.steer_machine(run_id, machine_key(client, run_id, machine), "retry", comment, by)
         if wait:
             follow(client, found["id"], output, interval)
+        # The answer is without the policy, of which a person is shown scope and scripts.
+        found = client.run(found["id"])
     show(output, found, lambda: run_facts(found))
 
 

@@ -96,6 +96,7 @@ def run_facts(run: Json) -> RenderableType:
         ("occurrence", "occurrence"),
         ("window ends", "windowEnd"),
         ("cancel asked", "cancelRequestedAt"),
+        ("exported", "exportedAt"),
     ):
         if run.get(key):
             grid.add_row(label, moment(run[key]))
