@@ -7,8 +7,9 @@ import logging
 from activities.context import MachineContext, load_run, now
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
+from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import OsType
+from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.domain.scheduling.freeze import frozen_by
 from patchwave.domain.scheduling.upcoming import Waiting, next_run_window
@@ -91,7 +92,7 @@ async def _current_policy(run: Run) -> Policy | None:
     if stored is None:
         return None
     try:
-        return parse_policy(stored.document, name=stored.name)
+        return parse_stored_policy(stored.document, name=stored.name)
     except PolicyError as error:
         # What a newer version of the app would refuse has no windows either, as for the timer.
         _LOG.warning("The policy %s is not valid, so run %s has no further window: %s", stored.name, run.id, error)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from time import monotonic
+from weakref import WeakKeyDictionary
 
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
@@ -25,18 +27,67 @@ LONGEST_SECONDS = 20.0
 """Event Grid waits for half a minute."""
 _MOMENT = timedelta(seconds=1)
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+REMEMBERED_SECONDS = 300.0
+"""For which a machine that was not there is not asked about again."""
+MOST_MISSES = 5
+MISSES_SECONDS = 30.0
+"""In so many seconds so many look-ups may find nothing: they are reads of the same budget as those of runs."""
+_SIDE_BY_SIDE = 5
 
 
 class NotKnownYet(Exception):
     """Azure cannot say now whether there is what the event names; the text is for the log."""
 
 
+class _Lookups:
+    """The look-ups of machines in one event loop; a worker has one."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+        # When a machine was not there, by its folded id.
+        self._missing: dict[str, float] = {}
+
+    def check(self, machine: MachineId) -> None:
+        """Let a look-up go on, unless it would most likely find nothing.
+
+        Raises:
+            NotKnownYet: the machine was not there a moment ago, or too many others were not.
+        """
+        now = monotonic()
+        self._missing = {folded: at for folded, at in self._missing.items() if now - at < REMEMBERED_SECONDS}
+        if machine.folded in self._missing:
+            raise NotKnownYet(f"{machine} was not there a moment ago")
+        if sum(now - at < MISSES_SECONDS for at in self._missing.values()) >= MOST_MISSES:
+            raise NotKnownYet(f"{MOST_MISSES} other machines that events named were not there a moment ago")
+
+    def note_missing(self, machine: MachineId) -> None:
+        """Remember that the machine is not there."""
+        self._missing[machine.folded] = monotonic()
+
+
+_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
+
+
 async def is_machine(machine: MachineId) -> bool:
     """Whether the app can read such a machine.
 
+    Events of machines that are not there use up no more than a few reads: those behind them are put off, not lost.
+
     Raises:
-        NotKnownYet: Azure did not answer.
+        NotKnownYet: Azure did not answer, or was not asked because of what it did not have lately.
     """
+    lookups = _lookups.setdefault(asyncio.get_running_loop(), _Lookups())
+    lookups.check(machine)
+    async with lookups.gate:
+        # Once more: those before it may have found nothing.
+        lookups.check(machine)
+        if await _is_there(machine):
+            return True
+        lookups.note_missing(machine)
+        return False
+
+
+async def _is_there(machine: MachineId) -> bool:
     found = await open_resource_manager().read_machine(machine)
     if not isinstance(found, ArmFailure):
         return True

@@ -26,8 +26,9 @@ from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, selec
 from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
-from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.scope import Scope
+from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.storage import Records
 from triggers.described import Parameter
 from triggers.http import Refusal, query_of
@@ -183,7 +184,7 @@ async def read_policies(records: Records) -> tuple[list[FleetPolicy], list[str]]
     notes: list[str] = []
     for stored in await records.list_policies():
         try:
-            policy = parse_policy(stored.document, name=stored.name)
+            policy = parse_stored_policy(stored.document, name=stored.name)
         except PolicyError as error:
             notes.append(f"The policy {stored.name} is not valid any more and was not judged: {error}.")
             continue

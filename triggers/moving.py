@@ -25,7 +25,8 @@ from patchwave.domain.maintenance.conversion_report import NotCarried
 from patchwave.domain.maintenance.export_policy import CARE, MovedOut, configuration_of
 from patchwave.domain.maintenance.import_policy import MovedIn, policies_of
 from patchwave.domain.maintenance.queries import assignments_of_configuration
-from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.storage import open_records
 from triggers.azure import AZURE_REFUSES, refused
 from triggers.described import INVALID_BODY, NO_CONFIGURATION, NO_POLICY, Answer, Body, described
@@ -112,7 +113,7 @@ async def export_policy(req: func.HttpRequest) -> func.HttpResponse:
     stored = await open_records().get_policy(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
-    policy = parse_policy(stored.document)
+    policy = parse_stored_policy(stored.document, name=name)
     try:
         moved = configuration_of(policy, identity, given.location, datetime.now(UTC), given.give_up)
     except NotCarried as error:

@@ -20,7 +20,8 @@ from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.narrowing import WHY_NOT, widened
-from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
+from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy
+from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
 from patchwave.domain.workflow.messages import FollowRun
@@ -306,7 +307,7 @@ def read_stored(stored: StoredPolicy) -> WrittenPolicy:
     Raises:
         PolicyError: this version of the app refuses it.
     """
-    policy = parse_policy(stored.document, name=stored.name)
+    policy = parse_stored_policy(stored.document, name=stored.name)
     return written(
         policy, author=stored.author, author_id=stored.author_id, version=stored.version, digest=stored.digest
     )

@@ -12,7 +12,8 @@ import azure.functions as func
 from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_occurrence
 from patchwave.domain.core.documents import as_object
 from patchwave.domain.core.ids import RunId
-from patchwave.domain.policy.policy import PolicyError, parse_policy
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import Freeze
 from patchwave.domain.scheduling.overrides import Controls
@@ -61,7 +62,7 @@ async def note_missed_occurrences(records: Records, since: datetime, now: dateti
 
 
 async def _note_missed(records: Records, stored: StoredPolicy, since: datetime, now: datetime) -> None:
-    policy = parse_policy(stored.document, name=stored.name)
+    policy = parse_stored_policy(stored.document, name=stored.name)
     if policy.schedule is None or not policy.enabled:
         return
     begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from patchwave.domain.policy import stored_policies
+from patchwave.domain.policy.policy import Policy, parse_policy
 from patchwave.domain.runs.run import Mode, Run, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
@@ -311,6 +313,29 @@ async def test_an_event_weeks_before_its_run_starts_nothing(records: Records, en
 
 
 # --- bursts
+
+
+async def test_a_burst_of_events_validates_each_policy_once(
+    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [machine_id().replace("web-01", f"é{number}") for number in range(2_000)]
+    await put(records, "large", scope={"machineIds": others}, events={"newMachine": True})
+    await put(records, "small", scope={"resourceGroups": ["rg-data"]}, events={"newMachine": True})
+    validated: list[str] = []
+
+    def parse(document: Any, *, name: str) -> Policy:
+        validated.append(name)
+        return parse_policy(document, name=name)
+
+    monkeypatch.setattr(stored_policies, "parse_policy", parse)
+    await asyncio.gather(*(deliver(engine, written(f"e-{number}")) for number in range(50)))
+    assert sorted(validated) == ["large", "small"]
+    assert not engine.attempts
+    # A change counts from the next event on.
+    await put(records, "large", scope={"machineIds": [machine_id(2)]}, events={"newMachine": True})
+    await deliver(engine, written("e-last", machine_id(2)))
+    assert validated[2:] == ["large"]
+    assert [run.policy for run in (await records.list_runs(10, None)).items] == ["large"]
 
 
 async def test_a_burst_of_new_machines_is_one_run_now_and_one_in_the_next_quarter(
