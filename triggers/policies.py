@@ -9,12 +9,12 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from patchwave.domain.core.document_diff import changes_in_words
-from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.documents import Document, Json, as_object
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
 from patchwave.domain.runs.provenance import policy_digest, rules_in_short
-from patchwave.storage import open_records
+from patchwave.storage import Records, StoredPolicy, open_records
 from triggers.described import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
 from triggers.orders import SAID_QUERY, read_said
@@ -23,6 +23,7 @@ from triggers.permitted import check_permitted
 bp = df.Blueprint()
 
 _SCHEMA = "schema"
+_AUDIT_PAGE = 1_000
 """Not a policy: ``/api/policies/schema`` is the JSON Schema of all of them."""
 
 type NamedPolicy = Annotated[Policy, Keys(optional=("name",))]
@@ -106,12 +107,27 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         author_id=said.by_id,
         digest=policy_digest(policy),
     )
-    detail: Json = {"version": stored.version} | rules_in_short(policy)
-    detail |= {"reason": said.why} if said.why else {}
-    if stored.replaced is not None:
-        detail |= changes_in_words(stored.replaced, stored.document)
-    await records.audit(name, "policy_written", **said.who, at=at, detail=detail)
-    return answer(stored.document, status=201 if stored.version == 1 else 200, headers={"ETag": stored.etag})
+    is_new = stored.version == 1 and not stored.is_unchanged
+    if not stored.is_unchanged or not await _is_audited(records, stored):
+        detail: Json = {"version": stored.version} | rules_in_short(policy)
+        detail |= {"reason": said.why} if said.why else {}
+        if stored.replaced is not None:
+            detail |= changes_in_words(stored.replaced, stored.document)
+        await records.audit(name, "policy_written", **said.who, at=at, detail=detail)
+    return answer(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
+
+
+async def _is_audited(records: Records, stored: StoredPolicy) -> bool:
+    """Whether the audit log has this version: a worker may have died between the policy and its line."""
+    cursor: str | None = None
+    while True:
+        page = await records.list_audit(stored.name, _AUDIT_PAGE, cursor)
+        written = (as_object(line["detail"]) or {} for line in page.items if line["action"] == "policy_written")
+        if any(detail.get("version") == stored.version for detail in written):
+            return True
+        cursor = page.cursor
+        if cursor is None:
+            return False
 
 
 @bp.route(route="policies/{name}", methods=["DELETE"])

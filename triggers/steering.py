@@ -21,12 +21,13 @@ from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.machine.patch_pinning import Pin
 from patchwave.domain.planning.rings import keep_in_ring, order_rings
+from patchwave.domain.policy.narrowing import widened
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.commands import NotAllowed, ring_in_question, starter_ids, wants_other
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
 from patchwave.storage import Records, open_records
-from triggers.authorization import principal_of
+from triggers.authorization import may_author, principal_of
 from triggers.described import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from triggers.http import (
     Refusal,
@@ -41,9 +42,11 @@ from triggers.http import (
     run_id_of,
 )
 from triggers.runs import ListedRun, accepted, find_run
-from triggers.start import DurableClient, claimed_run_id, new_run_id, schedule_run, start_run
+from triggers.start import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
 
 LONGEST_COMMENT = 1_000
+MOST_RETRIES = 20
+"""Retries of retries that an operator may start; more of them are for a person to look into."""
 
 bp = df.Blueprint()
 
@@ -239,6 +242,8 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
         raise Refusal(409, "Azure patched it, in a scheduled run of Update Manager; start a run of the policy instead.")
     if machine.reason == Reason.UNREADABLE_ID:
         raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
+    if not may_author(req.headers):
+        await _check_rules_are_stored(records, run)
     policy = Policy.model_validate(run.policy_snapshot)
     pin = await _pin_of(records, run, machine, policy)
     alone = {
@@ -264,6 +269,29 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     for subject in (run.id, retry.id):
         await records.audit(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
     return accepted(retry)
+
+
+async def _check_rules_are_stored(records: Records, run: Run) -> None:
+    """Let an operator retry only what they may start: the rules of the stored policy, as they are now or narrowed.
+
+    A retry has one machine in its rings, so what counts are the rules of the run that was retried first.
+
+    Raises:
+        Refusal: 403, with the fields in which the run may do more than the stored policy.
+    """
+    first: Run | None = run
+    for _ in range(MOST_RETRIES):
+        if first is None or not first.trigger.retry_of:
+            break
+        first = await records.get_run(first.trigger.retry_of)
+    stored = await records.get_policy(run.policy)
+    if first is None or first.trigger.retry_of or stored is None:
+        raise Refusal(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
+    ran = Policy.model_validate(first.policy_snapshot)
+    paths = widened(read_stored(stored).policy, ran, installs=first.mode is Mode.PATCH)
+    if paths:
+        problems = [Problem(path=path, message="may do more than the stored policy") for path in paths]
+        raise Refusal(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
 
 
 async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:

@@ -37,6 +37,8 @@ class StoredPolicy:
     digest: str = ""
     replaced: dict[str, Any] | None = None
     """The document before this change; only `PolicyRecords.put_policy` says it."""
+    is_unchanged: bool = False
+    """Whether this very document was stored already; only `PolicyRecords.put_policy` says it."""
 
 
 class PolicyRecords(StoreBacked):
@@ -63,7 +65,7 @@ class PolicyRecords(StoreBacked):
         author_id: str = "",
         digest: str = "",
     ) -> StoredPolicy:
-        """Create or replace a policy.
+        """Create or replace a policy. The same document again changes nothing, unless its author is not known.
 
         Args:
             name: A valid policy name.
@@ -84,7 +86,11 @@ class PolicyRecords(StoreBacked):
             _check(row, if_match)
             if row is not None and if_none_match:
                 raise PreconditionFailed(f"there is a policy {name} already")
-            version = 1 if row is None else _read(row).version + 1
+            before = None if row is None else _read(row)
+            if before is not None and before.document == document and (before.author_id or not author_id):
+                # Who sends what is stored already wrote nothing: the author stays who has to answer for it.
+                return replace(before, is_unchanged=True)
+            version = 1 if before is None else before.version + 1
             wrote = {"author": author, "authorId": author_id, "digest": digest}
             columns = pack({"version": version, "updatedAt": at, "document": document, **wrote})
             if row is None:
@@ -92,7 +98,7 @@ class PolicyRecords(StoreBacked):
             else:
                 done = await self._store.policies.replace(_PARTITION, name, columns, row.etag)
             if done:
-                return replace(_stored(Row(name, columns, "")), replaced=None if row is None else _read(row).document)
+                return replace(_stored(Row(name, columns, "")), replaced=None if before is None else before.document)
         raise PreconditionFailed(f"policy {name} keeps changing")
 
     async def delete_policy(self, name: str, *, if_match: str | None) -> bool:

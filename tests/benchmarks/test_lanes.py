@@ -31,7 +31,7 @@ def fail() -> None:
 
 def test_each_has_a_process_and_the_longest_begins_first() -> None:
     kept: dict[str, Any] = {}
-    lengths = {"short": 0.1, "long": 1.5, "middle": 0.3}
+    lengths = {"short": 0.1, "long": 5.0, "middle": 0.3}
     steps = [
         Step(name, seconds, partial(look, seconds), partial(kept.__setitem__, name))
         for name, seconds in lengths.items()

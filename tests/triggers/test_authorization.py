@@ -11,6 +11,7 @@ import pytest
 
 import triggers
 from patchwave.domain.core.principal import LONGEST_HEADER, Role
+from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
@@ -297,6 +298,7 @@ async def test_where_the_author_is_not_known_there_is_no_second_person(records: 
 
 @pytest.mark.usefixtures("roles")
 async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(records: Records) -> None:
+    await put_rules(SNAPSHOT)
     engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
     await end_machine(records)
     retried = await call(
@@ -307,6 +309,32 @@ async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(records:
         headers = signed_in(who, "approver")
         answer = await call(steering.approve_ring, body={"ring": "broad"}, headers=headers, engine=engine, runId=retry)
         assert answer.status == status, who
+
+
+@pytest.mark.usefixtures("roles")
+async def test_who_writes_the_same_policy_again_is_not_its_author(records: Records) -> None:
+    first = await put_rules(SNAPSHOT)
+    again = await put_rules(SNAPSHOT, DORA)
+    assert (again.status, again.headers["ETag"]) == (200, first.headers["ETag"])
+    kept = await records.get_policy("monthly")
+    assert kept is not None
+    assert (kept.author_id, kept.version) == (CLEO, 1)
+    assert len((await records.list_audit("monthly", 10, None)).items) == 1
+    await put_rules(SNAPSHOT | {"maxConcurrent": 1}, DORA)
+    changed = await records.get_policy("monthly")
+    assert changed is not None
+    assert (changed.author_id, changed.version) == (DORA, 2)
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_policy_whose_author_is_not_known_has_the_one_who_writes_it_again(records: Records) -> None:
+    await records.put_policy(
+        "monthly", parse_policy(POLICY, name="monthly").to_wire(), if_match=None, if_none_match=False, at=NOW
+    )
+    await put_rules(POLICY)
+    kept = await records.get_policy("monthly")
+    assert kept is not None
+    assert (kept.author_id, kept.version) == (CLEO, 2)
 
 
 @pytest.mark.usefixtures("roles")
@@ -324,12 +352,15 @@ async def test_a_policy_and_its_runs_keep_who_wrote_it(records: Records) -> None
         origin = (await stored(records, answer.json["id"])).policy_origin
         assert origin == PolicyOrigin(author="cleo", author_id=CLEO, version=1, digest=policy.digest)
     # A later version is another author's; the runs keep theirs.
-    await call(policies.put_policy, body=POLICY, headers=signed_in(DORA, "author", name="dora"), name="monthly")
+    later = POLICY | {"description": "As dora has it."}
+    await call(policies.put_policy, body=later, headers=signed_in(DORA, "author", name="dora"), name="monthly")
+    kept = await records.get_policy("monthly")
+    assert kept is not None
     narrowed = {"policy": "monthly", "overrides": {"maxConcurrent": 1}}
     changed = await call(runs.start_run, body=narrowed, headers=operator, engine=Engine())
     origin = (await stored(records, changed.json["id"])).policy_origin
     assert origin
-    assert (origin.author_id, origin.version, origin.digest) == (DORA, 2, policy.digest)
+    assert (origin.author_id, origin.version, origin.digest) == (DORA, 2, kept.digest)
     assert origin.changed_digest not in ("", origin.digest)
 
 
@@ -388,6 +419,7 @@ async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(records: Reco
     ordered = await call(
         schedules.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name=monthly
     )
+    await put_rules(SNAPSHOT)
     await begin(records, Trigger(kind=TriggerKind.HTTP, by="ben", by_id=BEN))
     await end_machine(records)
     retried = await call(
@@ -397,6 +429,53 @@ async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(records: Reco
         assert answer.status == 202, answer.text
         trigger = (await stored(records, answer.json["id"])).trigger
         assert (trigger.by, trigger.by_id) == ("ana@example.org", ANA)
+
+
+async def put_rules(document: dict[str, Any], who: str = CLEO) -> Answer:
+    answer = await call(policies.put_policy, body=document, headers=signed_in(who, "author"), name="monthly")
+    assert answer.status in (200, 201), answer.text
+    return answer
+
+
+async def retried_by(who: str, role: str, run_id: str = RUN) -> Answer:
+    return await call(
+        steering.retry_machine,
+        headers=signed_in(who, role),
+        engine=Engine(),
+        runId=run_id,
+        machineKey=machine(1).key,
+    )
+
+
+@pytest.mark.usefixtures("roles")
+async def test_an_operator_retries_what_the_stored_policy_still_allows(records: Records) -> None:
+    await put_rules(SNAPSHOT)
+    await begin(records, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await end_machine(records)
+    first = await retried_by(ANA, "operator")
+    assert first.status == 202, first.text
+    again = first.json["id"]
+    await records.add_machines(again, [machine(1)])
+    await end_machine(records, run_id=again)
+    assert (await retried_by(ANA, "operator", again)).status == 202, "a retry of a retry"
+
+
+@pytest.mark.usefixtures("roles")
+@pytest.mark.parametrize("change", ["deleted", "stricter", "inline"])
+async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(records: Records, change: str) -> None:
+    if change != "inline":
+        await put_rules(SNAPSHOT)
+    await begin(records, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await end_machine(records)
+    if change == "deleted":
+        await records.delete_policy("monthly", if_match=None)
+    if change == "stricter":
+        await put_rules(SNAPSHOT | {"maxConcurrent": 1})
+    refused = await retried_by(ANA, "operator")
+    assert refused.status == 403, refused.text
+    if change == "stricter":
+        assert [error["path"] for error in refused.problem["errors"]] == ["maxConcurrent"]
+    assert (await retried_by(CLEO, "author")).status == 202
 
 
 @pytest.mark.usefixtures("roles")

@@ -63,9 +63,9 @@ async def give(engine: Engine, command: str, body: object = b"", **headers: str)
     return await call(COMMANDS[command], body=body, headers=headers, engine=engine, runId=RUN)
 
 
-async def end_machine(records: Records, outcome: Outcome | None = None) -> None:
+async def end_machine(records: Records, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
     failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
-    await records.record_outcome(RUN, KEY, outcome or failed, at=NOW, installation=None, patches=[])
+    await records.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])
 
 
 async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: Engine) -> None:
