@@ -461,6 +461,16 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def read_health_key() -> SecretStr:
+    """The key of the deep health check, also while other settings are not valid; empty where it is not valid itself."""
+    try:
+        return load_settings().health_key
+    except ValidationError as error:
+        if any(problem["loc"][:1] == ("health_key",) for problem in error.errors(include_input=False)):
+            return SecretStr("")
+        return SecretStr(os.environ.get("PATCHWAVE_HEALTH_KEY", "").strip())
+
+
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """The settings of this process, read from the environment once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import logging
+from functools import lru_cache
 from typing import Annotated
 
 import azure.durable_functions as df
@@ -10,12 +12,14 @@ import azure.functions as func
 from pydantic import Field, ValidationError
 
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels
+from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels, read_health_key
 from patchwave.storage import StorageError, open_records
 from triggers.described import Answer, Parameter, described
 from triggers.http import Refusal, answer, answered, header_of, query_of
 
 HEALTH_KEY_HEADER = "x-health-key"
+
+_LOG = logging.getLogger("patchwave.health")
 
 bp = df.Blueprint()
 
@@ -36,22 +40,33 @@ _DEEP = Parameter("deep", {"type": "string"}, "`1` checks storage, identity, Res
 @answered
 async def health(req: func.HttpRequest) -> func.HttpResponse:
     """200 when the app can work. ``?deep=1`` needs the health key and names the part that fails: 503."""
+    is_deep = query_of(req, "deep") in ("1", "true")
+    if is_deep:
+        _check_key(header_of(req, HEALTH_KEY_HEADER) or "")
     try:
         settings = load_settings()
     except ValidationError as error:
         wrong = ", ".join(sorted({str(item["loc"][0]) if item["loc"] else "settings" for item in error.errors()}))
-        return answer({"status": "unhealthy", "settings": f"not valid: {wrong}"}, status=503)
-    if query_of(req, "deep") not in ("1", "true"):
+        _note_wrong(wrong)
+        # Which settings those are says what is turned on, and what is not guarded.
+        found = f"not valid: {wrong}" if is_deep else "not valid"
+        return answer({"status": "unhealthy", "settings": found}, status=503)
+    if not is_deep:
         return answer({"status": "healthy"})
-    _check_key(settings, header_of(req, HEALTH_KEY_HEADER) or "")
     parts = {"storage": await _storage(), **await _azure(), "channels": _channels(settings)}
     is_healthy = all(word == "ok" for word in parts.values())
     return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)
 
 
-def _check_key(settings: Settings, given: str) -> None:
+@lru_cache(maxsize=1)
+def _note_wrong(names: str) -> None:
+    """Once for each worker: anybody may ask as often as they like."""
+    _LOG.error("Settings that are not valid: %s", names)
+
+
+def _check_key(given: str) -> None:
     """The host checks no key of an anonymous function, so the deep check has one of its own."""
-    wanted = settings.health_key.get_secret_value()
+    wanted = read_health_key().get_secret_value()
     if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
         raise Refusal(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
 

@@ -109,11 +109,42 @@ async def test_a_failing_storage_is_named_without_details(records: Records, monk
     assert "SECRET" not in answer.text
 
 
-async def test_wrong_settings_are_named_without_their_values(monkeypatch: pytest.MonkeyPatch, records: Records) -> None:
-    monkeypatch.setenv("PATCHWAVE_RESOURCE_MANAGER", "http://user:SECRET@host")
+@pytest.fixture
+def wrong(keyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two settings that are not valid, beside a health key that is."""
+    monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "SECRET")
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "SECRET")
     load_settings.cache_clear()
-    answer = await call(health.health)
+    health._note_wrong.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.usefixtures("wrong")
+async def test_which_settings_are_wrong_is_told_to_nobody_without_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        answer = await call(health.health)
+        assert (answer.status, answer.json) == (503, {"status": "unhealthy", "settings": "not valid"})
+    for key in (None, "", "SECRET", KEY + "x"):
+        refused = await deep(key)
+        assert refused.status == 401
+        assert "poll_seconds" not in refused.text
+    told = [line.getMessage() for line in caplog.records if line.name == "patchwave.health"]
+    assert told == ["Settings that are not valid: poll_seconds, webhook_secret"]
+    assert "SECRET" not in caplog.text.replace("_SECRET", "")
+
+
+@pytest.mark.usefixtures("wrong")
+async def test_wrong_settings_are_named_with_the_key_and_without_their_values() -> None:
+    answer = await deep()
     assert answer.status == 503
-    assert "poll_seconds" in answer.text.lower()
-    assert "SECRET" not in answer.text
+    assert answer.json == {"status": "unhealthy", "settings": "not valid: poll_seconds, webhook_secret"}
+
+
+@pytest.mark.usefixtures("wrong")
+@pytest.mark.parametrize(
+    "key", ["", " ", "short", "@Microsoft.KeyVault(SecretUri=https://vault.example.net/secrets/key)"]
+)
+async def test_a_health_key_that_is_wrong_itself_opens_nothing(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("PATCHWAVE_HEALTH_KEY", key)
+    load_settings.cache_clear()
+    for given in (key, ""):
+        assert (await deep(given)).status == 401
