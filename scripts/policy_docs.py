@@ -39,7 +39,9 @@ several keys together can get wrong (a window that is shorter than one installat
 well.
 
 `patchwave policy validate -f FILE` checks a file on your machine, and `patchwave plan` shows what a run of it would do
-([rollouts.md](rollouts.md)). How the calendar reads `schedule` is in [calendar.md](calendar.md).
+([rollouts.md](rollouts.md)). What the [settings](../README.md#settings) of the app decide (the boundary of its
+subscriptions, the groups of snapshots, the hosts of probes, whether scripts are allowed) only the service judges.
+How the calendar reads `schedule` is in [calendar.md](calendar.md).
 
 Durations are written `PTnHnM`, such as `PT1H30M`. Where a key takes a number of machines it mostly takes a per cent of
 them as well, such as `"10%"`. An empty default means that there is none: the rule does not apply, the list is empty.
