@@ -19,7 +19,7 @@ from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.policy.boundary import needs_boundary
-from patchwave.domain.policy.narrowing import WHY_NOT, widened
+from patchwave.domain.policy.narrowing import widened
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
@@ -273,9 +273,8 @@ async def requested_policy(
     if overrides is None:
         return chosen
     changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
-    if not may_author and (paths := widened(chosen.policy, changed, installs=installs)):
-        why = ((path, WHY_NOT.get(path, "does not narrow the policy")) for path in paths)
-        problems = [Problem(path=f"overrides.{path}", message=message) for path, message in why]
+    if not may_author and (reasons := widened(chosen.policy, changed, installs=installs)):
+        problems = [Problem(path=f"overrides.{path}", message=why) for path, why in reasons.items()]
         raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
     return chosen.changed(changed)
 

@@ -169,6 +169,8 @@ async def test_a_refused_override_is_named() -> None:
     body = {"policy": "monthly", "overrides": {"maxConcurrent": 1000, "startStopped": True, "ramp": True}}
     refused = await call(runs.start_run, body=body, headers=signed_in(BEN, "operator"), engine=Engine())
     assert refused.paths == ["overrides.maxConcurrent", "overrides.startStopped"]
+    told = [error["message"] for error in refused.problem["errors"]]
+    assert told == ["1000 is more than 3", "does not narrow the policy"]
 
 
 @pytest.mark.usefixtures("guarded")

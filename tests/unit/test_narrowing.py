@@ -87,7 +87,7 @@ WIDER: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("overrides", NARROWER.values(), ids=NARROWER)
 def test_what_makes_a_run_do_less_narrows(overrides: dict[str, Any]) -> None:
     before = parse_policy(FULL)
-    assert widened(before, apply_overrides(FULL, overrides)) == []
+    assert widened(before, apply_overrides(FULL, overrides)) == {}
     assert narrows(before, apply_overrides(FULL, overrides))
 
 
@@ -100,16 +100,35 @@ WIDER_SCOPES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("scope", "path"), WIDER_SCOPES.values(), ids=WIDER_SCOPES)
 def test_a_scope_with_more_machines_is_named(scope: dict[str, Any], path: str) -> None:
-    assert widened(parse_policy(PLAIN), apply_overrides(PLAIN, {"scope": scope})) == [path]
+    assert list(widened(parse_policy(PLAIN), apply_overrides(PLAIN, {"scope": scope}))) == [path]
     before, after = parse_policy(FULL), apply_overrides(FULL, {"scope": scope})
-    assert widened(before, after) == [path, "scope"], "and the rings of this one wait"
+    assert list(widened(before, after)) == [path, "scope"], "and the rings of this one wait"
 
 
 @pytest.mark.parametrize(("overrides", "path"), WIDER.values(), ids=WIDER)
 def test_what_may_make_a_run_do_more_is_named(overrides: dict[str, Any], path: str) -> None:
     before, after = parse_policy(FULL), apply_overrides(FULL, overrides)
-    assert widened(before, after) == [path]
+    assert list(widened(before, after)) == [path]
     assert not narrows(before, after)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reasons"),
+    [
+        ({"maxConcurrent": 21}, {"maxConcurrent": "21 is more than 20"}),
+        ({"maxConcurrent": "1%"}, {"maxConcurrent": "a number and a per cent are not compared"}),
+        ({"limits": {"region": 1}}, {"limits.region": "a number and a per cent are not compared"}),
+        ({"errorBudget": {"run": "20%"}}, {"errorBudget.run": "20% is more than 10%"}),
+        ({"install": {"approvalDelayDays": 2}}, {"install.approvalDelayDays": "2 is less than 7"}),
+        # Neither a word nor an amount that a rule compares: that it does not narrow is all there is to say.
+        ({"description": "100%"}, {"description": "does not narrow the policy"}),
+        ({"schedule": {"window": "PT5H"}}, {"schedule.window": "does not narrow the policy"}),
+        ({"health": {"enabled": False}}, {"health.enabled": "does not narrow the policy"}),
+    ],
+)
+def test_why_a_value_does_not_narrow_is_told(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
+    given = FULL | {"description": "50%", "install": FULL["install"] | {"approvalDelayDays": 7}}
+    assert widened(parse_policy(given), apply_overrides(given, overrides)) == reasons
 
 
 def test_an_approval_may_be_added_and_be_stricter() -> None:
@@ -117,8 +136,10 @@ def test_an_approval_may_be_added_and_be_stricter() -> None:
         {**FULL["rings"][0], "approval": {"byOther": True}},
         {"name": "broad", "approval": {"within": "PT2H", "byOther": True}, "bake": "PT3H"},
     ]
-    assert widened(parse_policy(FULL), apply_overrides(FULL, {"rings": rings})) == []
-    assert widened(apply_overrides(FULL, {"rings": rings}), parse_policy(FULL)) == ["rings"]
+    assert widened(parse_policy(FULL), apply_overrides(FULL, {"rings": rings})) == {}
+    assert widened(apply_overrides(FULL, {"rings": rings}), parse_policy(FULL)) == {
+        "rings": "does not narrow the policy"
+    }
 
 
 TAGGED: dict[str, Any] = {"name": "canary", "tags": {"values": {"ring": ["canary"]}}}
@@ -155,28 +176,28 @@ FREE: dict[str, dict[str, Any]] = {
 def test_a_scope_does_not_change_under_rings_that_wait(rollout: dict[str, Any], overrides: dict[str, Any]) -> None:
     """Without its machines the canary has nothing to judge; a share takes the only machine of a scope."""
     given = PLAIN | rollout
-    assert widened(parse_policy(given), apply_overrides(given, overrides)) == ["scope"]
-    assert widened(parse_policy(given), apply_overrides(given, overrides), installs=False) == []
+    assert widened(parse_policy(given), apply_overrides(given, overrides)).keys() == {"scope"}
+    assert widened(parse_policy(given), apply_overrides(given, overrides), installs=False) == {}
 
 
 @pytest.mark.parametrize("overrides", SMALLER_SCOPES.values(), ids=SMALLER_SCOPES)
 @pytest.mark.parametrize("rollout", FREE.values(), ids=FREE)
 def test_a_smaller_scope_narrows_where_no_ring_waits(rollout: dict[str, Any], overrides: dict[str, Any]) -> None:
     given = PLAIN | rollout
-    assert widened(parse_policy(given), apply_overrides(given, overrides)) == []
+    assert widened(parse_policy(given), apply_overrides(given, overrides)) == {}
 
 
 def test_an_assessment_widens_nothing_else() -> None:
     given = PLAIN | WAITING["a bake time of the canary"]
     wider = apply_overrides(given, {"scope": {"subscriptions": None}, "maxConcurrent": 1_000})
-    assert widened(parse_policy(given), wider, installs=False) == ["scope.subscriptions", "maxConcurrent"]
+    assert list(widened(parse_policy(given), wider, installs=False)) == ["scope.subscriptions", "maxConcurrent"]
 
 
 def test_a_field_without_a_rule_does_not_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = parse_policy(FULL), apply_overrides(FULL, {"maxConcurrent": 5})
     rules = {name: rule for name, rule in RULES[Policy].items() if name != "max_concurrent"}
     monkeypatch.setattr("patchwave.domain.policy.narrowing.RULES", {**RULES, Policy: rules})
-    assert widened(before, after) == ["maxConcurrent"]
+    assert widened(before, after) == {"maxConcurrent": "does not narrow the policy"}
 
 
 # --- every field has a rule -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ field without a rule, and a value that cannot be compared, does not narrow.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,13 +28,12 @@ from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter, TagMatch
 
 type Rule = Callable[[Any, Any], bool]
 """Whether the second value narrows the first; asked only about values that differ."""
-
-
-WHY_NOT: Mapping[str, str] = {
-    "scope": "a scope of a policy with rings that wait for each other is changed by an author: another scope may leave"
-    " out the machines for which the others wait",
-}
-"""By path why a field does not narrow, where that is not plain from the values."""
+_NOT_NARROWER = "does not narrow the policy"
+_PERCENT = re.compile(r"[0-9]+%")
+_RINGS_WAIT = (
+    "a scope of a policy with rings that wait for each other is changed by an author: another scope may leave out the"
+    " machines for which the others wait"
+)
 
 
 def narrows(before: Policy, after: Policy) -> bool:
@@ -41,23 +41,23 @@ def narrows(before: Policy, after: Policy) -> bool:
     return not widened(before, after)
 
 
-def widened(before: Policy, after: Policy, *, installs: bool = True) -> list[str]:
-    """The paths of the fields in which ``after`` may do more than ``before``, or that cannot be compared.
+def widened(before: Policy, after: Policy, *, installs: bool = True) -> dict[str, str]:
+    """The fields in which ``after`` may do more than ``before``, or that cannot be compared: why, by their paths.
 
     Args:
         before: the stored policy.
         after: what the overrides make of it.
         installs: whether the run installs anything; a run that only assesses has no rings.
     """
-    paths = dict.fromkeys(_widened(before, after))
+    reasons = dict(_widened(before, after))
     if installs and before.scope != after.scope and _rings_depend_on_scope(before):
-        paths["scope"] = None
+        reasons["scope"] = _RINGS_WAIT
     if after.install.maximum_duration < min(before.install.maximum_duration, before.install.minimum_duration):
         # The shorter of the two is what has to be left of the window: an installation could start later than before.
-        paths["install.maximumDuration"] = None
+        reasons["install.maximumDuration"] = _NOT_NARROWER
     if before.rings != after.rings and not _rings_narrow(before, after):
-        paths["rings"] = None
-    return list(paths)
+        reasons["rings"] = _NOT_NARROWER
+    return reasons
 
 
 # --- rules for one field --------------------------------------------------------------------------------------
@@ -167,6 +167,25 @@ def _tag_limits(before: Sequence[TagLimit], after: Sequence[TagLimit]) -> bool:
 def _alert_rules(before: Sequence[str], after: Sequence[str]) -> bool:
     """No names stand for all rules."""
     return not after or (bool(before) and _as_many_left_out(before, after))
+
+
+# --- why a field does not narrow ------------------------------------------------------------------------------
+
+
+def _why(rule: Rule, before: object, after: object) -> str:
+    """Why the rule refuses the second value: of two amounts what is wrong, of others that they do not narrow."""
+    old, new = _amount(before), _amount(after)
+    if rule is _never or old is None or new is None:
+        return _NOT_NARROWER
+    if type(before) is not type(after):
+        return "a number and a per cent are not compared"
+    return f"{after} is {'more' if new > old else 'less'} than {before}"
+
+
+def _amount(value: object) -> int | None:
+    if isinstance(value, str) and _PERCENT.fullmatch(value):
+        return int(value.removesuffix("%"))
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 # --- rules over the whole policy ------------------------------------------------------------------------------
@@ -321,7 +340,7 @@ _MAY_BE_ADDED = frozenset({Approval, AlertVeto})
 """Sections that only hold machines back: where there was none, there may be one."""
 
 
-def _widened(before: BaseModel, after: BaseModel, path: str = "") -> Iterator[str]:
+def _widened(before: BaseModel, after: BaseModel, path: str = "") -> Iterator[tuple[str, str]]:
     rules = RULES[type(before)]
     for name in type(before).model_fields:
         old, new = getattr(before, name), getattr(after, name)
@@ -330,8 +349,8 @@ def _widened(before: BaseModel, after: BaseModel, path: str = "") -> Iterator[st
         rule, where = rules.get(name, _never), path + to_camel(name)
         if not isinstance(rule, type):
             if not rule(old, new):
-                yield where
+                yield where, _why(rule, old, new)
         elif old is not None and new is not None:
             yield from _widened(old, new, f"{where}.")
         elif old is not None or rule not in _MAY_BE_ADDED:
-            yield where
+            yield where, _NOT_NARROWER
