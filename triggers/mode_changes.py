@@ -130,15 +130,20 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     Machines that are set so already, and those for which Azure would refuse it, have their end in the plan; the rest
     is what `start` changes.
     """
-    request, wanted = _read(read_json(req))
+    # Beside the event loop: it may have 256 KB.
+    request, wanted = await asyncio.to_thread(_read, read_json(req))
     records = open_records()
     found = await read_fleet(request.scope)
     at = datetime.now(UTC)
     within = within_boundary(found, boundary())
+
+    def plan() -> list[MachineChange]:
+        missing = missing_ids(request.scope, (machine.found.machine_id for machine in found))
+        planned = [plan_machine(machine, wanted, at) for machine in within]
+        return planned + [missing_machine(identity, at) for identity in missing]
+
     # Seconds for a large fleet: other requests of this process go on meanwhile.
-    machines = await asyncio.to_thread(lambda: [plan_machine(machine, wanted, at) for machine in within])
-    missing = missing_ids(request.scope, (machine.found.machine_id for machine in found))
-    machines += [missing_machine(identity, at) for identity in missing]
+    machines = await asyncio.to_thread(plan)
     ends: dict[str, int] = {}
     for machine in machines:
         if machine.end is not None:

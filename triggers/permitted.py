@@ -60,10 +60,11 @@ def scope_problems(scope: Scope) -> list[Problem]:
 
 
 def _outside(path: str, subscriptions: Sequence[str]) -> list[Problem]:
+    within = boundary()
     return [
         Problem(path=f"{path}[{number}]", message=outside(subscription))
         for number, subscription in enumerate(subscriptions)
-        if not boundary().holds(subscription)
+        if not within.holds(subscription)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -90,7 +91,9 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     if is_adhoc_name(name):
         problem = Problem(path="name", message="is for policies that come in requests; choose another name")
         raise Refusal(400, "The name of the policy is not valid.", errors=[problem])
-    policy = check_permitted(parse_policy(read_json(req), name=name))
+    document = read_json(req)
+    # Beside the event loop: it may have 256 KB.
+    policy = await asyncio.to_thread(lambda: check_permitted(parse_policy(document, name=name)))
     none_match = header_of(req, "if-none-match")
     if none_match not in (None, "*"):
         raise Refusal(400, "If-None-Match can only be *: create the policy unless it exists.")

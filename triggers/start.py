@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -266,12 +267,20 @@ async def requested_policy(
     elif isinstance(given, dict):
         if not may_author:
             raise Refusal(403, "You may start stored policies only: give the name of one.")
-        policy = check_permitted(parse_inline_policy(cast("dict[str, Any]", given)))
-        chosen = written(policy, author=by, author_id=by_id)
+        # Beside the event loop, as all that is validated of a request: it may have 256 KB.
+        chosen = await asyncio.to_thread(_inline_policy, cast("dict[str, Any]", given), by, by_id)
     else:
         raise _invalid("policy", "must be the name of a policy, or a policy")
     if overrides is None:
         return chosen
+    return await asyncio.to_thread(_overridden, chosen, overrides, may_author=may_author, installs=installs)
+
+
+def _inline_policy(document: dict[str, Any], by: str, by_id: str) -> WrittenPolicy:
+    return written(check_permitted(parse_inline_policy(document)), author=by, author_id=by_id)
+
+
+def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, installs: bool) -> WrittenPolicy:
     changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
     if not may_author and (reasons := widened(chosen.policy, changed, installs=installs)):
         problems = [Problem(path=f"overrides.{path}", message=why) for path, why in reasons.items()]

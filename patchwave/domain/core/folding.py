@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+_LONGEST_KEPT = 300
+"""Of an id of a machine: 260 characters at most."""
+
 
 def fold(text: str) -> str:
     """The text in the one form in which ids, names and tags are compared; ASCII becomes lower case.
@@ -11,7 +16,15 @@ def fold(text: str) -> str:
     the Turkish ``ı`` and ``İ`` are not ``i``, and the Kelvin sign is not ``k``. `str.lower` and `str.casefold` each
     make some of these one, and so two machines of Azure one machine.
     """
-    return text.lower() if text.isascii() else text.translate(_FOLDED)
+    if text.isascii():
+        return text.lower()
+    return _kept(text) if len(text) <= _LONGEST_KEPT else text.translate(_FOLDED)
+
+
+@lru_cache(maxsize=8_192)
+def _kept(text: str) -> str:
+    # Letter by letter is thirty times slower than ASCII, and the same ids are compared again and again.
+    return text.translate(_FOLDED)
 
 
 class _Folded(dict[int, int]):

@@ -100,6 +100,7 @@ def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]
     numbers = {id(ring): number for number, ring in enumerate(rings)}
     ordered = order_rings(rings) if rings else []
     percent = 0
+    taken: dict[str, str] = {}
     for place, ring in enumerate(ordered):
         path = f"rings[{numbers[id(ring)]}]"
         earlier = ordered[:place]
@@ -114,9 +115,10 @@ def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]
                 message = f"the rings take {percent} % of the machines up to here; together they can take 100"
                 yield Problem(path=f"{path}.percent", message=message)
         elif ring.machine_ids is not None:
-            yield from _explicit(path, ring.machine_ids, earlier, scope)
+            yield from _explicit(path, ring.machine_ids, taken, scope)
         elif ring.tags is not None:
             yield from _tagged(path, ring.tags, earlier, scope)
+        taken |= {fold(each): ring.name for each in ring.machine_ids or ()}
 
 
 def _selections_alone(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
@@ -124,13 +126,15 @@ def _selections_alone(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Pr
     for number, ring in enumerate(rings):
         path = f"rings[{number}]"
         if ring.machine_ids is not None:
-            yield from _explicit(path, ring.machine_ids, (), scope)
+            yield from _explicit(path, ring.machine_ids, {}, scope)
         elif ring.tags is not None:
             yield from _tagged(path, ring.tags, (), scope)
 
 
-def _explicit(path: str, machine_ids: Sequence[str], earlier: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
-    taken = {fold(each): ring.name for ring in earlier for each in ring.machine_ids or ()}
+def _explicit(
+    path: str, machine_ids: Sequence[str], taken: Mapping[str, str], scope: Scope | None
+) -> Iterator[Problem]:
+    """``taken``: folded ids of the rings before this one, each with the name of its ring."""
     inside = [each for each in machine_ids if scope is None or scope.may_hold(MachineId.parse(each))]
     if not inside:
         message = "matches nothing: none of these machines can be in the scope of the policy"

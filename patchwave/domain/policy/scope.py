@@ -204,9 +204,9 @@ class Exclusions(Document):
     def names(self, machine: MachineId) -> bool:
         """Whether the machine's id alone leaves it out."""
         return (
-            machine.folded in self.machine_id_set
-            or machine.subscription_id in _folded(self.subscriptions)
-            or fold(machine.resource_group) in _folded(self.resource_groups)
+            _is_named(machine.text, self.machine_id_set)
+            or _is_named(machine.subscription_id, _folded(self.subscriptions))
+            or _is_named(machine.resource_group, _folded(self.resource_groups))
         )
 
 
@@ -293,7 +293,7 @@ class Scope(Document):
         return (
             _within(machine.subscription_id, _folded(self.subscriptions))
             and _within(machine.resource_group, _folded(self.resource_groups))
-            and _within(machine.folded, self.machine_id_set)
+            and _within(machine.text, self.machine_id_set)
             and not self.exclude.names(machine)
         )
 
@@ -319,6 +319,11 @@ def _folded(values: tuple[str, ...]) -> frozenset[str]:
 def _within(value: str, folded: frozenset[str]) -> bool:
     """An empty list selects everything."""
     return not folded or fold(value) in folded
+
+
+def _is_named(value: str, folded: frozenset[str]) -> bool:
+    """An empty list names nothing, and costs nothing."""
+    return bool(folded) and fold(value) in folded
 
 
 _SHOWN = 5
