@@ -121,7 +121,9 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
     found: dict[str, FleetMachine] = {}
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
-            async for page in open_resource_graph().pages(build_queries(scope, SETTINGS_COLUMNS)):
+            # A scope may name 2,000 machines, whose ids are all written into queries.
+            queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
+            async for page in open_resource_graph().pages(queries):
                 for machine in select_fleet(scope, page.rows):
                     found.setdefault(machine.folded, machine)
                 if len(found) > MOST_MACHINES:

@@ -102,7 +102,8 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     """
     found: dict[str, DiscoveredMachine] = {}
     try:
-        async for page in open_resource_graph().pages(build_queries(scope)):
+        queries = await asyncio.to_thread(build_queries, scope)
+        async for page in open_resource_graph().pages(queries):
             for machine in judge_boundary(select_machines(scope, page.rows), boundary()):
                 found.setdefault(machine.machine_id.folded, machine)
             if len(found) > MOST_MACHINES:

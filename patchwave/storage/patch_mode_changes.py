@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.fleet import patch_mode_change
 from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
 from patchwave.domain.runs.run import Order
-from patchwave.storage.engine.entity_codec import pack, unpack
+from patchwave.storage.engine.entity_codec import Columns, pack, unpack
 from patchwave.storage.engine.paging import Page, Span, read_page
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import ChangeRounds, StoreBacked
@@ -26,7 +27,12 @@ class ModeChangeRecords(StoreBacked):
 
     async def create_mode_change(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
         """Store a plan: the machines first, so that a change that is shown has all of them."""
-        rows = {_MACHINES + machine.key: pack(machine.to_wire()) for machine in machines}
+
+        def packed() -> dict[str, Columns]:
+            return {_MACHINES + machine.key: pack(machine.to_wire()) for machine in machines}
+
+        # A second for ten thousand machines: other requests of this process go on meanwhile.
+        rows = await asyncio.to_thread(packed)
         await self._store.results.insert_all(change.id, rows)
         cleaned = change.model_copy(update={"planned": clean_order(change.planned)})
         await self._store.runs.insert(CHANGES, RunId.parse(change.id).row_key, pack(cleaned.to_wire()))
