@@ -160,9 +160,11 @@ WAITING: dict[str, dict[str, Any]] = {
     "a share with a bake time": {"rings": [SHARE | {"bake": "PT1H"}, REST]},
     "a share alone": {"rings": [SHARE]},
     "shares that leave machines out": {"rings": [SHARE, {"name": "few", "percent": 10}]},
+    "phases in an order, with a budget": {"phases": [["westeurope"], ["northeurope"]], "errorBudget": {"lane": 1}},
 }
 """What makes later machines wait for earlier ones, or keeps machines out."""
 FREE: dict[str, dict[str, Any]] = {
+    "phases without a budget": {"phases": [["westeurope"], ["northeurope"]]},
     "no rings": {"errorBudget": {"run": 0, "lane": 1}, "bake": {"waves": "PT1H", "rings": "PT1H"}},
     "one ring": {"rings": [REST | {"approval": {}, "bake": "PT1H"}], "errorBudget": {"ring": 1}},
     "rings that only have an order": {"rings": [TAGGED, REST]},

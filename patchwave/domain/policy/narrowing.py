@@ -200,18 +200,26 @@ def _rings_depend_on_scope(policy: Policy) -> bool:
     ordered = order_rings(policy.rings)
     leaves_machines_out = bool(ordered[-1].selectors)
     has_share = any(ring.percent is not None for ring in ordered)
-    return (has_share and leaves_machines_out) or (len(ordered) > 1 and _rings_wait(policy, ordered))
+    return (
+        (has_share and leaves_machines_out)
+        or (len(ordered) > 1 and _rings_wait(policy, ordered))
+        or (bool(policy.phases) and _has_error_budget(policy))
+    )
 
 
 def _rings_wait(policy: Policy, ordered: Sequence[Ring]) -> bool:
     """Whether anything but their order can hold the later rings; the budget of a lane or a wave holds them, too."""
-    budget = policy.error_budget
     return (
         policy.pin_rings
         or any(policy.approval_of(ring) for ring in ordered)
         or any(policy.bake_after(ring) for ring in ordered[:-1])
-        or any(share is not None for share in (budget.wave, budget.lane, budget.ring, budget.run))
+        or _has_error_budget(policy)
     )
+
+
+def _has_error_budget(policy: Policy) -> bool:
+    budget = policy.error_budget
+    return any(share is not None for share in (budget.wave, budget.lane, budget.ring, budget.run))
 
 
 def _rings_narrow(before: Policy, after: Policy) -> bool:
