@@ -334,6 +334,24 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
         assert (polled.counts, polled.wait_seconds >= 20) == (False, True)
 
 
+@pytest.mark.parametrize(("failure", "counts"), ANSWERS)
+async def test_a_restart_that_cannot_be_looked_for_stays_open(
+    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+) -> None:
+    azure = await prepare(records, monkeypatch, failure)
+    guard = Guard(
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=1),
+        deadline_at=NOW + timedelta(minutes=20),
+    )  # fmt: skip
+    await records.declare_guard(guard)
+    await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
+    monkeypatch.setattr(power, "now", lambda: NOW)
+    looked = PowerResult.from_wire(await power.restart_machine(REF))
+    assert (looked.accepted, looked.is_open, looked.counts) == (False, True, counts)
+    assert looked.failure == failure
+    assert azure.sent == []
+
+
 # --- health
 
 

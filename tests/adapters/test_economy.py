@@ -357,3 +357,11 @@ async def test_a_question_waits_for_company_and_goes_at_once_for_whoever_does_no
     assert not any(each.done() for each in waiting)
     assert await reads.read("q", send) == 2
     assert await asyncio.gather(*waiting) == [2, 2, 2]
+
+
+async def test_a_lease_that_another_worker_extended_meanwhile_is_given_back(records: Records, worker: Records) -> None:
+    assert await records.acquire_lease(KEY, "run-a", NOW, LATER) == "run-a"
+    longer = LATER + timedelta(hours=1)
+    assert await worker.acquire_lease(KEY, "run-a", NOW, longer) == "run-a"
+    await records.release_lease(KEY, "run-a")
+    assert await records.acquire_lease(KEY, "run-c", NOW, LATER) == "run-c"

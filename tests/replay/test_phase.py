@@ -201,6 +201,17 @@ def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int, monkeypatch: p
     assert [beats[beat] for beat in range(3)] == [starts * lanes, starts * lanes, 10]
 
 
+def test_all_pages_of_a_beat_share_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phase_module, "PAGE", 4)
+    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 6)
+    floor = Floor(Fleet(keys(12), cap=12), seconds=lambda _: 600)
+    with floor.bench() as bench:
+        bench.run("patch_phase", phase(floor.fleet))
+    first = min(floor.began.values())
+    beats = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
+    assert beats == {0: 6, 1: 6}
+
+
 def test_one_start_on_each_beat_is_room_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 1)
     floor = Floor(Fleet(keys(4), cap=4), seconds=lambda _: 600)
