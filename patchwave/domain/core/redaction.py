@@ -82,6 +82,7 @@ _CODE = re.compile(
     re.IGNORECASE,
 )
 _MAYBE = re.compile(rf"((?=[ctp]){_EDGE}(?P<name>code|token|pass){_ASSIGNS})({_VALUE})", re.IGNORECASE)
+_DIGIT = re.compile("[0-9]")
 _ONE_WORD = re.compile(r"[\w~+/=.%-]+")
 _LENGTHS = {"code": 16, "token": 8, "pass": 8, "authorization": 8}
 """From how many characters on a value with letters and digits is taken for a secret, where most values are none."""
@@ -124,9 +125,9 @@ def _bare_basic(found: re.Match[str]) -> str:
 def _bare_word(found: re.Match[str], name: str, value: str) -> str:
     """Only a long word of letters and digits: Azure's own codes are words, and those of programs numbers."""
     word = value.strip("\\\"'")
-    is_number = word.isdecimal() or word.casefold().startswith("0x")
+    is_number = word.casefold().startswith("0x")
     is_long = len(word) >= _LENGTHS[name.casefold()] and _ONE_WORD.fullmatch(word) is not None
-    is_mixed = any(each.isdigit() for each in word) and any(each.isalpha() for each in word)
+    is_mixed = _DIGIT.search(word) is not None and any(each.isalpha() for each in word)
     return f"{found[1]}***" if is_long and is_mixed and not is_number else found[0]
 
 
