@@ -157,6 +157,18 @@ async def test_the_first_look_serves_the_health_check_before_too(
     assert azure.kept_for == [Moment.BEFORE]
 
 
+async def test_what_is_known_of_a_machine_is_not_learned_anew(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = sample("running")
+    body["properties"]["storageProfile"]["osDisk"]["osType"] = "Windows"
+    await prepare(records, monkeypatch, MachineView.read(body))
+    await machine.preflight_machine(LOOK)
+    row = await records.get_machine(RUN_ID, KEY)
+    assert row is not None
+    assert row.os_type == "Linux"
+
+
 @pytest.mark.parametrize(
     ("installed", "is_done_here"),
     [(timedelta(minutes=-10), False), (None, False), (timedelta(0), True)],
@@ -332,6 +344,28 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
     assert polled.accepted is is_over
     if not is_over:
         assert (polled.counts, polled.wait_seconds >= 20) == (False, True)
+
+
+@pytest.mark.parametrize(("seconds", "is_over"), [(-1, False), (0, True)])
+async def test_a_restart_is_given_up_at_its_deadline(
+    records: Records, monkeypatch: pytest.MonkeyPatch, seconds: int, is_over: bool
+) -> None:
+    azure = await prepare(records, monkeypatch, shown("running"))
+
+    async def runs(*_: object) -> PollReading:
+        return PollReading(state=PollState.RUNNING)
+
+    monkeypatch.setattr(azure, "poll", runs)
+    deadline = NOW + timedelta(minutes=20)
+    guard = Guard(
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW, deadline_at=deadline,
+        state=IntentState.ACCEPTED, async_url="https://a.example/op",
+    )  # fmt: skip
+    await records.declare_guard(guard)
+    monkeypatch.setattr(power, "now", lambda: deadline + timedelta(seconds=seconds))
+    polled = PowerResult.from_wire(await power.restart_machine(REF))
+    assert (polled.accepted, polled.wait_seconds == 0) == (False, is_over)
+    assert (polled.failure is not None) is is_over
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)

@@ -674,6 +674,13 @@ def test_why_a_restart_did_not_work_is_said(failure: ArmFailure | None, said: st
     assert said in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_restart_that_azure_may_still_carry_out_keeps_the_lock(is_open: bool) -> None:
+    failure = ArmFailure(status=0, message="no answer")
+    fleet = restarted(Script(restart=PowerResult(accepted=False, is_open=is_open, failure=failure)))
+    assert fleet.recorded[KEY][0]["keepLock"] is is_open
+
+
 def test_a_restart_that_may_not_be_sent_now_waits_for_its_turn() -> None:
     fleet = restarted(Script(restart=PowerResult(accepted=False, left=True)))
     assert told(fleet).left
