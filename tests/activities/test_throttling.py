@@ -368,6 +368,24 @@ async def test_a_restart_is_given_up_at_its_deadline(
     assert (polled.failure is not None) is is_over
 
 
+async def test_a_restart_that_shows_is_followed_from_then_on(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = MachineView.read(sample("running", vmAgent={"statuses": []}))
+    azure = await prepare(records, monkeypatch, read)
+    guard = Guard(
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=1),
+        deadline_at=NOW + timedelta(minutes=20),
+    )  # fmt: skip
+    await records.declare_guard(guard)
+    await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
+    monkeypatch.setattr(power, "now", lambda: NOW)
+    shows = PowerResult.from_wire(await power.restart_machine(REF))
+    assert (shows.accepted, shows.is_open, shows.wait_seconds > 0) == (False, False, True)
+    kept = await records.get_guard(RUN_ID, KEY, GuardedCall.RESTART)
+    assert kept is not None
+    assert kept.state is IntentState.ACCEPTED
+    assert azure.sent == []
+
+
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_a_restart_that_cannot_be_looked_for_stays_open(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool

@@ -39,6 +39,7 @@ WAIT_POWER = (Readiness.WAIT, Reason.NOT_RUNNING)
         (machine("starting"), WAIT_POWER),
         (machine("stopping"), WAIT_POWER),
         (machine("deallocating"), WAIT_POWER),
+        (machine("restarting"), WAIT_POWER),
         (machine("hibernated"), WAIT_POWER),
         ({}, WAIT_POWER),
         ({"properties": None}, WAIT_POWER),
