@@ -36,7 +36,6 @@ from patchwave.outbound.notifications import Sender, deliver
 from patchwave.settings import ChannelsError, load_settings, parse_channels
 from patchwave.storage import RecordMissing, open_records
 
-_AUDIT_PAGE = 1_000
 _WORST_FIRST = (
     OutcomeKind.FAILED,
     OutcomeKind.TIMED_OUT,
@@ -130,17 +129,12 @@ async def attempt(request: SendNotice, sender: Sender) -> SendResult:
 async def _already_told(notice: Notice) -> set[str]:
     """The channels that the audit log says were told of this; it has a line for each notice."""
     told: set[str] = set()
-    cursor: str | None = None
-    while True:
-        page = await open_records().list_audit(notice.run_id, _AUDIT_PAGE, cursor)
-        for line in page.items:
-            detail = as_object(line["detail"]) or {}
-            is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
-            if is_same and line["action"] in ("notified", "notification_failed"):
-                told.update(str(name) for name in as_list(detail.get("sent")))
-        cursor = page.cursor
-        if cursor is None:
-            return told
+    async for line in open_records().each_audit_line(notice.run_id):
+        detail = as_object(line["detail"]) or {}
+        is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
+        if is_same and line["action"] in ("notified", "notification_failed"):
+            told.update(str(name) for name in as_list(detail.get("sent")))
+    return told
 
 
 # --- facts that the rows have -------------------------------------------------------------------------------------

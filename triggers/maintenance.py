@@ -63,7 +63,6 @@ RUN_CANCELED = "scheduled_run_canceled"
 MOST_CANCELED = 100
 """Coming runs among which the first one is looked for that is not cancelled."""
 _LONGEST_CURSOR = 4_096
-_AUDIT_PAGE = 500
 _LOOK_UP_SECONDS = 30.0
 
 bp = df.Blueprint()
@@ -373,17 +372,11 @@ async def canceled_runs_of(records: Records, configuration: ConfigurationId) -> 
 
     Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
     """
-    subject, ours, cursor = audit_subject_of(configuration), set[str](), ""
-    while True:
-        page = await records.list_audit(subject, _AUDIT_PAGE, cursor or None)
-        ours |= {
-            text_of((as_object(line.get("detail")) or {}).get("run"))
-            for line in page.items
-            if line.get("action") == RUN_CANCELED
-        }
-        if not page.cursor:
-            break
-        cursor = page.cursor
+    ours = {
+        text_of((as_object(line["detail"]) or {}).get("run"))
+        async for line in records.each_audit_line(audit_subject_of(configuration))
+        if line["action"] == RUN_CANCELED
+    }
     found, note = await _canceled_at_azure(configuration)
     return ours | found.get(configuration, set()), note
 

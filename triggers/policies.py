@@ -24,7 +24,6 @@ from triggers.permitted import check_permitted
 bp = df.Blueprint()
 
 _SCHEMA = "schema"
-_AUDIT_PAGE = 1_000
 """Not a policy: ``/api/policies/schema`` is the JSON Schema of all of them."""
 
 type NamedPolicy = Annotated[Policy, Keys(optional=("name",))]
@@ -122,15 +121,11 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
 
 async def _is_audited(records: Records, stored: StoredPolicy) -> bool:
     """Whether the audit log has this version: a worker may have died between the policy and its line."""
-    cursor: str | None = None
-    while True:
-        page = await records.list_audit(stored.name, _AUDIT_PAGE, cursor)
-        written = (as_object(line["detail"]) or {} for line in page.items if line["action"] == "policy_written")
-        if any(detail.get("version") == stored.version for detail in written):
+    async for line in records.each_audit_line(stored.name):
+        version = (as_object(line["detail"]) or {}).get("version")
+        if line["action"] == "policy_written" and version == stored.version:
             return True
-        cursor = page.cursor
-        if cursor is None:
-            return False
+    return False
 
 
 @bp.route(route="policies/{name}", methods=["DELETE"])

@@ -22,7 +22,6 @@ from patchwave.settings import Settings, load_settings
 from patchwave.storage import Records, open_records
 from triggers.described import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
 from triggers.http import (
-    LARGEST_LIMIT,
     Refusal,
     answer,
     answered,
@@ -120,14 +119,10 @@ async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _was_acknowledged(records: Records, run_id: str, received: int) -> bool:
-    cursor: str | None = None
-    while True:
-        page = await records.list_audit(run_id, LARGEST_LIMIT, cursor)
-        if any(line["action"] == _EXPORTED and line["detail"] == {"records": received} for line in page.items):
+    async for line in records.each_audit_line(run_id):
+        if line["action"] == _EXPORTED and line["detail"] == {"records": received}:
             return True
-        cursor = page.cursor
-        if cursor is None:
-            return False
+    return False
 
 
 def _received(body: object) -> int:

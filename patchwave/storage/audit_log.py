@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, cast
 
 from patchwave.domain.core.documents import format_instant
 from patchwave.storage.engine.entity_codec import clean, get_json, pack, put_text
-from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.paging import Page, Span, read_page, try_read
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import StoreBacked
 from patchwave.storage.errors import RecordMissing
@@ -79,6 +79,13 @@ class JournalRecords(StoreBacked):
             InvalidCursor: the cursor is not one of this list.
         """
         return await read_page(self._store.audit, Span(subject), _line, limit=limit, cursor=cursor)
+
+    async def each_audit_line(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
+        """All lines about a run or a policy, oldest first."""
+        async for row in self._store.audit.scan(subject):
+            line = try_read(subject, row, _line)
+            if line is not None:
+                yield line
 
 
 def _cleaned(value: Any) -> Any:
