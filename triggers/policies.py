@@ -12,6 +12,7 @@ import azure.functions as func
 from patchwave.domain.core.document_diff import changes_in_words
 from patchwave.domain.core.documents import Document, Json, as_object
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
+from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
 from patchwave.domain.runs.provenance import policy_digest, rules_in_short
@@ -110,12 +111,15 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         digest=policy_digest(policy),
     )
     is_new = stored.version == 1 and not stored.is_unchanged
-    if not stored.is_unchanged or not await _is_audited(records, stored):
-        detail: Json = {"version": stored.version} | rules_in_short(policy)
+    detail: Json = {"version": stored.version} | rules_in_short(policy)
+    if not stored.is_unchanged:
         detail |= {"reason": said.why} if said.why else {}
         if stored.replaced is not None:
             detail |= changes_in_words(stored.replaced, stored.document)
         await records.audit(name, "policy_written", **said.who, at=at, detail=detail)
+    elif not await _is_audited(records, stored):
+        wrote = Signed(by=stored.author or said.by, by_id=stored.author_id, proven=bool(stored.author_id))
+        await records.audit(name, "policy_written", **wrote.who, at=stored.updated_at, detail=detail)
     return answer(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
 
 

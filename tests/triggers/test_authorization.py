@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import triggers
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.principal import LONGEST_HEADER, Role
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
@@ -326,6 +327,19 @@ async def test_who_writes_the_same_policy_again_is_not_its_author(records: Recor
     changed = await records.get_policy("monthly")
     assert changed is not None
     assert (changed.author_id, changed.version) == (DORA, 2)
+
+
+@pytest.mark.usefixtures("roles")
+async def test_a_line_that_a_dead_worker_owes_is_the_authors(records: Records) -> None:
+    document = parse_policy(SNAPSHOT, name="monthly").to_wire()
+    await records.put_policy(
+        "monthly", document, if_match=None, if_none_match=False, at=NOW, author="cleo", author_id=CLEO
+    )
+    for _ in range(2):
+        await put_rules(SNAPSHOT, DORA)
+    [line] = (await records.list_audit("monthly", 10, None)).items
+    assert (line["at"], line["by"], line["byId"], line["proven"]) == (format_instant(NOW), "cleo", CLEO, True)
+    assert line["detail"]["version"] == 1
 
 
 @pytest.mark.usefixtures("roles")
