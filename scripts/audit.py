@@ -266,16 +266,11 @@ def is_excused(finding: Finding, excuses: Iterable[Excuse]) -> bool:
 
 
 def package_index() -> str:
-    """The address of the index that pip is configured with, else pip's own, with a slash at its end."""
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    configured = (
-        os.environ.get("PIP_INDEX_URL") or subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    )
-    if not configured.strip():
-        from pip._internal.models.index import PyPI
+    """The address of the index that pip asks, by its files, its environment or its default; with a slash at its end."""
+    from pip._internal.commands import create_command
 
-        return PyPI.url.rstrip("/") + "/"
-    return configured.strip().rstrip("/").removesuffix("/simple") + "/"
+    asked: str = create_command("download").parser.get_default_values().index_url
+    return asked.strip().rstrip("/").removesuffix("/simple") + "/"
 
 
 def main(arguments: list[str] | None = None, *, root: Path = ROOT, today: date | None = None) -> int:
