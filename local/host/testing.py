@@ -133,7 +133,7 @@ class Workbench:
         """Starts an orchestration and returns its instance id."""
         return self.client.schedule_new_orchestration(name, input=value, instance_id=instance_id)
 
-    def wait(self, instance_id: str, *, timeout: int = 100) -> Ended:
+    def wait(self, instance_id: str, *, timeout: int = 60) -> Ended:
         """Waits until an instance has ended; TimeoutError after ``timeout`` seconds."""
         state = self.client.wait_for_orchestration_completion(instance_id, timeout=timeout)
         if state is None:
@@ -146,7 +146,7 @@ class Workbench:
             history=self.client.get_orchestration_history(instance_id),
         )
 
-    def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 100) -> Ended:
+    def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 60) -> Ended:
         """``start`` and ``wait``."""
         return self.wait(self.start(name, value, instance_id=instance_id), timeout=timeout)
 
