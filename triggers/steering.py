@@ -288,9 +288,9 @@ async def _check_rules_are_stored(records: Records, run: Run) -> None:
     if first is None or first.trigger.retry_of or stored is None:
         raise Refusal(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
     ran = Policy.model_validate(first.policy_snapshot)
-    paths = widened(read_stored(stored).policy, ran, installs=first.mode is Mode.PATCH)
-    if paths:
-        problems = [Problem(path=path, message="may do more than the stored policy") for path in paths]
+    reasons = widened(read_stored(stored).policy, ran, installs=first.mode is Mode.PATCH)
+    if reasons:
+        problems = [Problem(path=path, message=why) for path, why in reasons.items()]
         raise Refusal(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
 
 
