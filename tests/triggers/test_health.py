@@ -115,7 +115,7 @@ def wrong(keyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "SECRET")
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "SECRET")
     load_settings.cache_clear()
-    health._note_wrong.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    health._note_wrong.cache_clear()
 
 
 @pytest.mark.usefixtures("wrong")
