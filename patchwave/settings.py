@@ -65,9 +65,9 @@ def platform_signs_in() -> bool:
 
 
 def _is_unresolved(text: str) -> bool:
-    """Whether a value is still the reference to one. Everybody who knows the vault's name knows the whole text.
+    """Whether a value is still the reference to one. The name of the vault is enough to know the whole text.
 
-    A reference in quotes, in a part of the value, or with a mark of byte order or a space that nobody sees is none to
+    A reference in quotes, in a part of the value, or with a mark of byte order or an invisible space is none to
     the platform, and a value all the same.
     """
     seen = "".join(each for each in text if "!" <= each <= "~").casefold()

@@ -1,8 +1,8 @@
 """Fails when a locked package has a known vulnerability that is not excused.
 
 What is known comes from the registries that the packages come from, asked as pip and npm are configured, and from a
-folder of advisories in the form of OSV where ``PATCHWAVE_ADVISORIES`` names one. A source that cannot answer is told
-loudly: packages that nobody has judged are not safe, they are not audited. ``--required`` fails then, too. A folder
+folder of advisories in the form of OSV where ``PATCHWAVE_ADVISORIES`` names one. A source that cannot answer is named
+loudly: packages that were not judged are not safe, they are not audited. ``--required`` fails then, too. A folder
 that is named and holds no advisory always fails.
 
 An excuse in ``scripts/excused.toml`` has a reason and a day on which it ends.
@@ -73,7 +73,7 @@ class NotAudited(Exception):
 
 
 class NoAdvisories(NotAudited):
-    """The folder that somebody has named holds none: a mistake, whoever else answers."""
+    """The folder that was named holds none: a mistake, whichever other source answers."""
 
 
 # --- what is locked

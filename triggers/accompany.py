@@ -100,7 +100,7 @@ async def _note(
     at: datetime,
     hear: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
 ) -> Run:
-    """Write down what ``hear`` makes of it; a run that waits for a post event is told to look."""
+    """Write down what ``hear`` makes of it; a run that waits for a post event is woken."""
     if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
         return run
     noted = await records.note_occurrence(run.id, hear)

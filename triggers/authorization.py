@@ -148,7 +148,7 @@ def principal_of(headers: Mapping[str, str]) -> Principal | None:
 
 
 def signed_in(headers: Mapping[str, str]) -> Signed | None:
-    """Who is signed in, as the platform names them: by name, else by object id; ``None`` where it signs in nobody.
+    """Who is signed in, as the platform names them: by name, else by object id; ``None`` where it signs in no one.
 
     Where roles count, only the principal that they are read from.
     """

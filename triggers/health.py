@@ -60,7 +60,7 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
 
 @lru_cache(maxsize=1)
 def _note_wrong(names: str) -> None:
-    """Once for each worker: anybody may ask as often as they like."""
+    """Once for each worker: the function is open to all callers."""
     _LOG.error("Settings that are not valid: %s", names)
 
 

@@ -19,7 +19,7 @@ ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 SIGNED = signed_in(ANA, "author", "approver", name="ana@example.org")
 PROVEN = ("ana@example.org", ANA, True)
 TYPED = ("ana@example.org (claimed)", "", False)
-NOBODY = ("api", "", False)
+NO_PERSON = ("api", "", False)
 APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
 
 SAID = {"reason": "maintenance", "by": "ana@example.org"}
@@ -103,7 +103,7 @@ async def test_every_order_of_a_key_holder_shows_the_typed_name_as_claimed(recor
 
 async def test_every_order_without_a_name_is_of_the_api(records: Records) -> None:
     found = await every_order(records, {}, typed=False)
-    assert found == dict.fromkeys(found, NOBODY)
+    assert found == dict.fromkeys(found, NO_PERSON)
 
 
 @pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
@@ -139,7 +139,7 @@ async def test_an_export_keeps_who_has_the_evidence(records: Records) -> None:
 
 async def test_a_webhook_starts_runs_in_nobodys_name(records: Records, monthly: str) -> None:
     started = await call(run_webhook, body=b'{"by": "ana@example.org"}', engine=Engine(), policy=monthly)
-    assert await last_line(records, started.json["id"], "run_started") == NOBODY
+    assert await last_line(records, started.json["id"], "run_started") == NO_PERSON
 
 
 async def test_a_line_from_before_ids_were_kept_is_shown_without_one(records: Records) -> None:

@@ -115,7 +115,7 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(records: 
     assert run.policy_snapshot["scope"]["tags"]["values"] == {"env": ["prod"]}
     assert await records.event_requests() == []
     [line] = (await records.list_audit(run_id, 10, None)).items
-    # Event Grid delivered it, and nobody is signed in.
+    # Event Grid delivered it, and no person is signed in.
     assert (line["by"], line["byId"], line["proven"]) == ("Microsoft.Resources.ResourceWriteSuccess", "", False)
 
 

@@ -132,7 +132,7 @@ async def test_machines_outside_of_the_boundary_are_told_before_any_policy_is_st
     [problem] = answered.json["problems"]
     assert problem["path"] == "policies[0].scope.machineIds[0]"
     assert f"{SUBSCRIPTION} is not in PATCHWAVE_SUBSCRIPTIONS" in problem["message"]
-    # Whoever puts it all the same is refused.
+    # A PUT of it is refused all the same.
     [policy] = answered.json["policies"]
     refused = await call(put_policy, body=policy, name=policy["name"])
     assert (refused.status, refused.paths) == (400, ["scope.machineIds[0]"])

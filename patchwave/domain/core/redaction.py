@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# White space within a line, and what nobody sees at all.
+# White space within a line, and invisible characters.
 _GAP = r"(?:[^\S\r\n]|[\u200b\u2060\ufeff])"
 # Behind a name: the end of its quotes, and what assigns, also as a part of an address that is a value itself.
 _CLOSE = r"\\?[\"']?"

@@ -18,7 +18,7 @@ _kept: dict[str, tuple[Mapping[str, Any], Policy | PolicyError]] = {}
 
 
 def parse_stored_policy(document: Mapping[str, Any], *, name: str) -> Policy:
-    """The policy of a stored document, which nobody changes any more.
+    """The policy of a stored document, which is not changed any more.
 
     Raises:
         PolicyError: this version of the app refuses it.

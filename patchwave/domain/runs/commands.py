@@ -140,7 +140,7 @@ def rings_to_approve(run: Run) -> list[str]:
 
 
 def wants_other(run: Run, ring: str) -> bool:
-    """Whether the policy wants a second person to approve this ring."""
+    """Whether this ring needs the approval of a second person."""
     approval = _approvals(run).get(ring)
     return approval is not None and approval.by_other
 
