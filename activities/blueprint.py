@@ -38,7 +38,7 @@ from activities.submit import assess_machine, install_patches
 from activities.turns import look_at_phase, next_machines, still_open_machines
 from activities.windows import next_window, open_window, read_cutoff
 from patchwave.domain.core.documents import Json
-from patchwave.storage import in_company
+from patchwave.storage import batching
 
 bp = df.Blueprint()
 
@@ -54,12 +54,12 @@ def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[objec
     return run
 
 
-def beside_others(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
+def with_batching(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
     """The same step of a machine, which waits for those of other machines to share what it asks of the records."""
 
     @wraps(step)
     async def run(data: Json) -> Json:
-        with in_company():
+        with batching():
             return await step(data)
 
     return run
@@ -122,5 +122,5 @@ OF_MACHINES = (
 )
 """What is done for each machine: hundreds at a time."""
 
-for activity in (*OF_RUNS, *map(beside_others, OF_MACHINES)):
+for activity in (*OF_RUNS, *map(with_batching, OF_MACHINES)):
     bp.activity_trigger(input_name="data")(_as_function(activity))

@@ -26,7 +26,7 @@ from patchwave.settings import Settings
 
 POLL_SECONDS = 30.0
 """Of Azure's clock: the app's own default."""
-LINGER_SECONDS = float(Settings.model_fields["storage_linger_seconds"].default)
+BATCH_DELAY_SECONDS = float(Settings.model_fields["storage_batch_delay_seconds"].default)
 """Of Azure's clock, likewise."""
 _LEAST_POLL_SECONDS = 0.05
 APP_SETTINGS = {
@@ -60,7 +60,7 @@ class Scene:
     def options(self, **changes: Any) -> StackOptions:
         """How the stack is started for it."""
         fleet = estate.write_fleet(self.folder / "fleet.json", self.machines, self.seed)
-        given: Json = {"settings": APP_SETTINGS | self.linger, "poll_seconds": self.poll_seconds} | changes
+        given: Json = {"settings": APP_SETTINGS | self.batch_delay, "poll_seconds": self.poll_seconds} | changes
         return StackOptions(
             state=self.folder,
             port=0,
@@ -73,9 +73,9 @@ class Scene:
         )
 
     @property
-    def linger(self) -> dict[str, str]:
+    def batch_delay(self) -> dict[str, str]:
         """How long writes wait for company, on the simulator's clock: as many come within it as in Azure."""
-        return {"PATCHWAVE_STORAGE_LINGER_SECONDS": f"{LINGER_SECONDS / self.speed:.4f}"}
+        return {"PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS": f"{BATCH_DELAY_SECONDS / self.speed:.4f}"}
 
     @property
     def poll_seconds(self) -> float:

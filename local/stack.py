@@ -293,7 +293,7 @@ class Stack:
         if options.poll_seconds is not None:
             environment["PATCHWAVE_POLL_SECONDS"] = f"{options.poll_seconds:g}"
             # As much faster as the rest: a tenth of the time between two polls, like the defaults.
-            environment.setdefault("PATCHWAVE_STORAGE_LINGER_SECONDS", f"{min(3, options.poll_seconds / 10):g}")
+            environment.setdefault("PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS", f"{min(3, options.poll_seconds / 10):g}")
         environment |= options.settings
         self._host_environment = environment
         ready = options.state.resolve() / "host.json"

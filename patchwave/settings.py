@@ -235,7 +235,7 @@ class Settings(BaseSettings):
         description="Table endpoint (https) of that account; the identity is used instead of a connection string.",
     )
     table_prefix: str = Field(default="patchwave", pattern=r"^[A-Za-z][A-Za-z0-9]{0,30}$")
-    storage_linger_seconds: float = Field(
+    storage_batch_delay_seconds: float = Field(
         default=3,
         ge=0,
         le=10,

@@ -16,7 +16,7 @@ settings.register_profile("patchwave", deadline=None)
 settings.load_profile("patchwave")
 
 # Writes find company all the same: the rest of a turn of the event loop, and while others are on their way.
-os.environ.setdefault("PATCHWAVE_STORAGE_LINGER_SECONDS", "0.002")
+os.environ.setdefault("PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS", "0.002")
 
 WEBHOOK_SECRET = "a-secret-for-tests-only-and-no-other"
 HEALTH_KEY = "a-health-key-for-tests-and-no-other"

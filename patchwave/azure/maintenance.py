@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import Answer, ArmPipeline, in_turn, lost, sdk_options
+from patchwave.azure.pipeline import Answer, ArmPipeline, lost, rate_limited, sdk_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json, as_object, fold_keys, objects_of, parse_object, text_of
 from patchwave.domain.core.ids import MachineId
@@ -195,7 +195,7 @@ class Maintenance:
 
     async def _send(self, method: str, subscription_id: str, call: _Call) -> Answer:
         """Let the SDK make one call in its turn, and take Azure's own answer instead of the SDK's models."""
-        return await in_turn(self._settings, method, f"/subscriptions/{subscription_id}", lambda: _answer_of(call))
+        return await rate_limited(self._settings, method, f"/subscriptions/{subscription_id}", lambda: _answer_of(call))
 
     def _client(self, subscription_id: str) -> MaintenanceManagementClient:
         client = self._clients.get(subscription_id)

@@ -75,7 +75,7 @@ class Answer:
         return read_failure(self.status, self.body, retry_after=self.retry_after)
 
 
-async def in_turn(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
+async def rate_limited(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
     """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
     budget = open_budgets(settings).of_request(method, url)
     if wait := await budget.wait():
@@ -118,7 +118,7 @@ class ArmPipeline:
         The URL goes out byte for byte, but for letters beyond ASCII of names in it, which are percent-encoded.
         """
         request.url = encode_url(request.url)
-        return await in_turn(self._settings, request.method, request.url, lambda: self._send(request))
+        return await rate_limited(self._settings, request.method, request.url, lambda: self._send(request))
 
     async def _send(self, request: HttpRequest) -> Answer:
         from azure.core.exceptions import AzureError

@@ -14,7 +14,7 @@ from patchwave.settings import Settings
 from patchwave.storage.at_most_once import GuardRecords
 from patchwave.storage.audit_log import JournalRecords
 from patchwave.storage.completions import EndingRecords, ending_change
-from patchwave.storage.engine.batching import in_company
+from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.paging import Page
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.store import Store
@@ -103,8 +103,8 @@ __all__ = [
     "StoredPolicy",
     "Watched",
     "audit_subject",
+    "batching",
     "budget_of",
     "ending_change",
-    "in_company",
     "open_records",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.storage.engine.entity_codec import pack, unpack
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
 
 _URLS = ("asyncUrl", "locationUrl")
 
 
-class GuardRecords(StoreBacked):
+class GuardRecords(Repository):
     """Guards, one per run, machine and call; ``g~{machineKey}~{call}`` in the run's partition.
 
     They hold operation URLs, which are signed; no list of machines reads their rows.

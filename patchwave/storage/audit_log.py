@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from patchwave.domain.core.documents import format_instant
 from patchwave.storage.engine.entity_codec import clean, get_json, pack, put_text
-from patchwave.storage.engine.paging import Page, Span, read_page, try_read
+from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
 
 CLAIMS = ("idempotency-key", "delivery", "signature", "event", "new_machine", "retry")
@@ -21,7 +21,7 @@ CLAIMS = ("idempotency-key", "delivery", "signature", "event", "new_machine", "r
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-class JournalRecords(StoreBacked):
+class JournalRecords(Repository):
     """Who asked for what, and what was done about it."""
 
     async def claim(self, kind: str, key: str, value: str, at: datetime) -> tuple[str, bool]:
@@ -78,7 +78,7 @@ class JournalRecords(StoreBacked):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        return await read_page(self._store.audit, Span(subject), _line, limit=limit, cursor=cursor)
+        return await read_page(self._store.audit, KeyRange(subject), _line, limit=limit, cursor=cursor)
 
     async def each_audit_line(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
         """All lines about a run or a policy, oldest first."""

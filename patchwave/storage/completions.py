@@ -11,7 +11,7 @@ from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 
 _ENDINGS = "e~"
 """Row key prefix of an ending: ``e~{phase}~{machineKey}~{attempt}``."""
@@ -19,7 +19,7 @@ _MOST_TOLD = 400
 """Endings told at a time: they travel in one message, and their names in the next ones."""
 
 
-class EndingRecords(StoreBacked):
+class EndingRecords(Repository):
     """Who has ended since a phase looked last."""
 
     async def endings_since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:

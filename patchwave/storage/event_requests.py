@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from patchwave.domain.scheduling.event_requests import EventRequest
 from patchwave.storage.audit_log import JournalRecords
 from patchwave.storage.engine.entity_codec import pack, unpack
-from patchwave.storage.engine.paging import Span, try_read
+from patchwave.storage.engine.paging import KeyRange, try_read
 from patchwave.storage.engine.rows import Row
 
 EVENT_REQUESTS = "asked"
@@ -28,7 +28,7 @@ class EventRequestRecords(JournalRecords):
 
     async def event_requests(self, policy: str = "") -> list[EventRequest]:
         """What no run holds yet, of one policy or of all, by policy."""
-        span = Span(EVENT_REQUESTS, f"{policy}~") if policy else None
+        span = KeyRange(EVENT_REQUESTS, f"{policy}~") if policy else None
         rows = (
             self._store.claims.scan(EVENT_REQUESTS, first=span.first, end=span.end)
             if span is not None

@@ -13,10 +13,10 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.runs.run import MachineRecord, RunState
 from patchwave.storage.engine.entity_codec import Columns, unpack, wire_names
-from patchwave.storage.engine.paging import Span, try_read
+from patchwave.storage.engine.paging import KeyRange, try_read
 from patchwave.storage.engine.rows import Change, Row
-from patchwave.storage.engine.store import ChangeRounds
-from patchwave.storage.engine.table import at_a_pace
+from patchwave.storage.engine.store import OptimisticRetry
+from patchwave.storage.engine.table import throttled_batches
 from patchwave.storage.intents import ALL_RUNS, LEASE
 from patchwave.storage.machine_history import FLEET, HistoryRecords, history_change, says_something
 from patchwave.storage.run_patches import MACHINES
@@ -39,7 +39,7 @@ class EndRecords(HistoryRecords):
 
         The holder is asked only when the lease is another's: its row of the machine, and its own row.
         """
-        async for _ in ChangeRounds(f"the lease of {machine_key}"):
+        async for _ in OptimisticRetry(f"the lease of {machine_key}"):
             holder = await super().acquire_lease(machine_key, owner, now, until, lasting=lasting)
             if holder in (owner, "") or not await self._let_go(machine_key, holder):
                 return holder
@@ -52,7 +52,7 @@ class EndRecords(HistoryRecords):
         states. Ends that say nothing about the machine have no latest state; their history is written again.
         """
         held = await self._held_by(run_id)
-        span = Span(run_id, MACHINES)
+        span = KeyRange(run_id, MACHINES)
         page: list[Row] = []
         completed = 0
         async for row in self._store.results.scan(run_id, first=span.first, end=span.end, select=_READ):
@@ -92,7 +92,7 @@ class EndRecords(HistoryRecords):
                 await self._publish(run_id, machine, release=release)
 
         await asyncio.gather(*(publish(machine, release) for machine, release in again))
-        async for batch in at_a_pace(histories):
+        async for batch in throttled_batches(histories):
             await self._store.machines.apply(ALL_RUNS, batch)
         return len(again) + len(histories)
 
@@ -107,7 +107,7 @@ class EndRecords(HistoryRecords):
 
     async def _held_by(self, run_id: str) -> set[str]:
         """The machines whose lease the run has, also one that has run out."""
-        span = Span(ALL_RUNS, LEASE)
+        span = KeyRange(ALL_RUNS, LEASE)
         rows = self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["owner"])
         return {row.key.removeprefix(LEASE) async for row in rows if row.columns.get("owner") == run_id}
 

@@ -12,7 +12,7 @@ from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze
 from patchwave.storage.audit_log import JournalRecords
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import ChangeRounds
+from patchwave.storage.engine.store import OptimisticRetry
 
 _LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "freezes"
@@ -39,7 +39,7 @@ class FreezeRecords(JournalRecords):
         """Create or replace a freeze; whether it is new. The same one again changes nothing."""
         signed = Signed(**who)
         columns = pack({"document": freeze.to_wire(), **signed.to_wire(), "at": at})
-        async for _ in ChangeRounds(f"freeze {freeze.name}"):
+        async for _ in OptimisticRetry(f"freeze {freeze.name}"):
             row = await self._store.policies.get(_PARTITION, freeze.name)
             if row is not None and _freeze(row) == freeze:
                 # Whoever wrote it may have died before the line.
@@ -60,7 +60,7 @@ class FreezeRecords(JournalRecords):
 
     async def delete_freeze(self, name: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> bool:
         """Delete a freeze; ``False`` when there is none."""
-        async for _ in ChangeRounds(f"freeze {name}"):
+        async for _ in OptimisticRetry(f"freeze {name}"):
             row = await self._store.policies.get(_PARTITION, name)
             if row is None:
                 return False

@@ -11,7 +11,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.run import Intent, OperationKind
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.engine.store import OptimisticRetry, Repository
 from patchwave.storage.errors import RecordMissing
 
 _URLS = ("asyncUrl", "locationUrl")
@@ -22,7 +22,7 @@ LEASE = "l~"
 _PARALLEL = 100
 
 
-class IntentRecords(StoreBacked):
+class IntentRecords(Repository):
     """Intents: written before a POST. They alone hold operation URLs, and no list of machines reads their rows."""
 
     async def declare_intent(self, intent: Intent) -> tuple[Intent, bool]:
@@ -60,7 +60,7 @@ class IntentRecords(StoreBacked):
         await self._store.results.replace(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS))
 
 
-class LeaseRecords(StoreBacked):
+class LeaseRecords(Repository):
     """Leases: at most one run works on a machine."""
 
     async def acquire_lease(
@@ -82,7 +82,7 @@ class LeaseRecords(StoreBacked):
             row = None
         if row is not None and lasting is not None and str(row.columns["until"]) >= format_instant(lasting):
             return owner
-        async for _ in ChangeRounds(f"the lease of {machine_key}"):
+        async for _ in OptimisticRetry(f"the lease of {machine_key}"):
             if row is None:
                 if await table.insert(ALL_RUNS, key, columns):
                     return owner
@@ -117,7 +117,7 @@ class LeaseRecords(StoreBacked):
         """Give the lease back; nothing happens when somebody else holds it."""
         table, key = self._store.machines, LEASE + machine_key
         row = table.remembered(ALL_RUNS, key)
-        async for _ in ChangeRounds(f"the lease of {machine_key}"):
+        async for _ in OptimisticRetry(f"the lease of {machine_key}"):
             if row is None or row.columns["owner"] != owner:
                 row = await table.get(ALL_RUNS, key)
             if row is None or row.columns["owner"] != owner:

@@ -12,9 +12,9 @@ from patchwave.domain.core.documents import as_object, format_instant, parse_ins
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.run import MachineRecord
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
-from patchwave.storage.engine.paging import Page, Span, read_page, try_read
+from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row
-from patchwave.storage.engine.store import ChangeRounds
+from patchwave.storage.engine.store import OptimisticRetry
 from patchwave.storage.intents import ALL_RUNS, LEASE, LeaseRecords
 
 HISTORY = "h~"
@@ -35,7 +35,7 @@ class HistoryRecords(LeaseRecords):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        span = Span(ALL_RUNS, f"{HISTORY}{machine_key}~")
+        span = KeyRange(ALL_RUNS, f"{HISTORY}{machine_key}~")
         return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
 
     async def fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
@@ -44,7 +44,7 @@ class HistoryRecords(LeaseRecords):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        return await read_page(self._store.machines, Span(ALL_RUNS, FLEET), _document, limit=limit, cursor=cursor)
+        return await read_page(self._store.machines, KeyRange(ALL_RUNS, FLEET), _document, limit=limit, cursor=cursor)
 
     async def install_seconds(self) -> dict[str, float]:
         """How long the last installation of each machine of the fleet took that brought it to its end, by key.
@@ -52,7 +52,7 @@ class HistoryRecords(LeaseRecords):
         From the start of the installation to the end of the machine's run: its restart is part of it. One scan.
         """
         found: dict[str, float] = {}
-        span = Span(ALL_RUNS, FLEET)
+        span = KeyRange(ALL_RUNS, FLEET)
         columns = ["installation", "patchedAt"]
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "installation"))
@@ -67,7 +67,7 @@ class HistoryRecords(LeaseRecords):
     async def last_assessments(self) -> dict[str, datetime]:
         """When a run last assessed each machine of the fleet, by key. One scan."""
         found: dict[str, datetime] = {}
-        span = Span(ALL_RUNS, FLEET)
+        span = KeyRange(ALL_RUNS, FLEET)
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "assessment"))
             assessment = as_object(stored) or {}
@@ -96,7 +96,7 @@ class HistoryRecords(LeaseRecords):
         fleet, lease = FLEET + machine.key, LEASE + machine.key
         table = self._store.machines
         held = table.remembered(ALL_RUNS, lease) if release else None
-        async for number in ChangeRounds(f"the end of {machine.key}"):
+        async for number in OptimisticRetry(f"the end of {machine.key}"):
             changes = [history]
             if says_something(machine):
                 row = None if is_newest and number == 1 else await table.get(ALL_RUNS, fleet, ["at"])

@@ -11,7 +11,7 @@ from datetime import datetime
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.run import Intent, MachineRecord, OperationKind, Order, Stage
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
-from patchwave.storage.engine.store import ChangeRounds
+from patchwave.storage.engine.store import OptimisticRetry
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.intents import IntentRecords
 from patchwave.storage.run_machines import MachineRecords
@@ -33,7 +33,7 @@ class SkipRecords(MachineRecords, IntentRecords):
             RecordMissing: the run has no such machine.
             NotPossible: it has ended, or its operation has begun.
         """
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             machine = unpack(MachineRecord, row.columns)
             # Read after the machine: whoever declares an intent changes the machine next, and this write then fails.
@@ -63,7 +63,7 @@ class SkipRecords(MachineRecords, IntentRecords):
         Returns the order to skip the machine when there is one: it then stays as it is, and nothing may be sent.
         Nothing happens either once it has an outcome.
         """
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             if _SKIP in row.columns:
                 return Order.from_wire(get_json(row.columns, _SKIP))

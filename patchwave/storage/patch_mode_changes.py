@@ -11,9 +11,9 @@ from patchwave.domain.fleet import patch_mode_change
 from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
 from patchwave.domain.runs.run import Order
 from patchwave.storage.engine.entity_codec import Columns, pack, unpack
-from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.engine.store import OptimisticRetry, Repository
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.runs import clean_order
 
@@ -22,7 +22,7 @@ CHANGES = "mode-changes"
 _MACHINES = "c~"
 
 
-class ModeChangeRecords(StoreBacked):
+class ModeChangeRecords(Repository):
     """What is kept of changes of patch modes."""
 
     async def create_mode_change(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
@@ -49,7 +49,7 @@ class ModeChangeRecords(StoreBacked):
             InvalidCursor: the cursor is not one of this list.
         """
         return await read_page(
-            self._store.runs, Span(CHANGES), lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
+            self._store.runs, KeyRange(CHANGES), lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
         )
 
     async def list_machine_changes(
@@ -61,12 +61,12 @@ class ModeChangeRecords(StoreBacked):
             InvalidCursor: the cursor is not one of this list.
         """
         where = None if end is None else {"end": end.value}
-        span = Span(change_id, _MACHINES)
+        span = KeyRange(change_id, _MACHINES)
         return await read_page(self._store.results, span, _machine, limit=limit, cursor=cursor, where=where)
 
     async def open_machine_changes(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
         """The keys of the next machines without an end, at most so many, and the counts of those that have one."""
-        span = Span(change_id, _MACHINES)
+        span = KeyRange(change_id, _MACHINES)
         ends: Counter[str] = Counter()
         keys: list[str] = []
         rows = self._store.results.scan(change_id, first=span.first, end=span.end, select=["end"])
@@ -89,7 +89,7 @@ class ModeChangeRecords(StoreBacked):
             RecordMissing: the change has no such machine.
         """
         values = {MachineChange.model_fields[name].alias or name: value for name, value in columns.items()}
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._store.results.get(change_id, _MACHINES + machine_key)
             if row is None:
                 raise RecordMissing(f"change {change_id} has no machine {machine_key}")
@@ -127,7 +127,7 @@ class ModeChangeRecords(StoreBacked):
 
     async def _change_head(self, change_id: str, decide: Callable[[ModeChange], ModeChange]) -> ModeChange:
         key = RunId.parse(change_id).row_key
-        async for _ in ChangeRounds(f"change {change_id}"):
+        async for _ in OptimisticRetry(f"change {change_id}"):
             row = await self._store.runs.get(CHANGES, key)
             if row is None:
                 break

@@ -15,9 +15,9 @@ from patchwave.domain.core.documents import as_list, parse_instant
 from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
 from patchwave.domain.policy.scope import OsType
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
-from patchwave.storage.engine.paging import Span
+from patchwave.storage.engine.paging import KeyRange
 from patchwave.storage.engine.rows import Change, Conflict, batches
-from patchwave.storage.engine.store import Store, StoreBacked
+from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.errors import RecordMissing, RecordTooLarge
 
 PINS = "k~"
@@ -31,7 +31,7 @@ _PARALLEL = 16
 type _Key = tuple[str, str]
 
 
-class PinRecords(StoreBacked):
+class PinRecords(Repository):
     """What later rings are held to, and the age of packages."""
 
     def __init__(self, store: Store) -> None:
@@ -64,7 +64,7 @@ class PinRecords(StoreBacked):
         """The run's pin, or ``None`` while there is none. One that was read is remembered."""
         pin = self._pins.get(run_id)
         if pin is None:
-            span = Span(run_id, PINS)
+            span = KeyRange(run_id, PINS)
             scan = self._store.results.scan(run_id, first=span.first, end=span.end)
             pin = _pin([row.columns async for row in scan])
             if pin is not None:

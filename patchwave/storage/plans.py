@@ -18,9 +18,9 @@ from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
 from patchwave.domain.workflow.messages import PlannedRun
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack
-from patchwave.storage.engine.paging import Page, Span, read_page
+from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Change, Row
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.reservations import PHASES, groups_key
 from patchwave.storage.run_patches import MACHINES
@@ -35,7 +35,7 @@ _POSITION = "position"
 _SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
 
 
-class PlanRecords(StoreBacked):
+class PlanRecords(Repository):
     """What is kept of a run's plan."""
 
     async def save_plan(
@@ -106,17 +106,17 @@ class PlanRecords(StoreBacked):
         Raises:
             InvalidCursor: the cursor is not one of this list.
         """
-        span = Span(run_id, _prefix(ring, phase))
+        span = KeyRange(run_id, _prefix(ring, phase))
         return await read_page(self._store.results, span, _placed, limit=limit, cursor=cursor, select=_PLACED)
 
     async def _in_order(self, run_id: str, prefix: str) -> list[Columns]:
-        span = Span(run_id, prefix)
+        span = KeyRange(run_id, prefix)
         rows = [row.columns async for row in self._store.results.scan(run_id, first=span.first, end=span.end)]
         return sorted(rows, key=lambda columns: int(columns[_POSITION]))
 
     async def _remove_leftovers(self, run_id: str, rows: Mapping[str, Columns]) -> None:
         leftovers: list[Change] = []
-        for span in (Span(run_id, PLACEMENTS), Span(run_id, EXCLUSIONS), Span(run_id, PHASES)):
+        for span in (KeyRange(run_id, PLACEMENTS), KeyRange(run_id, EXCLUSIONS), KeyRange(run_id, PHASES)):
             scan = self._store.results.scan(run_id, first=span.first, end=span.end, select=[])
             leftovers += [Change("delete", row.key, {}, row.etag) async for row in scan if row.key not in rows]
         await self._store.results.apply_all(run_id, leftovers)

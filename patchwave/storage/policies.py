@@ -12,7 +12,7 @@ from typing import Any
 from patchwave.domain.core.documents import format_instant, parse_instant
 from patchwave.storage.engine.entity_codec import get_json, pack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.engine.store import OptimisticRetry, Repository
 from patchwave.storage.errors import PreconditionFailed
 
 _LOG = logging.getLogger("patchwave.storage")
@@ -41,7 +41,7 @@ class StoredPolicy:
     """Whether this very document was stored already; only `PolicyRecords.put_policy` says it."""
 
 
-class PolicyRecords(StoreBacked):
+class PolicyRecords(Repository):
     """Policies by name."""
 
     async def get_policy(self, name: str) -> StoredPolicy | None:
@@ -81,7 +81,7 @@ class PolicyRecords(StoreBacked):
             PreconditionFailed: the condition does not hold.
             RecordTooLarge: the policy does not fit into a row.
         """
-        async for _ in ChangeRounds(f"policy {name}"):
+        async for _ in OptimisticRetry(f"policy {name}"):
             row = await self._store.policies.get(_PARTITION, name)
             _check(row, if_match)
             if row is not None and if_none_match:
@@ -107,7 +107,7 @@ class PolicyRecords(StoreBacked):
         Raises:
             PreconditionFailed: ``if_match`` names other ETags.
         """
-        async for _ in ChangeRounds(f"policy {name}"):
+        async for _ in OptimisticRetry(f"policy {name}"):
             row = await self._store.policies.get(_PARTITION, name)
             if row is None:
                 return False

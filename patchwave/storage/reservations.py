@@ -12,7 +12,7 @@ from patchwave.domain.planning.reservation import EVERYTHING, Groups, Reservatio
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row
-from patchwave.storage.engine.store import ChangeRounds, StoreBacked
+from patchwave.storage.engine.store import OptimisticRetry, Repository
 
 _PARTITION = "reservations"
 _HEAD = "head"
@@ -27,7 +27,7 @@ def groups_key(ring: int, phase: int) -> str:
     return f"{PHASES}{ring:02d}~{phase:03d}"
 
 
-class ReservationRecords(StoreBacked):
+class ReservationRecords(Repository):
     """What phases of runs keep other runs away from."""
 
     async def get_groups(self, run_id: str, ring: int, phase: int) -> Groups:
@@ -44,7 +44,7 @@ class ReservationRecords(StoreBacked):
         Raises:
             StorageUnreachable: others reserved in between, again and again.
         """
-        async for _ in ChangeRounds("the reservations"):
+        async for _ in OptimisticRetry("the reservations"):
             rows = [row async for row in self._store.runs.scan(_PARTITION)]
             head = next((row for row in rows if row.key == _HEAD), None)
             known = {row.key: row for row in rows if row.key != _HEAD}
@@ -87,7 +87,7 @@ class ReservationRecords(StoreBacked):
 
         The row stays: an execution of that turn which comes late finds that it is over.
         """
-        async for _ in ChangeRounds(f"the reservation of run {run_id}"):
+        async for _ in OptimisticRetry(f"the reservation of run {run_id}"):
             row = await self._store.runs.get(_PARTITION, run_id)
             if row is None:
                 return None

@@ -15,9 +15,9 @@ from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.run import Intent, MachineRecord, PatchRecord, Run
 from patchwave.storage.audit_log import CLAIMS
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
-from patchwave.storage.engine.paging import Page, Span, read_page, try_read
+from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Row
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 from patchwave.storage.engine.table import Table
 from patchwave.storage.errors import InvalidCursor
 from patchwave.storage.intents import ALL_RUNS, LEASE
@@ -45,7 +45,7 @@ _SIGNED = ("asyncUrl", "locationUrl", "token")
 _ROWS, _AUDIT = "r", "a"
 
 
-class RetentionRecords(StoreBacked):
+class RetentionRecords(Repository):
     """Evidence, and forgetting."""
 
     async def evidence(self, run: Run, limit: int, cursor: str | None) -> Page[Json]:
@@ -60,7 +60,7 @@ class RetentionRecords(StoreBacked):
         if part not in (_ROWS, _AUDIT):
             raise InvalidCursor("not a cursor of this list")
         table, convert = (self._store.results, _evidence) if part == _ROWS else (self._store.audit, _audited)
-        page = await read_page(table, Span(run.id), convert, limit=limit, cursor=behind)
+        page = await read_page(table, KeyRange(run.id), convert, limit=limit, cursor=behind)
         found = [record for record in page.items if record is not None]
         if cursor is None:
             found.insert(0, {"record": "run", **run.to_wire()})

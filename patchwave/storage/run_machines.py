@@ -13,10 +13,10 @@ from typing import NamedTuple
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
 from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
 from patchwave.storage.engine.entity_codec import Columns, pack, put_mapping, unpack, wire_names
-from patchwave.storage.engine.paging import Page, Span, read_page, try_read
+from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row, batches
-from patchwave.storage.engine.store import ChangeRounds, Store
-from patchwave.storage.engine.table import at_a_pace
+from patchwave.storage.engine.store import OptimisticRetry, Store
+from patchwave.storage.engine.table import throttled_batches
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.finalizers import EndRecords, lock_column, may_still_run
 from patchwave.storage.run_patches import (
@@ -77,7 +77,7 @@ class MachineRecords(EndRecords):
         """
         return await read_page(
             self._store.results,
-            Span(run_id, MACHINES),
+            KeyRange(run_id, MACHINES),
             _machine,
             limit=limit,
             cursor=cursor,
@@ -91,7 +91,7 @@ class MachineRecords(EndRecords):
         The rows are read as a whole and remembered: whoever asks works on these machines next.
         """
         return await read_page(
-            self._store.results, Span(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, keep=True
+            self._store.results, KeyRange(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, keep=True
         )
 
     async def machine_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
@@ -118,7 +118,7 @@ class MachineRecords(EndRecords):
 
         A row that cannot be read is in the log, and its machine has its end when the run closes.
         """
-        span = Span(run_id, MACHINES)
+        span = KeyRange(run_id, MACHINES)
         async for row in self._store.results.scan(run_id, first=span.first, end=span.end, keep=True):
             machine = try_read(run_id, row, _machine)
             if machine is not None:
@@ -137,7 +137,7 @@ class MachineRecords(EndRecords):
         """
         changes = pack({"stage": stage, **_wire(columns)})
         endings = [] if ending is None else [ending]
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             own = [] if "outcome" in row.columns else [Change("merge", row.key, changes, row.etag)]
             if not (own or endings) or await self._apply(run_id, [*endings, *own]):
@@ -155,7 +155,7 @@ class MachineRecords(EndRecords):
 
         After an installation, that of a scheduled run, what became of its patches stays beside what was found.
         """
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 return
@@ -173,7 +173,7 @@ class MachineRecords(EndRecords):
 
         Patches are added to those the assessment found, and take their place where they are the same patch.
         """
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 return
@@ -205,7 +205,7 @@ class MachineRecords(EndRecords):
         it is not, by `complete_ends` and by the next run that wants the machine.
         """
         is_newest = False
-        async for _ in ChangeRounds(f"machine {machine_key}"):
+        async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await self._open_row(run_id, machine_key)
             if "outcome" in row.columns:
                 # Somebody else ended it, or an earlier execution of this call: its phase waits all the same.
@@ -240,7 +240,7 @@ class MachineRecords(EndRecords):
         rows = {row.key: row async for row in self._stretch(run_id, keys, None)}
         changes = [Change("merge", row.key, columns, row.etag) for row in rows.values() if _is_open(row)]
         ended: list[str] = []
-        async for batch in at_a_pace(changes):
+        async for batch in throttled_batches(changes):
             try:
                 await self._store.results.apply(run_id, batch)
                 ended.extend(change.key for change in batch)
@@ -277,7 +277,7 @@ class MachineRecords(EndRecords):
         return known
 
     async def _end_one(self, run_id: str, key: str, columns: Columns) -> bool:
-        async for _ in ChangeRounds("a machine row"):
+        async for _ in OptimisticRetry("a machine row"):
             row = await self._store.results.get(run_id, key, ["outcome"])
             if row is None or not _is_open(row):
                 return False

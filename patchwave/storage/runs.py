@@ -14,8 +14,8 @@ from patchwave.domain.runs import commands
 from patchwave.domain.runs.run import Mode, Order, Run, RunState, Stage
 from patchwave.domain.workflow.messages import GateClosed
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
-from patchwave.storage.engine.paging import Page, Span, read_page
-from patchwave.storage.engine.store import ChangeRounds, Store, StoreBacked
+from patchwave.storage.engine.paging import KeyRange, Page, read_page
+from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.run_patches import MACHINES
 
@@ -29,7 +29,7 @@ LISTED = wire_names(Run, without=[_SNAPSHOT])
 """The columns of a run as lists show it."""
 
 
-class RunRecords(StoreBacked):
+class RunRecords(Repository):
     """What is kept of a run as a whole."""
 
     def __init__(self, store: Store) -> None:
@@ -73,7 +73,7 @@ class RunRecords(StoreBacked):
         """
         return await read_page(
             self._store.runs,
-            Span(_PARTITION),
+            KeyRange(_PARTITION),
             lambda row: _run(row.columns),
             limit=limit,
             cursor=cursor,
@@ -191,7 +191,7 @@ class RunRecords(StoreBacked):
 
     async def count_machines(self, run_id: str) -> int:
         """How many machines the run has: a scan of their keys. Lists of runs show it from then on."""
-        span = Span(run_id, MACHINES)
+        span = KeyRange(run_id, MACHINES)
         total = 0
         async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
             total += 1
@@ -237,7 +237,7 @@ class RunRecords(StoreBacked):
         """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""
         outcomes: Counter[str] = Counter()
         stages: Counter[str] = Counter()
-        span = Span(run_id, MACHINES)
+        span = KeyRange(run_id, MACHINES)
         rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
         async for row in rows:
             stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
@@ -252,7 +252,7 @@ class RunRecords(StoreBacked):
 
     async def _change(self, run_id: str, decide: Callable[[Run], Run]) -> Run:
         key = RunId.parse(run_id).row_key
-        async for _ in ChangeRounds(f"run {run_id}"):
+        async for _ in OptimisticRetry(f"run {run_id}"):
             row = await self._store.runs.get(_PARTITION, key)
             if row is None:
                 break

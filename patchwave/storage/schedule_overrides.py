@@ -18,7 +18,7 @@ from patchwave.domain.scheduling.upcoming import forgettable_before
 from patchwave.storage.audit_log import JournalRecords
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import ChangeRounds
+from patchwave.storage.engine.store import OptimisticRetry
 
 _PARTITION = "controls"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -115,7 +115,7 @@ class ControlRecords(JournalRecords):
 
     async def _change_controls(self, policy: str, decide: Callable[[Controls], Controls]) -> tuple[Controls, bool]:
         known = Controls()
-        async for _ in ChangeRounds(f"the controls of policy {policy}"):
+        async for _ in OptimisticRetry(f"the controls of policy {policy}"):
             row = await self._store.policies.get(_PARTITION, policy)
             known = Controls() if row is None else _read(row)
             wanted = decide(known)

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from patchwave.domain.core.documents import parse_instant
 from patchwave.storage.engine.entity_codec import pack
-from patchwave.storage.engine.store import StoreBacked
+from patchwave.storage.engine.store import Repository
 
 PAUSES = "pause"
 
 
-class PauseRecords(StoreBacked):
+class PauseRecords(Repository):
     """One row per budget; Azure keeps them per subscription and region. Every worker reads the same rows."""
 
     async def pause(self, budget: str, until: datetime) -> None:

@@ -6,15 +6,15 @@ import pytest
 
 from activities import blueprint
 from patchwave.domain.core.documents import Json
-from patchwave.storage.engine.batching import company_is_expected
+from patchwave.storage.engine.batching import batching_enabled
 
 
 async def _says_whether_it_waits(data: Json) -> Json:
-    return {"waits": company_is_expected()}
+    return {"waits": batching_enabled()}
 
 
 async def test_the_steps_of_machines_wait_for_company_and_nobody_else_does() -> None:
-    step = blueprint.beside_others(_says_whether_it_waits)
+    step = blueprint.with_batching(_says_whether_it_waits)
     assert await step({}) == {"waits": True}
     assert await _says_whether_it_waits({}) == {"waits": False}
 

@@ -25,11 +25,11 @@ from patchwave.domain.runs.run import (
 from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.settings import Settings
 from patchwave.storage import Records, ending_change
-from patchwave.storage.engine.batching import in_company
+from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.row_cache import RowCache
 from patchwave.storage.engine.rows import Change, Row
-from patchwave.storage.engine.singleflight import SharedReads
+from patchwave.storage.engine.singleflight import SingleFlight
 from patchwave.storage.engine.store import Store
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import run
@@ -93,7 +93,7 @@ async def patient(azurite: str, counter: Counter) -> AsyncIterator[Records]:
     """Records whose writes wait for company as they do in production."""
     assert counter.transactions == 0
     settings = Settings(
-        tables_connection=SecretStr(azurite), table_prefix=f"e{time.time_ns()}", storage_linger_seconds=0.25
+        tables_connection=SecretStr(azurite), table_prefix=f"e{time.time_ns()}", storage_batch_delay_seconds=0.25
     )
     found = Records(Store.open(settings))
     yield found
@@ -168,7 +168,7 @@ async def test_a_machine_costs_three_transactions_at_most(patient: Records, coun
     counter.count_from_here()
     await patient.add_machines(RUN, machines)
     await patient.list_stages(RUN, limit=100, cursor=None)
-    with in_company():
+    with batching():
         await asyncio.gather(*(_patch(patient, one.key) for one in machines))
     assert counter.transactions <= 3 * len(machines)
     assert sum(counter.writes) >= 50 * len([rows for rows in counter.writes if rows > 1])
@@ -322,7 +322,7 @@ def test_rows_that_were_not_used_make_room() -> None:
 
 
 async def test_whoever_asks_after_the_request_was_sent_gets_another_answer() -> None:
-    reads = SharedReads()
+    reads = SingleFlight()
     answers = count(1)
     arrived, sent = asyncio.Event(), asyncio.Event()
 
@@ -344,13 +344,13 @@ async def test_whoever_asks_after_the_request_was_sent_gets_another_answer() -> 
 
 
 async def test_a_question_waits_for_company_and_goes_at_once_for_whoever_does_not() -> None:
-    reads = SharedReads(linger=60)
+    reads = SingleFlight(batch_delay=60)
     sent = count(1)
 
     async def send() -> int:
         return next(sent)
 
-    with in_company():
+    with batching():
         assert await reads.read("q", send) == 1
         waiting = [asyncio.create_task(reads.read("q", send)) for _ in range(3)]
     await asyncio.sleep(0.01)

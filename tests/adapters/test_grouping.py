@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.storage import Records, StorageUnreachable
-from patchwave.storage.engine.batching import in_company
+from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict
-from patchwave.storage.engine.write_batcher import GroupCommit
+from patchwave.storage.engine.write_batcher import WriteBatcher
 from patchwave.storage.errors import RecordTooLarge
 from tests.adapters.fake_service import FakeService
 
@@ -49,7 +49,7 @@ def _service(present: Sequence[str], *, blames_first: bool = False) -> FakeServi
     return FakeService(rows={key: (f"first-{key}", {"value": -1}) for key in present}, blames_first=blames_first)
 
 
-async def _answer(writes: GroupCommit, request: list[Change]) -> Answer:
+async def _answer(writes: WriteBatcher, request: list[Change]) -> Answer:
     try:
         etags = await writes.write("partition", request)
     except Conflict:
@@ -59,7 +59,7 @@ async def _answer(writes: GroupCommit, request: list[Change]) -> Answer:
 
 async def _grouped(service: FakeService, requests: list[list[Change]]) -> list[Answer]:
     """The answers; no transaction has over 100 changes, or two changes of one row."""
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     answers = await asyncio.gather(*(_answer(writes, request) for request in requests))
     assert max(map(len, service.transactions), default=0) <= 100
     assert all(len({change.key for change in changes}) == len(changes) for changes in service.transactions)
@@ -67,7 +67,7 @@ async def _grouped(service: FakeService, requests: list[list[Change]]) -> list[A
 
 
 async def _one_by_one(service: FakeService, requests: list[list[Change]]) -> list[Answer]:
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     return [await _answer(writes, request) for request in requests]
 
 
@@ -112,15 +112,15 @@ def test_writes_of_the_same_rows_are_those_of_some_order(requests: list[list[Cha
 
 async def test_what_comes_together_goes_together() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     await asyncio.gather(*(writes.write("p", [_insert(f"r{number}")]) for number in range(250)))
     assert [len(one) for one in service.transactions] == [100, 100, 50]
 
 
 async def test_what_comes_within_the_linger_goes_together_and_the_first_goes_at_once() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=0.2)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=0.2)
+    with batching():
         await writes.write("p", [_insert("first")])
         assert [len(one) for one in service.transactions] == [1]
         later = [asyncio.create_task(writes.write("p", [_insert(f"r{number}")])) for number in range(3)]
@@ -132,8 +132,8 @@ async def test_what_comes_within_the_linger_goes_together_and_the_first_goes_at_
 
 async def test_a_full_transaction_waits_for_nobody() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=60)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=60)
+    with batching():
         await writes.write("p", [_insert("first")])
         await asyncio.gather(*(writes.write("p", [_insert(f"r{number}")]) for number in range(BATCH_ROWS)))
     assert [len(one) for one in service.transactions] == [1, 100]
@@ -141,8 +141,8 @@ async def test_a_full_transaction_waits_for_nobody() -> None:
 
 async def test_whoever_does_not_wait_takes_the_others_along() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=60)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=60)
+    with batching():
         await writes.write("p", [_insert("first")])
         waiting = [asyncio.create_task(writes.write("p", [_insert(f"r{number}")])) for number in range(3)]
     await asyncio.sleep(0.01)
@@ -154,8 +154,8 @@ async def test_whoever_does_not_wait_takes_the_others_along() -> None:
 async def test_whoever_does_not_wait_goes_as_soon_as_the_row_is_free() -> None:
     """A row that is being written holds up the next write of it, and nothing else does."""
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=60)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=60)
+    with batching():
         first = asyncio.create_task(writes.write("p", [_insert("row")]))
     await asyncio.sleep(0)
     await asyncio.gather(first, writes.write("p", [Change("merge", "row", {"value": 2})]))
@@ -164,14 +164,14 @@ async def test_whoever_does_not_wait_goes_as_soon_as_the_row_is_free() -> None:
 
 async def test_rows_that_belong_together_are_never_apart() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     await asyncio.gather(*(writes.write("p", [_insert(f"{n}-{k}") for k in range(30)]) for n in range(7)))
     assert [len(one) for one in service.transactions] == [90, 90, 30]
 
 
 async def test_a_conflict_of_one_is_told_to_one() -> None:
     service = _service(["row-3"])
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     answers = await asyncio.gather(*(_answer(writes, [_insert(key)]) for key in _KEYS))
     assert answers == ["conflict" if key == "row-3" else "done 1" for key in _KEYS]
     assert [len(one) for one in service.transactions] == [6, 1, 5]
@@ -179,7 +179,7 @@ async def test_a_conflict_of_one_is_told_to_one() -> None:
 
 async def test_questions_do_not_hold_up_writes() -> None:
     service = _service(_KEYS)
-    writes = GroupCommit(service.commit)
+    writes = WriteBatcher(service.commit)
     stale = [[Change("merge", key, {}, "stale")] for key in _KEYS]
     answers = await asyncio.gather(*(_answer(writes, one) for one in stale), _answer(writes, [_insert("new")]))
     assert answers == ["conflict"] * 6 + ["done 1"]
@@ -194,7 +194,7 @@ async def test_a_row_that_is_too_large_fails_alone() -> None:
             raise RecordTooLarge("too large")
         return await service.commit(partition, changes)
 
-    writes = GroupCommit(commit)
+    writes = WriteBatcher(commit)
     found = await asyncio.gather(
         *(writes.write("p", [_insert(key)]) for key in ("a", "large", "b")), return_exceptions=True
     )
@@ -209,17 +209,17 @@ async def test_an_outage_is_told_to_everybody(is_stored: bool) -> None:
         async def commit(partition: str, changes: Sequence[Change]) -> list[str]:
             raise StorageUnreachable("down")
 
-        writes = GroupCommit(commit)
+        writes = WriteBatcher(commit)
     else:
-        writes = GroupCommit(service.commit)
+        writes = WriteBatcher(service.commit)
     found = await asyncio.gather(*(writes.write("p", [_insert(key)]) for key in _KEYS), return_exceptions=True)
     assert [type(one) for one in found] == [StorageUnreachable] * 6
 
 
 async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=0.05)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=0.05)
+    with batching():
         await writes.write("p", [_insert("first")])
         tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in _KEYS]
     await asyncio.sleep(0)
@@ -232,8 +232,8 @@ async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
 
 async def test_whatever_waits_is_stored_before_the_end() -> None:
     service = FakeService()
-    writes = GroupCommit(service.commit, linger=60)
-    with in_company():
+    writes = WriteBatcher(service.commit, batch_delay=60)
+    with batching():
         tasks = [asyncio.create_task(writes.write("p", [_insert(key)])) for key in ("a", "a-too")]
         await asyncio.sleep(0.01)
         tasks.append(asyncio.create_task(writes.write("p", [_insert("late")])))

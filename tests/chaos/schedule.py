@@ -157,7 +157,7 @@ async def _play(loop: VirtualLoop, weather: Weather) -> Played:
 
 def _opens(tables: Any) -> Callable[[Settings], Store]:
     """In the place of `Store.open`: tables in memory instead of the library's client."""
-    return lambda settings: Store(tables, settings.table_prefix, settings.storage_linger_seconds)
+    return lambda settings: Store(tables, settings.table_prefix, settings.storage_batch_delay_seconds)
 
 
 async def _run(loop: VirtualLoop, weather: Weather, azure: Azure, tables: MemoryTables, log: _Log) -> Played:

@@ -1,10 +1,9 @@
-"""Who waits for company: the steps of machines, which come by the hundred and share their requests when they wait.
+"""Write batching: the steps of machines, which come by the hundred, wait a moment and share their requests.
 
-    with in_company():
+    with batching():
         await records.save_intent(intent)
 
-Whoever is alone, a person or a timer above all, would wait for nobody: outside of it everything goes at once, and takes
-along what waits in its place.
+Outside of the block writes and reads are sent at once, together with what is pending for the same partition.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_EXPECTED = ContextVar("company_expected", default=False)
+_ENABLED = ContextVar("batching_enabled", default=False)
 
 
 @contextmanager
-def in_company() -> Generator[None]:
-    """What is asked of the records in here, and in tasks that begin in here, may wait for others."""
-    token = _EXPECTED.set(True)
+def batching() -> Generator[None]:
+    """Enable batching for the calls in this block, and in tasks that it starts."""
+    token = _ENABLED.set(True)
     try:
         yield
     finally:
-        _EXPECTED.reset(token)
+        _ENABLED.reset(token)
 
 
-def company_is_expected() -> bool:
-    """Whether the caller waits for others."""
-    return _EXPECTED.get()
+def batching_enabled() -> bool:
+    """Whether the caller may wait for a batch."""
+    return _ENABLED.get()

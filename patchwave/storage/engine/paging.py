@@ -30,7 +30,7 @@ class Page[T]:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class KeyRange:
     """A stretch of row keys in one partition: those that start with ``prefix``, all of them when it is empty."""
 
     partition: str
@@ -83,7 +83,7 @@ def try_read[T](partition: str, row: Row, convert: Callable[[Row], T]) -> T | No
 
 async def read_page[T](
     table: Table,
-    span: Span,
+    span: KeyRange,
     convert: Callable[[Row], T],
     *,
     limit: int,

@@ -1,7 +1,7 @@
-"""Shared reads: many who ask the same thing at about the same time get one answer of the service.
+"""Single flight: equal reads that come at about the same time share one request.
 
-An answer serves whoever had asked before its request was sent, and nobody who asked later: an order that a person
-gave before somebody asks is never missed.
+A response serves only the callers that asked before its request was sent, so that a read never misses a write that was
+done before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from patchwave.storage.engine.batching import company_is_expected
+from patchwave.storage.engine.batching import batching_enabled
 
 _MOST_IDLE = 200
 """Questions that are remembered for the moment of their last request."""
@@ -25,15 +25,15 @@ class _Asked[T]:
     timer: asyncio.TimerHandle
 
 
-class SharedReads:
+class SingleFlight:
     """Reads of one table, for one event loop.
 
-    Of those who wait for company each question is sent at most once in ``linger`` seconds, and at once after a pause;
-    for whoever does not wait it is sent at once.
+    With batching enabled a read is sent at most once in ``batch_delay`` seconds, and at once after a pause; without it,
+    always at once.
     """
 
-    def __init__(self, linger: float = 0) -> None:
-        self._linger = linger
+    def __init__(self, batch_delay: float = 0) -> None:
+        self._batch_delay = batch_delay
         self._sent_at: dict[Hashable, float] = {}
         self._asked: dict[Hashable, _Asked[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,8 +42,8 @@ class SharedReads:
         """The answer of a ``send`` that is called after this; ``question`` says which of them ask for the same."""
         loop = asyncio.get_running_loop()
         due = loop.time()
-        if company_is_expected():
-            due = max(due, self._sent_at.get(question, due - self._linger) + self._linger)
+        if batching_enabled():
+            due = max(due, self._sent_at.get(question, due - self._batch_delay) + self._batch_delay)
         asked: _Asked[T] | None = self._asked.get(question)
         answer: asyncio.Future[T] = loop.create_future() if asked is None else asked.answer
         if asked is None or asked.timer.when() > due:
@@ -57,7 +57,7 @@ class SharedReads:
         loop = asyncio.get_running_loop()
         del self._asked[question]
         if len(self._sent_at) > _MOST_IDLE:
-            self._sent_at = {key: at for key, at in self._sent_at.items() if at + self._linger > loop.time()}
+            self._sent_at = {key: at for key, at in self._sent_at.items() if at + self._batch_delay > loop.time()}
         self._sent_at[question] = loop.time()
         task = loop.create_task(_answer(answer, send))
         self._tasks.add(task)

@@ -36,15 +36,15 @@ _ATTEMPTS_OF_A_CHANGE = 8
 class Store:
     """One attribute per table; ``docs/storage.md`` describes the keys.
 
-    ``linger`` is in seconds: how long a write or a question may wait for others that share its request.
+    ``batch_delay`` is in seconds: how long a write or a question may wait for others that share its request.
     """
 
-    def __init__(self, client: TableServiceClient, prefix: str, linger: float = 0) -> None:
+    def __init__(self, client: TableServiceClient, prefix: str, batch_delay: float = 0) -> None:
         self._client = client
 
         def table(name: str, rows_kept: int = 0) -> Table:
             client = cast("AzureTable", self._client.get_table_client(prefix + name))
-            return Table(client, linger=linger, rows_kept=rows_kept)
+            return Table(client, batch_delay=batch_delay, rows_kept=rows_kept)
 
         self.runs = table("runs")
         self.results = table("results", _MACHINES_KEPT * _ROWS_OF_A_MACHINE)
@@ -68,7 +68,7 @@ class Store:
             from patchwave.azure.credentials import open_credential
 
             client = TableServiceClient(settings.tables_endpoint, credential=open_credential(settings), **options)
-        return cls(client, settings.table_prefix, settings.storage_linger_seconds)
+        return cls(client, settings.table_prefix, settings.storage_batch_delay_seconds)
 
     async def prepare(self) -> None:
         """Create the tables that are absent."""
@@ -80,14 +80,14 @@ class Store:
         await self._client.close()
 
 
-class StoreBacked:
+class Repository:
     """Base of the groups of records: they share one ``Store``."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
 
-class ChangeRounds:
+class OptimisticRetry:
     """Bounded rounds of "read, decide, write if unchanged": iterate it, and leave the loop when it is done.
 
     Raises:
@@ -98,7 +98,7 @@ class ChangeRounds:
         self._what = what
         self._round = 0
 
-    def __aiter__(self) -> ChangeRounds:
+    def __aiter__(self) -> OptimisticRetry:
         return self
 
     async def __anext__(self) -> int:

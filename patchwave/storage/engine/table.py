@@ -14,14 +14,14 @@ from patchwave.storage.engine.client import SCAN_PAGE, AzureTable, TableRequests
 from patchwave.storage.engine.entity_codec import Columns
 from patchwave.storage.engine.row_cache import RowCache
 from patchwave.storage.engine.rows import Change, Conflict, Row, batches
-from patchwave.storage.engine.singleflight import SharedReads
-from patchwave.storage.engine.write_batcher import GroupCommit
+from patchwave.storage.engine.singleflight import SingleFlight
+from patchwave.storage.engine.write_batcher import WriteBatcher
 
 BULK_ROWS_A_SECOND = 800
 """A partition takes 2,000; the other runs and the other partitions of its server are to have theirs."""
 
 
-async def at_a_pace(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
+async def throttled_batches(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
     """Many changes of one partition in batches, the next one when the pace of ``BULK_ROWS_A_SECOND`` allows it."""
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -36,14 +36,14 @@ class Table:
 
     Args:
         client: the library's client of the table.
-        linger: seconds in which a partition gets one transaction, and a question one request.
+        batch_delay: seconds in which a partition gets one transaction, and a question one request.
         rows_kept: how many rows are remembered with their ETags.
     """
 
-    def __init__(self, client: AzureTable, *, linger: float = 0, rows_kept: int = 0) -> None:
+    def __init__(self, client: AzureTable, *, batch_delay: float = 0, rows_kept: int = 0) -> None:
         self._requests = TableRequests(client)
-        self._writes = GroupCommit(self._requests.commit, linger)
-        self._reads = SharedReads(linger)
+        self._writes = WriteBatcher(self._requests.commit, batch_delay)
+        self._reads = SingleFlight(batch_delay)
         self._cache = RowCache(rows_kept)
 
     async def create(self) -> None:
@@ -203,12 +203,12 @@ class Table:
         Raises:
             Conflict: the condition of one of them did not hold; batches before it are stored.
         """
-        async for batch in at_a_pace(changes):
+        async for batch in throttled_batches(changes):
             await self.apply(partition, batch)
 
     async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
         """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
-        async for batch in at_a_pace(changes):
+        async for batch in throttled_batches(changes):
             known = [(change, self._cache.get(partition, change.key)) for change in batch]
             guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]
             try:
@@ -223,7 +223,7 @@ class Table:
         is the second run of an activity whose first one wrote a part.
         """
         written = 0
-        async for batch in at_a_pace([Change("insert", key, columns) for key, columns in rows.items()]):
+        async for batch in throttled_batches([Change("insert", key, columns) for key, columns in rows.items()]):
             try:
                 await self.apply(partition, batch)
                 written += len(batch)

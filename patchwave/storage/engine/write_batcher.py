@@ -1,11 +1,12 @@
-"""Group commit: writes to one partition that come about together share one transaction of the service.
+"""Group commit: writes to one partition that come at about the same time share one transaction.
 
-    writes = GroupCommit(commit, linger=3)
+    writes = WriteBatcher(commit, batch_delay=3)
     etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "ready"}, etag)])
 
-Every caller is told of his own changes, after they are stored: all of them or none, as if he had been alone. Of those
-who wait for company (``company.py``) a partition gets one transaction in ``linger`` seconds, at once after a pause, and
-more when they are full. Whoever does not wait goes at once, and they go with him.
+Each caller gets the result of its own changes once they are stored: all of them or none, as if they had been sent
+alone. With batching enabled (``batching.py``) a partition gets one transaction in ``batch_delay`` seconds, at once
+after a pause, and more when they are full. A non-batched write flushes the partition's pending batch and is sent with
+it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from patchwave.storage.engine.batching import company_is_expected
+from patchwave.storage.engine.batching import batching_enabled
 from patchwave.storage.engine.rows import BATCH_BYTES, BATCH_ROWS, Change, Conflict
 from patchwave.storage.errors import StorageUnreachable
 
@@ -44,7 +45,7 @@ class _Request:
     def of(cls, changes: Sequence[Change]) -> _Request:
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         keys = frozenset(one.key for one in changes)
-        return cls(changes, answer, keys, sum(one.size for one in changes), company_is_expected())
+        return cls(changes, answer, keys, sum(one.size for one in changes), batching_enabled())
 
     @property
     def is_question(self) -> bool:
@@ -101,12 +102,12 @@ class _Partition:
         return group
 
 
-class GroupCommit:
+class WriteBatcher:
     """The writes of one table, for one event loop."""
 
-    def __init__(self, commit: Commit, linger: float = 0) -> None:
+    def __init__(self, commit: Commit, batch_delay: float = 0) -> None:
         self._commit = commit
-        self._linger = linger
+        self._batch_delay = batch_delay
         self._partitions: dict[str, _Partition] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -143,11 +144,11 @@ class GroupCommit:
             self._partitions = {
                 key: place
                 for key, place in self._partitions.items()
-                if place.waiting or place.busy or place.sent_at + self._linger > now
+                if place.waiting or place.busy or place.sent_at + self._batch_delay > now
             }
         place = self._partitions.get(name)
         if place is None:
-            place = self._partitions[name] = _Partition(name, sent_at=now - self._linger)
+            place = self._partitions[name] = _Partition(name, sent_at=now - self._batch_delay)
         return place
 
     def _schedule(self, place: _Partition) -> None:
@@ -155,7 +156,7 @@ class GroupCommit:
         if not place.waiting:
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() if place.is_ready else place.sent_at + self._linger
+        due = loop.time() if place.is_ready else place.sent_at + self._batch_delay
         if place.timer is not None:
             if place.timer.when() <= due:
                 return
