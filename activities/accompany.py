@@ -13,7 +13,7 @@ from activities.discovery import add_found, pause_after
 from activities.recovery import show_life
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import Page, open_resource_graph
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.documents import Json, format_instant, text_of
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import build_queries, select_machines
@@ -156,7 +156,7 @@ def trouble(page: Page, attempt: int, what: str) -> Json:
     return {
         "wait_seconds": pause_after(failure, page.wait_seconds, attempt),
         "failure": f"{what} {classify(failure).sentence} ({failure.text})",
-        "counts": not is_pacing(failure),
+        "counts": not is_throttling(failure),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from activities.accompany import occurrence_of
 from activities.context import load_machine, load_record, now, wait_seconds
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
@@ -59,7 +59,7 @@ async def look_again(data: Json) -> Json:
             sign=PowerSign.WAIT if is_passing else PowerSign.OFF,
             started_by_us=machine.started_by_us,
             wait_seconds=wait_seconds(view.retry_after),
-            counts=not is_pacing(view),
+            counts=not is_throttling(view),
         ).to_wire()
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
         sign = PowerSign.OFF

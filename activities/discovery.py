@@ -9,7 +9,7 @@ from typing import NamedTuple
 from activities.context import load_run, now, wait_seconds
 from patchwave.azure.pipeline import boundary_of
 from patchwave.azure.resource_graph import open_resource_graph
-from patchwave.domain.azure.errors import ArmFailure, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
@@ -158,6 +158,6 @@ def _failed(failure: ArmFailure, asked: float, attempt: int) -> Discovered:
     """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
     return Discovered(
         wait_seconds=pause_after(failure, asked, attempt),
-        counts=not is_pacing(failure),
+        counts=not is_throttling(failure),
         failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
     )

@@ -12,7 +12,7 @@ from activities.windows import is_behind_window
 from patchwave.azure.bulk_status import open_sweeps
 from patchwave.azure.resource_health import open_resource_health
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.machine.alerts import AlertVeto, alerts_unknown, judge_alerts
@@ -64,7 +64,7 @@ class _Look(NamedTuple):
     @classmethod
     def unread(cls, name: str, signal: Signal, failure: ArmFailure) -> _Look:
         """A source that could not be read."""
-        return cls({name: signal}, failure.retry_after or 0, is_pacing(failure))
+        return cls({name: signal}, failure.retry_after or 0, is_throttling(failure))
 
 
 class _Looks(NamedTuple):
@@ -217,7 +217,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
     if not isinstance(alerts, ArmFailure):
         outcome = judge_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
-    if is_pacing(alerts):
+    if is_throttling(alerts):
         window_end = context.run.window_end
         # Behind the window the installation says so itself.
         may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_LONGEST_THROTTLING)

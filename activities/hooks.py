@@ -15,7 +15,7 @@ from activities.windows import frozen
 from patchwave.azure.run_command import open_run_commands
 from patchwave.azure.snapshots import open_disks
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import Json, format_instant
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
@@ -287,7 +287,7 @@ class _ScriptStep:
         return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
     async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
-        if reading.failure is not None and is_pacing(reading.failure):
+        if reading.failure is not None and is_throttling(reading.failure):
             return await self._wait(guard, reading)
         polls = guard.unclear_polls + 1
         if polls >= MOST_UNCLEAR_POLLS:
@@ -364,7 +364,7 @@ def _refused(what: str, failure: ArmFailure | None) -> HookResult:
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     verdict = classify(failure)
     message = f"{what}: {failure.clause}."
-    if is_pacing(failure):
+    if is_throttling(failure):
         return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
     match verdict.kind:
         case ErrorClass.RETRY_LATER | ErrorClass.BUSY:

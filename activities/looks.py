@@ -10,7 +10,7 @@ from patchwave.domain.azure.rate_limit import Bucket, read_limits
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.run import Intent
 from patchwave.settings import Settings
-from patchwave.storage import budget_of
+from patchwave.storage import bucket_key
 
 _looks = PerLoop(lambda settings: Looks(settings.poll_seconds, read_limits(settings.limits)[Bucket.READS].fastest))
 
@@ -32,7 +32,7 @@ def followed(intent: Intent) -> Followed:
 
 def place_of(intent: Intent) -> str:
     """The subscription and region of the operation."""
-    return budget_of(MachineId.parse(intent.machine_id).subscription_id, intent.location)
+    return bucket_key(MachineId.parse(intent.machine_id).subscription_id, intent.location)
 
 
 def elapsed(intent: Intent) -> float:

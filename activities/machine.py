@@ -8,7 +8,7 @@ from typing import Any
 from activities.context import MachineContext, load_machine, load_record, lock, locked_by, now, wait_seconds
 from activities.windows import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import PatchSummary
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
@@ -60,10 +60,10 @@ async def preflight_machine(data: Json) -> Json:
     view = await open_resource_manager().read_machine(context.machine_id, keep_for=Moment.BEFORE)
     if isinstance(view, ArmFailure):
         verdict = classify(view)
-        if is_pacing(view) and is_behind_window(context.run):
+        if is_throttling(view) and is_behind_window(context.run):
             return _kept_back(context, verdict.to_outcome(view))
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
-            return _wait(verdict.to_outcome(view), view.retry_after, counts=not is_pacing(view))
+            return _wait(verdict.to_outcome(view), view.retry_after, counts=not is_throttling(view))
         return _skip(verdict.to_outcome(view))
     if learned := _learned(context.machine, view):
         await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
@@ -115,7 +115,7 @@ async def verify_machine(data: Json) -> Json:
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         wait = wait_seconds(view.retry_after)
-        return Verified(is_ready=False, wait_seconds=wait, counts=not is_pacing(view)).to_wire()
+        return Verified(is_ready=False, wait_seconds=wait, counts=not is_throttling(view)).to_wire()
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),

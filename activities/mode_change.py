@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from activities.context import now, wait_seconds
 from patchwave.azure.patch_settings import open_machine_settings
-from patchwave.domain.azure.errors import ArmFailure, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.patch_mode_change import (
@@ -99,7 +99,7 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
     identity = MachineId.parse(machine.id)
     state = await open_machine_settings().read(identity)
     if isinstance(state, ArmFailure):
-        if is_pacing(state) and change.is_stopping and machine.asked_at is None:
+        if is_throttling(state) and change.is_stopping and machine.asked_at is None:
             return _STOPPED, 0
         return await _refused(change, machine, state)
     settles_in = timedelta(seconds=load_settings().poll_seconds * _SETTLES_IN_POLLS)
@@ -126,7 +126,7 @@ async def _refused(
 ) -> tuple[Decision, float]:
     wait = wait_seconds(failure.retry_after)
     decision = after_failure(machine, failure, now(), is_open=is_open)
-    if decision.end is None and is_pacing(failure):
+    if decision.end is None and is_throttling(failure):
         throttled = round(machine.throttled_seconds + wait, 3)
         await open_records().update_machine_change(change.id, machine.key, throttled_seconds=throttled)
     return decision, wait

@@ -9,7 +9,7 @@ from activities.looks import elapsed, followed, open_looks, place_of
 from activities.pinning import note_packages, note_selection
 from patchwave.azure.bulk_status import SWEPT_ABOVE, open_sweeps
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, is_throttling
 from patchwave.domain.azure.operation import PollReading, PollState, is_ours
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, PatchSummary
 from patchwave.domain.core.documents import Json
@@ -114,7 +114,7 @@ def _as_result(summary: PatchSummary, kind: OperationKind) -> Json:
 
 async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | None) -> OperationReport:
     """No usable answer: again, with growing waits, until it counts as lost. Being throttled is no such answer."""
-    if failure is not None and is_pacing(failure):
+    if failure is not None and is_throttling(failure):
         return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
     await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))

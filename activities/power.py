@@ -9,7 +9,7 @@ from typing import Any
 from activities.context import MachineContext, load_machine, load_record, load_run, now, wait_seconds
 from activities.windows import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import Json, format_instant
 from patchwave.domain.core.ids import MachineId
@@ -47,7 +47,7 @@ async def start_machine(data: Json) -> Json:
     """
     request = PowerRequest.from_wire(data)
     started = await _start(request)
-    if started.wait_seconds and started.failure is not None and is_pacing(started.failure):
+    if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
         run, policy = await load_run(request.run_id)
         if is_behind_window(run):
             over = {"accepted": False, "wait_seconds": 0, "left": policy.continues and run.mode is Mode.PATCH}
@@ -185,7 +185,7 @@ class _Change:
             "state": IntentState.DECLARED if submission.is_open else IntentState.REFUSED,
             "failure": failure.text,
         }
-        if is_pacing(failure):
+        if is_throttling(failure):
             # A call that is kept back uses up no time of the machine.
             told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(LONGEST_CHANGE_POLLS)
         await records.save_guard(guard.model_copy(update=told))
@@ -243,9 +243,11 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
     view = await open_resource_manager().read_machine(context.machine_id)
     at = now()
     if isinstance(view, ArmFailure):
-        may_pass = is_pacing(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
+        may_pass = is_throttling(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
         wait = wait_seconds(view.retry_after) if may_pass else 0
-        return PowerResult(accepted=False, wait_seconds=wait, failure=view, is_open=True, counts=not is_pacing(view))
+        return PowerResult(
+            accepted=False, wait_seconds=wait, failure=view, is_open=True, counts=not is_throttling(view)
+        )
     has_changed = view.changed_at is not None and view.changed_at >= guard.declared_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
         await open_records().save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED}))
@@ -318,7 +320,7 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
 
 def _unseen_until(guard: Guard, reading: PollReading) -> datetime:
     """How long an operation that cannot be read is asked after. One that only cannot be read now has all its time."""
-    if reading.failure is not None and is_pacing(reading.failure):
+    if reading.failure is not None and is_throttling(reading.failure):
         return guard.deadline_at
     return guard.declared_at + _UNSEEN_RESTART
 
@@ -332,5 +334,5 @@ def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResul
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     is_passing = is_open or classify(failure).kind in _PASSING
     wait = wait_seconds(failure.retry_after) if is_passing else 0
-    counts = not is_pacing(failure)
+    counts = not is_throttling(failure)
     return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=is_open, counts=counts)

@@ -15,9 +15,9 @@ from activities.looks import first_look
 from activities.pinning import what_to_install
 from activities.poll import report_of
 from activities.windows import frozen
-from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_budgets
+from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_rate_limits
 from patchwave.azure.virtual_machines import Submission, open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.azure.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
 from patchwave.domain.azure.patch_results import PatchSummary
@@ -32,7 +32,7 @@ from patchwave.domain.runs.run import Intent, IntentState, OperationKind, Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration, shortest_installation
 from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
 from patchwave.settings import load_settings
-from patchwave.storage import budget_of, open_records
+from patchwave.storage import bucket_key, open_records
 
 _LOG = logging.getLogger("patchwave.submit")
 _ASSESS_TIME = timedelta(hours=1)
@@ -60,13 +60,13 @@ async def _submit(request: StartOperation) -> StartResult:
     intent = await records.find_intent(request.run_id, request.machine_key, request.kind)
     previous = request.previous_activity_id
     earliest: datetime | None = None
-    has_turn = False
+    has_reservation = False
     if _is_throttled(intent, request) and reason_not_to_start(context.run, context.machine) is None:
         # The machine is asked once the turn has come, and so once for each POST.
         later = await _turn(context, request)
         if later is not None:
             return later
-        has_turn = True
+        has_reservation = True
     if intent is not None and intent.attempt < request.attempt:
         # The attempt before this one is no longer what this one may be taken for.
         previous = intent.activity_id or previous
@@ -78,7 +78,7 @@ async def _submit(request: StartOperation) -> StartResult:
     elif request.is_last:
         return _ended(_NO_ANSWER)
     refusal = reason_not_to_start(context.run, context.machine)
-    if refusal is None and not has_turn:
+    if refusal is None and not has_reservation:
         refusal = await _turn(context, request)
     refusal = refusal or await _reason_not_to_send(context)
     if refusal is not None:
@@ -193,12 +193,12 @@ async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
 
 async def _turn(context: MachineContext, request: StartOperation) -> StartResult | None:
     """Wait for the start's turn; one that is farther away is handed out, so that nobody waits for it in here."""
-    budgets, name = open_budgets(), _budget(context)
-    budget = budgets.of_patches(context.machine.subscription_id, context.machine.location)
-    if budgets.is_time_to_ask(name) and (until := await open_records().paused_until(name)) is not None:
-        budget.stop(until.timestamp())
-    slot = request.slot.timestamp() if request.slot else budget.book()
-    later = await budget.reach(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
+    rate_limits, name = open_rate_limits(), _budget(context)
+    rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
+    if rate_limits.is_time_to_ask(name) and (until := await open_records().throttled_until(name)) is not None:
+        rate_limit.throttle_until(until.timestamp())
+    slot = request.slot.timestamp() if request.slot else rate_limit.reserve()
+    later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
     if later is None:
         return None
     moment = datetime.fromtimestamp(later, UTC)
@@ -243,8 +243,8 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         intent.attempt,
         failure.text,
     )
-    if is_pacing(failure) and failure.retry_after:
-        await records.pause(_budget(context), now() + timedelta(seconds=failure.retry_after))
+    if is_throttling(failure) and failure.retry_after:
+        await records.throttle(_budget(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:
         return await _wait_for_the_machine(context, intent, failure)
     await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
@@ -254,7 +254,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     return StartResult(
         state=StartState.WAIT,
         wait_seconds=wait_seconds(failure.retry_after, polls=2),
-        counts=not is_pacing(failure),
+        counts=not is_throttling(failure),
         outcome=verdict.to_outcome(failure),
     )
 
@@ -267,12 +267,12 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     if is_unanswered(told):
         # It may well be accepted, which a look soon shows.
         return StartResult(
-            state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after), counts=not is_pacing(failure)
+            state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after), counts=not is_throttling(failure)
         )
     is_throttled = failure.status == 429
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:
-        await records.pause(_budget(context), now() + timedelta(seconds=wait))
+        await records.throttle(_budget(context), now() + timedelta(seconds=wait))
     # Most likely it was refused: one look when the grace is over tells, and an earlier one would not.
     wait = max(wait, _grace().total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=not is_throttled)
@@ -314,7 +314,7 @@ async def _settle(context: MachineContext, request: StartOperation, intent: Inte
     view = await open_resource_manager().read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
         return StartResult(
-            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=not is_pacing(view)
+            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=not is_throttling(view)
         )
     newest = _newest(view, intent.kind)
     match origin(intent, newest):
@@ -367,4 +367,4 @@ def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:
 
 
 def _budget(context: MachineContext) -> str:
-    return budget_of(context.machine.subscription_id, context.machine.location)
+    return bucket_key(context.machine.subscription_id, context.machine.location)

@@ -190,7 +190,7 @@ async def purge(
         ("histories", retention.history, lambda age: past(records.purge_machines(number, now - age))),
         ("packages", retention.history, lambda age: past(records.purge_seen(number, now - age))),
         ("audit logs", retention.history, lambda age: past(records.purge_audit(now - age))),
-        ("pauses", _PAUSES_KEPT, lambda age: past(records.purge_pauses(now - age))),
+        ("pauses", _PAUSES_KEPT, lambda age: past(records.purge_throttling(now - age))),
         ("runs", retention.runs, lambda _: _purge_runs(records, retention, now, left, gone)),
         ("mode changes", retention.runs, lambda age: _purge_mode_changes(records, now - age, left, gone)),
     ]

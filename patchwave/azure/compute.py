@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from patchwave.azure.pipeline import sdk_options
-from patchwave.azure.rate_limiter import Budget, open_budgets, waits_for_a_turn
+from patchwave.azure.rate_limiter import RateLimit, locally_throttled, open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
 from patchwave.domain.azure.operation import PollReading, PollState, read_location
-from patchwave.domain.azure.rate_limit import PACED
+from patchwave.domain.azure.rate_limit import LOCALLY_THROTTLED
 from patchwave.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Submission:
         """
         if self.accepted or self.failure is None:
             return self.is_uncertain
-        if self.failure.status == 0 or self.failure.code == PACED:
+        if self.failure.status == 0 or self.failure.code == LOCALLY_THROTTLED:
             return self.is_uncertain
         return not cannot_follow_acceptance(self.failure)
 
@@ -76,13 +76,13 @@ class ComputeClients:
             self._clients[subscription_id] = client
         return client
 
-    def writes(self, subscription_id: str, request: str) -> Budget:
+    def writes(self, subscription_id: str, request: str) -> RateLimit:
         """What a change takes from that is no patch operation."""
-        return open_budgets(self._settings).of_writes(subscription_id, request)
+        return open_rate_limits(self._settings).of_writes(subscription_id, request)
 
-    def patches(self, subscription_id: str, location: str) -> Budget:
+    def patches(self, subscription_id: str, location: str) -> RateLimit:
         """What assessPatches and installPatches take from."""
-        return open_budgets(self._settings).of_patches(subscription_id, location)
+        return open_rate_limits(self._settings).of_patches(subscription_id, location)
 
     async def close(self) -> None:
         """Give back the connections."""
@@ -92,22 +92,26 @@ class ComputeClients:
 
 
 async def submit(
-    call: Callable[..., Awaitable[object]], budget: Budget, request_id: str | None = None, *, has_turn: bool = False
+    call: Callable[..., Awaitable[object]],
+    rate_limit: RateLimit,
+    request_id: str | None = None,
+    *,
+    has_reservation: bool = False,
 ) -> Submission:
     """Make a ``begin_...`` call of the SDK without polling, and read what Azure answered.
 
     Args:
         call: takes the options of the pipeline and hands them to the SDK, with ``polling=False``.
-        budget: the buckets that it takes from.
+        rate_limit: of the buckets that it takes from.
         request_id: the ``x-ms-client-request-id``, which names the call in Azure's own log.
-        has_turn: the caller has waited for its turn already.
+        has_reservation: the caller has waited for its reservation already.
     """
-    if not has_turn and (wait := await budget.wait()):
-        return Submission(accepted=False, failure=waits_for_a_turn(wait))
-    budget.sent()
+    if not has_reservation and (wait := await rate_limit.wait()):
+        return Submission(accepted=False, failure=locally_throttled(wait))
+    rate_limit.sent()
     submission, headers = await _send(call, request_id)
     status = submission.failure.status if submission.failure else 202
-    budget.answered(status, headers, submission.failure.retry_after if submission.failure else None)
+    rate_limit.answered(status, headers, submission.failure.retry_after if submission.failure else None)
     return submission
 
 

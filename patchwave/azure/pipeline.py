@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from patchwave.azure.rate_limiter import open_budgets, waits_for_a_turn
+from patchwave.azure.rate_limiter import locally_throttled, open_rate_limits
 from patchwave.azure.transport import transport_options
 from patchwave.domain.azure.errors import ArmFailure, parse_retry_after, read_failure
 from patchwave.domain.policy.boundary import Boundary
@@ -77,14 +77,14 @@ class Answer:
 
 async def rate_limited(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
     """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
-    budget = open_budgets(settings).of_request(method, url)
-    if wait := await budget.wait():
-        paced = waits_for_a_turn(wait)
+    rate_limit = open_rate_limits(settings).of_request(method, url)
+    if wait := await rate_limit.wait():
+        paced = locally_throttled(wait)
         error = {"code": paced.code, "message": paced.message}
         return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
-    budget.sent()
+    rate_limit.sent()
     answer = await send()
-    budget.answered(answer.status, answer.headers, answer.retry_after)
+    rate_limit.answered(answer.status, answer.headers, answer.retry_after)
     return answer
 
 

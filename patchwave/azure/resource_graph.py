@@ -20,7 +20,7 @@ from typing import Any, cast
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import Answer, ArmPipeline
-from patchwave.azure.rate_limiter import open_budgets
+from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.core.documents import as_object, parse_object
 from patchwave.domain.fleet.discovery import DiscoveryQuery
@@ -65,20 +65,20 @@ class ResourceGraph:
     async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
         """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
         reply = await self._ask(_body(query, subscriptions, skip_token))
-        open_budgets(self._settings).of_queries().noticed(reply.headers)
+        open_rate_limits(self._settings).of_queries().noticed(reply.headers)
         return _page(reply)
 
     async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
         """The same for a caller who waits, once there is something left of the share of such callers."""
-        budget = open_budgets(self._settings).of_queries()
-        await budget.wait()
-        budget.sent()
+        rate_limit = open_rate_limits(self._settings).of_queries()
+        await rate_limit.wait()
+        rate_limit.sent()
         reply = Answer(0, "")
         try:
             reply = await self._ask(_body(query, subscriptions, skip_token))
         finally:
             # Also of a caller whose patience has ended: what is never answered would count as sent for ever.
-            budget.answered(reply.status, reply.headers, _wait_of(reply) or None)
+            rate_limit.answered(reply.status, reply.headers, _wait_of(reply) or None)
         return _page(reply)
 
     async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:

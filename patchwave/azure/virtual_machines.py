@@ -55,7 +55,7 @@ class ResourceManager:
     async def read_machine(
         self, machine: MachineId, *, keep_for: Moment | None = None, kept_for: Moment | None = None
     ) -> MachineView | ArmFailure:
-        """The machine with its instance view, in one read of the low-cost budget.
+        """The machine with its instance view, in one read of the low-cost rate_limit.
 
         Args:
             keep_for: whoever looks at its health next, at that moment of a run, may have the same view.
@@ -90,8 +90,8 @@ class ResourceManager:
                 machine.resource_group, machine.name, polling=False, api_version=PATCH_API_VERSION, **options
             )
 
-        budget = self._clients.patches(machine.subscription_id, location)
-        return await submit(call, budget, _request_id(intent), has_turn=True)
+        rate_limit = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, rate_limit, _request_id(intent), has_reservation=True)
 
     async def install(
         self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
@@ -105,8 +105,8 @@ class ResourceManager:
                 machine.resource_group, machine.name, body, polling=False, api_version=PATCH_API_VERSION, **options
             )
 
-        budget = self._clients.patches(machine.subscription_id, location)
-        return await submit(call, budget, _request_id(intent), has_turn=True)
+        rate_limit = self._clients.patches(machine.subscription_id, location)
+        return await submit(call, rate_limit, _request_id(intent), has_reservation=True)
 
     async def start(self, machine: MachineId) -> Submission:
         """Start the machine; harmless when it runs already."""

@@ -39,7 +39,7 @@ from patchwave.storage.reservations import ReservationRecords
 from patchwave.storage.retention import RetentionRecords
 from patchwave.storage.run_machines import MachineRecords, Standing
 from patchwave.storage.schedule_overrides import ControlRecords
-from patchwave.storage.throttling import PauseRecords, budget_of
+from patchwave.storage.throttling import ThrottlingRecords, bucket_key
 
 
 class Records(
@@ -55,7 +55,7 @@ class Records(
     PolicyRecords,
     ControlRecords,
     FreezeRecords,
-    PauseRecords,
+    ThrottlingRecords,
     EventRequestRecords,
     JournalRecords,
     ModeChangeRecords,
@@ -104,7 +104,7 @@ __all__ = [
     "Watched",
     "audit_subject",
     "batching",
-    "budget_of",
+    "bucket_key",
     "ending_change",
     "open_records",
 ]

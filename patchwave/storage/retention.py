@@ -25,7 +25,7 @@ from patchwave.storage.machine_history import FLEET, HISTORY, LAST_MILLISECOND
 from patchwave.storage.patch_mode_changes import CHANGES
 from patchwave.storage.patch_pins import seen_partition
 from patchwave.storage.runs import LISTED
-from patchwave.storage.throttling import PAUSES
+from patchwave.storage.throttling import THROTTLED_BUCKETS
 
 _RUNS = "runs"
 _POLICIES = ("policies", "controls")
@@ -152,9 +152,9 @@ class RetentionRecords(Repository):
             removed += await self._purge_older(self._store.seen, partition, f"{slice_number:02x}", "at", cutoff)
         return removed
 
-    async def purge_pauses(self, cutoff: datetime) -> int:
-        """Remove the pauses of budgets that ended before that moment; how many."""
-        return await self._purge_older(self._store.claims, PAUSES, "", "until", cutoff)
+    async def purge_throttling(self, cutoff: datetime) -> int:
+        """Remove the rows of buckets that were throttled until then; how many."""
+        return await self._purge_older(self._store.claims, THROTTLED_BUCKETS, "", "until", cutoff)
 
     async def purge_audit(self, cutoff: datetime) -> int:
         """Remove the lines of policies, freezes, configurations and refused calls that are older; how many.

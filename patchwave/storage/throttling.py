@@ -1,4 +1,4 @@
-"""Pauses: until when nothing may be sent to a budget of Azure that is used up (safety rule 7)."""
+"""Throttling: until when nothing may be sent to a bucket of Azure that is used up (safety rule 6)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from patchwave.domain.core.documents import parse_instant
 from patchwave.storage.engine.entity_codec import pack
 from patchwave.storage.engine.store import Repository
 
-PAUSES = "pause"
+THROTTLED_BUCKETS = "throttled"
+"""The partition of these rows, in the table of claims."""
 
 
-class PauseRecords(Repository):
-    """One row per budget; Azure keeps them per subscription and region. Every worker reads the same rows."""
+class ThrottlingRecords(Repository):
+    """One row per bucket; Azure keeps them per subscription and region. Every worker reads the same rows."""
 
-    async def pause(self, budget: str, until: datetime) -> None:
-        """Nothing may be sent before ``until``; a later end that is known already stays."""
-        known = await self.paused_until(budget)
-        if known is None or known < until:
-            await self._store.claims.replace(PAUSES, budget, pack({"until": until}))
+    async def throttle(self, bucket: str, until: datetime) -> None:
+        """Let nothing be sent before ``until``; a later end that is stored stays."""
+        stored = await self.throttled_until(bucket)
+        if stored is None or stored < until:
+            await self._store.claims.replace(THROTTLED_BUCKETS, bucket, pack({"until": until}))
 
-    async def paused_until(self, budget: str) -> datetime | None:
-        """The end of the newest pause, which may be past; ``None`` when there never was one.
+    async def throttled_until(self, bucket: str) -> datetime | None:
+        """The newest end, which may be past; ``None`` when the bucket was never throttled.
 
-        All of them are read at once: there are few, and every start asks for one.
+        All rows are read at once: there are few, and every start needs one.
         """
-        rows = await self._store.claims.shared_scan(PAUSES)
-        return next((parse_instant(row.columns.get("until")) for row in rows if row.key == budget), None)
+        rows = await self._store.claims.shared_scan(THROTTLED_BUCKETS)
+        return next((parse_instant(row.columns.get("until")) for row in rows if row.key == bucket), None)
 
 
-def budget_of(subscription_id: str, location: str) -> str:
-    """The name of the budget that patch operations on this machine use."""
+def bucket_key(subscription_id: str, location: str) -> str:
+    """The key of the bucket that patch operations on this machine use."""
     region = "".join(character for character in location.lower() if character.isalnum())
     return f"{subscription_id.lower()}~{region}"

@@ -21,7 +21,7 @@ from patchwave.domain.workflow.messages import (
     StartState,
 )
 from patchwave.settings import load_settings
-from patchwave.storage import Records, budget_of
+from patchwave.storage import Records, bucket_key
 from tests.activities.azure import azure
 from tests.simulator.conftest import SUBSCRIPTION, Simulator
 
@@ -113,7 +113,7 @@ async def test_a_turn_that_has_not_come_stays(records: Records, azure: Simulator
 async def test_what_another_worker_was_told_stops_starts_here(records: Records, azure: Simulator) -> None:
     (key,) = await prepare(records, azure.take())
     until = datetime.now(UTC) + timedelta(seconds=40)
-    await records.pause(budget_of(SUBSCRIPTION, "westeurope"), until)
+    await records.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
     stopped = await start(key)
     assert stopped.state is StartState.WAIT
     assert stopped.slot is not None

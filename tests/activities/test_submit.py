@@ -17,7 +17,7 @@ from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import MachineView
 from patchwave.domain.runs.run import Intent, IntentState, OperationKind
 from patchwave.domain.workflow.messages import OperationState, StartOperation, StartResult, StartState
-from patchwave.storage import Records, budget_of
+from patchwave.storage import Records, bucket_key
 from tests.activities.scripted import (
     KEY,
     NOW,
@@ -44,7 +44,7 @@ LOST = Submission(
     accepted=False, failure=ArmFailure(status=0, code="ServerDisconnectedError", message="gone"), is_uncertain=True
 )
 NOTHING = view()
-BUDGET = budget_of(SUBSCRIPTION, "westeurope")
+BUCKET = bucket_key(SUBSCRIPTION, "westeurope")
 
 
 def refused(status: int, code: str = "", message: str = "", retry_after: float | None = None) -> Submission:
@@ -263,7 +263,7 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, 
 
 
 async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Records, azure: Script) -> None:
-    azure.posts = [refused(429, "Paced", "later", retry_after=20)]
+    azure.posts = [refused(429, "LocallyThrottled", "later", retry_after=20)]
     result = await start()
     assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 20.05, False)
     assert (await stored(prepared)).state is IntentState.REFUSED
@@ -397,7 +397,7 @@ async def test_throttling_stops_the_budget_and_nothing_else_does(
 ) -> None:
     azure.posts = [answer]
     await start()
-    until = await prepared.paused_until(BUDGET)
+    until = await prepared.throttled_until(BUCKET)
     assert until == (None if pause is None else NOW + timedelta(seconds=pause))
 
 

@@ -228,15 +228,15 @@ async def test_of_two_executions_that_declare_anew_one_sends(
         state=IntentState.REFUSED,
     )
     await records.declare_intent(refused)
-    paused_until = records.paused_until
+    throttled_until = records.throttled_until
     results: list[StartResult] = []
 
     async def let_the_other_one_pass(budget: str) -> datetime | None:
-        monkeypatch.setattr(records, "paused_until", paused_until)
+        monkeypatch.setattr(records, "throttled_until", throttled_until)
         results.append(await submit(key))
-        return await paused_until(budget)
+        return await throttled_until(budget)
 
-    monkeypatch.setattr(records, "paused_until", let_the_other_one_pass)
+    monkeypatch.setattr(records, "throttled_until", let_the_other_one_pass)
     results.append(await submit(key))
     assert [result.state for result in results] == [StartState.ACCEPTED, StartState.WAIT]
     assert sent(azure, one) == 1

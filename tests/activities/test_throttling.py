@@ -48,7 +48,7 @@ from tests.unit.wire_samples import machine as sample
 
 THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)
 OVERLOADED = ArmFailure(status=503, code="ServerBusy", retry_after=20)
-PACED = ArmFailure(status=429, code="Paced", retry_after=20)
+PACED = ArmFailure(status=429, code="LocallyThrottled", retry_after=20)
 DOWN = ArmFailure(status=503)
 BROKEN = ArmFailure(status=500)
 ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (DOWN, False), (BROKEN, True)]

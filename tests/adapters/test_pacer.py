@@ -1,4 +1,4 @@
-"""Budgets of requests: which buckets a request takes from, and what an answer means to them."""
+"""Rate limits of requests: which buckets a request takes from, and what a response means to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from patchwave.azure.rate_limiter import Budgets
+from patchwave.azure.rate_limiter import RateLimits
 from patchwave.domain.azure.rate_limit import Bucket
 from patchwave.settings import Settings
 
@@ -17,46 +17,48 @@ MACHINE = f"https://management.azure.com/subscriptions/{ONE}/resourceGroups/g/pr
 DRY = {"x-ms-ratelimit-remaining-resource": "Microsoft.Compute/VMGuestPatchOperationSubscriptionMaximum;0"}
 
 
-def make(limits: str = "", poll_seconds: float = 30) -> Budgets:
+def make(limits: str = "", poll_seconds: float = 30) -> RateLimits:
     connection = SecretStr("UseDevelopmentStorage=true")
-    return Budgets(Settings(tables_connection=connection, limits=limits, poll_seconds=poll_seconds))
+    return RateLimits(Settings(tables_connection=connection, limits=limits, poll_seconds=poll_seconds))
 
 
 def test_requests_take_from_the_buckets_of_their_subscription() -> None:
-    budgets = make()
-    read = budgets.of_request("GET", MACHINE)
-    assert list(read.pacers) == [Bucket.READS]
-    assert budgets.of_request("GET", MACHINE.upper()).pacers[Bucket.READS] is read.pacers[Bucket.READS]
-    assert budgets.of_request("GET", MACHINE.replace(ONE, OTHER)).pacers[Bucket.READS] is not read.pacers[Bucket.READS]
-    assert list(budgets.of_request("PUT", MACHINE).pacers) == [Bucket.WRITES]
-    assert budgets.of_request("POST", "https://management.azure.com/providers/Microsoft.ResourceGraph").pacers == {}
+    limits = make()
+    read = limits.of_request("GET", MACHINE)
+    assert list(read.limiters) == [Bucket.READS]
+    assert limits.of_request("GET", MACHINE.upper()).limiters[Bucket.READS] is read.limiters[Bucket.READS]
+    assert (
+        limits.of_request("GET", MACHINE.replace(ONE, OTHER)).limiters[Bucket.READS] is not read.limiters[Bucket.READS]
+    )
+    assert list(limits.of_request("PUT", MACHINE).limiters) == [Bucket.WRITES]
+    assert limits.of_request("POST", "https://management.azure.com/providers/Microsoft.ResourceGraph").limiters == {}
 
 
 def test_patch_operations_have_a_bucket_in_every_region() -> None:
-    budgets = make()
-    west = budgets.of_patches(ONE, "westeurope").pacers
-    assert budgets.of_patches(ONE.upper(), "West Europe").pacers == west
-    north = budgets.of_patches(ONE, "northeurope").pacers
+    limits = make()
+    west = limits.of_patches(ONE, "westeurope").limiters
+    assert limits.of_patches(ONE.upper(), "West Europe").limiters == west
+    north = limits.of_patches(ONE, "northeurope").limiters
     assert north[Bucket.PATCH_OPERATIONS] is not west[Bucket.PATCH_OPERATIONS]
-    assert north[Bucket.WRITES] is budgets.of_writes(ONE, "start").pacers[Bucket.WRITES]
+    assert north[Bucket.WRITES] is limits.of_writes(ONE, "start").limiters[Bucket.WRITES]
 
 
 @pytest.mark.parametrize("headers", [DRY, {}], ids=["told", "not told"])
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_stops_the_bucket_and_no_other_region(status: int, headers: dict[str, str]) -> None:
-    budgets = make()
-    west, north = budgets.of_patches(ONE, "westeurope"), budgets.of_patches(ONE, "northeurope")
+    limits = make()
+    west, north = limits.of_patches(ONE, "westeurope"), limits.of_patches(ONE, "northeurope")
     west.sent()
     west.answered(status, headers, 30)
-    later = await west.reach(west.book(), 1)
+    later = await west.wait_until(west.reserve(), 1)
     assert later is not None
     assert later - time.time() > 29
-    assert await north.reach(north.book(), 1) is None
+    assert await north.wait_until(north.reserve(), 1) is None
 
 
 async def test_a_busy_machine_stops_nobody_else() -> None:
-    budgets = make()
-    read = budgets.of_request("GET", MACHINE)
+    limits = make()
+    read = limits.of_request("GET", MACHINE)
     read.sent()
     own = "Microsoft.Compute/LowCostGetResource;0,Microsoft.Compute/LowCostGetSubscriptionMaximum;7000"
     read.answered(429, {"x-ms-ratelimit-remaining-resource": own}, 30)
@@ -64,30 +66,30 @@ async def test_a_busy_machine_stops_nobody_else() -> None:
 
 
 async def test_what_another_worker_was_told_holds_here() -> None:
-    budget = make().of_patches(ONE, "westeurope")
-    budget.stop(time.time() + 40)
-    later = await budget.reach(budget.book(), 1)
+    rate_limit = make().of_patches(ONE, "westeurope")
+    rate_limit.throttle_until(time.time() + 40)
+    later = await rate_limit.wait_until(rate_limit.reserve(), 1)
     assert later is not None
     assert later - time.time() > 39
 
 
 async def test_a_queue_that_is_long_is_not_waited_for_and_whoever_comes_again_has_kept_its_turn() -> None:
-    budgets = make("reads=0.6/1")
-    first, second, third = (budgets.of_request("GET", f"{MACHINE}{number}") for number in range(3))
+    limits = make("reads=0.6/1")
+    first, second, third = (limits.of_request("GET", f"{MACHINE}{number}") for number in range(3))
     assert await first.wait() == 0
     first.sent()
     first.answered(200, {"x-ms-ratelimit-remaining-subscription-reads": "0"}, None)
     turn = await second.wait()
     assert 20 < turn < await third.wait()
-    again = await budgets.of_request("GET", f"{MACHINE}1").wait()
+    again = await limits.of_request("GET", f"{MACHINE}1").wait()
     assert again == pytest.approx(turn, abs=1), "others that asked meanwhile have not come before it"
 
 
 async def test_whoever_is_told_to_come_again_comes_before_its_turn_and_leaves_at_it() -> None:
     """What precedes the request in its activity takes time: told to come at its turn, it would always miss it."""
     # A read each 0.8 s, and a patience of 0.4 s.
-    budgets = make("reads=125/100", poll_seconds=1)
-    first, second = (budgets.of_request("GET", f"{MACHINE}{number}") for number in range(2))
+    limits = make("reads=125/100", poll_seconds=1)
+    first, second = (limits.of_request("GET", f"{MACHINE}{number}") for number in range(2))
     begun = time.time()
     assert await first.wait() == 0
     first.sent()
@@ -99,16 +101,16 @@ async def test_whoever_is_told_to_come_again_comes_before_its_turn_and_leaves_at
 
 
 async def test_turns_that_nobody_came_for_are_forgotten() -> None:
-    budgets = make("reads=600000/1")
-    waiting = budgets.of_request("GET", MACHINE)
-    waiting.stop(time.time() + 40)
-    budgets.of_request("GET", MACHINE).turns.update({f"old {number}": 1.0 for number in range(5_001)})
+    limits = make("reads=600000/1")
+    waiting = limits.of_request("GET", MACHINE)
+    waiting.throttle_until(time.time() + 40)
+    limits.of_request("GET", MACHINE).reservations.update({f"old {number}": 1.0 for number in range(5_001)})
     assert await waiting.wait() > 33
-    assert list(waiting.turns) == [waiting.request]
+    assert list(waiting.reservations) == [waiting.request]
 
 
 def test_what_other_workers_know_is_asked_for_now_and_then() -> None:
-    budgets = make()
-    assert budgets.is_time_to_ask("one")
-    assert not budgets.is_time_to_ask("one")
-    assert budgets.is_time_to_ask("other")
+    limits = make()
+    assert limits.is_time_to_ask("one")
+    assert not limits.is_time_to_ask("one")
+    assert limits.is_time_to_ask("other")

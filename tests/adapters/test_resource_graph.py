@@ -17,7 +17,7 @@ from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
 
 from patchwave.azure.pipeline import ArmPipeline
-from patchwave.azure.rate_limiter import open_budgets
+from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.azure.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
 from patchwave.domain.fleet.discovery import build_queries
 from patchwave.domain.policy.scope import Scope
@@ -256,26 +256,26 @@ async def test_a_caller_waits_for_the_share_of_callers_and_a_run_does_not(
 ) -> None:
     """Whoever looked at the fleet took the whole quota, and a run that asked then was refused."""
     graph = connect(server.url)
-    [pacer] = open_budgets(settings_for(server.url)).of_queries().pacers.values()
+    [limiter] = open_rate_limits(settings_for(server.url)).of_queries().limiters.values()
     for remaining in ("3", "2", "1"):
         server.queue(answer("a"), remaining=remaining)
     # Three are left, of which callers take none at once: the next one's turn is later, and what a run asks leaves now.
     assert (await graph.page_in_turn("resources")).rows
     now = time.time()
-    assert pacer.next_slot(now) > now + 0.5
+    assert limiter.next_reservation(now) > now + 0.5
     asked = [await graph.page("resources"), await graph.page("resources")]
     assert [len(page.rows) for page in asked] == [1, 1]
     # What answers to runs tell counts for callers.
-    assert pacer.level(time.time()) < 2
+    assert limiter.level(time.time()) < 2
 
 
 async def test_a_refusal_keeps_callers_waiting(server: Server, connect: Callable[[str], ResourceGraph]) -> None:
     graph = connect(server.url)
-    [pacer] = open_budgets(settings_for(server.url)).of_queries().pacers.values()
+    [limiter] = open_rate_limits(settings_for(server.url)).of_queries().limiters.values()
     server.queue({"error": {"code": "RateLimiting"}}, status=429, remaining="0", resets_after="00:00:30")
     page = await graph.page_in_turn("resources")
     assert (page.wait_seconds, page.failure is not None) == (30, True)
-    assert pacer.stopped_until > time.time() + 29
+    assert limiter.throttled_until > time.time() + 29
 
 
 async def test_a_caller_that_gives_up_does_not_count_as_unanswered(
@@ -293,9 +293,9 @@ async def test_a_caller_that_gives_up_does_not_count_as_unanswered(
     await began.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    [pacer] = open_budgets(settings_for("https://localhost:1")).of_queries().pacers.values()
-    pacer.noticed(time.time(), 15)
-    assert pacer.level(time.time()) == 15
+    [limiter] = open_rate_limits(settings_for("https://localhost:1")).of_queries().limiters.values()
+    limiter.noticed(time.time(), 15)
+    assert limiter.level(time.time()) == 15
 
 
 async def test_nobody_listens(server: Server, connect: Callable[[str], ResourceGraph]) -> None:

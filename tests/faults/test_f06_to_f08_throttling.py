@@ -12,7 +12,7 @@ import pytest
 
 from orchestrators.operation import MOST_REFUSALS
 from patchwave.domain.workflow.messages import StartState
-from patchwave.storage import Records, budget_of
+from patchwave.storage import Records, bucket_key
 from tests.faults.activities import fault, install, prepare, sent
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.product import Product
@@ -46,7 +46,7 @@ async def test_f06_nobody_of_the_budget_asks_before_the_time_and_other_regions_d
     assert not any(result.counts for result in results), "attempts are not used up by being throttled"
     assert results[0].wait_seconds >= 30
     assert (sent(azure, throttled), sent(azure, neighbour)) == (1, 0), "nothing is sent to this budget meanwhile"
-    until = await records.paused_until(budget_of(SUBSCRIPTION, "westeurope"))
+    until = await records.throttled_until(bucket_key(SUBSCRIPTION, "westeurope"))
     assert until
     assert until >= began + timedelta(seconds=30)
     elsewhere = await prepare(records, abroad, location="northeurope")
@@ -121,5 +121,5 @@ async def test_f08_nobody_sleeps_for_years(records: Records, azure: Simulator, s
     result = await install(await prepare(records, one))
     assert result.state is StartState.WAIT
     assert 0 <= result.wait_seconds <= 1.1 * 3_600 + 1
-    until = await records.paused_until(budget_of(SUBSCRIPTION, "westeurope"))
+    until = await records.throttled_until(bucket_key(SUBSCRIPTION, "westeurope"))
     assert until is None or until <= datetime.now(UTC) + timedelta(hours=1)

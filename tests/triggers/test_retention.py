@@ -308,11 +308,11 @@ async def test_packages_go_when_they_were_first_seen_long_ago(records: Records, 
 
 
 async def test_pauses_go_a_day_after_their_end(records: Records, engine: PurgedEngine) -> None:
-    await records.pause("over", NOW - timedelta(hours=25))
-    await records.pause("just over", NOW - timedelta(hours=23))
+    await records.throttle("over", NOW - timedelta(hours=25))
+    await records.throttle("just over", NOW - timedelta(hours=23))
     await purge(records, engine, Retention(runs=None, history=None, instances=None), NOW)
-    assert await records.paused_until("over") is None
-    assert await records.paused_until("just over") == NOW - timedelta(hours=23)
+    assert await records.throttled_until("over") is None
+    assert await records.throttled_until("just over") == NOW - timedelta(hours=23)
 
 
 async def test_latest_states_and_locks_of_machines_that_no_run_ends_any_more_go(

@@ -18,7 +18,7 @@ from patchwave.domain.azure.errors import (
     cannot_follow_acceptance,
     classify,
     failure_of_error,
-    is_pacing,
+    is_throttling,
     parse_retry_after,
     read_failure,
 )
@@ -970,7 +970,7 @@ def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
     ("failure", "expected"),
     [
         (ArmFailure(status=429), True),
-        (ArmFailure(status=429, code="Paced", retry_after=12), True),
+        (ArmFailure(status=429, code="LocallyThrottled", retry_after=12), True),
         (ArmFailure(status=429, code="OperationNotAllowed", retry_after=0), True),
         (ArmFailure(status=503, retry_after=5), True),
         (ArmFailure(status=503, retry_after=0), True),
@@ -981,4 +981,4 @@ def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
     ],
 )
 def test_what_only_says_to_come_later_is_no_attempt(failure: ArmFailure, expected: bool) -> None:
-    assert is_pacing(failure) is expected
+    assert is_throttling(failure) is expected

@@ -1,4 +1,4 @@
-"""The pacer: rules for any sequence, and whole days of several workers on one bucket, in simulated time."""
+"""The limiter: rules for any sequence, and whole days of several workers on one bucket, in simulated time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.domain.azure.rate_limit import Bucket, Limit, Pacer, is_of_one_machine, read_levels, read_limits
+from patchwave.domain.azure.rate_limit import Bucket, Limit, RateLimiter, is_of_one_machine, read_levels, read_limits
 
 PATCHES = read_limits()[Bucket.PATCH_OPERATIONS]
 READS = read_limits()[Bucket.READS]
@@ -51,7 +51,7 @@ class Azure:
 
 def work(
     azure: Azure,
-    pacers: list[Pacer],
+    limiters: list[RateLimiter],
     starts: int,
     *,
     others: Iterable[float] = (),
@@ -60,7 +60,7 @@ def work(
     change: Callable[[Azure, float], None] = lambda _azure, _now: None,
     until: float = math.inf,
 ) -> None:
-    """So many requests, shared by the pacers, beside what others take at those moments."""
+    """So many requests, shared by the limiters, beside what others take at those moments."""
     events: list[tuple[float, int, str, int]] = []
     number = 0
 
@@ -72,7 +72,7 @@ def work(
     for moment in others:
         at(moment, "other", 0)
     for index in range(starts):
-        at(0.0, "book", index % len(pacers))
+        at(0.0, "book", index % len(limiters))
     answers: dict[int, tuple[bool, int, float]] = {}
     left = starts
     while events and left:
@@ -80,17 +80,17 @@ def work(
         if now > until:
             return
         change(azure, now)
-        pacer = pacers[who]
+        limiter = limiters[who]
         if kind == "other":
             azure.take(now, ours=False)
         elif kind == "book":
-            at(pacer.book(now), "due", who)
+            at(limiter.reserve(now), "due", who)
         elif kind == "due":
-            moment = pacer.ready_at(now)
+            moment = limiter.ready_at(now)
             if moment > now:
                 at(moment, "due", who)
                 continue
-            pacer.sent(now)
+            limiter.sent(now)
             accepted = azure.take(now, ours=True)
             left -= accepted
             at(now + latency, "answer", who)
@@ -98,9 +98,9 @@ def work(
         else:
             accepted, level, retry_after = answers.pop(key)
             if accepted:
-                pacer.answered(now, level if tells else None)
+                limiter.answered(now, level if tells else None)
             else:
-                pacer.refused(now, retry_after, level if tells else None)
+                limiter.refused(now, retry_after, level if tells else None)
                 at(now, "book", who)
 
 
@@ -130,7 +130,7 @@ def test_after_a_gap_one_request_is_due(limit: Limit, level: float) -> None:
 
 
 def test_the_documented_buckets_come_to_rest_above_the_floor() -> None:
-    """There a pacer sends as fast as the bucket fills, and a quarter of the burst stays unspent."""
+    """There a limiter sends as fast as the bucket fills, and a quarter of the burst stays unspent."""
     rest = next(level for level in range(600) if PATCHES.pace(level) >= PATCHES.refill)
     assert 150 < rest < 190
     assert PATCHES.pace(50) == pytest.approx(PATCHES.refill / 4)
@@ -192,7 +192,7 @@ def test_a_limit_of_one_machine_stops_nobody_else() -> None:
 
 def test_alone_it_uses_the_whole_refill_and_leaves_the_floor() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
-    work(azure, [Pacer(PATCHES)], 2_000)
+    work(azure, [RateLimiter(PATCHES)], 2_000)
     assert not azure.refused
     assert azure.lowest >= PATCHES.floor - 2
     bound = (2_000 - 600) / PATCHES.refill
@@ -203,23 +203,23 @@ def test_alone_it_uses_the_whole_refill_and_leaves_the_floor() -> None:
 
 def test_reads_are_never_bunched() -> None:
     azure = Azure(READS.refill, READS.burst)
-    work(azure, [Pacer(READS)], 1_000)
+    work(azure, [RateLimiter(READS)], 1_000)
     assert in_window(azure.taken, 1.0) <= 0.75 * 25
     assert not azure.refused
 
 
 def test_what_is_asked_now_and_then_does_not_wait() -> None:
-    pacer = Pacer(READS)
+    limiter = RateLimiter(READS)
     for second in range(100, 200):
-        assert pacer.book(second) == second
-        assert pacer.ready_at(second) == second
-        pacer.sent(second)
-        pacer.answered(second + 0.1, 249)
+        assert limiter.reserve(second) == second
+        assert limiter.ready_at(second) == second
+        limiter.sent(second)
+        limiter.answered(second + 0.1, 249)
 
 
 def test_without_a_header_it_keeps_to_its_own_count() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
-    work(azure, [Pacer(PATCHES)], 1_500, tells=False)
+    work(azure, [RateLimiter(PATCHES)], 1_500, tells=False)
     assert not azure.refused
     assert azure.taken[-1] <= 1.15 * (1_500 - 450) / PATCHES.refill
 
@@ -230,7 +230,7 @@ def test_without_a_header_it_keeps_to_its_own_count() -> None:
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_share_a_bucket_without_a_word_to_each_other(workers: int) -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
-    work(azure, [Pacer(PATCHES) for _ in range(workers)], 2_000)
+    work(azure, [RateLimiter(PATCHES) for _ in range(workers)], 2_000)
     assert not azure.refused
     assert azure.lowest >= PATCHES.floor / 3
     assert azure.taken[-1] <= 1.15 * (2_000 - 600) / PATCHES.refill
@@ -242,7 +242,7 @@ def test_who_looks_at_the_fleet_leaves_a_part_of_the_queries_to_runs(workers: in
     assert (QUERIES.refill, QUERIES.burst, QUERIES.floor) == (3, 15, 7.5)
     azure = Azure(QUERIES.refill, QUERIES.burst)
     of_runs = [float(second) for second in range(400)]
-    work(azure, [Pacer(QUERIES) for _ in range(workers)], 300, others=of_runs)
+    work(azure, [RateLimiter(QUERIES) for _ in range(workers)], 300, others=of_runs)
     assert not azure.refused
     assert azure.lowest >= 1
     assert azure.taken[-1] <= 1.3 * (300 - 15) / (QUERIES.refill - 1)
@@ -251,7 +251,7 @@ def test_who_looks_at_the_fleet_leaves_a_part_of_the_queries_to_runs(workers: in
 def test_others_take_half_the_refill_and_are_never_refused() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
     theirs = [second / (PATCHES.refill / 2) for second in range(4_000)]
-    work(azure, [Pacer(PATCHES)], 1_500, others=theirs)
+    work(azure, [RateLimiter(PATCHES)], 1_500, others=theirs)
     assert not azure.refused
     assert azure.lowest >= PATCHES.floor - 5
     late = [moment for moment in azure.taken if moment > 300]
@@ -261,7 +261,7 @@ def test_others_take_half_the_refill_and_are_never_refused() -> None:
 def test_beside_somebody_who_takes_everything_it_does_not_starve() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
     theirs = [second / (PATCHES.refill * 1.5) for second in range(40_000)]
-    work(azure, [Pacer(PATCHES)], 1_000, others=theirs, until=6_000)
+    work(azure, [RateLimiter(PATCHES)], 1_000, others=theirs, until=6_000)
     assert len(azure.taken) > 600
     assert in_window(azure.refused, 1.0) <= 1, "nothing is sent before Retry-After"
 
@@ -276,7 +276,7 @@ def test_a_bucket_that_shrinks_for_ten_minutes(burst: int, tells: bool) -> None:
         bucket.refill = 50 / 60 if shrunk else PATCHES.refill
         bucket.burst = burst if shrunk else PATCHES.burst
 
-    work(azure, [Pacer(PATCHES)], 2_000, change=change, tells=tells)
+    work(azure, [RateLimiter(PATCHES)], 2_000, change=change, tells=tells)
     assert len(azure.refused) <= 0.01 * len(azure.taken) or not tells
     assert len(azure.refused) <= 0.05 * len(azure.taken)
     # 600 + 60 s and then ten minutes at 50, the rest at 200.
@@ -295,61 +295,61 @@ step_names = st.sampled_from(["book", "sent", "answered", "refused", "silent"])
 def test_nothing_is_sent_before_retry_after_and_never_faster_than_the_bucket_fills(
     steps: list[tuple[float, str, int]],
 ) -> None:
-    pacer, now, stop, sent = Pacer(PATCHES), 0.0, 0.0, 0
+    limiter, now, stop, sent = RateLimiter(PATCHES), 0.0, 0.0, 0
     for passed, step, number in steps:
         now += passed
         match step:
             case "book":
-                assert pacer.book(now) >= max(now, stop)
+                assert limiter.reserve(now) >= max(now, stop)
             case "sent":
-                moment = pacer.ready_at(now)
+                moment = limiter.ready_at(now)
                 assert moment >= stop
                 if moment == now:
-                    pacer.sent(now)
+                    limiter.sent(now)
                     sent += 1
             case "answered":
-                pacer.answered(now)
+                limiter.answered(now)
             case "refused":
-                pacer.refused(now, float(number))
+                limiter.refused(now, float(number))
                 stop = max(stop, now + number)
             case _:
-                pacer.refused(now)
-                stop = max(stop, pacer.stopped_until)
-                assert pacer.stopped_until <= max(stop, now + 32 * PATCHES.drain_seconds)
+                limiter.refused(now)
+                stop = max(stop, limiter.throttled_until)
+                assert limiter.throttled_until <= max(stop, now + 32 * PATCHES.drain_seconds)
     assert sent <= PATCHES.burst - PATCHES.floor + now * PATCHES.refill + 1
 
 
 @given(st.integers(1, 400))
 def test_slots_are_handed_out_in_order(asked: int) -> None:
-    pacer = Pacer(PATCHES)
-    slots = [pacer.book(10.0) for _ in range(asked)]
+    limiter = RateLimiter(PATCHES)
+    slots = [limiter.reserve(10.0) for _ in range(asked)]
     assert all(before <= after for before, after in pairwise(slots))
     assert slots[-1] - 10 <= max(0, asked - 440) / PATCHES.refill + 60
 
 
 def test_slots_of_machines_that_ended_are_given_to_others() -> None:
-    pacer = Pacer(PATCHES)
+    limiter = RateLimiter(PATCHES)
     for _ in range(800):
-        pacer.book(0.0)
-    assert pacer.next_slot(0) > 90
+        limiter.reserve(0.0)
+    assert limiter.next_reservation(0) > 90
     # Nobody came.
-    assert pacer.next_slot(1_000) == 1_000
+    assert limiter.next_reservation(1_000) == 1_000
 
 
 def test_a_stall_makes_no_clump_of_a_steady_pace() -> None:
     """All slots of a second are due at once when the worker wakes up: they are spaced anew."""
-    pacer = Pacer(READS)
+    limiter = RateLimiter(READS)
     for _ in range(17):
-        pacer.book(100.0)
+        limiter.reserve(100.0)
     waiting, sent = [102.0] * 17, list[float]()
     while waiting:
         now = min(waiting)
         waiting.remove(now)
-        moment = pacer.ready_at(now)
+        moment = limiter.ready_at(now)
         if moment > now:
             waiting.append(moment)
             continue
-        pacer.sent(now)
+        limiter.sent(now)
         sent.append(now)
     assert in_window(sent, 1.0) <= 0.75 * 25
     for window in (0.1, 0.25, 0.5, 1.0):
@@ -359,11 +359,11 @@ def test_a_stall_makes_no_clump_of_a_steady_pace() -> None:
 def test_a_busy_process_keeps_its_pace() -> None:
     """It looks at its clock thirty times a second, and finds that several turns have passed."""
     fast = Limit(READS.refill * 10, READS.burst, READS.fastest * 10)
-    pacer, left = Pacer(fast), 0
+    limiter, left = RateLimiter(fast), 0
     for look in range(150):
         now = 100 + look / 30
-        while pacer.ready_at(now) <= now:
-            pacer.sent(now)
+        while limiter.ready_at(now) <= now:
+            limiter.sent(now)
             left += 1
     assert left >= 0.95 * fast.fastest * 5
     assert left <= fast.fastest * (5 + 0.1)

@@ -391,7 +391,7 @@ def classify(failure: ArmFailure) -> Verdict:
     return rule.verdict_of(failure) if rule is not None else _OTHERWISE
 
 
-def is_pacing(failure: ArmFailure) -> bool:
+def is_throttling(failure: ArmFailure) -> bool:
     """Whether the answer says no more than to come later: a call that is throttled is no attempt (safety rule 6).
 
     That is a 429, Azure's or our own for a turn that is too far away, and a 503.
@@ -412,7 +412,7 @@ def cannot_follow_acceptance(failure: ArmFailure) -> bool:
     anything is sent again, and keep its lock while that is unknown.
 
     A call that puts a machine into that state may get such a 409 after it was accepted: after a stop, only the power
-    state says what became of it. A call that never left (`waits_for_a_turn`, no connection, no token) has no answer,
+    state says what became of it. A call that never left (`locally_throttled`, no connection, no token) has no answer,
     which is for the caller to know.
     """
     if failure.status in _REFUSES_FIRST:

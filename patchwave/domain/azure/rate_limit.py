@@ -1,14 +1,14 @@
-"""How fast Azure may be asked: a level controller per token bucket, fed by what Azure says of the bucket.
+"""Adaptive rate limiting: a level controller per token bucket, fed by the levels that Azure announces.
 
 A bucket is filled at a steady rate up to its burst, and every request takes one token. Several workers share it, and
-so do people and tools that we know nothing of. Nobody has to talk to anybody: the level, which every answer carries,
-is what all of them see. A pacer sends the faster the more there is above the *floor*, a quarter of the burst, which
-others may always take at once:
+so do people and tools outside of this app. They need no coordination: the level, which every response carries, is what
+all of them see. A limiter sends the faster the more there is above the *floor*, a quarter of the burst, which others
+may always take at once:
 
-- above the floor a quarter of the refill, and what is there above it within an eighteenth of the time that an empty
-  bucket takes to fill. Alone, a pacer so comes to rest just above the floor and sends exactly as fast as the bucket
-  fills; of the burst a quarter stays unspent, of the refill nothing is lost.
-- below the floor a quarter of the refill, so that nobody starves beside somebody who takes everything;
+- above the floor a quarter of the refill, and what is above it within an eighteenth of the time that an empty bucket
+  takes to fill. Alone, a limiter so comes to rest just above the floor and sends exactly as fast as the bucket fills;
+  of the burst a quarter stays unspent, of the refill nothing is lost.
+- below the floor a quarter of the refill, so that no worker starves beside one that takes everything;
 - below a third of the floor less and less, down to nothing at an empty bucket.
 
 Sources: throttling limits of Compute (2024), token buckets of Resource Manager (2024), both per subscription.
@@ -96,8 +96,8 @@ class Limit:
         return high
 
 
-PACED = "Paced"
-"""The code of a call that was not sent, as its turn was too far away. It is no word of Azure's, and no try."""
+LOCALLY_THROTTLED = "LocallyThrottled"
+"""Error code of a call that was not sent because its reservation was too far away; it does not count as an attempt."""
 _STEADY_SHARE = 0.6
 """Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
 that overtake each other, make of an even pace. Less does not do: where two hundred machines a minute begin and as many
@@ -106,8 +106,8 @@ _CALLERS_FLOOR = 0.5
 """Of the queries: left to runs, which ask a few at once and then nothing for minutes."""
 _CALLERS_TRICKLE = 0.05
 _CATCH_UP_SECONDS = 0.05
-"""So far behind its pace a process may be and make up for it at once. A busy one comes to its clock late; were the
-turns that it missed lost, it would ask the less the busier it is, and send the more away to come again."""
+"""How far behind its rate a process may be and make up for it at once. A busy process comes to its clock late; if the
+reservations that it missed were lost, it would send the less the busier it is."""
 _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),
     Bucket.READS: (25.0 * 60, 250.0),
@@ -147,11 +147,11 @@ def read_limits(text: str = "") -> dict[Bucket, Limit]:
     return limits
 
 
-class Pacer:
+class RateLimiter:
     """Hands out the moments at which requests may take a token from one bucket.
 
-    A *slot* is such a moment, booked ahead: who asks later gets a later one. Whoever's slot has come asks again with
-    `ready_at`, since others may have used the bucket meanwhile, and says `sent` when the request leaves.
+    A *reservation* is such a moment, taken ahead: later requests get later ones. When it has come, the caller checks
+    with `ready_at`, since others may have used the bucket meanwhile, and reports `sent` when the request leaves.
     """
 
     def __init__(self, limit: Limit) -> None:
@@ -159,11 +159,11 @@ class Pacer:
         self._level = limit.burst
         self._at = 0.0
         self._waiting: deque[float] = deque()
-        self._last_slot = 0.0
+        self._last_reserved = 0.0
         self._last_sent = 0.0
         self._last_late = 0.0
         self._unanswered = 0
-        self._stopped_until = 0.0
+        self._throttled_until = 0.0
         self._refusals = 0
 
     def level(self, now: float) -> float:
@@ -174,41 +174,41 @@ class Pacer:
         return self._level
 
     @property
-    def stopped_until(self) -> float:
+    def throttled_until(self) -> float:
         """The moment before which nothing may be sent, as Azure has asked."""
-        return self._stopped_until
+        return self._throttled_until
 
-    def next_slot(self, now: float) -> float:
-        """The slot that `book` would give."""
-        self._forget_lost(now)
-        level = self.level(now) - len(self._waiting) + max(0.0, self._last_slot - now) * self.limit.refill
+    def next_reservation(self, now: float) -> float:
+        """The reservation that `reserve` would give."""
+        self._drop_unused(now)
+        level = self.level(now) - len(self._waiting) + max(0.0, self._last_reserved - now) * self.limit.refill
         gap = self.limit.gap(min(level, self.limit.burst))
-        return max(now, self._stopped_until, self._last_slot + gap)
+        return max(now, self._throttled_until, self._last_reserved + gap)
 
-    def book(self, now: float) -> float:
-        """Take the next slot, which may be now."""
-        slot = self.next_slot(now)
-        self._last_slot = slot
-        self._waiting.append(slot)
-        return slot
+    def reserve(self, now: float) -> float:
+        """Take the next reservation, which may be now."""
+        reserved_at = self.next_reservation(now)
+        self._last_reserved = reserved_at
+        self._waiting.append(reserved_at)
+        return reserved_at
 
     def ready_at(self, now: float) -> float:
-        """For one whose slot has come: now, or when to ask again, as there is less than there was thought to be."""
-        if now < self._stopped_until:
-            return self._stopped_until + self.limit.gap(self.level(now))
-        # Of a steady pace, also those are one behind the other who come late together, as after a stall.
+        """Once a reservation has come: now, or when to check again, as the level is lower than expected."""
+        if now < self._throttled_until:
+            return self._throttled_until + self.limit.gap(self.level(now))
+        # With a steady rate, requests that arrive together after a stall are still spaced out.
         gap = 1 / self.limit.fastest if self._has_enough(now) else self.limit.gap(self.level(now))
         if now >= self._last_sent + gap:
             return now
-        # One behind the other: hundreds that ask again at the same moment would all be sent away again.
+        # Spaced out: hundreds that check again at the same moment would all be sent away again.
         self._last_late = max(self._last_sent + gap, self._last_late + min(gap, 1 / self.limit.refill))
         return self._last_late
 
     def sent(self, now: float) -> None:
-        """A request that had a slot leaves."""
+        """A request that had a reservation leaves."""
         left_at = now
         if self._is_steady(now):
-            # When it would have left, had everybody come in time.
+            # When it would have left without a stall.
             left_at = min(now, max(self._last_sent + 1 / self.limit.fastest, now - _CATCH_UP_SECONDS))
         self._last_sent = max(self._last_sent, left_at)
         self._level = self.level(now) - 1
@@ -217,42 +217,42 @@ class Pacer:
             self._waiting.popleft()
 
     def answered(self, now: float, level: float | None = None) -> None:
-        """An answer has come, with the level that it told. What has not been answered may not be in it yet."""
+        """A response has come, with the level in it. It may not include requests that are still unanswered."""
         self._unanswered = max(0, self._unanswered - 1)
         self._refusals = 0
-        self._tell(now, level)
+        self._set_level(now, level)
 
     def refused(self, now: float, retry_after: float | None = None, level: float | None = None) -> None:
         """The bucket is dry: nothing is sent for ``retry_after`` seconds, which grow when Azure does not name them."""
         self._unanswered = max(0, self._unanswered - 1)
-        self._tell(now, 0 if level is None else level)
+        self._set_level(now, 0 if level is None else level)
         pause = self.limit.drain_seconds * 2.0 ** min(self._refusals, 5) if retry_after is None else retry_after
         self._refusals += retry_after is None
-        self.stop(now + pause)
+        self.throttle_until(now + pause)
 
     def noticed(self, now: float, level: float) -> None:
-        """An answer to a request that had no slot here has told the level."""
-        self._tell(now, level)
+        """A response to a request without a reservation here has announced the level."""
+        self._set_level(now, level)
 
-    def stop(self, until: float) -> None:
+    def throttle_until(self, until: float) -> None:
         """Nothing may be sent before; a later end that is known stays."""
-        self._stopped_until = max(self._stopped_until, until)
+        self._throttled_until = max(self._throttled_until, until)
 
     def _has_enough(self, now: float) -> bool:
-        """Whether the level is no reason to wait for one whose slot has come."""
+        """Whether the level is high enough for a request whose reservation has come."""
         return self.level(now) >= self.limit.floor + 1
 
     def _is_steady(self, now: float) -> bool:
-        """Whether requests leave at a pace of their own, and not at the one that the level allows."""
+        """Whether requests leave at the fixed fastest rate, and not at the one that the level allows."""
         return self.limit.fastest < float("inf") and self._has_enough(now)
 
-    def _tell(self, now: float, level: float | None) -> None:
+    def _set_level(self, now: float, level: float | None) -> None:
         if level is not None:
             self.level(now)
             self._level = level - self._unanswered
 
-    def _forget_lost(self, now: float) -> None:
-        """A slot that nobody came for in time was given to a machine that ended, or is used by another worker."""
+    def _drop_unused(self, now: float) -> None:
+        """Drop reservations not used in time: of a machine that has ended, or used by another worker."""
         while self._waiting and self._waiting[0] < now - 2 * self.limit.drain_seconds:
             self._waiting.popleft()
 

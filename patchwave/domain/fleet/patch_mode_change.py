@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import AliasPath, Field
 
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import Text
 from patchwave.domain.core.documents import Document, Instant, Json, Tolerant, objects_of, text_of
 from patchwave.domain.core.ids import MachineId, RunId
@@ -311,7 +311,7 @@ def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *,
     """What to do after Azure refused to show a machine, or to take its change. ``is_open``: it may have been taken."""
     verdict = classify(failure)
     if is_open or verdict.kind in _PASSING:
-        waits = is_pacing(failure) and machine.throttled_seconds < LONGEST_THROTTLING.total_seconds()
+        waits = is_throttling(failure) and machine.throttled_seconds < LONGEST_THROTTLING.total_seconds()
         if waits or not is_overdue(machine, now):
             return Decision()
         is_unknown = machine.is_accepted or is_open

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_pacing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.at_most_once import Guard
 from patchwave.domain.machine.preflight import Power
@@ -113,7 +113,7 @@ def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:
     # A refusal for good, or throttling to the end, speaks for itself; all else comes down to a machine that is off.
     is_refusal = verdict.kind in (ErrorClass.FORBIDDEN, ErrorClass.GONE, ErrorClass.UNSUPPORTED)
     said = verdict.to_outcome(failure).message if is_refusal else f"{failure.text.rstrip('.')}."
-    speaks = is_refusal or is_pacing(failure)
+    speaks = is_refusal or is_throttling(failure)
     return Outcome.skipped(
         verdict.reason if speaks else Reason.NOT_RUNNING, f"The machine could not be started: {said}"
     )
