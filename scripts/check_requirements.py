@@ -1,7 +1,7 @@
 """Fails when a lock file is not exactly what ``pyproject.toml`` asks for.
 
-``requirements.txt`` must pin the dependencies of the deployed app and what those need in turn, and nothing else;
-``requirements-dev.txt`` the same with the command's extra and the development group on top. What a package needs is
+``requirements.txt`` must pin what the extra ``app`` asks for and what that needs in turn, and nothing else;
+``requirements-dev.txt`` the same with the command's dependencies and the extra ``dev`` on top. What a package needs is
 read from the packages installed in the environment that runs this script, so the check needs no network and gives the
 same answer tomorrow. A pin whose marker is for another platform or Python cannot be judged here and is passed over.
 """
@@ -118,12 +118,16 @@ def check(lock_name: str, lock_text: str, roots: Iterable[Requirement], lookup: 
 
 
 def roots_of(pyproject: dict[str, Any], *, development: bool) -> list[Requirement]:
-    """The direct dependencies of the deployed app, or of everything that ``make`` runs, which apply here."""
-    texts = list(pyproject["project"]["dependencies"])
+    """The direct dependencies of the deployed app, or of everything that ``make`` runs, which apply here.
+
+    A package of the extra ``app`` that the command needs too has the bounds of the command's list.
+    """
+    project = pyproject["project"]
+    command = {canonicalize_name(each.name): each for each in map(Requirement, project["dependencies"])}
+    extras = {name: [Requirement(text) for text in texts] for name, texts in project["optional-dependencies"].items()}
+    requirements = [command.get(canonicalize_name(each.name), each) for each in extras["app"]]
     if development:
-        texts += pyproject["project"]["optional-dependencies"]["cli"]
-        texts += pyproject["dependency-groups"]["dev"]
-    requirements = [Requirement(text) for text in texts]
+        requirements += [*command.values(), *extras["dev"]]
     return [each for each in requirements if each.marker is None or each.marker.evaluate()]
 
 
