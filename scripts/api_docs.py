@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from triggers.openapi import openapi  # noqa: E402 - found through the line above
+from patchwave.api.openapi import openapi  # noqa: E402 - found through the line above
 
 DOCUMENT = ROOT / "docs" / "openapi.json"
 

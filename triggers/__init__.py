@@ -1,1 +1,1 @@
-"""Who may start or steer a run: HTTP API, webhook, timer, Event Grid; and the health function."""
+"""What starts work beside the API: timers, the webhook, Event Grid."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import azure.durable_functions as df
 
+from patchwave.api.http import Refusal, parse_json
 from patchwave.domain.core.documents import as_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
@@ -15,14 +16,13 @@ from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.runs.provenance import WrittenPolicy
 from patchwave.domain.runs.run import Run
 from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
+from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
+from patchwave.services.event_runs import start_requested
+from patchwave.services.maintenance_events import accompany
+from patchwave.services.policy_guardrails import boundary
+from patchwave.services.start_run import DurableClient, read_stored
 from patchwave.settings import load_settings
 from patchwave.storage import Records, open_records
-from triggers.accompany import accompany
-from triggers.event_lookup import NotKnownYet, find_scheduled_run, is_machine
-from triggers.event_runs import start_requested
-from triggers.http import Refusal, parse_json
-from triggers.permitted import boundary
-from triggers.start import DurableClient, read_stored
 
 _LOG = logging.getLogger("patchwave.events")
 _NEW_MACHINE = "new_machine"

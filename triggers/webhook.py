@@ -12,15 +12,13 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
+from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
+from patchwave.api.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
+from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.core.documents import Tolerant, as_object
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
-from patchwave.settings import Authorization, load_settings
-from patchwave.storage import open_records
-from triggers.described import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
-from triggers.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
-from triggers.runs import ListedRun, accepted
-from triggers.start import (
+from patchwave.services.start_run import (
     LONGEST_KEY,
     check_key,
     claimed_run_id,
@@ -28,6 +26,8 @@ from triggers.start import (
     new_run_id,
     start_run,
 )
+from patchwave.settings import Authorization, load_settings
+from patchwave.storage import open_records
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"

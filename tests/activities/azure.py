@@ -13,7 +13,7 @@ from patchwave.azure.clients import close_clients
 from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.simulator.conftest import SPEED, Simulator
-from tests.triggers.support import TENANT
+from tests.support.http_calls import TENANT
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.integration.conftest import records
 from tests.simulator.conftest import simulator
 from tests.storage import azurite
-from tests.triggers.conftest import records
 
 __all__ = ["azurite", "records", "simulator"]

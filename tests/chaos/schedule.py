@@ -28,6 +28,7 @@ from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_inline_policy
 from patchwave.domain.runs.provenance import written
 from patchwave.domain.runs.run import Trigger, TriggerKind
+from patchwave.services.start_run import start_run
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import open_records
 from patchwave.storage.engine import table
@@ -39,7 +40,6 @@ from tests.chaos.tables import MemoryTables
 from tests.chaos.virtual import EPOCH, VirtualLoop, virtual_clocks
 from tests.chaos.weather import Weather
 from tests.product import SUBSCRIPTION, machine_id
-from triggers.start import start_run
 
 type Json = dict[str, Any]
 

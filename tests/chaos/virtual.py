@@ -18,7 +18,14 @@ from local.host.timer_queue import Lock
 
 EPOCH = datetime(2026, 11, 10, 8, tzinfo=UTC)
 """When virtual time begins."""
-_PACKAGES = ("activities.", "patchwave.azure.", "patchwave.outbound.", "patchwave.storage.", "triggers.")
+_PACKAGES = (
+    "activities.",
+    "patchwave.azure.",
+    "patchwave.outbound.",
+    "patchwave.services.",
+    "patchwave.storage.",
+    "triggers.",
+)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrators import names
+from patchwave.api.auth import ROLES
 from tests.registered import registered
-from triggers.authorization import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,6 +13,10 @@ from azure.data.tables import TableServiceClient
 from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
+from patchwave.api import openapi as described
+from patchwave.api.endpoint import promise_of
+from patchwave.api.http import LARGEST_BODY
+from patchwave.api.openapi import API_VERSION, PREFIX, Route, openapi, routes
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
@@ -23,14 +27,10 @@ from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP
+from tests.integration.conftest import engine, monthly, no_identity, records
 from tests.registered import registered
 from tests.storage import azurite
-from tests.triggers.conftest import engine, monthly, no_identity, records
-from tests.triggers.support import POLICY, SUBSCRIPTION, Engine, call
-from triggers import openapi as described
-from triggers.described import promise_of
-from triggers.http import LARGEST_BODY
-from triggers.openapi import API_VERSION, PREFIX, Route, openapi, routes
+from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call
 
 __all__ = ["azurite", "engine", "monthly", "no_identity", "records"]
 
@@ -97,7 +97,7 @@ ASK_AZURE = {
     "plan_mode_change",
     "examine_fleet",
 }
-"""Routes whose examples are tried where Azure answers: tests/triggers."""
+"""Routes whose examples are tried where Azure answers: tests/integration/api."""
 PLACES = {"runId": "20261110T190000Z-monthly", "machineKey": machine(1).key, "name": "monthly", "policy": "monthly"} | {
     "subscriptionId": SUBSCRIPTION,
     "resourceGroup": "rg-schedules",

@@ -12,9 +12,9 @@ from azure.durable_functions.internal.serialization import FunctionsDataConverte
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
 from patchwave.domain.runs.watchdog import PATIENCE, QUIET, Remedy
+from patchwave.services.watchdog import Watch, look_after_runs
 from tests.faults.invariants import hold_invariants, records_of
 from tests.product import POLL_SECONDS, Product, wait_until
-from triggers.watchdog import Watch, look_after_runs
 
 type Look = Callable[..., Awaitable[list[Remedy]]]
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from tests.activities.azure import azure
+from tests.integration.conftest import engine, records
 from tests.product import Product
 from tests.simulator.conftest import Simulator, token
-from tests.triggers.conftest import engine, records
 
 __all__ = ["azure", "engine", "records"]
 

@@ -16,14 +16,14 @@ import pytest
 
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.domain.runs.run import RunState
+from patchwave.services.scheduler import scheduled_runs, start_due_policies
 from patchwave.storage import Records
 from tests.adapters.samples import NOW as STORED_AT
 from tests.conftest import WEBHOOK_SECRET
 from tests.e2e.test_accompany import fire, prepare
 from tests.faults.invariants import hold_invariants
 from tests.product import Product, wait_until
-from tests.triggers.support import SUBSCRIPTION, Engine, clock_at, user_function
-from triggers.timers import scheduled_runs, start_due_policies
+from tests.support.http_calls import SUBSCRIPTION, Engine, clock_at, user_function
 
 type Json = dict[str, Any]
 
@@ -197,7 +197,7 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(records)
-    monkeypatch.setattr("triggers.timers.datetime", clock_at(OPENS + timedelta(days=3)))
+    monkeypatch.setattr("patchwave.services.scheduler.datetime", clock_at(OPENS + timedelta(days=3)))
     last = {"Last": (OPENS - timedelta(minutes=5)).isoformat()}
     timer = SimpleNamespace(past_due=True, schedule_status=last)
     for _ in range(2):

@@ -18,9 +18,9 @@ from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 
 from local.host.testing import Workbench
 from patchwave.domain.core.ids import MachineId
+from patchwave.services.watchdog import Watch, look_after_runs
 from tests.faults.invariants import ends_patched_once, histories, hold_invariants, records_of
 from tests.product import POLL_SECONDS, Product, wait_until
-from triggers.watchdog import Watch, look_after_runs
 
 # --- F19: two runs, one machine
 
@@ -80,7 +80,7 @@ def test_f20_all_workers_gone_in_the_middle_of_a_wave_cost_nobody_anything(produ
 
 
 def test_f20_code_that_cannot_replay_a_history_fails_loudly_and_lets_it_not_grow() -> None:
-    """What the app does about it, versions and all, is in tests/golden and tests/triggers/test_watchdog.py."""
+    """What the app does about it, versions and all: tests/golden, tests/integration/services/test_watchdog.py."""
     turns = 0
 
     def before(context: task.OrchestrationContext, _: object) -> Generator[task.Task[Any], Any, str]:

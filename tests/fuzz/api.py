@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from triggers.openapi import openapi
+from patchwave.api.openapi import openapi
 
 CHECKS = (
     not_a_server_error,

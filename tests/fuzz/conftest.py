@@ -1,8 +1,8 @@
-"""The records and the stored policy of the tests of triggers."""
+"""The records and the stored policy of the tests of the API."""
 
 from __future__ import annotations
 
+from tests.integration.conftest import monthly, no_identity, records
 from tests.storage import azurite
-from tests.triggers.conftest import monthly, no_identity, records
 
 __all__ = ["azurite", "monthly", "no_identity", "records"]

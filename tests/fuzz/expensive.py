@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 import requests
 
-from triggers.http import LARGEST_BODY, MOST_KEYS
-from triggers.openapi import openapi
+from patchwave.api.http import LARGEST_BODY, MOST_KEYS
+from patchwave.api.openapi import openapi
 
 LARGEST_LINE = 8_192
 """Of a part of the route, a query parameter or a header: front ends refuse more."""

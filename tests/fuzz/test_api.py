@@ -19,14 +19,14 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from patchwave.api import openapi
 from patchwave.domain.runs.run import RunState
 from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 from tests.adapters.test_tables_runs import run as a_run
 from tests.fuzz.api import Campaign, Send
 from tests.product import Product, machine_id, write_fleet
-from tests.triggers.support import POLICY, Engine
-from triggers import openapi
+from tests.support.http_calls import POLICY, Engine
 
 SECONDS = 20.0
 """No answer takes longer; on an idle machine the slowest takes a tenth of one."""

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import example, given
 
 from local.simulator import kql
+from patchwave.api.http import Refusal
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.output import plain
 from patchwave.cli.policy_files import merge_patch, parse_value, policy_text
@@ -41,7 +42,6 @@ from patchwave.storage import InvalidCursor
 from patchwave.storage.engine.paging import read_cursor, write_cursor
 from tests.adapters.samples import machine
 from tests.fuzz.material import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
-from triggers.http import Refusal
 from triggers.webhook import _check_signature, _fields
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from patchwave.api.http import Refusal, invalid_body, parse_json
+from patchwave.api.maintenance_assignments import AssignmentRequest
+from patchwave.api.patch_mode_changes import ChangeRequest
 from patchwave.domain.core.validation import explain
 from patchwave.domain.maintenance.assignment import Assignment, ScopeFilter, assignment_name, check_assignment
 from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
@@ -22,9 +25,6 @@ from patchwave.domain.maintenance.validation import advice, check_configuration
 from patchwave.domain.policy.policy import PolicyError, apply_overrides, merge_patch, parse_inline_policy
 from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
 from tests.processor_time import least_seconds
-from triggers.assignments import AssignmentRequest
-from triggers.http import Refusal, invalid_body, parse_json
-from triggers.mode_changes import ChangeRequest
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"

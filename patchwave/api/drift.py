@@ -1,0 +1,137 @@
+"""The doctor over HTTP: the whole fleet is read from Resource Graph in pages while the caller waits, then judged.
+
+Some fifty pages for 10,000 machines, at 15 queries in 5 seconds: well inside the time that an answer may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.endpoint import Answer, Parameter, described
+from patchwave.api.http import Refusal, answer, answered, number_of, query_of, words_of
+from patchwave.azure.resource_graph import QueryRefused
+from patchwave.domain.drift.detect import examine
+from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.drift.inputs import (
+    FleetFacts,
+    excused_patches,
+    first_and_last_runs,
+    newest_assessments,
+    read_assessments,
+    read_runs,
+    with_excuses,
+    with_own,
+)
+from patchwave.domain.maintenance.assignment import read_assignment
+from patchwave.domain.maintenance.configuration import read_configuration
+from patchwave.domain.maintenance.queries import all_assignments, all_configurations
+from patchwave.domain.policy.scope import Scope
+from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_each, read_fleet, read_policies, read_rows
+from patchwave.storage import Records, open_records
+
+DEFAULT_STALE_DAYS = 7
+"""As long as Azure keeps an assessment."""
+LARGEST_STALE_DAYS = 365
+MOST_FINDINGS = 20_000
+"""Findings that one answer holds: about 12 MB of JSON."""
+LONGEST_SECONDS = 180.0
+"""Azure cuts an HTTP answer off after 230 seconds; reading has to end before, and judging takes a few more."""
+
+bp = df.Blueprint()
+
+_QUERY = (
+    Parameter(
+        "staleDays",
+        {"type": "integer", "minimum": 1, "maximum": LARGEST_STALE_DAYS, "default": DEFAULT_STALE_DAYS},
+        "Assessments older than so many days are stale.",
+    ),
+    Parameter(
+        "kind",
+        {"type": "string", "maxLength": 300},
+        f"Only these kinds of findings, separated by commas: {', '.join(FindingKind)}.",
+        "nobody_patches,same_start",
+    ),
+    Parameter(
+        "subject",
+        {"type": "string", "maxLength": 1_000},
+        "Only findings on a machine or configuration whose id holds this text, such as a name or a resource group.",
+        "rg-web",
+    ),
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MOST_FINDINGS, "default": MOST_FINDINGS},
+        "How many findings at most; the counts are of all that the other parameters ask for.",
+    ),
+)
+
+
+@bp.route(route="fleet/doctor", methods=["GET"])
+@described(
+    Answer(200, DoctorReport),
+    query=_QUERY,
+    refuses={400: "The query is not valid."} | FLEET_REFUSES,
+)
+@answered
+@one_of_few
+async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
+    """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
+    stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
+    limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
+    kinds, subject = words_of(req, "kind", FindingKind), query_of(req, "subject")
+    now = datetime.now(UTC)
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            facts = await _gather(open_records(), now)
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request.",
+            headers={"Retry-After": "60"},
+        ) from None
+
+    def report() -> func.HttpResponse:
+        return answer(examine(facts, now, stale_days).only(kinds, subject, limit).to_wire())
+
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(report)
+
+
+async def _gather(records: Records, now: datetime) -> FleetFacts:
+    """The facts: ours, then Azure's, each kind from its own table and all of them side by side.
+
+    Raises:
+        QueryRefused: Resource Graph refuses one of the tables.
+        Refusal: there are too many machines, or they cannot be listed.
+    """
+    policies, notes = await read_policies(records)
+    own = await records.last_assessments()
+    fleet, configurations, assignments, assessments, excused, runs = await asyncio.gather(
+        read_fleet(Scope()),
+        read_rows(all_configurations()),
+        read_rows(all_assignments()),
+        read_rows(newest_assessments()),
+        read_rows(excused_patches(now)),
+        read_rows(first_and_last_runs()),
+    )
+
+    def facts() -> FleetFacts:
+        schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
+        assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
+        return FleetFacts(
+            machines=fleet,
+            configurations=schedules,
+            assignments=assigned,
+            assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
+            runs=read_runs(runs),
+            policies=policies,
+            notes=[*notes, *odd_schedules, *odd_assignments],
+        )
+
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(facts)

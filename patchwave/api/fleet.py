@@ -1,0 +1,150 @@
+"""What the machines of a fleet are set to and what will patch them, and which of them guest patching does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.endpoint import INVALID_QUERY, Answer, Parameter, described
+from patchwave.api.http import answer, answered, number_of, words_of
+from patchwave.domain.core.documents import Document
+from patchwave.domain.drift.patch_mode_report import MachineModes, ModeCounts, PatchedBy, count, describe
+from patchwave.domain.fleet.eligibility import Eligibility
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
+from patchwave.services.fleet_reader import (
+    FLEET_REFUSES,
+    MOST_MACHINES,
+    SCOPE_QUERY,
+    one_of_few,
+    read_index,
+    read_scope,
+    read_with_agents,
+)
+from patchwave.storage import open_records
+
+bp = df.Blueprint()
+
+
+class FleetModes(Document):
+    """Machines with their modes. The counts are of the scope, whatever else the query leaves out."""
+
+    counts: ModeCounts
+    machines: list[MachineModes]
+    notes: list[str]
+
+
+class IneligibleMachine(Document):
+    """A machine that guest patching does not take as a whole, or of which that is not known."""
+
+    id: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str
+    os_type: str
+    image: str
+    agent_version: str
+    eligibility: Eligibility
+
+
+class FleetEligibility(Document):
+    """Who is not eligible and why, by the table of images as it was read on that day.
+
+    ``eligible`` counts the machines that nothing is known against; of ``unknown`` of them Azure does not tell all.
+    """
+
+    machines: int
+    eligible: int
+    unknown: int
+    by_cause: dict[str, int]
+    ineligible: list[IneligibleMachine]
+    table_dated: date
+    table_read_on: date
+    notes: list[str]
+
+
+_LIMIT = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MOST_MACHINES, "default": MOST_MACHINES},
+    "How many machines at most; the counts are of all.",
+)
+_PATCHED_BY = Parameter(
+    "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchedBy)}."
+)
+
+
+@bp.route(route="fleet/modes", methods=["GET"])
+@described(
+    Answer(200, FleetModes),
+    query=[*SCOPE_QUERY, _PATCHED_BY, _LIMIT],
+    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+)
+@answered
+@one_of_few
+async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
+    """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
+    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    wanted = words_of(req, "patchedBy", PatchedBy)
+    index, notes = await read_index(open_records(), scope)
+
+    def report() -> func.HttpResponse:
+        machines = [describe(standing) for standing in index.standings]
+        shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
+        return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
+
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(report)
+
+
+@bp.route(route="fleet/eligibility", methods=["GET"])
+@described(
+    Answer(200, FleetEligibility),
+    query=[*SCOPE_QUERY, _LIMIT],
+    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+    uses_storage=False,
+)
+@answered
+@one_of_few
+async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
+    """The machines that Azure's guest patching does not take, and why not."""
+    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    fleet, notes = await read_with_agents(scope)
+    # As long as the fleet is large: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(lambda: answer(_eligibility(fleet, limit, notes).to_wire()))
+
+
+def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:
+    ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
+    causes: dict[str, int] = {}
+    for machine in ineligible:
+        for obstacle in machine.eligibility.obstacles:
+            causes[obstacle.cause] = causes.get(obstacle.cause, 0) + 1
+    listed = [
+        IneligibleMachine(
+            id=machine.found.id,
+            name=machine.found.name,
+            subscription_id=machine.found.subscription_id,
+            resource_group=machine.found.resource_group,
+            location=machine.found.location,
+            os_type=machine.found.os_type,
+            image=machine.found.image,
+            agent_version=machine.agent_version,
+            eligibility=machine.eligibility,
+        )
+        for machine in ineligible[:limit]
+    ]
+    return FleetEligibility(
+        machines=len(fleet),
+        eligible=len(fleet) - len(ineligible),
+        unknown=sum(machine.eligibility.is_eligible and bool(machine.eligibility.unknown) for machine in fleet),
+        by_cause=dict(sorted(causes.items())),
+        ineligible=listed,
+        table_dated=DOCUMENT_DATE,
+        table_read_on=READ_ON,
+        notes=notes,
+    )

@@ -1,0 +1,101 @@
+"""health: anonymous and shallow; with the health key it checks storage, identity, Resource Manager and channels."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from functools import lru_cache
+from typing import Annotated
+
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import Field, ValidationError
+
+from patchwave.api.endpoint import Answer, Parameter, described
+from patchwave.api.http import Refusal, answer, answered, header_of, query_of
+from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels, read_health_key
+from patchwave.storage import StorageError, open_records
+
+HEALTH_KEY_HEADER = "x-health-key"
+
+_LOG = logging.getLogger("patchwave.health")
+
+bp = df.Blueprint()
+
+type HealthAnswer = Annotated[dict[str, str], Field(json_schema_extra={"required": ["status"]})]
+"""``status``, and in the deep check the state of each part."""
+
+_DEEP = Parameter("deep", {"type": "string"}, "`1` checks storage, identity, Resource Manager and channels.")
+
+
+@bp.route(route="health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@described(
+    Answer(200, HealthAnswer),
+    Answer(503, HealthAnswer),
+    query=[_DEEP],
+    refuses={401: "The deep check needs the health key."},
+    uses_storage=False,
+)
+@answered
+async def health(req: func.HttpRequest) -> func.HttpResponse:
+    """200 when the app can work. ``?deep=1`` needs the health key and names the part that fails: 503."""
+    is_deep = query_of(req, "deep") in ("1", "true")
+    if is_deep:
+        _check_key(header_of(req, HEALTH_KEY_HEADER) or "")
+    try:
+        settings = load_settings()
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(item["loc"][0]) if item["loc"] else "settings" for item in error.errors()}))
+        _note_wrong(wrong)
+        # Which settings those are says what is turned on, and what is not guarded.
+        found = f"not valid: {wrong}" if is_deep else "not valid"
+        return answer({"status": "unhealthy", "settings": found}, status=503)
+    if not is_deep:
+        return answer({"status": "healthy"})
+    parts = {"storage": await _storage(), **await _azure(), "channels": _channels(settings)}
+    is_healthy = all(word == "ok" for word in parts.values())
+    return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)
+
+
+@lru_cache(maxsize=1)
+def _note_wrong(names: str) -> None:
+    """Once for each worker: the function is open to all callers."""
+    _LOG.error("Settings that are not valid: %s", names)
+
+
+def _check_key(given: str) -> None:
+    """The host checks no key of an anonymous function, so the deep check has one of its own."""
+    wanted = read_health_key().get_secret_value()
+    if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
+        raise Refusal(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
+
+
+def _channels(settings: Settings) -> str:
+    """A mistake in the channels stops nothing, so that nobody would notice before a notice is missed."""
+    try:
+        parse_channels(settings.channels.get_secret_value())
+    except ChannelsError as error:
+        return str(error)
+    return "ok"
+
+
+async def _storage() -> str:
+    try:
+        await open_records().check()
+    except StorageError:
+        return "unreachable"
+    return "ok"
+
+
+async def _azure() -> dict[str, str]:
+    """Identity and Resource Manager: the first failing one tells; without a token the other cannot be asked."""
+    failure = await open_resource_manager().check()
+    if failure is None:
+        return {"identity": "ok", "resourceManager": "ok"}
+    if failure.status in (401, 403) or "Authentication" in failure.code or "Credential" in failure.code:
+        return {"identity": "no token, or no rights", "resourceManager": "not asked"}
+    return {
+        "identity": "ok",
+        "resourceManager": f"unreachable (HTTP {failure.status})" if failure.status else "unreachable",
+    }

@@ -1,0 +1,399 @@
+"""Maintenance configurations over HTTP: the schedules of Update Manager.
+
+Bodies are Azure's own, so that what a template or ``az rest`` has can be sent as it is. Everything that Azure would
+refuse, or take and silently not do, is refused here first, all of it at once. Every change is in the audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import ValidationError
+
+from patchwave.api.azure_problems import AZURE_REFUSES, BOUNDARY_REFUSES, refused
+from patchwave.api.endpoint import (
+    INVALID_QUERY,
+    NO_CONFIGURATION,
+    PAGED,
+    Answer,
+    AuditPage,
+    Body,
+    Parameter,
+    described,
+)
+from patchwave.api.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    header_of,
+    invalid_body,
+    invalid_query,
+    no_such,
+    page_of,
+    paged,
+    query_of,
+    read_json,
+    route_of,
+)
+from patchwave.api.requests import BY, ORDER_QUERY, read_order
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.documents import Document, Json, as_object, text_of
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.queries import all_configurations, canceled_runs
+from patchwave.domain.maintenance.upcoming_run import ComingRun, canceled_by_configuration, coming_runs
+from patchwave.domain.maintenance.validation import advice, check_configuration, check_number
+from patchwave.domain.policy.policy import merge_patch
+from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
+
+WHAT = "maintenance configuration"
+RUN_CANCELED = "scheduled_run_canceled"
+"""The action in the audit log of a run that was cancelled here."""
+MOST_CANCELED = 100
+"""Coming runs among which the first one is looked for that is not cancelled."""
+_LONGEST_CURSOR = 4_096
+_LOOK_UP_SECONDS = 30.0
+
+bp = df.Blueprint()
+
+
+class ConfigurationView(Document):
+    """A configuration and what comes of it."""
+
+    configuration: MaintenanceConfiguration
+    next_run: ComingRun | None
+    """Nothing when the schedule has ended, or cannot be read."""
+    notes: list[str]
+    """What Azure permits and may not do as expected."""
+
+
+class ConfigurationPage(Document):
+    """Configurations for guest patching."""
+
+    configurations: list[ConfigurationView]
+    cursor: str | None
+
+
+_EXAMPLE: Json = {
+    "location": "westeurope",
+    "properties": {
+        "maintenanceScope": "InGuestPatch",
+        "extensionProperties": {"InGuestPatchMode": "User"},
+        "maintenanceWindow": {
+            "startDateTime": "2027-01-12 22:00",
+            "duration": "03:55",
+            "timeZone": "W. Europe Standard Time",
+            "recurEvery": "Month Second Tuesday Offset4",
+        },
+        "installPatches": {
+            "rebootSetting": "IfRequired",
+            "windowsParameters": {"classificationsToInclude": ["Critical", "Security"]},
+            "linuxParameters": {"classificationsToInclude": ["Critical", "Security"]},
+        },
+    },
+}
+_CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
+_ONLY_CREATE = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "* creates, and never replaces.")
+CONFIGURATION_REFUSES = (
+    {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_REFUSES
+)
+_IN_SUBSCRIPTION = (
+    Parameter(
+        "subscription",
+        {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
+        "Only of this subscription, as they are this moment; without it those that Resource Graph shows, minutes late.",
+    ),
+    Parameter(
+        "resourceGroup",
+        {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
+        "Only of this resource group of the subscription.",
+    ),
+    Parameter("cursor", {"type": "string", "maxLength": _LONGEST_CURSOR}, "Of the page before; opaque."),
+)
+
+
+@bp.route(route="maintenance/configurations", methods=["GET"])
+@described(
+    Answer(200, ConfigurationPage, as_given=True),
+    query=_IN_SUBSCRIPTION,
+    refuses=AZURE_REFUSES | INVALID_QUERY | {404: "There is no such subscription."},
+    uses_storage=False,
+)
+@answered
+async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
+    """The configurations that patch inside machines, each with its next run."""
+    subscription, group = query_of(req, "subscription"), query_of(req, "resourceGroup")
+    cursor = ""
+    if subscription or group:
+        place = _identity(subscription, group or "any", "any")
+        if place is None:
+            raise invalid_query("subscription", "give the id of a subscription, and the name of a group of it")
+        found = await open_maintenance().list(place.subscription_id, group)
+        if isinstance(found, ArmFailure):
+            raise refused(found, "subscription")
+    else:
+        given = query_of(req, "cursor")
+        if len(given) > _LONGEST_CURSOR:
+            raise Refusal(400, "The cursor is not one that this list gave.")
+        page = await open_resource_graph().page_in_turn(all_configurations(), skip_token=given)
+        if page.failure is not None:
+            raise refused(page.failure, "list of configurations")
+        found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token
+    now = datetime.now(UTC)
+    guests = [each for each in found if each.patches_guests]
+    canceled, note = await _canceled_at_azure() if guests else ({}, "")
+    views = [_view(each, now, canceled.get(each.configuration_id, ()), note) for each in guests]
+    return answer(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["GET"])
+@described(Answer(200, ConfigurationView, as_given=True), refuses=CONFIGURATION_REFUSES)
+@answered
+async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """One configuration, as it is this moment, and its next run."""
+    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    found = await read_existing(identity)
+    return answer(_view(found, now, *await canceled_runs_of(records, identity)).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
+@described(
+    Answer(200, ConfigurationView, as_given=True),
+    Answer(201, ConfigurationView, as_given=True),
+    body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
+    query=[BY],
+    headers=[_ONLY_CREATE],
+    refuses=CONFIGURATION_REFUSES
+    | BOUNDARY_REFUSES
+    | {412: "There is such a configuration, and the request asked to create it only."},
+)
+@answered
+async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Create or replace a configuration: 201 or 200. The body is Azure's own. ``If-None-Match: *`` only creates."""
+    identity, records = configuration_of(req), open_records()
+    condition = header_of(req, "if-none-match")
+    if condition not in (None, "*"):
+        raise Refusal(400, "If-None-Match can only be *: create the configuration unless it exists.")
+    wanted = _parse(read_json(req), identity)
+    found = await open_maintenance().read(identity)
+    if isinstance(found, ArmFailure) and found.status != 404:
+        raise refused(found, WHAT)
+    existing = None if isinstance(found, ArmFailure) else found
+    if existing is not None and condition is not None:
+        raise Refusal(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
+    return await _write(req, records, wanted, existing)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PATCH"])
+@described(
+    Answer(200, ConfigurationView, as_given=True),
+    body=Body(Json, {"shorter": _CHANGE}),
+    query=[BY],
+    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES,
+)
+@answered
+async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
+    identity, records = configuration_of(req), open_records()
+    change = as_object(read_json(req))
+    if change is None:
+        raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
+    existing = await read_existing(identity)
+    try:
+        wanted = merge_patch(existing.to_wire(), change)
+    except RecursionError:
+        raise _too_deep() from None
+    return await _write(req, records, _parse(wanted, identity), existing)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
+@described(Answer(204), query=ORDER_QUERY, refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES)
+@answered
+async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
+    """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
+    identity, records = configuration_of(req), open_records()
+    order = read_order(req, datetime.now(UTC))
+    was_there = await open_maintenance().remove(identity)
+    if isinstance(was_there, ArmFailure):
+        raise refused(was_there, WHAT)
+    if not was_there:
+        raise no_such(WHAT)
+    await records.audit(
+        audit_subject_of(identity), "configuration_deleted", **order.who, at=order.at, detail={"reason": order.why}
+    )
+    return func.HttpResponse(status_code=204)
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No configuration can have this name."})
+@answered
+async def list_configuration_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who changed a configuration and its assignments here, and why; also of one that is gone."""
+    limit, cursor = page_of(req)
+    page = await open_records().list_audit(audit_subject_of(configuration_of(req)), limit, cursor)
+    return answer(paged("audit", page.items, page))
+
+
+def audit_subject_of(configuration: ConfigurationId) -> str:
+    """Under what the audit log has the changes of a configuration and of its assignments."""
+    return f"maintenance~{configuration.key}"
+
+
+def configuration_of(request: func.HttpRequest) -> ConfigurationId:
+    """The configuration of the route.
+
+    Raises:
+        Refusal: 404 when there can be none of this name.
+    """
+    identity = _identity(*(route_of(request, name) for name in ("subscriptionId", "resourceGroup", "configuration")))
+    if identity is None:
+        raise no_such(WHAT)
+    return identity
+
+
+def _identity(subscription: str, group: str, name: str) -> ConfigurationId | None:
+    text = (
+        f"/subscriptions/{subscription}/resourceGroups/{group}"
+        f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+    )
+    try:
+        return ConfigurationId.parse(text)
+    except ValueError:
+        return None
+
+
+async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
+    """A configuration as Azure has it this moment.
+
+    Raises:
+        Refusal: there is none, or Azure refuses.
+    """
+    found = await open_maintenance().read(identity)
+    if isinstance(found, ArmFailure):
+        raise refused(found, WHAT)
+    return found
+
+
+async def _write(
+    request: func.HttpRequest,
+    records: Records,
+    wanted: MaintenanceConfiguration,
+    existing: MaintenanceConfiguration | None,
+) -> func.HttpResponse:
+    now, identity = datetime.now(UTC), wanted.configuration_id
+    problems = check_configuration(wanted, now, existing)
+    if existing is None and not problems:
+        others = await open_maintenance().list(identity.subscription_id)
+        if isinstance(others, ArmFailure):
+            raise refused(others, "subscription")
+        problems = check_number(wanted, others)
+    if problems:
+        raise Refusal(400, "The configuration is not valid.", errors=problems)
+    made = await open_maintenance().write(wanted)
+    if isinstance(made, ArmFailure):
+        # What is missing for a PUT is the place of it.
+        raise refused(made, "resource group" if made.status == 404 else WHAT)
+    by = caller_of(request, claimed=query_of(request, "by"))
+    await records.audit(audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure())
+    if existing is None:
+        return answer(_view(made, now).to_wire(), status=201)
+    return answer(_view(made, now, *await canceled_runs_of(records, identity)).to_wire())
+
+
+def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
+    fields = as_object(body)
+    if fields is None:
+        raise invalid_body(Problem(path="$", message="must be an object with location and properties"))
+    # Azure writes null for what is not set; what it gives itself is not to be sent.
+    try:
+        fields = _without_null(fields)
+    except RecursionError:
+        raise _too_deep() from None
+    given = {name: value for name, value in fields.items() if name not in ("name", "type", "systemData")}
+    given_id = given.pop("id", None)
+    if given_id is not None and fold(str(given_id)) != identity.folded:
+        raise invalid_body(Problem(path="id", message=f"is not that of the address, {identity}; leave it out"))
+    try:
+        return MaintenanceConfiguration.model_validate({**given, "id": str(identity)})
+    except ValidationError as error:
+        raise invalid_body(*explain(error, MaintenanceConfiguration)) from error
+
+
+def _too_deep() -> Refusal:
+    return invalid_body(Problem(path="$", message="is nested too deeply"))
+
+
+def _without_null(value: Json) -> Json:
+    return {
+        name: _without_null(inner) if (inner := as_object(item)) is not None else item
+        for name, item in value.items()
+        if item is not None
+    }
+
+
+def _view(
+    configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = (), note: str = ""
+) -> ConfigurationView:
+    following = coming_runs(configuration, now, 1, cutoff(), canceled)
+    return ConfigurationView(
+        configuration=configuration,
+        next_run=following[0] if following else None,
+        notes=[*notes_on(configuration, now, canceled), *filter(None, [note])],
+    )
+
+
+def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = ()) -> list[str]:
+    """What Azure permits and may not do as expected."""
+    if configuration.unreadable:
+        return [f"Nobody can say when it runs: {configuration.unreadable}."]
+    if configuration.has_ended(now):
+        return ["The schedule has ended: no run comes any more."]
+    following = coming_runs(configuration, now, MOST_CANCELED, cutoff(), canceled)
+    if not following[0].canceled:
+        return advice(configuration, now)
+    left = next((run for run in following if not run.canceled), None)
+    after = f"the next one that happens starts at {left.starts_at:%Y-%m-%d %H:%M}Z" if left else "so are those after it"
+    return [f"The next run is cancelled; {after}."]
+
+
+async def canceled_runs_of(records: Records, configuration: ConfigurationId) -> tuple[Collection[str], str]:
+    """The names of the cancelled runs of a configuration, and a note when not all of them could be looked up.
+
+    Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
+    """
+    ours = {
+        text_of((as_object(line["detail"]) or {}).get("run"))
+        async for line in records.each_audit_line(audit_subject_of(configuration))
+        if line["action"] == RUN_CANCELED
+    }
+    found, note = await _canceled_at_azure(configuration)
+    return ours | found.get(configuration, set()), note
+
+
+async def _canceled_at_azure(
+    configuration: ConfigurationId | None = None,
+) -> tuple[dict[ConfigurationId, set[str]], str]:
+    query = DiscoveryQuery(text=canceled_runs(configuration))
+    try:
+        async with asyncio.timeout(_LOOK_UP_SECONDS):
+            rows = [row async for page in open_resource_graph().pages([query]) for row in page.rows]
+    except (TimeoutError, QueryRefused) as error:
+        reason = str(error) or f"no answer in {_LOOK_UP_SECONDS:.0f} seconds"
+        return {}, f"Resource Graph did not say which runs are cancelled: {reason}"
+    return canceled_by_configuration(rows), ""
+
+
+def cutoff() -> timedelta:
+    """How long before its start a run can be cancelled last."""
+    return timedelta(seconds=load_settings().maintenance_cutoff_seconds)

@@ -1,0 +1,141 @@
+"""Scheduled runs of Update Manager as we accompanied them: kept when Azure has forgotten them. Reads only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.endpoint import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, Parameter, described
+from patchwave.api.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
+from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.maintenance_results import is_contradicted
+from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, Mode, Run, RunState
+from patchwave.storage import Records, open_records
+
+bp = df.Blueprint()
+
+_CONTRADICTED = Parameter(
+    "contradicted",
+    {"type": "boolean"},
+    "true: only machines that Update Manager called done and that are not; a page may then hold fewer, or none.",
+)
+
+
+class AccompaniedRun(Document):
+    """A scheduled run, and the run of ours around it."""
+
+    run_id: str
+    policy: str
+    state: RunState
+    reason: str = ""
+    waiting_for: str = ""
+    created_at: Instant
+    ended_at: Instant | None = None
+    machines: int
+    counts_by_outcome: dict[str, int]
+    occurrence: MaintenanceOccurrence
+
+
+class AccompaniedRuns(ListPage):
+    """Some of them; no ``cursor`` after the last page."""
+
+    occurrences: list[AccompaniedRun]
+
+
+class AccompaniedMachine(Document):
+    """A machine of a scheduled run: what was done before it, Update Manager's word, its result, and what it came to.
+
+    ``contradicted``: Update Manager called it done, and it is not.
+    """
+
+    id: str
+    key: str
+    name: str
+    prepared: bool
+    was_started: bool
+    complaint: str
+    snapshot_id: str
+    reported: str
+    reported_error: str
+    installation: InstallationSummary | None
+    assessment: AssessmentSummary | None
+    outcome: OutcomeKind | None
+    reason: str
+    message: str
+    contradicted: bool
+
+
+class AccompaniedMachines(ListPage):
+    """Some of its machines; no ``cursor`` after the last page."""
+
+    machines: list[AccompaniedMachine]
+
+
+@bp.route(route="maintenance/occurrences", methods=["GET"])
+@described(Answer(200, AccompaniedRuns), query=PAGED, refuses=INVALID_QUERY)
+@answered
+async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpResponse:
+    """Scheduled runs that a policy accompanied, newest first, a page at a time."""
+    limit, cursor = page_of(req)
+    page = await open_records().list_runs(limit, cursor, Mode.ACCOMPANY)
+    return answer(paged("occurrences", [view for run in page.items if (view := _view(run))], page))
+
+
+@bp.route(route="maintenance/occurrences/{runId}", methods=["GET"])
+@described(Answer(200, AccompaniedRun), refuses=NO_RUN)
+@answered
+async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+    """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
+    records = open_records()
+    run = await _find(records, run_id_of(req))
+    counted = await records.counted_run(run.id, datetime.now(UTC))
+    return answer(_view(counted or run) or {})
+
+
+@bp.route(route="maintenance/occurrences/{runId}/machines", methods=["GET"])
+@described(Answer(200, AccompaniedMachines), query=[_CONTRADICTED, *PAGED], refuses=INVALID_QUERY | NO_RUN)
+@answered
+async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.HttpResponse:
+    """The machines of a scheduled run with their results, a page at a time."""
+    limit, cursor = page_of(req)
+    word = query_of(req, "contradicted") or "false"
+    if word not in ("true", "false"):
+        raise Refusal(400, "contradicted must be true or false.")
+    records = open_records()
+    run = await _find(records, run_id_of(req))
+    page = await records.list_machines(run.id, outcome=None, limit=limit, cursor=cursor)
+    wanted = [machine for machine in page.items if word == "false" or is_contradicted(machine)]
+    return answer(paged("machines", [_machine(machine) for machine in wanted], page))
+
+
+async def _find(records: Records, run_id: str) -> Run:
+    run = await records.get_run(run_id)
+    if run is None or run.maintenance is None:
+        raise no_such("run around a scheduled run")
+    return run
+
+
+def _view(run: Run) -> Json | None:
+    if run.maintenance is None:
+        return None
+    return AccompaniedRun(
+        run_id=run.id,
+        policy=run.policy,
+        state=run.state,
+        reason=run.reason,
+        waiting_for=run.waiting_for,
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+        machines=run.machines,
+        counts_by_outcome=run.counts_by_outcome,
+        occurrence=run.maintenance,
+    ).to_wire()
+
+
+def _machine(machine: MachineRecord) -> Json:
+    fields = {name: getattr(machine, name) for name in AccompaniedMachine.model_fields if name != "contradicted"}
+    return AccompaniedMachine(**fields, contradicted=is_contradicted(machine)).to_wire()

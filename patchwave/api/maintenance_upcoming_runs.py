@@ -1,0 +1,143 @@
+"""The coming runs of a maintenance configuration over HTTP: when they are, and the cancelling of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.azure_problems import BOUNDARY_REFUSES, refused
+from patchwave.api.endpoint import Answer, Parameter, described
+from patchwave.api.http import Refusal, answer, answered, invalid_query, number_of, query_of
+from patchwave.api.maintenance_configurations import (
+    CONFIGURATION_REFUSES,
+    RUN_CANCELED,
+    audit_subject_of,
+    canceled_runs_of,
+    configuration_of,
+    cutoff,
+    notes_on,
+    read_existing,
+)
+from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
+from patchwave.azure.maintenance import open_maintenance
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.documents import Document
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
+from patchwave.domain.maintenance.upcoming_run import ComingRun, coming_run, coming_runs, parse_run
+from patchwave.domain.maintenance.validation import LONGEST_WINDOW
+from patchwave.storage import open_records
+
+DEFAULT_COUNT = 12
+LARGEST_COUNT = 100
+_COUNT = Parameter(
+    "count",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    "How many runs.",
+)
+_RUN = Parameter(
+    "run",
+    {"type": "string", "maxLength": 600},
+    "The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one unless given.",
+    "20270112210000",
+)
+
+bp = df.Blueprint()
+
+
+class ComingRuns(Document):
+    """The next runs of a configuration."""
+
+    configuration: str
+    runs: list[ComingRun]
+    notes: list[str]
+
+
+class CanceledRun(Document):
+    """A run that will not happen."""
+
+    configuration: str
+    run: ComingRun
+    already: bool
+    """It was cancelled before this request, which has changed nothing."""
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
+@described(Answer(200, ComingRuns), query=[_COUNT], refuses=CONFIGURATION_REFUSES)
+@answered
+async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
+    """When a configuration runs next, until when each run can be cancelled, and which are."""
+    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    found = await read_existing(identity)
+    canceled, note = await canceled_runs_of(records, identity)
+    notes = [*notes_on(found, now, canceled), *filter(None, [note])]
+    runs = coming_runs(found, now, count, cutoff(), canceled)
+    return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes).to_wire())
+
+
+@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
+@described(
+    Answer(200, CanceledRun),
+    body=ORDER,
+    query=[_RUN, *ORDER_QUERY],
+    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES | {409: "It is too late for that run, or there is none to come."},
+)
+@answered
+async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
+    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
+    identity, records = configuration_of(req), open_records()
+    order = read_order(req, datetime.now(UTC))
+    found = await read_existing(identity)
+    canceled, _ = await canceled_runs_of(records, identity)
+    run = _run_to_cancel(found, query_of(req, "run"), order.at, canceled)
+    if run.canceled:
+        return answer(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
+    failure = await open_maintenance().cancel(identity, run.run)
+    if failure is not None:
+        raise refused(failure, "cancellation")
+    await records.audit(
+        audit_subject_of(identity),
+        RUN_CANCELED,
+        **order.who,
+        at=order.at,
+        detail={"reason": order.why, "run": run.run},
+    )
+    run = run.model_copy(update={"canceled": True})
+    return answer(CanceledRun(configuration=found.id, run=run, already=False).to_wire())
+
+
+def _run_to_cancel(
+    configuration: MaintenanceConfiguration, named: str, now: datetime, canceled: Collection[str]
+) -> ComingRun:
+    """The run to cancel, which may be cancelled already.
+
+    Raises:
+        Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
+    """
+    if named:
+        try:
+            start = parse_run(named)
+        except ValueError as error:
+            raise invalid_query("run", str(error)) from None
+        # The calendar of the schedule may have changed since an event named the run: Azure knows best.
+        length = (
+            LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
+        )
+        run = coming_run(Occurrence(start, start + length), cutoff(), canceled)
+    else:
+        following = coming_runs(configuration, now, 1, cutoff(), canceled)
+        if not following:
+            raise Refusal(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
+        run = following[0]
+    if now >= run.cancel_until and not (run.canceled and now < run.starts_at):
+        later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_until]
+        hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
+        raise Refusal(
+            409,
+            f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
+            f" {run.cancel_until:%Y-%m-%d %H:%M:%S}Z.{hint}",
+        )
+    return run

@@ -1,0 +1,189 @@
+"""Drafts over HTTP: what a run of a policy would do on the live fleet. Nothing is locked, stored or started.
+
+The one function here that asks Azure while its caller waits, so it is bounded: in machines, and in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.endpoint import INVALID_BODY, Answer, Body, described
+from patchwave.api.http import Refusal, answer, answered, invalid_body, read_json
+from patchwave.azure.locations import read_topology
+from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
+from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
+from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
+from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
+from patchwave.domain.planning import dry_run
+from patchwave.domain.planning.dry_run import FoundMachine
+from patchwave.domain.planning.plan import Plan
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import OsType, Scope
+from patchwave.domain.runs.run import AssessmentSummary
+from patchwave.services.fleet_reader import TOO_MANY_READS, one_of_few
+from patchwave.services.policy_guardrails import boundary
+from patchwave.services.start_run import PlanRequest, requested_policy
+from patchwave.storage import Records, open_records
+
+MOST_MACHINES = 5_000
+"""Machines that one answer holds: about 3 MB of JSON."""
+LONGEST_SECONDS = 120.0
+"""Azure cuts an HTTP answer off after 230 seconds; reading and planning have to end well before."""
+ASSESSMENT_HOLDS = timedelta(hours=24)
+"""How long "nothing is pending" is believed: updates are released every day."""
+MOST_LISTS = 1_000
+"""Lists of patches that one draft reads; of machines beyond, every pending patch counts as selected."""
+_FLEET_PAGE = 1_000
+_PARALLEL = 50
+_NOTHING_DONE = (OutcomeKind.ASSESSED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.SKIPPED, OutcomeKind.CANCELED)
+
+bp = df.Blueprint()
+
+
+@bp.route(route="plans", methods=["POST"])
+@described(
+    Answer(200, Plan),
+    body=Body(PlanRequest, {"stored": {"policy": "monthly"}}),
+    refuses=INVALID_BODY
+    | {
+        404: "There is no policy of this name.",
+        422: f"The policy is for more than {MOST_MACHINES} machines.",
+        502: "Azure refuses to list the machines.",
+        503: "The storage cannot be reached, or reading the fleet takes too long.",
+    }
+    | TOO_MANY_READS,
+)
+@answered
+@one_of_few
+async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
+    """The plan of a run of a stored or an inline policy, as if it started now; see ``docs/rollouts.md``."""
+    records = open_records()
+    policy = await _read(records, read_json(req))
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            found = await _find(policy.scope)
+            pending, seconds, topology = await asyncio.gather(
+                _pending(records, policy, found, datetime.now(UTC)),
+                records.install_seconds(),
+                read_topology({machine.subscription_id for machine in found if not machine.problem}),
+            )
+    except TimeoutError:
+        raise Refusal(
+            503,
+            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            headers={"Retry-After": "60"},
+        ) from None
+    machines = [
+        FoundMachine(machine, pending=pending.get(key), seconds=seconds.get(key))
+        for machine, key in ((machine, machine.machine_id.key) for machine in found)
+    ]
+
+    def plan() -> func.HttpResponse:
+        return answer(dry_run.draft_plan(machines, policy, topology).plan.to_wire())
+
+    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    return await asyncio.to_thread(plan)
+
+
+async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
+    """The machines of a scope.
+
+    Raises:
+        Refusal: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
+    """
+    found: dict[str, DiscoveredMachine] = {}
+    try:
+        queries = await asyncio.to_thread(build_queries, scope)
+        async for page in open_resource_graph().pages(queries):
+            for machine in judge_boundary(select_machines(scope, page.rows), boundary()):
+                found.setdefault(machine.machine_id.folded, machine)
+            if len(found) > MOST_MACHINES:
+                raise Refusal(
+                    422,
+                    f"The policy is for more than {MOST_MACHINES:,} machines, which is more than one answer holds:"
+                    " narrow its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
+                )
+    except QueryRefused as refusal:
+        raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
+    return [found[folded] for folded in sorted(found)]
+
+
+async def _pending(
+    records: Records, policy: Policy, found: Sequence[DiscoveredMachine], now: datetime
+) -> dict[str, int]:
+    """How many pending patches the policy selects, by machine key, where that is known.
+
+    It is known of machines whose latest run has assessed them lately and patched nothing.
+    """
+    systems = {machine.machine_id.key: OsType.read(machine.os_type) for machine in found}
+    pending: dict[str, int] = {}
+    unjudged: list[_Assessed] = []
+    cursor: str | None = None
+    while True:
+        page = await records.fleet(_FLEET_PAGE, cursor)
+        for row in page.items:
+            key = str(row["key"])
+            os_type = systems.get(key)
+            assessment = as_object(row.get("assessment"))
+            summary = AssessmentSummary.from_wire(assessment) if assessment else None
+            is_lately = summary is not None and summary.at is not None and now - summary.at < ASSESSMENT_HOLDS
+            if summary is None or not is_lately or row.get("outcome") not in _NOTHING_DONE or key not in systems:
+                continue
+            if os_type is None or not summary.pending:
+                pending[key] = summary.pending
+                continue
+            wanted = wanted_on(policy.install, os_type)
+            if summary.selection is not None and summary.selection.rule == rule_of(wanted):
+                pending[key] = summary.selection.installable
+            else:
+                unjudged.append(_Assessed(key, str(row["runId"]), summary, wanted))
+        cursor = page.cursor
+        if cursor is None:
+            break
+    pending |= {one.key: one.summary.pending for one in unjudged[MOST_LISTS:]}
+    return pending | await _judge(records, unjudged[:MOST_LISTS])
+
+
+class _Assessed(NamedTuple):
+    """An assessment that was judged by other classifications and masks than those of the policy."""
+
+    key: str
+    run_id: str
+    summary: AssessmentSummary
+    wanted: WindowsParameters | LinuxParameters
+
+
+async def _judge(records: Records, assessed: Sequence[_Assessed]) -> dict[str, int]:
+    """How many of their patches the policy selects, by machine key. Where the list is gone, all of them count."""
+    gate = asyncio.Semaphore(_PARALLEL)
+
+    async def judge(one: _Assessed) -> tuple[str, int]:
+        async with gate:
+            patches = await records.list_patches(one.run_id, one.key)
+        return one.key, select(one.wanted, one.summary, patches).installable
+
+    return dict(await asyncio.gather(*map(judge, assessed)))
+
+
+async def _read(records: Records, body: object) -> Policy:
+    """The policy of the request's body.
+
+    Raises:
+        Refusal: 400 for a body of another form, 404 for an unknown policy.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
+    fields = as_object(body)
+    if fields is None:
+        raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
+    if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):
+        raise invalid_body(*unknown)
+    return (await requested_policy(records, fields)).policy

@@ -1,0 +1,236 @@
+"""The calendar of a policy over HTTP: what comes next, and orders to pause it, skip an occurrence, or run now.
+
+Every order says who and why, may be repeated, and is in the audit log of the policy.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.endpoint import (
+    INVALID_BODY,
+    INVALID_QUERY,
+    LOCATION,
+    NO_POLICY,
+    PAGED,
+    RETRY_AFTER,
+    Answer,
+    AuditPage,
+    Parameter,
+    described,
+)
+from patchwave.api.http import Refusal, answer, answered, no_such, number_of, page_of, paged, route_of
+from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
+from patchwave.api.runs import ListedRun, accepted
+from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.ids import RunId, is_policy_name
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.run import Order, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import frozen_by
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.upcoming import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
+from patchwave.services.start_run import (
+    DurableClient,
+    find_policy,
+    find_written_policy,
+    new_run_id,
+    start_run,
+    tell_waiting_run,
+)
+from patchwave.storage import Records, open_records
+
+DEFAULT_COUNT = 12
+LARGEST_COUNT = 100
+_START_TIME = timedelta(minutes=10)
+"""After this a run that was ordered and never stored will not be stored any more."""
+
+bp = df.Blueprint()
+
+
+class Agenda(Document):
+    """What comes next for a policy."""
+
+    policy: str
+    enabled: bool
+    pause: Pause | None
+    occurrences: list[PlannedOccurrence]
+
+
+class PolicyControls(Controls):
+    """What people have ordered for a policy."""
+
+    policy: str
+
+
+_COUNT = Parameter(
+    "count",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    "How many occurrences.",
+)
+
+
+@bp.route(route="policies/{name}/occurrences", methods=["GET"])
+@described(Answer(200, Agenda), query=[_COUNT], refuses={400: "The query is not valid."} | NO_POLICY)
+@answered
+async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
+    """What happens next, with the reason wherever nothing will."""
+    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    records = open_records()
+    policy = await find_policy(records, route_of(req, "name"))
+    controls = await records.get_controls(policy.name)
+    planned = await what_comes(records, policy, controls, count, datetime.now(UTC))
+    shown = Agenda(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
+    return answer(shown.to_wire())
+
+
+async def what_comes(
+    records: Records, policy: Policy, controls: Controls, count: int, now: datetime
+) -> list[PlannedOccurrence]:
+    """The next occurrences. One whose window is open and that has no run yet is the first: the timer may still take it,
+    as when its policy was stored or resumed in the middle of the window.
+    """
+    after = now
+    due = due_occurrence(policy.schedule, now) if policy.schedule else None
+    if due is not None and await records.get_run(RunId.of(due.at_utc, policy.name).text) is None:
+        after = due.at_utc - timedelta(seconds=1)
+    return agenda(policy, controls, await records.list_freezes(), after, count, now=now)
+
+
+@bp.route(route="policies/{name}/pause", methods=["POST"])
+@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
+@answered
+async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
+    """Start nothing by the schedule until somebody resumes the policy."""
+    records, policy, order = await _read(req)
+    pause = Pause(**order.who, reason=order.why, at=order.at)
+    return _shown(policy, await records.pause_policy(policy.name, pause))
+
+
+@bp.route(route="policies/{name}/resume", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
+@answered
+async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
+    records, policy, order = await _read(req)
+    controls = await records.resume_policy(policy.name, **order.who, reason=order.why, at=order.at)
+    await _tell_waiting_runs(client, controls)
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/skip-next", methods=["POST"])
+@described(
+    Answer(200, PolicyControls),
+    body=ORDER,
+    query=ORDER_QUERY,
+    refuses=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
+)
+@answered
+async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+    """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
+    records, policy, order = await _read(req)
+    controls = await records.get_controls(policy.name)
+    if pending_skip(policy, controls, order.at) is None:
+        occurrence = occurrence_to_skip(policy, await records.list_freezes(), order.at)
+        if occurrence is None:
+            raise Refusal(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
+        skip = Skip(occurrence=occurrence.at_utc, **order.who, reason=order.why, at=order.at)
+        controls = await records.skip_occurrence(policy.name, skip)
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/skip-next", methods=["DELETE"])
+@described(
+    Answer(200, PolicyControls),
+    query=ORDER_QUERY,
+    refuses={400: "No reason is given."} | NO_POLICY,
+)
+@answered
+async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+    """Take back that the next occurrence is left out."""
+    records, policy, order = await _read(req)
+    controls = await records.get_controls(policy.name)
+    if skip := pending_skip(policy, controls, order.at):
+        controls = await records.unskip_occurrence(
+            policy.name, skip.occurrence, **order.who, reason=order.why, at=order.at
+        )
+    return _shown(policy, controls)
+
+
+@bp.route(route="policies/{name}/run-now", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(
+    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    body=ORDER,
+    query=ORDER_QUERY,
+    refuses=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
+)
+@answered
+async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the order means this run.
+
+    A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
+    """
+    order = read_order(req, datetime.now(UTC))
+    records = open_records()
+    chosen = await find_written_policy(records, route_of(req, "name"))
+    policy = chosen.policy
+    run_id = await _ordered_run(records, policy, order)
+    window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
+    trigger = Trigger(kind=TriggerKind.HTTP, **order.who, detail=f"run now: {order.why}")
+    return accepted(await start_run(records, client, chosen, run_id, trigger, occurrence=window))
+
+
+@bp.route(route="policies/{name}/audit", methods=["GET"])
+@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No policy can have this name."})
+@answered
+async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
+    """Who changed and ordered what about a policy, and why the timer did not start it; also when the policy is gone."""
+    name = route_of(req, "name")
+    if not is_policy_name(name):
+        raise no_such("policy")
+    limit, cursor = page_of(req)
+    page = await open_records().list_audit(name, limit, cursor)
+    return answer(paged("audit", page.items, page))
+
+
+async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:
+    known = (await records.get_controls(policy.name)).ordered_run
+    if known and await _is_under_way(records, known, order.at):
+        return RunId.parse(known)
+    freeze = frozen_by(await records.list_freezes(), policy.name, {}, order.at)
+    if freeze is not None:
+        raise Refusal(409, f"The policy is {freeze.sentence}")
+    controls = await records.order_run(
+        policy.name, new_run_id(policy).text, instead_of=known, **order.who, reason=order.why, at=order.at
+    )
+    return RunId.parse(controls.ordered_run)
+
+
+async def _is_under_way(records: Records, run_id: str, at: datetime) -> bool:
+    run = await records.get_run(run_id)
+    if run is None:
+        # Whoever ordered it may be just about to store it, or died before.
+        return at - RunId.parse(run_id).at < _START_TIME
+    return not run.state.is_final
+
+
+async def _tell_waiting_runs(client: DurableClient, controls: Controls) -> None:
+    """A run that passed over the window which is open now looks again at once, not at the next look of the timer."""
+    for carry_over in controls.carry_overs:
+        if carry_over.ended_at is None:
+            await tell_waiting_run(client, carry_over.run_id)
+
+
+async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
+    order = read_order(req, datetime.now(UTC))
+    records = open_records()
+    return records, await find_policy(records, route_of(req, "name")), order
+
+
+def _shown(policy: Policy, controls: Controls) -> func.HttpResponse:
+    return answer(PolicyControls(policy=policy.name, **dict(controls)).to_wire())

@@ -1,0 +1,356 @@
+"""Orders to a run: pause, resume, cancel, approve, reject; and to one of its machines: skip, retry.
+
+The row is the truth: it is written first, and whoever is about to start something reads it. The event makes the
+orchestration notice at once. Orders may be repeated; the first one's name and reason stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import Field
+
+from orchestrators.names import CANCEL_EVENT, STEER_EVENT
+from patchwave.api.auth import may_author, principal_of
+from patchwave.api.endpoint import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
+from patchwave.api.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    no_such,
+    read_body,
+    read_json,
+    route_of,
+    run_id_of,
+)
+from patchwave.api.runs import ListedRun, accepted, find_run
+from patchwave.domain.core.documents import Document, as_object
+from patchwave.domain.core.ids import is_machine_key
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.machine.patch_pinning import Pin
+from patchwave.domain.planning.rings import keep_in_ring, order_rings
+from patchwave.domain.policy.narrowing import widened
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.commands import NotAllowed, ring_in_question, starter_ids, wants_other
+from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
+from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
+from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
+from patchwave.storage import Records, open_records
+
+LONGEST_COMMENT = 1_000
+MOST_RETRIES = 20
+"""Retries of retries that an operator may start; more of them are for a person to look into."""
+
+bp = df.Blueprint()
+
+_LOG = logging.getLogger("patchwave.steering")
+
+_Comment = Annotated[str, Field(max_length=LONGEST_COMMENT)]
+
+
+class RunOrder(Document):
+    """What may be said with an order to a run or one of its machines."""
+
+    comment: _Comment = ""
+    by: _Comment = ""
+
+
+class RingOrder(RunOrder):
+    """The same about a ring; without one it is the ring that the run waits for."""
+
+    ring: _Comment = ""
+
+
+_SAID = {"comment": "The database team asked for it.", "by": "ana@example.org"}
+_ORDER = Body(RunOrder, {"said": _SAID}, required=False)
+_RING_ORDER = Body(RingOrder, {"said": _SAID}, required=False)
+_ACCEPTED = Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
+_LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
+
+
+# --- the run ------------------------------------------------------------------------------------------------
+
+
+@bp.route(route="runs/{runId}/pause", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
+@answered
+async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.pause_run(run.id, given.order)
+    await _audit(records, run, "pause", "run_paused")
+    return await _told(client, run)
+
+
+@bp.route(route="runs/{runId}/resume", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
+@answered
+async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.resume_run(run.id, given.order)
+    await _audit(records, run, "resume", "run_resumed")
+    return await _told(client, run)
+
+
+@bp.route(route="runs/{runId}/cancel", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
+@answered
+async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
+    given = _read(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    run = await records.request_cancel(run.id, given.order)
+    await _audit(records, run, "cancel", "cancel_requested")
+    # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
+    await _tell(client, run, CANCEL_EVENT)
+    return accepted(run)
+
+
+@bp.route(route="runs/{runId}/approve", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
+@answered
+async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Let a ring start: 202. Without ``ring`` it is the one that the run waits for; 409 when it was rejected."""
+    return await _decide(req, client, approved=True)
+
+
+@bp.route(route="runs/{runId}/reject", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
+@answered
+async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Keep a ring from starting, which ends the run before it: 202; 409 when it was approved."""
+    return await _decide(req, client, approved=False)
+
+
+async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: bool) -> func.HttpResponse:
+    given = _read(req, "ring")
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    ring = given.ring or ring_in_question(run)
+    if approved and wants_other(run, ring) and principal_of(req.headers) is None:
+        # The platform may sign people in all the same, but of whatever tenant.
+        raise NotAllowed(
+            "A second person has to approve this ring, and keys alone do not tell people apart:"
+            " turn roles on, then write the policy and start it again."
+        )
+    run = await records.decide_ring(run.id, ring, given.order, approved=approved)
+    decision = run.decisions[ring]
+    action = "ring_approved" if approved else "ring_rejected"
+    rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
+    detail = {"ring": ring, "comment": decision.comment} | rules
+    await records.audit(run.id, action, **decision.who, at=decision.at, detail=detail)
+    return await _told(client, run)
+
+
+async def _audit(records: Records, run: Run, command: str, action: str) -> None:
+    """Audit the order that is in force, with its own time: however often it is repeated, that is one line."""
+    order = run.steered.get(command)
+    if order is not None:
+        detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
+        await records.audit(run.id, action, **order.who, at=order.at, detail=detail)
+
+
+async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
+    """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
+    if not await _tell(client, run, STEER_EVENT):
+        raise Refusal(
+            503,
+            "The order is stored and holds, but the run could not be told of it; repeat the request.",
+            headers={"Retry-After": "15"},
+        )
+    return accepted(run)
+
+
+async def _tell(client: DurableClient, run: Run, event: str) -> bool:
+    if run.state.is_final:
+        return True
+    try:
+        if run.started_at is None:
+            # Whoever started it may have died before the orchestration existed; nothing else would end it then.
+            await schedule_run(client, run)
+        await client.raise_orchestration_event(run.id, event)
+    except Exception:
+        # A repeated order raises the event again, and the row keeps what was asked for.
+        _LOG.warning("Run %s could not be told (%s).", run.id, event, exc_info=True)
+        return False
+    return True
+
+
+# --- one machine --------------------------------------------------------------------------------------------
+
+
+@bp.route(route="runs/{runId}/machines/{machineKey}/skip", methods=["POST"])
+@described(
+    Answer(202, MachineRecord, headers=(LOCATION,)),
+    body=_ORDER,
+    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
+)
+@answered
+async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
+    """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
+
+    Nobody has to be told: whoever works on the machine reads its row before anything is sent.
+    """
+    given = _read(req)
+    records = open_records()
+    run, machine = await _find_machine(records, req)
+    kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
+    machine = await records.skip_machine(run.id, machine.key, given.order, kind)
+    order = machine.skip or given.order
+    detail = {"machine": machine.id, "comment": order.why}
+    await records.audit(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
+    return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})
+
+
+@bp.route(route="runs/{runId}/machines/{machineKey}/retry", methods=["POST"])
+@bp.durable_client_input(client_name="client")
+@described(
+    _ACCEPTED,
+    body=_ORDER,
+    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
+)
+@answered
+async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Take a machine that has ended once more, in a run of its own by the same policy: 202 with that run.
+
+    409 while the machine is open. One retry per machine and run: a repetition gives the same run.
+    """
+    given = _read(req)
+    records = open_records()
+    run, machine = await _find_machine(records, req)
+    if machine.outcome is None:
+        raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
+    if run.mode is Mode.ACCOMPANY:
+        raise Refusal(409, "Azure patched it, in a scheduled run of Update Manager; start a run of the policy instead.")
+    if machine.reason == Reason.UNREADABLE_ID:
+        raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
+    if not may_author(req.headers):
+        await _check_rules_are_stored(records, run)
+    policy = Policy.model_validate(run.policy_snapshot)
+    pin = await _pin_of(records, run, machine, policy)
+    alone = {
+        "scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)}),
+        "rings": keep_in_ring(policy.rings, machine.ring, machine.id),
+    }
+    origin = run.policy_origin
+    snapshot = WrittenPolicy(policy, origin) if origin else written(policy, author="", author_id="")
+    policy = policy.model_copy(update=alone)
+    retry_id = await claimed_run_id(records, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
+    if pin is not None:
+        await records.save_pin(retry_id.text, pin)
+    why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
+    trigger = Trigger(
+        kind=TriggerKind.HTTP,
+        **given.order.who,
+        detail=why,
+        retry_of=run.id,
+        earlier_ids=starter_ids(run.trigger),
+    )
+    retry = await start_run(records, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
+    detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
+    for subject in (run.id, retry.id):
+        await records.audit(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
+    return accepted(retry)
+
+
+async def _check_rules_are_stored(records: Records, run: Run) -> None:
+    """Let an operator retry only what they may start: the rules of the stored policy, as they are now or narrowed.
+
+    A retry has one machine in its rings, so what counts are the rules of the run that was retried first.
+
+    Raises:
+        Refusal: 403, with the fields in which the run may do more than the stored policy.
+    """
+    first: Run | None = run
+    for _ in range(MOST_RETRIES):
+        if first is None or not first.trigger.retry_of:
+            break
+        first = await records.get_run(first.trigger.retry_of)
+    stored = await records.get_policy(run.policy)
+    if first is None or first.trigger.retry_of or stored is None:
+        raise Refusal(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
+    ran = Policy.model_validate(first.policy_snapshot)
+    reasons = widened(read_stored(stored).policy, ran, installs=first.mode is Mode.PATCH)
+    if reasons:
+        problems = [Problem(path=path, message=why) for path, why in reasons.items()]
+        raise Refusal(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
+
+
+async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
+    """What holds the machine to the patches of the first ring; a retry must not get it around that.
+
+    Raises:
+        Refusal: 409, the run ended before the first ring had told.
+    """
+    first = order_rings(policy.rings)[0].name if policy.pin_rings else machine.ring
+    if machine.ring == first:
+        return None
+    pin = await records.get_pin(run.id)
+    if pin is None and run.mode is Mode.PATCH:
+        raise Refusal(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
+    return pin
+
+
+async def _find_machine(records: Records, req: func.HttpRequest) -> tuple[Run, MachineRecord]:
+    run = await find_run(records, run_id_of(req))
+    key = route_of(req, "machineKey")
+    machine = await records.get_machine(run.id, key) if is_machine_key(key) else None
+    if machine is None:
+        raise no_such("machine in this run")
+    return run, machine
+
+
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+class _Given(NamedTuple):
+    """What came with an order."""
+
+    order: Order
+    ring: str
+
+
+def _read(req: func.HttpRequest, *more: str) -> _Given:
+    """The body: ``comment`` and ``by``, and what else the order takes; all of it may be left out.
+
+    Raises:
+        Refusal: 400 with every field that is wrong.
+    """
+    fields = as_object(read_json(req)) if read_body(req).strip() else {}
+    names = ("comment", "by", *more)
+    if fields is None:
+        raise invalid_body(Problem(path="$", message=f"must be an object with any of {', '.join(names)}"))
+    problems = unknown_keys(fields, names, "is not known")
+    texts: dict[str, str] = {}
+    for name in names:
+        value = fields.get(name, "")
+        if isinstance(value, str) and len(value) <= LONGEST_COMMENT:
+            texts[name] = value.strip()
+        else:
+            problems.append(Problem(path=name, message=f"must be a text of at most {LONGEST_COMMENT} characters"))
+    if problems:
+        raise invalid_body(*problems)
+    order = Order(
+        **caller_of(req, claimed=texts["by"]).who,
+        why=texts["comment"],
+        at=datetime.now(UTC),
+    )
+    return _Given(order, texts.get("ring", ""))

@@ -1,0 +1,152 @@
+"""Pre and post events of Update Manager: each scheduled run is accompanied by one run of each policy that asks for it.
+
+Events come at least once, late, in any order, or not at all. The run's id follows from the scheduled run and the
+policy, so that whichever event comes first creates it and all others find it; its row keeps what was heard, and its
+orchestration reads the row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import grpc
+
+from orchestrators.names import POST_EVENT
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.core.folding import fold
+from patchwave.domain.maintenance.events import AzureEvent, EventKind
+from patchwave.domain.maintenance.occurrence import (
+    MaintenanceOccurrence,
+    OccurrenceNotice,
+    Patience,
+    ScheduledRun,
+    first_heard,
+)
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.services.start_run import DurableClient, read_stored, start_run
+from patchwave.settings import Settings, load_settings
+from patchwave.storage import Records
+
+_LOG = logging.getLogger("patchwave.events")
+
+
+async def accompany(records: Records, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
+    """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
+
+    ``scheduled`` is that run as Azure knows it, whose times count.
+
+    Raises:
+        Exception: what kept a policy from its run, once all of them have had their turn; Event Grid then delivers the
+            event again.
+    """
+    notice, at = event.occurrence, datetime.now(UTC)
+    if notice is None:
+        return []
+    patience = patience_of(load_settings())
+
+    def hear(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
+        return _hear(known.corrected(scheduled, patience, at), event, at)
+
+    runs = await _known(records, notice)
+    noted: list[Run] = []
+    failures: list[Exception] = []
+    for chosen in await _policies(records, notice):
+        policy = chosen.policy
+        run_id = notice.id.run_id(policy.name)
+        known = runs.get(run_id.text)
+        if known is not None and known.state is not RunState.QUEUED:
+            continue
+        maintenance = _hear(first_heard(scheduled, patience, at), event, at)
+        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
+        try:
+            # One that is still queued may never have reached the engine.
+            run = await start_run(
+                records, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
+            )
+        except Exception as error:
+            _LOG.exception("The policy %s could not accompany %s.", policy.name, notice.id.text)
+            failures.append(error)
+            continue
+        runs[run.id] = run
+    for run in runs.values():
+        try:
+            noted.append(await _note(records, client, run, event, at, hear))
+        except Exception as error:
+            _LOG.exception("The event could not be noted in the run %s.", run.id)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return noted
+
+
+def patience_of(settings: Settings) -> Patience:
+    """The times around scheduled runs."""
+    return Patience(
+        prepare=timedelta(seconds=settings.maintenance_prepare_seconds),
+        cutoff=timedelta(seconds=settings.maintenance_cutoff_seconds),
+        post=timedelta(seconds=settings.maintenance_post_seconds),
+    )
+
+
+async def _note(
+    records: Records,
+    client: DurableClient,
+    run: Run,
+    event: AzureEvent,
+    at: datetime,
+    hear: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
+) -> Run:
+    """Write down what ``hear`` makes of it; a run that waits for a post event is woken."""
+    if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
+        return run
+    noted = await records.note_occurrence(run.id, hear)
+    detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
+    times = noted.maintenance or run.maintenance
+    if (times.starts_at, times.ends_at) != (run.maintenance.starts_at, run.maintenance.ends_at):
+        detail |= {"startsAt": format_instant(times.starts_at), "endsAt": format_instant(times.ends_at)}
+    await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
+    if event.kind is EventKind.AFTER_MAINTENANCE:
+        try:
+            await client.raise_orchestration_event(run.id, POST_EVENT)
+        except grpc.RpcError as error:
+            # Its timer has it look at the row as well.
+            _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)
+    return noted
+
+
+def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
+    """What is known with the event; one that was heard before changes nothing."""
+    if event.kind is EventKind.BEFORE_MAINTENANCE:
+        return known if known.heard_before_at else known.model_copy(update={"heard_before_at": at})
+    if known.heard_after_at is not None:
+        return known
+    status = event.occurrence.status if event.occurrence else ""
+    return known.model_copy(update={"heard_after_at": at, "status": status})
+
+
+async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:
+    """The runs that live and accompany this scheduled run, also of policies that have changed since."""
+    wanted = fold(notice.id.text)
+    return {
+        run.id: run
+        for run in await records.list_live_runs()
+        if run.maintenance is not None and fold(run.maintenance.id) == wanted
+    }
+
+
+async def _policies(records: Records, notice: OccurrenceNotice) -> list[WrittenPolicy]:
+    found: list[WrittenPolicy] = []
+    for stored in await records.list_policies():
+        try:
+            chosen = read_stored(stored)
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+            continue
+        policy = chosen.policy
+        if policy.enabled and policy.maintenance is not None and policy.maintenance.names(notice.id.configuration):
+            found.append(chosen)
+    return found

@@ -1,0 +1,250 @@
+"""Evidence of a run as one document, and the timer that removes what has been kept long enough."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Protocol
+
+import azure.durable_functions as df
+import azure.functions as func
+from durabletask.client import OrchestrationStatus
+from pydantic import Field, StrictInt, ValidationError
+
+from patchwave.api.endpoint import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
+from patchwave.api.http import (
+    Refusal,
+    answer,
+    answered,
+    caller_of,
+    invalid_body,
+    page_of,
+    paged,
+    read_json,
+    run_id_of,
+)
+from patchwave.api.runs import ListedRun, find_run, listed_run
+from patchwave.domain.core.documents import Document
+from patchwave.domain.core.validation import explain
+from patchwave.domain.fleet.patch_mode_change import ChangeState
+from patchwave.domain.runs.retention import Retention, may_go, slice_of
+from patchwave.settings import Settings, load_settings
+from patchwave.storage import Records, open_records
+
+MOST_ROWS = 20_000
+"""Removed in one call, so that it ends well within its time; the next call goes on."""
+MOST_RUNS = 50
+_BUDGET = timedelta(minutes=6)
+"""For one call: a function gets ten minutes."""
+_PAUSES_KEPT = timedelta(days=1)
+_INSTANCE_TIME = timedelta(seconds=60)
+_INSTANCE_SPAN = timedelta(days=14)
+"""Instances are removed when they are between so much older than they may be and just too old."""
+_ENDED = [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED]
+_EXPORTED = "evidence_exported"
+_LOG = logging.getLogger("patchwave.retention")
+
+bp = df.Blueprint()
+
+
+class EvidencePage(ListPage):
+    """What is kept of a run; ``record`` says what each of them is."""
+
+    records: list[dict[str, Any]]
+
+
+class Export(Document):
+    """What was received of a run's evidence."""
+
+    records: Annotated[StrictInt, Field(ge=1, le=10_000_000)] = Field(
+        description="The records of all pages; those that a page names as unreadable count."
+    )
+
+
+class PurgingEngine(Protocol):
+    """What is used of the durable client."""
+
+    async def purge_orchestrations_by(
+        self,
+        *,
+        created_time_from: datetime,
+        created_time_to: datetime,
+        runtime_status: list[OrchestrationStatus],
+        timeout: timedelta,
+    ) -> object: ...
+
+
+@bp.route(route="runs/{runId}/evidence", methods=["GET"])
+@described(Answer(200, EvidencePage), query=PAGED, refuses=INVALID_QUERY | NO_RUN)
+@answered
+async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
+    """Everything that is kept of a run, a page at a time. Reading it changes nothing."""
+    limit, cursor = page_of(req)
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    page = await records.evidence(run, limit, cursor)
+    return answer(paged("records", page.items, page))
+
+
+@bp.route(route="runs/{runId}/evidence/exported", methods=["POST"])
+@described(
+    Answer(200, ListedRun),
+    body=Body(Export, {"a run of one machine": {"records": 2}}),
+    refuses=INVALID_BODY | NO_RUN | {409: "The run has not ended, or has another number of records."},
+)
+@answered
+async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
+    """Say that all evidence of a run that ended is kept elsewhere, after which the run may be removed.
+
+    ``records`` is how many were received on all pages. Some of the pages are no export: 409. Saying the same again
+    changes nothing.
+    """
+    received = _received(read_json(req))
+    records = open_records()
+    run = await find_run(records, run_id_of(req))
+    if not run.state.is_final:
+        raise Refusal(409, "The run has not ended, and its evidence goes on growing.")
+    if await records.count_evidence(run.id) != received:
+        # The first acknowledgement is a record of its own, so its repetition finds one more.
+        if await _was_acknowledged(records, run.id, received):
+            return answer(listed_run(run))
+        raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
+    at = datetime.now(UTC)
+    await records.mark_exported(run.id, at)
+    await records.audit(run.id, _EXPORTED, **caller_of(req).who, at=at, detail={"records": received})
+    return answer(listed_run(run.model_copy(update={"exported_at": at})))
+
+
+async def _was_acknowledged(records: Records, run_id: str, received: int) -> bool:
+    async for line in records.each_audit_line(run_id):
+        if line["action"] == _EXPORTED and line["detail"] == {"records": received}:
+            return True
+    return False
+
+
+def _received(body: object) -> int:
+    try:
+        return Export.from_wire(body).records
+    except ValidationError as error:
+        raise invalid_body(*explain(error, Export)) from None
+
+
+@bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+@bp.durable_client_input(client_name="client")
+async def purged_records(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
+    """Remove a slice of what is over. A call that is late or comes twice finds what is left."""
+    await purge(open_records(), client, retention_of(load_settings()), datetime.now(UTC))
+
+
+def retention_of(settings: Settings) -> Retention:
+    """What the settings ask for; 0 days keep for ever."""
+
+    def age(days: int) -> timedelta | None:
+        return timedelta(days=days) if days else None
+
+    return Retention(
+        runs=age(settings.keep_runs_days),
+        history=age(settings.keep_history_days),
+        instances=age(settings.keep_instances_days),
+        needs_export=settings.purge_needs_export,
+    )
+
+
+async def purge(
+    records: Records,
+    engine: PurgingEngine,
+    retention: Retention,
+    now: datetime,
+    *,
+    most: int = MOST_ROWS,
+    budget: timedelta = _BUDGET,
+) -> list[str]:
+    """Remove what may go, up to so many rows and for so long; the ids of the runs and mode changes that are gone now.
+
+    Each kind for itself: one that cannot be removed now is logged and keeps no other from its turn.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + budget.total_seconds()
+    gone: list[str] = []
+    left = _Left(most)
+    number = slice_of(now)
+
+    async def engine_instances(age: timedelta) -> None:
+        before = now - age
+        await engine.purge_orchestrations_by(
+            created_time_from=before - _INSTANCE_SPAN,
+            created_time_to=before,
+            runtime_status=_ENDED,
+            timeout=_INSTANCE_TIME,
+        )
+
+    async def past(removed: Awaitable[int]) -> None:
+        await removed
+
+    work: list[tuple[str, timedelta | None, Callable[[timedelta], Awaitable[None]]]] = [
+        ("durable instances", retention.instances, engine_instances),
+        ("claims", retention.runs, lambda age: past(records.purge_claims(number, now - age))),
+        ("histories", retention.history, lambda age: past(records.purge_machines(number, now - age))),
+        ("packages", retention.history, lambda age: past(records.purge_seen(number, now - age))),
+        ("audit logs", retention.history, lambda age: past(records.purge_audit(now - age))),
+        ("pauses", _PAUSES_KEPT, lambda age: past(records.purge_throttling(now - age))),
+        ("runs", retention.runs, lambda _: _purge_runs(records, retention, now, left, gone)),
+        ("mode changes", retention.runs, lambda age: _purge_mode_changes(records, now - age, left, gone)),
+    ]
+    for what, age, remove in work:
+        if age is None:
+            continue
+        try:
+            async with asyncio.timeout_at(until):
+                await remove(age)
+        except TimeoutError:
+            _LOG.warning("No time was left to remove %s; the next call goes on.", what)
+        except Exception:
+            _LOG.exception("The %s could not be removed", what)
+    if gone:
+        _LOG.info("%d runs were removed: they have been kept long enough.", len(gone))
+    return gone
+
+
+@dataclass(slots=True)
+class _Left:
+    """How many rows this call may still remove."""
+
+    rows: int
+
+
+async def _purge_runs(records: Records, retention: Retention, now: datetime, left: _Left, gone: list[str]) -> None:
+    removed_runs = 0
+    async for run in records.runs_before(now - (retention.runs or timedelta.max)):
+        if left.rows <= 0 or removed_runs == MOST_RUNS:
+            return
+        if may_go(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
+            removed_runs += 1
+
+
+async def _purge_mode_changes(records: Records, cutoff: datetime, left: _Left, gone: list[str]) -> None:
+    async for change in records.mode_changes_before(cutoff):
+        if left.rows <= 0:
+            return
+        if change.state is not ChangeState.RUNNING:
+            await _has_gone(change.id, records.purge_mode_change, left, gone)
+
+
+async def _has_gone(
+    what: str, remove: Callable[[str, int], Awaitable[int | None]], left: _Left, gone: list[str]
+) -> bool:
+    try:
+        removed = await remove(what, left.rows)
+    except Exception:
+        # The newest come first: one that cannot be removed would keep all that are older for ever.
+        _LOG.exception("What is kept of %s could not be removed", what)
+        return False
+    if removed is None:
+        left.rows = 0
+        return False
+    gone.append(what)
+    left.rows -= removed
+    return True

@@ -1,0 +1,165 @@
+"""scheduled_runs: every five minutes, start each policy whose occurrence is due."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from patchwave.api.http import Refusal
+from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_occurrence
+from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.policy.stored_policies import parse_stored_policy
+from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import Freeze
+from patchwave.domain.scheduling.overrides import Controls
+from patchwave.domain.scheduling.upcoming import Decision, Verdict, decide
+from patchwave.services.event_runs import start_waiting_requests
+from patchwave.services.start_run import DurableClient, read_stored, start_run, tell_waiting_run
+from patchwave.storage import Records, StoredPolicy, open_records
+
+_LOG = logging.getLogger("patchwave.schedule")
+_LONGEST_SILENCE = timedelta(days=31)
+
+bp = df.Blueprint()
+
+
+@bp.timer_trigger(schedule="0 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+@bp.durable_client_input(client_name="client")
+async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
+    """Start what is due. The timer may come late or twice: the window and the run id decide, not the moment."""
+    now = datetime.now(UTC)
+    if timer.past_due:
+        _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
+        if (since := _last_run(timer)) is not None:
+            try:
+                await note_missed_occurrences(open_records(), since, now)
+            except Exception:
+                # What was missed is for the audit log; what is due now must start all the same.
+                _LOG.exception("The missed occurrences could not be noted.")
+    await start_due_policies(open_records(), client, now)
+    # In the same function: each timer of its own would be an instance of its own, and a start of it.
+    await start_waiting_requests(open_records(), client, now)
+
+
+async def note_missed_occurrences(records: Records, since: datetime, now: datetime) -> None:
+    """Windows that opened and closed while the timer did not run: nothing starts after them, and the audit log of the
+    policy says so. Of a longer silence, the last month.
+    """
+    for stored in await records.list_policies():
+        try:
+            await _note_missed(records, stored, since, now)
+        except PolicyError:
+            # Its start is what fails with a line in its audit log.
+            continue
+        except Exception:
+            _LOG.exception("The missed occurrences of the policy %s could not be noted.", stored.name)
+
+
+async def _note_missed(records: Records, stored: StoredPolicy, since: datetime, now: datetime) -> None:
+    policy = parse_stored_policy(stored.document, name=stored.name)
+    if policy.schedule is None or not policy.enabled:
+        return
+    begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)
+    for occurrence in closed_between(policy.schedule, begin, now):
+        if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
+            why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
+            detail = {"decision": "missed", "why": why}
+            await records.audit(policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)
+
+
+async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
+    """Start every policy with an occurrence whose window is open, unless something speaks against it; the runs, new or
+    not. Why an occurrence did not start is in the audit log of its policy.
+    """
+    runs: list[Run] = []
+    freezes = await records.list_freezes()
+    for stored in await records.list_policies():
+        try:
+            run = await _start_if_due(records, client, stored, freezes, now)
+        except Exception as error:
+            # One policy that cannot start, whatever the reason, must not keep the others from their night.
+            _LOG.exception("The policy %s could not be started.", stored.name)
+            await _note_failure(records, stored.name, error, now)
+            continue
+        if run is not None:
+            runs.append(run)
+    return runs
+
+
+async def _note_failure(records: Records, policy: str, error: Exception, now: datetime) -> None:
+    """Say it in the audit log of the policy, once an hour for one reason."""
+    expected = isinstance(error, PolicyError | Refusal)
+    why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    try:
+        await records.audit(policy, "scheduled_start_failed", by="timer", at=hour, detail={"error": why})
+    except Exception:
+        _LOG.exception("The audit log of the policy %s could not be written.", policy)
+
+
+async def _start_if_due(
+    records: Records, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
+) -> Run | None:
+    chosen = read_stored(stored)
+    policy = chosen.policy
+    if policy.schedule is None:
+        return None
+    occurrence = due_occurrence(policy.schedule, now)
+    if occurrence is None:
+        return None
+    run_id = RunId.of(occurrence.at_utc, policy.name)
+    controls = await _current_controls(records, client, policy.name, occurrence)
+    verdict = decide(policy, controls, freezes, occurrence, now=now)
+    if verdict.decision is Decision.CONTINUE:
+        await _wake(records, client, controls, occurrence)
+    if verdict.decision is not Decision.RUN:
+        if await records.get_run(run_id.text) is None:
+            await _note_reason(records, policy.name, occurrence, verdict)
+        return None
+    trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
+    return await start_run(records, client, chosen, run_id, trigger, occurrence=occurrence)
+
+
+async def _wake(records: Records, client: DurableClient, controls: Controls, occurrence: Occurrence) -> None:
+    """A run that sleeps in its own window goes on: the policy or a freeze has changed since it looked for one."""
+    carry_over = controls.carry_over_in(occurrence.at_utc)
+    run = await records.get_run(carry_over.run_id) if carry_over else None
+    if run is not None and run.state is RunState.AWAITING_WINDOW:
+        await tell_waiting_run(client, run.id)
+
+
+async def _current_controls(records: Records, client: DurableClient, policy: str, occurrence: Occurrence) -> Controls:
+    """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
+    controls = await records.get_controls(policy)
+    carry_over = controls.carry_over_in(occurrence.at_utc)
+    if carry_over is None or carry_over.ended_at is not None:
+        return controls
+    run = await records.get_run(carry_over.run_id)
+    if run is not None and not run.state.is_final:
+        return controls
+    ended_at = run.ended_at if run and run.ended_at else carry_over.since
+    return await records.end_carry_over(policy, carry_over.run_id, ended_at)
+
+
+def _last_run(timer: func.TimerRequest) -> datetime | None:
+    """When the timer ran before this, by its monitor; ``None`` when it does not say, or never did."""
+    status: object = getattr(timer, "schedule_status", None)
+    said = (as_object(status) or {}).get("Last")
+    try:
+        last = datetime.fromisoformat(str(said))
+    except ValueError:
+        return None
+    last = last if last.tzinfo else last.replace(tzinfo=UTC)
+    return last if last.year > 1 else None
+
+
+async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: Verdict) -> None:
+    """One line for each reason and occurrence, however often the timer looks: it bears the time of the occurrence."""
+    detail = {"decision": verdict.decision.value, "why": verdict.why}
+    await records.audit(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)

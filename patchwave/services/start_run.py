@@ -1,0 +1,325 @@
+"""Starting a run: one atomic create by run id. "It exists already" is an answer, never checked for beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Protocol, cast
+
+import grpc
+
+from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
+from patchwave.api.endpoint import Keys, Parameter
+from patchwave.api.http import Refusal, invalid_body, no_such
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
+from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.policy.boundary import needs_boundary
+from patchwave.domain.policy.narrowing import widened
+from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy
+from patchwave.domain.policy.stored_policies import parse_stored_policy
+from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
+from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
+from patchwave.domain.workflow.messages import FollowRun
+from patchwave.services.policy_guardrails import boundary, check_permitted
+from patchwave.storage import Records, StoredPolicy
+
+LONGEST_KEY = 255
+KEY_REUSED = {422: "The key was used for another request."}
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
+    " policy it is refused.",
+)
+_LOG = logging.getLogger("patchwave.start")
+
+
+type InlinePolicy = Annotated[Policy, Keys(optional=("name",))]
+"""A policy in a request, which runs as ``adhoc-`` and its own name, or a digest of it."""
+
+
+class PlanRequest(Document):
+    """A policy, by name or as it is, and a merge patch over it (RFC 7396)."""
+
+    policy: str | InlinePolicy
+    overrides: Json | None = None
+
+
+class StartRequest(PlanRequest):
+    """What starts a run."""
+
+    mode: StartableMode = Mode.PATCH
+
+
+class DurableClient(Protocol):
+    """What is used of the durable client."""
+
+    async def schedule_new_orchestration(
+        self, orchestrator: str, /, *, input: object, instance_id: str, version: str
+    ) -> str: ...
+
+    async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: object = None) -> None: ...
+
+    async def get_orchestration_state(self, instance_id: str) -> object: ...
+
+
+async def start_run(
+    records: Records,
+    client: DurableClient,
+    chosen: WrittenPolicy,
+    run_id: RunId,
+    trigger: Trigger,
+    *,
+    mode: Mode = Mode.PATCH,
+    occurrence: Occurrence | None = None,
+    maintenance: MaintenanceOccurrence | None = None,
+    repeatable: bool = True,
+) -> Run:
+    """Create the run and schedule its orchestration; the stored run, which may be an earlier one of the same id.
+
+    A run whose row was created but never scheduled, because the process died between the two, is scheduled by the
+    next start of the same id. ``repeatable`` says that there can be one; otherwise a run that the engine does not
+    take is closed as failed, since nothing else would ever end it. ``maintenance`` is the scheduled run that a run of
+    mode ``accompany`` is for.
+
+    Raises:
+        Refusal: 503, the durable engine did not take the run.
+    """
+    at = datetime.now(UTC)
+    policy, origin = chosen
+    wanted = Run(
+        id=run_id.text,
+        policy=policy.name,
+        mode=mode,
+        state=RunState.QUEUED,
+        trigger=trigger,
+        created_at=at,
+        occurrence=occurrence.at_utc if occurrence else None,
+        window_end=occurrence.window_end_utc if occurrence else None,
+        policy_snapshot=policy.to_wire(),
+        policy_origin=origin,
+        version=VERSION,
+        maintenance=maintenance,
+    )
+    run, _ = await records.create_run(wanted)
+    if run.state is RunState.QUEUED:
+        # Also when somebody else created it and died: the same line of the same moment is written once.
+        rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
+        detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()} | rules
+        await records.audit(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
+        try:
+            await schedule_run(client, run)
+        except Refusal:
+            if not repeatable:
+                why = "The durable engine did not answer; start again."
+                await records.settle_run(await records.close_run(run.id, RunState.FAILED, why, at))
+            raise
+    return run
+
+
+async def schedule_run(client: DurableClient, run: Run) -> None:
+    """Start the orchestration of a run, in its incarnation; one that exists already is as good.
+
+    Raises:
+        Refusal: 503, the durable engine did not take it.
+    """
+    try:
+        await client.schedule_new_orchestration(
+            ACCOMPANY_RUN if run.mode is Mode.ACCOMPANY else PATCH_RUN,
+            input=FollowRun(run_id=run.id, incarnation=run.incarnation).to_wire(),
+            instance_id=run.id,
+            version=VERSION,
+        )
+    except grpc.RpcError as error:
+        # Engines word this refusal differently, so its being there decides.
+        if await client.get_orchestration_state(run.id) is None:
+            raise Refusal(
+                503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
+            ) from error
+
+
+async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
+    """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
+    try:
+        await client.raise_orchestration_event(run_id, STEER_EVENT)
+    except Exception:
+        _LOG.warning("Run %s could not be told to look for its window.", run_id, exc_info=True)
+
+
+def new_run_id(policy: Policy) -> RunId:
+    """The id of a run that somebody asked for now."""
+    return RunId.of(datetime.now(UTC), policy.name, secrets.token_hex(4))
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that is none.
+
+    Raises:
+        Refusal: 400 when it is empty, too long, or not printable.
+    """
+    if not key or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
+
+
+async def claimed_run_id(
+    records: Records,
+    kind: str,
+    key: str,
+    run_id: RunId,
+    request: object = None,
+    *,
+    scope: Sequence[str] = (),
+    noun: str = "key",
+) -> RunId:
+    """The run id that a key stands for: this one, when the key is new.
+
+    ``request`` is what the key was sent with, as JSON: the key stands for that request alone. ``scope`` is whose key it
+    is, such as caller and policy: in another scope it is another key. ``noun`` is what its sender calls it.
+
+    Raises:
+        Refusal: 400 when the key is empty, too long, or not printable; 422 when it was used for another request.
+    """
+    check_key(key)
+    if scope:
+        # As a JSON list, no two scopes and keys are written alike.
+        key = json.dumps([*scope, key])
+    # Order and white space of a body say nothing; a claim of an older version holds the run id alone.
+    canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    value = run_id.text if request is None else f"{run_id.text} {digest}"
+    claimed, _ = await records.claim(kind, key, value, datetime.now(UTC))
+    first, _, first_digest = claimed.partition(" ")
+    if request is not None and first_digest not in ("", digest):
+        raise Refusal(
+            422,
+            f"The {noun} was used for another request, which started the run {first}:"
+            f" send a new {noun} with a new request.",
+        )
+    return RunId.parse(first)
+
+
+async def read_request(
+    records: Records, body: object, *, by: str, by_id: str, may_author: bool
+) -> tuple[WrittenPolicy, Mode]:
+    """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
+
+    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: the caller may start what no stored policy
+    allows, an inline policy or overrides that widen one.
+
+    Raises:
+        Refusal: 400 for a body of another form, 404 for an unknown policy, 403 for what only an author may start.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
+    fields = as_object(body)
+    if fields is None:
+        raise _invalid("$", "must be an object with policy, and optionally mode and overrides")
+    if unknown := unknown_keys(
+        fields, ("policy", "mode", "overrides"), "is not known; a start has policy, mode and overrides"
+    ):
+        raise invalid_body(*unknown)
+    mode = fields.get("mode", Mode.PATCH.value)
+    if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
+        raise _invalid("mode", "must be patch or assess")
+    installs = mode == Mode.PATCH.value
+    chosen = await requested_policy(records, fields, by=by, by_id=by_id, may_author=may_author, installs=installs)
+    return chosen, Mode(mode)
+
+
+def policy_named_in(body: object) -> str:
+    """The policy that a start names, whose keys its keys are; an inline one goes by no stored one's name."""
+    given = (as_object(body) or {}).get("policy")
+    if isinstance(given, str):
+        return given
+    name = (as_object(given) or {}).get("name")
+    # Not the digest that stands for a missing name: with a key, another body is to be refused.
+    return adhoc_name(name) if isinstance(name, str) else ADHOC_POLICY
+
+
+async def requested_policy(
+    records: Records,
+    fields: Mapping[str, Any],
+    *,
+    by: str = "",
+    by_id: str = "",
+    may_author: bool = True,
+    installs: bool = True,
+) -> WrittenPolicy:
+    """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
+
+    Raises:
+        Refusal: 400 when ``policy`` is neither, 404 for an unknown name, 403 when only an author may start it.
+        PolicyError: the policy, or what the overrides make of it, is not valid.
+    """
+    given = fields.get("policy")
+    overrides = fields.get("overrides")
+    if isinstance(given, str):
+        chosen = await find_written_policy(records, given)
+        if boundary().is_needed_by(chosen.policy.scope):
+            raise PolicyError([Problem(path="scope", message=needs_boundary())])
+    elif isinstance(given, dict):
+        if not may_author:
+            raise Refusal(403, "You may start stored policies only: give the name of one.")
+        # Beside the event loop, as all that is validated of a request: it may have 256 KB.
+        chosen = await asyncio.to_thread(_inline_policy, cast("dict[str, Any]", given), by, by_id)
+    else:
+        raise _invalid("policy", "must be the name of a policy, or a policy")
+    if overrides is None:
+        return chosen
+    return await asyncio.to_thread(_overridden, chosen, overrides, may_author=may_author, installs=installs)
+
+
+def _inline_policy(document: dict[str, Any], by: str, by_id: str) -> WrittenPolicy:
+    return written(check_permitted(parse_inline_policy(document)), author=by, author_id=by_id)
+
+
+def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, installs: bool) -> WrittenPolicy:
+    changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
+    if not may_author and (reasons := widened(chosen.policy, changed, installs=installs)):
+        problems = [Problem(path=f"overrides.{path}", message=why) for path, why in reasons.items()]
+        raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
+    return chosen.changed(changed)
+
+
+async def find_policy(records: Records, name: str) -> Policy:
+    """The stored policy.
+
+    Raises:
+        Refusal: 404 when there is none of this name.
+    """
+    return (await find_written_policy(records, name)).policy
+
+
+async def find_written_policy(records: Records, name: str) -> WrittenPolicy:
+    """The stored policy with its author.
+
+    Raises:
+        Refusal: 404 when there is none of this name.
+    """
+    stored = await records.get_policy(name) if is_policy_name(name) else None
+    if stored is None:
+        raise no_such("policy")
+    return read_stored(stored)
+
+
+def read_stored(stored: StoredPolicy) -> WrittenPolicy:
+    """The policy of a row with its author.
+
+    Raises:
+        PolicyError: this version of the app refuses it.
+    """
+    policy = parse_stored_policy(stored.document, name=stored.name)
+    return written(
+        policy, author=stored.author, author_id=stored.author_id, version=stored.version, digest=stored.digest
+    )
+
+
+def _invalid(path: str, message: str) -> Refusal:
+    return invalid_body(Problem(path=path, message=message))

@@ -1,0 +1,309 @@
+"""watched_runs: every five minutes, look after the runs that may have lost their orchestration, or a part of it.
+
+What is done is decided in `patchwave.domain.runs.watchdog`. A run whose orchestration is gone is given the next one,
+which goes on from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import azure.durable_functions as df
+import azure.functions as func
+from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
+
+from orchestrators.names import (
+    AWAIT_OPERATION,
+    CLOSE_DEAD_RUN,
+    PATCH_MACHINE,
+    PATCH_PHASE,
+    SEND_NOTIFICATIONS,
+    STEER_EVENT,
+    VERSION,
+    closing_instance,
+    notice_instance,
+    phase_instance,
+)
+from patchwave.domain.notifications.events import Ended, Event, Notice
+from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.domain.runs.run import Run
+from patchwave.domain.runs.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
+from patchwave.services.start_run import DurableClient, schedule_run
+from patchwave.settings import load_settings
+from patchwave.storage import Records, Watched, ending_change, open_records
+
+_RUNS_AT_ONCE = 8
+_INSTANCES_AT_ONCE = 32
+MOST_ROUNDS = 6
+"""How often one run is looked at in one call: ending what is left of it takes the engine a moment."""
+ENDED_BY_WATCHDOG = "ended by the watchdog"
+"""The output of every instance that the watchdog ended: nobody wanted the run itself to end."""
+_LIVE = (
+    OrchestrationStatus.RUNNING,
+    OrchestrationStatus.PENDING,
+    OrchestrationStatus.CONTINUED_AS_NEW,
+    OrchestrationStatus.SUSPENDED,
+)
+_DEAD = (OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+_TERMINATED = "The orchestration of the run was ended in the engine."
+_LOG = logging.getLogger("patchwave.watchdog")
+
+bp = df.Blueprint()
+
+
+class WatchedEngine(DurableClient, Protocol):
+    """What the watchdog uses of the durable client."""
+
+    async def get_orchestration_state(self, instance_id: str) -> OrchestrationState | None: ...
+
+    async def get_all_orchestration_states(
+        self, orchestration_query: OrchestrationQuery
+    ) -> list[OrchestrationState]: ...
+
+    async def terminate_orchestration(self, instance_id: str, *, output: object, recursive: bool) -> None: ...
+
+    async def purge_orchestration(self, instance_id: str, recursive: bool) -> object: ...
+
+
+@bp.timer_trigger(schedule="30 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
+@bp.durable_client_input(client_name="client")
+async def watched_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
+    """Look after every run that has not ended. A call that is late or comes twice finds what is left to do."""
+    await look_after_runs(Watch(open_records(), client, datetime.now(UTC), load_settings().poll_seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One call of the watchdog."""
+
+    records: Records
+    engine: WatchedEngine
+    now: datetime
+    poll_seconds: float
+    """Between two polls of an operation, before they grow rarer."""
+    pause: float = 1.0
+    """Seconds that the engine gets to end what it was told to end."""
+    budget: timedelta = timedelta(minutes=4)
+    """How long the call may take: less than the time to the next one, and than a function gets."""
+
+
+async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
+    """Look after the runs that have not ended, some side by side: what was done about each, by run id.
+
+    A call that has no time left for all of them leaves the rest to the next one, which begins with those.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + watch.budget.total_seconds()
+    watched = await watch.records.list_watched()
+    place = await watch.records.watchdog_place()
+    first = next((index for index, each in enumerate(watched) if each.run_id == place), 0)
+    waiting = deque([*watched[first:], *watched[:first]])
+    done: dict[str, list[Remedy]] = {}
+    cut_off: list[str] = []
+    not_seen: list[str] = []
+
+    async def work() -> None:
+        while waiting:
+            each = waiting.popleft()
+            if loop.time() >= until:
+                not_seen.append(each.run_id)
+                continue
+            try:
+                async with asyncio.timeout_at(until):
+                    done[each.run_id] = await _look_at(watch, each)
+            except TimeoutError:
+                cut_off.append(each.run_id)
+            except Exception:
+                # One run that cannot be looked after now must not keep the others from it.
+                _LOG.exception("The run %s could not be looked after", each.run_id)
+
+    await asyncio.gather(*(work() for _ in range(_RUNS_AT_ONCE)))
+    # Those that take long must not keep the same others from their turn for ever.
+    left = [*not_seen, *cut_off]
+    if left:
+        _LOG.warning("No time was left for %d of %d runs: the next call begins with them.", len(left), len(watched))
+    if left or place:
+        await watch.records.keep_watchdog_place(left[0] if left else "")
+    return done
+
+
+async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
+    run = each.run
+    if run is None:
+        if watch.now - each.since > STARTING:
+            # The worker that made the entry died before the run's own row, or the run was removed.
+            await watch.records.forget_run(each.run_id)
+        return []
+    if not run.state.is_final:
+        return await _look_after(watch, run)
+    if watch.now - (run.ended_at or run.created_at) > STARTING:
+        await _settle(watch, run)
+    return []
+
+
+async def _settle(watch: Watch, run: Run) -> None:
+    """Do what an end that was cut off has left out: notify people, and let nothing wait for the run any more."""
+    instance_id = notice_instance(run.id, Event.ENDED.value, 1)
+    if await watch.engine.get_orchestration_state(instance_id) is None:
+        notice = Notice(run_id=run.id, at=watch.now, facts=Ended())
+        await watch.engine.schedule_new_orchestration(
+            SEND_NOTIFICATIONS, input=notice.to_wire(), instance_id=instance_id, version=VERSION
+        )
+    full = await watch.records.get_run(run.id)
+    await watch.records.settle_run(full or run)
+    _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
+
+
+async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[object]]) -> None:
+    """Do it for each of them, some side by side."""
+    gate = asyncio.Semaphore(_INSTANCES_AT_ONCE)
+
+    async def one(item: Item) -> None:
+        async with gate:
+            await do(item)
+
+    await asyncio.gather(*map(one, items))
+
+
+async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
+    records, engine, now = watch.records, watch.engine, watch.now
+    done: list[Remedy] = []
+    for _ in range(MOST_ROUNDS):
+        own = await engine.get_orchestration_state(run.id)
+        others = await _instances_of(engine, run.id)
+        if any(each.name == CLOSE_DEAD_RUN for each in _live(others)):
+            return done
+        remedy = decide(run, Seen(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
+        if remedy is not Remedy.NOTHING:
+            done.append(remedy)
+            _LOG.warning("Run %s: %s", run.id, remedy.value)
+        match remedy:
+            case Remedy.NOTHING:
+                await _look_after_machines(watch, run, others)
+                return done
+            case Remedy.WAKE:
+                await engine.raise_orchestration_event(run.id, STEER_EVENT)
+                return done
+            case Remedy.STOP:
+                run = await records.stop_run(run.id, _TERMINATED, now)
+                await records.audit(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
+            case Remedy.END:
+                await _end(engine, own, others)
+                await asyncio.sleep(watch.pause)
+            case Remedy.CONTINUE:
+                await _continue(watch, run, _sign(own))
+                return done
+            case Remedy.CLOSE:
+                await engine.schedule_new_orchestration(
+                    CLOSE_DEAD_RUN,
+                    input=RunRef(run_id=run.id).to_wire(),
+                    instance_id=closing_instance(run.id),
+                    version=VERSION,
+                )
+                return done
+    return done
+
+
+async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Sequence[OrchestrationState]) -> None:
+    """End the run and its phases and machines; their operations only when nobody is left who would hear of that.
+
+    A machine that hears that its operation was ended records it as an outcome.
+    """
+    live = [each for each in [own, *others] if each is not None and each.runtime_status in _LIVE]
+    above = [each for each in live if each.name not in (AWAIT_OPERATION, SEND_NOTIFICATIONS)]
+
+    async def terminate(each: OrchestrationState) -> None:
+        await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+    await _each(above or [each for each in live if each.name == AWAIT_OPERATION], terminate)
+
+
+async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
+    """Start the next incarnation; a run that was never started is started."""
+    if run.started_at is None:
+        await schedule_run(watch.engine, run)
+        return
+    begun = await watch.records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(watch.now))
+    if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
+        return
+    detail = {"incarnation": begun.incarnation, "found": sign.value, "version": VERSION}
+    await watch.records.audit(run.id, "run_continued", by=PATCHWAVE, at=watch.now, detail=detail)
+    await schedule_run(watch.engine, begun)
+
+
+async def _look_after_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
+    """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
+    live = _live(others)
+    phases = {each.instance_id for each in live if each.name == PATCH_PHASE}
+    machines = [each for each in others if each.name == PATCH_MACHINE]
+    operations = {each.instance_id.rsplit(":", 2)[0]: each for each in live if each.name == AWAIT_OPERATION}
+
+    async def look(machine: OrchestrationState) -> None:
+        instance_id = machine.instance_id
+        operation = operations.get(instance_id)
+        if machine.runtime_status in _DEAD and operation is not None:
+            # Its end must be seen before anybody else follows the same operation.
+            await watch.engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+        elif machine.runtime_status in _DEAD:
+            await _put_back(watch, run, machine, phases)
+            await watch.engine.purge_orchestration(instance_id, recursive=False)
+        elif machine.runtime_status is not OrchestrationStatus.SUSPENDED:
+            turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
+            if is_stuck(turned_at, watch.now, watch.poll_seconds):
+                await watch.engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
+
+    await _each(machines, look)
+
+
+async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:
+    """Tell the phase, while it is live, that the machine waits for its turn again. What Azure accepted is adopted."""
+    state = await watch.engine.get_orchestration_state(machine.instance_id)
+    given = None if state is None else state.get_input()
+    work = None if given is None else MachineWork.from_wire(given)
+    if work is None or phase_instance(run.id, work.phase) not in phases:
+        return
+    at = datetime.now(UTC)
+    ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
+    await watch.records.tell_phase(run.id, ending_change(work.phase, ended))
+    detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
+    await watch.records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
+
+
+async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:
+    """The live and the dead instances below a run; not those that completed, which are most of them."""
+    query = OrchestrationQuery(instance_id_prefix=f"{run_id}:", runtime_status=[*_LIVE, *_DEAD])
+    return await engine.get_all_orchestration_states(query)
+
+
+def _live(states: Sequence[OrchestrationState]) -> list[OrchestrationState]:
+    """Those that still do something for the run; people may be told meanwhile."""
+    return [each for each in states if each.runtime_status in _LIVE and each.name != SEND_NOTIFICATIONS]
+
+
+def _turned_at(state: OrchestrationState) -> datetime:
+    """When the instance did something last; the client gives UTC without its zone."""
+    at = state.last_updated_at
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+def _sign(own: OrchestrationState | None) -> Sign:
+    if own is None:
+        return Sign.MISSING
+    match own.runtime_status:
+        case OrchestrationStatus.COMPLETED:
+            return Sign.COMPLETED
+        case OrchestrationStatus.FAILED:
+            return Sign.FAILED
+        case OrchestrationStatus.TERMINATED:
+            return Sign.ENDED if own.get_output() == ENDED_BY_WATCHDOG else Sign.TERMINATED
+        case OrchestrationStatus.SUSPENDED:
+            return Sign.SUSPENDED
+        case _:
+            return Sign.LIVE

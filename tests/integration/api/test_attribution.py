@@ -1,0 +1,149 @@
+"""Who did something, by the audit log: name, object id, and whether the platform names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from patchwave.api import freezes, policies, policy_schedule, run_commands, runs
+from patchwave.domain.runs.run import RunState
+from patchwave.services import retention
+from patchwave.storage import Records
+from tests.adapters.samples import NOW, machine
+from tests.adapters.test_tables_runs import RUN, run
+from tests.integration.api.test_run_commands import end_machine
+from tests.support.http_calls import POLICY, Answer, Engine, call, signed_in
+from triggers.webhook import run_webhook
+
+ANA = "aaaaaaaa-2222-4333-8444-555555555555"
+SIGNED = signed_in(ANA, "author", "approver", name="ana@example.org")
+PROVEN = ("ana@example.org", ANA, True)
+TYPED = ("ana@example.org (claimed)", "", False)
+NO_PERSON = ("api", "", False)
+APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
+
+SAID = {"reason": "maintenance", "by": "ana@example.org"}
+STEERED = {"comment": "maintenance", "by": "ana@example.org"}
+SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time": "02:30", "timeZone": "UTC"}
+FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
+
+
+async def last_line(records: Records, subject: str, action: str) -> tuple[str, str, bool]:
+    found = (await records.list_audit(subject, 100, None)).items
+    line = [line for line in found if line["action"] == action][-1]
+    return line["by"], line["byId"], line["proven"]
+
+
+async def every_order(records: Records, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
+    """Give every order of a policy, a freeze and a run, and read who gave it, by action."""
+    engine = Engine()
+    query = SAID if typed else {"reason": "maintenance"}
+    said: Any = SAID if typed else {"reason": "maintenance"}
+    steered: Any = STEERED if typed else {}
+
+    async def ask(function: object, body: object = b"", *, client: Engine | None = None, **route: str) -> Answer:
+        answer = await call(function, body=body, headers=headers, query=query, engine=client, **route)
+        assert answer.status < 300, answer.text
+        return answer
+
+    async def send(function: object, body: object = b"", **route: str) -> Answer:
+        return await ask(function, body, client=engine, **route)
+
+    await ask(policies.put_policy, {**APPROVED_POLICY, "schedule": {**SCHEDULE, "window": "PT4H"}}, name="monthly")
+    await ask(policy_schedule.pause_policy, said, name="monthly")
+    await send(policy_schedule.resume_policy, said, name="monthly")
+    await ask(policy_schedule.skip_next_occurrence, said, name="monthly")
+    await ask(policy_schedule.unskip_next_occurrence, name="monthly")
+    await send(policy_schedule.run_policy_now, said, name="monthly")
+    await ask(freezes.put_freeze, FREEZE, name="year-end")
+    await ask(freezes.delete_freeze, name="year-end")
+    started = await send(runs.start_run, {"policy": "monthly"})
+    await records.create_run(run(policy_snapshot={"name": "monthly", **APPROVED_POLICY}))
+    await records.start_run(RUN, NOW)
+    await records.add_machines(RUN, [machine(1, ring="all"), machine(2, ring="all")])
+    engine.instances[RUN] = ("patch_run", {})
+    await end_machine(records)
+    await send(run_commands.pause_run, steered, runId=RUN)
+    await send(run_commands.resume_run, steered, runId=RUN)
+    await send(run_commands.approve_ring, {"ring": "all", **steered}, runId=RUN)
+    await ask(run_commands.skip_machine, steered, runId=RUN, machineKey=machine(2).key)
+    await send(run_commands.retry_machine, steered, runId=RUN, machineKey=machine(1).key)
+    await send(run_commands.cancel_run, steered, runId=RUN)
+    await ask(policies.delete_policy, name="monthly")
+    subjects = {
+        "monthly": (
+            "policy_written",
+            "policy_paused",
+            "policy_resumed",
+            "occurrence_skipped",
+            "occurrence_unskipped",
+            "run_ordered",
+            "policy_deleted",
+        ),
+        "freeze~year-end": ("freeze_written", "freeze_deleted"),
+        started.json["id"]: ("run_started",),
+        RUN: ("run_paused", "run_resumed", "ring_approved", "machine_skipped", "machine_retried", "cancel_requested"),
+    }
+    return {
+        action: await last_line(records, subject, action) for subject, actions in subjects.items() for action in actions
+    }
+
+
+@pytest.mark.usefixtures("roles")
+async def test_every_order_of_a_signed_in_person_keeps_name_object_id_and_proof(records: Records) -> None:
+    found = await every_order(records, SIGNED, typed=True)
+    assert found == dict.fromkeys(found, PROVEN)
+
+
+async def test_every_order_of_a_key_holder_shows_the_typed_name_as_claimed(records: Records) -> None:
+    forged = {key: value for key, value in SIGNED.items() if key != "x-ms-client-principal-name"}
+    found = await every_order(records, forged, typed=True)
+    assert found == dict.fromkeys(found, TYPED)
+
+
+async def test_every_order_without_a_name_is_of_the_api(records: Records) -> None:
+    found = await every_order(records, {}, typed=False)
+    assert found == dict.fromkeys(found, NO_PERSON)
+
+
+@pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
+async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(records: Records, monthly: str, typed: str) -> None:
+    assert (await call(policy_schedule.pause_policy, body={**SAID, "by": typed}, name=monthly)).status == 200
+    assert await last_line(records, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
+
+
+@pytest.mark.usefixtures("platform")
+async def test_keys_beside_a_sign_in_keep_who_is_signed_in(records: Records, monthly: str) -> None:
+    headers = signed_in(ANA, name="ana@example.org")
+    assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
+    assert await last_line(records, monthly, "policy_paused") == PROVEN
+
+
+@pytest.mark.usefixtures("platform")
+async def test_the_id_of_another_provider_is_no_object_id(records: Records, monthly: str) -> None:
+    headers = signed_in(ANA, name="ana@example.org") | {"x-ms-client-principal-idp": "google"}
+    assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
+    assert await last_line(records, monthly, "policy_paused") == ("ana@example.org", "", True)
+
+
+@pytest.mark.usefixtures("roles")
+async def test_an_export_keeps_who_has_the_evidence(records: Records) -> None:
+    await records.create_run(run())
+    await records.close_run(RUN, RunState.COMPLETED, "", NOW)
+    count = await records.count_evidence(RUN)
+    operator = signed_in(ANA, "operator", name="ana@example.org")
+    answer = await call(retention.acknowledge_export, body={"records": count}, headers=operator, runId=RUN)
+    assert answer.status == 200, answer.text
+    assert await last_line(records, RUN, "evidence_exported") == PROVEN
+
+
+async def test_a_webhook_starts_runs_in_nobodys_name(records: Records, monthly: str) -> None:
+    started = await call(run_webhook, body=b'{"by": "ana@example.org"}', engine=Engine(), policy=monthly)
+    assert await last_line(records, started.json["id"], "run_started") == NO_PERSON
+
+
+async def test_a_line_from_before_ids_were_kept_is_shown_without_one(records: Records) -> None:
+    await records._store.audit.insert("monthly", "2026-11-10~1", {"at": "2026-11-10", "action": "old", "by": "ana"})
+    [line] = (await records.list_audit("monthly", 10, None)).items
+    assert (line["by"], line["byId"], line["proven"]) == ("ana", "", False)

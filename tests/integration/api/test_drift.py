@@ -1,0 +1,151 @@
+"""The doctor over HTTP: the fleet is the simulator's, read from its Resource Graph over HTTPS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from patchwave.api import drift
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.scheduling.overrides import Pause
+from patchwave.services import fleet_reader
+from patchwave.storage import Records
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
+from tests.support.http_calls import call
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"
+SCHEDULE = {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "UTC", "window": "PT4H"}
+API = {"api-version": "2023-04-01"}
+
+
+def machine_id(name: str) -> str:
+    return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+def configuration_id(name: str) -> str:
+    return f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+
+
+def entry(name: str, *, bypass: bool, mode: str = "AutomaticByPlatform") -> dict[str, Any]:
+    """A Linux machine of the fleet file."""
+    settings = {
+        "patchMode": mode,
+        "assessmentMode": "AutomaticByPlatform",
+        "automaticByPlatformSettings": {"bypassPlatformSafetyChecksOnUserSchedule": bypass},
+    }
+    properties = {"osProfile": {"linuxConfiguration": {"patchSettings": settings}}}
+    return {"id": machine_id(name), "location": "westeurope", "osType": "Linux", "properties": properties}
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The ready document of a simulator with four machines, which each test leaves as they are."""
+    folder = tmp_path_factory.mktemp("doctor")
+    machines = [
+        entry("nobody", bypass=True),
+        entry("scheduled", bypass=True),
+        entry("azure", bypass=False),
+        entry("image", bypass=False, mode="ImageDefault"),
+    ]
+    # At that speed the minute by which Resource Graph lags is a moment.
+    with running(folder, machines, "--speed", "100000") as document:
+        yield document
+
+
+@pytest.fixture
+async def azure(
+    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Azure as the trigger reaches it; the simulator's own controls for the test."""
+    monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
+    async with httpx.AsyncClient(**as_client(access.document)) as http:
+        yield http
+        await http.delete("/_sim/faults")
+
+
+async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
+    """A schedule far in the future, and its assignments."""
+    window = {
+        "startDateTime": "2030-01-05 22:00",
+        "duration": "02:00",
+        "timeZone": "UTC",
+        "recurEvery": "Week Saturday",
+    }
+    properties = {
+        "maintenanceScope": "InGuestPatch",
+        "extensionProperties": {"InGuestPatchMode": "User"},
+        "maintenanceWindow": window,
+        "installPatches": {"rebootSetting": "IfRequired"},
+    }
+    one = configuration_id(name)
+    made = await azure.put(one, params=API, json={"location": "westeurope", "properties": properties})
+    assert made.status_code == 200, made.text
+    for machine in machines:
+        path = f"{machine_id(machine)}/providers/Microsoft.Maintenance/configurationAssignments/{name}"
+        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": one}}
+        assigned = await azure.put(path, params=API, json=body)
+        assert assigned.status_code == 200, assigned.text
+
+
+async def examined(**query: str) -> DoctorReport:
+    answered = await call(drift.examine_fleet, query=query)
+    assert answered.status == 200, answered.text
+    return DoctorReport.from_wire(answered.json)
+
+
+def by_kind(report: DoctorReport) -> dict[str, set[str]]:
+    """The names of what is found, by kind; that nobody has assessed these machines goes without saying."""
+    found: dict[str, set[str]] = {}
+    for finding in report.findings:
+        if finding.kind is not FindingKind.STALE_ASSESSMENT:
+            found.setdefault(finding.kind, set()).add(finding.subject.rpartition("/")[2].lower())
+    return found
+
+
+async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: Records):
+    await schedule(azure, "weekly", "scheduled", "azure")
+    await schedule(azure, "twin", "scheduled")
+    report = await examined()
+    assert (report.machines, report.configurations) == (4, 2)
+    assert by_kind(report) == {
+        FindingKind.NOBODY_PATCHES: {"nobody", "azure"},
+        FindingKind.LEFT_TO_IMAGE: {"image"},
+        FindingKind.SAME_START: {"scheduled"},
+    }
+    assert report.findings_by_kind[FindingKind.STALE_ASSESSMENT] == 4
+
+    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE}
+    await records.put_policy("monthly", policy, if_match=None, if_none_match=True, at=datetime.now(UTC))
+    assert by_kind(await examined()) == {
+        FindingKind.PATCHED_BY_TWO: {"scheduled"},
+        FindingKind.SCHEDULE_WITHOUT_EFFECT: {"azure"},
+        FindingKind.SAME_START: {"scheduled"},
+    }
+
+    pause = Pause(by="ann", reason="holidays", at=datetime.now(UTC))
+    await records.pause_policy("monthly", pause)
+    (nobody,) = (await examined(kind="nobody_patches", subject="NOBODY")).findings
+    assert "is paused by ann: holidays" in nobody.evidence
+
+
+async def test_what_is_asked_for_wrongly_is_refused(records: Records):
+    del records
+    answered = await call(drift.examine_fleet, query={"kind": "nobody_patches,flu"})
+    assert (answered.status, answered.paths) == (400, ["kind"])
+    answered = await call(drift.examine_fleet, query={"staleDays": "0"})
+    assert (answered.status, answered.paths) == (400, ["staleDays"])
+
+
+async def test_a_fleet_that_azure_does_not_show(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "graph"}, "effect": {"status": 403}}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    answered = await call(drift.examine_fleet)
+    assert answered.status == 502
+    assert "could not be" in answered.problem["detail"]

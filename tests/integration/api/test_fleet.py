@@ -1,0 +1,232 @@
+"""What the machines are set to, over HTTP: the fleet is the simulator's, one machine for each of eight scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from patchwave.api import fleet
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.vm_agents import AgentVersions
+from patchwave.services import fleet_reader
+from patchwave.storage import Records
+from tests.adapters.samples import NOW
+from tests.simulator.access import Access
+from tests.simulator.conftest import as_client, running
+from tests.support.http_calls import POLICY, call
+
+SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-modes"
+CONFIGURATION = f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
+API = {"api-version": "2023-04-01"}
+JAMMY = {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts"}
+NOBLE = {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server"}
+SCENARIOS = {
+    1: ("AutomaticByPlatform", True, True),
+    2: ("AutomaticByPlatform", True, False),
+    3: ("AutomaticByPlatform", False, True),
+    4: ("AutomaticByPlatform", False, False),
+    5: ("ImageDefault", True, True),
+    6: ("ImageDefault", True, False),
+    7: ("ImageDefault", False, True),
+    8: ("ImageDefault", False, False),
+}
+PATCHED_BY = {1: "schedule", 2: "nobody", 3: "nobody", 4: "platform"} | dict.fromkeys(range(5, 9), "operating_system")
+
+
+def machine_id(name: str) -> str:
+    return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+def entry(name: str, mode: str, bypass: bool, **simulation: Any) -> dict[str, Any]:
+    """A Linux machine of the fleet file, of an image that is supported."""
+    settings = {
+        "patchMode": mode,
+        "assessmentMode": "AutomaticByPlatform",
+        "automaticByPlatformSettings": {"bypassPlatformSafetyChecksOnUserSchedule": bypass},
+    }
+    return {
+        "id": machine_id(name),
+        "location": "westeurope",
+        "osType": "Linux",
+        "tags": {"env": "test"},
+        "properties": {
+            "osProfile": {"linuxConfiguration": {"patchSettings": settings}},
+            "storageProfile": {"imageReference": NOBLE if name == "noble" else JAMMY},
+        },
+        "simulation": simulation,
+    }
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The ready document of a simulator with a machine for each scenario, two that are not eligible, and a schedule."""
+    folder = tmp_path_factory.mktemp("modes")
+    machines = [entry(f"scenario-{number}", mode, bypass) for number, (mode, bypass, _) in SCENARIOS.items()]
+    machines += [entry("noble", "AutomaticByPlatform", False), entry("old", "ImageDefault", False, agent="old")]
+    # At that speed the minute by which Resource Graph lags is a moment.
+    with running(folder, machines, "--speed", "1200") as document:
+        with httpx.Client(**as_client(document)) as http:
+            schedule(http, [f"scenario-{number}" for number, (*_, is_scheduled) in SCENARIOS.items() if is_scheduled])
+        yield document
+
+
+def schedule(http: httpx.Client, names: list[str]) -> None:
+    """A configuration, and assignments of these machines."""
+    window = {
+        "startDateTime": f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d} 22:00",
+        "duration": "03:00",
+        "timeZone": "UTC",
+        "recurEvery": "Day",
+    }
+    properties = {
+        "maintenanceScope": "InGuestPatch",
+        "extensionProperties": {"InGuestPatchMode": "User"},
+        "maintenanceWindow": window,
+        "installPatches": {
+            "rebootSetting": "IfRequired",
+            "linuxParameters": {"classificationsToInclude": ["Critical"]},
+        },
+    }
+    body = {"location": "westeurope", "properties": properties}
+    reply = http.put(CONFIGURATION, params=API, json=body)
+    assert reply.is_success, reply.text
+    for name in names:
+        assignment = f"{machine_id(name)}/providers/Microsoft.Maintenance/configurationAssignments/nightly"
+        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": CONFIGURATION}}
+        reply = http.put(assignment, params=API, json=body)
+        assert reply.is_success, reply.text
+
+
+@pytest.fixture
+async def azure(
+    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Azure as the triggers reach it; the simulator's own controls for the test."""
+    versions = AgentVersions(access.settings, access.pipeline())
+    monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
+    monkeypatch.setattr(fleet_reader, "open_agent_versions", lambda: versions)
+    async with httpx.AsyncClient(**as_client(access.document)) as http:
+        yield http
+        await http.delete("/_sim/faults")
+    await versions.close()
+
+
+async def modes(**query: str) -> dict[str, Any]:
+    answered = await call(fleet.list_fleet_modes, query=query)
+    assert answered.status == 200, answered.text
+    return answered.json
+
+
+@pytest.mark.parametrize("number", SCENARIOS)
+async def test_each_scenario_as_azure_shows_it(azure: httpx.AsyncClient, number: int):
+    [machine] = (await modes(machine=machine_id(f"scenario-{number}")))["machines"]
+    mode, bypass, is_scheduled = SCENARIOS[number]
+    assert machine["scenario"] == number
+    assert machine["patchedBy"] == PATCHED_BY[number]
+    assert (machine["settings"]["patchMode"], machine["settings"]["bypass"]) == (mode, bypass)
+    assert machine["settings"]["assessmentMode"] == "AutomaticByPlatform"
+    assert [each.lower() for each in machine["schedules"]] == ([CONFIGURATION.lower()] if is_scheduled else [])
+    assert machine["isMistake"] == (number in (3, 5, 7))
+    assert (machine["at"] is not None) == (number == 1)
+    assert machine["image"].startswith("Canonical:0001-com-ubuntu-server-jammy:22_04-lts")
+    assert machine["powerState"] == "running"
+    assert machine["agentVersion"] == "2.11.1.12"
+
+
+async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.AsyncClient):
+    found = await modes(patchedBy="schedule,platform", limit="1")
+    assert len(found["machines"]) == 1
+    counts = found["counts"]
+    assert counts["machines"] == 10
+    assert counts["byPatcher"] == {"schedule": 1, "platform": 1, "operating_system": 5, "nobody": 3}
+    assert counts["byPatchMode"] == {"AutomaticByPlatform": 5, "ImageDefault": 5}
+    assert counts["byAssessmentMode"] == {"AutomaticByPlatform": 10}
+    assert counts["mistakes"] == 3
+
+
+async def test_what_azure_leaves_out_is_patched_by_nobody(azure: httpx.AsyncClient):
+    [machine] = (await modes(machine=machine_id("noble")))["machines"]
+    assert (machine["scenario"], machine["patchedBy"]) == (4, "nobody")
+    assert "not in the table of supported images" in machine["sentence"]
+
+
+async def test_policies_of_patchwave_count(azure: httpx.AsyncClient, records: Records):
+    document = {
+        "name": "monthly",
+        **POLICY,
+        "scope": {"machineIds": [machine_id("scenario-2"), machine_id("scenario-4")]},
+        "schedule": {"recurrence": "2099-01-05", "time": "20:00", "timeZone": "UTC", "window": "PT4H"},
+    }
+    await records.put_policy("monthly", document, if_match=None, if_none_match=True, at=NOW)
+    machines = {machine["name"]: machine for machine in (await modes())["machines"]}
+    covered = machines["scenario-2"]
+    assert (covered["patchedBy"], covered["policies"]) == ("policy", ["monthly"])
+    assert covered["sentence"].endswith("Covered by the policy monthly of Patchwave.")
+    assert (machines["scenario-4"]["patchedBy"], machines["scenario-4"]["policies"]) == ("platform", ["monthly"])
+    assert machines["scenario-8"]["policies"] == []
+
+
+async def test_the_table_of_who_is_not_eligible(azure: httpx.AsyncClient):
+    answered = await call(fleet.list_fleet_eligibility)
+    assert answered.status == 200, answered.text
+    found = answered.json
+    assert (found["machines"], found["eligible"]) == (10, 10 - len(found["ineligible"]))
+    reasons = {
+        machine["name"]: [obstacle["cause"] for obstacle in machine["eligibility"]["obstacles"]]
+        for machine in found["ineligible"]
+    }
+    assert reasons == {"noble": ["other_image"], "old": ["old_agent"]}
+    assert (found["unknown"], found["notes"]) == (0, [])
+    assert found["tableReadOn"] == "2026-11-20"
+    assert sum(found["byCause"].values()) == sum(map(len, reasons.values()))
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ({"patchedBy": "somebody"}, "patchedBy"),
+        ({"subscription": "x"}, "subscriptions[0]"),
+        ({"machine": "/subscriptions/x"}, "machineIds[0]"),
+        ({"osType": "plan9"}, "osTypes[0]"),
+        ({"limit": "0"}, "limit"),
+    ],
+)
+async def test_a_query_that_is_none(azure: httpx.AsyncClient, query: dict[str, str], path: str):
+    answered = await call(fleet.list_fleet_modes, query=query)
+    assert (answered.status, answered.paths) == (400, [path])
+
+
+async def test_the_scope_narrows(azure: httpx.AsyncClient):
+    assert (
+        len((await modes(subscription=SUBSCRIPTION, resourceGroup="RG-MODES", location="West Europe"))["machines"])
+        == 10
+    )
+    assert (await modes(osType="Windows"))["machines"] == []
+    assert (await modes(resourceGroup="rg-other"))["counts"]["machines"] == 0
+
+
+async def test_azure_that_refuses_is_a_502(azure: httpx.AsyncClient):
+    await azure.post("/_sim/faults", json={"match": {"operation": "graph"}, "effect": {"status": 403}})
+    answered = await call(fleet.list_fleet_modes)
+    assert answered.status == 502
+    assert "could not be listed" in answered.problem["detail"]
+
+
+async def test_versions_of_agents_that_cannot_be_read_are_unknown_and_said_so(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "list"}, "effect": {"status": 403}}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    found = (await call(fleet.list_fleet_eligibility)).json
+    assert (found["unknown"], found["byCause"]) == (9, {"other_image": 1})
+    [note] = found["notes"]
+    assert note.startswith(f"Some versions of VM agents in {SUBSCRIPTION} are not known: HTTP 403")
+
+
+async def test_a_page_that_is_throttled_is_asked_for_again(azure: httpx.AsyncClient):
+    rule = {"match": {"operation": "list"}, "effect": {"status": 429, "headers": {"Retry-After": "0"}}, "times": 1}
+    assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
+    assert (await call(fleet.list_fleet_eligibility)).json["notes"] == []

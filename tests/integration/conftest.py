@@ -1,0 +1,90 @@
+"""Triggers on a real Azurite, with tables of their own for every test and an engine that only records."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import pytest
+from azure.identity import CredentialUnavailableError
+
+from patchwave.azure import credentials
+from patchwave.azure.clients import PerLoop, close_clients
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.settings import load_settings
+from patchwave.storage import Records, open_records
+from tests.adapters.samples import NOW
+from tests.simulator.access import Access
+from tests.storage import azurite
+from tests.support.http_calls import POLICY, TENANT, Engine
+
+__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "records", "roles"]
+
+
+@pytest.fixture
+async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Records]:
+    """The records that the triggers open."""
+    monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", azurite)
+    monkeypatch.setenv("PATCHWAVE_TABLE_PREFIX", f"t{uuid.uuid4().hex[:12]}")
+    load_settings.cache_clear()
+    found = open_records()
+    yield found
+    await close_clients()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def access(simulator: dict[str, Any], records: Records) -> Access:
+    """The way to the ``simulator`` of the test's file, beside records of the test's own."""
+    del records
+    return Access(simulator)
+
+
+@pytest.fixture
+async def graph(access: Access) -> AsyncIterator[ResourceGraph]:
+    """Its Resource Graph."""
+    opened = ResourceGraph(access.settings, access.pipeline())
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """App Service authentication is on, so that what stands in its headers counts."""
+    monkeypatch.setenv("WEBSITE_AUTH_ENABLED", "True")
+
+
+@pytest.fixture
+def roles(platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers need roles."""
+    monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
+    monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
+    load_settings.cache_clear()
+
+
+class _Nobody:
+    async def get_token(self, *_: str, **__: object) -> NoReturn:
+        raise CredentialUnavailableError("there is no identity here")
+
+    get_token_info = get_token
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs Azure is told so at once; the library would look for an identity in the network for minutes."""
+    monkeypatch.setattr(credentials, "_clients", PerLoop(lambda _: _Nobody()))
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+async def monthly(records: Records) -> str:
+    """The name of a stored policy."""
+    await records.put_policy("monthly", {"name": "monthly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    return "monthly"
