@@ -21,8 +21,9 @@ from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence, Occur
 from patchwave.domain.maintenance.queries import machines_of_run
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.maintenance_results import MachineUpdate, is_contradicted
-from patchwave.domain.runs.run import MachineRecord, Run, Stage
+from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import (
     SHARD,
     CancelResult,

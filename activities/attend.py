@@ -9,11 +9,11 @@ from activities.accompany import occurrence_of
 from activities.context import load_machine, load_record, now, wait_seconds
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.power import NotRestored, not_restored
-from patchwave.domain.machine.preflight import Power
 from patchwave.domain.runs.maintenance_results import conclude
 from patchwave.domain.workflow.maintenance_run import Concluding, LookAgain, PowerSign, Prepared
 from patchwave.domain.workflow.messages import MachineRef

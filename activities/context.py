@@ -14,7 +14,8 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.run import MachineRecord, Mode, Run
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run
 from patchwave.domain.scheduling.window import deadline
 from patchwave.settings import load_settings
 from patchwave.storage import RecordMissing, Records, open_records

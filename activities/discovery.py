@@ -16,7 +16,7 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Records, open_records

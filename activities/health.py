@@ -15,9 +15,8 @@ from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.machine.alerts import AlertVeto, alerts_unknown, judge_alerts
+from patchwave.domain.machine.alerts import alerts_unknown, judge_alerts
 from patchwave.domain.machine.health import (
-    Health,
     HealthRequest,
     HealthResult,
     HealthState,
@@ -30,7 +29,8 @@ from patchwave.domain.machine.health import (
 )
 from patchwave.domain.machine.http_probe import judge_probe
 from patchwave.domain.machine.resource_health import judge_availability
-from patchwave.domain.runs.run import HealthSummary, Signal, SignalState
+from patchwave.domain.policy.health import AlertVeto, Health
+from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
 from patchwave.outbound.http_probe import Prober
 from patchwave.settings import load_settings
 from patchwave.storage import open_records

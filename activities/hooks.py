@@ -16,16 +16,14 @@ from patchwave.azure.run_command import open_run_commands
 from patchwave.azure.snapshots import open_disks
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import Json, format_instant
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.hooks import (
-    BeforeScript,
     HookResult,
     HookState,
-    Script,
     ScriptRequest,
-    SnapshotHook,
     When,
     script_failure,
     script_overdue,
@@ -33,7 +31,6 @@ from patchwave.domain.machine.hooks import (
     scripts_are_off,
 )
 from patchwave.domain.machine.power import SETTLES_IN_POLLS
-from patchwave.domain.machine.preflight import MachineView
 from patchwave.domain.machine.script import command_of, read_script_end, shorten_output, wrap_script
 from patchwave.domain.machine.snapshot import (
     OsDisk,
@@ -45,12 +42,15 @@ from patchwave.domain.machine.snapshot import (
     snapshot_tags,
 )
 from patchwave.domain.maintenance.occurrence import too_late_to_prepare
+from patchwave.domain.policy.hooks import BeforeScript, Script, SnapshotHook
+from patchwave.domain.policy.install import shortest_installation
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.commands import reason_not_to_start, reason_to_end, unapproved
+from patchwave.domain.runs.commands import reason_to_end, unapproved
+from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.outcome_rules import window_closed
-from patchwave.domain.runs.run import IntentState
-from patchwave.domain.scheduling.window import cutoff, shortest_installation
+from patchwave.domain.scheduling.window import cutoff
 from patchwave.domain.workflow.messages import MachineRef
+from patchwave.domain.workflow.start_blocker import reason_not_to_start
 from patchwave.settings import load_settings
 from patchwave.storage import open_records
 

@@ -8,7 +8,7 @@ from patchwave.azure.clients import PerLoop
 from patchwave.domain.azure.poll_schedule import Followed, Looks
 from patchwave.domain.azure.rate_limit import Bucket, read_limits
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.runs.run import Intent
+from patchwave.domain.runs.intent import Intent
 from patchwave.settings import Settings
 from patchwave.storage import bucket_key
 

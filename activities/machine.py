@@ -9,16 +9,20 @@ from activities.context import MachineContext, load_machine, load_record, lock, 
 from activities.windows import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import MachineView, Power
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import Moment
-from patchwave.domain.machine.preflight import MachineView, Power, Preflight, Readiness, judge
-from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.machine.preflight import Preflight, Readiness, judge
 from patchwave.domain.runs.commands import reason_to_end
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import INSTALLING
-from patchwave.domain.runs.run import AssessmentSummary, MachineRecord, Mode, OperationKind, Stage
+from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     PreflightRequest,

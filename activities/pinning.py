@@ -12,6 +12,7 @@ from activities.context import MachineContext, frozen_policy, now
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.machine.patch_pinning import (
     Assessed,
     Delay,
@@ -28,12 +29,14 @@ from patchwave.domain.machine.patch_pinning import (
 )
 from patchwave.domain.machine.patch_selection import product_name, select, wanted_on
 from patchwave.domain.planning.canary import can_be_pinned, canary_kinds, kind_of
-from patchwave.domain.planning.rings import order_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy, WithoutPin
+from patchwave.domain.policy.rollout import order_rings
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.commands import is_approved, ring_not_approved
-from patchwave.domain.runs.run import AssessmentSummary, Intent, MachineRecord, Mode, PatchRecord
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.messages import RingRef
 from patchwave.storage import RecordMissing, open_records
 

@@ -22,7 +22,7 @@ from patchwave.domain.planning.reservation import Groups, groups_of
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun, RunRef
 from patchwave.storage import Records, open_records
 

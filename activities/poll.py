@@ -10,12 +10,12 @@ from activities.pinning import note_packages, note_selection
 from patchwave.azure.bulk_status import SWEPT_ABOVE, open_sweeps
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, is_throttling
-from patchwave.domain.azure.operation import PollReading, PollState, is_ours
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, PatchSummary
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.intent import Intent, is_ours
 from patchwave.domain.runs.outcome_rules import judge_assessment
-from patchwave.domain.runs.run import Intent, OperationKind
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, open_records
 

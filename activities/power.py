@@ -10,6 +10,7 @@ from activities.context import MachineContext, load_machine, load_record, load_r
 from activities.windows import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import Json, format_instant
 from patchwave.domain.core.ids import MachineId
@@ -24,11 +25,12 @@ from patchwave.domain.machine.power import (
     power_before,
     undone,
 )
-from patchwave.domain.machine.preflight import Power
-from patchwave.domain.runs.commands import reason_not_to_start
-from patchwave.domain.runs.run import IntentState, MachineRecord, Mode, Stage
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode
 from patchwave.domain.scheduling.window import RESTART_NEEDS
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult
+from patchwave.domain.workflow.start_blocker import reason_not_to_start
 from patchwave.settings import load_settings
 from patchwave.storage import open_records
 

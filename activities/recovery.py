@@ -8,10 +8,11 @@ from datetime import timedelta
 from activities.context import load_run, now
 from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
-from patchwave.domain.runs.run import MachineRecord, Run, Stage
+from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import quiet_until
-from patchwave.domain.workflow.messages import RestUntil, RunRef, Step, Stock, UnderWay
+from patchwave.domain.workflow.messages import RestUntil, RunRef, Stock, UnderWay
 from patchwave.storage import Records, open_records
 
 _SIGN_EVERY = timedelta(minutes=1)

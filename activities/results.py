@@ -16,8 +16,9 @@ from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import Installation, awaits_result, is_under_way, read_patch
-from patchwave.domain.runs.run import MachineRecord, Run
+from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
 from patchwave.storage import Records, open_records
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from activities.context import now
 from patchwave.domain.core.documents import Json
 from patchwave.domain.runs.commands import PATCHWAVE, controls
+from patchwave.domain.runs.error_budget import GateClosed
 from patchwave.domain.runs.run import Run, RunState
-from patchwave.domain.workflow.messages import GateClosed, RunRef, SetRunState, Shown, StopRun
+from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
 from patchwave.storage import RecordMissing, open_records
 
 

@@ -19,18 +19,21 @@ from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_rate_limits
 from patchwave.azure.virtual_machines import Submission, open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
-from patchwave.domain.azure.operation import Origin, UnsafeUrl, check_operation_url, is_unanswered, operation_id, origin
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, UnsafeUrl, check_operation_url, operation_id
 from patchwave.domain.azure.patch_results import PatchSummary
 from patchwave.domain.core.documents import Json, text_of
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.machine.preflight import MachineView, unknown_system
+from patchwave.domain.fleet.exclusions import unknown_system
+from patchwave.domain.policy.install import shortest_installation
 from patchwave.domain.policy.rollout import Reboot
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs import outcome_rules as verdicts
-from patchwave.domain.runs.commands import reason_not_to_start
-from patchwave.domain.runs.run import Intent, IntentState, OperationKind, Stage
-from patchwave.domain.scheduling.window import deadline, permitted_duration, shortest_installation
+from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswered, origin
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
+from patchwave.domain.workflow.start_blocker import reason_not_to_start
 from patchwave.settings import load_settings
 from patchwave.storage import bucket_key, open_records
 

@@ -9,15 +9,15 @@ from activities.context import now
 from activities.recovery import show_life
 from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.placement_codec import Placed
-from patchwave.domain.policy.gates import uses_budget
 from patchwave.domain.runs.commands import controls
-from patchwave.domain.runs.run import Stage
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow.messages import (
     MachinePage,
     MachinePageRequest,
     PhaseLook,
     PhaseRef,
-    Step,
     StillOpen,
     StillOpenRequest,
 )

@@ -10,11 +10,11 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.policy.stored_policies import parse_stored_policy
-from patchwave.domain.runs.run import Mode, Run, RunState
+from patchwave.domain.runs.run import Mode, Run, RunState, Step
 from patchwave.domain.scheduling.freeze import frozen_by
 from patchwave.domain.scheduling.upcoming import Waiting, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
-from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, Step, StepRef
+from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
 from patchwave.storage import open_records
 
 _LOG = logging.getLogger("patchwave.windows")

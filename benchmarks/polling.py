@@ -14,7 +14,7 @@ from durabletask.client import OrchestrationStatus
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.operation import await_operation
-from patchwave.domain.runs.run import OperationKind
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.workflow.messages import AwaitOperation, OperationReport, OperationState
 
 POLLS = (60, 120, 240, 480, 960)

@@ -20,7 +20,7 @@ from orchestrators.notify import announce
 from orchestrators.retries import RETRY_RESULT
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.notifications.events import Event
+from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow.maintenance_run import (
     AttendShard,

@@ -20,11 +20,12 @@ from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.maintenance.occurrence import too_late_to_prepare
-from patchwave.domain.runs.run import Mode, OperationKind
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.maintenance_run import (
     AttendMachine,
     AttendShard,
@@ -42,7 +43,6 @@ from patchwave.domain.workflow.messages import (
     PowerResult,
     PreflightRequest,
     PreflightResult,
-    Step,
     Traits,
 )
 

@@ -23,14 +23,17 @@ from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, 
 from orchestrators.restart import restart
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
 from patchwave.domain.machine.power import LEFT_ON, NotRestored, not_restored
 from patchwave.domain.machine.preflight import Readiness
-from patchwave.domain.policy.gates import uses_budget
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.run import AssessmentSummary, Mode, OperationKind, Stage
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineRef,
@@ -41,7 +44,6 @@ from patchwave.domain.workflow.messages import (
     Recorded,
     RecordOutcome,
     ReleaseMachine,
-    Step,
     Verified,
     VerifyRequest,
 )

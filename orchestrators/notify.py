@@ -15,7 +15,6 @@ from orchestrators.retries import RETRY, RETRY_RESULT
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     Ended,
-    Event,
     Facts,
     GateClosed,
     Notice,
@@ -28,6 +27,7 @@ from patchwave.domain.notifications.events import (
     WindowAwaited,
     patience,
 )
+from patchwave.domain.policy.notifications import Event
 
 LONGEST_THROTTLING = timedelta(hours=6)
 """How long a channel that limits its messages is asked again: a message that comes later helps little."""

@@ -12,9 +12,10 @@ from orchestrators import names
 from orchestrators.patience import Patience
 from orchestrators.retries import RETRY_RESULT
 from orchestrators.waits import Waits
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.run import InstallationSummary, OperationKind
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachineWork,

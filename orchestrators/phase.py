@@ -21,9 +21,10 @@ from orchestrators.retries import RETRY_RESULT
 from patchwave.domain.notifications import events
 from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
 from patchwave.domain.planning.placement_codec import Placed
-from patchwave.domain.policy.gates import BudgetLedger, OnExceeded, waves_are_barriers
+from patchwave.domain.policy.gates import OnExceeded, waves_are_barriers
+from patchwave.domain.runs.error_budget import BudgetLedger, GateClosed
+from patchwave.domain.runs.run import RunControls, Step
 from patchwave.domain.workflow.messages import (
-    GateClosed,
     MachineEnded,
     MachinePage,
     MachinePageRequest,
@@ -32,8 +33,6 @@ from patchwave.domain.workflow.messages import (
     PhaseEnd,
     PhaseLook,
     PhaseRef,
-    RunControls,
-    Step,
     StillOpen,
     StillOpenRequest,
 )

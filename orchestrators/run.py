@@ -16,10 +16,11 @@ from orchestrators.notify import announce
 from orchestrators.retries import RETRY_RESULT
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.notifications.events import ApprovalNeeded, Event, Facts, RunAwaited, WindowAwaited
+from patchwave.domain.notifications.events import ApprovalNeeded, Facts, RunAwaited, WindowAwaited
+from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.commands import not_started
 from patchwave.domain.runs.outcome_rules import window_closed
-from patchwave.domain.runs.run import Mode, RunState
+from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
 from patchwave.domain.runs.watchdog import MOST_INCARNATIONS
 from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
@@ -40,11 +41,9 @@ from patchwave.domain.workflow.messages import (
     PlannedRun,
     RestUntil,
     RingRef,
-    RunControls,
     RunRef,
     SetRunState,
     Shown,
-    Step,
     StepRef,
     Stock,
     StopRun,

@@ -13,11 +13,11 @@ from typing import Any, cast
 import azure.functions as func
 
 from patchwave.api.auth import NotSignedIn, RoleMissing, caller_named, check_role
+from patchwave.domain.core.command import NotAllowed, NotPossible
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem, listed
 from patchwave.domain.policy.policy import PolicyError
-from patchwave.domain.runs.commands import NotAllowed, NotPossible
 from patchwave.domain.scheduling.freeze import FreezeError
 from patchwave.services.refusal_log import TRACED, note_refused
 from patchwave.storage import InvalidCursor, Page, PreconditionFailed, RecordTooLarge, StorageUnreachable

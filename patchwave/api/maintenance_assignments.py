@@ -35,9 +35,10 @@ from patchwave.api.requests import BY, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document, Instant, Json
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
@@ -54,7 +55,7 @@ from patchwave.domain.maintenance.assignment import (
     check_sizes,
     read_assignment,
 )
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.queries import (
     assignment_with_id,
     assignments_of_configuration,
@@ -62,7 +63,6 @@ from patchwave.domain.maintenance.queries import (
     dynamic_scopes,
 )
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import Order
 from patchwave.storage import Records, open_records
 
 LONGEST_SECONDS = 120.0

@@ -46,9 +46,10 @@ from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Document, Json, as_object, text_of
 from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveryQuery
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.domain.maintenance.queries import all_configurations, canceled_runs
 from patchwave.domain.maintenance.upcoming_run import ComingRun, canceled_by_configuration, coming_runs
 from patchwave.domain.maintenance.validation import advice, check_configuration, check_number

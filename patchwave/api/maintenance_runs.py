@@ -11,9 +11,11 @@ from patchwave.api.endpoint import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPag
 from patchwave.api.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
 from patchwave.domain.core.documents import Document, Instant, Json
 from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import is_contradicted
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, Mode, Run, RunState
+from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage import Records, open_records
 
 bp = df.Blueprint()

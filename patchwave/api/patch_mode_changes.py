@@ -42,6 +42,7 @@ from patchwave.api.http import (
     word_of,
 )
 from patchwave.api.requests import LONGEST_REASON, ORDER, read_order
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import missing_ids
@@ -60,7 +61,6 @@ from patchwave.domain.fleet.patch_mode_change import (
     plan_machine,
 )
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import Order
 from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
 from patchwave.services.start_run import DurableClient

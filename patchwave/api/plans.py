@@ -20,6 +20,7 @@ from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
 from patchwave.domain.core.documents import as_object
 from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
 from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
@@ -28,7 +29,6 @@ from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType, Scope
-from patchwave.domain.runs.run import AssessmentSummary
 from patchwave.services.fleet_reader import TOO_MANY_READS, one_of_few
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import PlanRequest, requested_policy

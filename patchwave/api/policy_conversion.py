@@ -19,11 +19,10 @@ from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Document, Json
-from patchwave.domain.core.ids import check_policy_name, is_policy_name
+from patchwave.domain.core.ids import ConfigurationId, check_policy_name, is_policy_name
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import Assignment, read_assignment
-from patchwave.domain.maintenance.configuration import ConfigurationId
 from patchwave.domain.maintenance.conversion_report import NotCarried
 from patchwave.domain.maintenance.export_policy import CARE, MovedOut, configuration_of
 from patchwave.domain.maintenance.import_policy import MovedIn, policies_of

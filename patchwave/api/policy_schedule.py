@@ -26,10 +26,11 @@ from patchwave.api.http import Refusal, answer, answered, no_such, number_of, pa
 from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import RunId, is_policy_name
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.run import Order, Trigger, TriggerKind
+from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import frozen_by
 from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
 from patchwave.domain.scheduling.upcoming import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from patchwave.api.endpoint import Body, Parameter
 from patchwave.api.http import caller_of, invalid_body, invalid_query, query_of, read_body, read_json
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document, as_object
 from patchwave.domain.core.validation import Problem, unknown_keys
-from patchwave.domain.runs.run import Order
 
 LONGEST_REASON = 500
 _LONGEST_NAME = 200

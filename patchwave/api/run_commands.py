@@ -30,17 +30,21 @@ from patchwave.api.http import (
     run_id_of,
 )
 from patchwave.api.runs import ListedRun, accepted, find_run
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.command import NotAllowed, Order
 from patchwave.domain.core.documents import Document, as_object
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.machine.patch_pinning import Pin
-from patchwave.domain.planning.rings import keep_in_ring, order_rings
+from patchwave.domain.planning.rings import keep_in_ring
 from patchwave.domain.policy.narrowing import widened
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.commands import NotAllowed, ring_in_question, starter_ids, wants_other
+from patchwave.domain.policy.rollout import order_rings
+from patchwave.domain.runs.commands import ring_in_question, starter_ids, wants_other
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
-from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Order, Run, Trigger, TriggerKind
+from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
 from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
 from patchwave.storage import Records, open_records
 

@@ -46,8 +46,10 @@ from patchwave.api.requests import SAID_QUERY, read_said
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.planning.plan import Plan
-from patchwave.domain.runs.run import MachineRecord, Mode, PatchRecord, Run, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
 from patchwave.domain.runs.waiting import waiting_for
 from patchwave.services.start_run import (
     IDEMPOTENCY_KEY,

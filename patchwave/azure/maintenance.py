@@ -17,9 +17,9 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import Answer, ArmPipeline, lost, rate_limited, sdk_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json, as_object, fold_keys, objects_of, parse_object, text_of
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.maintenance.assignment import Assignment, DynamicScope, read_assignment
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.domain.maintenance.upcoming_run import CANCELLED
 from patchwave.settings import Settings
 

@@ -16,6 +16,7 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import Answer, ArmPipeline
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import (
     PollReading,
     PollState,
@@ -27,8 +28,7 @@ from patchwave.domain.azure.operation import (
 from patchwave.domain.core.documents import parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
-from patchwave.domain.machine.preflight import MachineView
-from patchwave.domain.runs.run import Intent
+from patchwave.domain.runs.intent import Intent
 from patchwave.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchwave.domain.machine.http_probe import (
-    Probe,
-    ProbeAnswer,
-    ProbeFailure,
-    ProbeImpossible,
-    fill_url,
-    host_of,
-    is_listed,
-)
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure, fill_url
+from patchwave.domain.policy.http_probe import Probe, ProbeImpossible, host_of, is_listed
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.outbound.egress_guard import AddressGate
 from patchwave.settings import Settings
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.machine.hooks import scripts_are_off
-from patchwave.domain.machine.http_probe import host_of, may_be_listed
-from patchwave.domain.maintenance.configuration import ConfigurationId
 from patchwave.domain.policy.boundary import Boundary, needs_boundary, outside
+from patchwave.domain.policy.http_probe import host_of, may_be_listed
 from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import Scope
 from patchwave.settings import load_settings

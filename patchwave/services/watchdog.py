@@ -30,7 +30,8 @@ from orchestrators.names import (
     notice_instance,
     phase_instance,
 )
-from patchwave.domain.notifications.events import Ended, Event, Notice
+from patchwave.domain.notifications.events import Ended, Notice
+from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import Run
 from patchwave.domain.runs.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.runs.run import MachineRecord, RunState
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import RunState
 from patchwave.storage.engine.entity_codec import Columns, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, try_read
 from patchwave.storage.engine.rows import Change, Row

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from itertools import compress
 
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import format_instant
-from patchwave.domain.runs.run import Intent, OperationKind
+from patchwave.domain.runs.intent import Intent
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository

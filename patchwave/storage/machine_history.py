@@ -10,7 +10,7 @@ from typing import Any
 
 from patchwave.domain.core.documents import as_object, format_instant, parse_instant
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.command import Order
 from patchwave.domain.runs import commands
-from patchwave.domain.runs.run import Intent, MachineRecord, OperationKind, Order, Stage
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
 from patchwave.storage.engine.store import OptimisticRetry
 from patchwave.storage.errors import RecordMissing

@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.fleet import patch_mode_change
 from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
-from patchwave.domain.runs.run import Order
 from patchwave.storage.engine.entity_codec import Columns, pack, unpack
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Row

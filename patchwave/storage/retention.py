@@ -8,11 +8,14 @@ from typing import Any
 
 from patchwave.domain.core.documents import Document, Json, format_instant
 from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.fleet.patch_mode_change import ModeChange
 from patchwave.domain.machine.at_most_once import Guard
 from patchwave.domain.planning.plan import ExcludedMachine, PlannedMachine
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.run import Intent, MachineRecord, PatchRecord, Run
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Run
 from patchwave.storage.audit_log import CLAIMS
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, PatchRecord, Stage
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.storage.engine.entity_codec import Columns, pack, put_mapping, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row, batches

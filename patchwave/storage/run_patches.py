@@ -7,7 +7,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from patchwave.domain.runs.run import PatchRecord
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.storage.engine.entity_codec import pack
 from patchwave.storage.engine.rows import Change, Row
 

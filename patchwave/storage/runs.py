@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs import commands
-from patchwave.domain.runs.run import Mode, Order, Run, RunState, Stage
-from patchwave.domain.workflow.messages import GateClosed
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store

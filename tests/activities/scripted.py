@@ -12,10 +12,12 @@ from activities import context, poll, submit
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
-from patchwave.domain.azure.operation import PollReading
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, PollReading
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.machine.preflight import MachineView
-from patchwave.domain.runs.run import Intent, MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import Records
 from tests.simulator.conftest import SUBSCRIPTION
 from tests.unit.wire_samples import machine

@@ -29,7 +29,8 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.maintenance.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
-from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     Concluding,

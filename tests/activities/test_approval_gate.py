@@ -11,11 +11,13 @@ from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine
 from activities.submit import install_patches
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.machine.hooks import ScriptRequest, When
-from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,

@@ -6,7 +6,8 @@ import pytest
 
 from activities.machine import record_outcome, release_machine
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import InstallationSummary, MachineRecord, Stage
+from patchwave.domain.core.patches import InstallationSummary
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import MachineEnded, Recorded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Records
 from tests.activities.test_turns import HOUR, PHASE, RUN, look

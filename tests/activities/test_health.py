@@ -14,20 +14,12 @@ from activities.health import check_health
 from patchwave.azure.resource_health import ResourceHealth
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
-from patchwave.domain.runs.run import (
-    MachineRecord,
-    Mode,
-    Order,
-    Run,
-    RunState,
-    SignalState,
-    Stage,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.runs.machine_record import MachineRecord, SignalState, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.simulator.access import Access

@@ -16,7 +16,9 @@ from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
 from patchwave.domain.machine.snapshot import snapshot_of
-from patchwave.domain.runs.run import IntentState, MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import MachineRef
 from patchwave.settings import load_settings
 from patchwave.storage import Records

@@ -11,6 +11,7 @@ import pytest
 from activities import mode_change
 from activities.mode_change import change_mode, next_mode_changes
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
@@ -27,7 +28,6 @@ from patchwave.domain.fleet.patch_mode_change import (
     plan_machine,
 )
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import Order
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import REFUSALS

@@ -28,7 +28,8 @@ from patchwave.domain.notifications.events import (
     Started,
     WindowAwaited,
 )
-from patchwave.domain.runs.run import MachineRecord, Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
 from patchwave.outbound.notifications import Sender
 from patchwave.settings import load_settings
 from patchwave.storage import Records

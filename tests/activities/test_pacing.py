@@ -10,8 +10,10 @@ import pytest
 from activities import poll
 from activities.poll import poll_operation
 from activities.submit import assess_machine, install_patches
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     OperationRef,
     OperationReport,

@@ -12,28 +12,18 @@ from activities import pinning, poll, submit
 from activities.context import load_machine
 from patchwave.azure.virtual_machines import Submission
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, WindowsParameters
-from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord
 from patchwave.domain.machine.patch_pinning import LinuxPin, Pin, PinSize
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.outcome_rules import nothing_to_install
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    InstallationSummary,
-    Intent,
-    MachineRecord,
-    Mode,
-    OperationKind,
-    PatchRecord,
-    Run,
-    RunState,
-    Stage,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     OperationRef,
     OperationReport,

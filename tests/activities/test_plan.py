@@ -10,29 +10,19 @@ import pytest
 
 from activities import plan, turns
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, Selection
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.policy.policy import parse_policy
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    InstallationSummary,
-    MachineRecord,
-    Mode,
-    Run,
-    RunState,
-    Selection,
-    Stage,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     MachinePage,
     MachinePageRequest,
     PlannedRun,
     RunRef,
-    Step,
     StillOpen,
     StillOpenRequest,
 )

@@ -10,10 +10,10 @@ import pytest
 from activities import poll
 from activities.poll import poll_operation
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.azure.poll_schedule import Looks
-from patchwave.domain.machine.preflight import MachineView
-from patchwave.domain.runs.run import Intent, IntentState, OperationKind
+from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Records
 from tests.activities.scripted import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view

@@ -11,10 +11,12 @@ import pytest
 from activities import power
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.power import not_started, not_stopped
-from patchwave.domain.runs.run import IntentState, Order, Stage
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
 from patchwave.settings import load_settings

@@ -14,7 +14,8 @@ from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.policy import parse_policy
-from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.runs.watchdog import QUIET
 from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
@@ -25,7 +26,6 @@ from patchwave.domain.workflow.messages import (
     PreflightResult,
     RestUntil,
     RunRef,
-    Step,
     Stock,
 )
 from patchwave.storage import Records

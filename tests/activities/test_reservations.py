@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 
 from activities.reservations import give_places_back, take_places
+from patchwave.domain.core.command import Order
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
-from patchwave.domain.runs.run import Mode, Order, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, PlannedRun, TakePlaces
 from patchwave.storage import Records
 from tests.adapters.samples import NOW

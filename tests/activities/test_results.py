@@ -14,7 +14,8 @@ from patchwave.azure.resource_graph import Page
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
-from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
 from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine

@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
-from patchwave.domain.runs.run import Run, RunState
-from patchwave.domain.workflow.messages import GateClosed, RunControls, RunRef, SetRunState, Shown, StopRun
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.run import Run, RunControls, RunState
+from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
 from patchwave.storage import RecordMissing, Records
 from tests.adapters.samples import NOW, order
 from tests.adapters.test_tables_runs import RUN, run

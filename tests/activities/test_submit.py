@@ -12,10 +12,10 @@ from activities.submit import assess_machine, install_patches
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import RebootSetting
-from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.preflight import MachineView
-from patchwave.domain.runs.run import Intent, IntentState, OperationKind
+from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.messages import OperationState, StartOperation, StartResult, StartState
 from patchwave.storage import Records, bucket_key
 from tests.activities.scripted import (

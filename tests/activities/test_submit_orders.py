@@ -10,22 +10,15 @@ import pytest
 
 from activities.machine import preflight_machine
 from activities.submit import assess_machine, install_patches
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
-from patchwave.domain.runs.run import (
-    Intent,
-    IntentState,
-    MachineRecord,
-    Mode,
-    OperationKind,
-    Run,
-    RunState,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
-    GateClosed,
     PreflightRequest,
     PreflightResult,
     StartOperation,

@@ -10,27 +10,18 @@ import pytest
 from activities import attend, health, hooks, machine, power, windows
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.azure.operation import PollReading, PollState
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.machine.power import not_started
-from patchwave.domain.machine.preflight import MachineView, Readiness
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    InstallationSummary,
-    Intent,
-    IntentState,
-    MachineRecord,
-    Mode,
-    OperationKind,
-    Run,
-    RunState,
-    Stage,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import LookAgain, PowerSign
 from patchwave.domain.workflow.messages import (
     MachineRef,

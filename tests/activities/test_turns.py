@@ -8,14 +8,14 @@ import pytest
 
 from activities.turns import look_at_phase, next_machines, still_open_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import MachineRecord, Stage
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachinePage,
     MachinePageRequest,
     PhaseLook,
     PhaseRef,
-    Step,
     StillOpen,
     StillOpenRequest,
 )

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from activities import machine as activity
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import read_operation
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.health import Moment
-from patchwave.domain.machine.preflight import MachineView
 from patchwave.domain.runs.outcome_rules import judge_installation
 from patchwave.domain.workflow.messages import Verified, VerifyRequest
 from patchwave.storage import Records

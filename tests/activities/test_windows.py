@@ -12,11 +12,14 @@ from activities.context import load_machine
 from activities.machine import preflight_machine
 from activities.run import close_run
 from activities.submit import install_patches
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.policy.policy import Policy, parse_policy
-from patchwave.domain.runs.run import Mode, OperationKind, Order, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.scheduling.overrides import Pause, Skip
 from patchwave.domain.scheduling.upcoming import Decision, decide
@@ -31,7 +34,6 @@ from patchwave.domain.workflow.messages import (
     StartOperation,
     StartResult,
     StartState,
-    Step,
     StepRef,
 )
 from patchwave.storage import Records

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.runs.run import Intent, MachineRecord, OperationKind, Order
+from patchwave.domain.runs.intent import Intent
+from patchwave.domain.runs.machine_record import MachineRecord
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from patchwave.domain.machine.http_probe import Probe, ProbeFailure
+from patchwave.domain.machine.http_probe import ProbeFailure
+from patchwave.domain.policy.http_probe import Probe
 from patchwave.outbound.egress_guard import AddressGate
 from patchwave.outbound.http_probe import Prober
 from patchwave.outbound.notifications import Outgoing, Sender

@@ -32,12 +32,12 @@ from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
 from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
 from patchwave.domain.maintenance.assignment import Assignment
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.scope import OsType
 from patchwave.settings import Settings
 from tests.adapters.samples import SUBSCRIPTION, intent, machine

@@ -11,17 +11,11 @@ from itertools import count
 import pytest
 from pydantic import SecretStr
 
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    InstallationSummary,
-    Intent,
-    IntentState,
-    MachineRecord,
-    OperationKind,
-    PatchRecord,
-    Stage,
-)
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.settings import Settings
 from patchwave.storage import Records, ending_change

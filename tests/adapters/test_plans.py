@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, Stage
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun
 from patchwave.storage import InvalidCursor, Records, StorageUnreachable
 from patchwave.storage.engine.rows import Change

@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.resolver import ThreadedResolver
 from pydantic import SecretStr
 
-from patchwave.domain.machine.http_probe import Probe, ProbeAnswer, ProbeFailure
+from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure
+from patchwave.domain.policy.http_probe import Probe
 from patchwave.outbound.http_probe import LONGEST_BODY, Prober
 from patchwave.settings import Settings
 from tests.adapters.samples import machine

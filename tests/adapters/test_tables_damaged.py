@@ -9,7 +9,8 @@ import pytest
 
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import RunState, Stage
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.storage import Records
 from patchwave.storage.completions import ending_change

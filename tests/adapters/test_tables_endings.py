@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import Stage
+from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.storage import Change, RecordMissing, Records, completions, ending_change
 from patchwave.storage.completions import EndingRecords

@@ -16,9 +16,11 @@ from aiohttp import web
 from pydantic import SecretStr
 from yarl import URL
 
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import MachineRecord, OperationKind, PatchRecord, Stage
+from patchwave.domain.core.patches import PatchRecord
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.settings import Settings
 from patchwave.storage import Records, RecordTooLarge, StorageError, StorageUnreachable
 from patchwave.storage.engine import store

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
-from patchwave.domain.runs.run import IntentState, OperationKind
+from patchwave.domain.runs.intent import IntentState
 from patchwave.storage import PreconditionFailed, Records, RecordTooLarge
 from tests.adapters.samples import NOW, intent, machine
 

@@ -13,18 +13,9 @@ from hypothesis import strategies as st
 
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    InstallationSummary,
-    Mode,
-    PatchRecord,
-    ReportedError,
-    Run,
-    RunState,
-    Stage,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import RecordMissing, Records
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import BULK_ROWS_A_SECOND

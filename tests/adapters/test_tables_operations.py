@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.command import NotPossible
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import IntentState, OperationKind, Stage
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import Stage
 from patchwave.storage import RecordMissing, Records
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Row

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from patchwave.domain.core.command import NotPossible
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import InvalidCursor, RecordMissing, Records, RecordTooLarge
 from tests.adapters.samples import NOW, machine, order
 

@@ -7,10 +7,13 @@ from datetime import timedelta
 
 import pytest
 
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.command import NotPossible
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import IntentState, OperationKind, RunState, Stage
-from patchwave.domain.workflow.messages import GateClosed
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import RunState
 from patchwave.storage import RecordMissing, Records
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import RUN, run

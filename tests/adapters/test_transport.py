@@ -10,7 +10,7 @@ from aiohttp import web
 
 from patchwave.azure.transport import transport_options
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.storage import Records
 from tests.adapters.test_tokens import CALLS, TOKEN, Call, Server, servers, settings_of
 

@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.settings import Settings
 from patchwave.storage import Records
 from patchwave.storage.engine.store import Store

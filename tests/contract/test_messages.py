@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from patchwave.domain.azure import errors
 from patchwave.domain.azure.errors import LONGEST_TEXT, ArmFailure, ErrorDetail
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
-from patchwave.domain.core import outcome
+from patchwave.domain.core import outcome, patches
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine import health, hooks, preflight
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.maintenance import occurrence
@@ -27,8 +29,8 @@ from patchwave.domain.notifications import events
 from patchwave.domain.planning import placement_codec
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
-from patchwave.domain.runs import run
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, OperationKind
+from patchwave.domain.runs import error_budget, intent, machine_record, run
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import maintenance_run, messages
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
@@ -45,7 +47,6 @@ from patchwave.domain.workflow.messages import (
     StartOperation,
     StartResult,
     StartState,
-    Step,
     StillOpenRequest,
     Traits,
     Verified,
@@ -84,12 +85,28 @@ ASIDE: list[type[Document]] = [
 DOCUMENTS = [
     *(
         each
-        for module in (messages, placement_codec, run, outcome, preflight, errors, occurrence, maintenance_run)
+        for module in (
+            messages,
+            placement_codec,
+            run,
+            machine_record,
+            intent,
+            error_budget,
+            patches,
+            outcome,
+            preflight,
+            errors,
+            occurrence,
+            maintenance_run,
+        )
         for each in documents_of(module)
     ),
     *ASIDE,
 ]
-MESSAGES = [*documents_of(messages), *documents_of(placement_codec), *documents_of(maintenance_run), *ASIDE]
+MESSAGES = [
+    *(each for module in (messages, placement_codec, maintenance_run, error_budget) for each in documents_of(module)),
+    *ASIDE,
+]
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 # Milliseconds are what our documents keep.

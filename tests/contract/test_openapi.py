@@ -17,11 +17,12 @@ from patchwave.api import openapi as described
 from patchwave.api.endpoint import promise_of
 from patchwave.api.http import LARGEST_BODY
 from patchwave.api.openapi import API_VERSION, PREFIX, Route, openapi, routes
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import Order, RunState
+from patchwave.domain.runs.run import RunState
 from patchwave.settings import load_settings
 from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.samples import NOW, machine

@@ -8,9 +8,11 @@ from activities.machine import record_outcome
 from activities.poll import poll_operation
 from activities.submit import install_patches
 from orchestrators.operation import unfinished
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.run import MachineRecord, Mode, OperationKind, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     OperationRef,
     OperationReport,

@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from activities.poll import MOST_UNCLEAR_POLLS
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.runs.run import IntentState, OperationKind
+from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.scheduling.window import REBOOT_RESERVE
 from patchwave.domain.workflow.messages import OperationState
 from patchwave.storage import Records

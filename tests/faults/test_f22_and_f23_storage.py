@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import PatchRecord
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.workflow.messages import OperationState, StartState
 from patchwave.storage import Records
 from tests.faults.activities import RUN_ID, accepted_installation, install, poll, poll_to_the_end, prepare, record, sent

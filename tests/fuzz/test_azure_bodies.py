@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 
 from patchwave.domain.azure.errors import ArmFailure, classify, parse_retry_after, read_failure
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import (
     PollReading,
     UnsafeUrl,
@@ -26,15 +27,17 @@ from patchwave.domain.azure.rate_limit import is_of_one_machine, read_levels
 from patchwave.domain.core.documents import as_object, parse_instant, parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import select_machines
-from patchwave.domain.machine.alerts import Alert, AlertVeto, judge_alerts
+from patchwave.domain.fleet.exclusions import hold_reason
+from patchwave.domain.machine.alerts import Alert, judge_alerts
 from patchwave.domain.machine.health import read_signals, summarize
-from patchwave.domain.machine.preflight import MachineView, hold_reason, judge
+from patchwave.domain.machine.preflight import judge
 from patchwave.domain.machine.resource_health import Availability, judge_availability
 from patchwave.domain.machine.script import read_script_end, shorten_output
 from patchwave.domain.machine.snapshot import OsDisk, SnapshotView, expired_run, snapshot_of
 from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import read_event
 from patchwave.domain.policy.boundary import Boundary
+from patchwave.domain.policy.health import AlertVeto
 from patchwave.domain.policy.scope import Scope
 from tests.fuzz.material import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
 from tests.unit import wire_samples as wire

@@ -22,16 +22,17 @@ from patchwave.api.http import Refusal
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.output import plain
 from patchwave.cli.policy_files import merge_patch, parse_value, policy_text
-from patchwave.domain.azure.install_request import parse_duration
 from patchwave.domain.calendar.recurrence import parse_recurrence
 from patchwave.domain.calendar.schedule import Schedule, upcoming
 from patchwave.domain.core.documents import format_instant, parse_instant
+from patchwave.domain.core.duration import parse_duration
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.principal import InvalidPrincipal, read_principal
 from patchwave.domain.core.webhook_signature import Call
 from patchwave.domain.fleet.discovery import build_queries, literal
-from patchwave.domain.machine.http_probe import Probe, ProbeAnswer, ProbeImpossible, fill_url, judge_probe
+from patchwave.domain.machine.http_probe import ProbeAnswer, fill_url, judge_probe
 from patchwave.domain.notifications.messages import Message, Tone
+from patchwave.domain.policy.http_probe import Probe, ProbeImpossible
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze

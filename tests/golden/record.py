@@ -20,23 +20,14 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local.host.testing import Workbench
 from orchestrators import names
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.notifications.events import NoticeChannels, SendResult
 from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
-from patchwave.domain.runs.run import AssessmentSummary, Mode
-from patchwave.domain.workflow.messages import (
-    Cutoff,
-    FollowRun,
-    NextWindow,
-    RunControls,
-    RunRef,
-    Step,
-    Stock,
-    Traits,
-    UnderWay,
-)
+from patchwave.domain.runs.run import Mode, RunControls, Step
+from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, RunRef, Stock, Traits, UnderWay
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Turn, as_json
 from tests.product import wait_until
 from tests.replay import fakes

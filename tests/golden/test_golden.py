@@ -18,7 +18,8 @@ from durabletask.client import OrchestrationStatus
 from local.host.testing import Workbench
 from orchestrators import names
 from orchestrators.versions import SUPPORTED, versioned
-from patchwave.domain.workflow.messages import FollowRun, Step
+from patchwave.domain.runs.run import Step
+from patchwave.domain.workflow.messages import FollowRun
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Json
 from tests.replay.fakes import RUN_ID, Fleet
 

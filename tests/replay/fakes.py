@@ -15,14 +15,17 @@ from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
 from orchestrators.run import patch_run
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
-from patchwave.domain.policy.gates import uses_budget
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, Stage
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow.messages import (
     Cutoff,
     Discovered,
@@ -41,10 +44,8 @@ from patchwave.domain.workflow.messages import (
     PowerResult,
     PreflightResult,
     Recorded,
-    RunControls,
     StartResult,
     StartState,
-    Step,
     StillOpen,
     Stock,
     Traits,

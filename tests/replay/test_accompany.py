@@ -20,9 +20,9 @@ from orchestrators.operation import await_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.machine.preflight import Preflight, Readiness
-from patchwave.domain.runs.run import AssessmentSummary
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     Copied,

@@ -17,7 +17,7 @@ from orchestrators.waits import Waits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
-from patchwave.domain.policy.gates import uses_budget
+from patchwave.domain.runs.error_budget import uses_budget
 from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
 RUN_ID = "20261121T000000Z-monthly"

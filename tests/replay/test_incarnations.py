@@ -12,21 +12,12 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from local.host.testing import Ended
 from orchestrators import names
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
-from patchwave.domain.runs.run import AssessmentSummary, Mode
-from patchwave.domain.workflow.messages import (
-    Cutoff,
-    FollowRun,
-    NextWindow,
-    RunControls,
-    Shown,
-    Step,
-    Stock,
-    Traits,
-    UnderWay,
-)
+from patchwave.domain.runs.run import Mode, RunControls, Step
+from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, Shown, Stock, Traits, UnderWay
 from tests.product import wait_until
 from tests.replay.fakes import BROKEN, RUN_ID, Fleet, Ring, Script
 

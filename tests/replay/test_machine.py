@@ -17,9 +17,11 @@ from orchestrators.operation import MOST_REFUSALS, await_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, Selection
 from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, Selection, Stage
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineWork,
@@ -29,7 +31,6 @@ from patchwave.domain.workflow.messages import (
     PreflightResult,
     StartResult,
     StartState,
-    Step,
     Traits,
 )
 from tests.replay import fakes

@@ -24,13 +24,13 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.notifications.events import (
     MOST_ATTEMPTS,
     Ended,
-    Event,
     GateClosed,
     Notice,
     NoticeChannels,
     SendResult,
     patience,
 )
+from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow.messages import Cutoff, NextWindow, RunRef
 from tests.replay.fakes import Fleet
 

@@ -10,10 +10,11 @@ from durabletask.history import TimerCreatedEvent
 
 from orchestrators.machine import MOST_LOOKS
 from orchestrators.operation import POLLS_PER_GENERATION
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Preflight, Readiness
-from patchwave.domain.runs.run import Mode, OperationKind
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachineWork,
@@ -22,7 +23,6 @@ from patchwave.domain.workflow.messages import (
     PreflightResult,
     StartResult,
     StartState,
-    Step,
     Traits,
     Verified,
 )

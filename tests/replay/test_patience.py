@@ -17,14 +17,13 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
-from patchwave.domain.runs.run import Mode
+from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.messages import (
     MachineWork,
     PowerResult,
     PreflightResult,
     StartResult,
     StartState,
-    Step,
     Traits,
     Verified,
 )

@@ -22,8 +22,8 @@ from orchestrators.phase import MOST_ATTEMPTS, patch_phase
 from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
-from patchwave.domain.runs.run import Mode
-from patchwave.domain.workflow.messages import MachineEnded, Phase, Step, Traits
+from patchwave.domain.runs.run import Mode, Step
+from patchwave.domain.workflow.messages import MachineEnded, Phase, Traits
 from tests.replay.fakes import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]

@@ -9,7 +9,8 @@ import pytest
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.alerts import Alert, AlertVeto, alerts_unknown, judge_alerts
+from patchwave.domain.machine.alerts import Alert, alerts_unknown, judge_alerts
+from patchwave.domain.policy.health import AlertVeto
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 MACHINE = (

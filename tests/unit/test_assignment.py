@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.maintenance.assignment import (
     Assignment,
@@ -18,7 +19,6 @@ from patchwave.domain.maintenance.assignment import (
     check_sizes,
     read_assignment,
 )
-from patchwave.domain.maintenance.configuration import ConfigurationId
 from patchwave.domain.maintenance.queries import assignments_of_machine
 from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.azure.boundary import OutsideBoundary
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.errors import OUTSIDE_BOUNDARY, ArmFailure, ErrorClass, classify
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import judge_boundary, select_machines
-from patchwave.domain.policy.boundary import OUTSIDE_BOUNDARY, Boundary
+from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import Scope
 
 OURS = "11111111-2222-4333-8444-555555555555"

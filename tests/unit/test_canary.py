@@ -16,9 +16,10 @@ from patchwave.domain.planning.canary import (
     with_approvals,
 )
 from patchwave.domain.planning.planner import make_plan
-from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.planning.rings import choose_rings
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
+from patchwave.domain.policy.rollout import order_rings
 
 UBUNTU = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts"
 NOBLE = "canonical:ubuntu-24_04-lts:server"

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from patchwave.domain.calendar.schedule import Occurrence
-from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.upcoming_run import canceled_by_configuration, coming_run, coming_runs, parse_run
 from tests.unit.maintenance_samples import CONFIGURATION, THEN, configuration
 

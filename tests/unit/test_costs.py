@@ -17,9 +17,10 @@ from pydantic import BaseModel, ValidationError
 from patchwave.api.http import Refusal, invalid_body, parse_json
 from patchwave.api.maintenance_assignments import AssignmentRequest
 from patchwave.api.patch_mode_changes import ChangeRequest
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import explain
 from patchwave.domain.maintenance.assignment import Assignment, ScopeFilter, assignment_name, check_assignment
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.events import read_event
 from patchwave.domain.maintenance.validation import advice, check_configuration
 from patchwave.domain.policy.policy import PolicyError, apply_overrides, merge_patch, parse_inline_policy

@@ -9,14 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.policy.gates import (
-    Approval,
-    BudgetLedger,
-    ErrorBudget,
-    OnExceeded,
-    uses_budget,
-    waves_are_barriers,
-)
+from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded, waves_are_barriers
+from patchwave.domain.runs.error_budget import BudgetLedger, uses_budget
 
 SCOPES = {"wave": "wave:r/a/1", "lane": "lane:r/a", "ring": "ring:r", "run": "run"}
 

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.health import Health, is_settled, judge_change, next_look, read_signals, summarize
-from patchwave.domain.machine.preflight import MachineView
+from patchwave.domain.machine.health import is_settled, judge_change, next_look, read_signals, summarize
 from patchwave.domain.machine.resource_health import Availability, judge_availability
+from patchwave.domain.policy.health import Health
 from patchwave.domain.policy.policy import PolicyError, parse_policy
-from patchwave.domain.runs.run import HealthSummary, Signal, SignalState
+from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 SMALLEST: dict[str, Any] = {

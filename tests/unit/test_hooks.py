@@ -19,9 +19,9 @@ from patchwave.domain.machine.hooks import (
     scripts_are_off,
 )
 from patchwave.domain.machine.script import TIMED_OUT_CODE, ScriptEnd
-from patchwave.domain.policy.gates import uses_budget
 from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
 from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.error_budget import uses_budget
 
 TEN_MINUTES = timedelta(minutes=10)
 

@@ -8,8 +8,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.poll_schedule import Followed, Looks
-from patchwave.domain.runs.run import OperationKind
 
 POLL, READS = 30.0, 17.0
 seconds = st.floats(0, 100_000)

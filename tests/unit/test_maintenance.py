@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-from patchwave.domain.maintenance.configuration import (
-    NEVER_EXPIRES,
-    ConfigurationId,
-    MaintenanceConfiguration,
-    read_configuration,
-)
+from patchwave.domain.core.ids import ConfigurationId
+from patchwave.domain.maintenance.configuration import NEVER_EXPIRES, MaintenanceConfiguration, read_configuration
 from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, THEN, changed, configuration
 
 CASES = Path(__file__).parents[1] / "cases"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.command import NotPossible, Order
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
@@ -34,8 +35,6 @@ from patchwave.domain.fleet.patch_mode_change import (
     why_to_end,
 )
 from patchwave.domain.policy.scope import OsType, Scope
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import Order
 
 NOW = datetime(2026, 11, 21, 14, tzinfo=UTC)
 SETTLES = timedelta(minutes=2)

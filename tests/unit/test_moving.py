@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.calendar.schedule import upcoming
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.maintenance.assignment import Assignment, assignment_id, read_assignment
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.domain.maintenance.conversion_report import NotCarried
 from patchwave.domain.maintenance.export_policy import CARE, configuration_of
 from patchwave.domain.maintenance.import_policy import MovedIn, policies_of, policy_name

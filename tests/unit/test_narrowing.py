@@ -13,10 +13,11 @@ from pydantic import BaseModel
 
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.quantity import capacity, portion
-from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.planning.rings import choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.narrowing import RULES, narrows, widened
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_policy
+from patchwave.domain.policy.rollout import order_rings
 
 SUBSCRIPTIONS = ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]
 FULL: dict[str, Any] = {

@@ -15,12 +15,10 @@ from patchwave.domain.notifications.events import (
     LONGEST_FACT,
     ApprovalNeeded,
     Ended,
-    Event,
     Facts,
     GateClosed,
     MachineNote,
     Notice,
-    Notifications,
     RunAwaited,
     Started,
     WindowAwaited,
@@ -35,6 +33,7 @@ from patchwave.domain.notifications.messages import (
     spoken_duration,
     spoken_scope,
 )
+from patchwave.domain.policy.notifications import Event, Notifications
 from patchwave.domain.policy.policy import PolicyError, parse_policy
 
 AT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)

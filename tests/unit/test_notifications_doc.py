@@ -18,13 +18,13 @@ from patchwave.domain.notifications.events import (
     MOST_NOTES,
     ApprovalNeeded,
     Ended,
-    Event,
     GateClosed,
     RunAwaited,
     Started,
     WindowAwaited,
 )
 from patchwave.domain.notifications.messages import Announcement
+from patchwave.domain.policy.notifications import Event
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.outbound.notifications import compose
 from patchwave.settings import ChannelKind, parse_channels

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.core.documents import Json
-from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.events import EventKind, read_event
 from patchwave.domain.maintenance.occurrence import OccurrenceId, OccurrenceNotice, Patience, ScheduledRun, first_heard
 from patchwave.domain.policy.maintenance_section import AroundMaintenance

@@ -12,19 +12,16 @@ from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.azure.operation import (
-    Origin,
+    OperationKind,
     PollState,
     UnsafeUrl,
     check_operation_url,
-    is_ours,
-    is_unanswered,
     operation_id,
-    origin,
     read_location,
     read_operation,
 )
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.runs.run import Intent, OperationKind
+from patchwave.domain.runs.intent import Intent, Origin, is_ours, is_unanswered, origin
 from tests.unit.wire_samples import (
     ASYNC_URL,
     IN_PROGRESS,

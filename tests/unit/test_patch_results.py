@@ -21,7 +21,7 @@ from patchwave.domain.azure.patch_results import (
     RebootBehavior,
     RebootStatus,
 )
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 from tests.unit.wire_samples import (
     DOCUMENTED_ASSESSMENT,
     DOCUMENTED_INSTALLATION,

@@ -18,15 +18,14 @@ from patchwave.domain.azure.install_request import (
     RebootSetting,
     WindowsClassification,
     WindowsParameters,
-    format_duration,
     is_package_mask,
     normalize_kb,
-    parse_duration,
     read_package_mask,
 )
+from patchwave.domain.core.duration import format_duration, parse_duration
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.machine.patch_selection import selects
 from patchwave.domain.policy.policy import parse_policy
-from patchwave.domain.runs.run import PatchRecord
 
 LINUX = {"classificationsToInclude": ["Critical", "Security"]}
 WINDOWS = {"classificationsToInclude": ["Critical"]}

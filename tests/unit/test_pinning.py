@@ -16,6 +16,7 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
 )
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.machine.patch_pinning import (
     LONGEST_LIST,
     Assessed,
@@ -35,7 +36,7 @@ from patchwave.domain.machine.patch_pinning import (
     package_mask,
 )
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.run import MachineRecord, PatchRecord, Stage
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from tests.adapters.samples import machine
 
 NOW = datetime(2026, 11, 21, 2, tzinfo=UTC)

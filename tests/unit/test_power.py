@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.power import (
@@ -23,8 +24,7 @@ from patchwave.domain.machine.power import (
     power_before,
     undone,
 )
-from patchwave.domain.machine.preflight import Power
-from patchwave.domain.runs.run import IntentState
+from patchwave.domain.runs.intent import IntentState
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SETTLES = timedelta(minutes=2)

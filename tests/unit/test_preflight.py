@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.preflight import MachineView, Power, Readiness, hold_reason, judge
+from patchwave.domain.fleet.exclusions import hold_reason
+from patchwave.domain.machine.preflight import Readiness, judge
 from tests.unit.wire_samples import READY_AGENT, UNKNOWN_AGENT, machine
 
 

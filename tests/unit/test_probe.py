@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from patchwave.domain.machine.http_probe import (
-    Probe,
-    ProbeAnswer,
-    ProbeFailure,
-    ProbeImpossible,
-    fill_url,
-    host_of,
-    is_listed,
-    judge_probe,
-    may_be_listed,
-)
-from patchwave.domain.runs.run import MachineRecord, SignalState
+from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure, fill_url, judge_probe
+from patchwave.domain.policy.http_probe import Probe, ProbeImpossible, host_of, is_listed, may_be_listed
+from patchwave.domain.runs.machine_record import MachineRecord, SignalState
 from tests.processor_time import least_seconds
 
 

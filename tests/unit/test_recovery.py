@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.patches import InstallationSummary
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
-from patchwave.domain.runs.run import InstallationSummary, MachineRecord, Stage
-from patchwave.domain.workflow.messages import Step
+from patchwave.domain.runs.run import Step
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

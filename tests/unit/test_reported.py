@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, ReportedError
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import (
     Installation,
     MachineUpdate,
@@ -22,7 +24,6 @@ from patchwave.domain.runs.maintenance_results import (
     is_under_way,
     read_patch,
 )
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, MachineRecord, ReportedError
 from tests.unit.test_occurrence import CONFIGURATION, ID, START
 
 MACHINE = MachineId.parse(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.domain.planning.rings import choose_rings, keep_in_ring, order_rings
+from patchwave.domain.planning.rings import choose_rings, keep_in_ring
 from patchwave.domain.planning.topology import PlannerMachine
-from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.policy.rollout import Ring, order_rings
 from patchwave.domain.policy.scope import TagFilter
 from tests.unit.fleet_strategies import machine_id, make_machine
 

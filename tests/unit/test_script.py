@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 
 from patchwave.domain.machine.script import (
     KEPT_OUTPUT_BYTES,
-    MOST_SCRIPT_UNITS,
     ScriptEnd,
-    check_script,
     command_of,
     read_script_end,
     shorten_output,
     wrap_script,
 )
+from patchwave.domain.policy.hooks import MOST_SCRIPT_UNITS, check_script
 from patchwave.domain.policy.scope import OsType
 
 TEN_MINUTES = timedelta(minutes=10)

@@ -16,6 +16,7 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
 )
 from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, PatchRecord, Selection
 from patchwave.domain.machine.patch_selection import (
     excludes_package,
     kb_of,
@@ -28,7 +29,6 @@ from patchwave.domain.machine.patch_selection import (
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.outcome_rules import assessed, nothing_to_install
-from patchwave.domain.runs.run import AssessmentSummary, PatchRecord, Selection
 
 PUBLISHED = datetime(2026, 11, 10, 18, tzinfo=UTC)
 NAME = "2026-11 Cumulative Update for SQL Server (KB5046616)"

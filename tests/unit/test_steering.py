@@ -10,22 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchwave.domain.core.command import NotPossible, Order
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs import commands
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import (
-    Decision,
-    Intent,
-    IntentState,
-    MachineRecord,
-    Mode,
-    Order,
-    Run,
-    RunState,
-    Trigger,
-    TriggerKind,
-)
-from patchwave.domain.workflow.messages import GateClosed, StartState
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Decision, Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import StartState
 from tests.adapters.samples import intent, machine
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)

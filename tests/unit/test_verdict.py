@@ -13,9 +13,9 @@ from patchwave.domain.azure.errors import read_failure
 from patchwave.domain.azure.operation import read_operation
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.policy.gates import uses_budget
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.run import Stage
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import Stage
 from tests.unit.wire_samples import (
     ESM_ERROR,
     LINUX_CLEAN,

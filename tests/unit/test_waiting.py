@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.runs.waiting import waiting_for
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -15,17 +15,9 @@ from patchwave.domain.azure.install_request import (
     RebootSetting,
     WindowsClassification,
 )
-from patchwave.domain.policy.install import Install
+from patchwave.domain.policy.install import Install, shortest_installation, too_short
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.scheduling.window import (
-    RESTART_NEEDS,
-    cutoff,
-    deadline,
-    last_start,
-    permitted_duration,
-    shortest_installation,
-    too_short,
-)
+from patchwave.domain.scheduling.window import RESTART_NEEDS, cutoff, deadline, last_start, permitted_duration
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 LINUX, WINDOWS = OsType.LINUX, OsType.WINDOWS

@@ -22,7 +22,6 @@ from pydantic import Field
 from patchwave.domain.core.documents import Document, as_object, objects_of, parse_object, text_of
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.redaction import ForeignText
-from patchwave.domain.policy.boundary import OUTSIDE_BOUNDARY
 
 LONGEST_TEXT = 2_000
 LONGEST_WAIT_SECONDS = 3_600.0
@@ -170,6 +169,8 @@ def _named(name: str, assignment: str) -> str:
     return " ".join(part for part in (f"'{name}'" if name else "", f"({assignment})" if assignment else "") if part)
 
 
+OUTSIDE_BOUNDARY = "OutsideBoundary"
+"""The code of a request that was not sent. It is no word of Azure's."""
 _POLICY_VIOLATION = "PolicyViolation"
 _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 

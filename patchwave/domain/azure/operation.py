@@ -7,18 +7,14 @@ only ever sent to the configured Resource Manager host.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from enum import Enum, StrEnum, auto
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure, failure_of_error, read_failure
-from patchwave.domain.azure.patch_results import PatchSummary
 from patchwave.domain.core.documents import Document, Json, as_object, parse_instant, parse_object
-from patchwave.domain.runs.run import Intent
 
-CLOCK_SKEW = timedelta(minutes=5)
 LONGEST_URL = 8_192
 """Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
 
@@ -65,52 +61,6 @@ def operation_id(url: str) -> str:
     """
     found = re.search(r"/operations/([0-9a-fA-F-]{36})(?:[?/&]|$)", url)
     return found[1].lower() if found else ""
-
-
-def is_ours(intent: Intent, summary: PatchSummary | None) -> bool:
-    """Whether the newest operation that a machine knows is the one behind this intent.
-
-    By its id when that is known. Otherwise it must be new since the intent was declared: not the one that the
-    machine knew before, and not begun earlier, give or take the skew of two clocks.
-    """
-    if summary is None or not summary.activity_id:
-        return False
-    if intent.activity_id:
-        return summary.activity_id.casefold() == intent.activity_id.casefold()
-    if summary.activity_id.casefold() == intent.previous_activity_id.casefold():
-        return False
-    return summary.start_time is None or summary.start_time >= intent.declared_at - CLOCK_SKEW
-
-
-class Origin(StrEnum):
-    """Whose operation a machine shows after a POST that Azure did not say it accepted."""
-
-    OURS = "ours"
-    OTHER = "other"
-    UNCLEAR = "unclear"
-    """It may be ours: nothing may be sent, and nothing adopted."""
-
-
-def is_unanswered(intent: Intent) -> bool:
-    """Whether nothing that is an answer came to the newest POST: a lost connection, or a failure inside Azure."""
-    return intent.answer is None or intent.answer.status == 0 or intent.answer.status >= 500
-
-
-def origin(intent: Intent, summary: PatchSummary | None) -> Origin:
-    """Whose the newest operation is that a machine knows.
-
-    Without an answer to the POST, an operation that is new since the intent is ours (`is_ours`). An answer such as 409
-    has most likely another reason, an operation of others, which then began before the POST: what began later is ours,
-    and what began before it, within the skew of two clocks, may be either.
-    """
-    if not is_ours(intent, summary):
-        return Origin.OTHER
-    if intent.activity_id or is_unanswered(intent):
-        return Origin.OURS
-    began = summary.start_time if summary is not None else None
-    # Azure may write whole seconds.
-    declared_at = intent.declared_at.replace(microsecond=0)
-    return Origin.OURS if began is not None and began >= declared_at else Origin.UNCLEAR
 
 
 class PollState(Enum):
@@ -202,3 +152,10 @@ def _read_refusal(status: int, body: str, retry_after: float | None) -> PollRead
 
 def _unclear(status: int, body: str, retry_after: float | None) -> PollReading:
     return PollReading(state=PollState.UNCLEAR, failure=read_failure(status, body, retry_after=retry_after))
+
+
+class OperationKind(StrEnum):
+    """The two long-running patch operations."""
+
+    ASSESS = "assess"
+    INSTALL = "install"

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from patchwave.domain.core.documents import LenientInstant, Tolerant, as_list, as_object, objects_of
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 
 
 class PatchOperationStatus(StrEnum):

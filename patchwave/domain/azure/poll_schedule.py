@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from statistics import median
 
-from patchwave.domain.runs.run import OperationKind
+from patchwave.domain.azure.operation import OperationKind
 
 NEAR_THE_END = 0.9
 """Of the time that the machine's last installation took, which includes what was done after it."""

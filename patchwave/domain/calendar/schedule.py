@@ -18,10 +18,10 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, ValidationInfo
 
-from patchwave.domain.azure.install_request import Duration
 from patchwave.domain.calendar.recurrence import FIRST_DATE, LAST_DATE, Rule, parse_recurrence
 from patchwave.domain.calendar.windows_time_zones import ZONES
 from patchwave.domain.core.documents import Document
+from patchwave.domain.core.duration import Duration
 
 SHORTEST_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""

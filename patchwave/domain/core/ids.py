@@ -165,3 +165,58 @@ class RunId:
 
     def __str__(self) -> str:
         return self.text
+
+
+_CONFIGURATION_ID = re.compile(
+    r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+    r"/providers/Microsoft\.Maintenance/maintenanceConfigurations/(?P<name>[A-Za-z0-9_.()-]{1,260})",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationId:
+    """The ARM id of one maintenance configuration. Equality ignores case: Azure writes it in three ways."""
+
+    subscription_id: str
+    resource_group: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an ARM id.
+
+        Raises:
+            ValueError: it is not the id of a maintenance configuration.
+        """
+        found = _CONFIGURATION_ID.fullmatch(text)
+        fixed = "" if found is None else text[: found.start("group")] + text[found.end("group") :]
+        if found is None or ".." in text or not fixed.isascii():
+            raise ValueError(
+                "not a maintenance configuration id; expected /subscriptions/{guid}/resourceGroups/{group}"
+                "/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
+            )
+        return cls(found["subscription"].lower(), found["group"], found["name"])
+
+    @property
+    def folded(self) -> str:
+        """The id in lower case: the only form in which ids are compared."""
+        return fold(str(self))
+
+    @property
+    def key(self) -> str:
+        """24 hexadecimal digits for row keys, as of machines."""
+        return hashlib.sha256(self.folded.encode()).hexdigest()[:24]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfigurationId) and self.folded == other.folded
+
+    def __hash__(self) -> int:
+        return hash(self.folded)
+
+    def __str__(self) -> str:
+        return (
+            f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
+            f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{self.name}"
+        )

@@ -12,13 +12,14 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.fleet.exclusions import hold_reason
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
-from patchwave.domain.machine.preflight import hold_reason
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.planning.dry_run import FoundMachine
-from patchwave.domain.planning.rings import choose_rings, order_rings
+from patchwave.domain.planning.rings import choose_rings
+from patchwave.domain.policy.rollout import order_rings
 from patchwave.domain.policy.scope import Scope
 
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from patchwave.domain.core.documents import Document, Instant
 from patchwave.domain.drift.fleet_index import Standing
 from patchwave.domain.fleet.eligibility import Eligibility
+from patchwave.domain.fleet.exclusions import HOLD_TAG, hold_reason
 from patchwave.domain.fleet.patch_mode import AssessmentMode, Patcher, Patching, PatchMode, PatchSettings
-from patchwave.domain.machine.preflight import HOLD_TAG, hold_reason
 
 
 class PatchedBy(StrEnum):

@@ -16,15 +16,14 @@ from pydantic import AliasPath, Field
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import Text
+from patchwave.domain.core.command import NotPossible, Order
 from patchwave.domain.core.documents import Document, Instant, Json, Tolerant, objects_of, text_of
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.outcome import Reason
+from patchwave.domain.fleet.exclusions import hold_reason
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import PatchSettings, WantedSettings, refusal_of
-from patchwave.domain.machine.preflight import hold_reason
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.commands import NotPossible
-from patchwave.domain.runs.run import Order
 
 PLAN_HOLDS = timedelta(hours=24)
 """How long a plan may be started; the fleet moves on."""

@@ -6,64 +6,19 @@ Source: "Alerts - Get All" of Microsoft.AlertsManagement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from patchwave.domain.azure.errors import ArmFailure, classify
-from patchwave.domain.azure.install_request import Duration
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.documents import Document, LenientInstant, Tolerant, as_object
+from patchwave.domain.core.documents import LenientInstant, Tolerant, as_object
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Outcome, Reason
+from patchwave.domain.policy.health import AlertVeto
 
-LONGEST_AGE = timedelta(days=30)
-"""How long Azure keeps alerts."""
 _SHOWN = 3
-
-
-class Severity(StrEnum):
-    """How bad an alert is: ``Sev0`` is the worst."""
-
-    SEV0 = "Sev0"
-    SEV1 = "Sev1"
-    SEV2 = "Sev2"
-    SEV3 = "Sev3"
-    SEV4 = "Sev4"
-
-
-def _check_age(value: timedelta) -> timedelta:
-    if not timedelta(minutes=5) <= value <= LONGEST_AGE:
-        raise ValueError("must be from PT5M to PT720H, for which Azure keeps alerts")
-    return value
-
-
-class AlertVeto(Document):
-    """Which alerts keep a machine from being patched while they fire on it."""
-
-    severities: list[Severity] = Field(
-        default=[Severity.SEV0, Severity.SEV1],
-        min_length=1,
-        title="Severities",
-        description="Alerts of these severities count.",
-    )
-    rules: list[Annotated[str, Field(min_length=1, max_length=260)]] = Field(
-        default=[],
-        max_length=50,
-        title="Rules",
-        description="Names of alert rules; with names, alerts of other rules do not count.",
-        examples=[["cpu-high"]],
-    )
-    fired_within: Annotated[Duration, AfterValidator(_check_age)] = Field(
-        default=timedelta(hours=24),
-        title="Fired within",
-        description="Alerts that fired longer ago do not count: those of stateless rules stay fired until somebody"
-        " closes them. At most PT720H.",
-        examples=["PT24H"],
-        json_schema_extra={"default": "PT24H"},
-    )
 
 
 class _Essentials(Tolerant):

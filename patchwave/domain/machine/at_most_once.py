@@ -1,7 +1,7 @@
 """The guard of a call that changes a machine: written before the POST, so that nothing is sent again unawares.
 
 An installation shows in the machine's patch status, so an unanswered POST can be looked up
-(`patchwave.domain.runs.run.Intent`). A script and a restart do not. A script whose guard was declared and never
+(`patchwave.domain.runs.intent.Intent`). A script and a restart do not. A script whose guard was declared and never
 answered may have run, and is not sent again. A start, a stop and a restart show in the machine's state: it is read
 before any of them is sent again.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from patchwave.domain.core.documents import Document, Instant
-from patchwave.domain.runs.run import IntentState
+from patchwave.domain.runs.intent import IntentState
 
 
 class GuardedCall(StrEnum):

@@ -10,67 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
 
-from pydantic import AfterValidator, Field, StrictBool
-
-from patchwave.domain.azure.install_request import Duration
+from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.machine.alerts import AlertVeto
-from patchwave.domain.machine.http_probe import Probe
-from patchwave.domain.machine.preflight import MachineView, Power
-from patchwave.domain.runs.run import HealthSummary, Signal, SignalState
+from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
 
 AGENT_SILENCE = timedelta(minutes=15)
 """The time of an agent's status moves with each report, every few minutes (WALinuxAgent's end-to-end tests rely on
 that); one that has not reported for so long is not believed, whatever its last word was."""
-LONGEST_SETTLE = timedelta(hours=2)
 _LONGEST_TEXT = 1_500
 _GROWTH = 0.2
 _LEAST_PAUSE = 0.05
-
-
-def _check_settle(value: timedelta) -> timedelta:
-    if value > LONGEST_SETTLE:
-        raise ValueError("must be at most PT2H")
-    return value
-
-
-class Health(Document):
-    """How the health of each machine is checked before and after its installation."""
-
-    enabled: StrictBool = Field(
-        default=True,
-        title="Enabled",
-        description="Whether health is checked. Power, VM agent and the Application Health extension always count when"
-        " it is. Alerts count either way.",
-    )
-    resource_health: StrictBool = Field(
-        default=True, title="Resource Health", description="Whether Azure Resource Health is asked as well."
-    )
-    probe: Probe | None = Field(
-        default=None, title="Probe", description="An HTTP request to the machine's own service; none unless given."
-    )
-    alerts: AlertVeto | None = Field(
-        default=None,
-        title="Alerts",
-        description="Do not patch a machine while Azure Monitor alerts fire on it; {} takes the defaults. Alerts do not"
-        " count unless given.",
-    )
-    settle: Annotated[Duration, AfterValidator(_check_settle)] = Field(
-        default=timedelta(minutes=15),
-        title="Settle",
-        description="How long a machine may take after its installation to be as healthy as before, at most PT2H; PT0M"
-        " judges at the first look.",
-        examples=["PT15M"],
-        json_schema_extra={"default": "PT15M"},
-    )
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether there is anything to check."""
-        return self.enabled or self.alerts is not None
 
 
 # --- messages -----------------------------------------------------------------------------------------------

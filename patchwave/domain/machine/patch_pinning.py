@@ -25,6 +25,7 @@ from patchwave.domain.azure.install_request import (
 )
 from patchwave.domain.core.documents import Document, Instant
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.machine.patch_selection import (
     NEEDS_SUBSCRIPTION,
     excludes_package,
@@ -35,8 +36,8 @@ from patchwave.domain.machine.patch_selection import (
     selects,
 )
 from patchwave.domain.policy.scope import OsType
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.outcome_rules import nothing_selected
-from patchwave.domain.runs.run import MachineRecord, PatchRecord, Stage
 
 LONGEST_LIST = 1_000
 """Entries of a list that is sent although the machine's own list is not fully known: some 50 KB. The agent lists about

@@ -24,9 +24,9 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
     normalize_kb,
 )
+from patchwave.domain.core.patches import AssessmentSummary, PatchRecord, Selection
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.run import AssessmentSummary, PatchRecord, Selection
 
 NEEDS_SUBSCRIPTION = "NeedsSubscription"
 """The state of a patch that only Ubuntu Pro delivers."""

@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.at_most_once import Guard
-from patchwave.domain.machine.preflight import Power
-from patchwave.domain.runs.run import IntentState
+from patchwave.domain.runs.intent import IntentState
 
 SETTLES_IN_POLLS = 4
 """Poll intervals after which a machine that shows nothing of a call was never given it; two minutes of real time."""

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import Text
 from patchwave.domain.core.documents import Tolerant, as_object
-from patchwave.domain.runs.run import Signal, SignalState
+from patchwave.domain.runs.machine_record import Signal, SignalState
 
 _STATES = {
     "available": SignalState.HEALTHY,

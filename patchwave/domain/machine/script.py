@@ -17,18 +17,14 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from patchwave.domain.core.documents import Json, objects_of
+from patchwave.domain.policy.hooks import SHEBANG
 from patchwave.domain.policy.scope import OsType
 
-MOST_SCRIPT_UNITS = 8_000
-"""Characters of a script, as Windows counts them: encoded it must fit the 32,767 of a command line."""
-LONGEST_SCRIPT = timedelta(minutes=90)
-"""The run command itself ends a script then."""
 KEPT_OUTPUT_BYTES = 2_048
 TIMED_OUT_CODE = 124
 """What coreutils' ``timeout`` ends with when it had to end the script."""
 
 _AZURE_KEEPS_BYTES = 4_096
-_SHEBANG = re.compile(r"#![ \t]*(/[A-Za-z0-9_./+-]+(?:[ \t]+[A-Za-z0-9_./+=:-]+)*)[ \t]*")
 _EXIT_LINE = re.compile(r"patchwave-exit:(-?[0-9]{1,10})[ \t\r]*(?:\n|$)")
 _LINUX_MESSAGE = re.compile(r"\A[^\n]*\n\[stdout\]\n(?P<out>.*?)\n?\[stderr\]\n?(?P<err>.*)\Z", re.DOTALL)
 
@@ -38,23 +34,6 @@ class ScriptEnd(NamedTuple):
 
     exit_code: int | None
     output: str
-
-
-def check_script(text: str) -> str:
-    """The script as it is kept: with plain line ends.
-
-    Raises:
-        ValueError: it is blank, too long, or its first line names an interpreter that cannot be read.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise ValueError("is blank; leave it out when nothing is to run")
-    if "\0" in text or len(text.encode("utf-16-le", "surrogatepass")) > 2 * MOST_SCRIPT_UNITS:
-        raise ValueError(f"must have at most {MOST_SCRIPT_UNITS} characters, and no NUL; call a script in the guest")
-    first = text.partition("\n")[0]
-    if first.startswith("#!") and not _SHEBANG.fullmatch(first):
-        raise ValueError("names an interpreter that cannot be read; write #!/bin/bash, or leave the line out")
-    return text
 
 
 def command_of(os_type: OsType) -> str:
@@ -73,7 +52,7 @@ def wrap_script(text: str, os_type: OsType, timeout: timedelta, variables: Mappi
 
 
 def _for_linux(text: str, timeout: timedelta, variables: Mapping[str, str]) -> list[str]:
-    first = _SHEBANG.fullmatch(text.partition("\n")[0])
+    first = SHEBANG.fullmatch(text.partition("\n")[0])
     interpreter = first[1] if first else "/bin/sh"
     # A line that no script of this content can hold by accident.
     end = "PATCHWAVE_" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16].upper()

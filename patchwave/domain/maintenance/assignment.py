@@ -18,11 +18,10 @@ from pydantic import AfterValidator, Field
 
 from patchwave.domain.core.documents import Document, Json, as_object, fold_keys, text_of, texts_of, without_empty
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, MachineId
+from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, ConfigurationId, MachineId
 from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import DiscoveredMachine
-from patchwave.domain.maintenance.configuration import ConfigurationId
 from patchwave.domain.policy.scope import OsType, Scope, TagFilter, TagMatch
 
 VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"

@@ -9,14 +9,12 @@ programmatically manage updates for Azure VMs" and the TypeSpec of Microsoft.Mai
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
@@ -33,8 +31,7 @@ from patchwave.domain.core.documents import (
     texts_of,
     without_empty,
 )
-from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import RESOURCE_GROUP_NAME
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.recurrence import RecurEvery
 
 IN_GUEST_PATCH = "InGuestPatch"
@@ -45,63 +42,10 @@ NEVER_EXPIRES = "9999-12-31 23:59:59"
 """What Azure writes for a schedule without an end."""
 
 _END_OF_TIME = datetime(9899, 12, 31, tzinfo=UTC)
-_CONFIGURATION_ID = re.compile(
-    r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
-    r"/providers/Microsoft\.Maintenance/maintenanceConfigurations/(?P<name>[A-Za-z0-9_.()-]{1,260})",
-    re.IGNORECASE,
-)
 VISIBILITIES = ("Custom", "Public")
 _PATCH_MODES = ("User", "Platform")
 _TIME_FORMS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
 _DURATION = re.compile(r"([0-9]{1,3}):([0-5][0-9])(?::00)?")
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigurationId:
-    """The ARM id of one maintenance configuration. Equality ignores case: Azure writes it in three ways."""
-
-    subscription_id: str
-    resource_group: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read an ARM id.
-
-        Raises:
-            ValueError: it is not the id of a maintenance configuration.
-        """
-        found = _CONFIGURATION_ID.fullmatch(text)
-        fixed = "" if found is None else text[: found.start("group")] + text[found.end("group") :]
-        if found is None or ".." in text or not fixed.isascii():
-            raise ValueError(
-                "not a maintenance configuration id; expected /subscriptions/{guid}/resourceGroups/{group}"
-                "/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
-            )
-        return cls(found["subscription"].lower(), found["group"], found["name"])
-
-    @property
-    def folded(self) -> str:
-        """The id in lower case: the only form in which ids are compared."""
-        return fold(str(self))
-
-    @property
-    def key(self) -> str:
-        """24 hexadecimal digits for row keys, as of machines."""
-        return hashlib.sha256(self.folded.encode()).hexdigest()[:24]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConfigurationId) and self.folded == other.folded
-
-    def __hash__(self) -> int:
-        return hash(self.folded)
-
-    def __str__(self) -> str:
-        return (
-            f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
-            f"/providers/Microsoft.Maintenance/maintenanceConfigurations/{self.name}"
-        )
 
 
 def _spelled(text: str, known: Iterable[str]) -> str:

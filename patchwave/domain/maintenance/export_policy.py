@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
-from patchwave.domain.azure.install_request import format_duration
 from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.duration import format_duration
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import (
     IN_GUEST_PATCH,
     IN_GUEST_PATCH_MODE,
-    ConfigurationId,
     ConfigurationProperties,
     InstallPatches,
     LinuxPatches,

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from patchwave.domain.azure.install_request import LinuxParameters, RebootSetting, WindowsParameters, format_duration
+from patchwave.domain.azure.install_request import LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.core.documents import Document, Json, without_empty
+from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import (

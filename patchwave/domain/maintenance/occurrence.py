@@ -18,9 +18,8 @@ from pydantic import Field
 
 from patchwave.domain.core.documents import Document, Instant, Json, fold_keys, parse_instant, text_of
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.ids import ConfigurationId, RunId
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.maintenance.configuration import ConfigurationId
 
 LONGEST_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""

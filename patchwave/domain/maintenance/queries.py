@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.fleet.discovery import literal, one_of, same_as, starts_with
-from patchwave.domain.maintenance.configuration import ConfigurationId
 
 CONFIGURATIONS = "microsoft.maintenance/maintenanceconfigurations"
 ASSIGNMENTS = "microsoft.maintenance/configurationassignments"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import islice, takewhile
 
-from patchwave.domain.azure.install_request import format_duration
 from patchwave.domain.calendar.recurrence import FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
 from patchwave.domain.calendar.schedule import Schedule, find_zone, is_on_the_clock, upcoming
 from patchwave.domain.calendar.windows_time_zones import documented_name, windows_name
+from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
 from patchwave.domain.maintenance.conversion_report import NotCarried

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.assignment import (
     MOST_ASSOCIATIONS,
@@ -22,7 +22,6 @@ from patchwave.domain.maintenance.assignment import (
     assignment_name,
     check_assignment,
 )
-from patchwave.domain.maintenance.configuration import ConfigurationId
 from patchwave.domain.maintenance.conversion_report import Moved, NotCarried
 from patchwave.domain.policy.scope import OsType, Scope, TagFilter
 

@@ -11,7 +11,8 @@ from itertools import islice
 
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Document, Instant, Json, as_object, fold_keys, text_of
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration
+from patchwave.domain.core.ids import ConfigurationId
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.occurrence import OccurrenceId
 
 CANCELLED = "cancelled"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from patchwave.domain.planning.rings import RingChoice, choose_rings, order_rings
+from patchwave.domain.planning.rings import RingChoice, choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.policy import Policy, WithoutPin
-from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.policy.rollout import Ring, order_rings
 from patchwave.domain.policy.scope import OsType
 
 _MANAGERS = {

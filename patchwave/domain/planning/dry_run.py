@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import DiscoveredMachine, missing_ids
-from patchwave.domain.machine.preflight import unknown_system
+from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.plan import ExcludedMachine, Plan
 from patchwave.domain.planning.planner import make_plan

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from patchwave.domain.azure.install_request import format_duration
+from patchwave.domain.azure.instance_view import Power
+from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Reason
-from patchwave.domain.machine.preflight import Power, hibernated, hold_reason
+from patchwave.domain.fleet.exclusions import hibernated, hold_reason
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.canary import pin_notes
 from patchwave.domain.planning.constraints import Separation
@@ -23,12 +24,12 @@ from patchwave.domain.planning.explain import Explanation
 from patchwave.domain.planning.phases import Phases, make_phases
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
 from patchwave.domain.planning.ring_schedule import DrawnPhase, RingDrawing
-from patchwave.domain.planning.rings import RingChoice, choose_rings, order_rings
+from patchwave.domain.planning.rings import RingChoice, choose_rings
 from patchwave.domain.planning.timeline import Slice
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.gates import waves_are_barriers
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.policy.rollout import PhaseOrder, Reboot, Ring
+from patchwave.domain.policy.rollout import PhaseOrder, Reboot, Ring, order_rings
 
 DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
 """How long an installation is expected to take on a machine without a history, its restart included."""

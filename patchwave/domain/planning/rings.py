@@ -10,10 +10,6 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.rollout import Ring
 
-WHOLE_FLEET = Ring(name="all")
-"""The only ring of a policy that names none."""
-
-
 _NO_MACHINE = (
     "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/none"
     "/providers/Microsoft.Compute/virtualMachines/none"
@@ -25,27 +21,6 @@ class RingChoice(NamedTuple):
 
     number: int
     why: str
-
-
-def order_rings(rings: Sequence[Ring]) -> list[Ring]:
-    """The rings in the order in which they run: that of the list, or of ``after`` where it is given.
-
-    Raises:
-        ValueError: the order has a cycle, an unknown name, or no single beginning; a policy with such rings is refused.
-    """
-    if not rings:
-        return [WHOLE_FLEET]
-    if all(ring.after is None for ring in rings):
-        return list(rings)
-    follower = {ring.after: ring for ring in rings}
-    ordered: list[Ring] = []
-    found = follower.get(None)
-    while found is not None and len(ordered) < len(rings):
-        ordered.append(found)
-        found = follower.get(found.name)
-    if len(ordered) != len(rings) or found is not None:
-        raise ValueError("the order of the rings is no chain")
-    return ordered
 
 
 def keep_in_ring(rings: Sequence[Ring], name: str, machine_id: str) -> list[Ring]:

@@ -18,8 +18,6 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import RESOURCE_GROUP_NAME
 from patchwave.domain.policy.scope import Scope
 
-OUTSIDE_BOUNDARY = "OutsideBoundary"
-"""The code of a request that was not sent. It is no word of Azure's."""
 READS = ("GET", "HEAD")
 _QUERY_PATH = "/providers/microsoft.resourcegraph/resources"
 """A query of Resource Graph is a POST and changes nothing."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from patchwave.domain.azure.install_request import Duration
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.core.quantity import Share, portion
+from patchwave.domain.core.duration import Duration
+from patchwave.domain.core.quantity import Share
 
 LONGEST_APPROVAL = timedelta(days=30)
 
@@ -75,52 +71,3 @@ class ErrorBudget(Document):
 def waves_are_barriers(budget: ErrorBudget, bake: timedelta | float | None) -> bool:
     """Whether a wave waits for the end of the one before it: when that has to bake, or is judged as a whole."""
     return bake is not None or budget.wave is not None
-
-
-_FAILURES = frozenset({OutcomeKind.FAILED, OutcomeKind.TIMED_OUT, OutcomeKind.UNKNOWN})
-_FAILED_REASONS = frozenset({Reason.HOOK_FAILED, Reason.REBOOT_FAILED})
-
-
-def uses_budget(outcome: OutcomeKind, reason: str) -> bool:
-    """Whether a machine that ended so counts against the error budgets.
-
-    Skipped machines do not, as nothing was done to them, unless their own pre-hook failed.
-    """
-    return outcome in _FAILURES or reason in _FAILED_REASONS
-
-
-@dataclass(slots=True)
-class BudgetLedger:
-    """Failures by scope, against the budgets.
-
-    Scopes: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``, ``wave:{ring}/{region}/{wave}``.
-    """
-
-    budget: ErrorBudget
-    sizes: Mapping[str, int]
-    """Machines by scope, for budgets in per cent. A scope without a size is taken as one machine."""
-    failures: Counter[str] = field(default_factory=Counter[str])
-    forgiven: Counter[str] = field(default_factory=Counter[str])
-    """Failures by scope that a person has looked at and accepted."""
-
-    def count(self, scopes: Mapping[str, str]) -> dict[str, str]:
-        """Count one failed machine into its scopes; those whose budget it used up.
-
-        Args:
-            scopes: scope by level, such as ``{"run": "run", "lane": "lane:broad/westeurope"}``; the answer likewise.
-        """
-        self.failures.update(scopes.values())
-        return {level: scope for level, scope in scopes.items() if self._is_exceeded(level, scope)}
-
-    def forgive(self) -> None:
-        """A person says: go on. The next failure in a scope that is over its budget stops it again."""
-        self.forgiven = Counter(self.failures)
-
-    def limit(self, level: str, scope: str) -> int | None:
-        """How many machines may fail in a scope; ``None`` without a budget."""
-        share: int | str | None = getattr(self.budget, level)
-        return None if share is None else portion(share, self.sizes.get(scope, 1))
-
-    def _is_exceeded(self, level: str, scope: str) -> bool:
-        limit = self.limit(level, scope)
-        return limit is not None and self.failures[scope] > max(limit, self.forgiven[scope])

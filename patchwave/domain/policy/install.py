@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated
 
@@ -10,15 +11,15 @@ from pydantic import AfterValidator, Field, StrictInt
 from patchwave.domain.azure.install_request import (
     LONGEST_DURATION,
     SHORTEST_DURATION,
-    Duration,
     LinuxClassification,
     LinuxParameters,
     RebootSetting,
     WindowsClassification,
     WindowsParameters,
-    parse_duration,
 )
 from patchwave.domain.core.documents import Document
+from patchwave.domain.core.duration import Duration, format_duration, parse_duration
+from patchwave.domain.policy.scope import OsType
 
 SHORTEST_MAXIMUM = timedelta(minutes=30)
 """With less, service packs of Windows could never start."""
@@ -98,3 +99,38 @@ class Install(Document):
         description="Install only what was this old when the run began, 0 to 60 days: on Windows since its publication,"
         " on Linux since Patchwave first saw the version on any machine.",
     )
+
+
+# What the guest agents need to begin at all, with the reboot that they keep free inside the maximum duration.
+_WINDOWS_NEEDS = timedelta(minutes=25)
+"""15 to scan, download and install, 10 for the reboot."""
+_SERVICE_PACKS_NEED = timedelta(minutes=30)
+"""20 and 10."""
+_LINUX_NEEDS = timedelta(minutes=20)
+"""5 for a package, 15 for the reboot."""
+
+
+def shortest_installation(install: Install, os_type: OsType) -> timedelta:
+    """The floor: with less than this left of the window, no installation starts on such a machine.
+
+    It is the policy's minimum duration (its maximum, when that is shorter), and never less than the agent needs.
+    """
+    if os_type is OsType.LINUX:
+        needs = _LINUX_NEEDS
+    elif WindowsClassification.SERVICE_PACK in install.windows.classifications_to_include:
+        needs = _SERVICE_PACKS_NEED
+    else:
+        needs = _WINDOWS_NEEDS
+    return max(needs, min(install.minimum_duration, install.maximum_duration))
+
+
+def too_short(window: timedelta, install: Install, os_types: Iterable[OsType]) -> str:
+    """Why no installation could ever start in a window of this length; empty when it can on each of the systems."""
+    for os_type in os_types:
+        floor = shortest_installation(install, os_type)
+        if window < floor:
+            return (
+                f"{format_duration(window)} is shorter than one installation on {os_type.value}, which needs"
+                f" {format_duration(floor)}; make the window longer, or install.minimumDuration shorter"
+            )
+    return ""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StrictBool
 
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.folding import fold
-from patchwave.domain.maintenance.configuration import ConfigurationId
+from patchwave.domain.core.ids import ConfigurationId
 
 MOST_CONFIGURATIONS = 200
 

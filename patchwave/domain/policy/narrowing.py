@@ -17,13 +17,11 @@ from pydantic.alias_generators import to_camel
 from patchwave.domain.azure.install_request import LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.core.folding import fold
-from patchwave.domain.machine.alerts import AlertVeto
-from patchwave.domain.machine.health import Health
-from patchwave.domain.planning.rings import order_rings
 from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
+from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.policy import Events, Policy, WithoutPin
-from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, TagLimit
+from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, TagLimit, order_rings
 from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter, TagMatch
 
 type Rule = Callable[[Any, Any], bool]

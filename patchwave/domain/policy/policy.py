@@ -23,17 +23,24 @@ from patchwave.domain.core.documents import Document, as_list, as_object
 from patchwave.domain.core.ids import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from patchwave.domain.core.quantity import Limit
 from patchwave.domain.core.validation import Problem, explain, listed
-from patchwave.domain.machine.health import Health
-from patchwave.domain.machine.hooks import Hooks
-from patchwave.domain.notifications.events import Notifications
-from patchwave.domain.planning.rings import order_rings
 from patchwave.domain.policy.gates import Approval, ErrorBudget
-from patchwave.domain.policy.install import Install
+from patchwave.domain.policy.health import Health
+from patchwave.domain.policy.hooks import Hooks
+from patchwave.domain.policy.install import Install, too_short
 from patchwave.domain.policy.maintenance_section import AroundMaintenance
-from patchwave.domain.policy.rollout import MOST_RINGS, AvailabilitySets, Bake, Limits, PhaseOrder, Reboot, Ring
+from patchwave.domain.policy.notifications import Notifications
+from patchwave.domain.policy.rollout import (
+    MOST_RINGS,
+    AvailabilitySets,
+    Bake,
+    Limits,
+    PhaseOrder,
+    Reboot,
+    Ring,
+    order_rings,
+)
 from patchwave.domain.policy.rollout_validation import rollout_problems
 from patchwave.domain.policy.scope import MOST_LOCATIONS, Location, OsType, Scope
-from patchwave.domain.scheduling.window import too_short
 
 LARGEST_CONCURRENCY = 1000
 

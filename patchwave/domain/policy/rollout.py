@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from patchwave.domain.azure.install_request import Duration
 from patchwave.domain.core.documents import Document
+from patchwave.domain.core.duration import Duration
 from patchwave.domain.core.quantity import Limit
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.scope import MachineIdText, TagFilter
@@ -126,3 +127,28 @@ class Bake(Document):
         description="After each wave of a lane. With it a wave starts only when the one before has ended.",
     )
     rings: Duration | None = Field(default=None, title="Rings", description="After each ring but the last.")
+
+
+WHOLE_FLEET = Ring(name="all")
+"""The only ring of a policy that names none."""
+
+
+def order_rings(rings: Sequence[Ring]) -> list[Ring]:
+    """The rings in the order in which they run: that of the list, or of ``after`` where it is given.
+
+    Raises:
+        ValueError: the order has a cycle, an unknown name, or no single beginning; a policy with such rings is refused.
+    """
+    if not rings:
+        return [WHOLE_FLEET]
+    if all(ring.after is None for ring in rings):
+        return list(rings)
+    follower = {ring.after: ring for ring in rings}
+    ordered: list[Ring] = []
+    found = follower.get(None)
+    while found is not None and len(ordered) < len(rings):
+        ordered.append(found)
+        found = follower.get(found.name)
+    if len(ordered) != len(rings) or found is not None:
+        raise ValueError("the order of the rings is no chain")
+    return ordered

@@ -8,8 +8,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS
 from patchwave.domain.core.validation import Problem, suggest
-from patchwave.domain.planning.rings import order_rings
-from patchwave.domain.policy.rollout import Limits, Ring
+from patchwave.domain.policy.rollout import Limits, Ring, order_rings
 from patchwave.domain.policy.scope import Scope, TagFilter, TagMatch
 
 

@@ -8,36 +8,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from patchwave.domain.core.command import NotAllowed, NotPossible, Order
 from patchwave.domain.core.documents import format_instant, objects_of
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.run import (
-    Decision,
-    Intent,
-    IntentState,
-    MachineRecord,
-    Mode,
-    Order,
-    Run,
-    RunState,
-    Steered,
-    Trigger,
-    TriggerKind,
-)
-from patchwave.domain.workflow.messages import GateClosed, RunControls, StartResult, StartState
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Decision, Mode, Run, RunControls, RunState, Steered, Trigger, TriggerKind
 
 PATCHWAVE = "patchwave"
 """Who gave an order that a gate gave."""
-
-
-class NotPossible(Exception):
-    """The order cannot be carried out any more, or contradicts another one; the text says why."""
-
-
-class NotAllowed(Exception):
-    """Somebody else has to give the order; the text says why."""
 
 
 # --- orders to a run ----------------------------------------------------------------------------------------
@@ -357,19 +340,6 @@ def is_approved(run: Run, ring: str) -> bool:
 def ring_not_approved(ring: str) -> Outcome:
     """The outcome of a machine in a ring that waits for an approval and does not have it."""
     return Outcome.skipped(Reason.NOT_APPROVED, f"Not started: the ring {ring} is not approved.")
-
-
-def reason_not_to_start(run: Run, machine: MachineRecord) -> StartResult | None:
-    """Why nothing may be sent to the machine now, or ever in this run; ``None``: it may.
-
-    The last look before an operation is sent: the phase that gave the machine its turn may not have heard yet.
-    """
-    outcome = reason_to_end(run, machine)
-    if outcome is not None:
-        return StartResult(state=StartState.ENDED, outcome=outcome)
-    if run.paused_at is not None or any(holds(scope, machine) for scope in run.held_scopes):
-        return StartResult(state=StartState.LEFT)
-    return None
 
 
 def holds(scope: str, machine: MachineRecord) -> bool:

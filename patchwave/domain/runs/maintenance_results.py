@@ -9,15 +9,17 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.patch_results import InstalledPatch, InstallResult, Text
 from patchwave.domain.core.documents import Json, Tolerant, as_object
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.machine.preflight import Power, hibernated
+from patchwave.domain.core.patches import InstallationSummary
+from patchwave.domain.fleet.exclusions import hibernated
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.run import InstallationSummary, MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 
 _DONE = frozenset({"succeeded", "completed", "completedwithwarnings"})
 _FAILED = frozenset({"failed", "timedout"})

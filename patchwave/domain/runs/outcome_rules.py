@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, failure_of_error
-from patchwave.domain.azure.install_request import format_duration
 from patchwave.domain.azure.patch_results import (
     ApiError,
     AssessResult,
@@ -19,8 +18,10 @@ from patchwave.domain.azure.patch_results import (
     PatchOperationStatus,
     RebootStatus,
 )
+from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.runs.run import AssessmentSummary, ReportedError, Stage
+from patchwave.domain.core.patches import AssessmentSummary, ReportedError
+from patchwave.domain.runs.machine_record import Stage
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
 _SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"

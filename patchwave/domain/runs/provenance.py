@@ -7,7 +7,7 @@ import json
 from typing import NamedTuple
 
 from patchwave.domain.core.documents import Json
-from patchwave.domain.machine.hooks import Script
+from patchwave.domain.policy.hooks import Script
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.run import PolicyOrigin

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.policy.gates import uses_budget
-from patchwave.domain.runs.run import MachineRecord, Stage
-from patchwave.domain.workflow.messages import Step
+from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Step
 
 INSTALLING = frozenset({Stage.INSTALLING, Stage.VERIFYING})
 """An installation was begun: Azure may have accepted it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchwave.domain.runs.commands import describe_scope, holds
-from patchwave.domain.runs.run import MachineRecord, Mode, Run, RunState, Stage
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState
 
 _WAITS = (Stage.WAITING, Stage.ASSESSED, Stage.INSTALLED)
 

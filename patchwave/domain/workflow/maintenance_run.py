@@ -8,7 +8,7 @@ from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Document, Instant
-from patchwave.domain.runs.run import MachineRecord
+from patchwave.domain.runs.machine_record import MachineRecord
 
 SHARD = 100
 """Machines that one orchestration takes through a part, so that no history grows with the fleet."""

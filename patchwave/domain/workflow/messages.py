@@ -11,21 +11,16 @@ from enum import StrEnum
 from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.documents import Document, Instant
 from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.preflight import Preflight
 from patchwave.domain.planning.placement_codec import Placed, Roster
 from patchwave.domain.policy.gates import ErrorBudget
-from patchwave.domain.runs.run import AssessmentSummary, InstallationSummary, Mode, OperationKind, RunState, Stage
-
-
-class Step(StrEnum):
-    """A pass over machines: all are assessed, then ring by ring patched and, where the policy says so, restarted."""
-
-    ASSESS = "assess"
-    PATCH = "patch"
-    RESTART = "restart"
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
 
 
 class Traits(Document):
@@ -175,19 +170,6 @@ class RingRef(Document):
     ring: str
 
 
-class RunControls(Document):
-    """What people and gates have said about a run until now."""
-
-    is_canceled: bool = False
-    is_paused: bool = False
-    stop_reason: str = ""
-    resumptions: int = 0
-    held_scopes: list[str] = Field(default_factory=list[str])
-    """Scopes of error budgets that are used up, until somebody resumes the run."""
-    decided: dict[str, bool] = Field(default_factory=dict[str, bool])
-    """Ring by name: whether it was approved."""
-
-
 class SetRunState(Document):
     """Show where the run stands. ``ring`` and ``machines`` tell whoever has to approve what it is about."""
 
@@ -200,16 +182,6 @@ class Shown(Document):
     """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any incarnation."""
 
     since: Instant | None = None
-
-
-class GateClosed(Document):
-    """An error budget is used up: ``scope`` starts nothing more, or the run ends."""
-
-    run_id: str
-    scope: str
-    failures: int
-    limit: int
-    ends_run: bool
 
 
 class NextWindow(Document):

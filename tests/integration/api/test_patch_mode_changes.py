@@ -10,12 +10,12 @@ import pytest
 
 from orchestrators.names import CHANGE_MODES
 from patchwave.api import patch_mode_changes
+from patchwave.domain.core.command import Order
 from patchwave.domain.fleet.machine import read_machine
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange, change_id, plan_machine
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.retention import Retention
-from patchwave.domain.runs.run import Order
 from patchwave.services.retention import purge
 from patchwave.settings import load_settings
 from patchwave.storage import Records

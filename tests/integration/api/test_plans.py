@@ -14,19 +14,12 @@ from patchwave.azure.locations import Locations
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.machine.patch_selection import select
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import parse_policy
-from patchwave.domain.runs.run import (
-    AssessmentSummary,
-    MachineRecord,
-    Mode,
-    PatchRecord,
-    Run,
-    RunState,
-    Trigger,
-    TriggerKind,
-)
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.simulator.access import Access

@@ -13,9 +13,10 @@ from patchwave.api import policy_conversion
 from patchwave.api.policies import put_policy
 from patchwave.azure.resource_graph import Page, QueryRefused
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import assignment_id
-from patchwave.domain.maintenance.configuration import ConfigurationId, MaintenanceConfiguration, read_configuration
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.adapters.samples import NOW

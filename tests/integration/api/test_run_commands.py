@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from patchwave.api import run_commands, runs
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.patch_pinning import LinuxPin, Pin
 from patchwave.domain.planning.rings import choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.run import OperationKind, Run, RunState, Stage
-from patchwave.domain.workflow.messages import GateClosed
+from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Records
 from tests.adapters.samples import NOW, intent, machine, order
 from tests.adapters.test_tables_runs import RUN, run

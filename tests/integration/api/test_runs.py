@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from patchwave.api import runs
+from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.run import AssessmentSummary, Order, PatchRecord, Run, RunState, Stage
+from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Records
 from tests.adapters.samples import NOW, intent, machine
 from tests.adapters.test_tables_runs import run

@@ -12,10 +12,11 @@ import pytest
 
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.retention import Retention, slice_of
-from patchwave.domain.runs.run import Mode, PatchRecord, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.services import retention
 from patchwave.services.refusal_log import REFUSED_CALLS
 from patchwave.services.retention import purge, retention_of

@@ -1,0 +1,21 @@
+"""Commands of people: who gives them and why, and the errors of those that cannot be carried out."""
+
+from __future__ import annotations
+
+from patchwave.domain.core.documents import Instant
+from patchwave.domain.core.principal import Signed
+
+
+class Order(Signed):
+    """What a person asked for: who, why and when."""
+
+    why: str = ""
+    at: Instant
+
+
+class NotPossible(Exception):
+    """The order cannot be carried out any more, or contradicts another one; the text says why."""
+
+
+class NotAllowed(Exception):
+    """Somebody else has to give the order; the text says why."""

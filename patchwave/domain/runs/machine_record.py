@@ -1,0 +1,115 @@
+"""The record of a machine in a run, with the health that was measured on it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from patchwave.domain.core.command import Order
+from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
+
+
+class Stage(StrEnum):
+    """Where a machine stands inside a running run; ``done`` once it has its outcome."""
+
+    WAITING = "waiting"
+    ASSESSING = "assessing"
+    ASSESSED = "ready"
+    """Assessed, and waiting for its turn to be patched. The word is no outcome: ``assessed`` is one."""
+    INSTALLING = "installing"
+    VERIFYING = "verifying"
+    INSTALLED = "installed"
+    """Patched, and waiting for its own turn to restart (``reboot: separate``)."""
+    RESTARTING = "restarting"
+    DONE = "done"
+
+
+class SignalState(StrEnum):
+    """What one sign of a machine's health says."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+    """It could not be told: no answer, or an answer that says nothing."""
+    ABSENT = "absent"
+    """The machine has no such sign: no Application Health extension."""
+
+
+class Signal(Document):
+    """One sign of a machine's health, with the sentence behind it unless it is healthy."""
+
+    state: SignalState
+    detail: str = ""
+
+
+class HealthSummary(Document):
+    """How healthy a machine was at one moment; how it is judged is in `patchwave.domain.machine.health`.
+
+    ``healthy`` is false when any sign is unhealthy, and ``None`` when none says anything.
+    """
+
+    healthy: bool | None = None
+    signals: dict[str, Signal] = Field(default_factory=dict[str, Signal])
+    why: str = ""
+    at: Instant
+
+
+class MachineRecord(Document):
+    """A machine's row in a run; it has an ``outcome`` exactly when its stage is ``done``."""
+
+    id: str
+    key: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str = ""
+    os_type: str = ""
+    zones: list[str] = Field(default_factory=list[str])
+    tags: dict[str, str] = Field(default_factory=dict[str, str])
+    power_state: str = ""
+    availability_set: str = ""
+    update_domain: str = ""
+    """Told by the machine itself, the first time that it is looked at."""
+    image: str = ""
+    ring: str = ""
+    phase: int = 0
+    lane: str = ""
+    wave: int = 0
+    why: list[str] = Field(default_factory=list[str])
+    """Where the plan put the machine, and why; see `patchwave.domain.planning.plan.PlannedMachine`."""
+    expected_seconds: float | None = None
+    """How long its last installation took, with what was done after it; nothing when none is known."""
+    stage: Stage = Stage.WAITING
+    outcome: OutcomeKind | None = None
+    reason: str = ""
+    message: str = ""
+    assessment: AssessmentSummary | None = None
+    installation: InstallationSummary | None = None
+    health_before: HealthSummary | None = None
+    """Before the run touched it: what ``health_after`` is compared with."""
+    health_after: HealthSummary | None = None
+    started_by_us: bool = False
+    snapshot_id: str = ""
+    skip: Order | None = None
+    """Somebody wants the machine left out: it ends as skipped when its turn comes."""
+    rollback: str = ""
+    """How the machine is put back to before the run, for people: which snapshot, and the commands."""
+    before_output: str = ""
+    after_output: str = ""
+    """The end of what the policy's scripts printed, at most 2 KiB each."""
+    prepared: bool = False
+    """The work before a scheduled run has ended on it, well or not."""
+    was_started: bool = False
+    """It was off, and the run started it for the scheduled run."""
+    complaint: str = ""
+    """What failed in that work."""
+    reported: str = ""
+    """How Update Manager says that its scheduled run ended on the machine: a word of Azure's."""
+    reported_error: str = ""
+    """What it gives as the reason."""
+    queued_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
