@@ -274,6 +274,19 @@ async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
     assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
 
 
+async def test_a_machine_goes_back_to_the_power_state_that_it_had_right_before_its_start(
+    azure: Simulator, records: Records
+) -> None:
+    """It was deallocated when the run looked at it first, and has been stopped in another way since."""
+    one = azure.take(power="deallocated")
+    key = await prepare(records, one, {})
+    assert not await is_ours_to_stop(key)
+    azure.http.post("/_sim/machines", json={"id": one, "simulation": {"power": "stopped"}})
+    assert shown(azure, one) == "stopped"
+    assert (await start(key)).accepted
+    assert (await row(records, key)).power_state == "stopped"
+
+
 async def test_a_machine_that_was_only_stopped_is_only_stopped_again(azure: Simulator, records: Records) -> None:
     one = azure.take(power="stopped")
     key = await prepare(records, one, {})
@@ -438,6 +451,9 @@ async def test_a_restart_that_is_refused_for_good_is_not_sent_again(
     assert (result.accepted, result.wait_seconds, result.is_open) == (False, 0, False)
     assert result.failure is not None
     assert named in result.failure.text
+    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    assert guard is not None
+    assert guard.state is IntentState.REFUSED
 
 
 async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, records: Records) -> None:

@@ -40,7 +40,7 @@ async def test_of_many_declarations_at_once_one_is_the_first(records: Records) -
 async def test_an_intent_is_declared_again_by_one_execution(records: Records) -> None:
     refused = intent(RUN, state=IntentState.REFUSED)
     await records.declare_intent(refused)
-    anew = [intent(RUN, posted_at=NOW + n * HOUR) for n in range(1, 7)]
+    anew = [intent(RUN, posted_at=NOW + n * HOUR, async_url=SIGNED) for n in range(1, 7)]
     taken = await asyncio.gather(*(records.declare_again(refused, each) for each in anew))
     assert sum(taken) == 1
     assert not await records.declare_again(refused, intent(RUN))

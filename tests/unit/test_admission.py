@@ -159,3 +159,8 @@ def test_the_last_of_a_wave_is_told() -> None:
     assert admission.end("b").wave_is_over is True
     assert [each.key for each in admission.start()] == ["c"]
     assert admission.end("b").was_running is False
+
+
+def test_a_machine_that_does_not_run_ends_nothing() -> None:
+    """A completion may be read twice, the second time after the wave has gone on."""
+    assert Admission().end("m1") == (False, False)
