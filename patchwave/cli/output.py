@@ -14,10 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import CommandError
-
-DEFAULT_URL = "http://localhost:7071"
 
 _WIDTH_WITHOUT_TERMINAL = 180
 
@@ -29,13 +26,8 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-UrlOption = Annotated[str, typer.Option("--url", envvar="PATCHWAVE_URL", help="Address of the service.")]
-KeyOption = Annotated[
-    str,
-    typer.Option("--key", envvar="PATCHWAVE_KEY", help="Function key; better in the environment.", show_default=False),
-]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
 SAID_NOTHING = "ordered on the command line"
 """The reason that stands in the audit log for people who gave none, where none is asked for."""
@@ -60,14 +52,6 @@ ByOption = Annotated[
 ]
 
 
-def open_client(url: str, key: str) -> ApiClient:
-    """The client of the service that the common options name.
-
-    The token of a signed-in person is taken from the environment alone: it does not belong into a shell's history.
-    """
-    return ApiClient(url, key, token=os.environ.get("PATCHWAVE_TOKEN", "").strip(), warn=show_warning)
-
-
 def open_console(*, errors: bool = False) -> Console:
     """A console on standard output or error; wide when it is no terminal, so that no column is cut in a file.
 
@@ -78,17 +62,21 @@ def open_console(*, errors: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def show(
-    output: OutputFormat, document: object, table: Callable[[], RenderableType], *, soft_wrap: bool = False
+def show[Document](
+    output: OutputFormat,
+    document: Document,
+    view: Callable[[Document], RenderableType],
+    *,
+    soft_wrap: bool = False,
 ) -> None:
-    """Print a document in the form that was asked for; the table is only built when it is.
+    """Print a document in the form that was asked for; the view is only built when it is.
 
     ``soft_wrap`` leaves long lines to the terminal, which breaks them without a line break.
     """
     if output is OutputFormat.JSON:
         print_json(document)
     else:
-        open_console().print(table(), soft_wrap=soft_wrap)
+        open_console().print(view(document), soft_wrap=soft_wrap)
 
 
 def print_json(document: object) -> None:
@@ -98,8 +86,13 @@ def print_json(document: object) -> None:
     typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def show_error(error: CommandError) -> None:
-    """Print an error with all its details on standard error."""
+def show_error(error: CommandError, *, as_json: bool = False) -> None:
+    """Print an error with all its details on standard error; as JSON it is one line."""
+    if as_json:
+        details = [{"path": detail.path, "message": detail.message} for detail in error.details]
+        document = {"error": error.message, "details": details, "exitCode": int(error.exit_code)}
+        typer.echo(json.dumps(document), err=True)
+        return
     console = open_console(errors=True)
     console.print("error:", style="bold red", end=" ")
     for line in error.message.splitlines():

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-import typer
 
-from patchwave.cli.app import app
+from patchwave.cli.app import whole
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     Ended,
@@ -36,7 +35,7 @@ def parsed(command: str) -> dict[str, Any]:
     """The parameters that the command reads out of a line, without running it."""
     program, *words = shlex.split(command)
     assert program == "patchwave"
-    found: Any = typer.main.get_command(app)
+    found: Any = whole()
     context = None
     while hasattr(found, "commands"):
         name, *words = words

@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-import typer
 from starlette.responses import JSONResponse
 
-from patchwave.cli.app import app
+from patchwave.cli.app import whole
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.inputs import FleetFacts, KnownAssessment, ScheduledRuns
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
@@ -89,7 +88,7 @@ def commands_of(fix: str) -> Iterator[list[str]]:
 
 @lru_cache
 def _tree() -> Any:
-    return typer.main.get_command(app)
+    return whole()
 
 
 def parsed(words: list[str]) -> str:

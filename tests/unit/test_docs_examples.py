@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer
 import yaml
 
-from patchwave.cli.app import app
+from patchwave.cli.app import whole
 from patchwave.cli.policy_files import merge_patch
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.validation import check_configuration
@@ -145,7 +144,7 @@ def test_commands_in_the_text_exist_with_their_options(text: str) -> None:
 
 def _resolve(words: list[str]) -> tuple[Any, str, list[str]]:
     """The command that the words name, and the words behind its name."""
-    command: Any = typer.main.get_command(app)
+    command: Any = whole()
     name, rest = "patchwave", list(words)
     while rest and hasattr(command, "commands") and rest[0] in command.commands:
         name = rest.pop(0)

@@ -8,29 +8,20 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.fleet.views import change_view, changes_table, eligibility_view, modes_view
 from patchwave.cli.json_fields import Json, counts
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    SAID_NOTHING,
-    ByOption,
-    KeyOption,
-    LimitOption,
-    OutputFormat,
-    OutputOption,
-    ReasonOption,
-    UrlOption,
-    open_client,
-    show,
-)
+from patchwave.cli.output import SAID_NOTHING, ByOption, LimitOption, ReasonOption
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.rendering import audit_table
+from patchwave.cli.service import Service, command
+
+if TYPE_CHECKING:
+    from patchwave.cli.client import ApiClient
 
 fleet = typer.Typer(name="fleet", no_args_is_help=True, help="See and change what patches the machines of a fleet.")
 changes = typer.Typer(name="mode-change", no_args_is_help=True, help="Follow and steer changes of patch modes.")
@@ -42,12 +33,13 @@ LocationOption = Annotated[list[str] | None, typer.Option("--location", help="On
 SystemOption = Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux.")]
 MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="ARM id of a machine; repeatable.")]
 ChangeArgument = Annotated[str, typer.Argument(metavar="CHANGE", help="Id of the change.")]
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 _NEEDS_PERSON = ("refused", "failed", "unknown")
 
 
-@fleet.command("modes")
+@command(fleet, "modes")
 def show_modes(
+    service: Service,
     subscription: SubscriptionOption = None,
     group: GroupOption = None,
     location: LocationOption = None,
@@ -60,37 +52,31 @@ def show_modes(
         ),
     ] = None,
     limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List what each machine is set to, what will patch it and when, and whether nothing will."""
     asked = _query(subscription, group, location, system, machine, limit) | _listed(patchedBy=patched_by)
-    with open_client(url, key) as client:
-        found = client.fleet_modes(asked)
-    show(output, found, lambda: modes_view(found))
+    found = service.client.fleet_modes(asked)
+    service.show(found, modes_view)
 
 
-@fleet.command("eligibility")
+@command(fleet, "eligibility")
 def show_eligibility(
+    service: Service,
     subscription: SubscriptionOption = None,
     group: GroupOption = None,
     location: LocationOption = None,
     system: SystemOption = None,
     machine: MachineOption = None,
     limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List the machines that Azure's guest patching does not take, and why not."""
-    with open_client(url, key) as client:
-        found = client.fleet_eligibility(_query(subscription, group, location, system, machine, limit))
-    show(output, found, lambda: eligibility_view(found))
+    found = service.client.fleet_eligibility(_query(subscription, group, location, system, machine, limit))
+    service.show(found, eligibility_view)
 
 
-@fleet.command("set-mode")
+@command(fleet, "set-mode")
 def set_mode(
+    service: Service,
     by: ByOption,
     mode: Annotated[
         str, typer.Option("--mode", help="AutomaticByPlatform, AutomaticByOS, Manual or ImageDefault.")
@@ -120,9 +106,6 @@ def set_mode(
     reason: ReasonOption = SAID_NOTHING,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry it out without asking.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Set patch and assessment modes: first as a dry run, which is shown, then in waves.
 
@@ -139,96 +122,68 @@ def set_mode(
         scope["tags"] = {"values": tag_values(tag)}
     settings: Json = {"patchMode": mode or None, "assessmentMode": assessment_mode or None, "bypass": bypass}
     limits: Json = {"maxConcurrent": max_concurrent, "maxFailures": max_failures, "reason": reason, "by": by}
-    with open_client(url, key) as client:
-        change = client.plan_mode_change({"scope": scope, **settings, **limits})
-        name = str(change.get("id", ""))
-        is_asked = output is OutputFormat.TABLE and not yes and bool(change.get("toChange")) and sys.stdin.isatty()
-        if is_asked:
-            show(output, change, lambda: change_view(change, client.mode_change_machines(name)))
-        if change.get("toChange") and (yes or (is_asked and typer.confirm("Carry it out?"))):
-            change = client.order_mode_change(name, "start", reason, by)
-            change = _wait(client, name) if wait else change
-        shown = list(client.mode_change_machines(name)) if output is OutputFormat.TABLE else []
-    show(output, change, lambda: change_view(change, shown))
+    change = service.client.plan_mode_change({"scope": scope, **settings, **limits})
+    name = str(change.get("id", ""))
+    is_asked = not (service.prints_json or yes) and bool(change.get("toChange")) and sys.stdin.isatty()
+    if is_asked:
+        service.show(change, lambda _: change_view(change, service.client.mode_change_machines(name)))
+    if change.get("toChange") and (yes or (is_asked and typer.confirm("Carry it out?"))):
+        change = service.client.order_mode_change(name, "start", reason, by)
+        change = _wait(service.client, name) if wait else change
+    shown = [] if service.prints_json else list(service.client.mode_change_machines(name))
+    service.show(change, lambda _: change_view(change, shown))
     if change.get("state") == "planned" and change.get("toChange"):
         typer.echo(f"nothing is changed yet; carry it out with: patchwave fleet mode-change start {name}", err=True)
     _exit(change)
 
 
-@changes.command("list")
-def list_changes(
-    limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(changes, "list")
+def list_changes(service: Service, limit: LimitOption = None) -> None:
     """List changes, newest first."""
-    with open_client(url, key) as client:
-        found = list(client.mode_changes(limit))
-    show(output, found, lambda: changes_table(found))
+    found = list(service.client.mode_changes(limit))
+    service.show(found, changes_table)
 
 
-@changes.command("show")
+@command(changes, "show")
 def show_change(
+    service: Service,
     name: ChangeArgument,
     end: Annotated[str, typer.Option("--end", help="Only machines that ended so, such as refused.")] = "",
     limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Show a change with its machines."""
-    with open_client(url, key) as client:
-        change = client.mode_change(name)
-        machines = list(client.mode_change_machines(name, end, limit))
-    show(output, {**change, "machineChanges": machines}, lambda: change_view(change, machines))
+    change = service.client.mode_change(name)
+    machines = list(service.client.mode_change_machines(name, end, limit))
+    service.show({**change, "machineChanges": machines}, lambda _: change_view(change, machines))
 
 
-@changes.command("start")
+@command(changes, "start")
 def start_change(
+    service: Service,
     name: ChangeArgument,
     by: ByOption,
     reason: ReasonOption = SAID_NOTHING,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Carry out a change that was planned; given again, take up one whose worker was lost."""
-    with open_client(url, key) as client:
-        change = client.order_mode_change(name, "start", reason, by)
-        change = _wait(client, name) if wait else change
-    show(output, change, lambda: change_view(change))
+    change = service.client.order_mode_change(name, "start", reason, by)
+    change = _wait(service.client, name) if wait else change
+    service.show(change, change_view)
     _exit(change)
 
 
-@changes.command("stop")
-def stop_change(
-    name: ChangeArgument,
-    by: ByOption,
-    reason: ReasonOption = SAID_NOTHING,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(changes, "stop")
+def stop_change(service: Service, name: ChangeArgument, by: ByOption, reason: ReasonOption = SAID_NOTHING) -> None:
     """Ask Azure for nothing more; what it has taken is followed to its end."""
-    with open_client(url, key) as client:
-        change = client.order_mode_change(name, "stop", reason, by)
-    show(output, change, lambda: change_view(change))
+    change = service.client.order_mode_change(name, "stop", reason, by)
+    service.show(change, change_view)
 
 
-@changes.command("audit")
-def audit_change(
-    name: ChangeArgument,
-    limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(changes, "audit")
+def audit_change(service: Service, name: ChangeArgument, limit: LimitOption = None) -> None:
     """List who planned, started and stopped a change, oldest first."""
-    with open_client(url, key) as client:
-        found = list(client.mode_change_audit(name, limit))
-    show(output, found, lambda: audit_table(found))
+    found = list(service.client.mode_change_audit(name, limit))
+    service.show(found, audit_table)
 
 
 def _wait(client: ApiClient, name: str) -> Json:
@@ -236,7 +191,7 @@ def _wait(client: ApiClient, name: str) -> Json:
         change = client.mode_change(name)
         if change.get("endedAt"):
             return change
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _exit(change: Json) -> None:

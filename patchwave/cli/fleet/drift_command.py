@@ -10,14 +10,19 @@ from rich.text import Text
 
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.json_fields import Json, items, part
-from patchwave.cli.output import DEFAULT_URL, KeyOption, OutputFormat, OutputOption, UrlOption, open_client, plain, show
+from patchwave.cli.output import plain
 from patchwave.cli.rendering import moment
+from patchwave.cli.service import Service, command
+
+drift = typer.Typer()
 
 MOST_SHOWN = 20
 """Findings of one kind in the form for people, unless all are asked for; the rest is counted, and in the JSON."""
 
 
+@command(drift, "doctor")
 def doctor(
+    service: Service,
     kinds: Annotated[
         list[str] | None, typer.Option("--kind", help="Only findings of this kind, such as same_start; repeatable.")
     ] = None,
@@ -30,17 +35,13 @@ def doctor(
     whole: Annotated[
         bool, typer.Option("--all", help=f"Show every finding, not only the first {MOST_SHOWN} of a kind.")
     ] = False,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Find machines that nobody patches or two do, schedules that do nothing, and what is stale; with the fix of each.
 
     Exits with 1 when there are findings.
     """
-    with open_client(url, key) as client:
-        report = client.doctor(kinds or [], subject, stale_days)
-    show(output, report, lambda: doctor_view(report, None if whole else MOST_SHOWN), soft_wrap=True)
+    report = service.client.doctor(kinds or [], subject, stale_days)
+    service.show(report, lambda _: doctor_view(report, None if whole else MOST_SHOWN), soft_wrap=True)
     if items(report, "findings"):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console, Group
 
 from patchwave.cli.client import ApiClient
@@ -21,9 +22,11 @@ from patchwave.cli.runs.watch import watch
 if TYPE_CHECKING:
     from local.demo import Demonstration
 
+rollout, stop = typer.Typer(), typer.Typer()
 _BY = "the demonstration"
 
 
+@rollout.command("demo")
 def demo() -> None:
     """Plan and patch the sample fleet on this machine, and write .local/demo/report.json."""
     from local.demo import ROLLOUT
@@ -31,6 +34,7 @@ def demo() -> None:
     _demonstrate(ROLLOUT)
 
 
+@stop.command("demo-stop")
 def demo_stop() -> None:
     """The same with a bad update in one region: an error budget stops the run."""
     from local.demo import STOP

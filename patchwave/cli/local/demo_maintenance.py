@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 
 from patchwave.cli.client import ApiClient
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from local.demo_maintenance import Books, Fix, Report
     from local.stack import Stack
 
+scenario = typer.Typer()
+
 _LOOK_SECONDS = 0.3
 _PATIENCE_SECONDS = 90.0
 _SHOWN_SECONDS = 15.0
@@ -38,6 +41,7 @@ _FIX_SECONDS = 90.0
 _AT_ONCE = 3
 
 
+@scenario.command("demo-maintenance")
 def demo_maintenance() -> None:
     """Schedule, prepare, patch and copy the results on this machine; then find and mend what silently goes wrong."""
     from local.demo_maintenance import FOLDER, ROOT, Report, stack_options

@@ -25,9 +25,12 @@ from patchwave.cli.output import open_console, plain
 if TYPE_CHECKING:
     from local.stack import Stack, StackOptions
 
+local = typer.Typer()
+
 DEFAULT_PORT = 7071
 
 
+@local.command("serve")
 def serve(
     arm: Annotated[
         str,

@@ -7,29 +7,21 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument
+from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument, maintenance
 from patchwave.cli.maintenance.views import assigned_line, assignments_table, removed_lines
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    SAID_NOTHING,
-    ByOption,
-    KeyOption,
-    OutputFormat,
-    OutputOption,
-    ReasonOption,
-    UrlOption,
-    open_client,
-    print_json,
-    show,
-)
+from patchwave.cli.output import SAID_NOTHING, ByOption, ReasonOption, print_json
 from patchwave.cli.policies.schedule_commands import tag_values
+from patchwave.cli.service import Service, command
 
 assignments = typer.Typer(name="assignment", no_args_is_help=True, help="See and remove single assignments.")
+maintenance.add_typer(assignments)
 
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="ARM id of the machine.")]
 
 
+@command(maintenance, "assign")
 def assign(
+    service: Service,
     configuration: ConfigurationArgument,
     resource: Annotated[
         str,
@@ -53,9 +45,6 @@ def assign(
         typer.Option("--tag", metavar="NAME=VALUE", help="Only machines with this tag; repeatable."),
     ] = None,
     match_any: Annotated[bool, typer.Option("--any", help="One of the tags is enough; otherwise all count.")] = False,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Assign a configuration to a machine, or to whatever machines of a subscription or group match."""
     criteria: Json = {}
@@ -68,67 +57,51 @@ def assign(
         request["filter"] = criteria
     if all_machines:
         request["allMachines"] = True
-    with open_client(url, key) as client:
-        found = client.assign(configuration, request, by)
-    show(output, found, lambda: assigned_line(found))
+    found = service.client.assign(configuration, request, by)
+    service.show(found, assigned_line)
 
 
+@command(maintenance, "unassign")
 def unassign(
+    service: Service,
     configuration: ConfigurationArgument,
     machine: MachineArgument,
     by: ByOption,
     reason: ReasonOption = SAID_NOTHING,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Remove a machine from a configuration, under whatever names it is assigned to it."""
-    with open_client(url, key) as client:
-        found = client.unassign(configuration, machine, reason, by)
-    _show_removed(output, found)
+    found = service.client.unassign(configuration, machine, reason, by)
+    _show_removed(service, found)
 
 
-@assignments.command("list")
+@command(assignments, "list")
 def list_assignments(
+    service: Service,
     machine: Annotated[str, typer.Option("--machine", help="What this machine is assigned to; ARM id.")] = "",
     configuration: Annotated[
         str, typer.Option("--configuration", help="What this configuration is assigned to; as for other commands.")
     ] = "",
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List what a machine is assigned to, directly and by dynamic scopes; or what a configuration is assigned to."""
-    with open_client(url, key) as client:
-        found = client.assignments(machine=machine, configuration=configuration)
-    show(output, found, lambda: assignments_table(found))
+    found = service.client.assignments(machine=machine, configuration=configuration)
+    service.show(found, assignments_table)
 
 
-@assignments.command("delete")
+@command(assignments, "delete")
 def delete_assignment(
+    service: Service,
     assignment: Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="ARM id of the assignment.")],
     by: ByOption,
     reason: ReasonOption = SAID_NOTHING,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
-    with open_client(url, key) as client:
-        found = client.delete_assignment(assignment, reason, by)
-    _show_removed(output, found)
+    found = service.client.delete_assignment(assignment, reason, by)
+    _show_removed(service, found)
 
 
-def _show_removed(output: OutputFormat, found: Json) -> None:
-    if output is OutputFormat.JSON:
+def _show_removed(service: Service, found: Json) -> None:
+    if service.prints_json:
         print_json(found)
     else:
         # Ids are for the next command: a console would break them at its width.
         typer.echo(removed_lines(found))
-
-
-def add_assignments(group: typer.Typer) -> None:
-    """Add the commands about assignments to a group of commands."""
-    group.command("assign")(assign)
-    group.command("unassign")(unassign)
-    group.add_typer(assignments)

@@ -11,23 +11,11 @@ from rich.console import Group
 
 from patchwave.cli.json_fields import Json, part
 from patchwave.cli.maintenance.views import canceled_line, configuration_view, configurations_table, runs_view
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    SAID_NOTHING,
-    ByOption,
-    KeyOption,
-    LimitOption,
-    OutputFormat,
-    OutputOption,
-    ReasonOption,
-    UrlOption,
-    open_client,
-    plain,
-    show,
-)
+from patchwave.cli.output import SAID_NOTHING, ByOption, LimitOption, ReasonOption, plain
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.policy_files import merge_patch, read_object
 from patchwave.cli.rendering import audit_table
+from patchwave.cli.service import Service, command
 
 maintenance = typer.Typer(
     name="maintenance", no_args_is_help=True, help="Keep the schedules of Azure Update Manager, and who has them."
@@ -79,50 +67,40 @@ TagOption = Annotated[
 ]
 
 
-@configurations.command("list")
+@command(configurations, "list")
 def list_configurations(
+    service: Service,
     subscription: Annotated[str, typer.Option("--subscription", help="Only of this one, as they are now.")] = "",
     group: Annotated[str, typer.Option("--resource-group", "-g", help="Only of this group of it.")] = "",
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List the configurations that patch inside machines, each with its next run."""
-    with open_client(url, key) as client:
-        found = list(client.configurations(subscription, group))
-    show(output, found, lambda: configurations_table(found))
+    found = list(service.client.configurations(subscription, group))
+    service.show(found, configurations_table)
 
 
-@configurations.command("show")
-def show_configuration(
-    name: ConfigurationArgument,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(configurations, "show")
+def show_configuration(service: Service, name: ConfigurationArgument) -> None:
     """Show a configuration, and when it runs next."""
-    with open_client(url, key) as client:
-        found = client.configuration(name)
-    show(output, found, lambda: configuration_view(found))
+    found = service.client.configuration(name)
+    service.show(found, configuration_view)
 
 
-@configurations.command("apply")
+@command(configurations, "apply")
 def apply(
+    service: Service,
     name: ConfigurationArgument,
     file: Annotated[Path, typer.Option("--file", "-f", help="Azure's own body (JSON or YAML; - is standard input).")],
     by: ByOption,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Create a configuration from a file, or replace the one that is there; the output says which."""
     given = sys.stdin.read() if str(file) == "-" else None
     document = read_object(file, given, "a maintenance configuration: an object with location and properties")
-    _store(name, document, by, output, url, key, only_create=False)
+    _store(service, name, document, by, only_create=False)
 
 
-@configurations.command("create")
+@command(configurations, "create")
 def create(
+    service: Service,
     name: ConfigurationArgument,
     location: LocationOption,
     start: StartOption,
@@ -142,9 +120,6 @@ def create(
     include_package: IncludePackageOption = None,
     exclude_package: ExcludePackageOption = None,
     tag: TagOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Create a configuration from options; one that is there is never replaced (`apply` does that)."""
     window = _given(
@@ -179,11 +154,12 @@ def create(
             ),
         ),
     }
-    _store(name, document, by, output, url, key, only_create=True)
+    _store(service, name, document, by, only_create=True)
 
 
-@configurations.command("change")
+@command(configurations, "change")
 def change(
+    service: Service,
     name: ConfigurationArgument,
     changes: Annotated[
         list[str],
@@ -194,81 +170,56 @@ def change(
         ),
     ],
     by: ByOption,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Change properties of a configuration; what is not named stays."""
-    with open_client(url, key) as client:
-        found = client.change_configuration(name, merge_patch(changes), by)
-    show(output, found, lambda: configuration_view(found))
+    found = service.client.change_configuration(name, merge_patch(changes), by)
+    service.show(found, configuration_view)
 
 
-@configurations.command("delete")
-def delete(
-    name: ConfigurationArgument,
-    by: ByOption,
-    reason: ReasonOption = SAID_NOTHING,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(configurations, "delete", has_output=False)
+def delete(service: Service, name: ConfigurationArgument, by: ByOption, reason: ReasonOption = SAID_NOTHING) -> None:
     """Delete a configuration; its machines are not patched by schedule any more."""
-    with open_client(url, key) as client:
-        client.delete_configuration(name, reason, by)
+    service.client.delete_configuration(name, reason, by)
     typer.echo(f"configuration {name} deleted")
 
 
-@configurations.command("runs")
+@command(configurations, "runs")
 def runs(
+    service: Service,
     name: ConfigurationArgument,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How many.")] = 12,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List the coming runs of a configuration, until when each can be cancelled, and which are."""
-    with open_client(url, key) as client:
-        found = client.coming_runs(name, count)
-    show(output, found, lambda: runs_view(found))
+    found = service.client.coming_runs(name, count)
+    service.show(found, runs_view)
 
 
-@configurations.command("cancel")
+@command(configurations, "cancel")
 def cancel(
+    service: Service,
     name: ConfigurationArgument,
     reason: ReasonOption,
     by: ByOption,
     run: Annotated[
         str, typer.Option("--run", help="Name of the run, of `runs` or an event; the next by default.")
     ] = "",
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Cancel one coming run for all of its machines; it cannot be taken back, and later runs stay."""
-    with open_client(url, key) as client:
-        found = client.cancel_scheduled_run(name, run, reason, by)
-    show(output, found, lambda: canceled_line(name, found))
+    found = service.client.cancel_scheduled_run(name, run, reason, by)
+    service.show(found, lambda _: canceled_line(name, found))
 
 
-@configurations.command("audit")
-def audit(
-    name: ConfigurationArgument,
-    limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(configurations, "audit")
+def audit(service: Service, name: ConfigurationArgument, limit: LimitOption = None) -> None:
     """List who changed a configuration and its assignments through this service, and why, oldest first."""
-    with open_client(url, key) as client:
-        found = list(client.configuration_audit(name, limit))
-    show(output, found, lambda: audit_table(found))
+    found = list(service.client.configuration_audit(name, limit))
+    service.show(found, audit_table)
 
 
-def _store(name: str, document: Json, by: str, output: OutputFormat, url: str, key: str, *, only_create: bool) -> None:
-    with open_client(url, key) as client:
-        found, is_new = client.put_configuration(name, document, by, only_create=only_create)
+def _store(service: Service, name: str, document: Json, by: str, *, only_create: bool) -> None:
+    found, is_new = service.client.put_configuration(name, document, by, only_create=only_create)
     stored = f"configuration {plain(part(found, 'configuration').get('name', name))}"
-    show(output, found, lambda: Group(f"{stored} {'created' if is_new else 'replaced'}", configuration_view(found)))
+    service.show(found, lambda _: Group(f"{stored} {'created' if is_new else 'replaced'}", configuration_view(found)))
 
 
 def _given(**values: Any) -> Json:

@@ -12,19 +12,11 @@ from rich.text import Text
 
 from patchwave.cli.errors import NotFoundError
 from patchwave.cli.json_fields import Json, by_name, part
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    KeyOption,
-    LimitOption,
-    OutputFormat,
-    OutputOption,
-    UrlOption,
-    open_client,
-    plain,
-    show,
-)
+from patchwave.cli.maintenance.configuration_commands import maintenance
+from patchwave.cli.output import LimitOption, plain
 from patchwave.cli.rendering import in_words, moment, new_grid, new_table
 from patchwave.cli.runs.commands import NEWEST
+from patchwave.cli.service import Service, command
 
 _NAMED = 5
 """Ids that one line names."""
@@ -32,23 +24,19 @@ _NAMED = 5
 occurrences = typer.Typer(
     name="occurrences", no_args_is_help=True, help="Scheduled runs that policies accompanied, and their results."
 )
+maintenance.add_typer(occurrences)
 
 
-@occurrences.command("list")
-def list_occurrences(
-    limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(occurrences, "list")
+def list_occurrences(service: Service, limit: LimitOption = None) -> None:
     """List scheduled runs, newest first."""
-    with open_client(url, key) as client:
-        found = list(client.maintenance_occurrences(limit))
-    show(output, found, lambda: occurrences_table(found))
+    found = list(service.client.maintenance_occurrences(limit))
+    service.show(found, occurrences_table)
 
 
-@occurrences.command("show")
+@command(occurrences, "show")
 def show_occurrence(
+    service: Service,
     run: Annotated[
         str, typer.Argument(metavar="RUN", help=f"Id of the run around it, or '{NEWEST}' for the newest one.")
     ],
@@ -56,22 +44,18 @@ def show_occurrence(
         bool, typer.Option("--contradicted", help="Only machines that Update Manager called done and that are not.")
     ] = False,
     limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Show one scheduled run with its machines: what was done before, Update Manager's word, what it came to."""
-    with open_client(url, key) as client:
-        if run == NEWEST:
-            newest = next(iter(client.maintenance_occurrences(1)), None)
-            if newest is None:
-                raise NotFoundError("No scheduled run was accompanied yet")
-            run = str(newest["runId"])
-        found = client.maintenance_occurrence(run)
-        found_machines = islice(client.maintenance_occurrence_machines(run, contradicted=contradicted), limit)
-        machines = sorted(found_machines, key=by_name)
+    if run == NEWEST:
+        newest = next(iter(service.client.maintenance_occurrences(1)), None)
+        if newest is None:
+            raise NotFoundError("No scheduled run was accompanied yet")
+        run = str(newest["runId"])
+    found = service.client.maintenance_occurrence(run)
+    found_machines = islice(service.client.maintenance_occurrence_machines(run, contradicted=contradicted), limit)
+    machines = sorted(found_machines, key=by_name)
     document = {"occurrence": found, "machines": machines}
-    show(output, document, lambda: Group(occurrence_facts(found), machines_table(machines)))
+    service.show(document, lambda _: Group(occurrence_facts(found), machines_table(machines)))
 
 
 def occurrences_table(found: Iterable[Json]) -> RenderableType:

@@ -15,14 +15,18 @@ import typer
 
 from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import DEFAULT_URL, KeyOption, UrlOption, open_client, open_console, plain, print_json
+from patchwave.cli.output import open_console, plain, print_json
 from patchwave.cli.policy_files import merge_patch, read_policy
+from patchwave.cli.service import DEFAULT_URL, KeyOption, UrlOption, open_client
 
 if TYPE_CHECKING:
     from patchwave.domain.planning.plan import Plan
     from patchwave.domain.policy.policy import Policy
 
 _POLICY_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+plans = typer.Typer()
 
 
 class PlanOutput(StrEnum):
@@ -36,6 +40,7 @@ class PlanOutput(StrEnum):
 AllOption = Annotated[bool, typer.Option("--all", help="Show every row of every table, however many there are.")]
 
 
+@plans.command("plan")
 def plan(
     policy: Annotated[
         str,

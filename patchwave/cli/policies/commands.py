@@ -12,14 +12,10 @@ import typer
 from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
 from patchwave.cli.output import (
-    DEFAULT_URL,
     ByOption,
-    KeyOption,
     OutputFormat,
     OutputOption,
     ReasonOption,
-    UrlOption,
-    open_client,
     open_console,
     plain,
     print_json,
@@ -27,6 +23,7 @@ from patchwave.cli.output import (
 )
 from patchwave.cli.policies.views import policies_table
 from patchwave.cli.policy_files import policy_text, read_policy
+from patchwave.cli.service import Service, command
 from patchwave.domain.core.ids import check_policy_name
 
 policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
@@ -37,58 +34,41 @@ FileOption = Annotated[
 NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")]
 
 
-@policies.command("apply")
-def apply(
-    file: FileOption,
-    by: ByOption,
-    reason: ReasonOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(policies, "apply")
+def apply(service: Service, file: FileOption, by: ByOption, reason: ReasonOption = "") -> None:
     """Create or change the policy in a file, under the name that it holds."""
     document = _read(file)
     name = document.get("name")
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
-    with open_client(url, key) as client:
-        stored, created = client.apply_policy(name, document, reason=reason, by=by)
-    show(output, stored, lambda: f"policy {name} {'created' if created else 'changed'}")
+    stored, created = service.client.apply_policy(name, document, reason=reason, by=by)
+    service.show(stored, lambda _: f"policy {name} {'created' if created else 'changed'}")
 
 
-@policies.command("list")
-def list_policies(output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = "") -> None:
-    """List the policies."""
-    with open_client(url, key) as client:
-        found = client.policies()
-    show(output, found, lambda: policies_table(found))
-
-
-@policies.command("show")
-def show_policy(
-    name: NameArgument, output: OutputOption = OutputFormat.TABLE, url: UrlOption = DEFAULT_URL, key: KeyOption = ""
+@command(policies, "list")
+def list_policies(
+    service: Service,
 ) -> None:
+    """List the policies."""
+    found = service.client.policies()
+    service.show(found, policies_table)
+
+
+@command(policies, "show")
+def show_policy(service: Service, name: NameArgument) -> None:
     """Show a policy; the table form is YAML, ready to be edited and applied again."""
-    with open_client(url, key) as client:
-        found, _ = client.policy(name)
-    if output is OutputFormat.JSON:
+    found, _ = service.client.policy(name)
+    if service.prints_json:
         print_json(found)
     else:
         typer.echo(policy_text(found).rstrip())
 
 
-@policies.command("delete")
-def delete(
-    name: NameArgument,
-    by: ByOption,
-    reason: ReasonOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(policies, "delete", has_output=False)
+def delete(service: Service, name: NameArgument, by: ByOption, reason: ReasonOption = "") -> None:
     """Delete a policy; runs that it started go on."""
-    with open_client(url, key) as client:
-        _, etag = client.policy(name)
-        client.delete_policy(name, etag, reason=reason, by=by)
+    _, etag = service.client.policy(name)
+    service.client.delete_policy(name, etag, reason=reason, by=by)
     typer.echo(f"policy {name} deleted")
 
 
@@ -110,7 +90,7 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
     errors = open_console(errors=True)
     for note in certain_notes(policy):
         errors.print(plain(f"note: {note}"), soft_wrap=True)
-    show(output, policy.to_wire(), lambda: f"{file}: policy {policy.name} is valid")
+    show(output, policy.to_wire(), lambda _: f"{file}: policy {policy.name} is valid")
 
 
 @policies.command("webhook-secret")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import RenderableType
 
-from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import Detail, ExitCode, NotFoundError, RefusedError
 from patchwave.cli.json_fields import Json, items, part
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    ByOption,
-    KeyOption,
-    OutputFormat,
-    OutputOption,
-    UrlOption,
-    open_client,
-    open_console,
-    plain,
-    print_json,
-)
+from patchwave.cli.output import ByOption, open_console, plain, print_json
+from patchwave.cli.policies.commands import policies
 from patchwave.cli.policy_files import policy_text
 from patchwave.cli.rendering import in_words, new_table
+from patchwave.cli.service import Service, command
+
+if TYPE_CHECKING:
+    from patchwave.cli.client import ApiClient
 
 FromOption = Annotated[
     str, typer.Option("--from-configuration", metavar="ID", help="ARM id of the maintenance configuration.")
@@ -39,38 +32,30 @@ GiveUpOption = Annotated[
 ]
 
 
-def add_moving(policies: typer.Typer) -> None:
-    """Add the commands to ``patchwave policy``."""
-    policies.command("import")(import_policy)
-    policies.command("export")(export_policy)
-
-
+@command(policies, "import")
 def import_policy(
+    service: Service,
     configuration: FromOption,
     name: Annotated[str, typer.Option("--name", help="Name of the policy; the configuration's own by default.")] = "",
     apply: Annotated[bool, typer.Option("--apply", help="Store the policies as they are shown without it.")] = False,
     enabled: Annotated[bool, typer.Option("--enabled", help="Enabled policies; disabled ones by default.")] = False,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Make policies of a maintenance configuration and its assignments, and tell what becomes of each field.
 
     Exit code 1 when they would not mean the same, or the service would not take them; then nothing is stored.
     """
-    with open_client(url, key) as client:
-        moved = client.import_policy(configuration, name)
-        made, problems = (
-            [policy | {"enabled": enabled} for policy in items(moved, "policies")],
-            items(moved, "problems"),
-        )
-        moved |= {"policies": made}
-        if apply and problems:
-            details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
-            raise RefusedError("nothing is stored: the policies would not do what the schedule does", details)
-        if apply:
-            _store(client, made)
-    if output is OutputFormat.JSON:
+    moved = service.client.import_policy(configuration, name)
+    made, problems = (
+        [policy | {"enabled": enabled} for policy in items(moved, "policies")],
+        items(moved, "problems"),
+    )
+    moved |= {"policies": made}
+    if apply and problems:
+        details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
+        raise RefusedError("nothing is stored: the policies would not do what the schedule does", details)
+    if apply:
+        _store(service.client, made)
+    if service.prints_json:
         print_json(moved)
     elif apply:
         for policy in made:
@@ -90,30 +75,28 @@ def import_policy(
         raise typer.Exit(ExitCode.NEEDS_PERSON)
 
 
+@command(policies, "export")
 def export_policy(
+    service: Service,
     name: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")],
     configuration: ToOption,
     location: LocationOption,
     by: ByOption,
     give_up: GiveUpOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Create the configuration and its assignments.")] = False,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Make a maintenance configuration of a policy, or tell every reason why a schedule cannot carry it.
 
     Prints the body that ``patchwave maintenance configuration apply`` takes.
     """
-    with open_client(url, key) as client:
-        moved = client.export_policy(name, configuration, location, give_up or [])
-        body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
-        if apply:
-            _check_free(client, configuration)
-            client.put_configuration(configuration, body, by, only_create=True)
-            for each in assignments:
-                client.assign(configuration, _assignment(each, all_machines=moved.get("allMachines") is True), by)
-    if output is OutputFormat.JSON:
+    moved = service.client.export_policy(name, configuration, location, give_up or [])
+    body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
+    if apply:
+        _check_free(service.client, configuration)
+        service.client.put_configuration(configuration, body, by, only_create=True)
+        for each in assignments:
+            service.client.assign(configuration, _assignment(each, all_machines=moved.get("allMachines") is True), by)
+    if service.prints_json:
         print_json(moved)
     elif apply:
         typer.echo(f"configuration {configuration} created with {len(assignments)} assignments")

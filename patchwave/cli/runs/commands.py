@@ -12,34 +12,24 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
-from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
 from patchwave.cli.json_fields import Json, by_name, part
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    ByOption,
-    KeyOption,
-    LimitOption,
-    OutputFormat,
-    OutputOption,
-    ReasonOption,
-    UrlOption,
-    open_client,
-    open_console,
-    plain,
-    show,
-)
+from patchwave.cli.output import ByOption, LimitOption, ReasonOption, open_console, plain, print_json
 from patchwave.cli.policy_files import merge_patch, read_policy
 from patchwave.cli.rendering import instant, number_of
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
 from patchwave.cli.runs.views import FINAL_STATES, run_facts, runs_table
 from patchwave.cli.runs.watch import exit_code_of, watch
+from patchwave.cli.service import Service, command
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import RunId
+
+if TYPE_CHECKING:
+    from patchwave.cli.client import ApiClient
 
 NEWEST = "latest"
 """Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
@@ -88,8 +78,9 @@ class Mode(StrEnum):
     PATCH = "patch"
 
 
-@runs.command("start")
+@command(runs, "start")
 def start(
+    service: Service,
     by: ByOption,
     policy: Annotated[str, typer.Argument(metavar="[POLICY]", help="Name of a policy that the service knows.")] = "",
     file: Annotated[
@@ -105,9 +96,6 @@ def start(
     idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     interval: IntervalOption = 2.0,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Start a run of a policy, by name or from a file."""
     if bool(policy) == (file is not None):
@@ -117,48 +105,36 @@ def start(
         request["policy"] = read_policy(file, sys.stdin.read() if str(file) == "-" else None)
     if overrides:
         request["overrides"] = merge_patch(overrides)
-    with open_client(url, key) as client:
-        run = client.start_run(request, idempotency_key, reason=reason, by=by)
-        if wait:
-            follow(client, run["id"], output, interval)
-        show(output, run, lambda: run_facts(run))
+    run = service.client.start_run(request, idempotency_key, reason=reason, by=by)
+    if wait:
+        follow(service, run["id"], interval)
+    service.show(run, run_facts)
 
 
-@runs.command("list")
+@command(runs, "list")
 def list_runs(
-    policy: PolicyOption = "",
-    limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
-    output: OutputOption = OutputFormat.TABLE,
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
+    service: Service, policy: PolicyOption = "", limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20
 ) -> None:
     """List the runs with the newest ids, those that were created last first."""
-    with open_client(url, key) as client:
-        found = (
-            list(islice((run for run in client.each_run() if _is_of(run, policy)), limit))
-            if policy
-            else client.runs(limit)
-        )
+    found = (
+        list(islice((run for run in service.client.each_run() if _is_of(run, policy)), limit))
+        if policy
+        else service.client.runs(limit)
+    )
     found.sort(key=created, reverse=True)
-    show(output, found, lambda: runs_table(found))
+    service.show(found, runs_table)
 
 
-@runs.command("show")
-def show_run(
-    run: RunArgument,
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(runs, "show")
+def show_run(service: Service, run: RunArgument, policy: PolicyOption = "") -> None:
     """Show one run."""
-    with open_client(url, key) as client:
-        found = client.run(resolve(client, run, policy))
-    show(output, found, lambda: run_facts(found))
+    found = service.client.run(resolve(service.client, run, policy))
+    service.show(found, run_facts)
 
 
-@runs.command("export")
+@command(runs, "export", has_output=False)
 def export_run(
+    service: Service,
     run: RunArgument,
     file: Annotated[
         Path,
@@ -166,30 +142,27 @@ def export_run(
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no export of this run.")] = False,
     policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
 
     A file appears under its name only when all of it is there. Only then is the service told that it was exported.
     """
     place = "standard output" if file == _STANDARD_OUTPUT else str(file)
-    with open_client(url, key) as client:
-        try:
-            # Opened before anything is read, which may take a while.
-            with _replacing(file) as target:
-                run_id = resolve(client, run, policy)
-                if not force and _is_something_else(file, run_id):
-                    raise RefusedError(f"{file} is there and is no export of {run_id}; --force replaces it")
-                export = _write_records(target, client, run_id)
-        except OSError as error:
-            raise RefusedError(f"{place} cannot be written: {error.strerror or error}") from error
-        said = f"{number_of(export.records, 'record')} in {place}; "
-        if export.has_ended:
-            client.acknowledge_export(run_id, export.records + len(export.unreadable))
-            said += "the service was told that they are kept"
-        else:
-            said += "the run goes on: this is no export yet; export again when it has ended"
+    try:
+        # Opened before anything is read, which may take a while.
+        with _replacing(file) as target:
+            run_id = resolve(service.client, run, policy)
+            if not force and _is_something_else(file, run_id):
+                raise RefusedError(f"{file} is there and is no export of {run_id}; --force replaces it")
+            export = _write_records(target, service.client, run_id)
+    except OSError as error:
+        raise RefusedError(f"{place} cannot be written: {error.strerror or error}") from error
+    said = f"{number_of(export.records, 'record')} in {place}; "
+    if export.has_ended:
+        service.client.acknowledge_export(run_id, export.records + len(export.unreadable))
+        said += "the service was told that they are kept"
+    else:
+        said += "the run goes on: this is no export yet; export again when it has ended"
     open_console(errors=True).print(plain(said), soft_wrap=True)
 
 
@@ -245,25 +218,18 @@ def _write_records(target: TextIO, client: ApiClient, run_id: str) -> _Export:
     return export
 
 
-@runs.command("watch")
-def watch_run(
-    run: RunArgument,
-    interval: IntervalOption = 2.0,
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
+@command(runs, "watch")
+def watch_run(service: Service, run: RunArgument, interval: IntervalOption = 2.0, policy: PolicyOption = "") -> None:
     """Follow a run until it ends; Ctrl-C stops watching, not the run.
 
     Exits with 1 when the run failed, was cancelled, or left machines that need a person.
     """
-    with open_client(url, key) as client:
-        follow(client, resolve(client, run, policy), output, interval)
+    follow(service, resolve(service.client, run, policy), interval)
 
 
-@runs.command("machines")
+@command(runs, "machines")
 def machines(
+    service: Service,
     run: RunArgument,
     machine: Annotated[
         str, typer.Argument(metavar="[MACHINE]", help="Name, ARM id or key of one machine: shows its patches.")
@@ -273,35 +239,30 @@ def machines(
     ] = None,
     attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
     limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
     policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """List the machines of a run, or show one of them with every patch."""
-    with open_client(url, key) as client:
-        run_id = resolve(client, run, policy)
-        if machine:
-            found = client.machine(run_id, machine_key(client, run_id, machine))
-            show(output, found, lambda: machine_facts(found))
-            return
-        rows: list[Json] = []
-        for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
-            rows += client.machines(run_id, wanted, None if limit is None else limit - len(rows))
+    run_id = resolve(service.client, run, policy)
+    if machine:
+        found = service.client.machine(run_id, machine_key(service.client, run_id, machine))
+        service.show(found, machine_facts)
+        return
+    rows: list[Json] = []
+    for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
+        rows += service.client.machines(run_id, wanted, None if limit is None else limit - len(rows))
     rows.sort(key=by_name)
-    show(output, rows, lambda: machines_table(rows))
+    service.show(rows, machines_table)
 
 
-def follow(client: ApiClient, run_id: str, output: OutputFormat, interval: float) -> None:
+def follow(service: Service, run_id: str, interval: float) -> None:
     """Watch a run and end the command as the run ended."""
-    as_json = output is OutputFormat.JSON
     try:
-        final = watch(client, run_id, open_console(errors=as_json), interval)
+        final = watch(service.client, run_id, open_console(errors=service.prints_json), interval)
     except KeyboardInterrupt:
         open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    if as_json:
-        show(output, final, lambda: run_facts(final))
+    if service.prints_json:
+        print_json(final)
     raise typer.Exit(exit_code_of(final))
 
 

@@ -1,4 +1,4 @@
-"""The orders of ``patchwave run``: to a run that is under way, and to one of its machines; and what was ordered."""
+"""The commands of ``patchwave run`` that control a run and its machines, and its audit log and plan."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import (
-    DEFAULT_URL,
-    ByOption,
-    KeyOption,
-    LimitOption,
-    OutputFormat,
-    OutputOption,
-    UrlOption,
-    open_client,
-    show,
-)
+from patchwave.cli.output import ByOption, LimitOption
 from patchwave.cli.plans.commands import AllOption, PlanOutput, show_plan
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.runs.commands import (
@@ -28,9 +18,11 @@ from patchwave.cli.runs.commands import (
     follow,
     machine_key,
     resolve,
+    runs,
 )
 from patchwave.cli.runs.machine_views import machine_facts
 from patchwave.cli.runs.views import run_facts
+from patchwave.cli.service import DEFAULT_URL, KeyOption, Service, UrlOption, command, open_client
 
 CommentOption = Annotated[
     str, typer.Option("--comment", "-c", "--reason", "-r", help="Why, for people and the audit log.")
@@ -38,134 +30,94 @@ CommentOption = Annotated[
 RingOption = Annotated[str, typer.Option("--ring", help="Name of the ring; the one that the run waits for by default.")]
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="Name, ARM id or key of the machine.")]
 
-
-def add_steering(runs: typer.Typer) -> None:
-    """Add the orders to ``patchwave run``."""
-    for command in (pause, resume, cancel, approve, reject, skip, retry, audit, plan):
-        runs.command(command.__name__)(command)
-
-
-def pause(
-    run: RunArgument,
-    by: ByOption,
-    comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Start nothing more in a run until it is resumed; what runs inside a machine goes on."""
-    _steer("pause", run, policy, comment, by, output, url, key)
+_CONTROLS = {
+    "pause": "Start nothing more in a run until it is resumed; what runs inside a machine goes on.",
+    "resume": "Go on after a pause, and after error budgets that hold: the failures until now are accepted.",
+    "cancel": "Start nothing more in a run, at once; what runs inside a machine cannot be stopped and ends by itself.",
+}
+_DECISIONS = {
+    "approve": "Let a ring start; the first decision about a ring stands.",
+    "reject": "Keep a ring from starting, which ends the run before it; the first decision about a ring stands.",
+}
 
 
-def resume(
-    run: RunArgument,
-    by: ByOption,
-    comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Go on after a pause, and after error budgets that hold: the failures until now are accepted."""
-    _steer("resume", run, policy, comment, by, output, url, key)
+def _add_control(name: str, text: str) -> None:
+    def control(
+        service: Service, run: RunArgument, by: ByOption, comment: CommentOption = "", policy: PolicyOption = ""
+    ) -> None:
+        run_id = resolve(service.client, run, policy, Wanted.LIVE)
+        service.show(service.client.steer_run(run_id, name, comment, by), run_facts)
+
+    command(runs, name, text)(control)
 
 
-def cancel(
-    run: RunArgument,
-    by: ByOption,
-    comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Start nothing more in a run, at once; what runs inside a machine cannot be stopped and ends by itself."""
-    _steer("cancel", run, policy, comment, by, output, url, key)
+def _add_decision(name: str, text: str) -> None:
+    def decide(
+        service: Service,
+        run: RunArgument,
+        by: ByOption,
+        ring: RingOption = "",
+        comment: CommentOption = "",
+        policy: PolicyOption = "",
+    ) -> None:
+        run_id = resolve(service.client, run, policy, Wanted.LIVE)
+        asked = service.client.run(run_id)
+        # Named, so that a repetition of the request cannot decide the ring after it.
+        decided = service.client.steer_run(run_id, name, comment, by, ring or _awaited_ring(asked))
+        service.show(decided | {"policySnapshot": asked.get("policySnapshot")}, run_facts)
+
+    command(runs, name, text)(decide)
 
 
-def approve(
-    run: RunArgument,
-    by: ByOption,
-    ring: RingOption = "",
-    comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Let a ring start; the first decision about a ring stands."""
-    _steer("approve", run, policy, comment, by, output, url, key, ring)
+for _name, _text in _CONTROLS.items():
+    _add_control(_name, _text)
+for _name, _text in _DECISIONS.items():
+    _add_decision(_name, _text)
 
 
-def reject(
-    run: RunArgument,
-    by: ByOption,
-    ring: RingOption = "",
-    comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """Keep a ring from starting, which ends the run before it; the first decision about a ring stands."""
-    _steer("reject", run, policy, comment, by, output, url, key, ring)
-
-
+@command(runs, "skip")
 def skip(
+    service: Service,
     run: RunArgument,
     machine: MachineArgument,
     by: ByOption,
     comment: CommentOption = "",
-    output: OutputOption = OutputFormat.TABLE,
     policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
-    with open_client(url, key) as client:
-        run_id = resolve(client, run, policy, Wanted.LIVE)
-        found = client.steer_machine(run_id, machine_key(client, run_id, machine), "skip", comment, by)
-    show(output, found, lambda: machine_facts(found))
+    run_id = resolve(service.client, run, policy, Wanted.LIVE)
+    key = machine_key(service.client, run_id, machine)
+    service.show(service.client.steer_machine(run_id, key, "skip", comment, by), machine_facts)
 
 
+@command(runs, "retry")
 def retry(
+    service: Service,
     run: RunArgument,
     machine: MachineArgument,
     by: ByOption,
     comment: CommentOption = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the new run until it ends.")] = False,
     interval: IntervalOption = 2.0,
-    output: OutputOption = OutputFormat.TABLE,
     policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
-    """Take a machine that has ended once more, in a run of its own by the same policy; ordered twice it is one."""
-    with open_client(url, key) as client:
-        run_id = resolve(client, run, policy, Wanted.ENDED)
-        found = client.steer_machine(run_id, machine_key(client, run_id, machine), "retry", comment, by)
-        if wait:
-            follow(client, found["id"], output, interval)
-        # The answer is without the policy, of which a person is shown scope and scripts.
-        found = client.run(found["id"])
-    show(output, found, lambda: run_facts(found))
+    """Patch a machine that has ended once more, in a run of its own by the same policy; given twice it is one run."""
+    run_id = resolve(service.client, run, policy, Wanted.ENDED)
+    key = machine_key(service.client, run_id, machine)
+    new_run = service.client.steer_machine(run_id, key, "retry", comment, by)["id"]
+    if wait:
+        follow(service, new_run, interval)
+    # The response is without the policy, of which a person is shown scope and scripts.
+    service.show(service.client.run(new_run), run_facts)
 
 
-def audit(
-    run: RunArgument,
-    limit: LimitOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
-) -> None:
-    """List who ordered what in a run and what its gates did, oldest first."""
-    with open_client(url, key) as client:
-        found = list(client.run_audit(resolve(client, run, policy), limit))
-    show(output, found, lambda: audit_table(found))
+@command(runs, "audit")
+def audit(service: Service, run: RunArgument, limit: LimitOption = None, policy: PolicyOption = "") -> None:
+    """List who controlled a run and what its gates did, oldest first."""
+    service.show(list(service.client.run_audit(resolve(service.client, run, policy), limit)), audit_table)
 
 
+@runs.command("plan")
 def plan(
     run: RunArgument,
     output: Annotated[PlanOutput, typer.Option("--output", "-o", help="What to print.")] = PlanOutput.TABLE,
@@ -174,33 +126,10 @@ def plan(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
 ) -> None:
-    """Show the plan that a run follows: who, in which order, why, and when."""
+    """Show the plan that a run follows: which machines, in which order, why, and when."""
     with open_client(url, key) as client:
         found = client.run_plan(resolve(client, run, policy))
     show_plan(found, url, output, whole=whole)
-
-
-def _steer(
-    order: str,
-    run: str,
-    policy: str,
-    comment: str,
-    by: str,
-    output: OutputFormat,
-    url: str,
-    key: str,
-    ring: str = "",
-) -> None:
-    with open_client(url, key) as client:
-        run_id = resolve(client, run, policy, Wanted.LIVE)
-        rules: Json = {}
-        if order in ("approve", "reject"):
-            asked = client.run(run_id)
-            # Named, so that a repetition of the request cannot decide the ring after it.
-            ring = ring or _awaited_ring(asked)
-            rules = {"policySnapshot": asked.get("policySnapshot")}
-        found = client.steer_run(run_id, order, comment, by, ring) | rules
-    show(output, found, lambda: run_facts(found))
 
 
 def _awaited_ring(run: Json) -> str:

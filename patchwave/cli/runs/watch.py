@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 
-from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import ExitCode, UnreachableError
 from patchwave.cli.json_fields import Json, counts
 from patchwave.cli.output import plain
 from patchwave.cli.runs.machine_views import NEEDS_PERSON
 from patchwave.cli.runs.views import FINAL_STATES, needs_person, progress_line, progress_view
+
+if TYPE_CHECKING:
+    from patchwave.cli.client import ApiClient
 
 ROWS_OF_ATTENTION = 15
 """Machines listed under a live view; `patchwave run machines` has them all."""
