@@ -11,7 +11,7 @@ from typing import Any
 
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.operation import OperationKind

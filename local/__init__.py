@@ -1,1 +1,6 @@
 """What runs only on a developer's machine; never deployed."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""

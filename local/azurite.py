@@ -6,11 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from local import ROOT
 from local.processes import Child, ChildFailed
 
-_ROOT = Path(__file__).resolve().parent.parent
-_NODE = _ROOT / ".venv" / "bin" / "node"
-_SCRIPT = _ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+_NODE = ROOT / ".venv" / "bin" / "node"
+_SCRIPT = ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 
 # The account and key that every Azurite and every SDK knows; they open nothing but an emulator.
 _ACCOUNT = "devstoreaccount1"

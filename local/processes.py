@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from local import ROOT
+
 _PR_SET_PDEATHSIG = 1
-_ROOT = Path(__file__).resolve().parent.parent
 
 # A child gets this long to end by itself after SIGTERM.
 _GRACE_SECONDS = 5.0
@@ -96,7 +97,7 @@ class Child:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                cwd=_ROOT,
+                cwd=ROOT,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

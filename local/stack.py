@@ -21,11 +21,11 @@ from typing import Any, Self
 
 import httpx
 
+from local import ROOT
 from local.azurite import Azurite
 from local.processes import Child, ChildFailed
-from local.storage_tap import StorageTap
+from local.storage_proxy import StorageTap
 
-_ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 _LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200), "queries": (180, 15)}
 """The simulator's buckets: refill in a simulated minute, and burst."""
@@ -47,13 +47,13 @@ class StackOptions:
         port: loopback port of the host; 0 takes a free one.
         workers: worker processes of the host.
         require_keys: ask for function keys.
-        signs_in: roles count, and every caller is one developer who has them all (see `local.host.sign_in`).
+        signs_in: roles count, and every caller is a developer with all of them (`local.functions_host.http.sign_in`).
         fleet, machines, seed, speed: the simulator's fleet (a file, or so many generated machines) and its clock.
-        simulator_arguments: further arguments of ``python -m local.simulator``.
+        simulator_arguments: further arguments of ``python -m local.azure_simulator``.
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
         keep_storage: write the tables to the folder, for the next start; without that nothing waits for the disk.
-        tap_storage: count the transactions of the app's tables (see `local.storage_tap`), over windows of a simulated
+        tap_storage: count the transactions of the app's tables (see `local.storage_proxy`), over windows of a simulated
             second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
         preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
@@ -62,7 +62,7 @@ class StackOptions:
     """
 
     state: Path
-    app: Path = _ROOT
+    app: Path = ROOT
     port: int = 7071
     workers: int = 1
     require_keys: bool = False
@@ -126,7 +126,7 @@ class Stack:
             settings = self._resource_manager(environment)
             self._say("function host")
             self._start_host(environment | settings)
-            if self._simulator is not None and self._options.app == _ROOT:
+            if self._simulator is not None and self._options.app == ROOT:
                 self._subscribe()
         except BaseException:
             self.stop()
@@ -254,7 +254,7 @@ class Stack:
         )
         ready = options.state / "simulator.json"
         command = [
-            *(sys.executable, "-m", "local.simulator", "--port", "0", "--identity-port", "0"),
+            *(sys.executable, "-m", "local.azure_simulator", "--port", "0", "--identity-port", "0"),
             *("--state", str(options.state.resolve() / "simulator")),
             *fleet,
             *("--seed", str(options.seed), "--speed", str(options.speed)),
@@ -298,7 +298,7 @@ class Stack:
         self._host_environment = environment
         ready = options.state.resolve() / "host.json"
         command = [
-            *(sys.executable, "-m", "local.host", "--app", str(options.app.resolve())),
+            *(sys.executable, "-m", "local.functions_host", "--app", str(options.app.resolve())),
             *("--port", str(options.port if port is None else port), "--workers", str(options.workers)),
             *("--ready", str(ready), "--state", str(options.state.resolve() / "host")),
             *("--parent", str(os.getpid())),

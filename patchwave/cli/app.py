@@ -72,7 +72,7 @@ _COMMANDS = {
     ),
     "demo-maintenance": _Command(
         "A schedule of Update Manager with Patchwave around it, and the doctor.", _HERE,
-        "local.demo_maintenance:scenario", is_group=False,
+        "local.demo.maintenance_scenario:scenario", is_group=False,
     ),
     "serve": _Command(
         "Keep the whole product running on this machine, with a simulator of Azure.", _HERE,

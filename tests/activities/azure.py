@@ -12,8 +12,8 @@ from local.stack import limits_at
 from patchwave.azure.clients import close_clients
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.simulator.conftest import SPEED, Simulator
 from tests.support.http_calls import TENANT
+from tests.support.simulator import SPEED, Simulator
 
 
 @pytest.fixture

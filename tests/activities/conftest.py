@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.integration.conftest import records
-from tests.simulator.conftest import simulator
 from tests.storage import azurite
+from tests.support.simulator import simulator
 
 __all__ = ["azurite", "records", "simulator"]

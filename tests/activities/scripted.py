@@ -19,7 +19,7 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import Records
-from tests.simulator.conftest import SUBSCRIPTION
+from tests.support.simulator import SUBSCRIPTION
 from tests.unit.wire_samples import machine
 
 NOW = datetime.now(UTC).replace(microsecond=0)

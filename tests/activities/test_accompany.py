@@ -62,9 +62,8 @@ from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import finish
-from tests.simulator.conftest import SPEED, SUBSCRIPTION, Simulator
-from tests.simulator.test_events import CANCEL_API
-from tests.simulator.test_maintenance import PROVIDER, made, put
+from tests.support.maintenance_requests import CANCEL_API, PROVIDER, made, put
+from tests.support.simulator import SPEED, SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 

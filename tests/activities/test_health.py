@@ -22,8 +22,8 @@ from patchwave.domain.runs.machine_record import MachineRecord, SignalState, Sta
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.simulator.access import Access
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.azure import Access
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"

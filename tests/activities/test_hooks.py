@@ -24,7 +24,7 @@ from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.adapters.samples import order
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 

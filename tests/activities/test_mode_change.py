@@ -31,7 +31,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import REFUSALS
-from tests.simulator.conftest import Simulator
+from tests.support.simulator import Simulator
 
 __all__ = ["azure"]
 

@@ -25,7 +25,7 @@ from patchwave.domain.workflow.messages import (
 from patchwave.settings import load_settings
 from patchwave.storage import Records, bucket_key
 from tests.activities.azure import azure
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 

@@ -23,7 +23,7 @@ from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.activities.test_hooks import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
-from tests.simulator.conftest import Simulator
+from tests.support.simulator import Simulator
 
 __all__ = ["azure"]
 

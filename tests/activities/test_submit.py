@@ -33,7 +33,7 @@ from tests.activities.scripted import (
     view,
 )
 from tests.adapters.samples import order
-from tests.simulator.conftest import SUBSCRIPTION
+from tests.support.simulator import SUBSCRIPTION
 
 __all__ = ["azure", "prepared"]
 

@@ -28,7 +28,7 @@ from patchwave.domain.workflow.messages import (
 from patchwave.storage import Records
 from tests.activities.azure import azure
 from tests.adapters.samples import order
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 

@@ -34,7 +34,7 @@ from patchwave.domain.workflow.messages import (
 )
 from patchwave.storage import Records
 from tests.activities.scripted import KEY, NOW, ONE, RUN_ID
-from tests.simulator.conftest import SUBSCRIPTION
+from tests.support.simulator import SUBSCRIPTION
 from tests.unit.wire_samples import machine as sample
 
 THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from patchwave.azure.locations import Locations
-from tests.simulator.access import Access
-from tests.simulator.conftest import as_client, running
+from tests.support.azure import Access
+from tests.support.simulator import as_client, running
 
 FIRST, SECOND = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
 MAPPED = {"subscriptionId": SECOND, "location": "westeurope", "logicalZone": "1", "physicalZone": "westeurope-az7"}

@@ -13,11 +13,11 @@ from azure.core.credentials import AccessToken
 from multidict import CIMultiDict
 from starlette.requests import Request
 
-from local.simulator.app import Front
-from local.simulator.clock import Clock
-from local.simulator.identity import Identity
-from local.simulator.machine import Machine
-from local.simulator.world import World
+from local.azure_simulator.clock import Clock
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server.app import Front
+from local.azure_simulator.server.identity import Identity
+from local.azure_simulator.state import World
 from tests.chaos.cluster import travel
 from tests.chaos.virtual import EPOCH, VirtualLoop
 from tests.chaos.weather import Weather

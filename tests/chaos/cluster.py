@@ -19,7 +19,7 @@ from azure.durable_functions.worker import DurableFunctionsWorker
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf import wrappers_pb2
 
-from local.host.engine import FINISHED, Engine
+from local.functions_host.durable.engine import FINISHED, Engine
 from patchwave.azure.clients import PerLoop
 from patchwave.settings import Settings, load_settings
 from tests.chaos.virtual import LoopTimers, VirtualLoop

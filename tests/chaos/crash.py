@@ -1,4 +1,4 @@
-"""Breaks the worker process that imports it at an exact external effect (``python -m local.host --preload``).
+"""Breaks the worker process that imports it at an exact external effect (``python -m local.functions_host --preload``).
 
 Requests are caught in aiohttp, below the Azure libraries, so that their own handling of broken connections is tested
 with ours.

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from local.host.engine import FINISHED
-from local.simulator.fleet import read_fleet
+from local.azure_simulator.fleet import read_fleet
+from local.functions_host.durable.engine import FINISHED
 from patchwave.azure import credentials
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.outcome import OutcomeKind

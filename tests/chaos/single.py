@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from local.simulator.fleet import read_fleet
+from local.azure_simulator.fleet import read_fleet
 from patchwave.azure import credentials
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.policy.policy import parse_inline_policy

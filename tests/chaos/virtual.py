@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from unittest.mock import patch
 
-from local.host.timer_queue import Lock
+from local.functions_host.durable.timer_queue import Lock
 
 EPOCH = datetime(2026, 11, 10, 8, tzinfo=UTC)
 """When virtual time begins."""
@@ -57,7 +57,7 @@ class _Jump(selectors.SelectSelector):
 
 
 class LoopTimers:
-    """The engine's timers on a virtual loop, in the place of `local.host.timer_queue.TimerQueue`."""
+    """The engine's timers on a virtual loop, in the place of `local.functions_host.durable.timer_queue.TimerQueue`."""
 
     def __init__(self, loop: VirtualLoop, lock: Lock) -> None:
         self._loop = loop

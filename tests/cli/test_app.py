@@ -92,7 +92,7 @@ def test_the_details_of_a_refusal_are_in_the_json(patchwave: Patchwave, tmp_path
 
 
 def test_a_command_of_a_checkout_says_what_it_needs(patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "local.demo", None)
+    monkeypatch.setitem(sys.modules, "local.demo.scenario", None)
     result = patchwave("demo")
     assert result.code == 2
     assert "checkout" in result.errors

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.demo import FLEET, PAIRS, ROLLOUT, STOP, Demonstration, Install, Report
+from local.demo.scenario import FLEET, PAIRS, ROLLOUT, STOP, Demonstration, Install, Report
 from patchwave.domain.policy.policy import parse_policy
 from tests.cli.service import machine_document, run_document
 

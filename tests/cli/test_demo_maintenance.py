@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local.demo_maintenance import (
+from local.demo.maintenance_scenario import (
     BY_IMAGE,
     EXCLUDED,
     EXPECTED,
@@ -169,14 +169,14 @@ class _Deallocating(Books):
 @pytest.mark.parametrize("word", ["deallocating", "stopping", "starting"])
 def test_the_power_is_read_once_it_has_settled(word: str, monkeypatch: pytest.MonkeyPatch):
     pauses: list[float] = []
-    monkeypatch.setattr("local.demo_maintenance.time.sleep", pauses.append)
+    monkeypatch.setattr("local.demo.maintenance_scenario.time.sleep", pauses.append)
     assert _Deallocating(word, word, "deallocated").power() == {"web": "running", "batch": "deallocated"}
     assert len(pauses) == 2
 
 
 def test_power_that_never_settles_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch):
     at = iter(range(0, 1_000, 4))
-    monkeypatch.setattr("local.demo_maintenance.time.sleep", lambda _: None)
-    monkeypatch.setattr("local.demo_maintenance.time.monotonic", lambda: next(at))
+    monkeypatch.setattr("local.demo.maintenance_scenario.time.sleep", lambda _: None)
+    monkeypatch.setattr("local.demo.maintenance_scenario.time.monotonic", lambda: next(at))
     books = _Deallocating("deallocating", "deallocating", "deallocating", "deallocating", "deallocated")
     assert books.power()["batch"] == "deallocating", "ten seconds are over"

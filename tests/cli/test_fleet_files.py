@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.simulator.clock import Clock
-from local.simulator.fleet import read_fleet as read_as_simulator
+from local.azure_simulator.clock import Clock
+from local.azure_simulator.fleet import read_fleet as read_as_simulator
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.plans.fleet_files import Fleet, read_fleet
 

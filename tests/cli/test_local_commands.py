@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from local.demo import FLEET
+from local.demo.scenario import FLEET
 from patchwave.cli.local.serve_command import write_environment
 from tests.cli.conftest import Patchwave
 
@@ -50,7 +50,7 @@ def test_serve_says_what_it_left_out_of_a_fleet(patchwave: Patchwave, tmp_path: 
         yield SimpleNamespace(url="http://x", arm="", logs="", keys={}, simulator=simulator, ended=["host"])
 
     (tmp_path / ".local" / "serve-0").mkdir(parents=True)
-    monkeypatch.setattr("local.demo.ROOT", tmp_path)
+    monkeypatch.setattr("local.demo.scenario.ROOT", tmp_path)
     monkeypatch.setattr("patchwave.cli.local.serve_command.running_stack", running_stack)
     result = patchwave("serve", "--port", "0")
     assert "value[3] is left out: it has no location" in result.errors.splitlines()

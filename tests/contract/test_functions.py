@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _INDEX = """
 import asyncio, importlib, json, sys
 from pathlib import Path
-from local.host import messages
+from local.functions_host.worker import messages
 
 async def main():
     library = importlib.import_module("azure_functions_runtime")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.product import SUBSCRIPTION, Json, Product, wait_until
-from tests.simulator.conftest import token
+from tests.support.simulator import token
 
 _API = {"api-version": "2023-04-01"}
 _BYPASS = {"bypassPlatformSafetyChecksOnUserSchedule": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from local.host.sign_in import NAME
+from local.functions_host.http.sign_in import NAME
 from tests.product import Json, Product
 
 WHY = {"reason": "tested", "by": "ann"}

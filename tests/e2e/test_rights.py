@@ -19,8 +19,8 @@ from patchwave.domain.maintenance.queries import patches_of_installations
 from tests.conftest import HEALTH_KEY
 from tests.e2e.test_accompany import accompanied, fire, prepare
 from tests.product import SUBSCRIPTION, Product, wait_until
-from tests.simulator.access import Access
-from tests.simulator.conftest import token
+from tests.support.azure import Access
+from tests.support.simulator import token
 
 ROLES = Path(__file__).parents[2] / "infra" / "roles"
 VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}

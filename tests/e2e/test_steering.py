@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from local.host.sign_in import DEVELOPER, NAME
+from local.functions_host.http.sign_in import DEVELOPER, NAME
 from tests.product import Product, wait_until
 
 type Json = dict[str, Any]

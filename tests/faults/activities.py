@@ -23,7 +23,7 @@ from patchwave.domain.workflow.messages import (
     StartState,
 )
 from patchwave.storage import Records
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"

@@ -11,7 +11,7 @@ import pytest
 from tests.activities.azure import azure
 from tests.integration.conftest import engine, records
 from tests.product import Product
-from tests.simulator.conftest import Simulator, token
+from tests.support.simulator import Simulator, token
 
 __all__ = ["azure", "engine", "records"]
 

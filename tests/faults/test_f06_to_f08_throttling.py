@@ -16,7 +16,7 @@ from patchwave.storage import Records, bucket_key
 from tests.faults.activities import fault, install, prepare, sent
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.product import Product
-from tests.simulator.conftest import SUBSCRIPTION, Simulator
+from tests.support.simulator import SUBSCRIPTION, Simulator
 
 REFUSAL = {"code": "OperationNotAllowed", "details": [{"code": "TooManyRequests", "target": "HighCostGet"}]}
 PATCH_LIMIT = "VMGuestPatchOperationSubscriptionMaximum"

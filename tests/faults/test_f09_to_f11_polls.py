@@ -16,7 +16,7 @@ from patchwave.storage import Records
 from tests.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
 from tests.faults.invariants import ends_patched_once, hold_invariants, locks_of, records_of
 from tests.product import Product, wait_until
-from tests.simulator.conftest import Simulator
+from tests.support.simulator import Simulator
 
 # --- F9: the record of the operation is gone
 

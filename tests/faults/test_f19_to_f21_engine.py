@@ -16,7 +16,7 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from patchwave.domain.core.ids import MachineId
 from patchwave.services.watchdog import Watch, look_after_runs
 from tests.faults.invariants import ends_patched_once, histories, hold_invariants, records_of

@@ -15,7 +15,7 @@ from tests.faults.activities import RUN_ID, accepted_installation, install, poll
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.faults.storage_line import Fate, StorageLine, product_on_a_line
 from tests.product import Product
-from tests.simulator.conftest import Simulator
+from tests.support.simulator import Simulator
 
 WRITES = ("POST", "PUT", "PATCH", "MERGE")
 DONE = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches are installed.")

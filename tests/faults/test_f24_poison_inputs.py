@@ -11,7 +11,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from tests.faults.invariants import hold_invariants
 from tests.product import Product, machine_id
 from tests.replay.test_phase import Fleet, Floor, keys, phase

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 
-from local.simulator import kql
+from local.azure_simulator.resource_graph import kql
 from patchwave.api.http import Refusal
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.output import plain

@@ -18,7 +18,7 @@ from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState

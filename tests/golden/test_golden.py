@@ -15,7 +15,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators.versions import SUPPORTED, versioned
 from patchwave.domain.runs.run import Step

@@ -15,8 +15,8 @@ from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.settings import load_settings
 from patchwave.storage import Records, open_records
 from tests.adapters.samples import NOW
-from tests.simulator.access import Access
 from tests.storage import azurite
+from tests.support.azure import Access
 from tests.support.http_calls import POLICY, TENANT, Engine
 
 __all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "records", "roles"]

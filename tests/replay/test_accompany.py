@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Ended, Workbench
+from local.functions_host.durable.workbench import Ended, Workbench
 from orchestrators import names
 from orchestrators.accompany import MOST_COPIES, accompany_run
 from orchestrators.attend import attend_machine, attend_shard

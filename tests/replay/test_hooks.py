@@ -9,7 +9,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Ended, Workbench
+from local.functions_host.durable.workbench import Ended, Workbench
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import PutBack
 from orchestrators.restart import restart

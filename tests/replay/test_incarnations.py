@@ -9,7 +9,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from local.host.testing import Ended
+from local.functions_host.durable.workbench import Ended
 from orchestrators import names
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
 from orchestrators.operation import MOST_REFUSALS, await_operation

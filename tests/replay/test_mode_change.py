@@ -9,7 +9,7 @@ from typing import Any
 
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Ended, Workbench
+from local.functions_host.durable.workbench import Ended, Workbench
 from orchestrators import names
 from orchestrators.mode_change import change_mode_of_machine, change_modes
 from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges

@@ -13,7 +13,7 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.notify import announce, send_notifications

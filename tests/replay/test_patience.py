@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation

@@ -15,7 +15,7 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators import names
 from orchestrators import phase as phase_module
 from orchestrators.phase import MOST_ATTEMPTS, patch_phase

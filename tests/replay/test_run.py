@@ -13,7 +13,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.host.testing import Ended, Workbench
+from local.functions_host.durable.workbench import Ended, Workbench
 from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from durabletask import task
 
-from local.host.testing import Workbench
+from local.functions_host.durable.workbench import Workbench
 from orchestrators.names import CANCEL_EVENT
 from orchestrators.waits import Waits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from local.simulator.query import Query
+from local.azure_simulator.resource_graph.query import Query
 from patchwave.domain.fleet.discovery import build_queries
 from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, read_machine, select_fleet
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode

@@ -108,8 +108,12 @@ def test_the_bans_are_for_orchestrators_only():
         ("triggers", "import orchestrators.run", "triggers, the API and services import names"),
         ("patchwave/api", "import triggers.event_grid", "the layers of the app"),
         ("patchwave/storage", "import local.stack", "the app knows nothing of the local stack"),
-        ("local/simulator", "import patchwave.domain.azure.install_request", "the simulator is an independent reading"),
-        ("local/host", "import orchestrators.names", "the embedded host knows the app through"),
+        (
+            "local/azure_simulator",
+            "import patchwave.domain.azure.install_request",
+            "the simulator is an independent reading",
+        ),
+        ("local/functions_host", "import orchestrators.names", "the embedded host knows the app through"),
         ("patchwave/cli", "import patchwave.domain.runs.run", "the command speaks HTTP"),
     ],
 )

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from local.simulator.regions import REGIONS
+from local.azure_simulator.arm.regions import REGIONS
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
 
 

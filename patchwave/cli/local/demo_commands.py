@@ -20,7 +20,7 @@ from patchwave.cli.runs.views import took
 from patchwave.cli.runs.watch import watch
 
 if TYPE_CHECKING:
-    from local.demo import Demonstration
+    from local.demo.scenario import Demonstration
 
 rollout, stop = typer.Typer(), typer.Typer()
 _BY = "the demonstration"
@@ -29,7 +29,7 @@ _BY = "the demonstration"
 @rollout.command("demo")
 def demo() -> None:
     """Plan and patch the sample fleet on this machine, and write .local/demo/report.json."""
-    from local.demo import ROLLOUT
+    from local.demo.scenario import ROLLOUT
 
     _demonstrate(ROLLOUT)
 
@@ -37,13 +37,13 @@ def demo() -> None:
 @stop.command("demo-stop")
 def demo_stop() -> None:
     """The same with a bad update in one region: an error budget stops the run."""
-    from local.demo import STOP
+    from local.demo.scenario import STOP
 
     _demonstrate(STOP)
 
 
 def _demonstrate(scene: Demonstration) -> None:
-    from local.demo import ROOT, Report
+    from local.demo.scenario import ROOT, Report
 
     console = open_console()
     # What an earlier demonstration recorded, its machine locks above all, is not this one's.

@@ -28,7 +28,7 @@ from patchwave.cli.output import open_console, plain
 from patchwave.cli.runs.views import FINAL_STATES
 
 if TYPE_CHECKING:
-    from local.demo_maintenance import Books, Fix, Report
+    from local.demo.maintenance_scenario import Books, Fix, Report
     from local.stack import Stack
 
 scenario = typer.Typer()
@@ -44,7 +44,7 @@ _AT_ONCE = 3
 @scenario.command("demo-maintenance")
 def demo_maintenance() -> None:
     """Schedule, prepare, patch and copy the results on this machine; then find and mend what silently goes wrong."""
-    from local.demo_maintenance import FOLDER, ROOT, Report, stack_options
+    from local.demo.maintenance_scenario import FOLDER, ROOT, Report, stack_options
 
     console = open_console()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -71,7 +71,7 @@ class _Scene:
     """The parts of the demonstration, in order; each fills its part of the report."""
 
     def __init__(self, stack: Stack, client: ApiClient, console: Console, report: Report) -> None:
-        from local.demo_maintenance import Books
+        from local.demo.maintenance_scenario import Books
 
         self._client = client
         self._console = console
@@ -97,7 +97,7 @@ class _Scene:
     # --- the schedule
 
     def _schedule(self) -> None:
-        from local.demo_maintenance import BY_NAME, FOLDER, LEAD, POLICY, SHOP, WEEKLY, policy
+        from local.demo.maintenance_scenario import BY_NAME, FOLDER, LEAD, POLICY, SHOP, WEEKLY, policy
 
         self._title("A schedule of Update Manager, and the machines that have it")
         self._report.power["before"] = self._books.power()
@@ -145,7 +145,7 @@ class _Scene:
         )
 
     def _accompany(self) -> None:
-        from local.demo_maintenance import EXCLUDED
+        from local.demo.maintenance_scenario import EXCLUDED
 
         self._title("The scheduled run, and the work after")
         run_id, report = self._run_id, self._report
@@ -172,7 +172,7 @@ class _Scene:
 
     def _neglect(self) -> None:
         """What happens to fleets over the years, in a few seconds."""
-        from local.demo_maintenance import COPY, LEGACY, RETIRED, TWICE, WEEKLY
+        from local.demo.maintenance_scenario import COPY, LEGACY, RETIRED, TWICE, WEEKLY
 
         self._title("A fleet that nobody looks after")
         window = part(
@@ -191,7 +191,7 @@ class _Scene:
         self._books.take_patch_mode(LEGACY)
 
     def _examine(self) -> None:
-        from local.demo_maintenance import EXPECTED
+        from local.demo.maintenance_scenario import EXPECTED
 
         self._title("The doctor, before")
         wanted = {(kind, subject.lower()) for kind, subject in EXPECTED}
@@ -227,7 +227,7 @@ class _Scene:
 
     def _fix(self, command: str) -> Fix:
         """Run a command as a person does: at a terminal, with a yes to what it asks."""
-        from local.demo_maintenance import Fix
+        from local.demo.maintenance_scenario import Fix
 
         person, terminal = pty.openpty()
         os.write(person, b"y\n")

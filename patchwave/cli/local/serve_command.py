@@ -58,7 +58,7 @@ def serve(
     ] = False,
 ) -> None:
     """Keep the local stack running until Ctrl-C: storage, the function app, and a simulator of Azure."""
-    from local.demo import FLEET, ROOT
+    from local.demo.scenario import FLEET, ROOT
     from local.stack import StackOptions
 
     if arm and (fleet or machines):

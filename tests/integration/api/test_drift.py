@@ -15,9 +15,9 @@ from patchwave.domain.drift.findings import DoctorReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
 from patchwave.services import fleet_reader
 from patchwave.storage import Records
-from tests.simulator.access import Access
-from tests.simulator.conftest import as_client, running
+from tests.support.azure import Access
 from tests.support.http_calls import call
+from tests.support.simulator import as_client, running
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"

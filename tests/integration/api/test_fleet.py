@@ -15,9 +15,9 @@ from patchwave.azure.vm_agents import AgentVersions
 from patchwave.services import fleet_reader
 from patchwave.storage import Records
 from tests.adapters.samples import NOW
-from tests.simulator.access import Access
-from tests.simulator.conftest import as_client, running
+from tests.support.azure import Access
 from tests.support.http_calls import POLICY, call
+from tests.support.simulator import as_client, running
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-modes"

@@ -22,9 +22,9 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.simulator.access import Access
-from tests.simulator.conftest import as_client, running
+from tests.support.azure import Access
 from tests.support.http_calls import call
+from tests.support.simulator import as_client, running
 
 FIRST, SECOND = "11111111-2222-4333-8444-555555555555", "99999999-2222-4333-8444-555555555555"
 RUN = "20261110T190000Z-monthly"

@@ -12,8 +12,8 @@ from patchwave.api import maintenance_assignments, maintenance_configurations, m
 from patchwave.azure.maintenance import Maintenance
 from patchwave.azure.resource_graph import ResourceGraph
 from tests.integration.api.maintenance.support import OTHER
-from tests.simulator.access import Access
-from tests.simulator.conftest import as_client, running
+from tests.support.azure import Access
+from tests.support.simulator import as_client, running
 from tests.unit.maintenance_samples import MACHINE, SUBSCRIPTION
 
 API = {"api-version": "2021-09-01-preview"}

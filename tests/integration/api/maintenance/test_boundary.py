@@ -11,7 +11,7 @@ import pytest
 from patchwave.api import maintenance_assignments, maintenance_configurations, maintenance_upcoming_runs
 from patchwave.azure.maintenance import Maintenance
 from tests.integration.api.maintenance.support import assign, place, put
-from tests.simulator.access import Access
+from tests.support.azure import Access
 from tests.support.http_calls import Answer, call
 from tests.unit.maintenance_samples import CONFIGURATION, MACHINE, SUBSCRIPTION
 

@@ -1,0 +1,170 @@
+"""Resource Manager's own part: metadata, tenants, subscriptions, locations, resource groups.
+
+The metadata document is what ``az cloud register`` and the SDKs read to learn a cloud's addresses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local.azure_simulator.arm.regions import REGIONS, location_document
+from local.azure_simulator.server.routing import Answer, Call, Route, compact
+from local.azure_simulator.state import World
+
+
+class Manager:
+    """Handlers that belong to no provider."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def routes(self) -> list[Route]:
+        subscription = "/subscriptions/{subscription}"
+        return [
+            Route("GET", "/metadata/endpoints", "metadata", self.metadata, needs_token=False),
+            Route("GET", "/tenants", "list", self.tenants),
+            Route("GET", "/subscriptions", "list", self.subscriptions),
+            Route("GET", subscription, "read", self.subscription),
+            Route("GET", subscription + "/locations", "list", self.locations),
+            Route("GET", subscription + "/providers", "list", self.providers),
+            Route("GET", subscription + "/providers/{provider}", "read", self.provider),
+            Route("GET", subscription + "/resourceGroups", "list", self.groups),
+            Route("GET", subscription + "/resourceGroups/{group}", "read", self.group),
+            # az vm list -d asks for these; the machines here have no network.
+            Route("GET", subscription + "/providers/Microsoft.Network/networkInterfaces", "list", self.nothing),
+            Route("GET", subscription + "/providers/Microsoft.Network/publicIPAddresses", "list", self.nothing),
+        ]
+
+    def metadata(self, call: Call) -> Answer:
+        base = self.world.base_url
+        authentication = {
+            "loginEndpoint": "https://login.microsoftonline.com",
+            "audiences": [base, base + "/", "https://management.core.windows.net/", "https://management.azure.com/"],
+            "tenant": "common",
+            "identityProvider": "AAD",
+        }
+        if call.api_version < "2019-05-01":
+            return compact(
+                {
+                    "galleryEndpoint": base,
+                    "graphEndpoint": "https://graph.windows.net/",
+                    "portalEndpoint": "https://portal.azure.com/",
+                    "authentication": {key: authentication[key] for key in ("loginEndpoint", "audiences")},
+                }
+            )
+        cloud: dict[str, Any] = {
+            "portal": "https://portal.azure.com",
+            "authentication": authentication,
+            "media": "https://rest.media.azure.net",
+            "graphAudience": "https://graph.windows.net/",
+            "graph": "https://graph.windows.net/",
+            "name": "PatchwaveSimulator",
+            "suffixes": {
+                "sqlServerHostname": "database.windows.net",
+                "storage": "core.windows.net",
+                "keyVaultDns": "vault.azure.net",
+                "acrLoginServer": "azurecr.io",
+            },
+            "batch": "https://batch.core.windows.net/",
+            "resourceManager": base,
+            "vmImageAliasDoc": "https://raw.githubusercontent.com/Azure/azure-rest-api-specs/main/arm-compute/quickstart-templates/aliases.json",
+            "activeDirectoryDataLake": "https://datalake.azure.net/",
+            "sqlManagement": "https://management.core.windows.net:8443/",
+            "microsoftGraphResourceId": "https://graph.microsoft.com/",
+            "appInsightsResourceId": "https://api.applicationinsights.io",
+            "logAnalyticsResourceId": "https://api.loganalytics.io",
+            "gallery": base,
+        }
+        # Up to 2021 the document is a list of clouds; since 2022-09-01 it is one cloud.
+        return compact(cloud if call.api_version >= "2022-09-01" else [cloud])
+
+    def tenants(self, call: Call) -> Answer:
+        tenant = self.world.tenant_id
+        shown = {
+            "id": f"/tenants/{tenant}",
+            "tenantId": tenant,
+            "countryCode": "NL",
+            "displayName": "Simulated directory",
+            "domains": ["simulated.example"],
+            "tenantCategory": "Home",
+            "defaultDomain": "simulated.example",
+            "tenantType": "AAD",
+        }
+        return compact({"value": [shown]})
+
+    def subscriptions(self, call: Call) -> Answer:
+        ids = [machines[0].subscription_id for machines in self.world.by_subscription.values()]
+        shown = [self._subscription(each) for each in ids]
+        return compact({"value": shown, "count": {"type": "Total", "value": len(shown)}})
+
+    def subscription(self, call: Call) -> Answer:
+        machines = self.world.subscription(call.captured["subscription"])
+        return compact(self._subscription(machines[0].subscription_id))
+
+    def _subscription(self, subscription_id: str) -> dict[str, Any]:
+        return {
+            "id": f"/subscriptions/{subscription_id}",
+            "authorizationSource": "RoleBased",
+            "managedByTenants": [],
+            "subscriptionId": subscription_id,
+            "tenantId": self.world.tenant_id,
+            "displayName": f"Simulated {subscription_id[:8]}",
+            "state": "Enabled",
+            "subscriptionPolicies": {
+                "locationPlacementId": "Public_2014-09-01",
+                "quotaId": "EnterpriseAgreement_2014-09-01",
+                "spendingLimit": "Off",
+            },
+        }
+
+    def locations(self, call: Call) -> Answer:
+        subscription_id = self.world.subscription(call.captured["subscription"])[0].subscription_id
+        geography = self.world.geography
+        listed = [location_document(subscription_id, region, geography) for region in REGIONS.values()]
+        return compact({"value": listed})
+
+    def groups(self, call: Call) -> Answer:
+        subscription = call.captured["subscription"].casefold()
+        self.world.subscription(subscription)
+        shown = [self._group(key) for key in self.world.by_group if key[0] == subscription]
+        return compact({"value": shown})
+
+    def group(self, call: Call) -> Answer:
+        self.world.group(call.captured["subscription"], call.captured["group"])
+        return compact(self._group((call.captured["subscription"].casefold(), call.captured["group"].casefold())))
+
+    def _group(self, key: tuple[str, str]) -> dict[str, Any]:
+        first = self.world.by_group[key][0]
+        return {
+            "id": f"/subscriptions/{first.subscription_id}/resourceGroups/{first.resource_group}",
+            "name": first.resource_group,
+            "type": "Microsoft.Resources/resourceGroups",
+            "location": first.location,
+            "tags": {},
+            "properties": {"provisioningState": "Succeeded"},
+        }
+
+    def providers(self, call: Call) -> Answer:
+        self.world.subscription(call.captured["subscription"])
+        names = [
+            "Microsoft.AlertsManagement", "Microsoft.Compute", "Microsoft.Network", "Microsoft.ResourceGraph",
+            "Microsoft.ResourceHealth",
+        ]  # fmt: skip
+        return compact({"value": [self._provider(call, name) for name in names]})
+
+    def provider(self, call: Call) -> Answer:
+        self.world.subscription(call.captured["subscription"])
+        return compact(self._provider(call, call.captured["provider"]))
+
+    def _provider(self, call: Call, name: str) -> dict[str, Any]:
+        return {
+            "id": f"/subscriptions/{call.captured['subscription']}/providers/{name}",
+            "namespace": name,
+            "resourceTypes": [],
+            "registrationState": "Registered",
+            "registrationPolicy": "RegistrationRequired",
+        }
+
+    def nothing(self, call: Call) -> Answer:
+        self.world.subscription(call.captured["subscription"])
+        return compact({"value": []})

@@ -1,0 +1,143 @@
+"""PATCH and PUT of a virtual machine: tags and patch settings, with what Azure refuses to change.
+
+Sources: "Automatic VM guest patching" for the modes and the transitions between them; the words about hotpatching were
+published from a real answer; the others are not recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.json_readers import as_object, dig
+
+SECONDS = 12.0
+_MODES = {
+    "Windows": ("Manual", "AutomaticByOS", "AutomaticByPlatform"),
+    "Linux": ("ImageDefault", "AutomaticByPlatform"),
+}
+_ASSESSMENT_MODES = ("ImageDefault", "AutomaticByPlatform")
+_REBOOT_SETTINGS = ("Unknown", "IfRequired", "Never", "Always")
+_FIXED = ("computerName", "adminUsername")
+_HALVES = {"Windows": "windowsConfiguration", "Linux": "linuxConfiguration"}
+
+
+def update_machine(machine: Machine, body: object, now: float) -> Ending:
+    """Take the body of a PATCH or PUT; the machine is ``Updating`` until the ending.
+
+    Raises:
+        Refusal: 400 for settings that do not go together, 409 for what cannot change, or not now.
+    """
+    if not isinstance(body, dict):
+        raise errors.unreadable_body("the body must be a JSON object")
+    given = cast(dict[str, Any], body)
+    half = _HALVES[machine.os_type]
+    profile = as_object(dig(given, "properties", "osProfile"))
+    for other in set(_HALVES.values()) - {half}:
+        if profile.get(other):
+            raise errors.invalid_parameter(f"Parameter '{other}' is not allowed for this operating system.", other)
+    machine.settle(now)
+    if machine.is_changing_power:
+        raise errors.changing_power(machine.name)
+    if machine.active is not None or now < max(machine.busy_until, machine.updating_until):
+        raise errors.busy("Update VM", machine.name)
+    current = as_object(dig(machine_views.properties(machine), "osProfile"))
+    _check_fixed(current, profile, half)
+    wanted = _settings(machine, as_object(current.get(half)), as_object(profile.get(half)))
+    machine.updating_until = now + SECONDS
+    if machine.simulation.update_fails:
+        error = {"code": "InternalExecutionError", "message": "An internal execution error occurred."}
+        return Ending(SECONDS, "Failed", error, touches_guest=False)
+    if isinstance(given.get("tags"), dict):
+        machine.tags = {str(key): str(value) for key, value in as_object(given["tags"]).items()}
+    if wanted is not None:
+        _put_settings(machine, half, wanted)
+    machine.graph_row = None
+    return Ending(SECONDS, touches_guest=False)
+
+
+def _check_fixed(current: dict[str, Any], profile: dict[str, Any], half: str) -> None:
+    """What is chosen when a machine is created, and never again."""
+    automatic = dig(profile, half, "enableAutomaticUpdates")
+    if automatic is not None and automatic != dig(current, half, "enableAutomaticUpdates"):
+        raise errors.property_is_fixed(f"{half}.enableAutomaticUpdates")
+    for key in _FIXED:
+        if profile.get(key) not in (None, current.get(key)):
+            raise errors.property_is_fixed(f"osProfile.{key}")
+
+
+def _settings(machine: Machine, current: dict[str, Any], given: dict[str, Any]) -> dict[str, Any] | None:
+    """The patch settings afterwards; none when they stay."""
+    chosen = as_object(given.get("patchSettings"))
+    if not chosen:
+        return None
+    before = as_object(current.get("patchSettings"))
+    after = machine_views.merged(before, chosen)
+    mode, target = after.get("patchMode"), f"{_HALVES[machine.os_type]}.patchSettings"
+    _check_word(mode, _MODES[machine.os_type], "patchMode", target)
+    _check_word(after.get("assessmentMode", "ImageDefault"), _ASSESSMENT_MODES, "assessmentMode", target)
+    if mode != "AutomaticByPlatform":
+        if chosen.get("automaticByPlatformSettings"):
+            raise errors.invalid_parameter(
+                "'automaticByPlatformSettings' is only allowed when 'patchMode' is 'AutomaticByPlatform'.",
+                f"{target}.automaticByPlatformSettings",
+            )
+        after.pop("automaticByPlatformSettings", None)
+    _check_mode(machine, current, before, after, target)
+    settings = as_object(after.get("automaticByPlatformSettings"))
+    _check_word(
+        settings.get("rebootSetting", "Unknown"),
+        _REBOOT_SETTINGS,
+        "rebootSetting",
+        f"{target}.automaticByPlatformSettings",
+    )
+    if after.get("enableHotpatching") and settings.get("bypassPlatformSafetyChecksOnUserSchedule"):
+        raise errors.invalid_parameter(
+            "Hotpatch updates require platform safety checks. The 'BypassPlatformSafetyChecksOnUserSchedule' flag must "
+            "be set to false",
+            f"{target}.automaticByPlatformSettings.bypassPlatformSafetyChecksOnUserSchedule",
+        )
+    return after
+
+
+def _check_mode(
+    machine: Machine, current: dict[str, Any], before: dict[str, Any], after: dict[str, Any], target: str
+) -> None:
+    if "AutomaticByPlatform" in (after.get("patchMode"), after.get("assessmentMode")):
+        if machine.simulation.image_unsupported:
+            raise errors.unsupported_image()
+        if current.get("provisionVMAgent") is False:
+            raise errors.invalid_parameter(
+                "'AutomaticByPlatform' requires 'provisionVMAgent' to be true.", f"{target}.patchMode"
+            )
+    old, new = before.get("patchMode"), after.get("patchMode")
+    if {old, new} == {"AutomaticByOS", "Manual"}:
+        raise errors.refusal(
+            409,
+            "OperationNotAllowed",
+            f"Changing the patch mode from '{old}' to '{new}' is not allowed.",
+            target=f"{target}.patchMode",
+        )
+    needed = {"Manual": False, "AutomaticByOS": True}.get(str(new))
+    if old != new and needed is not None and current.get("enableAutomaticUpdates") is not needed:
+        raise errors.invalid_parameter(
+            f"Patch mode '{new}' requires 'enableAutomaticUpdates' to be {str(needed).lower()}.", f"{target}.patchMode"
+        )
+
+
+def _check_word(value: object, allowed: tuple[str, ...], key: str, target: str) -> None:
+    if value not in allowed:
+        raise errors.invalid_parameter(
+            f"The value '{value}' of parameter '{key}' is not valid. Allowed: {', '.join(allowed)}.", f"{target}.{key}"
+        )
+
+
+def _put_settings(machine: Machine, half: str, settings: dict[str, Any]) -> None:
+    """Replace the settings as a whole: a setting that is no longer there must not shine through."""
+    given = as_object(machine.given.get("properties"))
+    profile = as_object(given.get("osProfile"))
+    changed = as_object(profile.get(half)) | {"patchSettings": settings}
+    machine.given = machine.given | {"properties": given | {"osProfile": profile | {half: changed}}}

@@ -1,0 +1,271 @@
+"""A machine as the Compute provider and Resource Graph show it.
+
+Whatever the fleet file said is kept; the gaps are filled the way the server fills them (patch settings with an
+assessment mode, an allowed extension, a virtual machine id).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Any, cast
+
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server.json_readers import as_object, dig
+
+TYPE = "Microsoft.Compute/virtualMachines"
+_POWER_DISPLAY = {"running": "VM running", "stopped": "VM stopped", "deallocated": "VM deallocated"}
+_TOP_LEVEL = ("identity", "plan", "extendedLocation", "managedBy")
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, object by object; nulls in ``over`` do not hide a default."""
+    made = dict(base)
+    for key, value in over.items():
+        if value is None and key in base:
+            continue
+        below = made.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            made[key] = merged(cast(dict[str, Any], below), cast(dict[str, Any], value))
+        else:
+            made[key] = value
+    return made
+
+
+def _defaults(machine: Machine) -> dict[str, Any]:
+    windows = machine.os_type == "Windows"
+    arm = machine.simulation.architecture == "Arm64"
+    image = (
+        {"publisher": "MicrosoftWindowsServer", "offer": "WindowsServer", "sku": "2022-datacenter-azure-edition"}
+        if windows
+        else {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts-gen2"}
+    )
+    if arm:
+        image["sku"] = "22_04-lts-arm64"
+    has_agent = machine.simulation.agent != "missing"
+    os_profile: dict[str, Any] = {
+        "computerName": machine.name[:15] if windows else machine.name,
+        "adminUsername": "ops",
+    }
+    if windows:
+        given = dig(machine.given, "properties", "osProfile", "windowsConfiguration", "patchSettings", "patchMode")
+        os_profile["windowsConfiguration"] = {
+            "provisionVMAgent": has_agent,
+            # Chosen together with the mode when a machine is created: Manual goes with false only.
+            "enableAutomaticUpdates": given != "Manual",
+            "patchSettings": {"patchMode": "AutomaticByOS", "assessmentMode": "ImageDefault"},
+        }
+    else:
+        os_profile["linuxConfiguration"] = {
+            "disablePasswordAuthentication": True,
+            "provisionVMAgent": has_agent,
+            "patchSettings": {"patchMode": "ImageDefault", "assessmentMode": "ImageDefault"},
+        }
+    os_profile |= {"secrets": [], "allowExtensionOperations": has_agent, "requireGuestProvisionSignal": True}
+    return {
+        "hardwareProfile": {"vmSize": "Standard_D2ps_v5" if arm else "Standard_D2s_v5"},
+        "provisioningState": "Creating" if machine.power == "creating" else "Succeeded",
+        "vmId": _unique_id(machine),
+        "storageProfile": {
+            "imageReference": image | {"version": "latest", "exactVersion": "1.0.20261110"},
+            "osDisk": _os_disk(machine),
+            "dataDisks": [],
+        },
+        "osProfile": os_profile,
+        "networkProfile": {"networkInterfaces": []},
+        "timeCreated": "2025-06-02T08:14:33.1275304+00:00",
+    }
+
+
+def _unique_id(machine: Machine) -> str:
+    born = machine.folded if machine.recreated is None else f"{machine.folded}:{machine.recreated}"
+    return str(uuid.UUID(bytes=hashlib.sha256(born.encode()).digest()[:16], version=4))
+
+
+def _os_disk(machine: Machine) -> dict[str, Any]:
+    name = f"{machine.name}_OsDisk"
+    group = f"/subscriptions/{machine.subscription_id}/resourceGroups/{machine.resource_group}"
+    return {
+        "osType": machine.os_type,
+        "name": name,
+        "createOption": "FromImage",
+        "managedDisk": {
+            "storageAccountType": "Premium_LRS",
+            "id": f"{group}/providers/Microsoft.Compute/disks/{name}",
+        },
+        "diskSizeGB": 30,
+    }
+
+
+def properties(machine: Machine) -> dict[str, Any]:
+    """The ``properties`` of the model view. An availability set comes back with its name in capitals (recorded)."""
+    made = merged(_defaults(machine), as_object(machine.given.get("properties")))
+    made.pop("instanceView", None)
+    made.pop("extended", None)
+    if machine.recreated is not None:
+        made["timeCreated"] = machine.clock.stamp(machine.recreated)
+    set_id = dig(made.pop("availabilitySet", None), "id")
+    if set_id:
+        path, _, name = str(set_id).rpartition("/")
+        made["availabilitySet"] = {"id": f"{path}/{name.upper()}"}
+    return made
+
+
+def model(
+    machine: Machine, *, instance_view_at: float | None = None, shout_group: bool = False, is_updating: bool = False
+) -> dict[str, Any]:
+    """The ARM document of a machine.
+
+    Args:
+        machine: The machine, settled.
+        instance_view_at: Also expand the instance view, as of this simulated moment.
+        shout_group: Write the resource group in capitals, as lists often do.
+        is_updating: This is the answer to an update, which has just begun, however fast the clock is.
+    """
+    machine_id = machine.id
+    if shout_group:
+        machine_id = machine_id.replace(f"/{machine.resource_group}/", f"/{machine.resource_group.upper()}/", 1)
+    made: dict[str, Any] = {"name": machine.name, "id": machine_id, "type": TYPE, "location": machine.location}
+    if machine.tags:
+        made["tags"] = machine.tags
+    if machine.zones:
+        made["zones"] = machine.zones
+    made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
+    shown = properties(machine)
+    if is_updating or machine.last_changed(machine.clock.now()) is None:
+        shown["provisioningState"] = "Updating"
+    if instance_view_at is not None:
+        shown["instanceView"] = instance_view(machine, instance_view_at)
+    return made | {"properties": shown, "etag": '"1"'}
+
+
+def _status(code: str, display: str, time: str | None = None, message: str | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = {"code": code, "level": "Info", "displayStatus": display}
+    if message is not None:
+        made["message"] = message
+    if time is not None:
+        made["time"] = time
+    return made
+
+
+def power_status(machine: Machine) -> dict[str, Any]:
+    power = "running" if machine.power == "creating" else machine.power
+    return _status(f"PowerState/{power}", _POWER_DISPLAY.get(power, f"VM {power}"))
+
+
+def instance_view(machine: Machine, now: float) -> dict[str, Any]:
+    """The instance view; keys that Azure leaves out are left out."""
+    made: dict[str, Any] = {}
+    if machine.update_domain is not None:
+        made |= {"platformUpdateDomain": machine.update_domain, "platformFaultDomain": machine.fault_domain}
+    agent = machine.agent(now)
+    stamp = machine.clock.stamp(now)
+    if agent != "absent":
+        if agent == "ready":
+            windows = machine.os_type == "Windows"
+            made |= {
+                "computerName": machine.name,
+                "osName": "Windows Server 2022 Datacenter Azure Edition" if windows else "ubuntu",
+                "osVersion": "10.0.20348.2527" if windows else "22.04",
+            }
+        made["vmAgent"] = _agent(machine, agent, stamp)
+        if machine.simulation.app_health is not None:
+            made["vmHealth"] = {"status": _app_health(machine, now)}
+    given = dig(machine.given, "properties", "storageProfile", "osDisk", "name")
+    is_made = _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0))
+    made["disks"] = [{"name": given or _os_disk(machine)["name"], "statuses": [is_made]}]
+    made["hyperVGeneration"] = "V2"
+    patch_status: dict[str, Any] = {}
+    if machine.available_summary is not None:
+        patch_status["availablePatchSummary"] = machine.available_summary
+    if machine.install_summary is not None:
+        patch_status["lastPatchInstallationSummary"] = machine.install_summary
+    if patch_status:
+        made["patchStatus"] = patch_status
+    made["statuses"] = [
+        _provisioning(machine, now),
+        *([_status("HibernationState/Hibernated", "VM hibernated")] if machine.is_hibernated else []),
+        power_status(machine),
+    ]
+    return made
+
+
+def _provisioning(machine: Machine, now: float) -> dict[str, Any]:
+    if machine.power == "creating":
+        return _status("ProvisioningState/creating", "Creating")
+    changed = machine.last_changed(now)
+    if changed is None:
+        return _status("ProvisioningState/updating", "Updating")
+    return _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(changed))
+
+
+def _app_health(machine: Machine, now: float) -> dict[str, Any]:
+    word = "unhealthy" if machine.is_made_unhealthy(now) else str(machine.simulation.app_health)
+    unwell = "The VM is reporting itself as unhealthy or is unreachable"
+    display = {"healthy": "The VM is reporting itself as healthy", "unhealthy": unwell}.get(word, word.capitalize())
+    made = _status(f"HealthState/{word}", display, machine.clock.stamp(now))
+    return made | ({"level": "Warning"} if word == "unhealthy" else {})
+
+
+def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
+    if agent == "booting":
+        message = "VM status blob is found but not yet populated."
+        return {
+            "vmAgentVersion": "Unknown",
+            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
+        }
+    if agent == "notReady":
+        message = "VM Agent is unresponsive."
+        return {
+            "vmAgentVersion": _agent_version(machine),
+            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
+        }
+    message = (
+        "Guest Agent is running"
+        if machine.os_type == "Linux"
+        else "GuestAgent is running and processing the extensions."
+    )
+    return {
+        "vmAgentVersion": _agent_version(machine),
+        "extensionHandlers": [],
+        "statuses": [_status("ProvisioningState/succeeded", "Ready", stamp, message)],
+    }
+
+
+def _agent_version(machine: Machine) -> str:
+    if machine.simulation.agent == "old":
+        return machine.simulation.agent_version or "2.2.45"
+    return machine.simulation.agent_version or ("2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121")
+
+
+def graph_row(machine: Machine, tenant_id: str) -> dict[str, Any]:
+    """A row of the table ``resources``: lower-case type and resource group, the power state under ``extended``."""
+    row = machine.graph_row
+    if row is None:
+        shown = properties(machine)
+        shown["extended"] = {"instanceView": {"computerName": machine.name, "hyperVGeneration": "V2", "powerState": {}}}
+        row = machine.graph_row = {
+            "id": machine.id,
+            "name": machine.name,
+            "type": TYPE.lower(),
+            "tenantId": tenant_id,
+            "kind": "",
+            "location": machine.location,
+            "resourceGroup": machine.resource_group.lower(),
+            "subscriptionId": machine.subscription_id,
+            "managedBy": "",
+            "sku": None,
+            "plan": machine.given.get("plan"),
+            "properties": shown,
+            "tags": machine.tags or None,
+            "identity": machine.given.get("identity"),
+            "zones": machine.zones or None,
+            "extendedLocation": machine.given.get("extendedLocation"),
+        }
+    view = row["properties"]["extended"]["instanceView"]
+    view["powerState"] = power_status(machine)
+    if machine.power == "running" and machine.simulation.agent != "missing":
+        view["vmAgent"] = {"vmAgentVersion": _agent_version(machine)}
+    else:
+        view.pop("vmAgent", None)
+    return row

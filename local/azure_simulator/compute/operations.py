@@ -1,0 +1,184 @@
+"""Long-running operations and their signed URLs.
+
+Both URLs of an operation carry a query of their own: ``p`` before the api-version, ``monitor=true`` only in Location,
+then ``t`` (ticks), ``c`` (a certificate), ``s`` (a signature) and ``h``, over 3,000 characters in all. A query counts
+only byte for byte as it was handed out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from local.azure_simulator.clock import Clock
+from local.azure_simulator.compute.guest_agent import Ending, stamps
+from local.azure_simulator.server.errors import altered_operation_url, operation_not_found
+
+RECORD_HOURS = 24.0
+"""Simulated hours that a record outlives its operation; afterwards polls find nothing."""
+_TICKS_AT_UNIX_EPOCH = 621_355_968_000_000_000
+_CERTIFICATE_BYTES = 1_912
+
+
+def indented(document: dict[str, Any]) -> str:
+    """JSON as Azure writes poll and error bodies: CRLF, two spaces."""
+    return json.dumps(document, indent=2, ensure_ascii=False).replace("\n", "\r\n")
+
+
+@dataclass(slots=True)
+class Operation:
+    """One accepted operation. ``machine`` is the folded id."""
+
+    id: str
+    kind: str
+    machine: str
+    subscription_id: str
+    location: str
+    started: float
+    ending: Ending
+    polling_query: str
+    location_query: str
+    lost: bool = False
+    """The record is gone although the guest works on: polls answer 404."""
+    forbidden: bool = False
+    maintenance_run: str = ""
+    """The run of a schedule that began it; empty when a client did."""
+    graph_row: dict[str, Any] | None = None
+    """Kept by the Resource Graph tables once it is over."""
+    _result: dict[str, Any] | None = field(default=None)
+
+    @property
+    def ends(self) -> float:
+        return self.started + self.ending.seconds
+
+    def is_over(self, now: float) -> bool:
+        return now >= self.ends
+
+    def result(self, clock: Clock) -> dict[str, Any] | None:
+        """The inner result; nothing when there is none (power operations, failures before the guest)."""
+        if self._result is None and self.ending.result is not None:
+            began, modified = stamps(clock, self.started, self.ends)
+            self._result = self.ending.result(self.id, began, modified)
+            if "maintenanceRunId" in self._result:
+                self._result["maintenanceRunId"] = self.maintenance_run
+        return self._result
+
+    def status_body(self, clock: Clock, now: float) -> str:
+        """The body of the Azure-AsyncOperation URL: exactly three keys until the end."""
+        began = clock.stamp(self.started)
+        if not self.is_over(now):
+            return indented({"startTime": began, "status": "InProgress", "name": self.id})
+        body: dict[str, Any] = {
+            "startTime": began,
+            "endTime": clock.stamp(self.ends),
+            "status": self.ending.status,
+        }
+        result = self.result(clock) if self.ending.status == "Succeeded" else None
+        if self.ending.error is not None:
+            body["error"] = self.ending.error
+        if result is not None:
+            body["properties"] = {"output": 0}
+        body["name"] = self.id
+        text = indented(body)
+        if result is None:
+            return text
+        compact = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+        return text.replace('"output": 0', f'"output": {compact}', 1)
+
+
+class Operations:
+    """All operations by id."""
+
+    def __init__(self, clock: Clock, base_url: str, seed: int) -> None:
+        self._clock = clock
+        self._base_url = base_url
+        source = random.Random(f"operations:{seed}")
+        self._all: dict[str, Operation] = {}
+        self._partition = str(uuid.UUID(int=source.getrandbits(128), version=4))
+        self._certificate = "MIIHhz" + _base64url(source.randbytes(_CERTIFICATE_BYTES))
+
+    def begin(
+        self,
+        kind: str,
+        machine: str,
+        subscription_id: str,
+        location: str,
+        ending: Ending,
+        api_version: str,
+        *,
+        started: float | None = None,
+        maintenance_run: str = "",
+    ) -> Operation:
+        """Record an accepted operation, by default as of now; its id is the activity id everywhere."""
+        operation_id = str(uuid.uuid4())  # not from the seed: a client may keep ids over a restart of the simulator
+        made = Operation(
+            id=operation_id,
+            kind=kind,
+            machine=machine,
+            subscription_id=subscription_id,
+            location=location,
+            started=self._clock.now() if started is None else started,
+            ending=ending,
+            polling_query=self._query(operation_id, api_version, monitor=False),
+            location_query=self._query(operation_id, api_version, monitor=True),
+            maintenance_run=maintenance_run,
+        )
+        self._all[operation_id] = made
+        return made
+
+    def urls(self, operation: Operation) -> tuple[str, str]:
+        """Azure-AsyncOperation and Location."""
+        path = (
+            f"{self._base_url}/subscriptions/{operation.subscription_id}/providers/Microsoft.Compute"
+            f"/locations/{operation.location}/operations/{operation.id}"
+        )
+        return f"{path}?{operation.polling_query}", f"{path}?{operation.location_query}"
+
+    def find(self, operation_id: str) -> Operation | None:
+        return self._all.get(operation_id.casefold())
+
+    def all(self) -> list[Operation]:
+        """Every accepted operation, in the order in which they began."""
+        return list(self._all.values())
+
+    def polled(self, operation_id: str, subscription_id: str, location: str, query: str) -> tuple[Operation, bool]:
+        """The operation that a URL names, and whether it was its Location.
+
+        Raises:
+            Refusal: 404 for an unknown, expired or lost operation, 400 for a query that was altered in any way.
+        """
+        found = self.find(operation_id)
+        if (
+            found is None
+            or found.lost
+            or found.subscription_id.casefold() != subscription_id.casefold()
+            or found.location.casefold() != location.casefold()
+            or self._clock.now() > found.ends + RECORD_HOURS * 3600
+        ):
+            raise operation_not_found(operation_id)
+        if query == found.polling_query:
+            return found, False
+        if query == found.location_query:
+            return found, True
+        raise altered_operation_url()
+
+    def _query(self, operation_id: str, api_version: str, *, monitor: bool) -> str:
+        ticks = _TICKS_AT_UNIX_EPOCH + int(datetime.now(UTC).timestamp() * 10_000_000) + (37 if monitor else 0)
+        signature = _base64url(secrets.token_bytes(256))
+        digest = _base64url(hashlib.sha256(f"{operation_id}{ticks}{monitor}".encode()).digest())
+        follow = "monitor=true&" if monitor else ""
+        return (
+            f"p={self._partition}&{follow}api-version={api_version}&t={ticks}"
+            f"&c={self._certificate}&s={signature}&h={digest}"
+        )
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -1,0 +1,316 @@
+"""The Compute provider: machines, their instance views, power, patch operations, and the operations' URLs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Any
+
+from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.install_request import read_install_request
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.compute.machine_update import update_machine
+from local.azure_simulator.compute.run_command import run_command
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.routing import Answer, Call, Route, compact, pretty
+from local.azure_simulator.server.throttle import Charge
+from local.azure_simulator.state import AvailabilitySet, World
+
+PAGE = 250
+_ACTION = "Microsoft.Compute/virtualMachines"
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
+_MACHINE = _GROUP + "/virtualMachines/{machine}"
+_POWER_POLICY = {"deallocate": "DeleteVM"}
+
+
+class Compute:
+    """Handlers of ``Microsoft.Compute``."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def routes(self) -> list[Route]:
+        subscription = "/subscriptions/{subscription}/providers/Microsoft.Compute"
+        made = [
+            Route("GET", subscription + "/virtualMachines", "list", self.list_all),
+            Route("GET", _GROUP + "/virtualMachines", "list", self.list_group),
+            Route("GET", _MACHINE, "read", self.get),
+            Route("GET", _MACHINE + "/instanceView", "read", self.instance_view),
+            Route("PATCH", _MACHINE, "update", self.update),
+            Route("PUT", _MACHINE, "update", self.update),
+            Route("POST", _MACHINE + "/assessPatches", "assess", self.assess),
+            Route("POST", _MACHINE + "/installPatches", "install", self.install),
+            Route("POST", _MACHINE + "/runCommand", "script", self.run_command),
+            Route("GET", subscription + "/locations/{location}/operations/{operation}", "poll", self.poll),
+            Route("GET", subscription + "/availabilitySets", "list", self.list_sets),
+            Route("GET", _GROUP + "/availabilitySets", "list", self.list_group_sets),
+            Route("GET", _GROUP + "/availabilitySets/{set}", "read", self.get_set),
+        ]
+        for kind in ("start", "powerOff", "deallocate", "restart"):
+            made.append(Route("POST", f"{_MACHINE}/{kind}", "power", self.change_power))
+        return made
+
+    # -- reads ------------------------------------------------------------------------------------------------------
+
+    def list_all(self, call: Call) -> Answer:
+        machines = self.world.subscription(call.captured["subscription"])
+        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
+        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
+
+    def list_group(self, call: Call) -> Answer:
+        machines = self.world.group(call.captured["subscription"], call.captured["group"])
+        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
+        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
+
+    def _page(self, call: Call, machines: list[Machine], charge: Charge) -> Answer:
+        query = call.query
+        start = _offset(query.get("$skiptoken", ""))
+        now = self.world.clock.now()
+        with_status = (
+            query.get("statusOnly", "").casefold() == "true" or "instanceview" in query.get("$expand", "").casefold()
+        )
+        shown: list[dict[str, Any]] = []
+        for machine in machines[start : start + PAGE]:
+            machine.settle(now)
+            shown.append(machine_views.model(machine, instance_view_at=now if with_status else None, shout_group=True))
+        body: dict[str, Any] = {"value": shown}
+        if start + PAGE < len(machines):
+            token = base64.urlsafe_b64encode(str(start + PAGE).encode()).decode()
+            kept = "".join(
+                f"&{key}={value}" for key, value in query.items() if key.casefold() not in ("$skiptoken", "api-version")
+            )
+            path = f"{self.world.base_url}{call.path}"
+            body["nextLink"] = f"{path}?api-version={call.api_version}{kept}&$skiptoken={token}"
+        return _with(pretty(body), charge)
+
+    def get(self, call: Call) -> Answer:
+        machine, charge = self._read(call)
+        expanded = "instanceview" in call.query.get("$expand", "").casefold()
+        made = _with(
+            pretty(machine_views.model(machine, instance_view_at=self.world.clock.now() if expanded else None)), charge
+        )
+        made.headers["ETag"] = '"1"'
+        return made
+
+    def instance_view(self, call: Call) -> Answer:
+        machine, charge = self._read(call)
+        return _with(pretty(machine_views.instance_view(machine, self.world.clock.now())), charge)
+
+    def _read(self, call: Call) -> tuple[Machine, Charge]:
+        machine = self._machine(call)
+        charge = self._charge(
+            call, machine.location, "LowCostGetResource", "LowCostGetSubscriptionMaximum", machine=machine
+        )
+        self._authorize(machine, f"{_ACTION}/read")
+        return machine, charge
+
+    # -- writes -----------------------------------------------------------------------------------------------------
+
+    def update(self, call: Call) -> Answer:
+        """PATCH or PUT of a machine that is there: 200 with the machine ``Updating``, and an operation to follow."""
+        machine = self._machine(call)
+        charge = self._charge(
+            call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
+        )
+        self._authorize(machine, f"{_ACTION}/write")
+        ending = update_machine(machine, call.json(), self.world.clock.now())
+        headers = self._accepted(call, machine, "update", ending, charge).headers
+        del headers["Location"]  # the result is the machine itself
+        headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
+        made = pretty(machine_views.model(machine, is_updating=True))
+        made.headers |= headers
+        return made
+
+    def change_power(self, call: Call) -> Answer:
+        machine = self._machine(call)
+        folded = call.path.rstrip("/").rpartition("/")[2].casefold()
+        kind = {"poweroff": "powerOff"}.get(folded, folded)
+        policy = _POWER_POLICY.get(kind, "UpdateVM")
+        charge = self._charge(
+            call, machine.location, f"{policy}SubscriptionMaximum", f"{policy}Resource", machine=machine
+        )
+        self._authorize(machine, f"{_ACTION}/{kind}/action")
+        ending = machine.change_power(kind, self.world.clock.now())
+        answer = self._accepted(call, machine, kind, ending, charge)
+        answer.headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
+        return answer
+
+    def assess(self, call: Call) -> Answer:
+        machine, charge = self._patch_call(call, "assessPatches")
+        return self._accepted(call, machine, "assess", machine.plan("assess", None, self.world.clock.now()), charge)
+
+    def install(self, call: Call) -> Answer:
+        machine, charge = self._patch_call(call, "installPatches")
+        request = read_install_request(call.json(), machine.os_type, call.api_version, machine.simulation.rejects_kb)
+        return self._accepted(
+            call, machine, "install", machine.plan("install", request, self.world.clock.now()), charge
+        )
+
+    def run_command(self, call: Call) -> Answer:
+        machine = self._machine(call)
+        self._authorize(machine, f"{_ACTION}/runCommand/action")
+        charge = self._charge(
+            call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
+        )
+        return self._accepted(
+            call, machine, "script", run_command(machine, call.json(), self.world.clock.now()), charge
+        )
+
+    def _patch_call(self, call: Call, action: str) -> tuple[Machine, Charge]:
+        """Refusals other than 404, 403 and 429 come after this, and so cost a token (recorded for a 400)."""
+        machine = self._machine(call)
+        self._authorize(machine, f"{_ACTION}/{action}/action")
+        names = ("VMGuestPatchOperationSubscriptionMaximum", "VMGuestPatchOperationResource")
+        return machine, self._charge(call, machine.location, *names, machine=machine)
+
+    def _accepted(self, call: Call, machine: Machine, kind: str, ending: Ending, charge: Charge) -> Answer:
+        operation = self.world.operations.begin(
+            kind, machine.folded, machine.subscription_id, machine.location, ending, call.api_version
+        )
+        operation.forbidden = machine.simulation.forbidden_polls
+        if kind in ("assess", "install"):
+            machine.begin(operation)
+        polling, location = self.world.operations.urls(operation)
+        answer = _with(Answer(202), charge)
+        answer.headers |= {
+            "Azure-AsyncOperation": polling,
+            "Location": location,
+            "Azure-AsyncNotification": "Enabled",
+        }
+        if self.world.retry_after is not None:
+            answer.headers["Retry-After"] = str(self.world.retry_after)
+        return answer
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    def poll(self, call: Call) -> Answer:
+        """Either URL of an operation: the status document, or 202 until the bare result."""
+        captured = call.captured
+        operation, is_location = self.world.operations.polled(
+            captured["operation"], captured["subscription"], captured["location"], call.raw_query
+        )
+        if operation.forbidden:
+            scope = f"/subscriptions/{operation.subscription_id}"
+            raise errors.forbidden("Microsoft.Compute/locations/operations/read", scope, self.world.client_id)
+        charge = self._charge(
+            call, operation.location, "GetOperationResource", "GetOperationSubscriptionMaximum", resource=operation.id
+        )
+        clock, now = self.world.clock, self.world.clock.now()
+        self.world.machines[operation.machine].settle(now)
+        is_over = operation.is_over(now)
+        if not is_location:
+            answer = Answer(200, operation.status_body(clock, now))
+        elif not is_over:
+            _, location = self.world.operations.urls(operation)
+            answer = Answer(202, headers={"Location": location})
+        elif operation.ending.status != "Succeeded":
+            answer = pretty({"error": operation.ending.error}, 409)
+        else:
+            result = operation.result(clock)
+            answer = Answer(200) if result is None else compact(result)
+        if not is_over:
+            if operation.kind not in ("assess", "install"):
+                answer.headers["Retry-After"] = str(max(1, math.ceil(clock.real_seconds(10))))
+            elif self.world.retry_after is not None:
+                answer.headers["Retry-After"] = str(self.world.retry_after)
+        return _with(answer, charge)
+
+    # -- availability sets ------------------------------------------------------------------------------------------
+
+    def list_sets(self, call: Call) -> Answer:
+        machines = self.world.subscription(call.captured["subscription"])
+        subscription = call.captured["subscription"].casefold()
+        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
+        found = [each for each in self.world.sets.values() if each.subscription_id.casefold() == subscription]
+        return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
+
+    def list_group_sets(self, call: Call) -> Answer:
+        machines = self.world.group(call.captured["subscription"], call.captured["group"])
+        scope = (call.captured["subscription"].casefold(), call.captured["group"].casefold())
+        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
+        found = [
+            each
+            for each in self.world.sets.values()
+            if (each.subscription_id.casefold(), each.resource_group.casefold()) == scope
+        ]
+        return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
+
+    def get_set(self, call: Call) -> Answer:
+        captured = call.captured
+        self.world.group(captured["subscription"], captured["group"])
+        found = self.world.sets.get(call.path.casefold().rstrip("/"))
+        if found is None:
+            raise errors.resource_not_found("Microsoft.Compute/availabilitySets", captured["set"], captured["group"])
+        charge = self._charge(call, found.location, "LowCostGetSubscriptionMaximum")
+        return _with(pretty(_set_document(found)), charge)
+
+    # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def _machine(self, call: Call) -> Machine:
+        captured = call.captured
+        return self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+
+    def _authorize(self, machine: Machine, action: str) -> None:
+        if machine.simulation.forbidden:
+            raise errors.forbidden(action, machine.id, self.world.client_id)
+
+    def _charge(
+        self, call: Call, location: str, *policies: str, machine: Machine | None = None, resource: str = ""
+    ) -> Charge:
+        """Take tokens: per resource, or per subscription and region.
+
+        Raises:
+            Refusal: 429 in the provider's form, with Retry-After.
+        """
+        subscription = f"{call.captured['subscription'].casefold()}/{location}"
+        own = machine.folded if machine is not None else resource
+        charge = self.world.throttle.take(
+            [(name, own if name.endswith("Resource") else subscription) for name in policies]
+        )
+        if charge.refused_by is not None:
+            clock = self.world.clock
+            now = clock.now()
+            refused = errors.compute_throttled(
+                charge.refused_by.name,
+                charge.refused_by.burst,
+                (clock.stamp(now - 60), clock.stamp(now)),
+                charge.retry_after,
+            )
+            refused.headers["x-ms-ratelimit-remaining-resource"] = _remaining(charge)
+            raise refused
+        return charge
+
+
+def _remaining(charge: Charge) -> str:
+    return ",".join(f"Microsoft.Compute/{name};{left}" for name, left in charge.remaining.items())
+
+
+def _with(answer: Answer, charge: Charge) -> Answer:
+    answer.headers["x-ms-ratelimit-remaining-resource"] = _remaining(charge)
+    return answer
+
+
+def _offset(token: str) -> int:
+    if not token:
+        return 0
+    try:
+        return int(base64.urlsafe_b64decode(token.encode()))
+    except (ValueError, binascii.Error) as error:
+        raise errors.invalid_parameter(f"The skip token '{token}' is not valid.", "$skiptoken") from error
+
+
+def _set_document(each: AvailabilitySet) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "id": each.id,
+        "type": "Microsoft.Compute/availabilitySets",
+        "location": each.location,
+        "properties": {
+            "platformUpdateDomainCount": 5,
+            "platformFaultDomainCount": 3,
+            "virtualMachines": [{"id": machine.id.upper()} for machine in each.members],
+        },
+        "sku": {"name": "Aligned"},
+    }

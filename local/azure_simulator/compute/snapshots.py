@@ -1,0 +1,213 @@
+"""Snapshots of OS disks: PUT, GET, DELETE and lists, as the disk part of the Compute provider answers them.
+
+Source: the REST pages of "Snapshots" and recordings of ``az snapshot``: a PUT answers 202 with the snapshot in the
+state ``Updating``, and again 200 when the snapshot is there; its source can never be changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.routing import Answer, Call, Route, pretty
+from local.azure_simulator.state import World
+
+TYPE = "Microsoft.Compute/snapshots"
+COPY_SECONDS = 6.0
+_SUBSCRIPTION = "/subscriptions/{subscription}"
+_GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
+_ONE = _GROUP + "/providers/Microsoft.Compute/snapshots/{snapshot}"
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One snapshot; it is ready, or has failed, at ``ends``."""
+
+    id: str
+    subscription_id: str
+    resource_group: str
+    name: str
+    location: str
+    machine: Machine
+    given: dict[str, Any]
+    created: float
+    ends: float
+    fails: bool
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    unique_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def state(self, now: float) -> str:
+        if now < self.ends:
+            return "Updating"
+        return "Failed" if self.fails else "Succeeded"
+
+
+class Snapshots:
+    """Handlers of ``Microsoft.Compute/snapshots``."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._all: dict[str, Snapshot] = {}
+        self._sources: dict[str, Machine] | None = None
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("PUT", _ONE, "snapshot", self.put),
+            Route("GET", _ONE, "snapshot", self.get),
+            Route("DELETE", _ONE, "snapshot", self.delete),
+            Route("GET", _GROUP + "/providers/Microsoft.Compute/snapshots", "list", self.list_group),
+            Route("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/snapshots", "list", self.list_all),
+        ]
+
+    def put(self, call: Call) -> Answer:
+        """Create, or change the tags of one that is there."""
+        captured = call.captured
+        self.world.group(captured["subscription"], captured["group"])
+        body = as_object(call.json())
+        given = as_object(body.get("properties"))
+        tags = {str(key): str(value) for key, value in as_object(body.get("tags")).items()}
+        source = str(dig(given, "creationData", "sourceResourceId") or "")
+        found = self._all.get(_key(call.path))
+        if found is not None:
+            if source and source.casefold() != str(dig(found.given, "creationData", "sourceResourceId")).casefold():
+                raise errors.refusal(
+                    409, "PropertyChangeNotAllowed", "Changing property 'creationData' is not allowed.", target="source"
+                )
+            found.tags = tags
+            return pretty(self._document(found))
+        machine = self._source(source)
+        if machine is None:
+            raise errors.resource_not_found("Microsoft.Compute/disks", source.rpartition("/")[2], captured["group"])
+        if machine.simulation.forbidden:
+            raise errors.forbidden("Microsoft.Compute/snapshots/write", machine.id, self.world.client_id)
+        if str(body.get("location", "")).casefold() != machine.location.casefold():
+            raise errors.invalid_parameter("A snapshot has to be in the location of its source.", "location")
+        return self._create(call, machine, given, tags)
+
+    def _create(self, call: Call, machine: Machine, given: dict[str, Any], tags: dict[str, str]) -> Answer:
+        captured, now = call.captured, self.world.clock.now()
+        fails = machine.simulation.snapshot_fails
+        made = Snapshot(
+            id=call.path.rstrip("/"),
+            subscription_id=captured["subscription"],
+            resource_group=captured["group"],
+            name=captured["snapshot"],
+            location=machine.location,
+            machine=machine,
+            given=given,
+            created=now,
+            ends=now + COPY_SECONDS,
+            fails=fails,
+            tags=tags,
+        )
+        self._all[_key(call.path)] = made
+        error = {"code": "InternalDiskManagementError", "message": "Disk service returned an internal error."}
+        ending = Ending(COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False)
+        return self._accepted(call, made, ending, pretty(self._document(made), 202))
+
+    def get(self, call: Call) -> Answer:
+        return pretty(self._document(self._existing(call)))
+
+    def delete(self, call: Call) -> Answer:
+        """202 with operation URLs; 204 when there is nothing to delete."""
+        self.world.group(call.captured["subscription"], call.captured["group"])
+        found = self._all.pop(_key(call.path), None)
+        if found is None:
+            return Answer(204)
+        return self._accepted(call, found, Ending(1.0, touches_guest=False), Answer(202))
+
+    def list_group(self, call: Call) -> Answer:
+        self.world.group(call.captured["subscription"], call.captured["group"])
+        group = call.captured["group"].casefold()
+        return self._listed([each for each in self._in_subscription(call) if each.resource_group.casefold() == group])
+
+    def list_all(self, call: Call) -> Answer:
+        self.world.subscription(call.captured["subscription"])
+        return self._listed(self._in_subscription(call))
+
+    def graph_rows(self, subscriptions: set[str] | None) -> list[dict[str, Any]]:
+        """The rows of the table ``resources``; ``subscriptions`` are folded."""
+        rows: list[dict[str, Any]] = []
+        for each in self._all.values():
+            if subscriptions is None or each.subscription_id.casefold() in subscriptions:
+                document = self._document(each)
+                rows.append(
+                    document
+                    | {
+                        "type": TYPE.lower(),
+                        "resourceGroup": each.resource_group.lower(),
+                        "subscriptionId": each.subscription_id,
+                        "tenantId": self.world.tenant_id,
+                        "tags": each.tags or None,
+                    }
+                )
+        return rows
+
+    def _in_subscription(self, call: Call) -> list[Snapshot]:
+        subscription = call.captured["subscription"].casefold()
+        return [each for each in self._all.values() if each.subscription_id.casefold() == subscription]
+
+    def _listed(self, found: list[Snapshot]) -> Answer:
+        return pretty({"value": [self._document(each) for each in found]})
+
+    def _existing(self, call: Call) -> Snapshot:
+        captured = call.captured
+        self.world.group(captured["subscription"], captured["group"])
+        found = self._all.get(_key(call.path))
+        if found is None:
+            raise errors.resource_not_found(TYPE, captured["snapshot"], captured["group"])
+        return found
+
+    def _source(self, disk_id: str) -> Machine | None:
+        """The machine whose OS disk this is. An ephemeral disk is no resource that could be copied."""
+        if self._sources is None:
+            self._sources = {}
+            for machine in self.world.machines.values():
+                disk = as_object(dig(machine_views.properties(machine), "storageProfile", "osDisk"))
+                if not disk.get("diffDiskSettings"):
+                    self._sources[str(dig(disk, "managedDisk", "id")).casefold()] = machine
+        return self._sources.get(disk_id.casefold())
+
+    def _accepted(self, call: Call, snapshot: Snapshot, ending: Ending, answer: Answer) -> Answer:
+        operation = self.world.operations.begin(
+            "snapshot",
+            snapshot.machine.folded,
+            snapshot.machine.subscription_id,
+            snapshot.location,
+            ending,
+            call.api_version,
+        )
+        polling, location = self.world.operations.urls(operation)
+        answer.headers |= {"Azure-AsyncOperation": polling, "Location": location}
+        return answer
+
+    def _document(self, each: Snapshot) -> dict[str, Any]:
+        return {
+            "name": each.name,
+            "id": each.id,
+            "type": TYPE,
+            "location": each.location,
+            "tags": dict(each.tags),
+            "sku": {"name": "Standard_LRS", "tier": "Standard"},
+            "properties": {
+                "osType": each.machine.os_type,
+                "hyperVGeneration": "V2",
+                **each.given,
+                "diskSizeGB": 30,
+                "encryption": {"type": "EncryptionAtRestWithPlatformKey"},
+                "timeCreated": self.world.clock.stamp(each.created),
+                "provisioningState": each.state(self.world.clock.now()),
+                "diskState": "Unattached",
+                "uniqueId": each.unique_id,
+            },
+        }
+
+
+def _key(path: str) -> str:
+    return path.rstrip("/").casefold()

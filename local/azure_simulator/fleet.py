@@ -1,0 +1,225 @@
+"""Fleets: read from what Azure's own tools print, or made up from a seed.
+
+A file may be the JSON of ``az vm list`` (flattened or with ``-d``), of a Resource Graph query (rows, or the answer with
+``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``, which may carry ``zoneMappings``
+and ``regionPairs`` beside them. Each entry may carry ``simulation`` overrides.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from local.azure_simulator.arm.names import folded
+from local.azure_simulator.arm.regions import Geography
+from local.azure_simulator.clock import Clock
+from local.azure_simulator.compute.behavior import read_simulation
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server.json_readers import as_list, as_object, dig
+
+_ID = re.compile(
+    r"/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+/providers/Microsoft\.Compute/virtualMachines/[^/]+",
+    re.IGNORECASE,
+)
+_NOT_PROPERTIES = {
+    "id", "name", "type", "location", "tags", "zones", "identity", "plan", "resources", "extendedLocation", "managedBy",
+    "etag", "resourceGroup", "simulation", "powerState", "fqdns", "publicIps", "privateIps", "macAddresses",
+    "properties", "subscriptionId", "tenantId", "kind", "sku", "osType", "vmSize", "placement",
+}  # fmt: skip
+_MOST_SHOWN = 5
+
+
+class FleetError(ValueError):
+    """A fleet file, or a machine of one, that cannot be used; the text says why."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What a fleet file says. ``notes`` tell what was left out or merged, each with its position in the file."""
+
+    machines: list[Machine] = field(default_factory=list[Machine])
+    geography: Geography = field(default_factory=Geography)
+    notes: list[str] = field(default_factory=list[str])
+
+
+def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
+    """Read a fleet file. A machine that cannot be used is left out, and one that is listed twice is merged.
+
+    Raises:
+        FleetError: not JSON, not one of these forms, or none of its machines can be used.
+    """
+    try:
+        # Given bytes, the reader finds out UTF-16 and the byte order mark that PowerShell writes.
+        document: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FleetError(f"{path}: {error}") from error
+    fleet = Fleet()
+    name, listed = "", document
+    if isinstance(document, dict):
+        wrapped = cast(dict[str, Any], document)
+        name = next((key for key in ("machines", "value", "data") if isinstance(wrapped.get(key), list)), "")
+        listed = wrapped.get(name)
+        fleet.geography = _geography(wrapped, fleet.notes)
+    if not isinstance(listed, list):
+        raise FleetError(f"{path}: expected a list of machines, or an object with 'machines', 'value' or 'data'")
+    entries = cast(list[object], listed)
+    merged: dict[str, tuple[str, dict[str, Any]]] = {}
+    for index, entry in enumerate(entries):
+        where = f"{name}[{index}]"
+        machine_id = as_object(entry).get("id")
+        if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
+            fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual machine")
+            continue
+        first, known = merged.get(folded(machine_id), (where, None))
+        given = as_object(entry)
+        if known is not None:
+            given = _merge(known, given)
+            fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
+        merged[folded(machine_id)] = (first, given)
+    for where, given in merged.values():
+        try:
+            fleet.machines.append(_machine(given, clock, seed))
+        except FleetError as error:
+            fleet.notes.append(f"{where} is left out: {error}")
+    if entries and not fleet.machines:
+        shown = "; ".join(fleet.notes[:_MOST_SHOWN])
+        raise FleetError(f"{path}: none of its {len(entries)} machines can be used: {shown}")
+    return fleet
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both entries of a machine as one: the first wins, the second fills what it leaves open."""
+    made = dict(first)
+    for key, value in second.items():
+        below = made.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            made[key] = _merge(cast(dict[str, Any], below), cast(dict[str, Any], value))
+        elif below in (None, "", [], {}):
+            made[key] = value
+    return made
+
+
+def _geography(wrapped: dict[str, Any], notes: list[str]) -> Geography:
+    zones: dict[tuple[str, str, str], str] = {}
+    for index, entry in enumerate(as_list(wrapped.get("zoneMappings"))):
+        mapping = as_object(entry)
+        fields = [mapping.get(key) for key in ("subscriptionId", "location", "logicalZone", "physicalZone")]
+        if all(isinstance(each, str) and each for each in fields):
+            subscription, location, logical, physical = map(str, fields)
+            zones[subscription.casefold(), _region(location), logical] = physical
+        else:
+            notes.append(
+                f"zoneMappings[{index}] is left out: it needs subscriptionId, location, logicalZone and physicalZone"
+            )
+    pairs: dict[str, str] = {}
+    for index, entry in enumerate(as_list(wrapped.get("regionPairs"))):
+        pair = [each for each in as_list(entry) if isinstance(each, str) and each]
+        if len(pair) == 2 and len(as_list(entry)) == 2:
+            pairs[_region(pair[0])] = _region(pair[1])
+        else:
+            notes.append(f"regionPairs[{index}] is left out: a pair is a list of two regions")
+    return Geography(zones, pairs)
+
+
+def _region(text: str) -> str:
+    return text.replace(" ", "").lower()
+
+
+def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
+    """A machine whose id is known to be one.
+
+    Raises:
+        FleetError: an unknown or impossible override, or an unknown system.
+    """
+    try:
+        simulation = read_simulation(given.get("simulation"))
+    except ValidationError as error:
+        # Of the forms that a value may have, the one that was tried furthest is the one that was meant.
+        meant = max(error.errors(), key=lambda each: len(each["loc"]))
+        path = ".".join(str(part) for part in meant["loc"] if "[" not in str(part))
+        raise FleetError(f"simulation.{path}: {meant['msg']}") from error
+    if not given.get("location"):
+        raise FleetError("it has no location")
+    flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}
+    shown = {**flat, **as_object(given.get("properties"))}
+    return Machine(
+        machine_id=str(given["id"]),
+        location=_region(str(given["location"])),
+        os_type=_os_type(given, shown),
+        simulation=simulation,
+        seed=seed,
+        clock=clock,
+        zones=[str(zone) for zone in as_list(given.get("zones"))],
+        tags={str(key): str(value) for key, value in as_object(given.get("tags")).items()},
+        given={**{key: given[key] for key in ("identity", "plan") if given.get(key)}, "properties": shown},
+        power=_power(given, shown),
+    )
+
+
+def _os_type(given: dict[str, Any], shown: dict[str, Any]) -> str:
+    found = given.get("osType") or dig(shown, "storageProfile", "osDisk", "osType")
+    if found is None:
+        found = "Windows" if dig(shown, "osProfile", "windowsConfiguration") else "Linux"
+    if str(found).casefold() not in ("windows", "linux"):
+        raise FleetError(f"osType must be Windows or Linux, not {found!r}")
+    return str(found).capitalize()
+
+
+def _power(given: dict[str, Any], shown: dict[str, Any]) -> str:
+    code = str(
+        given.get("powerState") or dig(shown, "extended", "instanceView", "powerState", "code") or "running"
+    ).casefold()
+    return next((state for state in ("deallocated", "stopped") if state in code), "running")
+
+
+_APPS = ["shop", "billing", "crm", "portal", "search", "media"]
+_ROLES = [("web", "Linux"), ("app", "Windows"), ("sql", "Windows"), ("batch", "Linux")]
+_REGIONS = ["westeurope", "northeurope", "eastus", "westus", "uksouth", "ukwest"]
+_ENVIRONMENTS = ["prod", "prod", "prod", "test", "dev"]
+
+
+def generate_fleet(count: int, clock: Clock, seed: int) -> list[Machine]:
+    """A fleet over several subscriptions and regions; half of it in zones, the rest in availability sets of five."""
+    source = random.Random(f"fleet:{seed}")
+    subscriptions = [_guid(source) for _ in range(max(2, min(10, count // 1_000)))]
+    plain = read_simulation(None)
+    machines: list[Machine] = []
+    for index in range(count):
+        subscription = subscriptions[index % len(subscriptions)]
+        region = _REGIONS[index // len(subscriptions) % len(_REGIONS)]
+        app = _APPS[source.randrange(len(_APPS))]
+        role, os_type = _ROLES[source.randrange(len(_ROLES))]
+        environment = _ENVIRONMENTS[source.randrange(len(_ENVIRONMENTS))]
+        group = f"rg-{app}-{region}"
+        name = f"{role}-{app}-{index:05d}"
+        zoned = source.random() < 0.5
+        shown: dict[str, Any] = {}
+        if not zoned:
+            path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/availabilitySets"
+            shown["availabilitySet"] = {"id": f"{path}/avset-{role}-{index // 60:04d}"}
+        machines.append(
+            Machine(
+                machine_id=f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
+                f"/virtualMachines/{name}",
+                location=region,
+                os_type=os_type,
+                simulation=plain,
+                seed=seed,
+                clock=clock,
+                zones=[str(1 + index % 3)] if zoned else [],
+                tags={"app": app, "env": environment, "role": role},
+                given={"properties": shown},
+            )
+        )
+    return machines
+
+
+def _guid(source: random.Random) -> str:
+    return str(uuid.UUID(int=source.getrandbits(128), version=4))

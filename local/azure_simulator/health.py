@@ -1,0 +1,157 @@
+"""Resource Health and Azure Monitor's alerts, as far as they speak of virtual machines.
+
+Sources: "Availability Statuses - Get By Resource" (2025-05-01), "Alerts - Get All" (2019-05-05-preview), and the
+samples of their specifications.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from local.azure_simulator.compute.behavior import FiredAlert
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.routing import Answer, Call, Route, compact
+from local.azure_simulator.state import World
+
+_MACHINE = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{machine}"
+_STATUS = "/providers/Microsoft.ResourceHealth/availabilityStatuses/current"
+_ALERTS = "/subscriptions/{subscription}/providers/Microsoft.AlertsManagement/alerts"
+_DAYS = {"1h": 1 / 24, "1d": 1, "7d": 7, "30d": 30}
+_SUMMARIES = {
+    "Available": "There aren't any known Azure platform problems affecting this virtual machine.",
+    "Unavailable": "We're sorry, your virtual machine isn't available because an unexpected problem occurred.",
+    "Degraded": "Your virtual machine is available, but its performance may be affected.",
+    "Unknown": "We're currently unable to determine the health of this virtual machine.",
+}
+
+
+COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
+TABLE = "healthresources"
+
+
+def health_rows(world: World, subscriptions: set[str] | None) -> Iterator[dict[str, Any]]:
+    """The statuses as Resource Graph shows them, some time later; ``subscriptions`` are folded."""
+    then = max(0.0, world.clock.now() - world.graph_lag)
+    return (
+        {
+            "id": (machine.id + _STATUS).lower(),
+            "name": "current",
+            "type": "microsoft.resourcehealth/availabilitystatuses",
+            "tenantId": world.tenant_id,
+            "location": machine.location,
+            "resourceGroup": machine.resource_group.lower(),
+            "subscriptionId": machine.subscription_id,
+            "properties": _availability(machine, then)
+            | {
+                "targetResourceId": machine.folded,
+                "targetResourceType": "microsoft.compute/virtualmachines",
+                "occurredTime": world.clock.stamp(then),
+            },
+            "tags": None,
+        }
+        for machine in world.settled()
+        if subscriptions is None or machine.subscription_id.casefold() in subscriptions
+    )
+
+
+class Health:
+    """Handlers of ``Microsoft.ResourceHealth`` and ``Microsoft.AlertsManagement``."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", _MACHINE + _STATUS, "health", self.availability),
+            Route("GET", _ALERTS, "alerts", self.alerts),
+        ]
+
+    def availability(self, call: Call) -> Answer:
+        """The current status of one machine."""
+        captured = call.captured
+        machine = self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+        if machine.simulation.forbidden:
+            action = "Microsoft.ResourceHealth/availabilityStatuses/read"
+            raise errors.forbidden(action, machine.id, self.world.client_id)
+        now = self.world.clock.now()
+        stamp = self.world.clock.stamp(now)
+        return compact(
+            {
+                "id": machine.id + _STATUS,
+                "name": "current",
+                "type": "Microsoft.ResourceHealth/AvailabilityStatuses",
+                "location": machine.location,
+                "properties": _availability(machine, now) | {"occuredTime": stamp, "reportedTime": stamp},
+            }
+        )
+
+    def alerts(self, call: Call) -> Answer:
+        """The alerts of a subscription, filtered as the query says; targets come back in lower case, as in samples."""
+        query = {key.casefold(): value for key, value in call.query.items()}
+        time_range = query.get("timerange") or "1d"
+        if time_range not in _DAYS:
+            raise errors.invalid_parameter(f"The time range '{time_range}' is not valid.", "timeRange")
+        machines = self.world.subscription(call.captured["subscription"])
+        wanted = query.get("targetresource", "").casefold()
+        found = [
+            self._alert(machine, alert)
+            for machine in machines
+            if not wanted or machine.folded == wanted
+            for alert in machine.simulation.alerts
+            if query.get("monitorcondition", alert.condition) == alert.condition
+            and query.get("severity", alert.severity) == alert.severity
+            and alert.hours_ago <= _DAYS[time_range] * 24
+        ]
+        return compact({"value": found})
+
+    def _alert(self, machine: Machine, alert: FiredAlert) -> dict[str, Any]:
+        digest = hashlib.sha256(f"{machine.folded}:{alert.rule}".encode()).digest()[:16]
+        alert_id = str(uuid.UUID(bytes=digest, version=4))
+        fired = self.world.clock.started_at - timedelta(hours=alert.hours_ago)
+        group = f"/subscriptions/{machine.subscription_id}/resourceGroups/{machine.resource_group}"
+        essentials = {
+            "severity": alert.severity,
+            "signalType": "Metric",
+            "alertState": alert.state,
+            "monitorCondition": alert.condition,
+            "monitorService": "Platform",
+            "targetResource": machine.folded,
+            "targetResourceName": machine.name.lower(),
+            "targetResourceGroup": machine.resource_group.lower(),
+            "targetResourceType": "virtualmachines",
+            "alertRule": f"{group}/providers/microsoft.insights/metricalerts/{alert.rule}",
+            "startDateTime": f"{fired:%Y-%m-%dT%H:%M:%S}Z",
+            "lastModifiedDateTime": f"{fired:%Y-%m-%dT%H:%M:%S}Z",
+            "lastModifiedUserName": "System",
+            "actionStatus": {"isSuppressed": False},
+            "description": "",
+        }
+        return {
+            "properties": {"essentials": essentials, "context": {}, "egressConfig": {}},
+            "id": f"{machine.id}/providers/Microsoft.AlertsManagement/alerts/{alert_id}",
+            "type": "Microsoft.AlertsManagement/alerts",
+            "name": alert.rule,
+        }
+
+
+def _availability(machine: Machine, now: float) -> dict[str, Any]:
+    if machine.power in ("stopped", "deallocated", "stopping", "deallocating"):
+        return {
+            "availabilityState": "Unavailable",
+            "title": "Stopped by user or process",
+            "summary": "This virtual machine is stopped as requested by an authorized user or process.",
+            "reasonType": "UserInitiated",
+            "context": "Customer Initiated",
+        }
+    state = "Unavailable" if machine.is_made_unhealthy(now) else machine.simulation.resource_health
+    made = {"availabilityState": state, "title": state, "summary": _SUMMARIES[state], "reasonChronicity": "Persistent"}
+    return (
+        made
+        if state in ("Available", "Unknown")
+        else made | {"reasonType": "Unplanned", "context": "Platform Initiated"}
+    )

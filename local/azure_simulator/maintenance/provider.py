@@ -1,0 +1,302 @@
+"""``Microsoft.Maintenance``: configurations, assignments, and runs of a schedule.
+
+Recorded habits: everything is answered at once with 200, a DELETE has an empty body (204 when there was nothing), a PUT
+of ``applyUpdates`` on a machine with nothing pending answers ``null`` and a GET of it ``Completed``, ids come back in
+other letters than they were sent in, and errors have capital letters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from local.azure_simulator.compute.machine_views import merged
+from local.azure_simulator.maintenance.assignments import Assignment, read_filter
+from local.azure_simulator.maintenance.configurations import (
+    Configuration,
+    invalid,
+    maintenance_refusal,
+    read_properties,
+)
+from local.azure_simulator.maintenance.occurrences import CANCELLED
+from local.azure_simulator.maintenance.scheduler import Schedules, find_configuration
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.routing import Answer, Call, Route, compact
+
+_SUBSCRIPTION = "/subscriptions/{subscription}"
+_GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
+_MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
+_PROVIDER = "/providers/Microsoft.Maintenance"
+_APPLY_UPDATES = "Microsoft.Maintenance/applyUpdates"
+_VERBS = {"GET": "read", "DELETE": "delete", "PUT": "write", "PATCH": "write"}
+_CANCEL_SINCE = "2023-09-01-preview"
+_CONFIGURATION = _GROUP + _PROVIDER + "/maintenanceConfigurations/{configuration}"
+
+
+class Maintenance:
+    """Handlers of ``Microsoft.Maintenance``."""
+
+    def __init__(self, schedules: Schedules) -> None:
+        self.schedules = schedules
+        self.world = schedules.world
+
+    def routes(self) -> list[Route]:
+        made = [
+            Route("PUT", _CONFIGURATION, "maintenance", self.put_configuration),
+            Route("PATCH", _CONFIGURATION, "maintenance", self.update_configuration),
+            Route("GET", _CONFIGURATION, "maintenance", self.get_configuration),
+            Route("DELETE", _CONFIGURATION, "maintenance", self.delete_configuration),
+        ]
+        for scope in (_SUBSCRIPTION, _GROUP):
+            made += [
+                Route("GET", scope + _PROVIDER + "/maintenanceConfigurations", "list", self.list_configurations),
+                Route("GET", scope + _PROVIDER + "/applyUpdates", "list", self.nothing),
+            ]
+        for scope in (_SUBSCRIPTION, _GROUP, _MACHINE):
+            assignment = scope + _PROVIDER + "/configurationAssignments/{assignment}"
+            made += [
+                Route("GET", scope + _PROVIDER + "/configurationAssignments", "list", self.list_assignments),
+                Route("PUT", assignment, "assignment", self.put_assignment),
+                Route("PATCH", assignment, "assignment", self.update_assignment),
+                Route("GET", assignment, "assignment", self.get_assignment),
+                Route("DELETE", assignment, "assignment", self.delete_assignment),
+            ]
+        made += [
+            Route("GET", _SUBSCRIPTION + _PROVIDER + "/publicMaintenanceConfigurations", "list", self.nothing),
+            Route("GET", _MACHINE + _PROVIDER + "/updates", "list", self.nothing),
+            Route("PUT", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.apply_nothing),
+            Route("GET", _MACHINE + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.get_applied),
+            Route("PUT", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.cancel_run),
+            Route("GET", _CONFIGURATION + _PROVIDER + "/applyUpdates/{run}", "maintenance", self.get_run),
+        ]
+        return made
+
+    def nothing(self, call: Call) -> Answer:
+        self._check_scope(call)
+        return compact({"value": []})
+
+    def apply_nothing(self, call: Call) -> Answer:
+        """A machine here never has platform maintenance that waits for its owner."""
+        self._check_scope(call)
+        return Answer(200, "null")
+
+    def get_applied(self, call: Call) -> Answer:
+        """The same, asked for: only ``default`` is there."""
+        self._check_scope(call)
+        if call.captured["run"].casefold() != "default":
+            raise _no_run(call)
+        path = call.path.rstrip("/")
+        properties = {
+            "status": "Completed",
+            "resourceId": _split(call)[0],
+            "lastUpdateTime": "0001-01-01T00:00:00",
+        }
+        return compact({"properties": properties, "id": path, "name": call.captured["run"], "type": _APPLY_UPDATES})
+
+    # -- configurations ---------------------------------------------------------------------------------------------
+
+    def put_configuration(self, call: Call) -> Answer:
+        """Create or replace."""
+        captured, body, clock = call.captured, _body(call), self.world.clock
+        self._check_scope(call)
+        if not body.get("location"):
+            raise invalid("The location property is required.")
+        group, name = captured["group"], captured["configuration"]
+        properties, window = read_properties(body.get("properties"), group, name, clock.calendar())
+        found = self.schedules.configurations.get(_key(call))
+        made = Configuration(
+            id=call.path.rstrip("/"),
+            subscription_id=captured["subscription"],
+            resource_group=group,
+            name=name,
+            location=str(body["location"]),
+            properties=properties,
+            window=window,
+            created=clock.now() if found is None else found.created,
+            changed=clock.now(),
+            tags=_tags(body),
+        )
+        self.schedules.put(made)
+        return compact(made.document(lowered=False))
+
+    def update_configuration(self, call: Call) -> Answer:
+        """PATCH: what is given is laid on what is there."""
+        found, body, clock = self._configuration(call), _body(call), self.world.clock
+        laid = merged(found.properties, as_object(body.get("properties")))
+        properties, window = read_properties(laid, found.resource_group, found.name, clock.calendar())
+        tags = _tags(body) if "tags" in body else found.tags
+        made = replace(found, properties=properties, window=window, changed=clock.now(), tags=tags)
+        self.schedules.put(made)
+        return compact(made.document(lowered=True))
+
+    def get_configuration(self, call: Call) -> Answer:
+        return compact(self._configuration(call).document(lowered=True))
+
+    def delete_configuration(self, call: Call) -> Answer:
+        self._check_scope(call)
+        return Answer(200) if self.schedules.remove(_key(call)) else Answer(204)
+
+    def list_configurations(self, call: Call) -> Answer:
+        """Of a subscription or a resource group, in one answer (2 MB were recorded without a page)."""
+        self._check_scope(call)
+        subscription, group = call.captured["subscription"].casefold(), call.captured.get("group", "").casefold()
+        found = [
+            each.document(lowered=True)
+            for each in self.schedules.configurations.values()
+            if each.subscription_id.casefold() == subscription and group in ("", each.resource_group.casefold())
+        ]
+        return compact({"value": found})
+
+    def _configuration(self, call: Call) -> Configuration:
+        self._check_scope(call)
+        return find_configuration(self.schedules, call.path)
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def cancel_run(self, call: Call) -> Answer:
+        """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that was not known yet, and 200.
+
+        A run whose start has passed is answered like one that was cancelled, and goes on.
+        """
+        configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.world.clock
+        if call.api_version < _CANCEL_SINCE:
+            raise invalid(f"The api-version '{call.api_version}' cannot cancel a run; use {_CANCEL_SINCE} or later.")
+        if dig(_body(call), "properties", "status") != "Cancel":
+            raise invalid("Only the status 'Cancel' can be set on a run of a maintenance configuration.")
+        was_known, run = len(self.schedules.occurrences), call.captured["run"]
+        if _is_run_name(run) and run <= f"{clock.calendar():%Y%m%d%H%M%S}":
+            return compact(self._run(configuration, run, CANCELLED))
+        found = self.schedules.coming(configuration, run)
+        if found is None:
+            raise _no_run(call)
+        if found.cancelled is None:
+            if clock.now() > found.cut_off:
+                raise invalid(f"The maintenance run '{found.name}' can no longer be cancelled: its cut-off has passed.")
+            self.schedules.cancel(found)
+        is_new = len(self.schedules.occurrences) > was_known
+        return compact(self._run(configuration, found.name, CANCELLED), 201 if is_new else 200)
+
+    def get_run(self, call: Call) -> Answer:
+        configuration = find_configuration(self.schedules, _split(call)[0])
+        found = self.schedules.coming(configuration, call.captured["run"])
+        if found is None:
+            raise _no_run(call)
+        now = self.world.clock.now()
+        shown = self._run(configuration, found.name, found.status(now, self.world.clock))
+        return compact(shown | {"name": found.name})
+
+    def _run(self, configuration: Configuration, run: str, status: str) -> dict[str, Any]:
+        """As a cancellation is answered: the name is the configuration's, and the run the last part of the id."""
+        return {
+            "properties": {"status": status, "resourceId": configuration.document(lowered=False)["id"]},
+            "id": f"{configuration.folded}{_PROVIDER}/applyUpdates/{run}".lower(),
+            "name": configuration.name,
+            "type": _APPLY_UPDATES,
+        }
+
+    # -- assignments ------------------------------------------------------------------------------------------------
+
+    def put_assignment(self, call: Call) -> Answer:
+        """Create or replace the assignment of a machine, or a dynamic scope."""
+        self._check_scope(call)
+        body = _body(call)
+        filter_ = None
+        if "machine" not in call.captured:
+            filter_ = read_filter(dig(body, "properties", "filter"), in_group="group" in call.captured)
+        elif not body.get("location"):
+            raise invalid("The location property is required.")
+        wanted = str(dig(body, "properties", "maintenanceConfigurationId") or "").rstrip("/")
+        find_configuration(self.schedules, wanted)
+        scope, name = _split(call)
+        made = Assignment(
+            scope=scope,
+            name=name,
+            configuration_id=wanted,
+            location=body.get("location"),
+            filter=filter_,
+            created=self.world.clock.now(),
+        )
+        self.schedules.assignments[_key(call)] = made
+        return compact(made.document(is_put=True))
+
+    def update_assignment(self, call: Call) -> Answer:
+        """PATCH of a dynamic scope: another filter."""
+        found, body = self._assignment(call), _body(call)
+        if found.filter is None:
+            raise invalid("Only the assignment of a subscription or a resource group can be updated.")
+        laid = merged(found.filter, as_object(dig(body, "properties", "filter")))
+        found.filter = read_filter(laid, in_group="group" in call.captured)
+        return compact(found.document(is_put=True))
+
+    def get_assignment(self, call: Call) -> Answer:
+        return compact(self._assignment(call).document(is_put=False))
+
+    def delete_assignment(self, call: Call) -> Answer:
+        """Also of a machine that is gone: that is how stale ones are cleaned up."""
+        self.world.subscription(call.captured["subscription"])
+        return Answer(200) if self.schedules.unassign(_key(call)) else Answer(204)
+
+    def list_assignments(self, call: Call) -> Answer:
+        """Of one machine, of one resource group as a dynamic scope, or everything in a subscription."""
+        self._check_scope(call)
+        scope = _split(call)[0].casefold()
+        whole = "group" not in call.captured
+        found = [
+            each.document(is_put=False)
+            for each in self.schedules.assignments.values()
+            if each.scope.casefold() == scope or (whole and each.scope.casefold().startswith(scope + "/"))
+        ]
+        return compact({"value": found})
+
+    def _assignment(self, call: Call) -> Assignment:
+        self._check_scope(call)
+        found = self.schedules.assignments.get(_key(call))
+        if found is None:
+            message = f"Configuration assignment '{call.captured['assignment']}' was not found."
+            raise maintenance_refusal(404, "NotFound", message)
+        return found
+
+    def _check_scope(self, call: Call) -> None:
+        """The subscription and the machine have to be there.
+
+        A resource group without machines is let pass: nobody can create one here.
+        """
+        captured = call.captured
+        if "machine" in captured:
+            machine = self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+            if machine.simulation.forbidden:
+                action = f"Microsoft.Maintenance/configurationAssignments/{_VERBS[call.method]}"
+                raise errors.forbidden(action, machine.id, self.world.client_id)
+        else:
+            self.world.subscription(captured["subscription"])
+
+
+def _is_run_name(text: str) -> bool:
+    return len(text) == 14 and text.isascii() and text.isdigit()
+
+
+def _no_run(call: Call) -> Refusal:
+    return maintenance_refusal(404, "NotFound", f"Maintenance run '{call.captured['run']}' was not found.")
+
+
+def _key(call: Call) -> str:
+    return call.path.rstrip("/").casefold()
+
+
+def _split(call: Call) -> tuple[str, str]:
+    """The scope of an assignment's path, or of a list of them, and the name."""
+    at = call.path.casefold().rindex(_PROVIDER.casefold() + "/")
+    return call.path[:at], call.captured.get("assignment", "")
+
+
+def _body(call: Call) -> dict[str, Any]:
+    body = call.json()
+    if not isinstance(body, dict):
+        raise invalid("The request content was invalid: the body must be a JSON object.")
+    return cast(dict[str, Any], body)
+
+
+def _tags(body: dict[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in as_object(body.get("tags")).items()}

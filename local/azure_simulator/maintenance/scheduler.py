@@ -1,0 +1,323 @@
+"""What Microsoft.Maintenance keeps, and its schedules, which fire on the calendar and patch what may be patched.
+
+A run is announced forty minutes before its start, with the machines that are assigned then; at its start, those that
+are assigned by now are patched. Nothing ticks: what is due is done by ``settle``, each thing as of its own moment.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from local.azure_simulator.arm.names import folded
+from local.azure_simulator.clock import NEVER
+from local.azure_simulator.compute.install_request import InstallRequest, read_install_request
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.compute.machine_views import properties
+from local.azure_simulator.maintenance.assignments import Assignment
+from local.azure_simulator.maintenance.configurations import Configuration, maintenance_refusal
+from local.azure_simulator.maintenance.occurrences import (
+    ANNOUNCED_SECONDS,
+    FAILED,
+    UNRESPONSIVE,
+    MachineRun,
+    Occurrence,
+)
+from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.state import World
+
+SETTLED_SECONDS = 15 * 60.0
+"""A schedule has to be there, unchanged, for so long before a start, or that start is passed over."""
+_API_VERSION = "2024-07-01"
+
+type Publish = Callable[[str, Occurrence], None]
+
+
+class Schedules:
+    """All configurations, assignments and runs, by folded id."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.configurations: dict[str, Configuration] = {}
+        self.assignments: dict[str, Assignment] = {}
+        self.former: list[Assignment] = []
+        """Removed assignments, which Resource Graph shows a little longer."""
+        self.occurrences: dict[str, Occurrence] = {}
+        self.publish: Publish | None = None
+        """Told ``Pre`` and ``Post`` with the run; none while no endpoint is subscribed."""
+        self.on_planned: Callable[[], None] | None = None
+        """Told when something was planned that may be due before everything else."""
+        self._due: list[tuple[float, int, Callable[[float], None]]] = []
+        self._numbers = count()
+
+    # -- what is kept -----------------------------------------------------------------------------------------------
+
+    def put(self, configuration: Configuration) -> None:
+        """Take a new or changed configuration, and plan its next run."""
+        self.configurations[configuration.folded] = configuration
+        self._plan(configuration, self.world.clock.calendar())
+
+    def remove(self, folded: str) -> bool:
+        """Forget a configuration. Its assignments stay, as stale ones do in Azure; false when there is none."""
+        return self.configurations.pop(folded, None) is not None
+
+    def unassign(self, folded: str) -> bool:
+        """Forget an assignment; false when there is none."""
+        found = self.assignments.pop(folded, None)
+        if found is not None:
+            found.removed = self.world.clock.now()
+            self.former.append(found)
+        return found is not None
+
+    def machines_of(self, configuration: Configuration) -> list[Machine]:
+        """The machines that are assigned now, each once, in the fleet's order."""
+        mine = [each for each in self.assignments.values() if each.configuration == configuration.folded]
+        if not mine:
+            return []
+        # Thousands of assignments over thousands of machines: only dynamic scopes have to be asked about each.
+        named = {folded(each.scope) for each in mine if not each.is_dynamic}
+        dynamic = [each for each in mine if each.is_dynamic]
+        return [
+            machine
+            for folded, machine in self.world.machines.items()
+            if not machine.simulation.is_gone and (folded in named or any(each.holds(machine) for each in dynamic))
+        ]
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def next_due(self) -> float:
+        """The moment of the next thing to do; infinite when there is none."""
+        return self._due[0][0] if self._due else NEVER
+
+    def settle(self) -> None:
+        """Do everything that was due by now."""
+        now = self.world.clock.now()
+        while self._due and self._due[0][0] <= now:
+            moment, _, action = heapq.heappop(self._due)
+            action(moment)
+
+    def _at(self, moment: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._due, (moment, next(self._numbers), action))
+        if self.on_planned is not None:
+            self.on_planned()
+
+    def next_start(self, configuration: Configuration, after: datetime) -> datetime | None:
+        """The next start that will really be one, on the calendar."""
+        settled = self.world.clock.calendar(configuration.changed + SETTLED_SECONDS)
+        window = configuration.window
+        if window is None or not configuration.patches_guests:
+            return None
+        return window.next_start(max(after, settled - timedelta(microseconds=1)))
+
+    def _plan(self, configuration: Configuration, after: datetime) -> None:
+        start = self.next_start(configuration, after)
+        if start is None:
+            return
+
+        def announce(moment: float) -> None:
+            if self.configurations.get(configuration.folded) is configuration:
+                self._announce(configuration, start, moment)
+                self._plan(configuration, start)
+
+        now = self.world.clock.now()
+        self._at(max(self.world.clock.moment(start) - ANNOUNCED_SECONDS, now), announce)
+
+    def _announce(self, configuration: Configuration, start: datetime, moment: float) -> None:
+        made = self._open(configuration, self.world.clock.moment(start), moment)
+        if self.publish is None or made.cancelled is not None:
+            return
+        if made.starts - configuration.changed < ANNOUNCED_SECONDS:
+            # Documented for schedules with events: their pre event could not have been in time.
+            made.cancelled = moment
+            made.message = "The schedule was changed less than 40 minutes before its start."
+            return
+        self.publish("Pre", made)
+
+    def fire(self, configuration: Configuration, minutes: float) -> Occurrence:
+        """Announce a run now that starts in so many simulated minutes, whatever the schedule says."""
+        now = self.world.clock.now()
+        made = self._open(configuration, now + minutes * 60, now)
+        made.is_by_hand = True
+        if self.publish is not None:
+            self.publish("Pre", made)
+        self.settle()
+        return made
+
+    def _open(self, configuration: Configuration, starts: float, moment: float) -> Occurrence:
+        name = f"{self.world.clock.calendar(starts):%Y%m%d%H%M%S}"
+        known = self._known(configuration, name)
+        if known is not None:
+            # Planned anew by a change of the schedule: announced already, or cancelled ahead of its announcement.
+            known.configuration = configuration
+            return known
+        made = Occurrence(
+            configuration=configuration,
+            name=name,
+            announced=moment,
+            starts=starts,
+            window_end=starts + _duration(configuration),
+        )
+        made.machines = {machine.folded: MachineRun(machine) for machine in self.machines_of(configuration)}
+        self.occurrences[made.id] = made
+        self._at(starts, lambda at: self._begin(made, at))
+        return made
+
+    # -- a run ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, occurrence: Occurrence, message: str = "") -> None:
+        """Let a run that has not begun not happen."""
+        occurrence.cancelled = self.world.clock.now()
+        occurrence.message = message
+
+    def coming(self, configuration: Configuration, name: str) -> Occurrence | None:
+        """The run with that name: announced, or the next one of the schedule; none when there is no such run."""
+        known = self._known(configuration, name)
+        if known is not None:
+            return known
+        after = self.world.clock.calendar()
+        for _ in range(100):
+            start = self.next_start(configuration, after)
+            if start is None or f"{start:%Y%m%d%H%M%S}" > name:
+                return None
+            if f"{start:%Y%m%d%H%M%S}" == name:
+                return self._open(configuration, self.world.clock.moment(start), self.world.clock.now())
+            after = start
+        return None
+
+    def _known(self, configuration: Configuration, name: str) -> Occurrence | None:
+        return self.occurrences.get(f"{configuration.folded}/providers/microsoft.maintenance/applyupdates/{name}")
+
+    def _begin(self, occurrence: Occurrence, moment: float) -> None:
+        configuration = self.configurations.get(occurrence.configuration.folded)
+        if occurrence.cancelled is None and not self._is_still_planned(occurrence, configuration):
+            occurrence.cancelled = moment
+            occurrence.message = "The maintenance configuration was changed or deleted."
+        if occurrence.cancelled is not None or configuration is None:
+            return
+        occurrence.configuration, occurrence.has_begun = configuration, True
+        occurrence.window_end = moment + _duration(configuration)
+        taken = {
+            folded
+            for other in self.occurrences.values()
+            if other is not occurrence and other.has_begun and abs(other.starts - occurrence.starts) < 1
+            for folded in other.machines
+        }
+        occurrence.machines = {
+            machine.folded: self._patch(occurrence, machine, moment)
+            for machine in self.machines_of(configuration)
+            # Of schedules that start together, one fires.
+            if machine.folded not in taken
+        }
+        self._at(occurrence.planned_end(), lambda at: self._end(occurrence, at))
+
+    def _is_still_planned(self, occurrence: Occurrence, configuration: Configuration | None) -> bool:
+        if configuration is None or occurrence.is_by_hand:
+            return configuration is not None
+        start = self.next_start(configuration, self.world.clock.calendar(occurrence.starts - 1))
+        return start is not None and f"{start:%Y%m%d%H%M%S}" == occurrence.name
+
+    def _end(self, occurrence: Occurrence, moment: float) -> None:
+        occurrence.ended = moment
+        if self.publish is not None:
+            self.publish("Post", occurrence)
+
+    def _patch(self, occurrence: Occurrence, machine: Machine, moment: float) -> MachineRun:
+        made = MachineRun(machine)
+        machine.settle(moment)
+        made.message = _prerequisite(machine)
+        if made.message:
+            made.refused = FAILED
+            return made
+        if machine.power != "running" or machine.simulation.agent in ("missing", "notReady"):
+            made.refused, made.message = UNRESPONSIVE, "The machine was shut down or unresponsive."
+            return made
+        if machine.recreated is not None and machine.recreated > self._assigned_at(occurrence, machine):
+            made.refused, made.message = UNRESPONSIVE, "The machine was created again after it had been assigned."
+            return made
+        try:
+            request = _request(occurrence, machine)
+            ending = machine.plan("install", request, moment)
+        except Refusal as refused:
+            made.refused, made.message = FAILED, str(dig(refused.body, "error", "message"))
+            return made
+        made.operation = self.world.operations.begin(
+            "install",
+            machine.folded,
+            machine.subscription_id,
+            machine.location,
+            ending,
+            _API_VERSION,
+            started=moment,
+            maintenance_run=occurrence.id,
+        )
+        machine.begin(made.operation)
+        return made
+
+    def _assigned_at(self, occurrence: Occurrence, machine: Machine) -> float:
+        mine = [
+            each.created
+            for each in self.assignments.values()
+            if each.configuration == occurrence.configuration.folded and not each.is_dynamic and each.holds(machine)
+        ]
+        return max(mine, default=NEVER)
+
+
+def find_configuration(schedules: Schedules, wanted: str) -> Configuration:
+    """A configuration by id.
+
+    Raises:
+        Refusal: 404, with capital letters.
+    """
+    found = schedules.configurations.get(wanted.rstrip("/").casefold())
+    if found is None:
+        raise maintenance_refusal(404, "NotFound", f"Maintenance configuration '{wanted}' was not found.")
+    return found
+
+
+def _duration(configuration: Configuration) -> float:
+    return 0.0 if configuration.window is None else configuration.window.duration.total_seconds()
+
+
+def _patch_settings(machine: Machine) -> dict[str, Any]:
+    half = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
+    return as_object(dig(properties(machine), "osProfile", half, "patchSettings"))
+
+
+def _prerequisite(machine: Machine) -> str:
+    """What a schedule misses on a machine; empty when it may patch it. Both are needed, documented."""
+    settings = _patch_settings(machine)
+    if settings.get("patchMode") != "AutomaticByPlatform":
+        return "The patch mode of the machine is not 'Customer Managed Schedules': it must be AutomaticByPlatform."
+    if not dig(settings, "automaticByPlatformSettings", "bypassPlatformSafetyChecksOnUserSchedule"):
+        return "The machine does not bypass the platform's safety checks on user schedules."
+    return ""
+
+
+def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
+    """The installation that a schedule asks the guest for; the words of reboot settings differ.
+
+    Raises:
+        Refusal: 400, for what nobody checked when the configuration was made.
+    """
+    configuration = occurrence.configuration
+    patches = as_object(configuration.properties.get("installPatches"))
+    reboot = str(patches.get("rebootSetting", "IfRequired"))
+    words = {"NeverReboot": "Never", "RebootIfRequired": "IfRequired", "AlwaysReboot": "Always"}
+    # What is set on the machine wins over the schedule, documented.
+    own = dig(_patch_settings(machine), "automaticByPlatformSettings", "rebootSetting")
+    reboot = reboot if own in (None, "Unknown") else str(own)
+    halves: dict[str, Any] = {
+        name: {key: value for key, value in as_object(patches.get(name)).items() if value is not None}
+        for name in ("windowsParameters", "linuxParameters")
+    }
+    half = halves["windowsParameters" if machine.os_type == "Windows" else "linuxParameters"]
+    if not any(value for key, value in half.items() if key.endswith("Include")):
+        half["classificationsToInclude"] = ["Critical", "Security"]
+    minutes = round((occurrence.window_end - occurrence.starts) / 60)
+    body = {"maximumDuration": f"PT{minutes}M", "rebootSetting": words.get(reboot, reboot)} | halves
+    return read_install_request(body, machine.os_type, _API_VERSION, machine.simulation.rejects_kb)

@@ -1,0 +1,181 @@
+"""The tables ``patchassessmentresources`` and ``patchinstallationresources`` of Resource Graph.
+
+Both show what was so some time ago: a minute of simulated time, unless told otherwise. Names differ from Resource
+Manager's (``availablePatchCountByClassification``, ``errorDetails``); an assessment that runs shows nothing new, since
+there is one row for each machine, its latest. Each result has rows of its patches beside it. Source: "Access Azure
+Update Manager operations data using Azure Resource Graph" (2024), with its retention.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.compute.operations import Operation
+from local.azure_simulator.server.json_readers import as_list
+from local.azure_simulator.state import World
+
+COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
+TABLES = ("patchassessmentresources", "patchinstallationresources")
+ASSESSMENT_DAYS, INSTALLATION_DAYS = 7, 30
+"""How long a result is kept, in simulated days."""
+_DAY_SECONDS = 86_400.0
+_TYPE = "microsoft.compute/virtualmachines/"
+_COUNTS = ("notSelected", "installed", "excluded", "pending", "failed")
+_CLASSES = {
+    "critical": "critical",
+    "security": "security",
+    "security-esm": "security",
+    "updaterollup": "updateRollup",
+    "featurepack": "featurePack",
+    "servicepack": "servicePack",
+    "tools": "tools",
+    "definition": "definition",
+    "updates": "updates",
+    "other": "other",
+}
+_ASKS_FOR_RESULTS_ALONE = re.compile(r"where\s+type\s*(?:=~|==)\s*(['\"])[^'\"]*results\1", re.IGNORECASE)
+_STARTS = r"id\s+startswith\s+'([^'\\]*)'"
+_ASKS_FOR_STARTS = re.compile(rf"where\s+{_STARTS}(?:\s+or\s+{_STARTS})*\s*(?:\||$)", re.IGNORECASE)
+
+type Row = dict[str, Any]
+
+
+def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: str = "") -> Iterator[Row]:
+    """The rows of one of the tables.
+
+    Args:
+        world: Whose operations they are.
+        table: One of ``TABLES``.
+        subscriptions: Folded; None means all.
+        query: What they are for: rows of patches, many times as many, are not made when it passes them over.
+    """
+    then = world.clock.now() - world.graph_lag
+    with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
+    kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
+    wanted: Iterable[Operation] = (
+        operation
+        for operation in world.operations.all()
+        if operation.kind == kind
+        and operation.started <= then
+        and operation.ending.touches_guest
+        and not _machine(world, operation).simulation.deleted
+        and not operation.ends <= then - days * _DAY_SECONDS
+        and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
+    )
+    if kind == "assess":
+        wanted = {each.machine: each for each in wanted if each.is_over(then)}.values()
+    starts = _asked_starts(query)
+    for operation in wanted:
+        row = _result(world, operation, then)
+        yield row
+        above = f"{row['id']}/softwarePatches/".casefold()
+        if with_patches and (
+            starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
+        ):
+            yield from _patches(world, operation, row, then)
+
+
+def _asked_starts(query: str) -> list[str] | None:
+    """What ids have to start with, folded, when a stage of the query asks for nothing else; None when none does."""
+    stage = _ASKS_FOR_STARTS.search(query)
+    return None if stage is None else [each.casefold() for each in re.findall(_STARTS, stage[0], re.IGNORECASE)]
+
+
+def _result(world: World, operation: Operation, then: float) -> Row:
+    if operation.graph_row is not None:
+        return operation.graph_row
+    made = (_assessment if operation.kind == "assess" else _installation)(world, operation, then)
+    if operation.is_over(then):
+        operation.graph_row = made
+    return made
+
+
+def _installation(world: World, operation: Operation, then: float) -> Row:
+    result = operation.result(world.clock) if operation.is_over(then) else None
+    status = "InProgress" if not operation.is_over(then) else "Failed" if result is None else result["status"]
+    counts = {f"{name}PatchCount": 0 if result is None else result[f"{name}PatchCount"] for name in _COUNTS}
+    properties = _common(world, operation, then) | {
+        "installationActivityId": operation.id,
+        "status": status,
+        "maintenanceWindowExceeded": bool(result and result["maintenanceWindowExceeded"]),
+        "rebootStatus": "NotNeeded" if result is None else result["rebootStatus"],
+        "maintenanceRunId": operation.maintenance_run or None,
+        **counts,
+    }
+    return _row(world, operation, "patchInstallationResults", operation.id, properties)
+
+
+def _assessment(world: World, operation: Operation, then: float) -> Row:
+    result = operation.result(world.clock) or {}
+    counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
+    listed: list[dict[str, Any]] = as_list(result.get("availablePatches"))
+    for patch in listed:
+        counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
+    # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
+    counts["security"] += max(
+        0, result.get("criticalAndSecurityPatchCount", 0) - counts["critical"] - counts["security"]
+    )
+    properties = _common(world, operation, then) | {
+        "rebootPending": result.get("rebootPending", False),
+        "availablePatchCountByClassification": counts,
+    }
+    return _row(world, operation, "patchAssessmentResults", "latest", properties)
+
+
+def _patches(world: World, operation: Operation, above: Row, then: float) -> list[Row]:
+    result = operation.result(world.clock) if operation.is_over(then) else None
+    listed: list[dict[str, Any]] = as_list((result or {}).get("availablePatches") or (result or {}).get("patches"))
+    made: list[Row] = []
+    for patch in listed:
+        shown = {
+            "patchName": patch["name"],
+            "classifications": patch["classifications"],
+            "publishedDateTime": patch.get("publishedDate") if "kbId" in patch else None,
+            "lastModifiedDateTime": world.clock.stamp(operation.ends),
+        }
+        kept = ("kbId", "version", "rebootBehavior", "installationState", "msrcSeverity")
+        shown |= {key: patch[key] for key in kept if key in patch}
+        made.append(
+            above
+            | {
+                "id": f"{above['id']}/softwarePatches/{patch['patchId']}",
+                "name": patch["patchId"],
+                "type": f"{above['type']}/softwarepatches",
+                "properties": shown,
+            }
+        )
+    return made
+
+
+def _common(world: World, operation: Operation, then: float) -> dict[str, Any]:
+    machine = _machine(world, operation)
+    return {
+        "startDateTime": world.clock.stamp(operation.started),
+        "lastModifiedDateTime": world.clock.stamp(min(then, operation.ends)),
+        "startedBy": "Platform" if operation.maintenance_run else "User",
+        "osType": machine.os_type,
+        "patchServiceUsed": "WU-WSUS" if machine.os_type == "Windows" else "APT",
+        "errorDetails": operation.ending.error if operation.is_over(then) else None,
+    }
+
+
+def _row(world: World, operation: Operation, kind: str, name: str, properties: dict[str, Any]) -> Row:
+    machine = _machine(world, operation)
+    return {
+        "id": f"{machine.id}/{kind}/{name}",
+        "name": name,
+        "type": _TYPE + kind.lower(),
+        "tenantId": world.tenant_id,
+        "location": machine.location,
+        "resourceGroup": machine.resource_group.lower(),
+        "subscriptionId": machine.subscription_id,
+        "properties": properties,
+        "tags": None,
+    }
+
+
+def _machine(world: World, operation: Operation) -> Machine:
+    return world.machines[operation.machine]

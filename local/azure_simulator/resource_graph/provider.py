@@ -1,0 +1,225 @@
+"""Resource Graph: ``POST /providers/Microsoft.ResourceGraph/resources``.
+
+Recorded behaviour: ``resultTruncated`` is a string, pages follow ``$skipToken``, and a caller has 15 queries per five
+seconds, announced in ``x-ms-user-quota-remaining`` and ``x-ms-user-quota-resets-after``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute.snapshots import Snapshots
+from local.azure_simulator.health import COLUMNS as HEALTH_COLUMNS
+from local.azure_simulator.health import TABLE as HEALTH_TABLE
+from local.azure_simulator.health import health_rows
+from local.azure_simulator.maintenance.scheduler import Schedules
+from local.azure_simulator.resource_graph.kql import QueryError, Row
+from local.azure_simulator.resource_graph.maintenance_rows import TABLE as MAINTENANCE_TABLE
+from local.azure_simulator.resource_graph.maintenance_rows import configuration_rows, maintenance_rows
+from local.azure_simulator.resource_graph.patch_rows import COLUMNS as PATCH_COLUMNS
+from local.azure_simulator.resource_graph.patch_rows import TABLES as PATCH_TABLES
+from local.azure_simulator.resource_graph.patch_rows import patch_rows
+from local.azure_simulator.resource_graph.query import Query
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.json_readers import as_object
+from local.azure_simulator.server.routing import Answer, Call, Route, compact
+from local.azure_simulator.state import World
+
+_RESOURCES = {
+    "id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy", "sku", "plan",
+    "properties", "tags", "identity", "zones", "extendedLocation",
+}  # fmt: skip
+_CONTAINERS = _RESOURCES
+TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS, HEALTH_TABLE: HEALTH_COLUMNS} | dict.fromkeys(
+    (*PATCH_TABLES, MAINTENANCE_TABLE), PATCH_COLUMNS
+)
+_MOST_ROWS = 1_000
+_QUOTA_SECONDS = 5
+_KEPT_RESULTS = 32
+_PIECE = 100
+
+
+class ResourceGraph:
+    """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
+
+    def __init__(self, world: World, snapshots: Snapshots, schedules: Schedules) -> None:
+        self.world = world
+        self.snapshots = snapshots
+        self.schedules = schedules
+        self._results: OrderedDict[str, list[Row]] = OrderedDict()
+        self._made = 0
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/providers/Microsoft.ResourceGraph/resources", "graph", self.query)]
+
+    async def query(self, call: Call) -> Answer:
+        quota = self._quota()
+        try:
+            made = await self._answer(call)
+        except Refusal as refused:
+            # A refused query has cost its part of the quota, and says so (recorded).
+            refused.headers |= quota
+            raise
+        made.headers |= quota
+        return made
+
+    async def _answer(self, call: Call) -> Answer:
+        request = as_object(call.json())
+        if not isinstance(request.get("query"), str):
+            raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
+        options = as_object(request.get("options"))
+        top = int(options.get("$top") or _MOST_ROWS)
+        if not 1 <= top <= _MOST_ROWS:
+            message = "The value of '$top' must be between 1 and 1000."
+            raise _bad_request([{"code": "InvalidPageSize", "message": message}], call)
+        key, offset = await self._position(request, options, call)
+        rows = self._results[key]
+        page = rows[offset : offset + top]
+        answer: dict[str, Any] = {
+            "totalRecords": len(rows),
+            "count": len(page),
+            "data": _table(page) if options.get("resultFormat") == "table" else page,
+            "facets": [],
+            "resultTruncated": "false",
+        }
+        following = offset + len(page)
+        if following < len(rows):
+            answer["$skipToken"] = base64.b64encode(json.dumps([key, following]).encode()).decode()
+        return compact(answer)
+
+    async def _position(self, request: dict[str, Any], options: dict[str, Any], call: Call) -> tuple[str, int]:
+        token = options.get("$skipToken")
+        if token is None:
+            return await self._run(request, call), int(options.get("$skip") or 0)
+        try:
+            key, offset = json.loads(base64.b64decode(str(token), validate=True))
+            if key in self._results:
+                return str(key), int(offset)
+        except (ValueError, TypeError, binascii.Error):
+            pass  # answered below, like a token that has expired
+        raise _bad_request([{"code": "InvalidSkipToken", "message": "The skip token is invalid or has expired."}], call)
+
+    async def _run(self, request: dict[str, Any], call: Call) -> str:
+        try:
+            query = Query(request["query"], TABLES)
+        except QueryError as error:
+            raise _query_error(error, request["query"], call) from error
+        wanted = request.get("subscriptions")
+        folded = None if wanted is None else {str(each).casefold() for each in cast(list[object], wanted)}
+        rows = await in_pieces(self._rows(query.table, folded, request["query"]))
+        self._made += 1
+        key = f"r{self._made}"
+        # The rows are nobody else's, or never change.
+        self._results[key] = await asyncio.to_thread(query.run, rows)
+        while len(self._results) > _KEPT_RESULTS:
+            self._results.popitem(last=False)
+        return key
+
+    def _rows(self, table: str, subscriptions: set[str] | None, query: str) -> Iterable[Row]:
+        if table in PATCH_TABLES:
+            return patch_rows(self.world, table, subscriptions, query)
+        if table == MAINTENANCE_TABLE:
+            return maintenance_rows(self.schedules, subscriptions)
+        if table == HEALTH_TABLE:
+            return health_rows(self.world, subscriptions)
+        return self._containers(subscriptions) if table == "resourcecontainers" else self._resources(subscriptions)
+
+    def _resources(self, subscriptions: set[str] | None) -> Iterator[Row]:
+        for machine in self.world.settled():
+            if subscriptions is None or machine.subscription_id.casefold() in subscriptions:
+                yield machine_views.graph_row(machine, self.world.tenant_id)
+        yield from self.snapshots.graph_rows(subscriptions)
+        yield from configuration_rows(self.schedules, subscriptions)
+
+    def _containers(self, subscriptions: set[str] | None) -> list[Row]:
+        rows: list[Row] = []
+        for folded, machines in self.world.by_subscription.items():
+            if subscriptions is None or folded in subscriptions:
+                subscription_id = machines[0].subscription_id
+                rows.append(
+                    dict.fromkeys(_CONTAINERS)
+                    | {
+                        "id": f"/subscriptions/{subscription_id}",
+                        "name": f"Simulated {subscription_id[:8]}",
+                        "type": "microsoft.resources/subscriptions",
+                        "tenantId": self.world.tenant_id,
+                        "subscriptionId": subscription_id,
+                        "properties": {"state": "Enabled"},
+                    }
+                )
+        return rows
+
+    def _quota(self) -> dict[str, str]:
+        """Take one query from the caller's quota.
+
+        Raises:
+            Refusal: 429 RateLimiting, with the quota headers that tell when to come back.
+        """
+        charge = self.world.throttle.take([("graph-queries", "user")])
+        left = charge.remaining["graph-queries"]
+        real = charge.retry_after or max(1, math.ceil(self.world.clock.real_seconds(_QUOTA_SECONDS)))
+        headers = {
+            "x-ms-user-quota-remaining": str(left),
+            "x-ms-user-quota-resets-after": f"{real // 3600:02}:{real // 60 % 60:02}:{real % 60:02}",
+            "x-ms-ratelimit-remaining-tenant-resource-requests": str(left),
+        }
+        if charge.refused_by is None:
+            return headers
+        message = (
+            "Client application has been throttled and should not attempt to repeat the request until an amount of "
+            "time has elapsed."
+        )
+        refused = errors.refusal(429, "RateLimiting", message)
+        refused.headers |= headers | {"Retry-After": str(charge.retry_after)}
+        raise refused
+
+
+async def in_pieces(rows: Iterable[Row]) -> list[Row]:
+    """All of them. Between a hundred and the next, other requests have their turn: thousands take tenths of a second,
+    and whoever comes meanwhile would seem to come with all the others behind it."""
+    made: list[Row] = []
+    for row in rows:
+        made.append(row)
+        if not len(made) % _PIECE:
+            await asyncio.sleep(0)
+    return made
+
+
+def _table(rows: list[Row]) -> dict[str, Any]:
+    names = list(rows[0]) if rows else []
+    return {
+        "columns": [{"name": name, "type": "object"} for name in names],
+        "rows": [list(row.values()) for row in rows],
+    }
+
+
+def _bad_request(details: list[dict[str, Any]], call: Call) -> Refusal:
+    correlation = call.headers.get("x-ms-client-request-id", "none")
+    message = f"Please provide below info when asking for support: timestamp = now, correlationId = {correlation}."
+    return Refusal(400, {"error": {"code": "BadRequest", "message": message, "details": details}})
+
+
+def _query_error(error: QueryError, text: str, call: Call) -> Refusal:
+    line = text.count("\n", 0, error.position) + 1
+    column = error.position - (text.rfind("\n", 0, error.position) + 1)
+    advice = (
+        "Query is invalid. Please refer to the documentation for the Azure Resource Graph service and fix the error "
+        "before retrying."
+    )
+    failure = {
+        "code": "ParserFailure",
+        "message": f"ParserFailure: {error.message}",
+        "line": line,
+        "characterPositionInLine": column,
+        "token": error.token,
+    }
+    return _bad_request([{"code": "InvalidQuery", "message": advice}, failure], call)

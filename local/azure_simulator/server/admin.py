@@ -1,0 +1,121 @@
+"""``/_sim``: the simulator's own controls and books. Nothing of it exists in Azure."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from local.azure_simulator.maintenance.admin import MaintenanceAdmin
+from local.azure_simulator.state import World
+
+
+class Admin:
+    """Handlers below ``/_sim``."""
+
+    def __init__(self, world: World, maintenance: MaintenanceAdmin) -> None:
+        self.world = world
+        self.maintenance = maintenance
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; problems are plain JSON with ``error``."""
+        part, _, rest = request.path_params.get("path", "").strip("/").partition("/")
+        if request.method == "GET":
+            try:
+                return self._read(part, rest, request)
+            except ValueError as error:
+                return _problem(400, f"{type(error).__name__}: {error}")
+        if request.method == "DELETE" and part == "faults":
+            removed = self.world.faults.remove(rest or None)
+            return Response(status_code=204) if removed else _problem(404, f"no rule {rest}")
+        if request.method != "POST":
+            return _problem(405, "GET, POST and DELETE only")
+        try:
+            body: object = await request.json()
+        except ValueError as error:
+            return _problem(400, f"not JSON: {error}")
+        try:
+            if part in ("maintenance", "event-grid"):
+                document = cast(dict[str, Any], body if isinstance(body, dict) else {})
+                return JSONResponse(await self.maintenance.write(f"{part}/{rest}".rstrip("/"), document))
+            return self._write(part, body)
+        except ValidationError as error:
+            return _problem(400, [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()])
+        except (KeyError, TypeError, ValueError) as error:
+            return _problem(400, f"{type(error).__name__}: {error}")
+
+    def _read(self, part: str, rest: str, request: Request) -> Response:
+        query = request.query_params
+        if part == "":
+            return JSONResponse(self._overview())
+        if part == "accepted":
+            return JSONResponse(self.world.accepted())
+        if part == "meter":
+            return JSONResponse(self.world.meter.document())
+        if part == "maintenance":
+            return JSONResponse(self.maintenance.document())
+        if part == "operations":
+            return JSONResponse({"operations": self.world.intervals(query.get("kind", ""))})
+        if part == "faults":
+            return JSONResponse({"faults": self.world.faults.documents()})
+        if part == "requests":
+            found = self.world.books.documents(
+                since=int(query.get("since") or 0),
+                method=query.get("method", ""),
+                path=query.get("path", ""),
+                operation=query.get("operation", ""),
+                limit=int(query.get("limit") or 0),
+            )
+            return JSONResponse({"count": self.world.books.count, "requests": found})
+        if part == "state":
+            wanted = query.get("id", "").casefold()
+            machines = [each for each in self.world.settled() if not wanted or each.folded == wanted]
+            return JSONResponse({"machines": [self.world.state(machine) for machine in machines]})
+        return _problem(404, f"nothing at /_sim/{part}{'/' if rest else ''}{rest}")
+
+    def _write(self, part: str, body: object) -> Response:
+        if part == "faults":
+            if isinstance(body, list):
+                made = [self.world.faults.add(each) for each in cast(list[object], body)]
+                return JSONResponse({"faults": made}, 201)
+            return JSONResponse(self.world.faults.add(body), 201)
+        document = cast(dict[str, Any], body if isinstance(body, dict) else {})
+        if part == "meter":
+            self.world.meter.reset()
+            return JSONResponse(self.world.meter.document())
+        if part == "machines":
+            machine = self.world.change(str(document["id"]), dict(document["simulation"]))
+            return JSONResponse(self.world.state(machine))
+        if part == "limits":
+            if "enabled" in document:
+                self.world.throttle.enabled = bool(document["enabled"])
+            for name, limit in cast(dict[str, dict[str, Any]], document.get("policies") or {}).items():
+                self.world.throttle.limit(name, float(limit["refillPerMinute"]), int(limit["burst"]))
+            return JSONResponse(self._overview()["limits"])
+        return _problem(404, f"nothing to post at /_sim/{part}")
+
+    def _overview(self) -> dict[str, Any]:
+        world = self.world
+        return {
+            "machines": len(world.machines),
+            "subscriptions": [machines[0].subscription_id for machines in world.by_subscription.values()],
+            "speed": world.clock.speed,
+            "simulatedSeconds": round(world.clock.now(), 3),
+            "startedAt": world.clock.stamp(0),
+            "calendar": f"{world.clock.calendar():%Y-%m-%dT%H:%M:%S}Z",
+            "seed": world.seed,
+            "requests": world.books.count,
+            "limits": {
+                "enabled": world.throttle.enabled,
+                "policies": {
+                    policy.name: {"refillPerMinute": policy.refill_per_minute, "burst": policy.burst}
+                    for policy in world.throttle.policies.values()
+                },
+            },
+        }
+
+
+def _problem(status: int, detail: Any) -> Response:
+    return JSONResponse({"error": detail}, status)

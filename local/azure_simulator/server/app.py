@@ -1,0 +1,285 @@
+"""The HTTPS application: every request through faults, token, limits and routing, and into the books."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as StarletteRoute
+
+from local.azure_simulator.arm.names import folded
+from local.azure_simulator.arm.subscriptions import Manager
+from local.azure_simulator.compute.operations import indented
+from local.azure_simulator.compute.provider import Compute
+from local.azure_simulator.compute.snapshots import Snapshots
+from local.azure_simulator.health import Health
+from local.azure_simulator.maintenance.admin import MaintenanceAdmin
+from local.azure_simulator.maintenance.event_grid import EventGrid
+from local.azure_simulator.maintenance.provider import Maintenance
+from local.azure_simulator.maintenance.scheduler import Schedules
+from local.azure_simulator.resource_graph.provider import ResourceGraph
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.admin import Admin
+from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.faults import Effect
+from local.azure_simulator.server.identity import Identity
+from local.azure_simulator.server.request_log import Entry
+from local.azure_simulator.server.routing import Answer, Call, Route, Router
+from local.azure_simulator.state import World, machine_id
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+_COMMON = {
+    "Cache-Control": "no-cache",
+    "Pragma": "no-cache",
+    "Expires": "-1",
+    "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-Cache": "CONFIG_NOCACHE",
+}
+
+type Reset = Callable[[tuple[str, int]], None]
+
+
+class Front:
+    """Takes one request from the socket to its answer.
+
+    Args:
+        world: The state behind it all.
+        identity: Checks the bearer tokens.
+        reset: Resets a client's connection, given its address; how depends on the server.
+        events: Fires schedules and delivers their events.
+    """
+
+    def __init__(self, world: World, identity: Identity, reset: Reset, events: EventGrid | None = None) -> None:
+        self.world = world
+        self.identity = identity
+        self.reset = reset
+        self.events = events or EventGrid(Schedules(world))
+        snapshots, schedules, health = Snapshots(world), self.events.schedules, Health(world)
+        graph = ResourceGraph(world, snapshots, schedules)
+        handlers = [Compute(world), snapshots, Manager(world), graph, health, Maintenance(schedules)]
+        self.routes = [route for each in handlers for route in each.routes()]
+        self.router = Router(self.routes)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one Resource Manager request."""
+        if not is_loopback(request):
+            return _not_from_here()
+        began = time.perf_counter()
+        call = Call(
+            method=request.method,
+            path=request.url.path,
+            raw_query=request.scope["query_string"].decode("latin-1"),
+            body=await request.body(),
+            headers={key.decode("latin-1").lower(): value.decode("latin-1") for key, value in request.headers.raw},
+        )
+        self.events.schedules.settle()
+        number = self.world.books.next_number()
+        found = self.router.find(call.method, call.path)
+        route = None if found is None else found[0]
+        call.captured = {} if found is None else found[1]
+        operation = None if route is None else route.operation
+        machine = self._machine_of(call)
+        effect = self.world.faults.effect(call.method, call.path, machine, operation)
+        answer = None if effect is not None and _prevents(effect) else await self._answer(call, route)
+        if effect is not None:
+            answer = self._spoil(effect, call, answer)
+            if effect.delay_seconds:
+                await asyncio.sleep(effect.delay_seconds)
+        self.world.meter.count(
+            operation or "other",
+            call.method,
+            call.path,
+            0 if answer is None else answer.status,
+            is_read=call.method in ("GET", "HEAD") and "subscription" in call.captured,
+        )
+        self.world.books.write(
+            Entry(
+                number=number,
+                at=self.world.clock.stamp(),
+                method=call.method,
+                path=call.path,
+                # The signed part of an operation's query is 3 KB of noise.
+                query=call.raw_query.partition("&t=")[0],
+                status=0 if answer is None else answer.status,
+                milliseconds=round((time.perf_counter() - began) * 1000, 2),
+                machine=machine,
+                operation=operation,
+                body=_readable(call.body),
+                fault=effect is not None,
+            )
+        )
+        if answer is None:
+            self.reset((request.scope["client"][0], request.scope["client"][1]))
+            return Response(status_code=500)
+        return self._respond(answer)
+
+    async def _answer(self, call: Call, route: Route | None) -> Answer:
+        try:
+            if route is None or route.needs_token:
+                self.identity.check(call.headers.get("authorization"))
+            if route is None:
+                raise errors.no_such_route(call.path)
+            if not call.api_version:
+                raise errors.missing_api_version()
+            quota = self._charge_manager(call)
+            found = route.handler(call)
+            answer = found if isinstance(found, Answer) else await found
+        except Refusal as refused:
+            return Answer(refused.status, indented(refused.body), dict(refused.headers))
+        answer.headers |= quota
+        return answer
+
+    def _charge_manager(self, call: Call) -> dict[str, str]:
+        """Resource Manager's own buckets, per subscription and kind of request.
+
+        Raises:
+            Refusal: 429 SubscriptionRequestsThrottled.
+        """
+        subscription = call.captured.get("subscription")
+        if subscription is None:
+            return {}
+        kind = "reads" if call.method in ("GET", "HEAD") else "writes"
+        key = subscription.casefold()
+        names = [f"subscription-{kind}", f"subscription-global-{kind}"]
+        charge = self.world.throttle.take([(name, key) for name in names])
+        headers = {f"x-ms-ratelimit-remaining-{name}": str(charge.remaining[name]) for name in names}
+        if charge.refused_by is not None:
+            refused = errors.manager_throttled(subscription, charge.retry_after)
+            refused.headers |= headers
+            raise refused
+        return headers
+
+    def _machine_of(self, call: Call) -> str | None:
+        captured = call.captured
+        if "operation" in captured:
+            found = self.world.operations.find(captured["operation"])
+            return None if found is None else self.world.machines[found.machine].id
+        if "machine" not in captured:
+            return None
+        return machine_id(captured["subscription"], captured["group"], captured["machine"])
+
+    def _spoil(self, effect: Effect, call: Call, answer: Answer | None) -> Answer | None:
+        """Apply an effect to the real answer; none means that the connection is to be reset."""
+        if effect.lose_operation:
+            self._lose(call)
+        if effect.drop is not None:
+            return None
+        made = answer or Answer(effect.status or 200)
+        if effect.status is not None:
+            made = Answer(effect.status, None, {} if answer is None else dict(answer.headers))
+        if effect.body is not None:
+            is_text = isinstance(effect.body, str)
+            made.body = effect.body if is_text else json.dumps(effect.body)
+            made.content_type = "text/html" if is_text else made.content_type
+        if effect.operation_status is not None and made.body:
+            document: dict[str, Any] = json.loads(made.body)
+            made.body = indented(document | {"status": effect.operation_status})
+        if effect.content_type is not None:
+            made.content_type = effect.content_type
+        for name, value in effect.headers.items():
+            made.headers = {key: kept for key, kept in made.headers.items() if key.casefold() != name.casefold()}
+            if value is not None:
+                made.headers[name] = value
+        return made
+
+    def _lose(self, call: Call) -> None:
+        if "operation" in call.captured:
+            found = self.world.operations.find(call.captured["operation"])
+        else:
+            machine = self.world.machines.get(folded(self._machine_of(call) or ""))
+            found = None if machine is None else machine.active
+        if found is not None:
+            found.lost = True
+
+    def _respond(self, answer: Answer) -> Response:
+        request_id = str(uuid.uuid4())
+        made = Response(
+            content=None if answer.body is None else answer.body.encode(),
+            status_code=answer.status,
+            headers=_COMMON
+            | {
+                "x-ms-request-id": request_id,
+                "x-ms-correlation-request-id": request_id,
+                "x-ms-routing-request-id": f"LOCAL:{self.world.clock.stamp()}:{request_id}",
+            }
+            | answer.headers,
+        )
+        if answer.body is not None:
+            made.headers["Content-Type"] = answer.content_type
+        return made
+
+
+def _prevents(effect: Effect) -> bool:
+    """Whether the work is not done at all."""
+    if effect.drop is not None:
+        return effect.drop == "before"
+    replaces = effect.status is not None or effect.body is not None
+    return replaces and not effect.accept
+
+
+def _readable(body: bytes) -> Any:
+    if not body:
+        return None
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body[:1_000].decode("latin-1")
+
+
+def is_loopback(request: Request) -> bool:
+    """Whether the peer is on this machine; nobody else is served."""
+    peer = request.scope.get("client")
+    try:
+        return peer is not None and ipaddress.ip_address(peer[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _not_from_here() -> Response:
+    return JSONResponse({"error": {"code": "Forbidden", "message": "Only loopback peers are served."}}, 403)
+
+
+def make_app(world: World, identity: Identity, reset: Reset, events: EventGrid) -> Starlette:
+    """The application behind the HTTPS port: Resource Manager, and ``/_sim``."""
+    front = Front(world, identity, reset, events)
+    admin = Admin(world, MaintenanceAdmin(events))
+
+    async def administer(request: Request) -> Response:
+        return await admin.handle(request) if is_loopback(request) else _not_from_here()
+
+    return Starlette(
+        routes=[
+            StarletteRoute("/_sim", administer, methods=_METHODS),
+            StarletteRoute("/_sim/{path:path}", administer, methods=_METHODS),
+            StarletteRoute("/{path:path}", front.handle, methods=_METHODS),
+        ]
+    )
+
+
+def make_identity_app(identity: Identity) -> Starlette:
+    """The application behind the identity port."""
+    world = identity.world
+
+    async def token(request: Request) -> Response:
+        if not is_loopback(request):
+            return _not_from_here()
+        effect = world.faults.effect(request.method, request.url.path, None, "token")
+        if effect is not None and effect.status is not None:
+            return JSONResponse(effect.body or {"statusCode": effect.status, "message": "fault"}, effect.status)
+        if request.headers.get("x-identity-header") != identity.header:
+            return JSONResponse({"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."}, 401)
+        resource = request.query_params.get("resource")
+        if request.query_params.get("api-version") != "2019-08-01" or not resource:
+            return JSONResponse({"statusCode": 400, "message": "resource and api-version=2019-08-01 are needed."}, 400)
+        return JSONResponse(identity.issue(resource))
+
+    return Starlette(routes=[StarletteRoute("/msi/token", token, methods=["GET"])])

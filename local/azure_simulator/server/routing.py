@@ -1,0 +1,108 @@
+"""Requests, answers, and the match between them. Resource Manager compares paths without case."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from local.azure_simulator.compute.operations import indented
+from local.azure_simulator.server.errors import unreadable_body
+
+
+@dataclass(slots=True)
+class Call:
+    """One request after routing. ``captured`` holds the path's variables, as they were written."""
+
+    method: str
+    path: str
+    raw_query: str
+    body: bytes
+    headers: dict[str, str]
+    captured: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.raw_query, keep_blank_values=True))
+
+    @property
+    def api_version(self) -> str:
+        return next((value for key, value in self.query.items() if key.casefold() == "api-version"), "")
+
+    def json(self) -> Any:
+        """The body as JSON; nothing for an empty body.
+
+        Raises:
+            Refusal: 400 when it is not JSON.
+        """
+        if not self.body.strip():
+            return None
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise unreadable_body(str(error)) from error
+
+
+@dataclass(slots=True)
+class Answer:
+    """What is sent back. No body means Content-Length 0 and no Content-Type."""
+
+    status: int = 200
+    body: str | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    content_type: str = "application/json; charset=utf-8"
+
+
+def compact(document: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+
+
+def pretty(document: Any, status: int = 200) -> Answer:
+    return Answer(status, indented(document))
+
+
+type Handler = Callable[[Call], Answer | Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a path pattern such as ``/subscriptions/{subscription}``."""
+
+    method: str
+    pattern: str
+    operation: str
+    """The word for it in fault rules and books."""
+    handler: Handler
+    needs_token: bool = True
+
+
+class Router:
+    """Finds the route of a path in one step per segment."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._tree: dict[str, Any] = {}
+        for route in routes:
+            node = self._tree
+            for segment in route.pattern.strip("/").split("/"):
+                node = node.setdefault("{}" if segment.startswith("{") else segment.casefold(), {})
+            node.setdefault("", {})[route.method] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route and its variables; none when nothing is served there."""
+        node = self._tree
+        values: list[str] = []
+        for segment in path.strip("/").split("/"):
+            following = node.get(segment.casefold())
+            if following is None:
+                following = node.get("{}")
+                values.append(segment)
+            if following is None:
+                return None
+            node = following
+        route: Route | None = node.get("", {}).get(method)
+        if route is None:
+            return None
+        names = [part[1:-1] for part in route.pattern.split("/") if part.startswith("{")]
+        return route, dict(zip(names, values, strict=True))

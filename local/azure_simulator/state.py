@@ -1,0 +1,189 @@
+"""Everything that the simulator holds: clock, machines, operations, limits, faults and books."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from local.azure_simulator.arm.names import folded
+from local.azure_simulator.arm.regions import Geography
+from local.azure_simulator.clock import Clock
+from local.azure_simulator.compute.behavior import Simulation
+from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.compute.operations import Operations
+from local.azure_simulator.server import errors
+from local.azure_simulator.server.faults import Faults
+from local.azure_simulator.server.json_readers import dig
+from local.azure_simulator.server.metrics import Meter
+from local.azure_simulator.server.request_log import Books
+from local.azure_simulator.server.throttle import Throttle
+
+
+def machine_id(subscription_id: str, group: str, name: str) -> str:
+    """The ARM id of a virtual machine."""
+    return f"/subscriptions/{subscription_id}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+@dataclass(slots=True)
+class AvailabilitySet:
+    """An availability set, made from the machines that name it."""
+
+    id: str
+    name: str
+    subscription_id: str
+    resource_group: str
+    location: str
+    members: list[Machine]
+
+
+class World:
+    """The state behind all endpoints of one simulator process."""
+
+    def __init__(
+        self,
+        machines: list[Machine],
+        clock: Clock,
+        base_url: str,
+        *,
+        seed: int = 0,
+        retry_after: int | None = None,
+        geography: Geography | None = None,
+        graph_lag: float = 60,
+    ) -> None:
+        source = random.Random(f"world:{seed}")
+        self.clock = clock
+        self.base_url = base_url
+        self.seed = seed
+        self.retry_after = retry_after
+        """Real seconds in Retry-After of polls of patch operations; none leaves the header out."""
+        self.graph_lag = graph_lag
+        """Simulated seconds by which Resource Graph's tables of patch operations are behind."""
+        self.geography = geography or Geography()
+        self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
+        self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
+        self.operations = Operations(clock, base_url, seed)
+        self.meter = Meter(clock)
+        self.throttle = Throttle(clock, self.meter)
+        self.faults = Faults(seed)
+        self.books = Books()
+        self.machines = {machine.folded: machine for machine in machines}
+        self.by_subscription: dict[str, list[Machine]] = {}
+        self.by_group: dict[tuple[str, str], list[Machine]] = {}
+        self.sets: dict[str, AvailabilitySet] = {}
+        for machine in machines:
+            subscription = machine.subscription_id.casefold()
+            self.by_subscription.setdefault(subscription, []).append(machine)
+            self.by_group.setdefault((subscription, folded(machine.resource_group)), []).append(machine)
+            self._join_set(machine)
+
+    def _join_set(self, machine: Machine) -> None:
+        set_id = str(dig(machine.given, "properties", "availabilitySet", "id") or "")
+        parts = set_id.split("/")
+        if len(parts) != 9:
+            return
+        found = self.sets.setdefault(
+            set_id.casefold(), AvailabilitySet(set_id, parts[8], parts[2], parts[4], machine.location, [])
+        )
+        given = dig(machine.given, "properties", "instanceView", "platformUpdateDomain")
+        known = [domain for domain in (machine.simulation.update_domain, given) if isinstance(domain, int)]
+        machine.update_domain = known[0] if known else len(found.members) % 5
+        machine.fault_domain = len(found.members) % 3
+        found.members.append(machine)
+
+    def subscription(self, subscription_id: str) -> list[Machine]:
+        """The machines of a subscription.
+
+        Raises:
+            Refusal: 404 SubscriptionNotFound.
+        """
+        found = self.by_subscription.get(subscription_id.casefold())
+        if found is None:
+            raise errors.subscription_not_found(subscription_id)
+        return found
+
+    def group(self, subscription_id: str, group: str) -> list[Machine]:
+        """The machines of a resource group.
+
+        Raises:
+            Refusal: 404 for the subscription or the group.
+        """
+        self.subscription(subscription_id)
+        found = self.by_group.get((folded(subscription_id), folded(group)))
+        if found is None:
+            raise errors.group_not_found(group)
+        return found
+
+    def machine(self, subscription_id: str, group: str, name: str) -> Machine:
+        """A machine, settled to now.
+
+        Raises:
+            Refusal: 404 for the subscription, the group or the machine.
+        """
+        self.group(subscription_id, group)
+        found = self.machines.get(folded(machine_id(subscription_id, group, name)))
+        if found is None or found.simulation.is_gone:
+            raise errors.resource_not_found("Microsoft.Compute/virtualMachines", name, group)
+        found.settle(self.clock.now())
+        return found
+
+    def settled(self) -> Iterator[Machine]:
+        """All machines but those that were deleted, settled to now, one by one: thousands take a while."""
+        now = self.clock.now()
+        for machine in list(self.machines.values()):
+            if not machine.simulation.deleted:
+                machine.settle(now)
+                yield machine
+
+    def change(self, wanted: str, overrides: dict[str, Any]) -> Machine:
+        """Lay new overrides on a machine's own while everything runs.
+
+        Raises:
+            KeyError: no such machine.
+            pydantic.ValidationError: unknown key or impossible value.
+        """
+        machine = self.machines[folded(wanted)]
+        machine.settle(self.clock.now())
+        current = machine.simulation.model_dump(by_alias=True, exclude_unset=True)
+        changed = Simulation.model_validate(overrides).model_fields_set
+        machine.behave(Simulation.model_validate(current | overrides), changed)
+        machine.graph_row = None
+        return machine
+
+    def state(self, machine: Machine) -> dict[str, Any]:
+        """What the simulator itself knows of a machine, for tests and reports."""
+        active = machine.active
+        return {
+            "id": machine.id,
+            "power": machine.power,
+            "hibernated": machine.is_hibernated,
+            "agent": machine.agent(self.clock.now()),
+            "rebootPending": machine.reboot_pending,
+            "pendingPatches": len(machine.pending),
+            "operation": None if active is None else {"id": active.id, "kind": active.kind},
+            "accepted": dict(machine.accepted),
+            "simulation": machine.simulation.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        }
+
+    def intervals(self, kind: str = "") -> list[dict[str, Any]]:
+        """When accepted operations began and end, in simulated seconds: what ran side by side, and what did not."""
+        now = self.clock.now()
+        return [
+            {
+                "machine": self.machines[each.machine].id,
+                "kind": each.kind,
+                "startedAt": self.clock.stamp(each.started),
+                "start": each.started,
+                "end": each.ends if each.is_over(now) else None,
+            }
+            for each in self.operations.all()
+            if each.machine in self.machines and kind in ("", each.kind)
+        ]
+
+    def accepted(self) -> dict[str, dict[str, int]]:
+        """Accepted patch operations by machine id, for the machines that have any."""
+        return {
+            machine.id: dict(machine.accepted) for machine in self.machines.values() if any(machine.accepted.values())
+        }

@@ -1,0 +1,247 @@
+"""What the demonstrations run and what they leave behind: fleet, policies, and reports.
+
+The command drives them through the HTTP API (``patchwave.cli.local.demo_commands``). What the report says of
+installations comes from the simulator's own books, not from the app that they check.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import httpx
+
+from local import ROOT
+from local.stack import Stack, StackOptions
+
+type Json = dict[str, Any]
+
+FLEET = ROOT / "examples" / "fleets" / "demo.json"
+
+SPEED = 60.0
+"""Simulated seconds per second: installs that take a quarter of an hour are over in a quarter of a minute."""
+PAIRS = (("westeurope", "northeurope"), ("eastus2", "centralus"))
+BAD_REGION = "eastus2"
+STOP_SECONDS = 2.0
+"""A call may have left for Azure in the moment in which the gate closed."""
+
+
+class Install(NamedTuple):
+    """An installation in the simulator's books: from and to in simulated seconds, and its beginning on the clock."""
+
+    machine: str
+    at: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a demonstration; ``plan`` is the one that the run followed."""
+
+    run: Json
+    machines: list[Json]
+    plan: Json
+    installs: Sequence[Install]
+
+    @property
+    def accepted(self) -> dict[str, int]:
+        """How many installs were accepted, by machine id."""
+        counts: dict[str, int] = {}
+        for install in self.installs:
+            counts[install.machine] = counts.get(install.machine, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def document(self) -> Json:
+        """The form of ``report.json``."""
+        return {
+            "run": self.run,
+            "countsByOutcome": self.run["countsByOutcome"],
+            "machines": [
+                {key: machine[key] for key in ("id", "name", "ring", "lane", "wave", "why", "outcome", "reason")}
+                for machine in self.machines
+            ],
+            "makespan": self.plan["makespan"],
+            "simulator": {"acceptedInstalls": self.accepted},
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def of(self, key: str) -> dict[str, list[Install]]:
+        """The installations by a field of their machines' rows, such as ``ring``."""
+        values = {str(machine["id"]).lower(): str(machine[key]) for machine in self.machines}
+        found: dict[str, list[Install]] = {}
+        for install in self.installs:
+            found.setdefault(values.get(install.machine.lower(), ""), []).append(install)
+        return found
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A fleet, a policy, and what has to come of it.
+
+    ``bad`` are machines that behave otherwise than the fleet file says; ``check`` says what else must hold, ``kept``
+    what was shown.
+    """
+
+    name: str
+    policy: Json
+    state: str
+    check: Callable[[Report], Iterable[str]]
+    kept: Callable[[Report], str]
+    bad: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+    @property
+    def folder(self) -> Path:
+        """Everything that it leaves behind."""
+        return ROOT / ".local" / self.name
+
+    @property
+    def report(self) -> Path:
+        """What came of it, as JSON."""
+        return self.folder / "report.json"
+
+    def stack_options(self) -> StackOptions:
+        """A stack with the sample fleet, on a free port."""
+        return StackOptions(state=self.folder / "stack", port=0, fleet=FLEET, speed=SPEED, poll_seconds=0.5)
+
+    def prepare(self, stack: Stack) -> None:
+        """Let machines behave as the demonstration needs them."""
+        for machine, simulation in self.bad.items():
+            _simulator(stack, "POST", "/_sim/machines", {"id": machine, "simulation": simulation})
+
+    def books(self, stack: Stack) -> list[Install]:
+        """The installations that the simulator accepted."""
+        operations = cast("list[Json]", _simulator(stack, "GET", "/_sim/operations?kind=install")["operations"])
+        # One that still runs has no end: nothing may overlap with it any more.
+        return [
+            Install(each["machine"], each["startedAt"], each["start"], each["end"] or float("inf"))
+            for each in operations
+        ]
+
+    def broken_promises(self, report: Report) -> list[str]:
+        """What the run should have kept and did not, a sentence each; empty when all is well."""
+        return [*_broken_always(report, self.state), *self.check(report)]
+
+
+def _simulator(stack: Stack, method: str, path: str, body: Json | None = None) -> Json:
+    verify = ssl.create_default_context(cafile=str(stack.ca))
+    answer = httpx.request(method, f"{stack.arm}{path}", json=body, verify=verify, timeout=10, trust_env=False)
+    return cast("Json", answer.raise_for_status().json())
+
+
+def _broken_always(report: Report, state: str) -> Iterable[str]:
+    if report.run["state"] != state:
+        yield f"The run ended as {report.run['state']}: {report.run.get('reason', '')}"
+    for machine, count in report.accepted.items():
+        if count > 1:
+            yield f"{machine} was told to install {count} times in one run"
+    without = [machine["name"] for machine in report.machines if not machine["outcome"]]
+    if without:
+        yield f"No outcome: {', '.join(without)}"
+    ids = {str(machine["id"]).lower() for machine in report.machines}
+    total = sum(report.run["countsByOutcome"].values())
+    if not len(ids) == len(report.machines) == total == report.run["machines"] > 0:
+        yield f"{len(report.machines)} rows, {total} outcomes and {report.run['machines']} machines do not agree"
+
+
+def _broken_order(report: Report) -> Iterable[str]:
+    """What a rollout must never do; everything else that the rules keep apart is judged by the end-to-end tests."""
+    rings = report.of("ring")
+    if rings.keys() != {"canary", "broad"}:
+        yield f"Installations in the rings {sorted(rings)}, where canary and broad were expected"
+    elif min(each.start for each in rings["broad"]) < max(each.end for each in rings["canary"]):
+        yield "The broad ring began before the canaries had ended"
+    regions = report.of("lane")
+    for one, other in PAIRS:
+        if any(_overlap(a, b) for a in regions.get(one, []) for b in regions.get(other, [])):
+            yield f"Machines of {one} and of its pair {other} were patched at the same time"
+
+
+def _broken_stop(report: Report) -> Iterable[str]:
+    skipped = _kept_by_budget(report)
+    if not skipped:
+        yield "The error budget kept no machine from being patched"
+    stopped_at = report.run["stoppedAt"]
+    late = [each.machine for each in report.installs if _seconds_between(stopped_at, each.at) > STOP_SECONDS]
+    if late:
+        yield f"Installations began after the run was stopped: {', '.join(late)}"
+    patched = {each.machine.lower() for each in report.installs}
+    if any(str(machine["id"]).lower() in patched for machine in skipped):
+        yield "A machine is called skipped although it was patched"
+
+
+def _kept_by_budget(report: Report) -> list[Json]:
+    return [machine for machine in report.machines if machine["reason"] == "error_budget"]
+
+
+def _overlap(one: Install, other: Install) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _seconds_between(one: str, other: str) -> float:
+    return (_instant(other) - _instant(one)).total_seconds()
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _fleet() -> list[Json]:
+    return cast("list[Json]", json.loads(FLEET.read_text(encoding="utf-8")))
+
+
+def _policy(name: str, description: str, **changes: Any) -> Json:
+    """The test machines first; after a person's yes everything else, a third of the fleet at a time."""
+    return {
+        "name": name,
+        "description": description,
+        "scope": {"subscriptions": list(dict.fromkeys(str(machine["id"]).split("/")[2] for machine in _fleet()))},
+        "install": {
+            "windows": {"classificationsToInclude": ["Critical", "Security", "UpdateRollUp"]},
+            "linux": {"classificationsToInclude": ["Critical", "Security"]},
+            "rebootSetting": "IfRequired",
+            "maximumDuration": "PT2H",
+        },
+        "maxConcurrent": 20,
+        "rings": [
+            {"name": "canary", "tags": {"values": {"env": ["test"]}}},
+            {"name": "broad", "approval": {"within": "PT1H"}},
+        ],
+        **changes,
+    }
+
+
+def _of_bad_update(machine: Json) -> bool:
+    return machine["location"] == BAD_REGION and machine["tags"].get("env") != "test"
+
+
+ROLLOUT = Demonstration(
+    name="demo",
+    policy=_policy("demo", "Critical and security updates for the sample fleet, the test machines first."),
+    state="completed",
+    check=_broken_order,
+    kept=lambda _: "The canaries ended before the broad ring began, and paired regions were never patched together.",
+)
+STOP = Demonstration(
+    name="demo-stop",
+    policy=_policy(
+        "demo-stop",
+        f"The same, on a day on which an update fails everywhere in {BAD_REGION}.",
+        errorBudget={"lane": 3, "run": "20%", "onExceeded": "end"},
+    ),
+    state="stopped",
+    check=lambda report: [*_broken_order(report), *_broken_stop(report)],
+    kept=lambda report: (
+        f"{report.run['stopReason']} {len(_kept_by_budget(report))} machines were left alone because of it."
+    ),
+    bad={machine["id"]: {"installFails": True, "pendingPatches": 6} for machine in _fleet() if _of_bad_update(machine)},
+)

@@ -1,0 +1,164 @@
+"""Hands durable work items to workers.
+
+An orchestrator turn is one invocation of its function with a base64 ``OrchestratorRequest`` in and a base64
+``OrchestratorResponse`` out; an activity is one invocation with JSON in and JSON out. Work items of a worker that
+dies go back to the engine and are given out again (at least once, as in Azure).
+"""
+
+import asyncio
+import base64
+import logging
+from datetime import timedelta
+
+from durabletask.internal import helpers
+from durabletask.internal import orchestrator_service_pb2 as pb
+from google.protobuf import wrappers_pb2
+
+from local.functions_host.bindings import Inputs
+from local.functions_host.durable.engine import Engine
+from local.functions_host.functions import ACTIVITY, ORCHESTRATION
+from local.functions_host.host_json import HostJson
+from local.functions_host.worker.pool import WorkerPool
+from local.functions_host.worker.process import Input, WorkerLost, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Moves work items between an engine and a pool, within host.json's limits for the whole host."""
+
+    def __init__(self, engine: Engine, pool: WorkerPool, settings: HostJson, inputs: Inputs) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._settings = settings
+        self._inputs = inputs
+        self._work = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = 0
+        self._activities = 0
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._engine.subscribe(lambda: loop.call_soon_threadsafe(self._work.set))
+        while True:
+            self._work.clear()
+            self._hand_out()
+            await self._work.wait()
+
+    def wake(self) -> None:
+        """There may be a worker that can take work again."""
+        self._work.set()
+
+    def _hand_out(self) -> None:
+        while (worker := self._pool.least_busy()) is not None:
+            item = self._engine.next_work_item(
+                worker.name,
+                orchestrations=self._turns < self._settings.max_orchestrators,
+                activities=self._activities < self._settings.max_activities,
+            )
+            if item is None:
+                return
+            task = asyncio.create_task(self._carry(item, worker))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, item: pb.WorkItem, worker: WorkerProcess) -> None:
+        is_turn = item.HasField("orchestratorRequest")
+        self._turns += is_turn
+        self._activities += not is_turn
+        try:
+            if is_turn:
+                self._engine.complete(await self._turn(item, worker))
+            else:
+                self._engine.complete(await self._activity(item, worker))
+        except WorkerLost:
+            log.info("%s ended while it had a work item, which is given out again", worker.name)
+        finally:
+            self._turns -= is_turn
+            self._activities -= not is_turn
+            self._work.set()
+
+    async def _turn(self, item: pb.WorkItem, worker: WorkerProcess) -> pb.OrchestratorResponse:
+        request = item.orchestratorRequest
+        name = _orchestrator_name(request)
+        function = self._pool.functions.durable(ORCHESTRATION, name)
+        if function is None:
+            failure = _failure("FunctionNotFound", f"The orchestrator function '{name}' does not exist.", final=True)
+            return _failed_turn(item, failure)
+        text = base64.b64encode(request.SerializeToString()).decode()
+        inputs = [Input(function.trigger["name"], "string", text), *self._inputs.extra(function)]
+        try:
+            result = await worker.invoke(function.id, inputs, timeout=self._timeout)
+        except TimeoutError:
+            return _failed_turn(item, self._timed_out(name))
+        if not result.ok:
+            return _failed_turn(item, _from_error(result.error))
+        response = pb.OrchestratorResponse()
+        response.ParseFromString(base64.b64decode(str(result.value)))
+        response.completionToken = item.completionToken
+        return response
+
+    async def _activity(self, item: pb.WorkItem, worker: WorkerProcess) -> pb.ActivityResponse:
+        request = item.activityRequest
+        response = pb.ActivityResponse(
+            instanceId=request.orchestrationInstance.instanceId,
+            taskId=request.taskId,
+            completionToken=item.completionToken,
+        )
+        function = self._pool.functions.durable(ACTIVITY, request.name)
+        if function is None:
+            message = f"The activity function '{request.name}' does not exist."
+            response.failureDetails.CopyFrom(_failure("FunctionNotFound", message, final=True))
+            return response
+        value = request.input.value if request.HasField("input") else "null"
+        inputs = [Input(function.trigger["name"], "json", value), *self._inputs.extra(function)]
+        try:
+            result = await worker.invoke(function.id, inputs, timeout=self._timeout)
+        except TimeoutError:
+            log.error("activity '%s' ran longer than functionTimeout", request.name)
+            response.failureDetails.CopyFrom(self._timed_out(request.name))
+            return response
+        if result.ok:
+            text = str(result.value) if result.value is not None else "null"
+            response.result.CopyFrom(wrappers_pb2.StringValue(value=text))
+        else:
+            response.failureDetails.CopyFrom(_from_error(result.error))
+        return response
+
+    @property
+    def _timeout(self) -> float | None:
+        limit = self._settings.function_timeout
+        return None if limit is None else limit.total_seconds()
+
+    def _timed_out(self, name: str) -> pb.TaskFailureDetails:
+        limit = self._settings.function_timeout or timedelta()
+        return _failure("FunctionTimeoutException", f"Timeout value of {limit} was exceeded by function: {name}")
+
+
+def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
+    for events in (request.pastEvents, request.newEvents):
+        for event in events:
+            if event.HasField("executionStarted"):
+                return event.executionStarted.name
+    return ""
+
+
+def _failure(kind: str, message: str, *, final: bool = False) -> pb.TaskFailureDetails:
+    return pb.TaskFailureDetails(errorType=kind, errorMessage=message, isNonRetriable=final)
+
+
+def _from_error(error: str) -> pb.TaskFailureDetails:
+    """``Type: message`` as the Durable extension splits it; text without a colon is all message."""
+    kind, separator, message = error.partition(": ")
+    return _failure(kind.strip(), message) if separator else _failure("Exception", error)
+
+
+def _failed_turn(item: pb.WorkItem, failure: pb.TaskFailureDetails) -> pb.OrchestratorResponse:
+    log.error("instance '%s' fails: %s", item.orchestratorRequest.instanceId, failure.errorType)
+    action = helpers.new_complete_orchestration_action(
+        -1, pb.ORCHESTRATION_STATUS_FAILED, None, failure_details=failure
+    )
+    return pb.OrchestratorResponse(
+        instanceId=item.orchestratorRequest.instanceId, completionToken=item.completionToken, actions=[action]
+    )
