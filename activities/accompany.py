@@ -30,6 +30,7 @@ from patchwave.domain.workflow.maintenance_run import (
     EndPreparation,
     FindMachines,
     Found,
+    MaintenanceSummary,
     PartOfRun,
     Preparation,
     ShardMachines,
@@ -56,9 +57,9 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
     return run.maintenance
 
 
-async def open_occurrence(data: Json) -> Json:
-    """Mark the run as running, and say where it stands. ``RunRef`` to ``Standpoint``; asked again and again."""
-    run_id = RunRef.from_wire(data).run_id
+async def open_occurrence(request: RunRef) -> Standpoint:
+    """Mark the run as running, and say where it stands. Asked again and again."""
+    run_id = request.run_id
     records = open_records()
     try:
         await records.start_run(run_id, now())
@@ -66,7 +67,7 @@ async def open_occurrence(data: Json) -> Json:
         occurrence = occurrence_of(run)
         await show_life(run)
     except RecordMissing:
-        return Standpoint(is_ended=True).to_wire()
+        return Standpoint(is_ended=True)
     around = policy.maintenance
     return Standpoint(
         is_ended=run.state.is_final,
@@ -83,23 +84,22 @@ async def open_occurrence(data: Json) -> Json:
         ends_at=occurrence.ends_at,
         settle_at=occurrence.settle_at,
         look_seconds=wait_seconds(),
-    ).to_wire()
+    )
 
 
 # --- its machines
 
 
-async def find_occurrence_machines(data: Json) -> Json:
-    """Read one page of the scheduled run's machines. ``FindMachines`` to ``Found``.
+async def find_occurrence_machines(request: FindMachines) -> Found:
+    """Read one page of the scheduled run's machines.
 
     New ones that the policy's scope holds get a row; of those that have one, Update Manager's word is kept.
     """
-    request = FindMachines.from_wire(data)
     run, policy = await load_run(request.run_id)
     occurrence = occurrence_of(run)
     page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
     if page.failure is not None:
-        return Found(machines=run.machines, **_trouble(page, request.attempt)).to_wire()
+        return Found(machines=run.machines, **_trouble(page, request.attempt))
     read = [MachineUpdate.read(row) for row in page.rows]
     said = dict(update for update in read if update is not None)
     records = open_records()
@@ -110,13 +110,13 @@ async def find_occurrence_machines(data: Json) -> Json:
     for query in build_queries(Scope(machine_ids=tuple(machine.text for machine in fresh))) if fresh else []:
         found = await open_resource_graph().page(query.text, query.subscriptions)
         if found.failure is not None:
-            return Found(machines=machines, **_trouble(found, request.attempt)).to_wire()
+            return Found(machines=machines, **_trouble(found, request.attempt))
         rows = select_machines(policy.scope, found.rows)
         await add_found(records, run.id, rows)
         machines = await records.count_machines(run.id)
         known |= {row.machine_id.key: Stage.WAITING for row in rows}
     await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
-    return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds).to_wire()
+    return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds)
 
 
 async def _note_passed_over(records: Records, run: Run, rows: Sequence[Json]) -> None:
@@ -161,9 +161,8 @@ def trouble(page: Page, attempt: int, what: str) -> Json:
     }
 
 
-async def list_shards(data: Json) -> Json:
-    """Cut the machines of the run into shards. ``PartOfRun`` to ``Shards``, without those that have nothing to do."""
-    request = PartOfRun.from_wire(data)
+async def list_shards(request: PartOfRun) -> Shards:
+    """Cut the machines of the run into shards, without those that have nothing to do."""
     cursors: list[str | None] = []
     cursor: str | None = None
     while True:
@@ -172,25 +171,23 @@ async def list_shards(data: Json) -> Json:
             cursors.append(cursor)
         cursor = page.cursor
         if cursor is None:
-            return Shards(cursors=cursors).to_wire()
+            return Shards(cursors=cursors)
 
 
-async def read_shard(data: Json) -> Json:
-    """The machines of a shard that the part is still to be done on. ``ShardRef`` to ``ShardMachines``."""
-    request = ShardRef.from_wire(data)
+async def read_shard(request: ShardRef) -> ShardMachines:
+    """The machines of a shard that the part is still to be done on."""
     page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
-    return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)]).to_wire()
+    return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)])
 
 
 # --- before it
 
 
-async def end_preparation(data: Json) -> Json:
-    """Look at what the work before has come to, and write it down. ``EndPreparation`` to ``Preparation``.
+async def end_preparation(request: EndPreparation) -> Preparation:
+    """Look at what the work before has come to, and write it down.
 
     A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
     """
-    request = EndPreparation.from_wire(data)
     run_id = request.run_id
     records = open_records()
     machines = [machine async for machine in records.each_machine(run_id)]
@@ -211,7 +208,7 @@ async def end_preparation(data: Json) -> Json:
         run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
     )
     await records.set_run_state(run_id, run.state, "the scheduled run of Update Manager")
-    return Preparation(machines=len(machines), failed=len(failed)).to_wire()
+    return Preparation(machines=len(machines), failed=len(failed))
 
 
 def _has_failed(machine: MachineRecord) -> bool:
@@ -219,15 +216,15 @@ def _has_failed(machine: MachineRecord) -> bool:
     return bool(machine.complaint) or not (machine.prepared or machine.reason == Reason.OUTSIDE_BOUNDARY)
 
 
-async def cancel_occurrence(data: Json) -> Json:
-    """Cancel the scheduled run, while that is possible. ``RunRef`` to ``CancelResult``; repeating it does no harm."""
-    run_id = RunRef.from_wire(data).run_id
+async def cancel_occurrence(request: RunRef) -> CancelResult:
+    """Cancel the scheduled run, while that is possible. Repeating it does no harm."""
+    run_id = request.run_id
     records = open_records()
     run, _ = await load_run(run_id)
     occurrence = occurrence_of(run)
     at = now()
     if occurrence.canceled_at is not None:
-        return CancelResult(canceled=True).to_wire()
+        return CancelResult(canceled=True)
     scheduled = OccurrenceId.parse(occurrence.id)
     failure = await open_maintenance().cancel(scheduled.configuration, scheduled.stamp)
     if failure is None and now() >= occurrence.starts_at:
@@ -237,34 +234,33 @@ async def cancel_occurrence(data: Json) -> Json:
         await records.note_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
         detail = {"occurrence": occurrence.id, "failed": occurrence.failed_before}
         await records.audit(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
-        return CancelResult(canceled=True).to_wire()
+        return CancelResult(canceled=True)
     wait = wait_seconds(failure.retry_after)
     is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
     if is_passing and (occurrence.cancel_until - at).total_seconds() > wait:
-        return CancelResult(wait_seconds=wait, failure=failure).to_wire()
+        return CancelResult(wait_seconds=wait, failure=failure)
     await records.note_occurrence(run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text}))
     detail = {"occurrence": occurrence.id, "failure": failure.text}
     await records.audit(run_id, "occurrence_not_canceled", by=PATCHWAVE, at=at, detail=detail)
-    return CancelResult(failure=failure).to_wire()
+    return CancelResult(failure=failure)
 
 
 # --- after it
 
 
-async def end_results(data: Json) -> Json:
-    """The results are copied, or their time is over. ``RunRef`` to nothing."""
+async def end_results(request: RunRef) -> None:
+    """The results are copied, or their time is over."""
     at = now()
-    run_id = RunRef.from_wire(data).run_id
+    run_id = request.run_id
     run = await open_records().note_occurrence(
         run_id, lambda known: known.model_copy(update={"results_at": known.results_at or at})
     )
     await open_records().set_run_state(run_id, run.state)
-    return {}
 
 
-async def sum_up_occurrence(data: Json) -> Json:
-    """Count the machines that Update Manager called done and that are not. ``RunRef`` to ``{"contradicted": n}``."""
-    run_id = RunRef.from_wire(data).run_id
+async def sum_up_occurrence(request: RunRef) -> MaintenanceSummary:
+    """Count the machines that Update Manager called done and that are not."""
+    run_id = request.run_id
     records = open_records()
     wrong = [machine async for machine in records.each_machine(run_id) if is_contradicted(machine)]
     run = await records.note_occurrence(run_id, lambda known: known.model_copy(update={"contradicted": len(wrong)}))
@@ -273,4 +269,4 @@ async def sum_up_occurrence(data: Json) -> Json:
         detail = {"machines": len(wrong), "examples": examples}
         at = occurrence_of(run).results_at or now()
         await records.audit(run_id, "update_manager_contradicted", by=PATCHWAVE, at=at, detail=detail)
-    return {"contradicted": len(wrong)}
+    return MaintenanceSummary(contradicted=len(wrong))

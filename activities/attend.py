@@ -10,7 +10,6 @@ from activities.context import load_machine, load_record, now, wait_seconds
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.power import NotRestored, not_restored
@@ -23,12 +22,11 @@ _LOCK_MARGIN = timedelta(hours=2)
 """Beyond the moment when the scheduled run counts as over: the work after it."""
 
 
-async def note_prepared(data: Json) -> Json:
-    """The work before has ended on the machine. ``Prepared`` to nothing.
+async def note_prepared(request: Prepared) -> None:
+    """The work before has ended on the machine.
 
     Its lock is extended to the end of the scheduled run: no run of ours may install while Azure does.
     """
-    request = Prepared.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     occurrence = occurrence_of(context.run)
     records = open_records()
@@ -45,12 +43,10 @@ async def note_prepared(data: Json) -> Json:
         was_started=is_ours,
         **seen,
     )
-    return {}
 
 
-async def look_again(data: Json) -> Json:
-    """Look at the machine after the scheduled run. ``MachineRef`` to ``LookAgain``."""
-    request = MachineRef.from_wire(data)
+async def look_again(request: MachineRef) -> LookAgain:
+    """Look at the machine after the scheduled run."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
@@ -60,7 +56,7 @@ async def look_again(data: Json) -> Json:
             started_by_us=machine.started_by_us,
             wait_seconds=wait_seconds(view.retry_after),
             counts=not is_throttling(view),
-        ).to_wire()
+        )
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
         sign = PowerSign.OFF
     else:
@@ -71,12 +67,11 @@ async def look_again(data: Json) -> Json:
         started_by_us=machine.started_by_us,
         assess_activity_id=last.activity_id if last else "",
         wait_seconds=wait_seconds(),
-    ).to_wire()
+    )
 
 
-async def conclude_machine(data: Json) -> Json:
-    """The machine's final row; the first one counts. ``Concluding`` to nothing."""
-    request = Concluding.from_wire(data)
+async def conclude_machine(request: Concluding) -> None:
+    """The machine's final row; the first one counts."""
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)
     message = " ".join([outcome.message, *request.complaints])
@@ -90,4 +85,3 @@ async def conclude_machine(data: Json) -> Json:
         patches=[],
         release=not request.keep_lock,
     )
-    return {}

@@ -1,126 +1,116 @@
-"""Registers the activities with the Functions host; what they do is in the other modules."""
+"""Registers the activities with the Functions host, each by its contract."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import wraps
-from typing import cast
 
 import azure.durable_functions as df
 
-from activities.accompany import (
-    cancel_occurrence,
-    end_preparation,
-    end_results,
-    find_occurrence_machines,
-    list_shards,
-    open_occurrence,
-    read_shard,
-    sum_up_occurrence,
+from activities import (
+    accompany,
+    attend,
+    discovery,
+    health,
+    hooks,
+    machine,
+    mode_change,
+    notify,
+    pinning,
+    plan,
+    poll,
+    power,
+    recovery,
+    reservations,
+    results,
+    run,
+    steering,
+    submit,
+    turns,
+    windows,
 )
-from activities.attend import conclude_machine, look_again, note_prepared
-from activities.discovery import discover_machines
-from activities.health import check_health
-from activities.hooks import run_script, take_snapshot
-from activities.machine import preflight_machine, record_outcome, release_machine, verify_machine
-from activities.mode_change import change_mode, next_mode_changes
-from activities.notify import close_notice, list_channels, send_notice
-from activities.pinning import pin_ring
-from activities.plan import plan_run
-from activities.poll import poll_operation
-from activities.power import restart_machine, start_machine, stop_machine
-from activities.recovery import rest_until, take_stock
-from activities.reservations import give_places_back, take_places
-from activities.results import copy_results
-from activities.run import close_open_machines, close_run, open_run
-from activities.steering import close_gate, read_controls, set_run_state, stop_run
-from activities.submit import assess_machine, install_patches
-from activities.turns import look_at_phase, next_machines, still_open_machines
-from activities.windows import next_window, open_window, read_cutoff
-from patchwave.domain.core.documents import Json
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Activity
 from patchwave.storage import batching
 
 bp = df.Blueprint()
 
-
-def _as_function(activity: Callable[[Json], Awaitable[Json]]) -> Callable[[object], Awaitable[object]]:
-    """The same activity with annotations that the Functions worker takes: it refuses generic ones."""
-
-    async def run(data: object) -> object:
-        return await activity(cast("Json", data))
-
-    run.__name__ = activity.__name__
-    run.__doc__ = activity.__doc__
-    return run
+type Function = Callable[[object], Awaitable[object]]
 
 
-def with_batching(step: Callable[[Json], Awaitable[Json]]) -> Callable[[Json], Awaitable[Json]]:
-    """The same step of a machine, which waits for those of other machines to share what it asks of the records."""
+def register[Request, Result](
+    contract: Activity[Request, Result], function: Callable[[Request], Awaitable[Result]], *, batches: bool = False
+) -> Function:
+    """Register what does the work of a contract.
 
-    @wraps(step)
-    async def run(data: Json) -> Json:
+    Args:
+        contract: the activity.
+        function: its implementation.
+        batches: it runs for hundreds of machines at a time, so that its requests of the storage wait for each other.
+    """
+
+    async def activity(data: object) -> object:
+        request = contract.decode_request(data)
+        if not batches:
+            return contract.encode_result(await function(request))
         with batching():
-            return await step(data)
+            return contract.encode_result(await function(request))
 
-    return run
+    activity.__name__ = contract.name
+    activity.__doc__ = function.__doc__
+    bp.activity_trigger(input_name="data")(activity)
+    return activity
 
 
-OF_RUNS = (
-    open_run,
-    take_stock,
-    rest_until,
-    discover_machines,
-    look_at_phase,
-    next_machines,
-    still_open_machines,
-    plan_run,
-    pin_ring,
-    read_controls,
-    set_run_state,
-    close_gate,
-    stop_run,
-    read_cutoff,
-    next_window,
-    open_window,
-    take_places,
-    give_places_back,
-    list_channels,
-    send_notice,
-    close_notice,
-    close_open_machines,
-    close_run,
-    open_occurrence,
-    find_occurrence_machines,
-    list_shards,
-    read_shard,
-    end_preparation,
-    cancel_occurrence,
-    copy_results,
-    end_results,
-    sum_up_occurrence,
-    next_mode_changes,
-)
-"""What is done once for a run, or once for many machines: it waits for nobody."""
-OF_MACHINES = (
-    preflight_machine,
-    start_machine,
-    stop_machine,
-    restart_machine,
-    take_snapshot,
-    run_script,
-    assess_machine,
-    install_patches,
-    poll_operation,
-    verify_machine,
-    check_health,
-    release_machine,
-    record_outcome,
-    note_prepared,
-    look_again,
-    conclude_machine,
-    change_mode,
-)
-"""What is done for each machine: hundreds at a time."""
+# Once for a run, or once for many machines.
+register(contracts.OPEN_RUN, run.open_run)
+register(contracts.TAKE_STOCK, recovery.take_stock)
+register(contracts.REST_UNTIL, recovery.rest_until)
+register(contracts.DISCOVER_MACHINES, discovery.discover_machines)
+register(contracts.PLAN_RUN, plan.plan_run)
+register(contracts.PIN_RING, pinning.pin_ring)
+register(contracts.READ_CONTROLS, steering.read_controls)
+register(contracts.SET_RUN_STATE, steering.set_run_state)
+register(contracts.STOP_RUN, steering.stop_run)
+register(contracts.CLOSE_GATE, steering.close_gate)
+register(contracts.READ_CUTOFF, windows.read_cutoff)
+register(contracts.NEXT_WINDOW, windows.next_window)
+register(contracts.OPEN_WINDOW, windows.open_window)
+register(contracts.TAKE_PLACES, reservations.take_places)
+register(contracts.GIVE_PLACES_BACK, reservations.give_places_back)
+register(contracts.CLOSE_OPEN_MACHINES, run.close_open_machines)
+register(contracts.CLOSE_RUN, run.close_run)
+register(contracts.LIST_CHANNELS, notify.list_channels)
+register(contracts.SEND_NOTICE, notify.send_notice)
+register(contracts.CLOSE_NOTICE, notify.close_notice)
+register(contracts.LOOK_AT_PHASE, turns.look_at_phase)
+register(contracts.NEXT_MACHINES, turns.next_machines)
+register(contracts.STILL_OPEN_MACHINES, turns.still_open_machines)
+register(contracts.OPEN_OCCURRENCE, accompany.open_occurrence)
+register(contracts.FIND_OCCURRENCE_MACHINES, accompany.find_occurrence_machines)
+register(contracts.LIST_SHARDS, accompany.list_shards)
+register(contracts.READ_SHARD, accompany.read_shard)
+register(contracts.END_PREPARATION, accompany.end_preparation)
+register(contracts.CANCEL_OCCURRENCE, accompany.cancel_occurrence)
+register(contracts.COPY_RESULTS, results.copy_results)
+register(contracts.END_RESULTS, accompany.end_results)
+register(contracts.SUM_UP_OCCURRENCE, accompany.sum_up_occurrence)
+register(contracts.NEXT_MODE_CHANGES, mode_change.next_mode_changes)
 
-for activity in (*OF_RUNS, *map(with_batching, OF_MACHINES)):
-    bp.activity_trigger(input_name="data")(_as_function(activity))
+# For each machine.
+register(contracts.PREFLIGHT_MACHINE, machine.preflight_machine, batches=True)
+register(contracts.START_MACHINE, power.start_machine, batches=True)
+register(contracts.STOP_MACHINE, power.stop_machine, batches=True)
+register(contracts.RESTART_MACHINE, power.restart_machine, batches=True)
+register(contracts.TAKE_SNAPSHOT, hooks.take_snapshot, batches=True)
+register(contracts.RUN_SCRIPT, hooks.run_script, batches=True)
+register(contracts.ASSESS_MACHINE, submit.assess_machine, batches=True)
+register(contracts.INSTALL_PATCHES, submit.install_patches, batches=True)
+register(contracts.POLL_OPERATION, poll.poll_operation, batches=True)
+register(contracts.VERIFY_MACHINE, machine.verify_machine, batches=True)
+register(contracts.CHECK_HEALTH, health.check_health, batches=True)
+register(contracts.RELEASE_MACHINE, machine.release_machine, batches=True)
+register(contracts.RECORD_OUTCOME, machine.record_outcome, batches=True)
+register(contracts.NOTE_PREPARED, attend.note_prepared, batches=True)
+register(contracts.LOOK_AGAIN, attend.look_again, batches=True)
+register(contracts.CONCLUDE_MACHINE, attend.conclude_machine, batches=True)
+register(contracts.CHANGE_MODE, mode_change.change_mode, batches=True)

@@ -10,7 +10,6 @@ from activities.context import load_run, now, wait_seconds
 from patchwave.azure.pipeline import boundary_of
 from patchwave.azure.resource_graph import open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
@@ -51,16 +50,15 @@ class _Position(NamedTuple):
         return _Position(query, page_token, self.told + machines)
 
 
-async def discover_machines(data: Json) -> Json:
-    """Read one page and add its machines. ``DiscoverRequest`` to ``Discovered``.
+async def discover_machines(request: DiscoverRequest) -> Discovered:
+    """Read one page and add its machines.
 
     After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
     """
-    request = DiscoverRequest.from_wire(data)
     _, policy = await load_run(request.run_id)
     records = open_records()
     if boundary_of(load_settings()).is_needed_by(policy.scope):
-        return Discovered(failure=f"The scope {needs_boundary()}.").to_wire()
+        return Discovered(failure=f"The scope {needs_boundary()}.")
     queries = build_queries(policy.scope)
     position = _Position.read(request.cursor)
     wait = 0.0
@@ -68,17 +66,17 @@ async def discover_machines(data: Json) -> Json:
         query = queries[position.query]
         page = await open_resource_graph().page(query.text, query.subscriptions, position.token)
         if page.failure is not None:
-            return _failed(page.failure, page.wait_seconds, request.attempt).to_wire()
+            return _failed(page.failure, page.wait_seconds, request.attempt)
         found = select_machines(policy.scope, page.rows)
         await add_found(records, request.run_id, found)
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
         await records.note_machines(request.run_id, position.told)
-        return Discovered(machines=position.told, cursor=position.write(), wait_seconds=wait).to_wire()
+        return Discovered(machines=position.told, cursor=position.write(), wait_seconds=wait)
     await _add_missing(records, request.run_id, policy.scope)
     machines = await records.count_machines(request.run_id)
-    return Discovered(machines=machines, selectors=policy.scope.describe()).to_wire()
+    return Discovered(machines=machines, selectors=policy.scope.describe())
 
 
 async def add_found(records: Records, run_id: str, found: Sequence[DiscoveredMachine]) -> None:

@@ -13,7 +13,6 @@ from patchwave.azure.bulk_status import open_sweeps
 from patchwave.azure.resource_health import open_resource_health
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.machine.alerts import alerts_unknown, judge_alerts
 from patchwave.domain.machine.health import (
@@ -75,21 +74,20 @@ class _Looks(NamedTuple):
     is_throttled: bool
 
 
-async def check_health(data: Json) -> Json:
-    """Read every sign of the machine's health, keep them, and judge them. ``HealthRequest`` to ``HealthResult``."""
-    request = HealthRequest.from_wire(data)
+async def check_health(request: HealthRequest) -> HealthResult:
+    """Read every sign of the machine's health, keep them, and judge them."""
     context = await load_machine(request.run_id, request.machine_key)
     health = context.policy.health
     if request.moment is Moment.BEFORE and _is_canceled(context):
         # Nothing will be installed: the next step says so.
-        return HealthResult(state=HealthState.OK).to_wire()
+        return HealthResult(state=HealthState.OK)
     result: HealthResult | None = None
     if request.moment is Moment.BEFORE and health.alerts is not None:
         result = await _ask_alerts(context, health.alerts, request.looked_for)
     if result is None and health.enabled:
         judge = _before if request.moment is Moment.BEFORE else _after
         result = await judge(context, health, request.looked_for)
-    return (result or HealthResult(state=HealthState.OK)).to_wire()
+    return result or HealthResult(state=HealthState.OK)
 
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:

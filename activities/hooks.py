@@ -18,7 +18,7 @@ from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import PollReading, PollState
-from patchwave.domain.core.documents import Json, format_instant
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.hooks import (
     HookResult,
@@ -66,17 +66,16 @@ _LEFT = HookResult(state=HookState.LEFT)
 # --- the snapshot
 
 
-async def take_snapshot(data: Json) -> Json:
-    """Have the snapshot of the policy, and the advice how to go back to it. ``MachineRef`` to ``HookResult``."""
-    request = MachineRef.from_wire(data)
+async def take_snapshot(request: MachineRef) -> HookResult:
+    """Have the snapshot of the policy, and the advice how to go back to it."""
     context = await load_machine(request.run_id, request.machine_key)
     hook = context.policy.hooks.snapshot
     if hook is None or context.machine.rollback:
-        return _DONE.to_wire()
+        return _DONE
     result = await _take_snapshot(context, hook)
     # Nothing is waited for that comes before an installation which the window leaves no time for.
     late = _too_late(context) if result.state is HookState.WAIT else None
-    return (late or result).to_wire()
+    return late or result
 
 
 async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookResult:
@@ -124,19 +123,18 @@ async def _keep_advice(context: MachineContext, disk: OsDisk, snapshot: Snapshot
 # --- the scripts
 
 
-async def run_script(data: Json) -> Json:
-    """Run the policy's script, and keep what it printed. ``ScriptRequest`` to ``HookResult``."""
-    request = ScriptRequest.from_wire(data)
+async def run_script(request: ScriptRequest) -> HookResult:
+    """Run the policy's script, and keep what it printed."""
     context = await load_machine(request.run_id, request.machine_key)
     hooks = context.policy.hooks
     script = hooks.before if request.when is When.BEFORE else hooks.after
     os_type = OsType.read(context.machine.os_type)
     text = script.text_for(os_type) if script is not None else None
     if script is None or os_type is None or text is None:
-        return _DONE.to_wire()
+        return _DONE
     if request.when is When.AFTER:
         await keep_lock(context)
-    return (await _ScriptStep(context, request, script, os_type, text).go_on()).to_wire()
+    return await _ScriptStep(context, request, script, os_type, text).go_on()
 
 
 class _ScriptStep:

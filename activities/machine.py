@@ -12,7 +12,6 @@ from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_t
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary
@@ -41,12 +40,11 @@ _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
 """Stages behind which a machine is installed on or restarted; an assessment changes nothing on it."""
 
 
-async def preflight_machine(data: Json) -> Json:
-    """Lock the machine for the run and look at it. ``PreflightRequest`` to ``PreflightResult``.
+async def preflight_machine(request: PreflightRequest) -> PreflightResult:
+    """Lock the machine for the run and look at it.
 
     What an earlier step found counts no more when somebody has installed something since: no assessment is told then.
     """
-    request = PreflightRequest.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     if context.machine.stage in _UNDER_WAY:
         return await _go_on(context)
@@ -81,7 +79,7 @@ async def preflight_machine(data: Json) -> Json:
         assessment=assessment,
         installation=context.machine.installation,
         assess_attempt=assess_attempt,
-    ).to_wire()
+    )
 
 
 async def _assessed(context: MachineContext, installed: PatchSummary | None) -> tuple[AssessmentSummary | None, int]:
@@ -97,7 +95,7 @@ async def _assessed(context: MachineContext, installed: PatchSummary | None) -> 
     return None, intent.attempt + 1 if intent else 1
 
 
-async def _go_on(context: MachineContext) -> Json:
+async def _go_on(context: MachineContext) -> PreflightResult:
     """Azure may have accepted the call: it is followed, not begun, so that nothing speaks against it.
 
     Whoever was to send it and did not is told by the intent, and decides again whether it may be.
@@ -109,27 +107,25 @@ async def _go_on(context: MachineContext) -> Json:
         assessment=context.machine.assessment,
         installation=context.machine.installation,
         is_under_way=True,
-    ).to_wire()
+    )
 
 
-async def verify_machine(data: Json) -> Json:
-    """Read the machine again after an installation. ``VerifyRequest`` to ``Verified``."""
-    request = VerifyRequest.from_wire(data)
+async def verify_machine(request: VerifyRequest) -> Verified:
+    """Read the machine again after an installation."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         wait = wait_seconds(view.retry_after)
-        return Verified(is_ready=False, wait_seconds=wait, counts=not is_throttling(view)).to_wire()
+        return Verified(is_ready=False, wait_seconds=wait, counts=not is_throttling(view))
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
         wait_seconds=wait_seconds(),
-    ).to_wire()
+    )
 
 
-async def release_machine(data: Json) -> Json:
-    """The machine stays in the run until its next step. ``ReleaseMachine`` to nothing."""
-    request = ReleaseMachine.from_wire(data)
+async def release_machine(request: ReleaseMachine) -> None:
+    """The machine stays in the run until its next step."""
     records = open_records()
     installation = {"installation": request.installation} if request.installation else {}
     ended = MachineEnded(key=request.machine_key, attempt=request.attempt, left=request.left)
@@ -142,12 +138,10 @@ async def release_machine(data: Json) -> Json:
     )
     if not request.keep_lock:
         await records.release_lease(request.machine_key, request.run_id)
-    return {}
 
 
-async def record_outcome(data: Json) -> Json:
-    """The machine's final row; the first one counts. ``RecordOutcome`` to ``Recorded``, of what is stored."""
-    request = RecordOutcome.from_wire(data)
+async def record_outcome(request: RecordOutcome) -> Recorded:
+    """The machine's final row; the first one counts."""
     records = open_records()
     at = now()
 
@@ -167,7 +161,7 @@ async def record_outcome(data: Json) -> Json:
         ending=ending,
         release=not request.keep_lock,
     )
-    return Recorded(failed=uses_budget(stored.outcome, stored.reason)).to_wire()
+    return Recorded(failed=uses_budget(stored.outcome, stored.reason))
 
 
 def _activity(summary: PatchSummary | None) -> str:
@@ -188,19 +182,19 @@ def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) 
     return assessment.reboot_pending if seen_at is not None and seen_at > installed_at else None
 
 
-def _skip(outcome: Outcome) -> Json:
-    return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome)).to_wire()
+def _skip(outcome: Outcome) -> PreflightResult:
+    return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome))
 
 
-def _kept_back(context: MachineContext, outcome: Outcome) -> Json:
+def _kept_back(context: MachineContext, outcome: Outcome) -> PreflightResult:
     """Azure throttled the look until the window was over: another window is waited for, or this is the end."""
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
         started_by_us=context.machine.started_by_us,
         left=context.policy.continues and context.run.mode is Mode.PATCH,
-    ).to_wire()
+    )
 
 
-def _wait(outcome: Outcome, asked: float | None = None, *, counts: bool = True) -> Json:
+def _wait(outcome: Outcome, asked: float | None = None, *, counts: bool = True) -> PreflightResult:
     preflight = Preflight(readiness=Readiness.WAIT, outcome=outcome)
-    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts=counts).to_wire()
+    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts=counts)

@@ -8,7 +8,6 @@ from datetime import timedelta
 from activities.context import now, wait_seconds
 from patchwave.azure.patch_settings import open_machine_settings
 from patchwave.domain.azure.errors import ArmFailure, is_throttling
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.patch_mode_change import (
     ChangeEnd,
@@ -36,17 +35,17 @@ _LARGEST_SWEEP = 1_000
 """Machines that are ended at a time when a change is stopped."""
 
 
-async def next_mode_changes(data: Json) -> Json:
-    """The machines of the next wave; the change is closed when there are none. ``ChangeRef`` to ``NextChanges``."""
-    change_id = ChangeRef.from_wire(data).change_id
+async def next_mode_changes(request: ChangeRef) -> NextChanges:
+    """The machines of the next wave; the change is closed when there are none."""
+    change_id = request.change_id
     change = await _load(change_id)
     if change.state.is_final:
-        return NextChanges().to_wire()
+        return NextChanges()
     records = open_records()
     keys, ends = await records.open_machine_changes(change_id, change.max_concurrent)
     why = why_to_end(change, ends.get(ChangeEnd.FAILED, 0)) if keys else None
     if keys and why is None:
-        return NextChanges(machine_keys=keys).to_wire()
+        return NextChanges(machine_keys=keys)
     while keys:
         keys, ends = await records.open_machine_changes(change_id, _LARGEST_SWEEP)
         for key in keys:
@@ -56,17 +55,17 @@ async def next_mode_changes(data: Json) -> Json:
     closed = {"state": state, "ended_at": at, "counts_by_end": ends, "message": why or ""}
     await records.close_mode_change(change_id, lambda found: found.model_copy(update=closed))
     await records.audit(change_id, "mode_change_ended", by="patchwave", at=at, detail={"state": state, "ends": ends})
-    return NextChanges().to_wire()
+    return NextChanges()
 
 
-async def change_mode(data: Json) -> Json:
-    """One step of one machine: read it, and ask Azure for the change if it is time. ``MachineChangeRef`` to
-    ``ChangeProgress``; called until the machine has its end.
+async def change_mode(request: MachineChangeRef) -> ChangeProgress:
+    """One step of one machine: read it, and ask Azure for the change if it is time.
+
+    Called until the machine has its end.
     """
-    request = MachineChangeRef.from_wire(data)
     change = await _load(request.change_id)
     try:
-        return (await _change(change, request)).to_wire()
+        return await _change(change, request)
     except StorageError:
         raise
     except Exception as error:
@@ -74,7 +73,7 @@ async def change_mode(data: Json) -> Json:
         _LOG.exception("The machine %s of the change %s could not be worked on", request.machine_key, change.id)
         why = f"Patchwave failed on this machine ({type(error).__name__}), and its log has the reason:"
         await _end(change.id, request.machine_key, ChangeEnd.FAILED, f"{why} look at its patch settings.")
-        return ChangeProgress(has_ended=True).to_wire()
+        return ChangeProgress(has_ended=True)
 
 
 async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgress:

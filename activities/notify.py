@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from activities.context import load_run, now, wait_seconds
-from patchwave.domain.core.documents import Json, as_list, as_object
+from patchwave.domain.core.documents import as_list, as_object
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.notifications.events import (
     MOST_NOTES,
@@ -48,40 +48,38 @@ _WORST_FIRST = (
 """Which machines a notice names before others: every kind that needs a person."""
 
 
-async def list_channels(data: Json) -> Json:
-    """The channels that the run's policy wants told. ``Notice`` to ``NoticeChannels``.
+async def list_channels(notice: Notice) -> NoticeChannels:
+    """The channels that the run's policy wants told.
 
     A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. One
     that was told of the same thing before, by an incarnation that has ended, is left out.
     """
-    notice = Notice.from_wire(data)
     try:
         _, policy = await load_run(notice.run_id)
     except RecordMissing:
-        return NoticeChannels().to_wire()
+        return NoticeChannels()
     told = await _already_told(notice)
     wanted = [name for name in policy.notifications.channels_for(notice.facts.event) if name not in told]
     try:
         configured = parse_channels(load_settings().channels.get_secret_value())
     except ChannelsError as error:
-        return NoticeChannels(failed=dict.fromkeys(wanted, str(error))).to_wire()
+        return NoticeChannels(failed=dict.fromkeys(wanted, str(error)))
     return NoticeChannels(
         channels=[name for name in wanted if name in configured],
         failed={name: "PATCHWAVE_CHANNELS has no such channel." for name in wanted if name not in configured},
-    ).to_wire()
+    )
 
 
-async def send_notice(data: Json) -> Json:
-    """One attempt to tell one channel. ``SendNotice`` to ``SendResult``.
+async def send_notice(request: SendNotice) -> SendResult:
+    """One attempt to tell one channel.
 
     Executed again after a crash it may tell the channel twice; the delivery id is the same then.
     """
-    return (await attempt(SendNotice.from_wire(data), Sender())).to_wire()
+    return await attempt(request, Sender())
 
 
-async def close_notice(data: Json) -> Json:
-    """Write into the run's audit log who was told and who could not be. ``NoticeReport`` to ``{}``."""
-    report = NoticeReport.from_wire(data)
+async def close_notice(report: NoticeReport) -> None:
+    """Write into the run's audit log who was told and who could not be."""
     await open_records().audit(
         report.run_id,
         "notification_failed" if report.failed else "notified",
@@ -94,7 +92,6 @@ async def close_notice(data: Json) -> Json:
             "failed": report.failed,
         },
     )
-    return {}
 
 
 async def attempt(request: SendNotice, sender: Sender) -> SendResult:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from activities.context import MachineContext, frozen_policy, now
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.machine.patch_pinning import (
@@ -18,6 +17,7 @@ from patchwave.domain.machine.patch_pinning import (
     Delay,
     Installed,
     Pin,
+    PinSize,
     as_seen,
     cannot_be_pinned,
     choose_linux,
@@ -44,15 +44,14 @@ _PAGE = 500
 _PARALLEL = 16
 
 
-async def pin_ring(data: Json) -> Json:
-    """Write down what a ring installed; the first pin of a run counts. ``RingRef`` to ``PinSize``."""
-    request = RingRef.from_wire(data)
+async def pin_ring(request: RingRef) -> PinSize:
+    """Write down what a ring installed; the first pin of a run counts."""
     records = open_records()
     pin = await records.get_pin(request.run_id)
     if pin is None:
         _, policy = await frozen_policy(request.run_id)
         pin = await records.save_pin(request.run_id, await _read_ring(request, policy))
-    return pin.size.to_wire()
+    return pin.size
 
 
 async def _read_ring(request: RingRef, policy: Policy) -> Pin:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from activities.context import load_run, now, seconds_of
 from patchwave.azure.locations import read_topology
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.canary import with_approvals
@@ -27,18 +26,18 @@ from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, Planne
 from patchwave.storage import Records, open_records
 
 
-async def plan_run(data: Json) -> Json:
-    """Plan the run, or find the plan that it has. ``RunRef`` to ``PlannedRun``.
+async def plan_run(request: RunRef) -> PlannedRun:
+    """Plan the run, or find the plan that it has.
 
     Machines that the plan leaves out get their outcome here. A second execution after a first one that was cut off
     finds these ended, with the same reason, and so makes the same plan.
     """
-    run_id = RunRef.from_wire(data).run_id
+    run_id = request.run_id
     records = open_records()
     planned = await records.get_planned_run(run_id)
     if planned is None:
         planned = await _plan(records, run_id)
-    return planned.to_wire()
+    return planned
 
 
 async def _plan(records: Records, run_id: str) -> PlannedRun:

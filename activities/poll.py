@@ -23,9 +23,8 @@ MOST_UNCLEAR_POLLS = 20
 """Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""
 
 
-async def poll_operation(data: Json) -> Json:
-    """Look at an operation. ``OperationRef`` to ``OperationReport``."""
-    request = OperationRef.from_wire(data)
+async def poll_operation(request: OperationRef) -> OperationReport:
+    """Look at an operation."""
     records = open_records()
     intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
     if intent is None:
@@ -40,7 +39,7 @@ async def poll_operation(data: Json) -> Json:
         report = await _bound(intent, report)
     if report.state is not OperationState.RUNNING:
         open_looks().ended(followed(intent), reading.took)
-    return report.to_wire()
+    return report
 
 
 async def _shows_as_running(machine: MachineId, intent: Intent) -> bool:

@@ -12,7 +12,7 @@ from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.operation import PollReading, PollState
-from patchwave.domain.core.documents import Json, format_instant
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.power import (
@@ -41,20 +41,19 @@ _UNSEEN_RESTART = timedelta(minutes=5)
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
-async def start_machine(data: Json) -> Json:
-    """Remember how the machine was, then start it. ``PowerRequest`` to ``PowerResult``.
+async def start_machine(request: PowerRequest) -> PowerResult:
+    """Remember how the machine was, then start it.
 
     Called until the machine starts. It is read first: a call that got lost may have been taken. Being throttled is
     waited out until the window of the run is over.
     """
-    request = PowerRequest.from_wire(data)
     started = await _start(request)
     if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
         run, policy = await load_run(request.run_id)
         if is_behind_window(run):
             over = {"accepted": False, "wait_seconds": 0, "left": policy.continues and run.mode is Mode.PATCH}
-            return started.model_copy(update=over).to_wire()
-    return started.to_wire()
+            return started.model_copy(update=over)
+    return started
 
 
 async def _start(request: PowerRequest) -> PowerResult:
@@ -84,25 +83,24 @@ async def _start(request: PowerRequest) -> PowerResult:
     return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)})
 
 
-async def stop_machine(data: Json) -> Json:
-    """Stop or deallocate the machine, as it was before the run started it. ``PowerRequest`` to ``PowerResult``.
+async def stop_machine(request: PowerRequest) -> PowerResult:
+    """Stop or deallocate the machine, as it was before the run started it.
 
     Called until the machine shows it. From then on the machine is not ours any more: a person who starts it before the
     run comes back to it wants it to run.
     """
-    request = PowerRequest.from_wire(data)
     machine = await load_record(request.run_id, request.machine_key)
     if not machine.started_by_us:
-        return PowerResult(accepted=True).to_wire()
+        return PowerResult(accepted=True)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
         is_gone = classify(view).kind is ErrorClass.GONE
-        return (PowerResult(accepted=True) if is_gone else _refused(view)).to_wire()
+        return PowerResult(accepted=True) if is_gone else _refused(view)
     before = power_before(machine.power_state)
     if not is_restored(view.power, before):
-        return (await _Change(request, machine, GuardedCall.STOP, view.power).go_on()).to_wire()
+        return await _Change(request, machine, GuardedCall.STOP, view.power).go_on()
     await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
-    return PowerResult(accepted=True).to_wire()
+    return PowerResult(accepted=True)
 
 
 async def _may_not_start(run_id: str, machine: MachineRecord) -> bool:
@@ -211,23 +209,22 @@ class _Change:
         return format_instant(self._request.since)
 
 
-async def restart_machine(data: Json) -> Json:
-    """Restart the machine once, and say when that is done. ``MachineRef`` to ``PowerResult``.
+async def restart_machine(request: MachineRef) -> PowerResult:
+    """Restart the machine once, and say when that is done.
 
     It is called until the restart has been carried out: until then the agent, read too early, still counts as ready.
     """
-    request = MachineRef.from_wire(data)
     context = await load_machine(request.run_id, request.machine_key)
     guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
-        return (await _follow_restart(context, guard)).to_wire()
+        return await _follow_restart(context, guard)
     if guard is not None and guard.state is IntentState.DECLARED and context.machine.stage is Stage.RESTARTING:
         waiting = await _find_restart(context, guard)
         if waiting is not None:
-            return waiting.to_wire()
+            return waiting
     if await _may_not_begin(context):
-        return PowerResult(accepted=False, left=True).to_wire()
-    return (await _ask_for_restart(context, guard)).to_wire()
+        return PowerResult(accepted=False, left=True)
+    return await _ask_for_restart(context, guard)
 
 
 async def _may_not_begin(context: MachineContext) -> bool:

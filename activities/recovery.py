@@ -6,7 +6,6 @@ from collections import defaultdict
 from datetime import timedelta
 
 from activities.context import load_run, now
-from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
@@ -29,20 +28,18 @@ async def show_life(run: Run) -> None:
         await open_records().keep_quiet(run.id, until)
 
 
-async def rest_until(data: Json) -> Json:
-    """The run sleeps until then: the watchdog leaves it alone. ``RestUntil`` to nothing."""
-    request = RestUntil.from_wire(data)
+async def rest_until(request: RestUntil) -> None:
+    """The run sleeps until then: the watchdog leaves it alone."""
     await open_records().keep_quiet(request.run_id, quiet_until(request.until))
-    return {}
 
 
-async def take_stock(data: Json) -> Json:
-    """What the incarnation before has left behind. ``RunRef`` to ``Stock``: a scan of the run's machines."""
-    run_id = RunRef.from_wire(data).run_id
+async def take_stock(request: RunRef) -> Stock:
+    """What the incarnation before has left behind, by a scan of the run's machines."""
+    run_id = request.run_id
     records = open_records()
     planned = await records.get_planned_run(run_id)
     if planned is None:
-        return Stock(is_planned=False).to_wire()
+        return Stock(is_planned=False)
     # What the incarnation before was about to write behind a final row is written by nothing else.
     await records.complete_ends(run_id)
     run, policy = await load_run(run_id)
@@ -63,7 +60,7 @@ async def take_stock(data: Json) -> Json:
         windows=run.windows,
         failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},
         forgiven={scope: count for scope, count in forgiven.items() if not scope.startswith(tuple(done_with))},
-    ).to_wire()
+    )
 
 
 async def _under_way(

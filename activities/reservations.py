@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from activities.context import now, wait_seconds
-from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.reservation import Reservation, ahead_of, behind, waits_for
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import RunState
@@ -11,12 +10,11 @@ from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, 
 from patchwave.storage import Records, open_records
 
 
-async def take_places(data: Json) -> Json:
-    """Reserve the groups of a phase, and say which run has them now. ``TakePlaces`` to ``PlacesTaken``.
+async def take_places(request: TakePlaces) -> PlacesTaken:
+    """Reserve the groups of a phase, and say which run has them now.
 
     A reservation of a run that has ended is none.
     """
-    request = TakePlaces.from_wire(data)
     records = open_records()
     groups = await records.get_groups(request.run_id, request.ring_number, request.phase_number)
     wanted = Reservation(
@@ -33,28 +31,26 @@ async def take_places(data: Json) -> Json:
     own = own if own.groups is None else own.model_copy(update={"groups": groups})
     ahead = [each for each in ahead_of(own, others) if await _is_live(records, each.run_id)]
     if not ahead:
-        return PlacesTaken(freed=freed).to_wire()
+        return PlacesTaken(freed=freed)
     waiting = waits_for(own, ahead[0], len(ahead) - 1)
     await records.set_run_state(request.run_id, RunState.AWAITING_RUN, waiting)
     if own.turn == request.turn and own.since == wanted.since:
         detail = {"for": [each.run_id for each in ahead], "why": waiting}
         await records.audit(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
-    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed).to_wire()
+    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
 
 
-async def give_places_back(data: Json) -> Json:
-    """Give back what the run has reserved; the runs that may have waited for it. ``GivePlacesBack`` to
-    ``PlacesGivenBack``."""
-    request = GivePlacesBack.from_wire(data)
+async def give_places_back(request: GivePlacesBack) -> PlacesGivenBack:
+    """Give back what the run has reserved; the runs that may have waited for it."""
     records = open_records()
     given = await records.give_back(request.run_id, request.turn)
     run = await records.get_run(request.run_id)
     if run is None or run.state.is_final:
         await records.forget_reservation(request.run_id)
     if given is None:
-        return PlacesGivenBack().to_wire()
+        return PlacesGivenBack()
     waiting = behind(given, await records.list_reservations())
-    return PlacesGivenBack(waiting=[each.run_id for each in waiting]).to_wire()
+    return PlacesGivenBack(waiting=[each.run_id for each in waiting])
 
 
 async def _is_live(records: Records, run_id: str) -> bool:

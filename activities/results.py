@@ -13,13 +13,12 @@ from activities.accompany import occurrence_of, trouble
 from activities.context import load_run
 from patchwave.azure.resource_graph import Page, open_resource_graph
 from patchwave.domain.azure.patch_results import InstalledPatch
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import Installation, awaits_result, is_under_way, read_patch
 from patchwave.domain.runs.run import Run
-from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
+from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
 from patchwave.storage import Records, open_records
 
 SLICE = 50
@@ -43,9 +42,8 @@ class _Position(NamedTuple):
         return json.dumps([self.token, self.done])
 
 
-async def copy_results(data: Json) -> Json:
-    """Copy a slice of the installations. ``CopyResults`` to ``Copied``. One that was copied is left as it is."""
-    request = CopyResults.from_wire(data)
+async def copy_results(request: FindMachines) -> Copied:
+    """Copy a slice of the installations. One that was copied is left as it is."""
     run, _ = await load_run(request.run_id)
     occurrence = occurrence_of(run)
     position = _Position.read(request.cursor)
@@ -62,12 +60,12 @@ async def copy_results(data: Json) -> Json:
     done = position.done + len(part)
     following = _Position(position.token, done) if done < len(page.rows) else _Position(page.skip_token)
     if following != _Position():
-        return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds).to_wire()
+        return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds)
     awaited = under_way = 0
     async for machine in records.each_machine(run.id):
         awaited += awaits_result(machine)
         under_way += is_under_way(machine)
-    return Copied(machines=run.machines, awaited=awaited, under_way=under_way).to_wire()
+    return Copied(machines=run.machines, awaited=awaited, under_way=under_way)
 
 
 async def _copy(records: Records, run: Run, installations: list[Installation]) -> Page | None:
@@ -115,6 +113,6 @@ def _is_news(machine: MachineRecord, found: Installation) -> bool:
     return found.result.start_date_time > known.started_at
 
 
-def _failed(run: Run, page: Page, attempt: int) -> Json:
+def _failed(run: Run, page: Page, attempt: int) -> Copied:
     what = "The results of the scheduled run could not be read."
-    return Copied(machines=run.machines, **trouble(page, attempt, what)).to_wire()
+    return Copied(machines=run.machines, **trouble(page, attempt, what))

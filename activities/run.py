@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from activities.context import load_run, now, seconds_of
 from activities.recovery import show_life
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.policy.rollout import Reboot
 from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, RunState
-from patchwave.domain.workflow.messages import CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
+from patchwave.domain.workflow.messages import ClosedMachines, CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
 from patchwave.settings import load_settings
 from patchwave.storage import RecordMissing, open_records
 
 _CLOSE_PAGE = 500
 
 
-async def open_run(data: Json) -> Json:
-    """Mark the run as running. ``RunRef`` to ``OpenedRun``."""
-    run_id = RunRef.from_wire(data).run_id
+async def open_run(request: RunRef) -> OpenedRun:
+    """Mark the run as running."""
+    run_id = request.run_id
     records = open_records()
     try:
         await records.start_run(run_id, now())
@@ -26,7 +25,7 @@ async def open_run(data: Json) -> Json:
         await show_life(run)
     except RecordMissing:
         # Nothing can be recorded for a run without a row: whoever started it did not create it.
-        return OpenedRun(traits=Traits(mode=Mode.ASSESS), is_final=True).to_wire()
+        return OpenedRun(traits=Traits(mode=Mode.ASSESS), is_final=True)
     bake = policy.bake.waves
     return OpenedRun(
         traits=Traits(
@@ -44,12 +43,11 @@ async def open_run(data: Json) -> Json:
         pin_rings=policy.pin_rings,
         announces=policy.notifications.is_wanted,
         is_final=run.state.is_final,
-    ).to_wire()
+    )
 
 
-async def close_open_machines(data: Json) -> Json:
-    """Give every machine that has no outcome yet its own. ``CloseOpenMachines`` to ``{"closed": n}``."""
-    request = CloseOpenMachines.from_wire(data)
+async def close_open_machines(request: CloseOpenMachines) -> ClosedMachines:
+    """Give every machine that has no outcome yet its own."""
     records = open_records()
     at = now()
     closed, cursor = 0, None
@@ -65,12 +63,11 @@ async def close_open_machines(data: Json) -> Json:
             break
     # A worker may have died behind the final row of a machine, and what followed that machine with it.
     await records.complete_ends(request.run_id)
-    return {"closed": closed}
+    return ClosedMachines(closed=closed)
 
 
-async def close_run(data: Json) -> Json:
-    """Count the outcomes and end the run. ``CloseRun`` to the counts by outcome."""
-    request = CloseRun.from_wire(data)
+async def close_run(request: CloseRun) -> dict[str, int]:
+    """End the run; its counts by outcome."""
     records = open_records()
     at = now()
     state = request.state

@@ -5,51 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from activities.context import now
-from patchwave.domain.core.documents import Json
 from patchwave.domain.runs.commands import PATCHWAVE, controls
 from patchwave.domain.runs.error_budget import GateClosed
-from patchwave.domain.runs.run import Run, RunState
+from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
 from patchwave.storage import RecordMissing, open_records
 
 
-async def read_controls(data: Json) -> Json:
-    """What people and gates have said until now. ``RunRef`` to ``RunControls``."""
-    run_id = RunRef.from_wire(data).run_id
-    run = await open_records().get_run(run_id)
+async def read_controls(request: RunRef) -> RunControls:
+    """What people and gates have said until now."""
+    run = await open_records().get_run(request.run_id)
     if run is None:
-        raise RecordMissing(f"run {run_id} has no row")
-    return controls(run).to_wire()
+        raise RecordMissing(f"run {request.run_id} has no row")
+    return controls(run)
 
 
-async def set_run_state(data: Json) -> Json:
-    """Show where the run stands. ``SetRunState`` to ``Shown``."""
-    request = SetRunState.from_wire(data)
+async def set_run_state(request: SetRunState) -> Shown:
+    """Show where the run stands."""
     records = open_records()
     if request.state is RunState.AWAITING_APPROVAL:
         run = await records.ask_approval(request.run_id, request.waiting_for, now())
-        return Shown(since=run.approvals_asked.get(request.waiting_for)).to_wire()
+        return Shown(since=run.approvals_asked.get(request.waiting_for))
     await records.set_run_state(request.run_id, request.state, request.waiting_for)
-    return Shown().to_wire()
+    return Shown()
 
 
-async def close_gate(data: Json) -> Json:
-    """An error budget is used up: hold its scope, or end the run. ``GateClosed`` to ``RunControls``."""
-    gate = GateClosed.from_wire(data)
+async def close_gate(gate: GateClosed) -> RunControls:
+    """An error budget is used up: hold its scope, or end the run."""
     run = await open_records().close_gate(gate, now())
     detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}
     await _note(run, "gate_closed", "stop" if gate.ends_run else "hold", detail)
-    return controls(run).to_wire()
+    return controls(run)
 
 
-async def stop_run(data: Json) -> Json:
-    """A gate ends the run: nothing more starts. ``StopRun`` to ``RunControls``, which tell whether it did."""
-    request = StopRun.from_wire(data)
+async def stop_run(request: StopRun) -> RunControls:
+    """A gate ends the run: nothing more starts. The controls say whether it did."""
     records = open_records()
     run = await records.stop_run(request.run_id, request.reason, now(), unless_approved=request.unless_approved)
     if run.stop_reason:
         await _note(run, "run_stopped", "stop", {"reason": run.stop_reason})
-    return controls(run).to_wire()
+    return controls(run)
 
 
 async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:

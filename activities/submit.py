@@ -22,7 +22,7 @@ from patchwave.domain.azure.install_request import InstallParameters, LinuxParam
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, UnsafeUrl, check_operation_url, operation_id
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.core.documents import Json, text_of
+from patchwave.domain.core.documents import text_of
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.policy.install import shortest_installation
@@ -47,14 +47,14 @@ _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 _NO_ANSWER = ArmFailure(status=0, message="Azure gave no answer")
 
 
-async def assess_machine(data: Json) -> Json:
-    """Submit an assessment. ``StartOperation`` to ``StartResult``."""
-    return (await _submit(StartOperation.from_wire(data))).to_wire()
+async def assess_machine(request: StartOperation) -> StartResult:
+    """Submit an assessment."""
+    return await _submit(request)
 
 
-async def install_patches(data: Json) -> Json:
-    """Submit an installation. ``StartOperation`` to ``StartResult``."""
-    return (await _submit(StartOperation.from_wire(data))).to_wire()
+async def install_patches(request: StartOperation) -> StartResult:
+    """Submit an installation."""
+    return await _submit(request)
 
 
 async def _submit(request: StartOperation) -> StartResult:

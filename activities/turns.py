@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from activities.context import now
 from activities.recovery import show_life
-from patchwave.domain.core.documents import Json
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.runs.commands import controls
 from patchwave.domain.runs.error_budget import uses_budget
@@ -35,9 +34,8 @@ _GONE = Standing(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
 
-async def look_at_phase(data: Json) -> Json:
-    """Who has ended since the phase looked last, and what people and gates say now. ``PhaseRef`` to ``PhaseLook``."""
-    request = PhaseRef.from_wire(data)
+async def look_at_phase(request: PhaseRef) -> PhaseLook:
+    """Who has ended since the phase looked last, and what people and gates say now."""
     records = open_records()
     run = await records.get_run(request.run_id)
     if run is None:
@@ -45,20 +43,19 @@ async def look_at_phase(data: Json) -> Json:
     await show_life(run)
     ended, heard = await records.endings_since(request.run_id, request.phase, request.heard)
     wait = load_settings().poll_seconds
-    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait).to_wire()
+    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait)
 
 
-async def next_machines(data: Json) -> Json:
-    """The next machines of a step that wait for it. ``MachinePageRequest`` to ``MachinePage``.
+async def next_machines(request: MachinePageRequest) -> MachinePage:
+    """The next machines of a step that wait for it.
 
     The assess step takes all machines, by key; the others follow the plan. Whoever has ended meanwhile, because an
     earlier pass or a person ended it, is left out; the restart step takes only those that were patched. A page may so
     be shorter than asked for, or empty, and not be the last.
     """
-    request = MachinePageRequest.from_wire(data)
     records = open_records()
     if request.step is Step.ASSESS:
-        return (await _unassessed(records, request)).to_wire()
+        return await _unassessed(records, request)
     page = await records.list_placements(
         request.run_id, request.ring_number, request.phase_number, request.limit, request.cursor
     )
@@ -68,15 +65,14 @@ async def next_machines(data: Json) -> Json:
         for machine in page.items
         if _is_due(request.step, standings.get(machine.key, _GONE).stage)
     ]
-    return MachinePage(machines=machines, cursor=page.cursor).to_wire()
+    return MachinePage(machines=machines, cursor=page.cursor)
 
 
-async def still_open_machines(data: Json) -> Json:
-    """Which machines still work in a step, and which of the others failed. ``StillOpenRequest`` to ``StillOpen``.
+async def still_open_machines(request: StillOpenRequest) -> StillOpen:
+    """Which machines still work in a step, and which of the others failed.
 
     Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.
     """
-    request = StillOpenRequest.from_wire(data)
     records = open_records()
     standings = await records.machine_standings(request.run_id, request.keys)
     ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
@@ -86,7 +82,7 @@ async def still_open_machines(data: Json) -> Json:
         keys=keys,
         failed=[key for key, end in ended.items() if end.outcome is not None and uses_budget(end.outcome, end.reason)],
         unlocked=[key for key in keys if key not in locked],
-    ).to_wire()
+    )
 
 
 async def _unassessed(records: Records, request: MachinePageRequest) -> MachinePage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from activities.context import MachineContext, load_run, now
-from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import OsType
@@ -20,36 +19,35 @@ from patchwave.storage import open_records
 _LOG = logging.getLogger("patchwave.windows")
 
 
-async def read_cutoff(data: Json) -> Json:
-    """The last moment at which a step may begin in the run's window. ``StepRef`` to ``Cutoff``.
+async def read_cutoff(request: StepRef) -> Cutoff:
+    """The last moment at which a step may begin in the run's window.
 
     It is that of the machines which need the least time; the start of each one asks for its own. An assessment changes
     nothing on a machine, so that no window holds it.
     """
-    request = StepRef.from_wire(data)
     run, policy = await load_run(request.run_id)
     if run.window_end is None:
-        return Cutoff().to_wire()
+        return Cutoff()
     match request.step:
         case Step.ASSESS:
-            return Cutoff().to_wire()
+            return Cutoff()
         case Step.PATCH:
             systems = policy.scope.os_types or tuple(OsType)
-            return Cutoff(at=last_start(run.window_end, policy.install, systems)).to_wire()
+            return Cutoff(at=last_start(run.window_end, policy.install, systems))
         case Step.RESTART:
-            return Cutoff(at=run.window_end - RESTART_NEEDS).to_wire()
+            return Cutoff(at=run.window_end - RESTART_NEEDS)
 
 
-async def next_window(data: Json) -> Json:
-    """The window in which the run goes on, which may be open. ``RunRef`` to ``NextWindow``, empty when there is none.
+async def next_window(request: RunRef) -> NextWindow:
+    """The window in which the run goes on, which may be open; empty when there is none.
 
     The schedule is that of the policy as it is stored now: what people change, pause, skip or freeze counts for a run
     that waits too. From the first call on the windows that open belong to the run, and nothing else is started in them.
     """
-    run, _ = await load_run(RunRef.from_wire(data).run_id)
+    run, _ = await load_run(request.run_id)
     policy = await _current_policy(run)
     if policy is None or run.window_end is None or run.state.is_final:
-        return NextWindow().to_wire()
+        return NextWindow()
     records = open_records()
     at = now()
     controls = await records.get_controls(run.policy)
@@ -57,19 +55,17 @@ async def next_window(data: Json) -> Json:
     waiting = Waiting(since=known.since if known else at, behind=run.window_end)
     window = next_run_window(policy, controls, await records.list_freezes(), waiting, at)
     if window is None:
-        return NextWindow().to_wire()
+        return NextWindow()
     await records.carry_over(run.policy, run.id, waiting.since)
     if window.at_utc > at:
         opening = f"the window that opens at {window.at_utc:%Y-%m-%d %H:%M} UTC"
         await records.set_run_state(run.id, RunState.AWAITING_WINDOW, opening)
-    return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc).to_wire()
+    return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc)
 
 
-async def open_window(data: Json) -> Json:
-    """The run goes on, in a window that ends later than the one before. ``OpenWindow`` to nothing."""
-    request = OpenWindow.from_wire(data)
+async def open_window(request: OpenWindow) -> None:
+    """The run goes on, in a window that ends later than the one before."""
     await open_records().open_window(request.run_id, request.ends_at)
-    return {}
 
 
 def is_behind_window(run: Run) -> bool:

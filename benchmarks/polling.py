@@ -12,9 +12,9 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import AwaitOperation, OperationReport, OperationState
 
 POLLS = (60, 120, 240, 480, 960)
@@ -37,9 +37,9 @@ def replayed_events(polls: int) -> int:
         return OperationReport(state=OperationState.ENDED).to_wire()
 
     follow = AwaitOperation(run_id="bench", machine_key="m", kind=OperationKind.INSTALL)
-    with Workbench([await_operation], {names.POLL_OPERATION: poll}) as workbench:
-        ended = workbench.run(names.AWAIT_OPERATION, follow.to_wire(), timeout=_TIMEOUT_SECONDS)
-        counts: dict[str, Any] = workbench.engine.measure()["orchestrators"][names.AWAIT_OPERATION]
+    with Workbench([await_operation], {contracts.POLL_OPERATION.name: poll}) as workbench:
+        ended = workbench.run(contracts.AWAIT_OPERATION.name, follow.to_wire(), timeout=_TIMEOUT_SECONDS)
+        counts: dict[str, Any] = workbench.engine.measure()["orchestrators"][contracts.AWAIT_OPERATION.name]
     if ended.status is not OrchestrationStatus.COMPLETED or asked != polls:
         raise RuntimeError(f"{polls} polls: {ended.status.name} after {asked}")
     return int(counts["replayedEvents"])

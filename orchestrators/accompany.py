@@ -8,35 +8,36 @@ that incarnation.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
-from patchwave.domain.core.documents import Document
+from orchestrators.runtime import LONGEST_TIMER, Context, Steps, call, implements, receive, start, timer_until, utc_now
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.run import RunState
+from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.maintenance_run import (
     AttendShard,
-    CancelResult,
-    Copied,
-    CopyResults,
     EndPreparation,
     FindMachines,
     Found,
     Part,
     PartOfRun,
-    Preparation,
-    Shards,
     Standpoint,
 )
-from patchwave.domain.workflow.messages import CloseOpenMachines, CloseRun, FollowRun, RestUntil, RunRef, SetRunState
+from patchwave.domain.workflow.messages import (
+    CloseOpenMachines,
+    CloseRun,
+    FollowRun,
+    RestUntil,
+    RunRef,
+    RunResult,
+    SetRunState,
+)
 
 MOST_LISTINGS = 40
 """How often the machines are listed before the run: Resource Graph shows them minutes late, and not all at once."""
@@ -52,33 +53,31 @@ PASSES_PER_INCARNATION = 10
 LONGEST_PAUSE = timedelta(minutes=10)
 """Between two signs of life that the watchdog looks for."""
 
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
-
-def accompany_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Accompany one scheduled run. Input ``FollowRun``; the run's row holds everything else.
+@implements(contracts.ACCOMPANY_RUN)
+def accompany_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
+    """Accompany one scheduled run; its row holds everything else.
 
     Raises:
         TaskFailedError: storage or the worker failed for good; the watchdog starts the next incarnation.
     """
-    follow = FollowRun.from_wire(data)
     run = _Run(context, follow.run_id, follow.incarnation)
     state = yield from run.execute()
-    return {"runId": follow.run_id, "state": state.value}
+    return RunResult(run_id=follow.run_id, state=state)
 
 
 class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: task.OrchestrationContext, run_id: str, incarnation: int) -> None:
+    def __init__(self, context: Context, run_id: str, incarnation: int) -> None:
         self._context = context
         self._run_id = run_id
         self._ref = RunRef(run_id=run_id)
         self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
         self._is_first = incarnation == 1
-        self._post = context.wait_for_external_event(names.POST_EVENT)
-        self._steer = context.wait_for_external_event(names.STEER_EVENT)
-        self._called_off = context.wait_for_external_event(names.CANCEL_EVENT)
+        self._post = receive(context, Signal.POST)
+        self._steer = receive(context, Signal.STEER)
+        self._called_off = receive(context, Signal.CANCEL)
 
     def execute(self) -> Steps[RunState]:
         """Everything; returns how the run ends."""
@@ -114,7 +113,7 @@ class _Run:
                 shards = yield from self._start_shards(stand, Part.BEFORE, until)
                 yield from self._wait_for(shards, until)
         end = EndPreparation(run_id=self._run_id, failure=listed.failure)
-        result = Preparation.from_wire((yield from self._call(names.END_PREPARATION, end)))
+        result = yield from call(self._context, contracts.END_PREPARATION, end)
         stand = yield from self._stand()
         # Without an attempt at it nothing has failed: the event came too late, or a person ended our part.
         has_failed = bool(result.failed or listed.failure)
@@ -128,7 +127,7 @@ class _Run:
     def _cancel(self) -> Steps[None]:
         """Cancel the scheduled run; the activity gives up when the cut-off is near."""
         while True:
-            result = CancelResult.from_wire((yield from self._call(names.CANCEL_OCCURRENCE, self._ref)))
+            result = yield from call(self._context, contracts.CANCEL_OCCURRENCE, self._ref)
             if result.canceled or result.wait_seconds <= 0:
                 return
             yield self._context.create_timer(timedelta(seconds=result.wait_seconds))
@@ -139,14 +138,14 @@ class _Run:
         """Until its post event has come, or it must be over without one. The row decides; events only wake."""
         while not stand.is_over and stand.settle_at is not None and utc_now(self._context) < stand.settle_at:
             until = min(stand.settle_at, utc_now(self._context) + LONGEST_TIMER)
-            yield from self._call(names.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
+            yield from call(self._context, contracts.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])
             timer.cancel()
             if self._post.is_complete:
-                self._post = self._context.wait_for_external_event(names.POST_EVENT)
+                self._post = receive(self._context, Signal.POST)
             if self._steer.is_complete:
-                self._steer = self._context.wait_for_external_event(names.STEER_EVENT)
+                self._steer = receive(self._context, Signal.STEER)
             stand = yield from self._stand()
         return stand
 
@@ -160,7 +159,7 @@ class _Run:
         """
         copies = 0
         while True:
-            copied = yield from self._pages(names.COPY_RESULTS, CopyResults(run_id=self._run_id), Copied)
+            copied = yield from self._pages(contracts.COPY_RESULTS, FindMachines(run_id=self._run_id))
             if copied.failure or not copied.awaited:
                 break
             copies += 1
@@ -169,7 +168,7 @@ class _Run:
                 break
             yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies, 4)))
             yield from self._list(stand)
-        yield from self._call(names.END_RESULTS, self._ref)
+        yield from call(self._context, contracts.END_RESULTS, self._ref)
 
     def _settle(self, stand: Standpoint) -> Steps[None]:
         """Every machine to its end; those whose orchestration failed are begun again."""
@@ -185,15 +184,17 @@ class _Run:
             reason=Reason.INTERNAL,
             message="Patchwave itself failed on this machine after the scheduled run; see whether it still runs.",
         )
-        yield from self._call(names.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost))
-        yield from self._call(names.SUM_UP_OCCURRENCE, self._ref)
+        yield from call(
+            self._context, contracts.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost)
+        )
+        yield from call(self._context, contracts.SUM_UP_OCCURRENCE, self._ref)
         if stand.is_canceled:
             state, reason = RunState.STOPPED, "The scheduled run was cancelled: the work before it failed."
         elif not machines:
             state, reason = RunState.EMPTY, "No machine of the scheduled run is in the policy's scope."
         else:
             state, reason = RunState.COMPLETED, ""
-        yield from self._call(names.CLOSE_RUN, CloseRun(run_id=self._run_id, state=state, reason=reason))
+        yield from call(self._context, contracts.CLOSE_RUN, CloseRun(run_id=self._run_id, state=state, reason=reason))
         return state
 
     # --- machines
@@ -205,7 +206,7 @@ class _Run:
         for _ in range(MOST_LISTINGS):
             before = found.machines
             request = FindMachines(run_id=self._run_id)
-            found = yield from self._pages(names.FIND_OCCURRENCE_MACHINES, request, Found, until)
+            found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, request, until)
             is_stable = 0 < found.machines == before
             if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
                 break
@@ -214,14 +215,14 @@ class _Run:
             yield from self._sleep(pause, until)
         return found
 
-    def _pages[Answer: Found](
-        self, activity: str, request: FindMachines, kind: type[Answer], until: datetime | None = None
-    ) -> Steps[Answer]:
+    def _pages[Page: Found](
+        self, activity: Activity[FindMachines, Page], request: FindMachines, until: datetime | None = None
+    ) -> Steps[Page]:
         """Page after page; the last one, or the one that could not be read. Throttling lasts until then, or a day."""
         counted = 0
         gives_up_at = until or utc_now(self._context) + LONGEST_READING
         while True:
-            page = kind.from_wire((yield from self._call(activity, request)))
+            page = yield from call(self._context, activity, request)
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
                 counted += page.counts
@@ -255,16 +256,17 @@ class _Run:
 
     def _show(self, waiting_for: str) -> Steps[None]:
         request = SetRunState(run_id=self._run_id, state=RunState.RUNNING, waiting_for=waiting_for)
-        yield from self._call(names.SET_RUN_STATE, request)
+        yield from call(self._context, contracts.SET_RUN_STATE, request)
 
     def _start_shards(self, stand: Standpoint, part: Part, until: datetime | None) -> Steps[list[task.Task[Any]]]:
         self._passes += 1
         request = PartOfRun(run_id=self._run_id, part=part)
-        shards = Shards.from_wire((yield from self._call(names.LIST_SHARDS, request)))
+        shards = yield from call(self._context, contracts.LIST_SHARDS, request)
         return [
-            self._context.call_sub_orchestrator(
-                names.ATTEND_SHARD,
-                input=AttendShard(
+            start(
+                self._context,
+                contracts.ATTEND_SHARD,
+                AttendShard(
                     run_id=self._run_id,
                     part=part,
                     cursor=cursor,
@@ -273,9 +275,8 @@ class _Run:
                     start_stopped=stand.start_stopped,
                     hooks=stand.hooks,
                     assess=part is Part.AFTER and not stand.is_canceled,
-                ).to_wire(),
-                instance_id=names.shard_instance(self._run_id, part.value, self._passes, number),
-                version=self._context.version,
+                ),
+                instance_ids.shard(self._run_id, part.value, self._passes, number),
             )
             for number, cursor in enumerate(shards.cursors)
         ]
@@ -291,10 +292,5 @@ class _Run:
             yield task.when_any([*running, timer])
             timer.cancel()
 
-    # --- calls
-
     def _stand(self) -> Steps[Standpoint]:
-        return Standpoint.from_wire((yield from self._call(names.OPEN_OCCURRENCE, self._ref)))
-
-    def _call(self, activity: str, request: Document) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT))
+        return (yield from call(self._context, contracts.OPEN_OCCURRENCE, self._ref))

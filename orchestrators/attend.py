@@ -6,26 +6,23 @@ power back, conclude. What is done twice because an orchestration died is found 
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, operate, unfinished
 from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.maintenance.occurrence import too_late_to_prepare
 from patchwave.domain.runs.run import Mode, Step
+from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.maintenance_run import (
     AttendMachine,
     AttendShard,
@@ -34,13 +31,11 @@ from patchwave.domain.workflow.maintenance_run import (
     Part,
     PowerSign,
     Prepared,
-    ShardMachines,
     ShardRef,
 )
 from patchwave.domain.workflow.messages import (
     MachineRef,
     MachineWork,
-    PowerResult,
     PreflightRequest,
     PreflightResult,
     Traits,
@@ -60,15 +55,12 @@ _NO_FAILURE = (
 )
 """Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
 
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
-
-def attend_shard(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[None]:
-    """Take the machines of a shard through a part. Input ``AttendShard``. A machine that fails for good stays open."""
-    shard = AttendShard.from_wire(data)
+@implements(contracts.ATTEND_SHARD)
+def attend_shard(context: Context, shard: AttendShard) -> Steps[None]:
+    """Take the machines of a shard through a part. A machine that fails for good stays open."""
     request = ShardRef(run_id=shard.run_id, part=shard.part, cursor=shard.cursor)
-    answer = yield context.call_activity(names.READ_SHARD, input=request.to_wire(), retry_policy=RETRY_RESULT)
-    waiting = ShardMachines.from_wire(answer).keys
+    waiting = (yield from call(context, contracts.READ_SHARD, request)).keys
     running: list[task.Task[Any]] = []
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
@@ -77,7 +69,7 @@ def attend_shard(context: task.OrchestrationContext, data: dict[str, Any]) -> St
         running = [each for each in running if not each.is_complete]
 
 
-def _attend(context: task.OrchestrationContext, shard: AttendShard, key: str) -> task.Task[Any]:
+def _attend(context: Context, shard: AttendShard, key: str) -> task.Task[Any]:
     work = AttendMachine(
         run_id=shard.run_id,
         machine_key=key,
@@ -87,21 +79,17 @@ def _attend(context: task.OrchestrationContext, shard: AttendShard, key: str) ->
         hooks=shard.hooks,
         assess=shard.assess,
     )
-    return context.call_sub_orchestrator(
-        names.ATTEND_MACHINE,
-        input=work.to_wire(),
-        instance_id=names.machine_instance(shard.run_id, shard.part.value, key, shard.attempt),
-        version=context.version,
-    )
+    instance = instance_ids.machine(shard.run_id, shard.part.value, key, shard.attempt)
+    return start(context, contracts.ATTEND_MACHINE, work, instance)
 
 
-def attend_machine(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[None]:
-    """Take one machine through a part. Input ``AttendMachine``.
+@implements(contracts.ATTEND_MACHINE)
+def attend_machine(context: Context, work: AttendMachine) -> Steps[None]:
+    """Take one machine through a part.
 
     Raises:
         TaskFailedError: storage or the worker failed for good in the part after; it is begun again.
     """
-    work = AttendMachine.from_wire(data)
     machine = _Machine(context, work)
     if work.part is Part.AFTER:
         yield from machine.settle()
@@ -116,7 +104,7 @@ def attend_machine(context: task.OrchestrationContext, data: dict[str, Any]) -> 
 class _Machine:
     """The steps of one machine. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: task.OrchestrationContext, work: AttendMachine) -> None:
+    def __init__(self, context: Context, work: AttendMachine) -> None:
         self._context = context
         self._waits = Waits(context)
         self._work = work
@@ -153,13 +141,13 @@ class _Machine:
             not_started=self._was_refused,
             hibernated=self._is_hibernated,
         )
-        yield from self._call(names.NOTE_PREPARED, prepared)
+        yield from call(self._context, contracts.NOTE_PREPARED, prepared)
 
     def _start(self) -> Steps[PreflightResult]:
         request = power_request(self._context, self._ref)
         patience = Patience(self._context, MOST_POWER_LOOKS)
         while True:
-            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
+            started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
             if pause is None or self._is_too_late:
                 break
@@ -181,7 +169,7 @@ class _Machine:
         )
         patience = Patience(self._context, most_looks)
         while True:
-            look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
+            look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if look.preflight.readiness is not Readiness.WAIT or self._is_too_late:
                 return look
             pause = patience.pause(look.wait_seconds, counts=look.counts)
@@ -212,12 +200,12 @@ class _Machine:
             not_restored=left.sentence if left is not None else "",
             keep_lock=left is not None and left.is_open,
         )
-        yield from self._call(names.CONCLUDE_MACHINE, done)
+        yield from call(self._context, contracts.CONCLUDE_MACHINE, done)
 
     def _look_again(self) -> Steps[LookAgain]:
         patience = Patience(self._context, MOST_LOOKS)
         while True:
-            look = LookAgain.from_wire((yield from self._call(names.LOOK_AGAIN, self._ref)))
+            look = yield from call(self._context, contracts.LOOK_AGAIN, self._ref)
             pause = patience.pause(look.wait_seconds, counts=look.counts) if look.sign is PowerSign.WAIT else None
             if pause is None:
                 return look
@@ -247,11 +235,6 @@ class _Machine:
         if bad is None or bad.outcome is OutcomeKind.CANCELED:
             return ""
         return f"It could not be assessed afterwards: {bad.message}"
-
-    # --- calls
-
-    def _call(self, activity: str, request: Document) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT))
 
     def _pause(self, seconds: float) -> task.Task[Any]:
         return self._context.create_timer(timedelta(seconds=seconds))

@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
 from durabletask import task
 
-from orchestrators.names import RUN_SCRIPT, TAKE_SNAPSHOT
 from orchestrators.operation import PutBack
 from orchestrators.patience import Patience
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call
 from orchestrators.waits import Waits
-from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Activity
 from patchwave.domain.workflow.messages import MachineRef
 
 MOST_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
 
 
-def before_install(
-    context: task.OrchestrationContext, machine: MachineRef, waits: Waits
-) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
+def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps[Outcome | PutBack | None]:
     """Take the snapshot, then run the script; the machine's outcome when it must not be patched.
 
     The snapshot comes first: it shows the machine as it was before the run changed anything. What was done stays done
     when the machine is put back: nothing is repeated when its turn comes again.
     """
-    result = yield from _carry_out(context, waits, TAKE_SNAPSHOT, machine)
+    result = yield from _carry_out(context, waits, contracts.TAKE_SNAPSHOT, machine)
     if result is None:
         script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.BEFORE)
-        result = yield from _carry_out(context, waits, RUN_SCRIPT, script)
+        result = yield from _carry_out(context, waits, contracts.RUN_SCRIPT, script)
     return result
 
 
 def after_install(
-    context: task.OrchestrationContext, machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None
-) -> Generator[task.Task[Any], Any, str]:
+    context: Context, machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None
+) -> Steps[str]:
     """Run the script after the installation; the sentence about what failed, empty when all is well.
 
     What becomes of the script never changes the outcome of a machine: that is about its patches. Not even an
@@ -52,20 +47,19 @@ def after_install(
     """
     script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.AFTER, outcome=outcome)
     try:
-        result = yield from _carry_out(context, waits, RUN_SCRIPT, script)
+        result = yield from _carry_out(context, waits, contracts.RUN_SCRIPT, script)
     except task.TaskFailedError:
         return "Patchwave itself failed on the script after the installation: it is not known whether it ran."
     return result.message if isinstance(result, Outcome) else ""
 
 
-def _carry_out(
-    context: task.OrchestrationContext, waits: Waits, activity: str, request: Document
-) -> Generator[task.Task[Any], Any, Outcome | PutBack | None]:
+def _carry_out[Request](
+    context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
+) -> Steps[Outcome | PutBack | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
     patience = Patience(context, MOST_REFUSALS)
     while True:
-        answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
-        result = HookResult.from_wire(answer)
+        result = yield from call(context, activity, request)
         if result.state is HookState.LEFT:
             return PutBack()
         if result.state is not HookState.WAIT:

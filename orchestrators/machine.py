@@ -8,40 +8,36 @@ step: lock, look, restart, verify, health, record. Expected failures are values;
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
 from datetime import datetime
-from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import utc_now
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, Steps, operate, unfinished
+from orchestrators.operation import End, PutBack, operate, unfinished
 from orchestrators.patience import Patience
 from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call, implements, receive, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary
-from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
+from patchwave.domain.machine.health import HealthRequest, HealthState, Moment
 from patchwave.domain.machine.power import LEFT_ON, NotRestored, not_restored
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs import outcome_rules
 from patchwave.domain.runs.error_budget import uses_budget
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineRef,
     MachineWork,
-    PowerResult,
     PreflightRequest,
     PreflightResult,
-    Recorded,
     RecordOutcome,
     ReleaseMachine,
     Verified,
@@ -58,11 +54,9 @@ _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPR
 """What a look says when the run starts nothing more: the end of the run says how its machines end."""
 
 
-def patch_machine(
-    context: task.OrchestrationContext, data: dict[str, Any]
-) -> Generator[task.Task[Any], Any, dict[str, Any]]:
-    """Take one machine through a step. Input ``MachineWork``; its last activity tells its phase, whatever happened."""
-    work = MachineWork.from_wire(data)
+@implements(contracts.PATCH_MACHINE)
+def patch_machine(context: Context, work: MachineWork) -> Steps[MachineEnded]:
+    """Take one machine through a step. Its last activity tells its phase, whatever happened."""
     machine = _Machine(context, work)
     try:
         match work.step:
@@ -77,18 +71,18 @@ def patch_machine(
         if not context.is_replaying:
             _LOG.error("Machine %s of run %s failed.", work.machine_key, work.run_id, exc_info=error)
         ended = yield from machine.record_crash(error)
-    return ended.to_wire()
+    return ended
 
 
 class _Machine:
     """The steps of one machine. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: task.OrchestrationContext, work: MachineWork) -> None:
+    def __init__(self, context: Context, work: MachineWork) -> None:
         self._context = context
         self._work = work
         self._traits = work.traits
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
-        self._waits = Waits(context, context.wait_for_external_event(names.CANCEL_EVENT))
+        self._waits = Waits(context, receive(context, Signal.CANCEL))
 
     # --- the steps
 
@@ -253,10 +247,10 @@ class _Machine:
         """Look until the machine is ready or will not be: something that changes on its own gets time to settle."""
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
-        ).to_wire()
+        )
         patience = Patience(self._context, most_looks)
         while True:
-            look = PreflightResult.from_wire((yield from self._call(names.PREFLIGHT_MACHINE, request)))
+            look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if look.preflight.readiness is not Readiness.WAIT:
                 return look
             pause = patience.pause(look.wait_seconds, counts=look.counts)
@@ -266,12 +260,10 @@ class _Machine:
 
     def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
         """Look until it runs and its agent reports; what it says of a reboot counts when it is newer than ``since``."""
-        request = VerifyRequest(
-            run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since
-        ).to_wire()
+        request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
         patience = Patience(self._context, most_looks)
         while True:
-            seen = Verified.from_wire((yield from self._call(names.VERIFY_MACHINE, request)))
+            seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
             pause = None if seen.is_ready else patience.pause(seen.wait_seconds, counts=seen.counts)
             if pause is None:
                 return seen
@@ -285,7 +277,7 @@ class _Machine:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
             )
-            answer = HealthResult.from_wire((yield from self._call(names.CHECK_HEALTH, request.to_wire())))
+            answer = yield from call(self._context, contracts.CHECK_HEALTH, request)
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
             pause = patience.pause(answer.wait_seconds, counts=answer.counts)
@@ -308,10 +300,10 @@ class _Machine:
         """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost,
         or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
         """
-        request = power_request(self._context, self._ref).to_wire()
+        request = power_request(self._context, self._ref)
         patience = Patience(self._context, MOST_POWER_LOOKS)
         while True:
-            started = PowerResult.from_wire((yield from self._call(names.START_MACHINE, request)))
+            started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
             if pause is None:
                 break
@@ -347,7 +339,7 @@ class _Machine:
             installation=end.installation,
             keep_lock=end.keep_lock,
         )
-        stored = Recorded.from_wire((yield from self._call(names.RECORD_OUTCOME, request.to_wire())))
+        stored = yield from call(self._context, contracts.RECORD_OUTCOME, request)
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=stored.failed)
 
     def _release(
@@ -364,16 +356,11 @@ class _Machine:
             left=left,
             keep_lock=keep_lock,
         )
-        yield from self._call(names.RELEASE_MACHINE, request.to_wire())
+        yield from call(self._context, contracts.RELEASE_MACHINE, request)
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, left=left)
 
     def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
         return (yield from self._release(stage, left=True))
-
-    # --- calls
-
-    def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
 
 def _add(end: End, sentence: str) -> End:

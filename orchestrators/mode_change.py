@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.retries import RETRY_RESULT
-from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
+from orchestrators.runtime import Context, Steps, call, continue_as_new, implements, start
+from patchwave.domain.fleet.patch_mode_change import ChangeRef, MachineChangeRef
+from patchwave.domain.workflow import contracts, instance_ids
 
 MOST_LOOKS = 100
 """How often a machine is looked at in one wave; the next wave goes on with one that has not ended then."""
@@ -18,21 +17,18 @@ MOST_LOST_WAVES = 3
 """After that many the change needs a person: starting it again goes on."""
 
 
-def change_modes(
-    context: task.OrchestrationContext, data: dict[str, Any]
-) -> Generator[task.Task[Any], Any, dict[str, Any] | None]:
-    """Carry out a change. Input ``ChangeRef``; one generation is one wave, so that no history grows with the fleet."""
-    change = ChangeRef.from_wire(data)
-    answer = yield context.call_activity(names.NEXT_MODE_CHANGES, input=change.to_wire(), retry_policy=RETRY_RESULT)
-    keys = NextChanges.from_wire(answer).machine_keys
+@implements(contracts.CHANGE_MODES)
+def change_modes(context: Context, change: ChangeRef) -> Steps[None]:
+    """Carry out a change. One generation is one wave, so that no history grows with the fleet."""
+    keys = (yield from call(context, contracts.NEXT_MODE_CHANGES, change)).machine_keys
     if not keys:
-        return None
+        return
     wave: list[task.Task[Any]] = [
-        context.call_sub_orchestrator(
-            names.CHANGE_MODE_OF_MACHINE,
-            input=MachineChangeRef(change_id=change.change_id, machine_key=key).to_wire(),
-            instance_id=names.machine_change_instance(change.change_id, change.wave, key),
-            version=context.version,
+        start(
+            context,
+            contracts.CHANGE_MODE_OF_MACHINE,
+            MachineChangeRef(change_id=change.change_id, machine_key=key),
+            instance_ids.machine_change(change.change_id, change.wave, key),
         )
         for key in keys
     ]
@@ -45,15 +41,14 @@ def change_modes(
         if lost == MOST_LOST_WAVES:
             raise
     following = {"wave": change.wave + 1, "lost_waves": lost}
-    context.continue_as_new(change.model_copy(update=following).to_wire(), save_events=True)
-    return None
+    continue_as_new(context, contracts.CHANGE_MODES, change.model_copy(update=following), keep_signals=True)
 
 
-def change_mode_of_machine(context: task.OrchestrationContext, data: dict[str, Any]) -> Generator[task.Task[Any], Any]:
-    """Change one machine, and follow it until it has its end. Input ``MachineChangeRef``."""
+@implements(contracts.CHANGE_MODE_OF_MACHINE)
+def change_mode_of_machine(context: Context, machine: MachineChangeRef) -> Steps[None]:
+    """Change one machine, and follow it until it has its end."""
     for _ in range(MOST_LOOKS):
-        answer = yield context.call_activity(names.CHANGE_MODE, input=data, retry_policy=RETRY_RESULT)
-        progress = ChangeProgress.from_wire(answer)
+        progress = yield from call(context, contracts.CHANGE_MODE, machine)
         if progress.has_ended:
             return
         yield context.create_timer(timedelta(seconds=progress.wait_seconds))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import timer_until, utc_now
 from orchestrators.patience import Patience
-from orchestrators.retries import RETRY, RETRY_RESULT
+from orchestrators.runtime import (
+    RETRY,
+    Context,
+    Steps,
+    call,
+    implements,
+    result_of,
+    schedule,
+    start,
+    timer_until,
+    utc_now,
+)
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     Ended,
@@ -28,11 +37,10 @@ from patchwave.domain.notifications.events import (
     patience,
 )
 from patchwave.domain.policy.notifications import Event
+from patchwave.domain.workflow import contracts, instance_ids
 
 LONGEST_THROTTLING = timedelta(hours=6)
 """How long a channel that limits its messages is asked again: a message that comes later helps little."""
-
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
 _NOTHING_KNOWN: dict[Event, Facts] = {
     Event.STARTED: Started(),
@@ -44,7 +52,7 @@ _NOTHING_KNOWN: dict[Event, Facts] = {
 }
 
 
-def announce(context: task.OrchestrationContext, run_id: str, what: Event | Facts, number: int = 1) -> None:
+def announce(context: Context, run_id: str, what: Event | Facts, number: int = 1) -> None:
     """Have people told, and go on at once.
 
     The child is deliberately not awaited. Its start leaves with this turn, also when the turn ends the caller or begins
@@ -58,34 +66,29 @@ def announce(context: task.OrchestrationContext, run_id: str, what: Event | Fact
     """
     facts = _NOTHING_KNOWN[what] if isinstance(what, Event) else what
     notice = Notice(run_id=run_id, number=number, at=utc_now(context), facts=facts)
-    context.call_sub_orchestrator(
-        names.SEND_NOTIFICATIONS,
-        input=notice.to_wire(),
-        instance_id=names.notice_instance(run_id, facts.event.value, number),
-        version=context.version,
-    )
+    start(context, contracts.SEND_NOTIFICATIONS, notice, instance_ids.notice(run_id, facts.event.value, number))
 
 
-def send_notifications(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Tell every channel, each with its own patience. Input ``Notice``, output ``NoticeReport``; never fails."""
-    notice = Notice.from_wire(data)
-    asked = yield from _attempted(context.call_activity(names.LIST_CHANNELS, input=data, retry_policy=RETRY_RESULT))
-    channels = NoticeChannels() if asked is None else NoticeChannels.from_wire(asked)
+@implements(contracts.SEND_NOTIFICATIONS)
+def send_notifications(context: Context, notice: Notice) -> Steps[NoticeReport]:
+    """Tell every channel, each with its own patience; never fails."""
+    channels = NoticeChannels()
+    with suppress(task.TaskFailedError):
+        channels = yield from call(context, contracts.LIST_CHANNELS, notice)
     deliveries = _Deliveries(context, notice, channels)
     yield from deliveries.execute()
     report = deliveries.report()
     if report.sent or report.failed:
         # Without its line in the audit log the report is still this instance's output.
-        yield from _attempted(
-            context.call_activity(names.CLOSE_NOTICE, input=report.to_wire(), retry_policy=RETRY_RESULT)
-        )
-    return report.to_wire()
+        with suppress(task.TaskFailedError):
+            yield from call(context, contracts.CLOSE_NOTICE, report)
+    return report
 
 
 class _Deliveries:
     """The channels that wait for their next attempt, and those that are done with."""
 
-    def __init__(self, context: task.OrchestrationContext, notice: Notice, channels: NoticeChannels) -> None:
+    def __init__(self, context: Context, notice: Notice, channels: NoticeChannels) -> None:
         self._context = context
         self._notice = notice
         self._due: dict[str, datetime] = dict.fromkeys(channels.channels, utc_now(context))
@@ -122,13 +125,17 @@ class _Deliveries:
             self._calls[name] += 1
         attempts = {name: self._call(name) for name in ready}
         for name, attempt in attempts.items():
-            answer = yield from _attempted(attempt)
-            result = self._unanswered(name) if answer is None else SendResult.from_wire(answer)
+            try:
+                yield attempt
+            except task.TaskFailedError:
+                result = self._unanswered(name)
+            else:
+                result = result_of(contracts.SEND_NOTICE, attempt)
             self._take(name, result)
 
     def _call(self, name: str) -> task.Task[Any]:
         request = SendNotice(notice=self._notice, channel=name, attempt=self._attempts[name])
-        return self._context.call_activity(names.SEND_NOTICE, input=request.to_wire(), retry_policy=RETRY)
+        return schedule(self._context, contracts.SEND_NOTICE, request, RETRY)
 
     def _unanswered(self, name: str) -> SendResult:
         """The records or the worker failed, again and again."""
@@ -146,11 +153,3 @@ class _Deliveries:
         else:
             attempts = self._calls[name]
             self._failed[name] = f"{result.failure} Given up after {attempts} attempt{'s' if attempts > 1 else ''}."
-
-
-def _attempted(attempt: task.Task[Any]) -> Steps[Any]:
-    """The answer of an activity; ``None`` when it failed for good."""
-    try:
-        return (yield attempt)
-    except task.TaskFailedError:
-        return None

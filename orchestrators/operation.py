@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from durabletask import task
-
-from orchestrators import names
 from orchestrators.patience import Patience
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call, call_child, continue_as_new, implements
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs import outcome_rules
+from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
     MachineWork,
@@ -34,8 +31,6 @@ MOST_REFUSALS = 6
 LONGEST_TURN = 300.0
 """Seconds that a turn is waited for at most without a call: what may be sent is decided anew."""
 
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
-
 
 class End(NamedTuple):
     """How a machine ends, and whether something may still run in its guest."""
@@ -50,7 +45,7 @@ class PutBack(NamedTuple):
 
 
 def operate(
-    context: task.OrchestrationContext,
+    context: Context,
     work: MachineWork,
     waits: Waits,
     kind: OperationKind,
@@ -72,13 +67,8 @@ def operate(
             follow = AwaitOperation(
                 run_id=work.run_id, machine_key=work.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
             )
-            answer = yield context.call_sub_orchestrator(
-                names.AWAIT_OPERATION,
-                input=follow.to_wire(),
-                instance_id=names.operation_instance(context.instance_id, kind.value, attempt),
-                version=context.version,
-            )
-            report = OperationReport.from_wire(answer)
+            instance = instance_ids.operation(context.instance_id, kind.value, attempt)
+            report = yield from call_child(context, contracts.AWAIT_OPERATION, follow, instance)
         failure = report.failure if report.state is OperationState.FAILED else None
         tries = attempt - first_attempt + 1
         if failure is None or kind is OperationKind.INSTALL or not outcome_rules.may_retry(failure, tries):
@@ -106,32 +96,29 @@ def unfinished(kind: OperationKind, report: OperationReport) -> End:
             return End(outcome_rules.lost(report.failure), keep_lock=True)
 
 
-def await_operation(
-    context: task.OrchestrationContext, data: dict[str, Any]
-) -> Generator[task.Task[Any], Any, dict[str, Any] | None]:
+@implements(contracts.AWAIT_OPERATION)
+def await_operation(context: Context, operation: AwaitOperation) -> Steps[OperationReport | None]:
     """Poll until the operation has ended, is lost, is past its deadline, or the run was stopped.
 
-    Input ``AwaitOperation``, output ``OperationReport``. Nothing of the operation is kept here: its URLs are signed
+    Nothing of the operation is kept here: its URLs are signed
     and stay in the intent row, its result is stored by the poll that saw it.
     """
-    operation = AwaitOperation.from_wire(data)
-    target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind).to_wire()
+    target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind)
     wait_seconds = operation.wait_seconds
     for _ in range(POLLS_PER_GENERATION):
         if wait_seconds:
             yield context.create_timer(timedelta(seconds=wait_seconds))
-        answer = yield context.call_activity(names.POLL_OPERATION, input=target, retry_policy=RETRY_RESULT)
-        report = OperationReport.from_wire(answer)
+        report = yield from call(context, contracts.POLL_OPERATION, target)
         if report.state is not OperationState.RUNNING:
-            return report.to_wire()
+            return report
         wait_seconds = report.wait_seconds
     following = {"polls": operation.polls + POLLS_PER_GENERATION, "wait_seconds": wait_seconds}
-    context.continue_as_new(operation.model_copy(update=following).to_wire())
+    continue_as_new(context, contracts.AWAIT_OPERATION, operation.model_copy(update=following))
     return None
 
 
 def _submit(
-    context: task.OrchestrationContext,
+    context: Context,
     work: MachineWork,
     waits: Waits,
     kind: OperationKind,
@@ -145,7 +132,7 @@ def _submit(
 
     A turn that was given is waited for and handed in: everybody waits for theirs, which is no reason to give up.
     """
-    activity = names.ASSESS_MACHINE if kind is OperationKind.ASSESS else names.INSTALL_PATCHES
+    activity = contracts.ASSESS_MACHINE if kind is OperationKind.ASSESS else contracts.INSTALL_PATCHES
     request = StartOperation(
         run_id=work.run_id,
         machine_key=work.machine_key,
@@ -156,8 +143,7 @@ def _submit(
     patience = Patience(context, MOST_REFUSALS)
     while True:
         # An execution that failed may have been the one that Azure accepted: only the next one can tell.
-        answer = yield context.call_activity(activity, input=request.to_wire(), retry_policy=RETRY_RESULT)
-        started = StartResult.from_wire(answer)
+        started = yield from call(context, activity, request)
         if started.state is StartState.ACCEPTED:
             return started
         if started.state is StartState.LEFT:

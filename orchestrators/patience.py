@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from durabletask import task
-
-from orchestrators.clock import utc_now
+from orchestrators.runtime import Context, utc_now
 
 LONGEST_THROTTLING = timedelta(days=1)
 """How long throttling is waited out where no window ends it earlier."""
@@ -30,7 +28,7 @@ class Patience:
 
     def __init__(
         self,
-        context: task.OrchestrationContext,
+        context: Context,
         most: float = math.inf,
         *,
         longest: timedelta = LONGEST_THROTTLING,

@@ -7,33 +7,28 @@ All lanes of a phase share one window, so that limits across regions hold exactl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import utc_now
 from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call, continue_as_new, implements, receive, send, start, utc_now
 from patchwave.domain.notifications import events
 from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import OnExceeded, waves_are_barriers
 from patchwave.domain.runs.error_budget import BudgetLedger, GateClosed
 from patchwave.domain.runs.run import RunControls, Step
+from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineEnded,
-    MachinePage,
     MachinePageRequest,
     MachineWork,
     Phase,
     PhaseEnd,
-    PhaseLook,
     PhaseRef,
-    StillOpen,
     StillOpenRequest,
 )
 
@@ -67,17 +62,16 @@ MOST_TOLD = 500
 MOST_ATTEMPTS = 9
 """How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
-
-def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any] | None]:
+@implements(contracts.PATCH_PHASE)
+def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     """Take every machine of the phase through one step, as many at a time as the rules allow.
 
-    Input ``Phase``, output ``PhaseEnd``. One generation is one beat: read in the records who has ended and what people
+    One generation is one beat: read in the records who has ended and what people
     and gates say, start whoever may start, sleep. An event only ends the sleep, so that none can be lost; and with a
     handful of events per beat a replay costs the same in the fifth hour as in the first minute.
     """
-    window = _Window(context, Phase.from_wire(data))
+    window = _Window(context, phase)
     yield from window.look()
     yield from window.compare()
     window.take_up()
@@ -85,16 +79,16 @@ def patch_phase(context: task.OrchestrationContext, data: dict[str, Any]) -> Ste
     yield from window.fill()
     if window.is_done:
         yield from window.see_who_is_left()
-        return window.end().to_wire()
+        return window.end()
     yield from window.sleep()
-    context.continue_as_new(window.state().to_wire(), save_events=True)
+    continue_as_new(context, contracts.PATCH_PHASE, window.state(), keep_signals=True)
     return None
 
 
 class _Window:
     """The machines that wait, and those that run. All of it is rebuilt by replay."""
 
-    def __init__(self, context: task.OrchestrationContext, phase: Phase) -> None:
+    def __init__(self, context: Context, phase: Phase) -> None:
         self._context = context
         self._phase = phase
         self._placed = {machine.key: machine for machine in (*phase.running, *phase.waiting)}
@@ -126,8 +120,8 @@ class _Window:
         self._wait_seconds = 0.0
         self._untold = phase.untold
         self._has_changed = False
-        self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
-        self._steer = context.wait_for_external_event(names.STEER_EVENT)
+        self._cancel = receive(context, Signal.CANCEL)
+        self._steer = receive(context, Signal.STEER)
 
     # --- where the phase stands
 
@@ -216,7 +210,7 @@ class _Window:
         untold = len(running) if self._untold is None else min(self._untold, len(running))
         told = running[len(running) - untold :][:MOST_TOLD]
         for machine in told:
-            self._context.send_event(self._instance(machine), names.CANCEL_EVENT)
+            send(self._context, self._instance(machine), Signal.CANCEL)
         self._untold = untold - len(told)
 
     def fill(self) -> Steps[None]:
@@ -254,17 +248,12 @@ class _Window:
             phase=self._phase.name,
             attempt=machine.attempt,
         )
-        self._context.call_sub_orchestrator(
-            names.PATCH_MACHINE,
-            input=work.to_wire(),
-            instance_id=self._instance(machine),
-            version=self._context.version,
-        )
+        start(self._context, contracts.PATCH_MACHINE, work, self._instance(machine))
         self._started += 1
         self._has_changed = True
 
     def _instance(self, machine: Placed) -> str:
-        return names.machine_instance(self._phase.run_id, self._phase.step.value, machine.key, machine.attempt)
+        return instance_ids.machine(self._phase.run_id, self._phase.step.value, machine.key, machine.attempt)
 
     def _fetch(self) -> Steps[None]:
         request = MachinePageRequest(
@@ -276,7 +265,7 @@ class _Window:
             cursor=self._cursor,
             limit=PAGE,
         )
-        page = MachinePage.from_wire((yield from self._call(names.NEXT_MACHINES, request.to_wire())))
+        page = yield from call(self._context, contracts.NEXT_MACHINES, request)
         self._add(page.machines)
         self._cursor = page.cursor
         self._is_exhausted = page.cursor is None
@@ -291,7 +280,7 @@ class _Window:
     def look(self) -> Steps[None]:
         """Read who has ended, and what people and gates have said: the rows are the truth."""
         request = PhaseRef(run_id=self._phase.run_id, phase=self._phase.name, heard=self._heard)
-        seen = PhaseLook.from_wire((yield from self._call(names.LOOK_AT_PHASE, request.to_wire())))
+        seen = yield from call(self._context, contracts.LOOK_AT_PHASE, request)
         self._heard, self._wait_seconds = seen.heard, seen.wait_seconds
         self._obey(seen.controls)
         for ended in seen.ended:
@@ -311,8 +300,8 @@ class _Window:
         self._compared = self._compared + len(keys) if self._compared + len(keys) < len(running) else 0
         if not keys:
             return
-        request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys).to_wire()
-        answer = StillOpen.from_wire((yield from self._call(names.STILL_OPEN_MACHINES, request)))
+        request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys)
+        answer = yield from call(self._context, contracts.STILL_OPEN_MACHINES, request)
         for key in keys:
             if key not in answer.keys:
                 yield from self._take(self._ending(key, failed=key in answer.failed))
@@ -410,7 +399,7 @@ class _Window:
                 limit=self._ledger.limit(level, scope) or 0,
                 ends_run=self._phase.error_budget.on_exceeded is OnExceeded.END,
             )
-            self._obey(RunControls.from_wire((yield from self._call(names.CLOSE_GATE, gate.to_wire()))))
+            self._obey((yield from call(self._context, contracts.CLOSE_GATE, gate)))
             if self._phase.announces:
                 facts = events.GateClosed(
                     scope=scope,
@@ -432,10 +421,6 @@ class _Window:
 
     def _lane(self, machine: Placed) -> str:
         return f"{self._phase.ring}/{machine.lane}"
-
-    def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        # Machines work meanwhile: when their phase gives up, nobody hears of them any more.
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))
 
 
 def _candidate(machine: Placed, phase: Phase) -> Candidate:

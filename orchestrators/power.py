@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
-from durabletask import task
-
-from orchestrators.clock import utc_now
-from orchestrators.names import STOP_MACHINE
 from orchestrators.patience import Patience
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import Context, Steps, call, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
+from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
 
 MOST_POWER_LOOKS = 60
@@ -20,7 +14,7 @@ MOST_POWER_LOOKS = 60
 deadline in the activities, and throttling ends with the patience of a day."""
 
 
-def power_request(context: task.OrchestrationContext, machine: MachineRef) -> PowerRequest:
+def power_request(context: Context, machine: MachineRef) -> PowerRequest:
     """A change of power that begins now."""
     return PowerRequest(run_id=machine.run_id, machine_key=machine.machine_key, since=utc_now(context))
 
@@ -34,19 +28,16 @@ def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResul
     return look.model_copy(update={"preflight": explained})
 
 
-def put_power_back(
-    context: task.OrchestrationContext, machine: MachineRef, waits: Waits
-) -> Generator[task.Task[Any], Any, NotRestored | None]:
+def put_power_back(context: Context, machine: MachineRef, waits: Waits) -> Steps[NotRestored | None]:
     """Stop it as it was before we started it, until the machine shows it; why that did not work, if it did not.
 
     Raises:
         TaskFailedError: the activity failed for good.
     """
-    request = power_request(context, machine).to_wire()
+    request = power_request(context, machine)
     patience = Patience(context, MOST_POWER_LOOKS)
     while True:
-        answer = yield context.call_activity(STOP_MACHINE, input=request, retry_policy=RETRY_RESULT)
-        stopped = PowerResult.from_wire(answer)
+        stopped = yield from call(context, contracts.STOP_MACHINE, request)
         if stopped.accepted:
             return None
         pause = patience.pause(stopped.wait_seconds, counts=stopped.counts) if stopped.wait_seconds else None

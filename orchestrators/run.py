@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
 
-from orchestrators import names
-from orchestrators.clock import LONGEST_TIMER, timer_until, utc_now
 from orchestrators.notify import announce
-from orchestrators.retries import RETRY_RESULT
+from orchestrators.runtime import (
+    LONGEST_TIMER,
+    Context,
+    Steps,
+    call,
+    implements,
+    receive,
+    result_of,
+    send,
+    start,
+    timer_until,
+    utc_now,
+)
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.notifications.events import ApprovalNeeded, Facts, RunAwaited, WindowAwaited
@@ -22,26 +31,25 @@ from patchwave.domain.runs.commands import not_started
 from patchwave.domain.runs.outcome_rules import window_closed
 from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
 from patchwave.domain.runs.watchdog import MOST_INCARNATIONS
+from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
     CloseRun,
     Cutoff,
-    Discovered,
     DiscoverRequest,
     FollowRun,
     GivePlacesBack,
-    NextWindow,
     OpenedRun,
     OpenWindow,
     Phase,
     PhaseEnd,
-    PlacesGivenBack,
-    PlacesTaken,
     PlannedRing,
     PlannedRun,
     RestUntil,
     RingRef,
     RunRef,
+    RunResult,
     SetRunState,
     Shown,
     StepRef,
@@ -72,16 +80,14 @@ LONGEST_LOOK = timedelta(minutes=15)
 MOST_TAKINGS = 20
 """How often a new incarnation looks for machines that the one before worked on; it is told 500 at a time."""
 
-type Steps[Result] = Generator[task.Task[Any], Any, Result]
 
-
-def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Run a policy once. Input ``FollowRun``; the run row holds everything else. Whatever happens, the run is closed.
+@implements(contracts.PATCH_RUN)
+def patch_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
+    """Run a policy once; the run's row holds everything else. Whatever happens, the run is closed.
 
     Raises:
         PhaseLost: the watchdog ends what is left of the run, and goes on with it from the records.
     """
-    follow = FollowRun.from_wire(data)
     run_id = follow.run_id
     run = _Run(context, run_id, follow.incarnation)
     try:
@@ -96,19 +102,20 @@ def patch_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps
             _LOG.error("Run %s failed.", run_id, exc_info=error)
         end = _failed(f"Patchwave itself failed: {error}"[:2_000])
     yield from run.close(end)
-    return {"runId": run_id, "state": end.state.value}
+    return RunResult(run_id=run_id, state=end.state)
 
 
-def close_dead_run(context: task.OrchestrationContext, data: dict[str, Any]) -> Steps[dict[str, Any]]:
-    """Close a run whose orchestration has ended without that. Input ``RunRef``.
+@implements(contracts.CLOSE_DEAD_RUN)
+def close_dead_run(context: Context, dead: RunRef) -> Steps[RunResult]:
+    """Close a run whose orchestration has ended without that.
 
     Somebody terminated it, or another version of the app could not replay it.
     """
-    run_id = RunRef.from_wire(data).run_id
+    run_id = dead.run_id
     end = _failed("The orchestration of the run was ended before it had closed the run.")
     run = _Run(context, run_id, MOST_INCARNATIONS + 1)
     yield from run.close(end)
-    return {"runId": run_id, "state": end.state.value}
+    return RunResult(run_id=run_id, state=end.state)
 
 
 class PhaseLost(Exception):
@@ -144,12 +151,12 @@ def _stopped(reason: str) -> _Ended:
 class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: task.OrchestrationContext, run_id: str, incarnation: int = 1) -> None:
+    def __init__(self, context: Context, run_id: str, incarnation: int = 1) -> None:
         self._context = context
         self._run_id = run_id
         self._incarnation = incarnation
-        self._cancel = context.wait_for_external_event(names.CANCEL_EVENT)
-        self._steer = context.wait_for_external_event(names.STEER_EVENT)
+        self._cancel = receive(context, Signal.CANCEL)
+        self._steer = receive(context, Signal.STEER)
         # Names of phases and machines' instances are never those of an incarnation before.
         self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
         self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
@@ -172,7 +179,7 @@ class _Run:
         Raises:
             _Ended: it ends early.
         """
-        opened = OpenedRun.from_wire((yield from self._call(names.OPEN_RUN, RunRef(run_id=self._run_id).to_wire())))
+        opened = yield from call(self._context, contracts.OPEN_RUN, RunRef(run_id=self._run_id))
         if opened.is_final:
             return _Ended(RunState.COMPLETED)
         self._announces = opened.announces
@@ -182,7 +189,7 @@ class _Run:
             self._announce(Event.STARTED)
             yield from self._assess(opened)
         if opened.traits.mode is Mode.PATCH:
-            plan = PlannedRun.from_wire((yield from self._call(names.PLAN_RUN, RunRef(run_id=self._run_id).to_wire())))
+            plan = yield from call(self._context, contracts.PLAN_RUN, RunRef(run_id=self._run_id))
             if stock.is_planned:
                 stock = yield from self._take_up(opened, plan, stock)
             rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines and number >= stock.ring]
@@ -191,7 +198,7 @@ class _Run:
                 if opened.pin_rings and number:
                     # That of the first ring, also when it had nothing to do; only the first call writes anything.
                     first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
-                    yield from self._call(names.PIN_RING, first.to_wire())
+                    yield from call(self._context, contracts.PIN_RING, first)
                 yield from self._take_ring(opened, plan, number, ring)
                 yield from self._give_places_back()
                 if number != rings[-1][0]:
@@ -202,9 +209,9 @@ class _Run:
     def close(self, end: _Ended) -> Steps[None]:
         """Give every machine an outcome, then the run its end."""
         open_machines = CloseOpenMachines(run_id=self._run_id, outcome=end.outcome)
-        yield from self._insist(names.CLOSE_OPEN_MACHINES, open_machines.to_wire())
+        yield from self._insist(contracts.CLOSE_OPEN_MACHINES, open_machines)
         close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
-        yield from self._insist(names.CLOSE_RUN, close.to_wire())
+        yield from self._insist(contracts.CLOSE_RUN, close)
         # What a run that has ended reserved keeps no other run waiting: those that wait look again by themselves.
         with suppress(task.TaskFailedError):
             yield from self._give_places_back()
@@ -216,8 +223,8 @@ class _Run:
         """What the incarnation before has left behind; nothing, for the first one."""
         if self._incarnation == 1:
             return Stock(is_planned=False)
-        request = RunRef(run_id=self._run_id).to_wire()
-        stock = Stock.from_wire((yield from self._call(names.TAKE_STOCK, request)))
+        request = RunRef(run_id=self._run_id)
+        stock = yield from call(self._context, contracts.TAKE_STOCK, request)
         self._failures, self._forgiven = stock.failures, stock.forgiven
         self._resumptions, self._ramped = stock.resumptions, stock.ended
         self._windows, self._resting, self._baking_since = stock.windows, stock.resting, stock.ended_at
@@ -264,8 +271,8 @@ class _Run:
         cursor, attempt, counted = "", 0, 0
         gives_up_at = utc_now(self._context)
         while True:
-            request = DiscoverRequest(run_id=self._run_id, cursor=cursor, attempt=attempt).to_wire()
-            page = Discovered.from_wire((yield from self._call(names.DISCOVER_MACHINES, request)))
+            request = DiscoverRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
+            page = yield from call(self._context, contracts.DISCOVER_MACHINES, request)
             self._end_if_canceled()
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
@@ -295,7 +302,7 @@ class _Run:
         """All machines, before anything is planned: a plan knows who needs nothing."""
         phase = Phase(
             run_id=self._run_id,
-            name=names.phase_name(Step.ASSESS.value, str(self._incarnation) if self._incarnation > 1 else ""),
+            name=instance_ids.phase_name(Step.ASSESS.value, str(self._incarnation) if self._incarnation > 1 else ""),
             step=Step.ASSESS,
             traits=opened.traits,
             max_concurrent=opened.assess_concurrency,
@@ -325,7 +332,7 @@ class _Run:
             said = "was rejected" if ring.name in controls.decided else "was not approved in time"
             reason = f"The ring {ring.name} {said}."
             stop = StopRun(run_id=self._run_id, reason=reason, unless_approved=ring.name)
-            stopped = RunControls.from_wire((yield from self._call(names.STOP_RUN, stop.to_wire())))
+            stopped = yield from call(self._context, contracts.STOP_RUN, stop)
             if stopped.decided.get(ring.name, False):
                 # Approved between the last look and the stop: whoever was told so may rely on it.
                 yield from self._show(RunState.RUNNING)
@@ -387,7 +394,7 @@ class _Run:
         self._passes += 1
         return Phase(
             run_id=self._run_id,
-            name=names.phase_name(step.value, f"{number}.{phase_number}.{self._passes}"),
+            name=instance_ids.phase_name(step.value, f"{number}.{phase_number}.{self._passes}"),
             step=step,
             traits=opened.traits,
             ring=ring.name,
@@ -421,28 +428,26 @@ class _Run:
 
     def _followed(self, phase: Phase) -> Steps[PhaseEnd]:
         """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself."""
-        phase_id = names.phase_instance(self._run_id, phase.name)
-        running: task.Task[Any] = self._context.call_sub_orchestrator(
-            names.PATCH_PHASE, input=phase.to_wire(), instance_id=phase_id, version=self._context.version
-        )
+        phase_id = instance_ids.phase(self._run_id, phase.name)
+        running = start(self._context, contracts.PATCH_PHASE, phase, phase_id)
         is_told = False
         while not running.is_complete:
             if self._cancel.is_complete and not is_told:
-                self._context.send_event(phase_id, names.CANCEL_EVENT)
+                send(self._context, phase_id, Signal.CANCEL)
                 is_told = True
             yield task.when_any([running, self._steer] if is_told else [running, self._steer, self._cancel])
             if self._steered() and not running.is_complete:
-                self._context.send_event(phase_id, names.STEER_EVENT)
+                send(self._context, phase_id, Signal.STEER)
         if running.is_failed:
             raise PhaseLost(f"The phase {phase.name} ended without an answer.")
-        return PhaseEnd.from_wire(running.get_result())
+        return result_of(contracts.PATCH_PHASE, running)
 
     # --- waiting
 
     def _cutoff(self, step: Step) -> Steps[Cutoff]:
         """The last moment at which this step may begin on a machine, in the window that the run is in."""
-        request = StepRef(run_id=self._run_id, step=step).to_wire()
-        return Cutoff.from_wire((yield from self._call(names.READ_CUTOFF, request)))
+        request = StepRef(run_id=self._run_id, step=step)
+        return (yield from call(self._context, contracts.READ_CUTOFF, request))
 
     def _take_places(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
         """Wait until no other run works on what the phase has to be kept apart from; what it waits for in vain.
@@ -454,12 +459,10 @@ class _Run:
         """
         self._turns += 1
         self._has_reserved = True
-        request = TakePlaces(
-            run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, turn=self._turns
-        ).to_wire()
+        request = TakePlaces(run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, turn=self._turns)
         looks = 0
         while True:
-            taken = PlacesTaken.from_wire((yield from self._call(names.TAKE_PLACES, request)))
+            taken = yield from call(self._context, contracts.TAKE_PLACES, request)
             self._wake_runs(taken.freed)
             if not taken.waits_for:
                 if looks:
@@ -481,22 +484,22 @@ class _Run:
         """What the run has reserved is free for others, and the runs that may wait for it are woken."""
         if not self._has_reserved:
             return
-        request = GivePlacesBack(run_id=self._run_id, turn=self._turns).to_wire()
-        given = PlacesGivenBack.from_wire((yield from self._call(names.GIVE_PLACES_BACK, request)))
+        request = GivePlacesBack(run_id=self._run_id, turn=self._turns)
+        given = yield from call(self._context, contracts.GIVE_PLACES_BACK, request)
         self._has_reserved = False
         self._wake_runs(given.waiting)
 
     def _wake_runs(self, run_ids: list[str]) -> None:
         for run_id in run_ids:
-            self._context.send_event(run_id, names.STEER_EVENT)
+            send(self._context, run_id, Signal.STEER)
 
     def _await_next_window(self) -> Steps[None]:
         """Sleep until the policy's next window opens, and go on in it."""
         self._windows += 1
         is_told = False
         while True:
-            request = RunRef(run_id=self._run_id).to_wire()
-            window = NextWindow.from_wire((yield from self._call(names.NEXT_WINDOW, request)))
+            request = RunRef(run_id=self._run_id)
+            window = yield from call(self._context, contracts.NEXT_WINDOW, request)
             if window.opens_at is None or window.ends_at is None or self._windows >= MOST_WINDOWS:
                 raise _Ended(RunState.COMPLETED, "The policy has no further window for what is left.", window_closed())
             if utc_now(self._context) >= window.opens_at:
@@ -507,7 +510,7 @@ class _Run:
             # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
-        yield from self._call(names.OPEN_WINDOW, opened.to_wire())
+        yield from call(self._context, contracts.OPEN_WINDOW, opened)
 
     def _await_release(self) -> Steps[None]:
         """A gate that holds a part of a ring holds the rings behind it too, until somebody resumes or the window ends.
@@ -542,7 +545,7 @@ class _Run:
             _Ended: the run was cancelled, or a gate ended it.
         """
         rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + LONGEST_TIMER))
-        yield from self._call(names.REST_UNTIL, rest.to_wire())
+        yield from call(self._context, contracts.REST_UNTIL, rest)
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
         timer.cancel()
@@ -561,7 +564,7 @@ class _Run:
         was_steered = False
         while self._steer.is_complete:
             was_steered = True
-            self._steer = self._context.wait_for_external_event(names.STEER_EVENT)
+            self._steer = receive(self._context, Signal.STEER)
         return was_steered
 
     def _end_if_canceled(self) -> None:
@@ -580,8 +583,8 @@ class _Run:
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
-        request = RunRef(run_id=self._run_id).to_wire()
-        controls = RunControls.from_wire((yield from self._call(names.READ_CONTROLS, request)))
+        request = RunRef(run_id=self._run_id)
+        controls = yield from call(self._context, contracts.READ_CONTROLS, request)
         if controls.is_canceled:
             raise _canceled()
         if controls.stop_reason:
@@ -590,19 +593,16 @@ class _Run:
 
     def _show(self, state: RunState, waiting_for: str = "") -> Steps[Shown]:
         request = SetRunState(run_id=self._run_id, state=state, waiting_for=waiting_for)
-        return Shown.from_wire((yield from self._call(names.SET_RUN_STATE, request.to_wire())))
+        return (yield from call(self._context, contracts.SET_RUN_STATE, request))
 
-    def _insist(self, activity: str, request: dict[str, Any]) -> Steps[None]:
+    def _insist[Request](self, activity: Activity[Request, Any], request: Request) -> Steps[None]:
         """Call until it works, for days: nothing else would ever close the run."""
         for attempt in range(1, MOST_CLOSINGS + 1):
             try:
-                yield from self._call(activity, request)
+                yield from call(self._context, activity, request)
             except task.TaskFailedError:
                 if attempt == MOST_CLOSINGS:
                     raise
                 yield self._context.create_timer(BETWEEN_CLOSINGS)
             else:
                 return
-
-    def _call(self, activity: str, request: dict[str, Any]) -> Steps[Any]:
-        return (yield self._context.call_activity(activity, input=request, retry_policy=RETRY_RESULT))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
 from durabletask import task
 
-type Wait = Generator[task.Task[Any], Any]
+from orchestrators.runtime import Context, Steps
 
 
 class Waits:
@@ -17,11 +16,11 @@ class Waits:
     Only the first wait ends early. What Azure runs is followed after it, and asked for no more often than before.
     """
 
-    def __init__(self, context: task.OrchestrationContext, cancel: task.Task[Any] | None = None) -> None:
+    def __init__(self, context: Context, cancel: task.Task[Any] | None = None) -> None:
         self._context = context
         self._cancel = cancel
 
-    def wait(self, seconds: float) -> Wait:
+    def wait(self, seconds: float) -> Steps[None]:
         """Wait so long, or until the run is cancelled."""
         cancel = self._cancel
         if cancel is None:

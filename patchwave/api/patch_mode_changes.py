@@ -15,7 +15,6 @@ import azure.functions as func
 import grpc
 from pydantic import Field, ValidationError
 
-from orchestrators.names import CHANGE_MODES, VERSION
 from patchwave.api.endpoint import (
     INVALID_BODY,
     INVALID_QUERY,
@@ -61,6 +60,7 @@ from patchwave.domain.fleet.patch_mode_change import (
     plan_machine,
 )
 from patchwave.domain.policy.scope import Scope
+from patchwave.domain.workflow import contracts
 from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
 from patchwave.services.start_run import DurableClient
@@ -295,7 +295,10 @@ async def _schedule(client: DurableClient, change: str) -> None:
     """
     try:
         await client.schedule_new_orchestration(
-            CHANGE_MODES, input=ChangeRef(change_id=change).to_wire(), instance_id=change, version=VERSION
+            contracts.CHANGE_MODES.name,
+            input=ChangeRef(change_id=change).to_wire(),
+            instance_id=change,
+            version=contracts.VERSION,
         )
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.

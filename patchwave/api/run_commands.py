@@ -14,7 +14,6 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
-from orchestrators.names import CANCEL_EVENT, STEER_EVENT
 from patchwave.api.auth import may_author, principal_of
 from patchwave.api.endpoint import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
 from patchwave.api.http import (
@@ -45,6 +44,7 @@ from patchwave.domain.runs.commands import ring_in_question, starter_ids, wants_
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
 from patchwave.storage import Records, open_records
 
@@ -122,7 +122,7 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
     run = await records.request_cancel(run.id, given.order)
     await _audit(records, run, "cancel", "cancel_requested")
     # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
-    await _tell(client, run, CANCEL_EVENT)
+    await _tell(client, run, Signal.CANCEL)
     return accepted(run)
 
 
@@ -174,7 +174,7 @@ async def _audit(records: Records, run: Run, command: str, action: str) -> None:
 
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
     """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
-    if not await _tell(client, run, STEER_EVENT):
+    if not await _tell(client, run, Signal.STEER):
         raise Refusal(
             503,
             "The order is stored and holds, but the run could not be told of it; repeat the request.",

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 
-from orchestrators.names import POST_EVENT
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.events import AzureEvent, EventKind
@@ -27,6 +26,7 @@ from patchwave.domain.maintenance.occurrence import (
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.runs.provenance import WrittenPolicy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, read_stored, start_run
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Records
@@ -111,7 +111,7 @@ async def _note(
     await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
     if event.kind is EventKind.AFTER_MAINTENANCE:
         try:
-            await client.raise_orchestration_event(run.id, POST_EVENT)
+            await client.raise_orchestration_event(run.id, Signal.POST)
         except grpc.RpcError as error:
             # Its timer has it look at the row as well.
             _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Protocol, cast
 
 import grpc
 
-from orchestrators.names import ACCOMPANY_RUN, PATCH_RUN, STEER_EVENT, VERSION
 from patchwave.api.endpoint import Keys, Parameter
 from patchwave.api.http import Refusal, invalid_body, no_such
 from patchwave.domain.calendar.schedule import Occurrence
@@ -27,6 +26,8 @@ from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides,
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import FollowRun
 from patchwave.services.policy_guardrails import boundary, check_permitted
 from patchwave.storage import Records, StoredPolicy
@@ -106,7 +107,7 @@ async def start_run(
         window_end=occurrence.window_end_utc if occurrence else None,
         policy_snapshot=policy.to_wire(),
         policy_origin=origin,
-        version=VERSION,
+        version=contracts.VERSION,
         maintenance=maintenance,
     )
     run, _ = await records.create_run(wanted)
@@ -133,10 +134,10 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     """
     try:
         await client.schedule_new_orchestration(
-            ACCOMPANY_RUN if run.mode is Mode.ACCOMPANY else PATCH_RUN,
+            contracts.ACCOMPANY_RUN.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
             input=FollowRun(run_id=run.id, incarnation=run.incarnation).to_wire(),
             instance_id=run.id,
-            version=VERSION,
+            version=contracts.VERSION,
         )
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.
@@ -149,7 +150,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
 async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
     """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
     try:
-        await client.raise_orchestration_event(run_id, STEER_EVENT)
+        await client.raise_orchestration_event(run_id, Signal.STEER)
     except Exception:
         _LOG.warning("Run %s could not be told to look for its window.", run_id, exc_info=True)
 

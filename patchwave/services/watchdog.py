@@ -18,23 +18,13 @@ import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from orchestrators.names import (
-    AWAIT_OPERATION,
-    CLOSE_DEAD_RUN,
-    PATCH_MACHINE,
-    PATCH_PHASE,
-    SEND_NOTIFICATIONS,
-    STEER_EVENT,
-    VERSION,
-    closing_instance,
-    notice_instance,
-    phase_instance,
-)
 from patchwave.domain.notifications.events import Ended, Notice
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import Run
 from patchwave.domain.runs.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
 from patchwave.services.start_run import DurableClient, schedule_run
 from patchwave.settings import load_settings
@@ -151,11 +141,14 @@ async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
 
 async def _settle(watch: Watch, run: Run) -> None:
     """Do what an end that was cut off has left out: notify people, and let nothing wait for the run any more."""
-    instance_id = notice_instance(run.id, Event.ENDED.value, 1)
+    instance_id = instance_ids.notice(run.id, Event.ENDED.value, 1)
     if await watch.engine.get_orchestration_state(instance_id) is None:
         notice = Notice(run_id=run.id, at=watch.now, facts=Ended())
         await watch.engine.schedule_new_orchestration(
-            SEND_NOTIFICATIONS, input=notice.to_wire(), instance_id=instance_id, version=VERSION
+            contracts.SEND_NOTIFICATIONS.name,
+            input=notice.to_wire(),
+            instance_id=instance_id,
+            version=contracts.VERSION,
         )
     full = await watch.records.get_run(run.id)
     await watch.records.settle_run(full or run)
@@ -179,7 +172,7 @@ async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
     for _ in range(MOST_ROUNDS):
         own = await engine.get_orchestration_state(run.id)
         others = await _instances_of(engine, run.id)
-        if any(each.name == CLOSE_DEAD_RUN for each in _live(others)):
+        if any(each.name == contracts.CLOSE_DEAD_RUN.name for each in _live(others)):
             return done
         remedy = decide(run, Seen(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
         if remedy is not Remedy.NOTHING:
@@ -190,7 +183,7 @@ async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
                 await _look_after_machines(watch, run, others)
                 return done
             case Remedy.WAKE:
-                await engine.raise_orchestration_event(run.id, STEER_EVENT)
+                await engine.raise_orchestration_event(run.id, Signal.STEER)
                 return done
             case Remedy.STOP:
                 run = await records.stop_run(run.id, _TERMINATED, now)
@@ -203,10 +196,10 @@ async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
                 return done
             case Remedy.CLOSE:
                 await engine.schedule_new_orchestration(
-                    CLOSE_DEAD_RUN,
+                    contracts.CLOSE_DEAD_RUN.name,
                     input=RunRef(run_id=run.id).to_wire(),
-                    instance_id=closing_instance(run.id),
-                    version=VERSION,
+                    instance_id=instance_ids.closing(run.id),
+                    version=contracts.VERSION,
                 )
                 return done
     return done
@@ -218,12 +211,14 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     A machine that hears that its operation was ended records it as an outcome.
     """
     live = [each for each in [own, *others] if each is not None and each.runtime_status in _LIVE]
-    above = [each for each in live if each.name not in (AWAIT_OPERATION, SEND_NOTIFICATIONS)]
+    above = [
+        each for each in live if each.name not in (contracts.AWAIT_OPERATION.name, contracts.SEND_NOTIFICATIONS.name)
+    ]
 
     async def terminate(each: OrchestrationState) -> None:
         await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
-    await _each(above or [each for each in live if each.name == AWAIT_OPERATION], terminate)
+    await _each(above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name], terminate)
 
 
 async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
@@ -231,10 +226,10 @@ async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
     if run.started_at is None:
         await schedule_run(watch.engine, run)
         return
-    begun = await watch.records.begin_incarnation(run.id, run.incarnation, VERSION, quiet_until(watch.now))
+    begun = await watch.records.begin_incarnation(run.id, run.incarnation, contracts.VERSION, quiet_until(watch.now))
     if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
         return
-    detail = {"incarnation": begun.incarnation, "found": sign.value, "version": VERSION}
+    detail = {"incarnation": begun.incarnation, "found": sign.value, "version": contracts.VERSION}
     await watch.records.audit(run.id, "run_continued", by=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 
@@ -242,9 +237,11 @@ async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
 async def _look_after_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
     """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
     live = _live(others)
-    phases = {each.instance_id for each in live if each.name == PATCH_PHASE}
-    machines = [each for each in others if each.name == PATCH_MACHINE]
-    operations = {each.instance_id.rsplit(":", 2)[0]: each for each in live if each.name == AWAIT_OPERATION}
+    phases = {each.instance_id for each in live if each.name == contracts.PATCH_PHASE.name}
+    machines = [each for each in others if each.name == contracts.PATCH_MACHINE.name]
+    operations = {
+        each.instance_id.rsplit(":", 2)[0]: each for each in live if each.name == contracts.AWAIT_OPERATION.name
+    }
 
     async def look(machine: OrchestrationState) -> None:
         instance_id = machine.instance_id
@@ -268,7 +265,7 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
     state = await watch.engine.get_orchestration_state(machine.instance_id)
     given = None if state is None else state.get_input()
     work = None if given is None else MachineWork.from_wire(given)
-    if work is None or phase_instance(run.id, work.phase) not in phases:
+    if work is None or instance_ids.phase(run.id, work.phase) not in phases:
         return
     at = datetime.now(UTC)
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
@@ -285,7 +282,7 @@ async def _instances_of(engine: WatchedEngine, run_id: str) -> list[Orchestratio
 
 def _live(states: Sequence[OrchestrationState]) -> list[OrchestrationState]:
     """Those that still do something for the run; people may be told meanwhile."""
-    return [each for each in states if each.runtime_status in _LIVE and each.name != SEND_NOTIFICATIONS]
+    return [each for each in states if each.runtime_status in _LIVE and each.name != contracts.SEND_NOTIFICATIONS.name]
 
 
 def _turned_at(state: OrchestrationState) -> datetime:

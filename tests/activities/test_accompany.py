@@ -27,33 +27,25 @@ from activities.results import copy_results
 from patchwave.azure.resource_graph import Page, ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.machine.hooks import HookState
 from patchwave.domain.maintenance.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import (
-    CancelResult,
     Concluding,
-    Copied,
-    CopyResults,
     EndPreparation,
     FindMachines,
     Found,
-    LookAgain,
     Part,
     PartOfRun,
     PowerSign,
     Preparation,
     Prepared,
-    ShardMachines,
     ShardRef,
-    Shards,
-    Standpoint,
 )
 from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,
-    PowerResult,
     PreflightRequest,
     PreflightResult,
     RunRef,
@@ -120,14 +112,14 @@ async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
         maintenance=first_heard(scheduled, _PATIENCE, datetime.now(UTC)),
     )
     await records.create_run(run)
-    stand = Standpoint.from_wire(await open_occurrence(RunRef(run_id=run.id).to_wire()))
+    stand = await open_occurrence(RunRef(run_id=run.id))
     assert not stand.is_ended
     return run.id
 
 
-async def pages(activity: Callable[[Json], Awaitable[Json]], request: FindMachines, kind: type[Found]) -> Found:
+async def pages[Page: Found](activity: Callable[[FindMachines], Awaitable[Page]], request: FindMachines) -> Page:
     while True:
-        page = kind.from_wire(await activity(request.to_wire()))
+        page = await activity(request)
         assert not page.failure, page.failure
         if not page.cursor:
             return page
@@ -137,15 +129,15 @@ async def pages(activity: Callable[[Json], Awaitable[Json]], request: FindMachin
 async def found(records: Records, run_id: str, count: int) -> list[MachineRecord]:
     """The machines of the run, once Resource Graph shows so many."""
     for _ in range(200):
-        page = await pages(find_occurrence_machines, FindMachines(run_id=run_id), Found)
+        page = await pages(find_occurrence_machines, FindMachines(run_id=run_id))
         if page.machines >= count:
             return [machine async for machine in records.each_machine(run_id)]
         await asyncio.sleep(0.03)
     raise AssertionError("Resource Graph does not show the machines")
 
 
-def ref(run_id: str, machine: MachineRecord) -> Json:
-    return MachineRef(run_id=run_id, machine_key=machine.key).to_wire()
+def ref(run_id: str, machine: MachineRecord) -> MachineRef:
+    return MachineRef(run_id=run_id, machine_key=machine.key)
 
 
 async def row(records: Records, run_id: str, machine: MachineRecord) -> MachineRecord:
@@ -161,22 +153,22 @@ def power(azure: Simulator, machine: MachineRecord) -> str:
 
 async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
     request = PreflightRequest(run_id=run_id, machine_key=machine.key, start_stopped=True)
-    return PreflightResult.from_wire(await preflight_machine(request.to_wire()))
+    return await preflight_machine(request)
 
 
 async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, not_started: bool = False) -> None:
     done = Prepared(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
-    await note_prepared(done.to_wire())
+    await note_prepared(done)
 
 
-def change(run_id: str, machine: MachineRecord) -> Json:
-    return PowerRequest(run_id=run_id, machine_key=machine.key, since=SINCE).to_wire()
+def change(run_id: str, machine: MachineRecord) -> PowerRequest:
+    return PowerRequest(run_id=run_id, machine_key=machine.key, since=SINCE)
 
 
 async def stop(run_id: str, machine: MachineRecord) -> None:
     """Until the machine shows it, as the orchestrator does."""
     for _ in range(100):
-        if PowerResult.from_wire(await stop_machine(change(run_id, machine))).accepted:
+        if (await stop_machine(change(run_id, machine))).accepted:
             return
         await asyncio.sleep(0.03)
     raise AssertionError("the machine does not stop")
@@ -193,11 +185,11 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
     assert one.lower() not in {machine.id.lower() for machine in machines}
     assert {machine.os_type for machine in machines} <= {"Linux", "Windows"}
     assert {machine.reported for machine in machines} == {"Pending"}
-    shards = Shards.from_wire(await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE).to_wire()))
+    shards = await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))
     assert shards.cursors == [None]
     await prepared(run_id, machines[0])
-    before = ShardMachines.from_wire(await read_shard(ShardRef(run_id=run_id, part=Part.BEFORE).to_wire()))
-    after = ShardMachines.from_wire(await read_shard(ShardRef(run_id=run_id, part=Part.AFTER).to_wire()))
+    before = await read_shard(ShardRef(run_id=run_id, part=Part.BEFORE))
+    after = await read_shard(ShardRef(run_id=run_id, part=Part.AFTER))
     assert before.keys == [machines[1].key]
     assert sorted(after.keys) == sorted(machine.key for machine in machines)
 
@@ -263,7 +255,7 @@ async def test_a_machine_that_somebody_else_started_is_not_ours(
     run_id = await accompanied(records, fired("others", {}, {"power": "deallocated"}), startStopped=True)
     running, stopped = sorted(await found(records, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
     assert power(azure, running) == "PowerState/running"
-    assert PowerResult.from_wire(await start_machine(change(run_id, running))).accepted
+    assert (await start_machine(change(run_id, running))).accepted
     assert not (await row(records, run_id, running)).started_by_us
     await start_machine(change(run_id, stopped))
     await prepared(run_id, stopped, "Azure refused.", not_started=True)
@@ -281,7 +273,7 @@ async def test_hooks_run_before_it_and_not_once_their_time_is_over(
     await records.note_occurrence(
         run_id, lambda known: known.model_copy(update={"prepare_until": datetime.now(UTC) - timedelta(seconds=1)})
     )
-    late = HookResult.from_wire(await take_snapshot(ref(run_id, second)))
+    late = await take_snapshot(ref(run_id, second))
     assert late.state is HookState.FAILED
     assert late.outcome is not None
     assert late.outcome.reason is Reason.WINDOW_CLOSED
@@ -296,7 +288,7 @@ async def test_no_run_of_ours_installs_meanwhile(
     await prepared(run_id, machine)
     at = datetime.now(UTC)
     assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
     assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == "another"
 
 
@@ -308,18 +300,18 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     (machine,) = await found(records, run_id, 1)
     await prepared(run_id, machine, "The snapshot failed.")
     end = EndPreparation(run_id=run_id)
-    assert Preparation.from_wire(await end_preparation(end.to_wire())) == Preparation(machines=1, failed=1)
-    request = RunRef(run_id=run_id).to_wire()
+    assert await end_preparation(end) == Preparation(machines=1, failed=1)
+    request = RunRef(run_id=run_id)
     for _ in range(2):
-        assert CancelResult.from_wire(await cancel_occurrence(request)).canceled
+        assert (await cancel_occurrence(request)).canceled
     known = azure.http.get("/_sim/maintenance").json()["occurrences"]
     assert next(each["status"] for each in known if each["id"] == early["id"]) == "Cancelled"
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
     ended = await row(records, run_id, machine)
     assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
 
     late_id = await accompanied(records, fired("late", {}, minutes=1))
-    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=late_id).to_wire()))
+    result = await cancel_occurrence(RunRef(run_id=late_id))
     assert not result.canceled
     assert not result.wait_seconds
     run = await records.get_run(late_id)
@@ -338,11 +330,11 @@ async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothi
     run_id = await accompanied(records, fired("beyond", {}))
     (machine,) = await found(records, run_id, 1)
     assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
-    assert Shards.from_wire(await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE).to_wire())).cursors == []
+    assert (await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))).cursors == []
     end = EndPreparation(run_id=run_id)
-    assert Preparation.from_wire(await end_preparation(end.to_wire())) == Preparation(machines=1, failed=0)
+    assert await end_preparation(end) == Preparation(machines=1, failed=0)
     # The schedule is outside as well: were it to be cancelled, nothing would be sent.
-    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=run_id).to_wire()))
+    result = await cancel_occurrence(RunRef(run_id=run_id))
     assert (result.canceled, result.failure and result.failure.code) == (False, "OutsideBoundary")
 
 
@@ -351,7 +343,7 @@ async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
 ) -> None:
     """Azure answers 200 and ``Cancelled``, and the run goes on."""
     begun_id = await accompanied(records, fired("begun", {}, minutes=0))
-    result = CancelResult.from_wire(await cancel_occurrence(RunRef(run_id=begun_id).to_wire()))
+    result = await cancel_occurrence(RunRef(run_id=begun_id))
     assert (result.canceled, result.wait_seconds) == (False, 0)
     run = await records.get_run(begun_id)
     assert run is not None
@@ -367,9 +359,9 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     run_id = await accompanied(records, run)
     machines = await found(records, run_id, 3)
     for _ in range(300):
-        copied = await pages(copy_results, CopyResults(run_id=run_id), Copied)
+        copied = await pages(copy_results, FindMachines(run_id=run_id))
         machines = await found(records, run_id, 3)
-        if isinstance(copied, Copied) and not copied.awaited:
+        if not copied.awaited:
             break
         await asyncio.sleep(0.03)
     else:
@@ -381,11 +373,11 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
         patches = await records.list_patches(run_id, machine.key)
         assert len(patches) == (machine.installation.installed if machine.installation else 0)
         assert {patch.state for patch in patches} <= {"Installed"}
-        await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]).to_wire())
+        await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
     kinds = sorted([machine.outcome or "" async for machine in records.each_machine(run_id)])
     assert kinds == ["patched", "patched", "skipped"]
     assert "And so on." in (await row(records, run_id, machines[0])).message
-    assert await sum_up_occurrence(RunRef(run_id=run_id).to_wire()) == {"contradicted": 0}
+    assert (await sum_up_occurrence(RunRef(run_id=run_id))).contradicted == 0
 
 
 async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
@@ -402,7 +394,7 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
         not_restored="It could not be stopped again: HTTP 409.",
         keep_lock=True,
     )
-    await conclude_machine(concluding.to_wire())
+    await conclude_machine(concluding)
     ended = await row(records, run_id, machine)
     assert ended.outcome is not None
     assert ended.outcome.needs_person
@@ -420,9 +412,9 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
     done = Prepared(run_id=run_id, machine_key=machine.key, hibernated=True)
-    await note_prepared(done.to_wire())
-    assert LookAgain.from_wire(await look_again(ref(run_id, machine))).sign is PowerSign.OFF
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key).to_wire())
+    await note_prepared(done)
+    assert (await look_again(ref(run_id, machine))).sign is PowerSign.OFF
+    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
     ended = await row(records, run_id, machine)
     assert (ended.outcome, ended.power_state, ended.was_started) == (OutcomeKind.SKIPPED, "hibernated", False)
     assert power(azure, machine) == "PowerState/deallocated"
@@ -433,11 +425,9 @@ async def test_a_look_afterwards_tells_what_can_be_done(
 ) -> None:
     run_id = await accompanied(records, fired("looked", {}, {"power": "deallocated"}))
     machines = await found(records, run_id, 2)
-    signs = {
-        power(azure, machine): LookAgain.from_wire(await look_again(ref(run_id, machine))).sign for machine in machines
-    }
+    signs = {power(azure, machine): (await look_again(ref(run_id, machine))).sign for machine in machines}
     assert signs == {"PowerState/running": PowerSign.READY, "PowerState/deallocated": PowerSign.OFF}
     gone = machines[0]
     azure.http.post("/_sim/machines", json={"id": gone.id, "simulation": {"gone": True}})
-    assert LookAgain.from_wire(await look_again(ref(run_id, gone))).sign is PowerSign.OFF
+    assert (await look_again(ref(run_id, gone))).sign is PowerSign.OFF
     assert MachineId.parse(gone.id).key == gone.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,6 @@ from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,
     PreflightRequest,
-    PreflightResult,
     StartOperation,
 )
 from patchwave.storage import Records
@@ -44,25 +44,25 @@ POLICY: Json = {
 }
 
 
-def ref(key: str) -> Json:
-    return MachineRef(run_id=RUN_ID, machine_key=key).to_wire()
+def ref(key: str) -> MachineRef:
+    return MachineRef(run_id=RUN_ID, machine_key=key)
 
 
-def script(when: When) -> Callable[[str], Json]:
-    return lambda key: ScriptRequest(run_id=RUN_ID, machine_key=key, when=when).to_wire()
+def script(when: When) -> Callable[[str], ScriptRequest]:
+    return lambda key: ScriptRequest(run_id=RUN_ID, machine_key=key, when=when)
 
 
-def install(key: str) -> Json:
-    return StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL).to_wire()
+def install(key: str) -> StartOperation:
+    return StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
 
 
-def power(key: str) -> Json:
-    return PowerRequest(run_id=RUN_ID, machine_key=key, since=AT).to_wire()
+def power(key: str) -> PowerRequest:
+    return PowerRequest(run_id=RUN_ID, machine_key=key, since=AT)
 
 
-type Activity = Callable[[Json], Awaitable[Json]]
+type Activity = Callable[[Any], Awaitable[Any]]
 
-STARTS: dict[str, tuple[Activity, Callable[[str], Json]]] = {
+STARTS: dict[str, tuple[Activity, Callable[[str], Any]]] = {
     "install": (install_patches, install),
     "restart": (restart_machine, ref),
     "start": (start_machine, power),
@@ -111,7 +111,7 @@ def changes(azure: Simulator, one: str) -> list[str]:
 
 @pytest.mark.parametrize(("activity", "request_of"), STARTS.values(), ids=STARTS)
 async def test_nothing_is_sent_before_the_ring_is_approved(
-    azure: Simulator, records: Records, activity: Activity, request_of: Callable[[str], Json]
+    azure: Simulator, records: Records, activity: Activity, request_of: Callable[[str], Any]
 ) -> None:
     one = azure.take(power="stopped" if activity is start_machine else "running")
     key = await prepare(records, one)
@@ -129,7 +129,7 @@ async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, rec
     for activity, request_of in STARTS.values():
         await activity(request_of(key))
     assert changes(azure, one) == []
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True).to_wire()
-    found = PreflightResult.from_wire(await preflight_machine(look)).preflight.outcome
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    found = (await preflight_machine(look)).preflight.outcome
     assert found
     assert found.reason is Reason.NOT_APPROVED

@@ -68,7 +68,7 @@ async def begin(records: Records, monkeypatch: pytest.MonkeyPatch, pages: dict[s
 
 
 async def discover(cursor: str = "") -> Discovered:
-    return Discovered.from_wire(await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor).to_wire()))
+    return await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor))
 
 
 async def shown(records: Records) -> int:

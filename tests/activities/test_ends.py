@@ -8,7 +8,7 @@ from activities.machine import record_outcome, release_machine
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.workflow.messages import MachineEnded, Recorded, RecordOutcome, ReleaseMachine
+from patchwave.domain.workflow.messages import MachineEnded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Records
 from tests.activities.test_turns import HOUR, PHASE, RUN, look
 from tests.adapters.samples import NOW, machine
@@ -43,7 +43,7 @@ async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
     request = RecordOutcome(
         run_id=RUN, machine_key=locked.key, outcome=outcome, phase=PHASE, attempt=2, installation=DONE
     )
-    stored = Recorded.from_wire(await record_outcome(request.to_wire()))
+    stored = await record_outcome(request)
     found = await kept(records, locked)
     assert (found.outcome, found.reason, found.message) == (outcome.outcome, outcome.reason, outcome.message)
     assert found.installation == DONE
@@ -54,7 +54,7 @@ async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
 
 async def test_an_end_may_keep_its_lock(records: Records, locked: MachineRecord) -> None:
     request = RecordOutcome(run_id=RUN, machine_key=locked.key, outcome=FAILED, phase=PHASE, attempt=1, keep_lock=True)
-    await record_outcome(request.to_wire())
+    await record_outcome(request)
     assert await records.leased([locked.key], RUN, NOW) == {locked.key}
 
 
@@ -72,7 +72,7 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
         left=True,
         keep_lock=keep_lock,
     )
-    await release_machine(request.to_wire())
+    await release_machine(request)
     found = await kept(records, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
     assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, left=True)]

@@ -72,7 +72,7 @@ async def prepare(records: Records, one: str, section: dict[str, Any] | None = N
 
 async def check(key: str, moment: Moment, looked_for: float = 0) -> HealthResult:
     request = HealthRequest(run_id=RUN_ID, machine_key=key, moment=moment, looked_for=looked_for)
-    return HealthResult.from_wire(await check_health(request.to_wire()))
+    return await check_health(request)
 
 
 async def row(records: Records, key: str) -> MachineRecord:

@@ -34,7 +34,6 @@ LINUX = {"linux": ["echo hello"], "timeout": "PT5M"}
 BOTH = {"linux": "exit 0", "windows": "exit 0"}
 
 type Json = dict[str, Any]
-type Activity = Callable[[Json], Awaitable[Json]]
 
 
 async def prepare(
@@ -74,22 +73,24 @@ async def prepare(
     return found.key
 
 
-async def finish(activity: Activity, request: Json, *, most: int = 200) -> HookResult:
+async def finish[Request](
+    activity: Callable[[Request], Awaitable[HookResult]], request: Request, *, most: int = 200
+) -> HookResult:
     """Call until the hook is done or has failed."""
     for _ in range(most):
-        result = HookResult.from_wire(await activity(request))
+        result = await activity(request)
         if result.state is not HookState.WAIT:
             return result
         await asyncio.sleep(0.05)
     raise AssertionError("the hook does not end")
 
 
-def snapshot_request(key: str) -> Json:
-    return MachineRef(run_id=RUN_ID, machine_key=key).to_wire()
+def snapshot_request(key: str) -> MachineRef:
+    return MachineRef(run_id=RUN_ID, machine_key=key)
 
 
-def script_request(key: str, when: When = When.BEFORE, outcome: OutcomeKind | None = None) -> Json:
-    return ScriptRequest(run_id=RUN_ID, machine_key=key, when=when, outcome=outcome).to_wire()
+def script_request(key: str, when: When = When.BEFORE, outcome: OutcomeKind | None = None) -> ScriptRequest:
+    return ScriptRequest(run_id=RUN_ID, machine_key=key, when=when, outcome=outcome)
 
 
 def sent(simulator: Simulator, operation: str, method: str, part: str) -> list[Json]:
@@ -140,7 +141,7 @@ async def test_a_repeated_call_takes_no_second_snapshot(azure: Simulator, record
     one = azure.take()
     key = await prepare(records, one, {"snapshot": {}})
     answers = await asyncio.gather(*(take_snapshot(snapshot_request(key)) for _ in range(3)))
-    assert {HookResult.from_wire(answer).state for answer in answers} <= {HookState.WAIT, HookState.DONE}
+    assert {answer.state for answer in answers} <= {HookState.WAIT, HookState.DONE}
     await finish(take_snapshot, snapshot_request(key))
     await finish(take_snapshot, snapshot_request(key))
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
@@ -220,7 +221,7 @@ async def test_a_cancelled_run(azure: Simulator, records: Records) -> None:
 
 async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, records: Records) -> None:
     key = await prepare(records, azure.take(scriptMinutes=100_000), {"before": BOTH})
-    assert HookResult.from_wire(await run_script(script_request(key))).state is HookState.WAIT
+    assert (await run_script(script_request(key))).state is HookState.WAIT
     await records.request_cancel(RUN_ID, order(at=AT))
     assert reasons([await finish(run_script, script_request(key))]) == {Reason.CANCELED_BY_USER}
 
@@ -332,10 +333,10 @@ async def test_an_execution_that_died_after_its_guard_is_not_repeated(
             deadline_at=at + timedelta(hours=1),
         )
     )
-    result = HookResult.from_wire(await run_script(script_request(key)))
+    result = await run_script(script_request(key))
     assert (result.state, result.counts) == (HookState.WAIT, False), "it may be about to write down the answer"
     monkeypatch.setattr(hooks, "now", lambda: at + timedelta(minutes=4))
-    result = HookResult.from_wire(await run_script(script_request(key)))
+    result = await run_script(script_request(key))
     assert result.state is HookState.FAILED
     assert sent(azure, "script", "POST", one) == []
 
@@ -346,7 +347,7 @@ async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, records: R
     busy = {"error": {"code": "Conflict", "message": "Run command extension execution is in progress."}}
     rule = {"match": {"machine": one, "operation": "script"}, "times": 2, "effect": {"status": 409, "body": busy}}
     fault(azure, rule)
-    first = HookResult.from_wire(await run_script(script_request(key)))
+    first = await run_script(script_request(key))
     assert (first.state, first.counts) == (HookState.WAIT, True)
     assert "in progress" in message(first)
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
@@ -355,7 +356,7 @@ async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, records: R
 
 async def test_a_refusal_for_good_fails_at_once(azure: Simulator, records: Records) -> None:
     key = await prepare(records, azure.take_system("Linux", forbidden=True), {"before": LINUX})
-    result = HookResult.from_wire(await run_script(script_request(key)))
+    result = await run_script(script_request(key))
     assert result.state is HookState.FAILED
     assert "AuthorizationFailed" in message(result)
 
@@ -369,13 +370,13 @@ async def test_a_script_that_goes_on_for_too_long_is_given_up(
     waits: list[float] = []
     for minutes in (0, 1, 9):
         monkeypatch.setattr(hooks, "now", lambda minutes=minutes: at + timedelta(minutes=minutes))
-        result = HookResult.from_wire(await run_script(script_request(key)))
+        result = await run_script(script_request(key))
         assert (result.state, result.counts) == (HookState.WAIT, False)
         waits.append(result.wait_seconds)
     assert waits == sorted(waits), "the longer it takes, the longer the waits"
     assert waits[-1] > 50
     monkeypatch.setattr(hooks, "now", lambda: at + timedelta(minutes=10))
-    result = HookResult.from_wire(await run_script(script_request(key)))
+    result = await run_script(script_request(key))
     assert result.state is HookState.FAILED
     assert "did not end within PT5M" in message(result)
 
@@ -508,7 +509,7 @@ async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simula
     one = azure.take_system("Linux", scriptMinutes=20)
     key = await prepare(records, one, {"before": LINUX})
     azure.post(one, "runCommand", {"commandId": "RunShellScript", "script": ["echo of another"]})
-    first = HookResult.from_wire(await run_script(script_request(key)))
+    first = await run_script(script_request(key))
     assert (first.state, first.counts) == (HookState.WAIT, True)
     assert "another operation" in message(first)
     assert len(sent(azure, "script", "POST", one)) == 1, "the other one"

@@ -24,7 +24,6 @@ from patchwave.domain.fleet.patch_mode_change import (
     MachineChange,
     MachineChangeRef,
     ModeChange,
-    NextChanges,
     plan_machine,
 )
 from patchwave.domain.policy.scope import Scope
@@ -81,12 +80,11 @@ async def plan(
 
 
 async def wave() -> list[str]:
-    return NextChanges.from_wire(await next_mode_changes(ChangeRef(change_id=CHANGE).to_wire())).machine_keys
+    return (await next_mode_changes(ChangeRef(change_id=CHANGE))).machine_keys
 
 
 async def step(key: str) -> ChangeProgress:
-    ref: Json = MachineChangeRef(change_id=CHANGE, machine_key=key).to_wire()
-    return ChangeProgress.from_wire(await change_mode(ref))
+    return await change_mode(MachineChangeRef(change_id=CHANGE, machine_key=key))
 
 
 async def finish(records: Records, key: str) -> MachineChange:

@@ -111,18 +111,18 @@ async def test_a_channel_that_was_told_by_an_earlier_incarnation_is_not_told_aga
     report = NoticeReport(
         run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
     )
-    await close_notice(report.to_wire())
+    await close_notice(report)
     failed = {"gone": "PATCHWAVE_CHANNELS has no such channel."}
     assert await asked(Started()) == NoticeChannels(channels=[], failed=failed)
-    another = NoticeChannels.from_wire(await list_channels(notice(Started(), 2).to_wire()))
+    another = await list_channels(notice(Started(), 2))
     assert another == NoticeChannels(channels=["hub"], failed=failed), "another notice of the same event"
     assert (await asked(GateClosed())).channels == ["hub"], "another event"
-    await close_notice(report.model_copy(update={"event": GateClosed().event, "sent": []}).to_wire())
+    await close_notice(report.model_copy(update={"event": GateClosed().event, "sent": []}))
     assert (await asked(GateClosed())).channels == ["hub"], "a channel that could not be told"
 
 
 async def asked(facts: Facts) -> NoticeChannels:
-    return NoticeChannels.from_wire(await list_channels(notice(facts).to_wire()))
+    return await list_channels(notice(facts))
 
 
 async def test_the_channels_of_the_policy_that_are_configured(records: Records, channels: None) -> None:
@@ -156,7 +156,7 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
     assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
     assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
     assert "SECRET" not in repr(answer)
-    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="hub").to_wire()))
+    result = await send_notice(SendNotice(notice=notice(Started()), channel="hub"))
     assert (result.sent, result.wait_seconds) == (False, 0)
     assert "SECRET" not in result.failure
 
@@ -301,14 +301,14 @@ async def test_the_activity_itself_calls_nothing_on_this_machine(
     records: Records, receiver: Receiver, channels: None
 ) -> None:
     await make_run(records)
-    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="hub").to_wire()))
+    result = await send_notice(SendNotice(notice=notice(Started()), channel="hub"))
     assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
 
 async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, channels: None) -> None:
     await make_run(records)
-    result = SendResult.from_wire(await send_notice(SendNotice(notice=notice(Started()), channel="gone").to_wire()))
+    result = await send_notice(SendNotice(notice=notice(Started()), channel="gone"))
     assert (result.sent, result.wait_seconds) == (False, 0)
 
 
@@ -320,8 +320,8 @@ async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records
     failure = "HTTP 404. Given up after 1 attempt."
     report = NoticeReport(run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={})
     for _ in range(2):
-        await close_notice(report.to_wire())
-    await close_notice(report.model_copy(update={"number": 2, "failed": {"ops": failure}}).to_wire())
+        await close_notice(report)
+    await close_notice(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
     lines = (await records.list_audit(RUN_ID, 10, None)).items
     assert {line["action"]: line["detail"] for line in lines} == {
         "notified": {"event": "started", "number": 1, "sent": ["hub"], "failed": {}},

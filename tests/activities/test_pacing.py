@@ -65,14 +65,14 @@ async def prepare(records: Records, *ids: str, **fields: object) -> list[str]:
 
 
 async def start(key: str, kind: OperationKind = OperationKind.INSTALL, slot: datetime | None = None) -> StartResult:
-    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, slot=slot).to_wire()
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, slot=slot)
     activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return StartResult.from_wire(await activity(request))
+    return await activity(request)
 
 
 async def look(key: str) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return OperationReport.from_wire(await poll_operation(request.to_wire()))
+    return await poll_operation(request)
 
 
 def sent(azure: Simulator, one: str, operation: str) -> int:

@@ -26,7 +26,6 @@ from patchwave.domain.runs.outcome_rules import nothing_to_install
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     OperationRef,
-    OperationReport,
     OperationState,
     RingRef,
     StartOperation,
@@ -92,7 +91,7 @@ async def install(
 
 
 async def pin(ring: str = "canary") -> PinSize:
-    return PinSize.from_wire(await pinning.pin_ring(RingRef(run_id=RUN, ring=ring).to_wire()))
+    return await pinning.pin_ring(RingRef(run_id=RUN, ring=ring))
 
 
 async def choice(one: MachineRecord) -> WindowsParameters | LinuxParameters | Outcome:
@@ -242,7 +241,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
 
 async def install_patches(one: MachineRecord) -> StartResult:
     request = StartOperation(run_id=RUN, machine_key=one.key, kind=OperationKind.INSTALL)
-    return StartResult.from_wire(await submit.install_patches(request.to_wire()))
+    return await submit.install_patches(request)
 
 
 async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(records: Records, azure: Azure) -> None:
@@ -291,7 +290,7 @@ async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_s
     await records.add_machines(RUN, [one])
     await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
-    report = OperationReport.from_wire(await poll.poll_operation(request.to_wire()))
+    report = await poll.poll_operation(request)
     assert report.state is OperationState.ENDED
     assert list(await records.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
 
@@ -312,7 +311,7 @@ async def assess(records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str
     await records.add_machines(RUN, [one])
     await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS, os_type=os_type))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
-    report = OperationReport.from_wire(await poll.poll_operation(request.to_wire()))
+    report = await poll.poll_operation(request)
     assert report.assessment
     stored = await records.get_machine(RUN, one.key)
     assert stored

@@ -81,7 +81,7 @@ async def begin(records: Records, machines: Sequence[MachineRecord], **changes: 
 
 
 async def plan_it() -> PlannedRun:
-    return PlannedRun.from_wire(await plan.plan_run(RunRef(run_id=RUN).to_wire()))
+    return await plan.plan_run(RunRef(run_id=RUN))
 
 
 async def stored(records: Records) -> Plan:
@@ -102,7 +102,7 @@ async def next_page(
         cursor=cursor,
         limit=limit,
     )
-    return MachinePage.from_wire(await turns.next_machines(request.to_wire()))
+    return await turns.next_machines(request)
 
 
 async def handed_out(step: Step, ring: int = 0, phase: int = 0) -> set[str]:
@@ -111,7 +111,7 @@ async def handed_out(step: Step, ring: int = 0, phase: int = 0) -> set[str]:
 
 async def still_open(step: Step, machines: Sequence[MachineRecord]) -> StillOpen:
     request = StillOpenRequest(run_id=RUN, step=step, keys=[one.key for one in machines])
-    return StillOpen.from_wire(await turns.still_open_machines(request.to_wire()))
+    return await turns.still_open_machines(request)
 
 
 async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(records: Records) -> None:

@@ -52,7 +52,7 @@ async def follow(records: Records, kind: OperationKind = OperationKind.INSTALL, 
 
 async def look(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=KEY, kind=kind)
-    return OperationReport.from_wire(await poll_operation(request.to_wire()))
+    return await poll_operation(request)
 
 
 async def stored(records: Records) -> Intent:

@@ -18,7 +18,7 @@ from patchwave.domain.machine.power import not_started, not_stopped
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.freeze import parse_freeze
-from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest, PreflightResult
+from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Records
 from tests.activities.azure import azure
@@ -28,18 +28,18 @@ from tests.support.simulator import Simulator
 __all__ = ["azure"]
 
 
-def request(key: str) -> Json:
-    return MachineRef(run_id=RUN_ID, machine_key=key).to_wire()
+def request(key: str) -> MachineRef:
+    return MachineRef(run_id=RUN_ID, machine_key=key)
 
 
-def change(key: str, turn: int = 0) -> Json:
+def change(key: str, turn: int = 0) -> PowerRequest:
     """One start or stop; those of another ``turn`` are another."""
     since = datetime(2026, 11, 21, turn, tzinfo=UTC)
-    return PowerRequest(run_id=RUN_ID, machine_key=key, since=since).to_wire()
+    return PowerRequest(run_id=RUN_ID, machine_key=key, since=since)
 
 
 async def start(key: str, turn: int = 0) -> PowerResult:
-    return PowerResult.from_wire(await start_machine(change(key, turn)))
+    return await start_machine(change(key, turn))
 
 
 async def until_given_up(key: str) -> PowerResult:
@@ -52,7 +52,7 @@ async def until_given_up(key: str) -> PowerResult:
 
 
 async def stop(key: str, turn: int = 0) -> PowerResult:
-    return PowerResult.from_wire(await stop_machine(change(key, turn)))
+    return await stop_machine(change(key, turn))
 
 
 async def until_it_runs(azure: Simulator, one: str) -> None:
@@ -72,14 +72,14 @@ def shown(azure: Simulator, one: str) -> str:
 
 
 async def ask(key: str) -> PowerResult:
-    return PowerResult.from_wire(await restart_machine(request(key)))
+    return await restart_machine(request(key))
 
 
-async def finish(key: str, activity: Callable[[Json], Awaitable[Json]] = restart_machine) -> PowerResult:
+async def finish(key: str, activity: Callable[[PowerRequest], Awaitable[PowerResult]] = restart_machine) -> PowerResult:
     """Call until it is done or has failed, as the orchestrator does."""
-    body = request(key) if activity is restart_machine else change(key)
+    body = change(key)
     for _ in range(200):
-        result = PowerResult.from_wire(await activity(body))
+        result = await activity(body)
         if result.accepted or not result.wait_seconds:
             return result
         await asyncio.sleep(0.05)
@@ -240,7 +240,7 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Re
     rule = {"match": {"machine": one, "operation": "read"}, "effect": {"status": 200, "body": HIBERNATED}}
     fault(azure, rule)
     look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    found = PreflightResult.from_wire(await preflight_machine(look.to_wire())).preflight
+    found = (await preflight_machine(look)).preflight
     assert found.outcome is not None
     assert (found.outcome.outcome.value, found.outcome.reason.value) == ("skipped", "hibernated")
     started = await start(key)
@@ -251,7 +251,7 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Re
 
 async def is_ours_to_stop(key: str) -> bool:
     look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    return PreflightResult.from_wire(await preflight_machine(look.to_wire())).started_by_us
+    return (await preflight_machine(look)).started_by_us
 
 
 async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(

@@ -23,7 +23,6 @@ from patchwave.domain.workflow.messages import (
     PlannedRing,
     PlannedRun,
     PreflightRequest,
-    PreflightResult,
     RestUntil,
     RunRef,
     Stock,
@@ -61,7 +60,7 @@ async def run(records: Records) -> Run:
 
 
 async def stock() -> Stock:
-    return Stock.from_wire(await take_stock(RunRef(run_id=RUN).to_wire()))
+    return await take_stock(RunRef(run_id=RUN))
 
 
 async def plan(records: Records) -> list[MachineRecord]:
@@ -114,7 +113,7 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
         await stock()
     else:
         request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
-        assert await close_open_machines(request.to_wire()) == {"closed": 4}
+        assert (await close_open_machines(request)).closed == 4
     [told] = (await records.machine_history(first.key, 10, None)).items
     assert (told["runId"], told["outcome"]) == (RUN, "patched")
     locked = await records.leased([first.key, second.key], RUN, datetime.now(UTC))
@@ -155,7 +154,7 @@ async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_sta
     await records.set_stage(RUN, first.key, Stage.INSTALLING, started_by_us=True)
     await records.request_cancel(RUN, order())
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
-    look = PreflightResult.from_wire(await preflight_machine(request.to_wire()))
+    look = await preflight_machine(request)
     assert look.preflight.readiness is Readiness.READY
     assert look.is_under_way
     assert look.started_by_us
@@ -219,7 +218,7 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(record
 
 async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
     until = NOW + timedelta(days=400)
-    await rest_until(RestUntil(run_id=RUN, until=until).to_wire())
+    await rest_until(RestUntil(run_id=RUN, until=until))
     asleep = await records.get_run(RUN)
     assert asleep is not None
     assert asleep.quiet_until == until + QUIET

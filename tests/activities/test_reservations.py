@@ -13,7 +13,7 @@ from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, PlannedRun, TakePlaces
+from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlannedRun, TakePlaces
 from patchwave.storage import Records
 from tests.adapters.samples import NOW
 
@@ -35,12 +35,12 @@ async def begin(records: Records, run_id: str, groups: Groups, state: RunState =
 
 async def take(run_id: str, turn: int = 1, phase: int = 0) -> PlacesTaken:
     request = TakePlaces(run_id=run_id, ring_number=0, phase_number=phase, turn=turn)
-    return PlacesTaken.from_wire(await take_places(request.to_wire()))
+    return await take_places(request)
 
 
 async def give(run_id: str, turn: int = 1) -> list[str]:
     request = GivePlacesBack(run_id=run_id, turn=turn)
-    return PlacesGivenBack.from_wire(await give_places_back(request.to_wire())).waiting
+    return (await give_places_back(request)).waiting
 
 
 async def shown(records: Records, run_id: str) -> tuple[RunState, str]:

@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.maintenance_run import Copied, CopyResults
+from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
 from patchwave.storage import Records
 from tests.adapters.samples import NOW, machine
 
@@ -104,8 +104,8 @@ async def begin(records: Records, count: int) -> None:
 
 
 async def copy(cursor: str = "", attempt: int = 0) -> Copied:
-    request = CopyResults(run_id=RUN, cursor=cursor, attempt=attempt)
-    return Copied.from_wire(await results.copy_results(request.to_wire()))
+    request = FindMachines(run_id=RUN, cursor=cursor, attempt=attempt)
+    return await results.copy_results(request)
 
 
 async def row(records: Records, number: int) -> MachineRecord:

@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.error_budget import GateClosed
 from patchwave.domain.runs.run import Run, RunControls, RunState
-from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.messages import RunRef, SetRunState, StopRun
 from patchwave.storage import RecordMissing, Records
 from tests.adapters.samples import NOW, order
 from tests.adapters.test_tables_runs import RUN, run
@@ -35,8 +37,8 @@ async def stored(records: Records) -> Run:
     return found
 
 
-def gate(scope: str, *, ends_run: bool = False) -> dict[str, object]:
-    return GateClosed(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run).to_wire()
+def gate(scope: str, *, ends_run: bool = False) -> GateClosed:
+    return GateClosed(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run)
 
 
 async def lines(records: Records) -> list[tuple[str, str]]:
@@ -44,43 +46,41 @@ async def lines(records: Records) -> list[tuple[str, str]]:
 
 
 async def test_controls_are_what_the_row_says(live: Records) -> None:
-    assert RunControls.from_wire(await read_controls(RunRef(run_id=RUN).to_wire())) == RunControls()
+    assert await read_controls(RunRef(run_id=RUN)) == RunControls()
     await live.pause_run(RUN, order())
     await live.resume_run(RUN, order())
     await live.pause_run(RUN, order())
     await live.decide_ring(RUN, "broad", order(), approved=False)
     await live.request_cancel(RUN, order())
-    assert RunControls.from_wire(await read_controls(RunRef(run_id=RUN).to_wire())) == RunControls(
+    assert await read_controls(RunRef(run_id=RUN)) == RunControls(
         is_canceled=True, is_paused=True, resumptions=1, decided={"broad": False}
     )
 
 
 async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
     with pytest.raises(RecordMissing):
-        await read_controls(RunRef(run_id=RUN).to_wire())
+        await read_controls(RunRef(run_id=RUN))
 
 
 async def test_a_state_is_shown(live: Records) -> None:
     request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
-    shown = Shown.from_wire(await set_run_state(request.to_wire()))
+    shown = await set_run_state(request)
     assert shown.since is not None
-    assert shown.since == (await stored(live)).approvals_asked["broad"]
+    assert contracts.SET_RUN_STATE.encode_result(shown)["since"] == format_instant(
+        (await stored(live)).approvals_asked["broad"]
+    )
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.AWAITING_APPROVAL, "broad")
     running = SetRunState(run_id=RUN, state=RunState.RUNNING)
-    assert await set_run_state(running.to_wire()) == {"since": None}
+    assert (await set_run_state(running)).since is None
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
 
 
 async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnation_that_was(live: Records) -> None:
     await live.ask_approval(RUN, "broad", NOW)
     await live.set_run_state(RUN, RunState.RUNNING)
-    again = await set_run_state(
-        SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad").to_wire()
-    )
+    again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))
     assert again == {"since": "2026-11-10T19:00:00.000Z"}
-    other = Shown.from_wire(
-        await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last").to_wire())
-    )
+    other = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last"))
     assert other.since is not None
     assert other.since > NOW + timedelta(minutes=1)
     assert set((await stored(live)).approvals_asked) == {"broad", "last"}
@@ -88,7 +88,7 @@ async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnati
 
 async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
     for _ in range(2):
-        controls = RunControls.from_wire(await close_gate(gate("ring:broad")))
+        controls = await close_gate(gate("ring:broad"))
         assert controls.held_scopes == ["ring:broad"]
         assert controls.stop_reason == ""
     assert ((await stored(live)).state, (await stored(live)).held_scopes) == (RunState.HELD, ["ring:broad"])
@@ -97,7 +97,7 @@ async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
 
 async def test_a_gate_may_end_the_run(live: Records) -> None:
     for _ in range(2):
-        controls = RunControls.from_wire(await close_gate(gate("run", ends_run=True)))
+        controls = await close_gate(gate("run", ends_run=True))
         assert "used up: 3 failed, 2 may" in controls.stop_reason
         assert controls.held_scopes == []
     assert await lines(live) == [("gate_closed", "patchwave")]
@@ -105,7 +105,7 @@ async def test_a_gate_may_end_the_run(live: Records) -> None:
 
 async def test_a_stop_keeps_its_first_reason(live: Records) -> None:
     for reason in ("The ring broad was rejected.", "something else"):
-        told = RunControls.from_wire(await stop_run(StopRun(run_id=RUN, reason=reason).to_wire()))
+        told = await stop_run(StopRun(run_id=RUN, reason=reason))
         assert told.stop_reason == "The ring broad was rejected."
     assert (await stored(live)).stop_reason == "The ring broad was rejected."
     assert await lines(live) == [("run_stopped", "patchwave")]

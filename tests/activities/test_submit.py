@@ -59,7 +59,7 @@ STOPPED = refused(409, "OperationNotAllowed", "The operation requires the VM to 
 async def start(kind: OperationKind = OperationKind.INSTALL, **fields: object) -> StartResult:
     request = StartOperation(run_id=RUN_ID, machine_key=KEY, kind=kind).model_copy(update=fields)
     activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return StartResult.from_wire(await activity(request.to_wire()))
+    return await activity(request)
 
 
 async def stored(records: Records, kind: OperationKind = OperationKind.INSTALL) -> Intent:

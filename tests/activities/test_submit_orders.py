@@ -20,7 +20,6 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
     PreflightRequest,
-    PreflightResult,
     StartOperation,
     StartResult,
     StartState,
@@ -108,9 +107,9 @@ async def prepare(records: Records, one: str) -> str:
 
 
 async def submit(key: str, kind: OperationKind = OperationKind.INSTALL) -> StartResult:
-    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind).to_wire()
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind)
     activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return StartResult.from_wire(await activity(request))
+    return await activity(request)
 
 
 def sent(azure: Simulator, one: str, operation: str = "install") -> int:
@@ -145,8 +144,8 @@ async def test_a_machine_that_may_not_start_any_more_ends(
     assert result.state is StartState.ENDED
     assert result.outcome
     assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False).to_wire()
-    preflight = PreflightResult.from_wire(await preflight_machine(look)).preflight
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False)
+    preflight = (await preflight_machine(look)).preflight
     assert (preflight.readiness, preflight.outcome) == (Readiness.SKIP, result.outcome)
     assert sent(azure, one) == 0
 

@@ -12,24 +12,22 @@ from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
-from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.machine.hooks import HookState
 from patchwave.domain.machine.power import not_started
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.maintenance_run import LookAgain, PowerSign
+from patchwave.domain.workflow.maintenance_run import PowerSign
 from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,
-    PowerResult,
     PreflightRequest,
-    PreflightResult,
-    Verified,
     VerifyRequest,
 )
 from patchwave.storage import Records
@@ -43,9 +41,9 @@ PACED = ArmFailure(status=429, code="LocallyThrottled", retry_after=20)
 DOWN = ArmFailure(status=503)
 BROKEN = ArmFailure(status=500)
 ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (DOWN, False), (BROKEN, True)]
-REF = MachineRef(run_id=RUN_ID, machine_key=KEY).to_wire()
-LOOK = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True).to_wire()
-CHANGE = PowerRequest(run_id=RUN_ID, machine_key=KEY, since=NOW).to_wire()
+REF = MachineRef(run_id=RUN_ID, machine_key=KEY)
+LOOK = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True)
+CHANGE = PowerRequest(run_id=RUN_ID, machine_key=KEY, since=NOW)
 
 
 SCHEDULE = {"timeZone": "UTC", "time": "02:00", "window": "PT4H", "recurrence": "FREQ=WEEKLY;BYDAY=SA"}
@@ -127,12 +125,12 @@ def shown(power_state: str) -> MachineView:
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
     await prepare(records, monkeypatch, failure)
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.counts, look.left) == (Readiness.WAIT, counts, False)
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
-    verified = Verified.from_wire(await machine.verify_machine(request.to_wire()))
+    verified = await machine.verify_machine(request)
     assert (verified.is_ready, verified.counts) == (False, counts)
-    again = LookAgain.from_wire(await attend.look_again(REF))
+    again = await attend.look_again(REF)
     assert (again.sign, again.counts) == (PowerSign.WAIT, counts)
     if failure.retry_after:
         assert look.wait_seconds >= 20
@@ -176,7 +174,7 @@ async def test_an_assessment_that_is_not_outdated_counts(
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     done = InstallationSummary(status="Succeeded") if is_done_here else None
     await prepare(records, monkeypatch, read, assessment=found, installation=done)
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.assessment, look.assess_attempt) == (found, 1)
 
 
@@ -195,13 +193,13 @@ async def test_an_assessment_that_is_outdated_is_made_again(
                 declared_at=NOW, posted_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
             )
         )  # fmt: skip
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.assessment, look.assess_attempt) == (None, attempt)
 
 
 async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1))
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.left) == (Readiness.SKIP, False)
     outcome = look.preflight.outcome
     assert outcome is not None
@@ -213,13 +211,13 @@ async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, started_by_us=True)
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.left, look.started_by_us) == (True, True)
 
 
 async def test_an_assessment_run_waits_behind_its_window(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
-    look = PreflightResult.from_wire(await machine.preflight_machine(LOOK))
+    look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.counts) == (Readiness.WAIT, False)
 
 
@@ -231,8 +229,8 @@ async def test_reads_of_power(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
     await prepare(records, monkeypatch, failure, started_by_us=True, power_state="deallocated")
-    started = PowerResult.from_wire(await power.start_machine(CHANGE))
-    stopped = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    started = await power.start_machine(CHANGE)
+    stopped = await power.stop_machine(CHANGE)
     for result in (started, stopped):
         assert (result.accepted, result.counts, result.wait_seconds > 0) == (False, counts, True)
         assert result.failure == failure
@@ -240,10 +238,10 @@ async def test_reads_of_power(
 
 async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     azure = await prepare(records, monkeypatch, shown("deallocated"))
-    started = PowerResult.from_wire(await power.start_machine(CHANGE))
+    started = await power.start_machine(CHANGE)
     assert (started.counts, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
     azure.read = shown("running")
-    stopped = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    stopped = await power.stop_machine(CHANGE)
     assert (stopped.counts, stopped.failure, stopped.wait_seconds >= 20) == (False, THROTTLED, True)
     assert azure.sent == ["start", "stop"]
 
@@ -255,12 +253,12 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     await prepare(records, monkeypatch, shown("running"), BROKEN, started_by_us=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = Guard(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=CHANGE["since"],
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
         declared_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await records.declare_guard(guard)
-    waiting = PowerResult.from_wire(await power.stop_machine(CHANGE))
+    waiting = await power.stop_machine(CHANGE)
     assert (waiting.is_open, waiting.counts) == (True, False)
     assert least <= waiting.wait_seconds <= most
 
@@ -270,7 +268,7 @@ async def test_behind_the_window_a_throttled_start_is_given_up(
     records: Records, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool
 ) -> None:
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
-    started = PowerResult.from_wire(await power.start_machine(CHANGE))
+    started = await power.start_machine(CHANGE)
     assert (started.accepted, started.wait_seconds, started.left) == (False, 0, left)
     off = machine.judge(shown("deallocated"), start_stopped=False).outcome
     assert off is not None
@@ -284,7 +282,7 @@ async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypa
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
     for _ in range(4):
-        asked = PowerResult.from_wire(await power.restart_machine(REF))
+        asked = await power.restart_machine(REF)
         assert (asked.counts, asked.failure, asked.wait_seconds >= 20) == (False, THROTTLED, True)
         # What a 429 says is believed once the machine has shown nothing for a while.
         at += timedelta(minutes=20)
@@ -300,7 +298,7 @@ async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
         return guard.model_copy(update={"token": "another"})
 
     monkeypatch.setattr(Records, "declare_guard", declare)
-    asked = PowerResult.from_wire(await power.restart_machine(REF))
+    asked = await power.restart_machine(REF)
     assert (asked.accepted, asked.is_open, asked.wait_seconds > 0) == (False, True, True)
     assert azure.sent == []
 
@@ -312,10 +310,10 @@ async def test_a_restart_in_another_window_has_all_its_time_again(
     azure = await prepare(records, monkeypatch, shown("running"), BROKEN)
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
-    assert PowerResult.from_wire(await power.restart_machine(REF)).wait_seconds
+    assert (await power.restart_machine(REF)).wait_seconds
     at += timedelta(minutes=40)
     await records.set_stage(RUN_ID, KEY, stage)
-    again = PowerResult.from_wire(await power.restart_machine(REF))
+    again = await power.restart_machine(REF)
     assert (again.wait_seconds == 0) is gives_up
     assert azure.sent == ["restart"] * 2
 
@@ -331,7 +329,7 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
     )  # fmt: skip
     await records.declare_guard(guard)
     await records.save_guard(guard)
-    polled = PowerResult.from_wire(await power.restart_machine(REF))
+    polled = await power.restart_machine(REF)
     assert polled.accepted is is_over
     if not is_over:
         assert (polled.counts, polled.wait_seconds >= 20) == (False, True)
@@ -354,7 +352,7 @@ async def test_a_restart_is_given_up_at_its_deadline(
     )  # fmt: skip
     await records.declare_guard(guard)
     monkeypatch.setattr(power, "now", lambda: deadline + timedelta(seconds=seconds))
-    polled = PowerResult.from_wire(await power.restart_machine(REF))
+    polled = await power.restart_machine(REF)
     assert (polled.accepted, polled.wait_seconds == 0) == (False, is_over)
     assert (polled.failure is not None) is is_over
 
@@ -369,7 +367,7 @@ async def test_a_restart_that_shows_is_followed_from_then_on(records: Records, m
     await records.declare_guard(guard)
     await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
-    shows = PowerResult.from_wire(await power.restart_machine(REF))
+    shows = await power.restart_machine(REF)
     assert (shows.accepted, shows.is_open, shows.wait_seconds > 0) == (False, False, True)
     kept = await records.get_guard(RUN_ID, KEY, GuardedCall.RESTART)
     assert kept is not None
@@ -389,7 +387,7 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
     await records.declare_guard(guard)
     await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
-    looked = PowerResult.from_wire(await power.restart_machine(REF))
+    looked = await power.restart_machine(REF)
     assert (looked.accepted, looked.is_open, looked.counts) == (False, True, counts)
     assert looked.failure == failure
     assert azure.sent == []
@@ -406,7 +404,7 @@ async def test_health_is_looked_for_as_long_as_it_is_throttled(
 
     async def check(moment: Moment) -> HealthResult:
         request = HealthRequest(run_id=RUN_ID, machine_key=KEY, moment=moment, looked_for=36_000)
-        return HealthResult.from_wire(await health.check_health(request.to_wire()))
+        return await health.check_health(request)
 
     before = await check(Moment.BEFORE)
     assert (before.state, before.counts, before.wait_seconds) == (HealthState.WAIT, False, 20)
@@ -431,10 +429,10 @@ async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
     policy = {"hooks": {"snapshot": {"keep": "PT24H"}}}
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
     monkeypatch.setattr(hooks, "open_disks", Disks)
-    waits = HookResult.from_wire(await hooks.take_snapshot(REF))
+    waits = await hooks.take_snapshot(REF)
     assert (waits.state, waits.counts, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
     monkeypatch.setattr(hooks, "now", lambda: NOW + timedelta(hours=4))
-    ended = HookResult.from_wire(await hooks.take_snapshot(REF))
+    ended = await hooks.take_snapshot(REF)
     assert ended.state is HookState.FAILED
     assert ended.outcome is not None
     assert ended.outcome.reason is Reason.WINDOW_CLOSED

@@ -45,16 +45,16 @@ async def machines(records: Records) -> list[MachineRecord]:
 
 
 async def look(heard: str = "") -> PhaseLook:
-    return PhaseLook.from_wire(await look_at_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard).to_wire()))
+    return await look_at_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard))
 
 
 async def page(step: Step, **request: object) -> MachinePage:
     wanted = MachinePageRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
-    return MachinePage.from_wire(await next_machines(wanted.to_wire()))
+    return await next_machines(wanted)
 
 
 async def still_open(step: Step, keys: list[str]) -> StillOpen:
-    return StillOpen.from_wire(await still_open_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys).to_wire()))
+    return await still_open_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys))
 
 
 async def test_a_look_tells_endings_orders_and_the_poll_interval(

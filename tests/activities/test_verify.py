@@ -38,7 +38,7 @@ async def seen(records: Records, monkeypatch: pytest.MonkeyPatch, summary: Json 
     monkeypatch.setattr(activity, "open_resource_manager", Azure)
     await records.add_machines(RUN, [machine(1)])
     request = VerifyRequest(run_id=RUN, machine_key=machine(1).key, installed_at=INSTALLED_AT)
-    return Verified.from_wire(await activity.verify_machine(request.to_wire()))
+    return await activity.verify_machine(request)
 
 
 @pytest.mark.parametrize(

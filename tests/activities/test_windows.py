@@ -25,14 +25,11 @@ from patchwave.domain.scheduling.overrides import Pause, Skip
 from patchwave.domain.scheduling.upcoming import Decision, decide
 from patchwave.domain.workflow.messages import (
     CloseRun,
-    Cutoff,
     NextWindow,
     OpenWindow,
     PreflightRequest,
-    PreflightResult,
     RunRef,
     StartOperation,
-    StartResult,
     StartState,
     StepRef,
 )
@@ -107,7 +104,7 @@ async def freeze(records: Records, start: datetime, end: datetime, **fields: Any
 
 
 async def look() -> NextWindow:
-    return NextWindow.from_wire(await windows.next_window(RunRef(run_id=RUN).to_wire()))
+    return await windows.next_window(RunRef(run_id=RUN))
 
 
 async def stored(records: Records) -> Run:
@@ -118,7 +115,7 @@ async def stored(records: Records) -> Run:
 
 class TestCutoff:
     async def cutoff(self, step: Step) -> datetime | None:
-        return Cutoff.from_wire(await windows.read_cutoff(StepRef(run_id=RUN, step=step).to_wire())).at
+        return (await windows.read_cutoff(StepRef(run_id=RUN, step=step))).at
 
     async def test_each_step_has_its_own(self, records: Records, run: Run) -> None:
         assert await self.cutoff(Step.ASSESS) is None
@@ -165,12 +162,13 @@ class TestNextWindow:
         clock.now = NEXT + MINUTE
         again = await look()
         assert again.ends_at is not None
-        opened = OpenWindow(run_id=RUN, ends_at=again.ends_at).to_wire()
-        assert await windows.open_window(opened) == await windows.open_window(opened) == {}
+        opened = OpenWindow(run_id=RUN, ends_at=again.ends_at)
+        for _ in range(2):
+            await windows.open_window(opened)
         running = await stored(records)
         assert (running.state, running.window_end, running.waiting_for) == (RunState.RUNNING, NEXT + 4 * HOUR, "")
         assert running.windows == 1
-        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR).to_wire())
+        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR))
         further = await records.get_run(RUN)
         assert further is not None
         assert further.windows == 2
@@ -179,7 +177,7 @@ class TestNextWindow:
     async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, records: Records, run: Run) -> None:
         await records.pause_run(RUN, Order(by="ann", why="storm", at=OPENS))
         await look()
-        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR).to_wire())
+        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(records)
         assert (paused.state, paused.resumes_as, paused.window_end) == (
             RunState.PAUSED,
@@ -225,7 +223,7 @@ class TestNextWindow:
         await look()
         clock.now = NEXT + HOUR
         for _ in range(2):
-            await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason="").to_wire())
+            await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason=""))
         assert await look() == NextWindow()
         controls = await records.get_controls("monthly")
         policy = parse_policy(DOCUMENT)
@@ -272,11 +270,11 @@ class TestFrozenMachines:
         await records.add_machines(RUN, [self.SHOP.model_copy(update={"stage": stage})])
         await freeze(records, clock.now, clock.now + HOUR)
         request = PreflightRequest(run_id=RUN, machine_key=self.SHOP.key, start_stopped=True)
-        look = PreflightResult.from_wire(await preflight_machine(request.to_wire()))
+        look = await preflight_machine(request)
         assert look.preflight.readiness is Readiness.SKIP
         assert look.preflight.outcome is not None
         assert look.preflight.outcome.reason is Reason.FROZEN
         install = StartOperation(run_id=RUN, machine_key=self.SHOP.key, kind=OperationKind.INSTALL, attempt=1)
-        started = StartResult.from_wire(await install_patches(install.to_wire()))
+        started = await install_patches(install)
         assert (started.state, started.outcome) == (StartState.ENDED, look.preflight.outcome)
         assert await records.get_intent(RUN, self.SHOP.key, OperationKind.INSTALL) is None

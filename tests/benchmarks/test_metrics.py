@@ -15,7 +15,7 @@ from benchmarks import estate, report
 from benchmarks.growth import slope
 from benchmarks.metrics import FOLLOWS, PARENTS, POLLS, all_metrics, bound_minutes
 from benchmarks.scenario import most_at_once
-from orchestrators import names
+from patchwave.domain.workflow import contracts
 
 type Json = dict[str, Any]
 
@@ -219,5 +219,5 @@ def test_the_page_keeps_what_people_wrote() -> None:
 
 
 def test_names_are_those_of_the_app() -> None:
-    assert set(PARENTS) == {names.PATCH_RUN, names.PATCH_PHASE}
-    assert (FOLLOWS, POLLS) == (names.AWAIT_OPERATION, names.POLL_OPERATION)
+    assert set(PARENTS) == {contracts.PATCH_RUN.name, contracts.PATCH_PHASE.name}
+    assert (contracts.AWAIT_OPERATION.name, contracts.POLL_OPERATION.name) == (FOLLOWS, POLLS)

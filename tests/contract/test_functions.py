@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrators import names
 from patchwave.api.auth import ROLES
+from patchwave.domain.workflow import contracts
 from tests.registered import registered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,71 +113,8 @@ OTHER_TRIGGERS = {
     "purged_records": "timerTrigger",
     "maintenance_event": "eventGridTrigger",
 }
-ORCHESTRATORS = {
-    names.PATCH_RUN,
-    names.PATCH_PHASE,
-    names.PATCH_MACHINE,
-    names.AWAIT_OPERATION,
-    names.SEND_NOTIFICATIONS,
-    names.CLOSE_DEAD_RUN,
-    names.ACCOMPANY_RUN,
-    names.ATTEND_SHARD,
-    names.ATTEND_MACHINE,
-    names.CHANGE_MODES,
-    names.CHANGE_MODE_OF_MACHINE,
-}
-ACTIVITIES = {
-    names.OPEN_OCCURRENCE,
-    names.FIND_OCCURRENCE_MACHINES,
-    names.LIST_SHARDS,
-    names.READ_SHARD,
-    names.NOTE_PREPARED,
-    names.END_PREPARATION,
-    names.CANCEL_OCCURRENCE,
-    names.COPY_RESULTS,
-    names.END_RESULTS,
-    names.LOOK_AGAIN,
-    names.CONCLUDE_MACHINE,
-    names.SUM_UP_OCCURRENCE,
-    names.OPEN_RUN,
-    names.TAKE_STOCK,
-    names.LOOK_AT_PHASE,
-    names.TAKE_PLACES,
-    names.GIVE_PLACES_BACK,
-    names.REST_UNTIL,
-    names.DISCOVER_MACHINES,
-    names.CLOSE_OPEN_MACHINES,
-    names.CLOSE_RUN,
-    names.NEXT_MACHINES,
-    names.STILL_OPEN_MACHINES,
-    names.PREFLIGHT_MACHINE,
-    names.START_MACHINE,
-    names.STOP_MACHINE,
-    names.RESTART_MACHINE,
-    names.TAKE_SNAPSHOT,
-    names.RUN_SCRIPT,
-    names.ASSESS_MACHINE,
-    names.INSTALL_PATCHES,
-    names.POLL_OPERATION,
-    names.VERIFY_MACHINE,
-    names.RELEASE_MACHINE,
-    names.RECORD_OUTCOME,
-    names.PLAN_RUN,
-    names.PIN_RING,
-    names.CHECK_HEALTH,
-    names.READ_CONTROLS,
-    names.SET_RUN_STATE,
-    names.CLOSE_GATE,
-    names.STOP_RUN,
-    names.READ_CUTOFF,
-    names.NEXT_WINDOW,
-    names.OPEN_WINDOW,
-    names.LIST_CHANNELS,
-    names.SEND_NOTICE,
-    names.CLOSE_NOTICE,
-    names.NEXT_MODE_CHANGES,
-    names.CHANGE_MODE,
-}
+ORCHESTRATORS = {each.name for each in vars(contracts).values() if isinstance(each, contracts.Orchestration)}
+ACTIVITIES = {each.name for each in vars(contracts).values() if isinstance(each, contracts.Activity)}
 BUILT_IN = {"BuiltIn__HttpActivity", "BuiltIn__HttpPollOrchestrator"}
 
 

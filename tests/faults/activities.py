@@ -60,7 +60,7 @@ async def prepare(records: Records, one: str, *, location: str = "westeurope") -
 async def install(key: str) -> StartResult:
     """One execution of ``install_patches``."""
     request = StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return StartResult.from_wire(await install_patches(request.to_wire()))
+    return await install_patches(request)
 
 
 async def accepted_installation(records: Records, one: str) -> str:
@@ -73,7 +73,7 @@ async def accepted_installation(records: Records, one: str) -> str:
 async def poll(key: str) -> OperationReport:
     """One execution of ``poll_operation``."""
     request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return OperationReport.from_wire(await poll_operation(request.to_wire()))
+    return await poll_operation(request)
 
 
 async def poll_to_the_end(key: str, *, most: int = 5_000) -> tuple[OperationReport, int]:
@@ -93,7 +93,7 @@ def outcome_of(report: OperationReport) -> Outcome:
 async def record(key: str, outcome: Outcome, *, keep_lock: bool = False) -> None:
     """One execution of ``record_outcome``."""
     request = RecordOutcome(run_id=RUN_ID, machine_key=key, phase="patch", outcome=outcome, keep_lock=keep_lock)
-    await record_outcome(request.to_wire())
+    await record_outcome(request)
 
 
 def sent(azure: Simulator, one: str) -> int:

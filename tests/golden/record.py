@@ -19,7 +19,6 @@ from typing import Any
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.notifications.events import NoticeChannels, SendResult
@@ -27,6 +26,8 @@ from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
+from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, RunRef, Stock, Traits, UnderWay
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Turn, as_json
 from tests.product import wait_until
@@ -97,14 +98,14 @@ def rollout(bench: Callable[..., Workbench]) -> None:
 
     def approve(_: Any) -> Any:
         # While an activity runs, no timer fires: the approval always comes before its deadline.
-        if names.SET_RUN_STATE in fleet.order and not fleet.controls.decided:
-            wait_until(lambda: names.REST_UNTIL in fleet.order)
+        if contracts.SET_RUN_STATE.name in fleet.order and not fleet.controls.decided:
+            wait_until(lambda: contracts.REST_UNTIL.name in fleet.order)
             time.sleep(_TURN_SECONDS)
             fleet.controls = fleet.controls.model_copy(update={"decided": {"canary": True}})
-            open_bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+            open_bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
         return SendResult(sent=True).to_wire()
 
-    with bench(fleet, {names.SEND_NOTICE: approve}) as open_bench:
+    with bench(fleet, {contracts.SEND_NOTICE.name: approve}) as open_bench:
         _start(open_bench)
         open_bench.wait(RUN_ID)
 
@@ -149,7 +150,9 @@ def windows(bench: Callable[..., Workbench]) -> None:
 def assessment(bench: Callable[..., Workbench]) -> None:
     """A run that only assesses, and is cancelled."""
     fleet = Fleet(_keys(2), mode=Mode.ASSESS)
-    fleet.on_look = lambda: setattr(fleet, "controls", RunControls(is_canceled=names.ASSESS_MACHINE in fleet.order))
+    fleet.on_look = lambda: setattr(
+        fleet, "controls", RunControls(is_canceled=contracts.ASSESS_MACHINE.name in fleet.order)
+    )
     with bench(fleet) as open_bench:
         _start(open_bench)
         open_bench.wait(RUN_ID)
@@ -171,10 +174,13 @@ def incarnation(bench: Callable[..., Workbench]) -> None:
 def closing(bench: Callable[..., Workbench]) -> None:
     """A run that is closed without its own orchestration."""
     fleet = Fleet(_keys(2))
-    instance = names.closing_instance(RUN_ID)
+    instance = instance_ids.closing(RUN_ID)
     with bench(fleet) as open_bench:
         open_bench.client.schedule_new_orchestration(
-            names.CLOSE_DEAD_RUN, input=RunRef(run_id=RUN_ID).to_wire(), instance_id=instance, version=names.VERSION
+            contracts.CLOSE_DEAD_RUN.name,
+            input=RunRef(run_id=RUN_ID).to_wire(),
+            instance_id=instance,
+            version=contracts.VERSION,
         )
         open_bench.wait(instance)
 
@@ -182,11 +188,11 @@ def closing(bench: Callable[..., Workbench]) -> None:
 SCENARIOS = (rollout, troubles, windows, assessment, incarnation, closing)
 _NO_OTHERS: dict[str, Callable[[Any], Any]] = {}
 _BESIDE: dict[str, Callable[[Any], Any]] = {
-    names.TAKE_SNAPSHOT: lambda _: HookResult(state=HookState.DONE).to_wire(),
-    names.RUN_SCRIPT: lambda _: HookResult(state=HookState.DONE).to_wire(),
-    names.LIST_CHANNELS: lambda _: NoticeChannels(channels=["hub"]).to_wire(),
-    names.SEND_NOTICE: lambda _: SendResult(sent=True).to_wire(),
-    names.CLOSE_NOTICE: lambda _: {},
+    contracts.TAKE_SNAPSHOT.name: lambda _: HookResult(state=HookState.DONE).to_wire(),
+    contracts.RUN_SCRIPT.name: lambda _: HookResult(state=HookState.DONE).to_wire(),
+    contracts.LIST_CHANNELS.name: lambda _: NoticeChannels(channels=["hub"]).to_wire(),
+    contracts.SEND_NOTICE.name: lambda _: SendResult(sent=True).to_wire(),
+    contracts.CLOSE_NOTICE.name: lambda _: {},
 }
 
 
@@ -210,9 +216,9 @@ def record(scenario: Callable[[Callable[..., Workbench]], None], folder: Path) -
 
 def main() -> None:
     """Record every scenario."""
-    folder = FOLDER / names.VERSION
+    folder = FOLDER / contracts.VERSION
     if folder.exists() and "--again" not in sys.argv[1:]:
-        sys.exit(f"Version {names.VERSION} is recorded: raise orchestrators.names.VERSION, or say --again.")
+        sys.exit(f"Version {contracts.VERSION} is recorded: raise contracts.VERSION, or say --again.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for scenario in SCENARIOS:
@@ -222,10 +228,10 @@ def main() -> None:
 
 def _start(bench: Workbench, given: Any = None) -> None:
     bench.client.schedule_new_orchestration(
-        names.PATCH_RUN,
+        contracts.PATCH_RUN.name,
         input=given or FollowRun(run_id=RUN_ID).to_wire(),
         instance_id=RUN_ID,
-        version=names.VERSION,
+        version=contracts.VERSION,
     )
 
 

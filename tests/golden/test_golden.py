@@ -1,6 +1,6 @@
 """Runs that are under way when the app is deployed: recorded histories of every supported version, replayed now.
 
-When one of these fails, instances that are running could not go on: raise ``orchestrators.names.VERSION``, let
+When one of these fails, instances that are running could not go on: raise ``contracts.VERSION``, let
 ``context.version`` decide where the behaviour changed (or take the old version out of ``orchestrators.versions``), and
 record the new version with ``make golden``.
 """
@@ -16,9 +16,9 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.versions import SUPPORTED, versioned
 from patchwave.domain.runs.run import Step
+from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import FollowRun
 from tests.golden.histories import FOLDER, ORCHESTRATORS, Execution, Json
 from tests.replay.fakes import RUN_ID, Fleet
@@ -51,10 +51,12 @@ def difference(execution: Execution, upto: int, recorded: list[Json], now: list[
 
 def test_the_current_version_is_supported_and_recorded_in_full() -> None:
     """Every orchestrator, every step of a machine, and an operation that went through generations."""
-    recorded = [Execution.read(path) for path in FILES if path.parent.name == names.VERSION]
+    recorded = [Execution.read(path) for path in FILES if path.parent.name == contracts.VERSION]
     assert {execution.name for execution in recorded} == set(ORCHESTRATORS)
-    assert {execution.version for execution in recorded} == {names.VERSION}
-    instances = " ".join(execution.instance_id for execution in recorded if execution.name == names.PATCH_MACHINE)
+    assert {execution.version for execution in recorded} == {contracts.VERSION}
+    instances = " ".join(
+        execution.instance_id for execution in recorded if execution.name == contracts.PATCH_MACHINE.name
+    )
     assert all(f":{step.value}" in instances for step in Step)
     ends = {
         (execution.name, action["completeOrchestration"]["orchestrationStatus"])
@@ -62,12 +64,12 @@ def test_the_current_version_is_supported_and_recorded_in_full() -> None:
         for action in execution.turns[-1].actions
         if "completeOrchestration" in action
     }
-    assert (names.AWAIT_OPERATION, "ORCHESTRATION_STATUS_CONTINUED_AS_NEW") in ends
-    assert (names.PATCH_PHASE, "ORCHESTRATION_STATUS_CONTINUED_AS_NEW") in ends
+    assert (contracts.AWAIT_OPERATION.name, "ORCHESTRATION_STATUS_CONTINUED_AS_NEW") in ends
+    assert (contracts.PATCH_PHASE.name, "ORCHESTRATION_STATUS_CONTINUED_AS_NEW") in ends
 
 
 def test_every_supported_version_has_its_histories() -> None:
-    assert names.VERSION in SUPPORTED
+    assert contracts.VERSION in SUPPORTED
     assert {path.parent.name for path in FILES} == SUPPORTED
 
 
@@ -76,7 +78,7 @@ def test_a_changed_orchestrator_is_noticed() -> None:
     path = next(path for path in FILES if ".patch-" in path.name)
     execution = Execution.read(path)
     started = next(event for event in execution.history if "taskScheduled" in event)
-    started["taskScheduled"]["name"] = names.OPEN_RUN
+    started["taskScheduled"]["name"] = contracts.OPEN_RUN.name
     assert any(actions != turn.actions for turn, actions in execution.replay())
 
 
@@ -85,7 +87,7 @@ def test_an_instance_of_another_version_fails_before_it_does_anything(version: s
     fleet = Fleet([])
     with Workbench(ORCHESTRATORS, fleet.activities()) as bench:
         bench.client.schedule_new_orchestration(
-            names.PATCH_RUN, input=FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, version=version
+            contracts.PATCH_RUN.name, input=FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, version=version
         )
         ended = bench.wait(RUN_ID)
     assert ended.status is OrchestrationStatus.FAILED

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
@@ -26,6 +25,7 @@ from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.runs.error_budget import uses_budget
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, Step
+from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import (
     Cutoff,
     Discovered,
@@ -208,7 +208,7 @@ class Fleet:
     @property
     def installed(self) -> list[str]:
         """Keys of machines in the order in which their installations were asked for."""
-        return [data["machineKey"] for data in self.calls_of(names.INSTALL_PATCHES)]
+        return [data["machineKey"] for data in self.calls_of(contracts.INSTALL_PATCHES.name)]
 
     @property
     def outcomes(self) -> dict[str, tuple[str, str]]:
@@ -227,37 +227,37 @@ class Fleet:
     def activities(self) -> dict[str, Callable[[Any], Any]]:
         """The activities by name; each takes the books' lock, as the tests read them from another thread."""
         named: dict[str, Callable[[Json], Any]] = {
-            names.OPEN_RUN: lambda _: self.opened.to_wire(),
-            names.DISCOVER_MACHINES: lambda _: _next(self.discoveries).to_wire(),
-            names.PLAN_RUN: lambda _: self.plan().to_wire(),
-            names.READ_CONTROLS: lambda _: self.controls.to_wire(),
-            names.SET_RUN_STATE: lambda _: {},
-            names.REST_UNTIL: lambda _: {},
-            names.TAKE_STOCK: lambda _: _next(self.stocks).to_wire(),
-            names.CLOSE_GATE: self._close_gate,
-            names.STOP_RUN: lambda _: self.controls.to_wire(),
-            names.READ_CUTOFF: lambda _: _next(self.cutoffs).to_wire(),
-            names.NEXT_WINDOW: lambda _: _next(self.next_windows).to_wire(),
-            names.OPEN_WINDOW: lambda _: {},
-            names.TAKE_PLACES: lambda _: _next(self.turns).to_wire(),
-            names.GIVE_PLACES_BACK: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
-            names.PIN_RING: lambda _: {},
-            names.LOOK_AT_PHASE: self._look_at_phase,
-            names.NEXT_MACHINES: self._next_machines,
-            names.STILL_OPEN_MACHINES: self._still_open,
-            names.PREFLIGHT_MACHINE: self._preflight,
-            names.START_MACHINE: lambda data: self._power("start", data),
-            names.STOP_MACHINE: lambda data: self._power("stop", data),
-            names.RESTART_MACHINE: lambda data: self._power("restart", data),
-            names.CHECK_HEALTH: lambda data: _next(self._script(data).health).to_wire(),
-            names.ASSESS_MACHINE: lambda data: self._submit(data, self._script(data).assess_starts),
-            names.INSTALL_PATCHES: lambda data: self._submit(data, self._script(data).install_starts),
-            names.POLL_OPERATION: self._poll,
-            names.VERIFY_MACHINE: lambda data: _next(self._script(data).verifications).to_wire(),
-            names.RELEASE_MACHINE: self._release,
-            names.RECORD_OUTCOME: self._record,
-            names.CLOSE_OPEN_MACHINES: self._close_open,
-            names.CLOSE_RUN: self._close,
+            contracts.OPEN_RUN.name: lambda _: self.opened.to_wire(),
+            contracts.DISCOVER_MACHINES.name: lambda _: _next(self.discoveries).to_wire(),
+            contracts.PLAN_RUN.name: lambda _: self.plan().to_wire(),
+            contracts.READ_CONTROLS.name: lambda _: self.controls.to_wire(),
+            contracts.SET_RUN_STATE.name: lambda _: {},
+            contracts.REST_UNTIL.name: lambda _: {},
+            contracts.TAKE_STOCK.name: lambda _: _next(self.stocks).to_wire(),
+            contracts.CLOSE_GATE.name: self._close_gate,
+            contracts.STOP_RUN.name: lambda _: self.controls.to_wire(),
+            contracts.READ_CUTOFF.name: lambda _: _next(self.cutoffs).to_wire(),
+            contracts.NEXT_WINDOW.name: lambda _: _next(self.next_windows).to_wire(),
+            contracts.OPEN_WINDOW.name: lambda _: {},
+            contracts.TAKE_PLACES.name: lambda _: _next(self.turns).to_wire(),
+            contracts.GIVE_PLACES_BACK.name: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
+            contracts.PIN_RING.name: lambda _: {},
+            contracts.LOOK_AT_PHASE.name: self._look_at_phase,
+            contracts.NEXT_MACHINES.name: self._next_machines,
+            contracts.STILL_OPEN_MACHINES.name: self._still_open,
+            contracts.PREFLIGHT_MACHINE.name: self._preflight,
+            contracts.START_MACHINE.name: lambda data: self._power("start", data),
+            contracts.STOP_MACHINE.name: lambda data: self._power("stop", data),
+            contracts.RESTART_MACHINE.name: lambda data: self._power("restart", data),
+            contracts.CHECK_HEALTH.name: lambda data: _next(self._script(data).health).to_wire(),
+            contracts.ASSESS_MACHINE.name: lambda data: self._submit(data, self._script(data).assess_starts),
+            contracts.INSTALL_PATCHES.name: lambda data: self._submit(data, self._script(data).install_starts),
+            contracts.POLL_OPERATION.name: self._poll,
+            contracts.VERIFY_MACHINE.name: lambda data: _next(self._script(data).verifications).to_wire(),
+            contracts.RELEASE_MACHINE.name: self._release,
+            contracts.RECORD_OUTCOME.name: self._record,
+            contracts.CLOSE_OPEN_MACHINES.name: self._close_open,
+            contracts.CLOSE_RUN.name: self._close,
         }
         return {name: self._guarded(name, activity) for name, activity in named.items()}
 

@@ -13,7 +13,6 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators import names
 from orchestrators.accompany import MOST_COPIES, accompany_run
 from orchestrators.attend import attend_machine, attend_shard
 from orchestrators.operation import await_operation
@@ -23,6 +22,8 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.machine.preflight import Preflight, Readiness
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     Copied,
@@ -110,8 +111,8 @@ class Azure:
         fakes = {name: self._fake(name) for name in _ACTIVITIES}
         with Workbench([accompany_run, attend_shard, attend_machine, await_operation], fakes) as bench:
             self.now = bench.now
-            self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, names.POST_EVENT)
-            self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+            self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.POST)
+            self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
             follow = FollowRun(run_id=RUN_ID, incarnation=incarnation).to_wire()
             return bench.run("accompany_run", follow, instance_id=RUN_ID)
 
@@ -252,29 +253,29 @@ class Azure:
 
 
 _ACTIVITIES = [
-    names.OPEN_OCCURRENCE,
-    names.FIND_OCCURRENCE_MACHINES,
-    names.LIST_SHARDS,
-    names.READ_SHARD,
-    names.END_PREPARATION,
-    names.CANCEL_OCCURRENCE,
-    names.REST_UNTIL,
-    names.SET_RUN_STATE,
-    names.COPY_RESULTS,
-    names.END_RESULTS,
-    names.CLOSE_OPEN_MACHINES,
-    names.SUM_UP_OCCURRENCE,
-    names.CLOSE_RUN,
-    names.PREFLIGHT_MACHINE,
-    names.START_MACHINE,
-    names.STOP_MACHINE,
-    names.TAKE_SNAPSHOT,
-    names.RUN_SCRIPT,
-    names.NOTE_PREPARED,
-    names.LOOK_AGAIN,
-    names.ASSESS_MACHINE,
-    names.POLL_OPERATION,
-    names.CONCLUDE_MACHINE,
+    contracts.OPEN_OCCURRENCE.name,
+    contracts.FIND_OCCURRENCE_MACHINES.name,
+    contracts.LIST_SHARDS.name,
+    contracts.READ_SHARD.name,
+    contracts.END_PREPARATION.name,
+    contracts.CANCEL_OCCURRENCE.name,
+    contracts.REST_UNTIL.name,
+    contracts.SET_RUN_STATE.name,
+    contracts.COPY_RESULTS.name,
+    contracts.END_RESULTS.name,
+    contracts.CLOSE_OPEN_MACHINES.name,
+    contracts.SUM_UP_OCCURRENCE.name,
+    contracts.CLOSE_RUN.name,
+    contracts.PREFLIGHT_MACHINE.name,
+    contracts.START_MACHINE.name,
+    contracts.STOP_MACHINE.name,
+    contracts.TAKE_SNAPSHOT.name,
+    contracts.RUN_SCRIPT.name,
+    contracts.NOTE_PREPARED.name,
+    contracts.LOOK_AGAIN.name,
+    contracts.ASSESS_MACHINE.name,
+    contracts.POLL_OPERATION.name,
+    contracts.CONCLUDE_MACHINE.name,
 ]
 
 
@@ -286,20 +287,20 @@ def state_of(azure: Azure) -> str:
 def test_what_was_started_is_stopped_again_and_nothing_else() -> None:
     azure = Azure("a", "b", "c", stopped=("b", "c"))
     assert azure.run().output == {"runId": RUN_ID, "state": "completed"}
-    assert sorted(azure.keys_of(names.START_MACHINE)) == ["b", "c"]
-    assert sorted(azure.keys_of(names.STOP_MACHINE)) == ["b", "c"]
+    assert sorted(azure.keys_of(contracts.START_MACHINE.name)) == ["b", "c"]
+    assert sorted(azure.keys_of(contracts.STOP_MACHINE.name)) == ["b", "c"]
     assert azure.running == {"a"}
     assert azure.prepared == {"a": "", "b": "", "c": ""}
     assert azure.concluded == {"a": [], "b": [], "c": []}
-    assert len(azure.calls_of(names.ASSESS_MACHINE)) == 3
-    [before] = {each["until"] for name, each in azure.calls if name == names.REST_UNTIL}
+    assert len(azure.calls_of(contracts.ASSESS_MACHINE.name)) == 3
+    [before] = {each["until"] for name, each in azure.calls if name == contracts.REST_UNTIL.name}
     assert parse_instant(before) is not None
 
 
 def test_nothing_is_started_unless_the_policy_says_so() -> None:
     azure = Azure("a", "b", stopped=("b",), start_stopped=False, cancel_when_pre_fails=True)
     azure.run()
-    assert azure.calls_of(names.START_MACHINE) == []
+    assert azure.calls_of(contracts.START_MACHINE.name) == []
     assert azure.prepared["b"] == "", "nobody asked for it: nothing has failed"
     assert not azure.canceled
     assert azure.running == {"a"}
@@ -309,13 +310,13 @@ def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
     azure = Azure("a", "b", cancel_when_pre_fails=True)
     azure.boots["a"] = [HIBERNATED]
     azure.run()
-    assert azure.keys_of(names.START_MACHINE) == []
+    assert azure.keys_of(contracts.START_MACHINE.name) == []
     assert azure.prepared == {"a": "", "b": ""}
-    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(names.NOTE_PREPARED)} == {
+    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(contracts.NOTE_PREPARED.name)} == {
         "a": True,
         "b": False,
     }
-    assert azure.calls_of(names.CANCEL_OCCURRENCE) == []
+    assert azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
 
 
 def test_the_machines_are_listed_until_their_number_stands() -> None:
@@ -335,8 +336,8 @@ def test_being_throttled_is_no_failure_of_a_list() -> None:
     azure.run()
     assert sorted(azure.prepared) == ["a", "b"]
     assert not azure.canceled
-    assert [call["attempt"] for call in azure.calls_of(names.FIND_OCCURRENCE_MACHINES)[:21]] == list(range(21))
-    assert [call["waitingFor"] for call in azure.calls_of(names.SET_RUN_STATE)[:2]] == ["Azure throttles.", ""]
+    assert [call["attempt"] for call in azure.calls_of(contracts.FIND_OCCURRENCE_MACHINES.name)[:21]] == list(range(21))
+    assert [call["waitingFor"] for call in azure.calls_of(contracts.SET_RUN_STATE.name)[:2]] == ["Azure throttles.", ""]
 
 
 def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
@@ -352,7 +353,7 @@ def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
 
     azure.end_preparation = end_preparation
     azure.run()
-    assert azure.calls_of(names.END_PREPARATION)[0]["failure"] == "Azure throttles."
+    assert azure.calls_of(contracts.END_PREPARATION.name)[0]["failure"] == "Azure throttles."
     left = azure.opened.prepare_until - ended_at[0].replace(tzinfo=UTC) if azure.opened.prepare_until else None
     assert left is not None
     assert timedelta(seconds=0) <= left < timedelta(seconds=40)
@@ -363,7 +364,7 @@ def test_six_failures_of_a_list_in_a_row_are_the_end_of_it() -> None:
     failing = Found(wait_seconds=30, failure="No answer.")
     azure.pages = [*[failing] * 5, Found(machines=1, cursor="2"), *[failing] * 6]
     azure.run()
-    asked = [(call["cursor"], call["attempt"]) for call in azure.calls_of(names.FIND_OCCURRENCE_MACHINES)]
+    asked = [(call["cursor"], call["attempt"]) for call in azure.calls_of(contracts.FIND_OCCURRENCE_MACHINES.name)]
     assert asked[:13] == [*[("", number) for number in range(6)], *[("2", number) for number in range(6)], ("", 0)]
 
 
@@ -401,7 +402,7 @@ def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> No
     assert azure.prepared == {"a": "The snapshot failed.", "b": ""}
     assert state_of(azure) == "stopped"
     assert azure.running == {"a"}, "the power is put back although nothing was patched"
-    assert azure.calls_of(names.COPY_RESULTS) == azure.calls_of(names.ASSESS_MACHINE) == []
+    assert azure.calls_of(contracts.COPY_RESULTS.name) == azure.calls_of(contracts.ASSESS_MACHINE.name) == []
     assert azure.now() < azure.at + timedelta(minutes=30), "nobody waits for a post event then"
 
 
@@ -409,7 +410,7 @@ def test_otherwise_azure_patches_all_the_same() -> None:
     azure = Azure("a", "b", hooks=True)
     azure.hooks["a"] = [HOOK_FAILED]
     azure.run()
-    assert azure.calls_of(names.CANCEL_OCCURRENCE) == []
+    assert azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
     assert state_of(azure) == "completed"
 
 
@@ -428,8 +429,10 @@ def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellat
     assert azure.canceled
     assert timedelta(minutes=19) < moments[0] - azure.at < timedelta(minutes=22)
     order = [name for name, _ in azure.calls]
-    last_hook = max(index for index, name in enumerate(order) if name == names.TAKE_SNAPSHOT)
-    assert order.index(names.STOP_MACHINE) > last_hook, "nothing is put back while anything is still being prepared"
+    last_hook = max(index for index, name in enumerate(order) if name == contracts.TAKE_SNAPSHOT.name)
+    assert order.index(contracts.STOP_MACHINE.name) > last_hook, (
+        "nothing is put back while anything is still being prepared"
+    )
     assert azure.running == {"a"}
 
 
@@ -438,9 +441,9 @@ def test_a_cancellation_that_is_refused_leaves_the_run_to_azure() -> None:
     azure.hooks["a"] = [HOOK_FAILED]
     azure.cancels = [CancelResult(wait_seconds=10, failure=NO), CancelResult(failure=NO)]
     azure.run()
-    assert len(azure.calls_of(names.CANCEL_OCCURRENCE)) == 2
+    assert len(azure.calls_of(contracts.CANCEL_OCCURRENCE.name)) == 2
     assert state_of(azure) == "completed"
-    assert azure.calls_of(names.COPY_RESULTS)
+    assert azure.calls_of(contracts.COPY_RESULTS.name)
 
 
 def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
@@ -448,7 +451,7 @@ def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
     azure.refuses_start.add("a")
     azure.run()
     assert azure.prepared["a"]
-    assert azure.calls_of(names.STOP_MACHINE) == []
+    assert azure.calls_of(contracts.STOP_MACHINE.name) == []
 
 
 def test_a_start_that_got_lost_is_sent_again() -> None:
@@ -464,7 +467,7 @@ def test_a_start_that_got_lost_is_sent_again() -> None:
     azure.run()
     assert azure.prepared == {"a": ""}
     assert len(sent) == 2
-    assert azure.keys_of(names.STOP_MACHINE) == ["a"]
+    assert azure.keys_of(contracts.STOP_MACHINE.name) == ["a"]
 
 
 def test_a_start_that_is_refused_because_it_was_sent_before_is_ours() -> None:
@@ -478,7 +481,7 @@ def test_a_start_that_is_refused_because_it_was_sent_before_is_ours() -> None:
 
     azure.start_machine = started_twice
     azure.run()
-    assert azure.keys_of(names.STOP_MACHINE) == ["a"]
+    assert azure.keys_of(contracts.STOP_MACHINE.name) == ["a"]
     assert azure.running == set()
 
 
@@ -507,7 +510,7 @@ def test_a_pre_without_a_post_is_closed_by_the_clock() -> None:
 def test_too_late_or_stopped_by_a_person_nothing_is_begun_and_nothing_cancelled(stand: Json) -> None:
     azure = Azure("a", "b", stopped=("b",), cancel_when_pre_fails=True, **stand)
     azure.run()
-    assert azure.calls_of(names.START_MACHINE) == azure.calls_of(names.CANCEL_OCCURRENCE) == []
+    assert azure.calls_of(contracts.START_MACHINE.name) == azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
     assert sorted(azure.concluded) == ["a", "b"], "the results are kept all the same"
 
 
@@ -536,8 +539,8 @@ def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)]
     azure.run()
-    assert len(azure.calls_of(names.STOP_MACHINE)) == 60
-    [concluded] = azure.calls_of(names.CONCLUDE_MACHINE)
+    assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 60
+    [concluded] = azure.calls_of(contracts.CONCLUDE_MACHINE.name)
     assert "could not be stopped again: HTTP 409" in concluded["notRestored"]
     assert concluded["keepLock"] is False
 
@@ -546,20 +549,20 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, is_open=True, failure=NO)]
     azure.run()
-    [concluded] = azure.calls_of(names.CONCLUDE_MACHINE)
+    [concluded] = azure.calls_of(contracts.CONCLUDE_MACHINE.name)
     assert concluded["keepLock"] is True
-    assert len(azure.calls_of(names.STOP_MACHINE)) == 1
+    assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 1
 
 
 def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not() -> None:
     azure = Azure("a")
     azure.copies = [Copied(awaited=1), Copied(cursor="x"), Copied(awaited=1), Copied()]
     azure.run()
-    assert len(azure.calls_of(names.COPY_RESULTS)) == 4
+    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == 4
     azure = Azure("a")
     azure.copies = [Copied(awaited=1)]
     azure.run()
-    assert len(azure.calls_of(names.COPY_RESULTS)) == MOST_COPIES
+    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == MOST_COPIES
     assert sorted(azure.concluded) == ["a"]
 
 
@@ -592,7 +595,7 @@ def test_results_that_cannot_be_read_keep_nobody_from_its_power() -> None:
     assert azure.running == set()
 
 
-@pytest.mark.parametrize("name", [names.STOP_MACHINE, names.CONCLUDE_MACHINE])
+@pytest.mark.parametrize("name", [contracts.STOP_MACHINE.name, contracts.CONCLUDE_MACHINE.name])
 def test_an_activity_that_fails_for_good_after_the_run_is_begun_again(name: str) -> None:
     azure = Azure("a", "b", stopped=("b",))
     azure.breaks[name] = 12
@@ -603,27 +606,27 @@ def test_an_activity_that_fails_for_good_after_the_run_is_begun_again(name: str)
 
 def test_an_activity_that_fails_for_good_before_the_run_is_a_failed_step() -> None:
     azure = Azure("a", stopped=("a",), hooks=True, cancel_when_pre_fails=True)
-    azure.breaks[names.TAKE_SNAPSHOT] = 12
+    azure.breaks[contracts.TAKE_SNAPSHOT.name] = 12
     azure.run()
     assert azure.prepared["a"].startswith("Patchwave itself failed")
     assert azure.canceled
     assert azure.running == set()
 
 
-@pytest.mark.parametrize("name", [names.END_PREPARATION, names.REST_UNTIL, names.CLOSE_RUN])
+@pytest.mark.parametrize("name", [contracts.END_PREPARATION.name, contracts.REST_UNTIL.name, contracts.CLOSE_RUN.name])
 def test_an_orchestration_that_dies_is_gone_on_with_from_the_records(name: str) -> None:
     """The watchdog starts the next incarnation; whatever the first one started is stopped once, by the second."""
     azure = Azure("a", "b", stopped=("b",))
     azure.breaks[name] = 12
     assert azure.run().status is OrchestrationStatus.FAILED
     assert azure.closed == []
-    started = len(azure.keys_of(names.START_MACHINE))
+    started = len(azure.keys_of(contracts.START_MACHINE.name))
     again = azure.run(incarnation=2)
     assert again.status is OrchestrationStatus.COMPLETED
     assert azure.running == {"a"}
     assert sorted(azure.concluded) == ["a", "b"]
-    assert len(azure.keys_of(names.START_MACHINE)) <= max(started, 1)
-    assert len(azure.keys_of(names.STOP_MACHINE)) == len(azure.keys_of(names.START_MACHINE))
+    assert len(azure.keys_of(contracts.START_MACHINE.name)) <= max(started, 1)
+    assert len(azure.keys_of(contracts.STOP_MACHINE.name)) == len(azure.keys_of(contracts.START_MACHINE.name))
 
 
 def test_no_history_grows_with_the_fleet() -> None:

@@ -10,13 +10,14 @@ from durabletask.client import OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local.functions_host.durable.workbench import Ended
-from orchestrators import names
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, Shown, Stock, Traits, UnderWay
 from tests.product import wait_until
 from tests.replay.fakes import BROKEN, RUN_ID, Fleet, Ring, Script
@@ -72,22 +73,22 @@ class TestNextIncarnation:
         assert output["state"] == "completed"
         assert set(fleet.installed[:2]) == {third, last}
         assert all(count == 1 for count in fleet.accepted.values())
-        ended = [name for name in fleet.order if name in (names.RECORD_OUTCOME, names.NEXT_MACHINES)]
-        assert ended[:3] == [names.RECORD_OUTCOME, names.RECORD_OUTCOME, names.NEXT_MACHINES]
+        ended = [name for name in fleet.order if name in (contracts.RECORD_OUTCOME.name, contracts.NEXT_MACHINES.name)]
+        assert ended[:3] == [contracts.RECORD_OUTCOME.name, contracts.RECORD_OUTCOME.name, contracts.NEXT_MACHINES.name]
         assert len(fleet.outcomes) == 4
 
     def test_neither_discovers_nor_assesses_a_planned_run_again(self) -> None:
         fleet = planned(2)
         fleet.stocks = [Stock(is_planned=True)]
         self.follow(fleet)
-        assert names.DISCOVER_MACHINES not in fleet.order
-        assert names.ASSESS_MACHINE not in fleet.order
+        assert contracts.DISCOVER_MACHINES.name not in fleet.order
+        assert contracts.ASSESS_MACHINE.name not in fleet.order
 
     def test_discovers_the_rest_of_a_run_without_a_plan(self) -> None:
         fleet = Fleet(keys(2))
         output, _ = self.follow(fleet)
         assert output["state"] == "completed"
-        assert names.DISCOVER_MACHINES in fleet.order
+        assert contracts.DISCOVER_MACHINES.name in fleet.order
 
     def test_has_no_instance_id_of_the_one_before(self) -> None:
         """An engine may refuse an id that it knows, or let the old instance live on under it."""
@@ -119,7 +120,7 @@ class TestNextIncarnation:
         fleet = planned(3, rings=rings)
         fleet.stocks = [Stock(is_planned=True, ring=1)]
         self.follow(fleet)
-        assert {data["ringNumber"] for data in fleet.calls_of(names.NEXT_MACHINES)} == {1}
+        assert {data["ringNumber"] for data in fleet.calls_of(contracts.NEXT_MACHINES.name)} == {1}
 
     def test_waits_for_an_approval_no_longer_than_the_first_incarnation_said(self) -> None:
         """It was asked for 50 minutes ago, and an hour was given."""
@@ -133,13 +134,15 @@ class TestNextIncarnation:
         since = datetime.now(UTC) - timedelta(minutes=50)
 
         def show(data: dict[str, Any]) -> dict[str, Any]:
-            fleet.calls.append((names.SET_RUN_STATE, data))
+            fleet.calls.append((contracts.SET_RUN_STATE.name, data))
             return Shown(since=since if data["state"] == "awaiting_approval" else None).to_wire()
 
-        ended = self.ended(fleet, **{names.SET_RUN_STATE: show})
+        ended = self.ended(fleet, **{contracts.SET_RUN_STATE.name: show})
         assert ended.output["state"] == "stopped"
         assert timedelta(minutes=9) < took(ended) < timedelta(minutes=12)
-        [asked] = [data for data in fleet.calls_of(names.SET_RUN_STATE) if data["state"] == "awaiting_approval"]
+        [asked] = [
+            data for data in fleet.calls_of(contracts.SET_RUN_STATE.name) if data["state"] == "awaiting_approval"
+        ]
         assert asked == {"runId": RUN_ID, "state": "awaiting_approval", "waitingFor": "broad"}
         assert fleet.installed == []
 
@@ -153,9 +156,9 @@ class TestNextIncarnation:
         fleet = planned(2, rings=rings)
         fleet.stocks = [Stock(is_planned=True, ring=1)]
         self.follow(fleet)
-        [given] = fleet.calls_of(names.GIVE_PLACES_BACK)
+        [given] = fleet.calls_of(contracts.GIVE_PLACES_BACK.name)
         assert given == {"runId": RUN_ID, "turn": 10_000}
-        asked = fleet.calls.index((names.GIVE_PLACES_BACK, given))
+        asked = fleet.calls.index((contracts.GIVE_PLACES_BACK.name, given))
         shown = [number for number, (_, data) in enumerate(fleet.calls) if data.get("state") == "awaiting_approval"]
         assert asked < shown[0]
 
@@ -172,10 +175,12 @@ class TestNextIncarnation:
         ended = self.ended(fleet)
         assert fleet.installed == [second]
         [shown] = [
-            data["waitingFor"] for data in fleet.calls_of(names.SET_RUN_STATE) if "bake time" in data["waitingFor"]
+            data["waitingFor"]
+            for data in fleet.calls_of(contracts.SET_RUN_STATE.name)
+            if "bake time" in data["waitingFor"]
         ]
         assert "bake time of the ring canary" in shown
-        [until] = [datetime.fromisoformat(data["until"]) for data in fleet.calls_of(names.REST_UNTIL)]
+        [until] = [datetime.fromisoformat(data["until"]) for data in fleet.calls_of(contracts.REST_UNTIL.name)]
         assert timedelta(minutes=9) < until - ended.history[0].timestamp.replace(tzinfo=UTC) < timedelta(minutes=12)
         assert took(ended) < timedelta(minutes=50)
 
@@ -210,7 +215,7 @@ class TestNextIncarnation:
         ended = self.ended(fleet)
         assert ended.output["state"] == "completed"
         assert fleet.closed[0]["reason"] == "The policy has no further window for what is left."
-        assert fleet.calls_of(names.OPEN_WINDOW) == []
+        assert fleet.calls_of(contracts.OPEN_WINDOW.name) == []
         assert fleet.installed == []
 
     def test_goes_on_with_the_failures_that_were_counted(self) -> None:
@@ -228,13 +233,13 @@ def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], approval_seconds=600)])
     with fleet.bench() as bench:
         bench.run("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
-    assert {rest["runId"] for rest in fleet.calls_of(names.REST_UNTIL)} == {RUN_ID}
+    assert {rest["runId"] for rest in fleet.calls_of(contracts.REST_UNTIL.name)} == {RUN_ID}
 
 
-@pytest.mark.parametrize("sleeper", [names.PATCH_PHASE, names.PATCH_RUN])
+@pytest.mark.parametrize("sleeper", [contracts.PATCH_PHASE.name, contracts.PATCH_RUN.name])
 def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
     """What the watchdog does about a silent run: the event ends the sleep of the run, or goes on to its phase."""
-    approval = {"approval_seconds": 600} if sleeper == names.PATCH_RUN else {}
+    approval = {"approval_seconds": 600} if sleeper == contracts.PATCH_RUN.name else {}
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], **approval)])
     lost: list[str] = []
     with fleet.bench() as bench:
@@ -251,11 +256,11 @@ def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
         engine._deliver = deliver_but_one
         bench.start("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID)
         wait_until(lambda: lost)
-        if sleeper == names.PATCH_PHASE:
+        if sleeper == contracts.PATCH_PHASE.name:
             # Its machines end meanwhile: the engine has nothing left to do, and nobody would ever hear of them.
             wait_until(engine._is_idle)
         assert not fleet.closed
-        bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+        bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
         ended = bench.wait(RUN_ID)
     assert ended.status is OrchestrationStatus.COMPLETED
     assert len(fleet.closed) == 1

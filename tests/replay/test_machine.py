@@ -11,7 +11,6 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.machine import MOST_LOOKS, patch_machine
 from orchestrators.operation import MOST_REFUSALS, await_operation
 from patchwave.domain.azure.errors import ArmFailure
@@ -22,6 +21,8 @@ from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineEnded,
     MachineWork,
@@ -49,11 +50,11 @@ def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **tra
         attempt=3,
     )
     with Workbench([patch_machine, await_operation], fleet.activities()) as bench:
-        ended = bench.run(names.PATCH_MACHINE, work.to_wire())
+        ended = bench.run(contracts.PATCH_MACHINE.name, work.to_wire())
         assert ended.status is OrchestrationStatus.COMPLETED
         told = MachineEnded.from_wire(ended.output)
         assert (told.key, told.attempt) == (KEY, 3)
-        if fleet.scripts[KEY].breaks != names.RECORD_OUTCOME:
+        if fleet.scripts[KEY].breaks != contracts.RECORD_OUTCOME.name:
             assert fleet.endings["phase"].pop() == told, "the phase is always told"
         fleet.endings["phase"] = [told]
         return bench
@@ -98,13 +99,13 @@ def test_a_machine_with_only_unselected_patches_is_sent_no_installation(step: St
     fleet = Fleet([KEY], {KEY: Script(assess_polls=[report])})
     bench = run(fleet, step=step)
     assert fleet.outcomes[KEY] == ("nothing_to_install", "no_pending_patches")
-    assert bench.calls_of(names.INSTALL_PATCHES) == []
+    assert bench.calls_of(contracts.INSTALL_PATCHES.name) == []
 
 
 def test_a_policy_without_hooks_runs_none() -> None:
     fleet = Fleet([KEY])
     bench = run(fleet)
-    assert (bench.calls_of(names.TAKE_SNAPSHOT), bench.calls_of(names.RUN_SCRIPT)) == ([], [])
+    assert (bench.calls_of(contracts.TAKE_SNAPSHOT.name), bench.calls_of(contracts.RUN_SCRIPT.name)) == ([], [])
     assert "script" not in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
@@ -124,7 +125,7 @@ def test_a_machine_that_will_be_started_is_assessed_later() -> None:
 def test_an_assess_run_starts_no_machine() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.STOPPED])})
     bench = run(fleet, step=Step.ASSESS, mode=Mode.ASSESS, start_stopped=True)
-    assert bench.calls_of(names.PREFLIGHT_MACHINE)[0]["startStopped"] is False
+    assert bench.calls_of(contracts.PREFLIGHT_MACHINE.name)[0]["startStopped"] is False
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
 
 
@@ -150,7 +151,7 @@ def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -
     outdated = fakes.READY.model_copy(update={"assess_attempt": 2})
     fleet = Fleet([KEY], {KEY: Script(looks=[outdated], assess_polls=[fakes.PASSING, fakes.PASSING, fakes.CLEAN])})
     bench = run(fleet)
-    assert [call["attempt"] for call in bench.calls_of(names.ASSESS_MACHINE)] == [2, 3, 4]
+    assert [call["attempt"] for call in bench.calls_of(contracts.ASSESS_MACHINE.name)] == [2, 3, 4]
     assert fleet.outcomes[KEY] == ("nothing_to_install", "no_pending_patches")
     assert (KEY, "install") not in fleet.accepted
 
@@ -161,7 +162,7 @@ def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -
 def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.LOCKED])})
     bench = run(fleet)
-    assert len(bench.calls_of(names.PREFLIGHT_MACHINE)) == MOST_LOOKS
+    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MOST_LOOKS
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
     assert not fleet.accepted
 
@@ -183,7 +184,7 @@ def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.THROTTLED])})
     bench = run(fleet)
     # For a day it is sent; then nothing more is, and what the last one came to is asked for as long.
-    last = [call["isLast"] for call in bench.calls_of(names.INSTALL_PATCHES)]
+    last = [call["isLast"] for call in bench.calls_of(contracts.INSTALL_PATCHES.name)]
     assert last == sorted(last)
     assert 120 <= last.count(False) <= 150
     assert 120 <= last.count(True) <= 150
@@ -193,7 +194,7 @@ def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
 def test_a_busy_machine_is_given_up() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.BUSY])})
     bench = run(fleet)
-    assert len(bench.calls_of(names.INSTALL_PATCHES)) == MOST_REFUSALS
+    assert len(bench.calls_of(contracts.INSTALL_PATCHES.name)) == MOST_REFUSALS
     assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
 
 
@@ -256,7 +257,7 @@ def test_an_accepted_installation_is_never_posted_again(
 def test_a_rebooting_machine_is_waited_for() -> None:
     fleet = Fleet([KEY], {KEY: Script(verifications=[fakes.BOOTING, fakes.BOOTING, fakes.READY_AGAIN])})
     bench = run(fleet)
-    assert len(bench.calls_of(names.VERIFY_MACHINE)) == 3
+    assert len(bench.calls_of(contracts.VERIFY_MACHINE.name)) == 3
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
 
@@ -301,8 +302,8 @@ def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
     assert fleet.recorded[KEY][0]["outcome"]["message"] == ("The machine could not be started: It is off still.")
     assert fleet.power == [("start", KEY)] * 5 + [("stop", KEY)]
-    assert {call["since"] for call in bench.calls_of(names.START_MACHINE)} == {
-        bench.calls_of(names.START_MACHINE)[0]["since"]
+    assert {call["since"] for call in bench.calls_of(contracts.START_MACHINE.name)} == {
+        bench.calls_of(contracts.START_MACHINE.name)[0]["since"]
     }, "one change of power, however many calls"
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] * 60 + [fakes.STOPPED])})
     run(fleet, start_stopped=True)
@@ -346,14 +347,19 @@ def test_a_machine_that_a_person_stops_while_it_boots_is_not_started_again() -> 
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
     assert fleet.power == [("start", KEY), ("stop", KEY)]
-    assert [call["startStopped"] for call in bench.calls_of(names.PREFLIGHT_MACHINE)] == [True, True, False, False]
+    assert [call["startStopped"] for call in bench.calls_of(contracts.PREFLIGHT_MACHINE.name)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_machine_that_boots_for_long_is_waited_for() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] + [fakes.LOCKED] * 20 + [fakes.READY])})
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
-    assert len(bench.calls_of(names.PREFLIGHT_MACHINE)) == 22
+    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == 22
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START] + [fakes.LOCKED] * 22 + [fakes.READY])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
@@ -413,7 +419,7 @@ def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it
         script = Script(looks=[fakes.NEEDS_START, fakes.READY], install_starts=[fakes.LEFT], stops=stops)
         fleet = Fleet([KEY], {KEY: script})
         bench = run(fleet, start_stopped=True)
-        [released] = bench.calls_of(names.RELEASE_MACHINE)
+        [released] = bench.calls_of(contracts.RELEASE_MACHINE.name)
         assert (released["left"], released["stage"], released["keepLock"]) == (True, "ready", keeps)
 
 
@@ -423,7 +429,7 @@ def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=stops)})
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
-    assert len({call["since"] for call in bench.calls_of(names.STOP_MACHINE)}) == 1
+    assert len({call["since"] for call in bench.calls_of(contracts.STOP_MACHINE.name)}) == 1
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[under_way])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
@@ -432,7 +438,7 @@ def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
 
 
 def test_an_outage_behind_the_installation_does_not_hide_how_that_went() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], breaks=names.STOP_MACHINE)})
+    fleet = Fleet([KEY], {KEY: Script(looks=[fakes.NEEDS_START, fakes.READY], breaks=contracts.STOP_MACHINE.name)})
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
     assert (outcome["outcome"], outcome["reason"]) == ("patched_with_warnings", "power_not_restored")
@@ -444,7 +450,9 @@ def test_an_outage_behind_the_installation_does_not_hide_how_that_went() -> None
 # --- what fails for a while, and what fails for good
 
 
-@pytest.mark.parametrize("activity", [names.PREFLIGHT_MACHINE, names.ASSESS_MACHINE, names.INSTALL_PATCHES])
+@pytest.mark.parametrize(
+    "activity", [contracts.PREFLIGHT_MACHINE.name, contracts.ASSESS_MACHINE.name, contracts.INSTALL_PATCHES.name]
+)
 def test_an_outage_of_some_minutes_ends_no_machine(activity: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a call that Azure accepted, only the next execution finds out and follows the operation."""
     fleet = Fleet([KEY])
@@ -465,7 +473,7 @@ def test_an_outage_of_some_minutes_ends_no_machine(activity: str, monkeypatch: p
 
 def test_an_answer_that_nobody_understands_is_recorded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet([KEY])
-    activities = fleet.activities() | {names.PREFLIGHT_MACHINE: lambda _: {"preflight": "none"}}
+    activities = fleet.activities() | {contracts.PREFLIGHT_MACHINE.name: lambda _: {"preflight": "none"}}
     monkeypatch.setattr(fleet, "activities", lambda: activities)
     run(fleet)
     assert fleet.outcomes[KEY] == ("unknown", "internal")
@@ -475,10 +483,10 @@ def test_an_answer_that_nobody_understands_is_recorded_and_told(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("step", "breaks", "outcome"),
     [
-        (Step.ASSESS, names.PREFLIGHT_MACHINE, ("failed", "internal")),
-        (Step.PATCH, names.INSTALL_PATCHES, ("unknown", "internal")),
-        (Step.PATCH, names.POLL_OPERATION, ("unknown", "internal")),
-        (Step.PATCH, names.VERIFY_MACHINE, ("unknown", "internal")),
+        (Step.ASSESS, contracts.PREFLIGHT_MACHINE.name, ("failed", "internal")),
+        (Step.PATCH, contracts.INSTALL_PATCHES.name, ("unknown", "internal")),
+        (Step.PATCH, contracts.POLL_OPERATION.name, ("unknown", "internal")),
+        (Step.PATCH, contracts.VERIFY_MACHINE.name, ("unknown", "internal")),
     ],
 )
 def test_what_is_thrown_is_recorded_and_keeps_the_lock(step: Step, breaks: str, outcome: tuple[str, str]) -> None:
@@ -490,7 +498,7 @@ def test_what_is_thrown_is_recorded_and_keeps_the_lock(step: Step, breaks: str, 
 
 
 def test_when_even_the_record_fails_it_counts_as_a_failure() -> None:
-    fleet = Fleet([KEY], {KEY: Script(breaks=names.RECORD_OUTCOME)})
+    fleet = Fleet([KEY], {KEY: Script(breaks=contracts.RECORD_OUTCOME.name)})
     run(fleet)
     assert fleet.recorded == {}
     assert told(fleet).failed
@@ -553,7 +561,7 @@ def test_a_machine_that_became_unhealthy_has_failed_although_it_is_patched() -> 
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
     assert "3 patches are installed" in fleet.recorded[KEY][0]["outcome"]["message"]
     assert told(fleet).failed
-    asked = fleet.calls_of(names.CHECK_HEALTH)
+    asked = fleet.calls_of(contracts.CHECK_HEALTH.name)
     assert [(call["moment"], call["lookedFor"]) for call in asked] == [("before", 0), ("after", 0), ("after", 30)]
 
 
@@ -578,7 +586,7 @@ def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
         "boot": Script(looks=[fakes.NEEDS_START, busy, busy, busy, ended]),
     }[wait]
     fleet = Fleet([KEY], {KEY: script})
-    awaited = names.CHECK_HEALTH if wait == "health" else names.PREFLIGHT_MACHINE
+    awaited = contracts.CHECK_HEALTH.name if wait == "health" else contracts.PREFLIGHT_MACHINE.name
     answer = fleet.activities()[awaited]
     asked_at: list[datetime] = []
 
@@ -586,7 +594,7 @@ def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
         asked_at.append(bench.now())
         if len(asked_at) == 2:
             # From inside, so that virtual time cannot pass between the cancel and its delivery.
-            bench.client.raise_orchestration_event("machine", names.CANCEL_EVENT)
+            bench.client.raise_orchestration_event("machine", Signal.CANCEL)
             time.sleep(0.3)
         return answer(data)
 
@@ -594,7 +602,7 @@ def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
     work = MachineWork(run_id=fakes.RUN_ID, machine_key=KEY, step=Step.PATCH, traits=traits, phase="phase")
     activities = fleet.activities() | {awaited: cancel}
     with Workbench([patch_machine, await_operation], activities) as bench:
-        bench.run(names.PATCH_MACHINE, work.to_wire(), instance_id="machine")
+        bench.run(contracts.PATCH_MACHINE.name, work.to_wire(), instance_id="machine")
     pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(asked_at)]
     assert pauses[1] < 10, "the wait ended with the cancel"
     assert 770 < pauses[2] < 800, "what is asked again is asked no more often than before"
@@ -610,7 +618,7 @@ def test_a_failed_installation_stays_the_reason() -> None:
 def test_nobody_asks_for_health_that_no_policy_wants() -> None:
     fleet = Fleet([KEY])
     run(fleet)
-    assert not fleet.calls_of(names.CHECK_HEALTH)
+    assert not fleet.calls_of(contracts.CHECK_HEALTH.name)
 
 
 # --- restarts apart

@@ -10,9 +10,9 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators import names
 from orchestrators.mode_change import change_mode_of_machine, change_modes
 from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
+from patchwave.domain.workflow import contracts
 
 type Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Machines:
         self._lock = threading.Lock()
 
     def activities(self) -> dict[str, Callable[[Any], Any]]:
-        return {names.NEXT_MODE_CHANGES: self.next, names.CHANGE_MODE: self.step}
+        return {contracts.NEXT_MODE_CHANGES.name: self.next, contracts.CHANGE_MODE.name: self.step}
 
     def next(self, data: Json) -> Json:
         ref = ChangeRef.from_wire(data)
@@ -59,7 +59,7 @@ class Machines:
 
 def run(machines: Machines) -> Ended:
     with Workbench([change_modes, change_mode_of_machine], machines.activities()) as bench:
-        return bench.run(names.CHANGE_MODES, ChangeRef(change_id=CHANGE).to_wire(), instance_id=CHANGE)
+        return bench.run(contracts.CHANGE_MODES.name, ChangeRef(change_id=CHANGE).to_wire(), instance_id=CHANGE)
 
 
 def test_wave_after_wave_until_none_is_left() -> None:

@@ -14,7 +14,6 @@ from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.notify import announce, send_notifications
 from orchestrators.operation import await_operation
@@ -31,6 +30,7 @@ from patchwave.domain.notifications.events import (
     patience,
 )
 from patchwave.domain.policy.notifications import Event
+from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import Cutoff, NextWindow, RunRef
 from tests.replay.fakes import Fleet
 
@@ -58,7 +58,11 @@ class Town:
         self._lock = threading.Lock()
 
     def activities(self) -> dict[str, Callable[[Any], Any]]:
-        return {names.LIST_CHANNELS: self._list, names.SEND_NOTICE: self._send, names.CLOSE_NOTICE: self._close}
+        return {
+            contracts.LIST_CHANNELS.name: self._list,
+            contracts.SEND_NOTICE.name: self._send,
+            contracts.CLOSE_NOTICE.name: self._close,
+        }
 
     def bench(self, *orchestrators: Any, **replaced: Callable[[Any], Any]) -> Workbench:
         return Workbench([send_notifications, *orchestrators], self.activities() | replaced)
@@ -84,7 +88,7 @@ class Town:
 def test_every_channel_is_told_once() -> None:
     town = Town(ops=[SENT], chat=[SENT])
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
     assert ended.status is OrchestrationStatus.COMPLETED
     assert {name: len(attempts) for name, attempts in town.attempts.items()} == {"ops": 1, "chat": 1}
     assert all(attempt[0]["notice"] == NOTICE.to_wire() for attempt in town.attempts.values())
@@ -97,7 +101,7 @@ def test_every_channel_is_told_once() -> None:
 def test_nobody_to_tell_leaves_no_trace() -> None:
     town = Town()
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
     assert ended.status is OrchestrationStatus.COMPLETED
     assert town.reports == []
 
@@ -105,8 +109,8 @@ def test_nobody_to_tell_leaves_no_trace() -> None:
 def test_a_failure_that_may_pass_is_tried_again_and_others_do_not_wait_for_it() -> None:
     town = Town(ops=[PASSING, PASSING, SENT], chat=[SENT])
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
-        calls = [call["channel"] for call in bench.calls_of(names.SEND_NOTICE)]
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
+        calls = [call["channel"] for call in bench.calls_of(contracts.SEND_NOTICE.name)]
     assert sorted(calls[:2]) == ["chat", "ops"]
     assert calls[2:] == ["ops", "ops"]
     assert [attempt["attempt"] for attempt in town.attempts["ops"]] == [1, 2, 3]
@@ -117,7 +121,7 @@ def test_a_failure_that_may_pass_is_tried_again_and_others_do_not_wait_for_it() 
 def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
     town = Town(ops=[SendResult(sent=False, wait_seconds=1800, failure="HTTP 429."), SENT])
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
     timers = [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
     (timer,) = timers
     started = ended.history[0].timestamp
@@ -130,7 +134,7 @@ def test_a_channel_that_is_throttled_loses_no_attempt_and_others_are_told() -> N
     town = Town(ops=[*[throttled] * 30, PASSING, SENT], chat=[SENT])
     with town.bench() as bench:
         began = bench.now()
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=60)
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=60)
         minutes = (bench.now() - began).total_seconds() / 60
     assert sorted(ended.output["sent"]) == ["chat", "ops"]
     assert [attempt["attempt"] for attempt in town.attempts["ops"]] == [1] * 31 + [2]
@@ -141,7 +145,7 @@ def test_a_channel_that_is_throttled_for_ever_is_given_up_after_six_hours() -> N
     town = Town(ops=[SendResult(sent=False, wait_seconds=30, counts=False, failure="HTTP 429.")])
     with town.bench() as bench:
         began = bench.now()
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=60)
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=60)
         hours = (bench.now() - began).total_seconds() / 3600
     calls = len(town.attempts["ops"])
     assert ended.output["failed"] == {"ops": f"HTTP 429. Given up after {calls} attempts."}
@@ -152,7 +156,7 @@ def test_a_channel_that_is_throttled_for_ever_is_given_up_after_six_hours() -> N
 def test_a_final_failure_is_reported_and_does_not_keep_others_from_being_told() -> None:
     town = Town({"gone": "PATCHWAVE_CHANNELS has no such channel."}, ops=[FINAL], chat=[SENT])
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire())
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
     assert ended.status is OrchestrationStatus.COMPLETED
     (report,) = town.reports
     assert report["sent"] == ["chat"]
@@ -166,20 +170,20 @@ def test_a_final_failure_is_reported_and_does_not_keep_others_from_being_told() 
 def test_a_broken_activity_counts_as_a_failure_that_may_pass() -> None:
     town = Town(ops=[None])
     with town.bench() as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=40)
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=40)
     assert ended.status is OrchestrationStatus.COMPLETED
     assert ended.output["failed"] == {"ops": f"Patchwave itself failed. Given up after {MOST_ATTEMPTS} attempts."}
     assert {attempt["attempt"] for attempt in town.attempts["ops"]} == set(range(1, MOST_ATTEMPTS + 1))
 
 
-@pytest.mark.parametrize("activity", [names.LIST_CHANNELS, names.CLOSE_NOTICE])
+@pytest.mark.parametrize("activity", [contracts.LIST_CHANNELS.name, contracts.CLOSE_NOTICE.name])
 def test_storage_that_is_away_for_good_fails_nothing(activity: str) -> None:
     def broken(_: Any) -> Any:
         raise Broken("the storage is away")
 
     town = Town(ops=[SENT])
     with town.bench(**{activity: broken}) as bench:
-        ended = bench.run(names.SEND_NOTIFICATIONS, NOTICE.to_wire(), timeout=40)
+        ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=40)
     assert ended.status is OrchestrationStatus.COMPLETED
 
 
@@ -225,7 +229,7 @@ def patient_run(context: task.OrchestrationContext, _: Any) -> Generator[task.Ta
 
 
 def test_a_run_does_not_notice_that_its_announcement_failed() -> None:
-    orchestrators = {"patient_run": patient_run, names.SEND_NOTIFICATIONS: failing_announcement}
+    orchestrators = {"patient_run": patient_run, contracts.SEND_NOTIFICATIONS.name: failing_announcement}
     with Workbench(orchestrators) as bench:
         ended = bench.run("patient_run")
         told = bench.wait(f"{RUN_ID}:notify:started:1")

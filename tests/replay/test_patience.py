@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.errors import ArmFailure
@@ -18,6 +17,8 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.runs.run import Mode, Step
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineWork,
     PowerResult,
@@ -65,13 +66,13 @@ class Played:
             self.inputs.append(data)
             if len(self.at) == cancel_at:
                 # From inside, so that virtual time cannot pass between the cancel and its delivery.
-                bench.client.raise_orchestration_event("machine", names.CANCEL_EVENT)
+                bench.client.raise_orchestration_event("machine", Signal.CANCEL)
                 time.sleep(0.3)
             return answer(data)
 
         activities = self.fleet.activities() | {watched: watch}
         with Workbench([patch_machine, await_operation], activities) as bench:
-            ended = bench.run(names.PATCH_MACHINE, work.to_wire(), instance_id="machine", timeout=90)
+            ended = bench.run(contracts.PATCH_MACHINE.name, work.to_wire(), instance_id="machine", timeout=90)
             self.events = len(ended.history)
 
     @property
@@ -89,22 +90,26 @@ class Played:
 
 
 THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
-    "look": (lambda: Script(looks=[LOOK] * 30 + [fakes.READY]), names.PREFLIGHT_MACHINE, Step.PATCH),
-    "verify": (lambda: Script(verifications=[SEEN] * 30 + [fakes.READY_AGAIN]), names.VERIFY_MACHINE, Step.PATCH),
-    "health": (lambda: Script(health=[HEALTH] * 30 + [fakes.WELL]), names.CHECK_HEALTH, Step.PATCH),
+    "look": (lambda: Script(looks=[LOOK] * 30 + [fakes.READY]), contracts.PREFLIGHT_MACHINE.name, Step.PATCH),
+    "verify": (
+        lambda: Script(verifications=[SEEN] * 30 + [fakes.READY_AGAIN]),
+        contracts.VERIFY_MACHINE.name,
+        Step.PATCH,
+    ),
+    "health": (lambda: Script(health=[HEALTH] * 30 + [fakes.WELL]), contracts.CHECK_HEALTH.name, Step.PATCH),
     "start": (
         lambda: Script(looks=[fakes.NEEDS_START] * 31 + [fakes.READY], starts=[POWER] * 30 + [TAKEN]),
-        names.START_MACHINE,
+        contracts.START_MACHINE.name,
         Step.PATCH,
     ),
     "install": (
         lambda: Script(install_starts=[START] * 30 + [fakes.ACCEPTED]),
-        names.INSTALL_PATCHES,
+        contracts.INSTALL_PATCHES.name,
         Step.PATCH,
     ),
     "stop": (
         lambda: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[POWER] * 30 + [DONE]),
-        names.STOP_MACHINE,
+        contracts.STOP_MACHINE.name,
         Step.PATCH,
     ),
 }
@@ -126,10 +131,10 @@ def test_thirty_times_throttled_and_then_done(where: str) -> None:
 
 
 FOR_EVER: dict[str, tuple[Callable[[], Script], str, tuple[str, str], str]] = {
-    "look": (lambda: Script(looks=[LOOK]), names.PREFLIGHT_MACHINE, ("failed", "throttled"), "HTTP 429"),
+    "look": (lambda: Script(looks=[LOOK]), contracts.PREFLIGHT_MACHINE.name, ("failed", "throttled"), "HTTP 429"),
     "stop": (
         lambda: Script(looks=[fakes.NEEDS_START, fakes.READY], stops=[POWER]),
-        names.STOP_MACHINE,
+        contracts.STOP_MACHINE.name,
         ("patched_with_warnings", "power_not_restored"),
         "TooManyRequests",
     ),
@@ -148,7 +153,7 @@ def test_throttling_ends_in_a_day_and_says_so(where: str) -> None:
 
 
 def test_a_start_that_is_throttled_for_a_day_is_settled_for_another_and_keeps_its_lock() -> None:
-    played = Played(Script(install_starts=[START]), names.INSTALL_PATCHES)
+    played = Played(Script(install_starts=[START]), contracts.INSTALL_PATCHES.name)
     assert played.outcome == ("unknown", "operation_lost")
     assert played.fleet.recorded[KEY][0]["keepLock"] is True
     settling = [asked["isLast"] for asked in played.inputs].index(True)
@@ -162,7 +167,7 @@ def test_a_start_that_is_throttled_for_a_day_is_settled_for_another_and_keeps_it
 def test_tries_that_count_are_counted_beside_those_that_do_not() -> None:
     locked = fakes.LOCKED
     mixed = [LOOK, locked] * 5 + [LOOK, locked, fakes.READY]
-    played = Played(Script(looks=mixed), names.PREFLIGHT_MACHINE)
+    played = Played(Script(looks=mixed), contracts.PREFLIGHT_MACHINE.name)
     assert played.outcome == ("skipped", "locked_by_run")
     assert len(played.at) == 12
 
@@ -192,7 +197,11 @@ LONG = 780
     ],
 )
 def test_a_cancel_ends_the_wait_for_what_azure_throttles(script: Script, watched: str) -> None:
-    activity = {"install": names.INSTALL_PATCHES, "start": names.START_MACHINE, "stop": names.STOP_MACHINE}[watched]
+    activity = {
+        "install": contracts.INSTALL_PATCHES.name,
+        "start": contracts.START_MACHINE.name,
+        "stop": contracts.STOP_MACHINE.name,
+    }[watched]
     played = Played(script, activity, cancel_at=2)
     assert LONG - 10 <= (played.at[1] - played.at[0]).total_seconds() <= LONG + 20
     if watched != "start":
@@ -208,7 +217,7 @@ def test_a_cancel_ends_the_wait_for_what_azure_throttles(script: Script, watched
 def test_a_cancel_ends_the_wait_for_a_look() -> None:
     long = LOOK.model_copy(update={"wait_seconds": 780})
     ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))
-    played = Played(Script(looks=[long, long, ended]), names.PREFLIGHT_MACHINE, cancel_at=2)
+    played = Played(Script(looks=[long, long, ended]), contracts.PREFLIGHT_MACHINE.name, cancel_at=2)
     assert played.outcome == ("canceled", "canceled_by_user")
     assert 770 <= (played.at[1] - played.at[0]).total_seconds() <= 800
     assert (played.at[2] - played.at[1]).total_seconds() < 10
@@ -225,16 +234,16 @@ LEFT = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=OUT
     [(Step.ASSESS, "ready", False), (Step.PATCH, "ready", True), (Step.RESTART, "installed", True)],
 )
 def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str, left: bool) -> None:
-    played = Played(Script(looks=[LEFT]), names.PREFLIGHT_MACHINE, step=step)
+    played = Played(Script(looks=[LEFT]), contracts.PREFLIGHT_MACHINE.name, step=step)
     assert played.fleet.recorded == {}
-    [released] = played.fleet.calls_of(names.RELEASE_MACHINE)
+    [released] = played.fleet.calls_of(contracts.RELEASE_MACHINE.name)
     assert (released["stage"], released["left"]) == (stage, left)
     assert played.fleet.power == []
 
 
 def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
     ours = LEFT.model_copy(update={"started_by_us": True})
-    played = Played(Script(looks=[ours]), names.PREFLIGHT_MACHINE)
+    played = Played(Script(looks=[ours]), contracts.PREFLIGHT_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("stop", KEY)]
 
@@ -242,8 +251,8 @@ def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
 def test_a_start_that_was_throttled_to_the_end_is_left_too() -> None:
     gave_up = PowerResult(accepted=False, failure=FAILURE, left=True)
     script = Script(looks=[fakes.NEEDS_START, fakes.NEEDS_START, fakes.STOPPED], starts=[POWER, gave_up])
-    played = Played(script, names.START_MACHINE)
+    played = Played(script, contracts.START_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("start", KEY), ("start", KEY), ("stop", KEY)]
-    [released] = played.fleet.calls_of(names.RELEASE_MACHINE)
+    [released] = played.fleet.calls_of(contracts.RELEASE_MACHINE.name)
     assert (released["stage"], released["left"]) == ("ready", True)

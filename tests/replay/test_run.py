@@ -14,13 +14,14 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators import names
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
 from orchestrators.run import close_dead_run, patch_run
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, StartResult, Traits
 from tests.replay import fakes
 from tests.replay.fakes import RUN_ID, Fleet, Ring, Script
@@ -36,7 +37,7 @@ def run(fleet: Fleet, **replaced: Callable[[Any], Any]) -> dict[str, Any]:
     with fleet.bench(**replaced) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
-    assert fleet.order.index(names.CLOSE_OPEN_MACHINES) < fleet.order.index(names.CLOSE_RUN)
+    assert fleet.order.index(contracts.CLOSE_OPEN_MACHINES.name) < fleet.order.index(contracts.CLOSE_RUN.name)
     assert len(fleet.closed) == 1
     assert set(fleet.recorded) == set(fleet.keys)
     return fleet.closed[0]
@@ -50,8 +51,8 @@ def test_a_fleet_is_assessed_and_then_patched() -> None:
     assert set(outcomes.values()) == {("patched", "ok")}
     assert all(fleet.accepted[key, "assess"] == 1 for key in fleet.keys)
     assert sum(fleet.accepted[key, "install"] for key in fleet.keys) == 11
-    assert fleet.order.index(names.INSTALL_PATCHES) > max(
-        index for index, name in enumerate(fleet.order) if name == names.ASSESS_MACHINE
+    assert fleet.order.index(contracts.INSTALL_PATCHES.name) > max(
+        index for index, name in enumerate(fleet.order) if name == contracts.ASSESS_MACHINE.name
     ), "every machine is assessed before the first installation"
 
 
@@ -59,7 +60,7 @@ def test_an_assess_run_installs_nothing() -> None:
     fleet = Fleet(keys(5), mode=Mode.ASSESS)
     run(fleet)
     assert set(fleet.outcomes.values()) == {("assessed", "patches_pending")}
-    assert names.INSTALL_PATCHES not in fleet.order
+    assert contracts.INSTALL_PATCHES.name not in fleet.order
 
 
 def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
@@ -72,7 +73,7 @@ def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
     ]
     with fleet.bench() as bench:
         bench.run("patch_run", INPUT, timeout=60)
-        asked = bench.calls_of(names.DISCOVER_MACHINES)
+        asked = bench.calls_of(contracts.DISCOVER_MACHINES.name)
     assert [(call["cursor"], call["attempt"]) for call in asked] == [("", 0), ("2", 0), ("2", 1), ("3", 0)]
     assert len(fleet.outcomes) == 3
 
@@ -83,7 +84,7 @@ def test_a_discovery_that_fails_ends_the_run_with_the_reason(wait: float, asked:
     fleet.discoveries = [Discovered(wait_seconds=wait, failure="The machines could not be listed.")]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
-    assert fleet.order.count(names.DISCOVER_MACHINES) == asked
+    assert fleet.order.count(contracts.DISCOVER_MACHINES.name) == asked
 
 
 THROTTLED = Discovered(wait_seconds=240, failure="The machines could not be listed. Azure throttles.", counts=False)
@@ -98,14 +99,14 @@ def test_being_throttled_is_no_failure_of_the_discovery() -> None:
         asked_at.append(bench.now())
         return (fleet.discoveries.pop(0) if len(fleet.discoveries) > 1 else fleet.discoveries[0]).to_wire()
 
-    with fleet.bench(**{names.DISCOVER_MACHINES: discover}) as bench:
+    with fleet.bench(**{contracts.DISCOVER_MACHINES.name: discover}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
-        asked = [call["attempt"] for call in bench.calls_of(names.DISCOVER_MACHINES)]
+        asked = [call["attempt"] for call in bench.calls_of(contracts.DISCOVER_MACHINES.name)]
     assert fleet.closed[0]["state"] == "completed"
     assert asked == list(range(21)), "so that the pauses grow"
     pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(asked_at)]
     assert all(240 <= pause < 250 for pause in pauses)
-    shown = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)]
+    shown = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(contracts.SET_RUN_STATE.name)]
     assert shown == [
         ("running", "the list of machines. The machines could not be listed. Azure throttles."),
         ("running", ""),
@@ -120,7 +121,7 @@ def test_failures_count_beside_throttling_and_a_page_forgets_them() -> None:
     fleet.discoveries = [*[failing, THROTTLED] * 5, page, *[failing] * 6]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
-    assert fleet.order.count(names.DISCOVER_MACHINES) == 10 + 1 + 6
+    assert fleet.order.count(contracts.DISCOVER_MACHINES.name) == 10 + 1 + 6
 
 
 @pytest.mark.parametrize("hours", [3, None], ids=["a window", "no window"])
@@ -145,10 +146,10 @@ def test_throttling_lasts_as_long_as_the_window_or_a_day(hours: int | None) -> N
 def test_a_cancel_ends_a_wait_of_the_discovery_at_once(page: Discovered) -> None:
     fleet = Fleet(keys(2))
     page = page.model_copy(update={"wait_seconds": 3_000})
-    awaited = names.SET_RUN_STATE if page.failure else names.DISCOVER_MACHINES
+    awaited = contracts.SET_RUN_STATE.name if page.failure else contracts.DISCOVER_MACHINES.name
 
     def cancel(_: Any) -> Any:
-        bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+        bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
         time.sleep(0.3)
         return {} if page.failure else page.to_wire()
 
@@ -171,7 +172,7 @@ def test_a_cancel_before_the_phases_ends_every_machine_as_canceled() -> None:
     fleet.discoveries = [Discovered(machines=2, cursor="2", wait_seconds=3600), Discovered(machines=4)]
     with fleet.bench() as bench:
         instance = bench.start("patch_run", INPUT, instance_id=RUN_ID)
-        bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+        bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
         assert bench.wait(instance).output["state"] == "canceled"
     assert set(fleet.outcomes.values()) == {("canceled", "canceled_by_user")}
     assert not fleet.accepted
@@ -181,7 +182,7 @@ def test_a_run_that_has_ended_already_is_left_alone() -> None:
     fleet = Fleet([])
     fleet.opened = fleet.opened.model_copy(update={"is_final": True})
     run(fleet)
-    assert names.DISCOVER_MACHINES not in fleet.order
+    assert contracts.DISCOVER_MACHINES.name not in fleet.order
 
 
 def test_a_run_whose_own_activity_fails_is_closed_as_failed() -> None:
@@ -190,7 +191,7 @@ def test_a_run_whose_own_activity_fails_is_closed_as_failed() -> None:
     def broken(_: Any) -> Any:
         raise fakes.Broken("the storage is away")
 
-    closed = run(fleet, **{names.PLAN_RUN: broken})
+    closed = run(fleet, **{contracts.PLAN_RUN.name: broken})
     assert closed["state"] == "failed"
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}
 
@@ -202,7 +203,7 @@ def test_a_run_that_lost_a_phase_is_left_to_the_watchdog() -> None:
     def broken(_: Any) -> Any:
         raise fakes.Broken("the storage is away")
 
-    with fleet.bench(**{names.NEXT_MACHINES: broken}) as bench:
+    with fleet.bench(**{contracts.NEXT_MACHINES.name: broken}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert ended.status is OrchestrationStatus.FAILED
     assert not fleet.closed
@@ -229,7 +230,7 @@ def _random_script(source: random.Random) -> Script:
             *source.choices([fakes.RUNNING, fakes.INSTALLED, fakes.PASSING, fakes.LOST], k=3),
             fakes.INSTALLED,
         ],
-        breaks=source.choice([""] * 8 + [names.POLL_OPERATION, names.INSTALL_PATCHES]),
+        breaks=source.choice([""] * 8 + [contracts.POLL_OPERATION.name, contracts.INSTALL_PATCHES.name]),
     )
 
 
@@ -296,10 +297,10 @@ def test_a_ring_waits_for_its_approval_and_shows_it() -> None:
 
     shown = "awaiting_approval"
     waiting = steered(
-        fleet, lambda _: any(call["state"] == shown for call in fleet.calls_of(names.SET_RUN_STATE)), approve
+        fleet, lambda _: any(call["state"] == shown for call in fleet.calls_of(contracts.SET_RUN_STATE.name)), approve
     )
-    assert run(fleet, **{names.READ_CONTROLS: waiting})["state"] == "completed"
-    states = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)]
+    assert run(fleet, **{contracts.READ_CONTROLS.name: waiting})["state"] == "completed"
+    states = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(contracts.SET_RUN_STATE.name)]
     assert states == [(shown, "broad"), ("running", "")]
     assert before == [set(canary)], "no machine behind the gate was started"
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
@@ -314,7 +315,7 @@ def test_no_approval_means_no(says_no: bool) -> None:
     closed = run(fleet)
     assert closed["state"] == "stopped"
     assert ("was rejected" if says_no else "was not approved in time") in closed["reason"]
-    assert fleet.calls_of(names.STOP_RUN)[0]["reason"] == closed["reason"]
+    assert fleet.calls_of(contracts.STOP_RUN.name)[0]["reason"] == closed["reason"]
     assert {fleet.outcomes[key] for key in canary} == {("patched", "ok")}
     assert {fleet.outcomes[key] for key in broad} == {("skipped", "not_approved")}
 
@@ -327,7 +328,7 @@ def test_an_approval_in_the_moment_of_the_deadline_counts() -> None:
         fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": True}})
         return fleet.controls.to_wire()
 
-    assert run(fleet, **{names.STOP_RUN: approved_first})["state"] == "completed"
+    assert run(fleet, **{contracts.STOP_RUN.name: approved_first})["state"] == "completed"
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
 
 
@@ -338,7 +339,7 @@ def test_a_ring_bakes_before_the_next_one() -> None:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert timedelta(hours=26) < took(ended) < timedelta(hours=30)
     assert set(fleet.installed) == {*canary, *broad}
-    shown = fleet.calls_of(names.SET_RUN_STATE)
+    shown = fleet.calls_of(contracts.SET_RUN_STATE.name)
     assert [call["state"] for call in shown] == ["running", "running"]
     assert shown[0]["waitingFor"].startswith("the bake time of the ring canary, until 20")
     assert shown[1]["waitingFor"] == ""
@@ -359,7 +360,7 @@ def test_a_gate_in_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left
                 fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
         return fleet.controls.to_wire()
 
-    assert run(fleet, **{names.READ_CONTROLS: look})["state"] == "completed"
+    assert run(fleet, **{contracts.READ_CONTROLS.name: look})["state"] == "completed"
     assert started_while_held == [set(), set(), set()]
     assert set(fleet.installed) == {*canary, *broad}
 
@@ -397,9 +398,9 @@ def test_a_plan_without_machines_completes() -> None:
 def test_later_rings_are_pinned_to_the_first() -> None:
     fleet, canary, broad = two_rings(9, pin_rings=True)
     run(fleet)
-    assert [call["ring"] for call in fleet.calls_of(names.PIN_RING)] == ["canary"]
-    pinned_at = fleet.order.index(names.PIN_RING)
-    installs = [at for at, name in enumerate(fleet.order) if name == names.INSTALL_PATCHES]
+    assert [call["ring"] for call in fleet.calls_of(contracts.PIN_RING.name)] == ["canary"]
+    pinned_at = fleet.order.index(contracts.PIN_RING.name)
+    installs = [at for at, name in enumerate(fleet.order) if name == contracts.INSTALL_PATCHES.name]
     assert sum(at < pinned_at for at in installs) == len(canary)
     assert sum(at > pinned_at for at in installs) == len(broad)
 
@@ -417,13 +418,13 @@ def test_restarts_of_a_ring_come_after_its_installations_and_before_the_next_rin
     steps = [
         (name, data["machineKey"] in canary)
         for name, data in fleet.calls
-        if name in (names.INSTALL_PATCHES, names.RESTART_MACHINE)
+        if name in (contracts.INSTALL_PATCHES.name, contracts.RESTART_MACHINE.name)
     ]
     assert steps == [
-        *[(names.INSTALL_PATCHES, True)] * 3,
-        *[(names.RESTART_MACHINE, True)] * 3,
-        *[(names.INSTALL_PATCHES, False)] * 6,
-        *[(names.RESTART_MACHINE, False)] * 2,
+        *[(contracts.INSTALL_PATCHES.name, True)] * 3,
+        *[(contracts.RESTART_MACHINE.name, True)] * 3,
+        *[(contracts.INSTALL_PATCHES.name, False)] * 6,
+        *[(contracts.RESTART_MACHINE.name, False)] * 2,
     ]
 
 
@@ -447,14 +448,14 @@ def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=30, hours=3))]
 
     def cutoff(_: Any) -> Any:
-        is_second = bool(fleet.calls_of(names.OPEN_WINDOW))
+        is_second = bool(fleet.calls_of(contracts.OPEN_WINDOW.name))
         return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=6))).to_wire()
 
-    assert run(fleet, **{names.READ_CUTOFF: cutoff})["state"] == "completed"
+    assert run(fleet, **{contracts.READ_CUTOFF.name: cutoff})["state"] == "completed"
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
-    assert len(fleet.calls_of(names.OPEN_WINDOW)) == 1
+    assert len(fleet.calls_of(contracts.OPEN_WINDOW.name)) == 1
     assert [fleet.accepted[key, "install"] for key in (*canary, *broad)] == [1] * 12
-    assert fleet.order.index(names.OPEN_WINDOW) > fleet.order.index(names.INSTALL_PATCHES)
+    assert fleet.order.index(contracts.OPEN_WINDOW.name) > fleet.order.index(contracts.INSTALL_PATCHES.name)
 
 
 def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
@@ -483,10 +484,10 @@ def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
         installed.append(len(fleet.installed))
         return fleet.turns.pop(0).to_wire() if len(fleet.turns) > 1 else fleet.turns[0].to_wire()
 
-    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
-        asked = bench.calls_of(names.TAKE_PLACES)
-        given = bench.calls_of(names.GIVE_PLACES_BACK)
+        asked = bench.calls_of(contracts.TAKE_PLACES.name)
+        given = bench.calls_of(contracts.GIVE_PLACES_BACK.name)
     assert fleet.closed[0]["state"] == "completed"
     assert [(call["ringNumber"], call["phaseNumber"], call["turn"]) for call in asked] == [
         (0, 0, 1), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 1, 3)
@@ -496,7 +497,9 @@ def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
     assert [least <= pause < least + 10 for least, pause in zip([30, 60, 120], pauses, strict=True)] == [True] * 3
     assert [call["turn"] for call in given] == [1, 3], "behind each ring"
     assert [call["runId"] for call in given] == [RUN_ID, RUN_ID]
-    assert [(call["state"], call["waitingFor"]) for call in fleet.calls_of(names.SET_RUN_STATE)] == [("running", "")]
+    assert [(call["state"], call["waitingFor"]) for call in fleet.calls_of(contracts.SET_RUN_STATE.name)] == [
+        ("running", "")
+    ]
 
 
 @pytest.mark.parametrize("between_phases", [False, True])
@@ -510,7 +513,7 @@ def test_the_run_that_waits_is_told_when_its_turn_may_have_come(between_phases: 
     heard: list[str] = []
 
     def other(context: task.OrchestrationContext, _: Any) -> Any:
-        yield context.wait_for_external_event(names.STEER_EVENT)
+        yield context.wait_for_external_event(Signal.STEER)
         heard.append("steer")
 
     orchestrators = {
@@ -532,12 +535,12 @@ def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again(
     def take(_: Any) -> Any:
         taken_at.append(bench.now())
         if len(taken_at) == 1:
-            bench.client.raise_orchestration_event(RUN_ID, names.STEER_EVENT)
+            bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
             time.sleep(0.3)
             return long.to_wire()
         return PlacesTaken().to_wire()
 
-    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert (taken_at[1] - taken_at[0]).total_seconds() < 10
     assert fleet.closed[0]["state"] == "completed"
@@ -556,9 +559,9 @@ def test_a_run_whose_turn_never_comes_ends_with_its_window_and_says_for_which_ru
         taken_at.append(bench.now())
         return fleet.turns[0].to_wire()
 
-    with fleet.bench(**{names.TAKE_PLACES: take}) as bench:
+    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
-        given = bench.calls_of(names.GIVE_PLACES_BACK)
+        given = bench.calls_of(contracts.GIVE_PLACES_BACK.name)
     why = (
         "The policy has no further window for what is left."
         if continues
@@ -578,11 +581,11 @@ def test_a_cancel_ends_the_wait_for_another_run() -> None:
     fleet.turns = [WAITS.model_copy(update={"wait_seconds": 600})]
 
     def canceled(data: Any) -> Any:
-        bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+        bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
         time.sleep(0.3)
         return fleet.turns[0].to_wire()
 
-    with fleet.bench(**{names.TAKE_PLACES: canceled}) as bench:
+    with fleet.bench(**{contracts.TAKE_PLACES.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert fleet.closed[0]["state"] == "canceled"
     assert took(ended) < timedelta(minutes=6)
@@ -595,14 +598,14 @@ def test_a_run_that_cannot_give_back_is_closed_all_the_same() -> None:
 
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}])])
     fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(hours=1))]
-    closed = run(fleet, **{names.GIVE_PLACES_BACK: broken})
+    closed = run(fleet, **{contracts.GIVE_PLACES_BACK.name: broken})
     assert closed["reason"] == "The window closed before every machine was started."
 
 
 def test_an_assessment_waits_for_no_run() -> None:
     fleet = Fleet(keys(2), mode=Mode.ASSESS)
     run(fleet)
-    assert not {names.TAKE_PLACES, names.GIVE_PLACES_BACK} & set(fleet.order)
+    assert not {contracts.TAKE_PLACES.name, contracts.GIVE_PLACES_BACK.name} & set(fleet.order)
 
 
 # --- a cancel at every wait
@@ -610,7 +613,11 @@ def test_an_assessment_waits_for_no_run() -> None:
 
 @pytest.mark.parametrize(
     ("waits_for", "asked_before"),
-    [("approval", names.SET_RUN_STATE), ("bake", names.READ_CONTROLS), ("window", names.NEXT_WINDOW)],
+    [
+        ("approval", contracts.SET_RUN_STATE.name),
+        ("bake", contracts.READ_CONTROLS.name),
+        ("window", contracts.NEXT_WINDOW.name),
+    ],
 )
 def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
     fleet, canary, _ = two_rings(9, cap=1)
@@ -629,7 +636,7 @@ def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
     def cancel_first(data: Any) -> Any:
         if set(canary) <= set(fleet.recorded) or waits_for == "window":
             # From inside the run, so that virtual time cannot pass between the cancel and its delivery.
-            bench.client.raise_orchestration_event(RUN_ID, names.CANCEL_EVENT)
+            bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
             time.sleep(0.3)
         return answer(data)
 
@@ -658,14 +665,14 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
             fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
             fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=12))]
             fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
-    look = fleet.activities()[names.READ_CONTROLS]
+    look = fleet.activities()[contracts.READ_CONTROLS.name]
 
     def canceled(data: Any) -> Any:
         if set(canary) <= set(fleet.recorded) or waits_for == "window":
             fleet.controls = fleet.controls.model_copy(update={"is_canceled": bool(fleet.installed)})
         return look(data)
 
-    with fleet.bench(**{names.READ_CONTROLS: canceled}) as bench:
+    with fleet.bench(**{contracts.READ_CONTROLS.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert ended.output["state"] == "canceled"
     assert took(ended) < timedelta(days=2)
@@ -685,7 +692,7 @@ def test_nobody_waits_for_a_machine_that_was_put_back_too_often(continues: bool)
 # --- whatever happens, the run is closed
 
 
-@pytest.mark.parametrize("activity", [names.CLOSE_OPEN_MACHINES, names.CLOSE_RUN])
+@pytest.mark.parametrize("activity", [contracts.CLOSE_OPEN_MACHINES.name, contracts.CLOSE_RUN.name])
 def test_a_run_is_closed_once_that_works_again(activity: str) -> None:
     fleet = Fleet(keys(2))
     close = fleet.activities()[activity]
@@ -703,7 +710,7 @@ def test_a_run_is_closed_once_that_works_again(activity: str) -> None:
 
 def test_an_answer_that_nobody_understands_closes_the_run() -> None:
     fleet = Fleet(keys(2))
-    closed = run(fleet, **{names.PLAN_RUN: lambda _: {"rings": "none"}})
+    closed = run(fleet, **{contracts.PLAN_RUN.name: lambda _: {"rings": "none"}})
     assert closed["state"] == "failed"
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}
 
@@ -716,7 +723,7 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=31))]
 
     def cutoff(_: Any) -> Any:
-        is_second = bool(fleet.calls_of(names.OPEN_WINDOW))
+        is_second = bool(fleet.calls_of(contracts.OPEN_WINDOW.name))
         return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=8))).to_wire()
 
     begun: dict[str, int] = {}
@@ -727,7 +734,7 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
         return (yield from patch_phase(context, data))
 
     orchestrators = {"patch_run": patch_run, "patch_phase": begin, "patch_machine": patch_machine}
-    activities = fleet.activities() | {names.READ_CUTOFF: cutoff}
+    activities = fleet.activities() | {contracts.READ_CUTOFF.name: cutoff}
     with Workbench(orchestrators | {"await_operation": await_operation}, activities) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     first, second, third = begun.values()

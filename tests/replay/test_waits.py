@@ -12,12 +12,12 @@ import pytest
 from durabletask import task
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators.names import CANCEL_EVENT
 from orchestrators.waits import Waits
+from patchwave.domain.workflow.contracts import Signal
 
 
 def four_waits(context: task.OrchestrationContext, hears: bool) -> Generator[task.Task[Any], Any]:
-    waits = Waits(context, context.wait_for_external_event(CANCEL_EVENT) if hears else None)
+    waits = Waits(context, context.wait_for_external_event(Signal.CANCEL) if hears else None)
     for number in range(4):
         yield context.call_activity("note", input=number)
         yield from waits.wait(600)
@@ -31,7 +31,7 @@ def seconds_between(cancel_at: int | None, *, hears: bool = True) -> list[float]
         at.append(bench.now())
         if number == cancel_at:
             # From inside, so that virtual time cannot pass between the cancel and its delivery.
-            bench.client.raise_orchestration_event("waits", CANCEL_EVENT)
+            bench.client.raise_orchestration_event("waits", Signal.CANCEL)
             time.sleep(0.3)
 
     with Workbench([four_waits], {"note": note}) as bench:
@@ -58,11 +58,11 @@ def test_a_timer_that_lost_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None
     def beside(context: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, float]:
         began = context.current_utc_datetime
         context.call_activity("cancel")
-        yield from Waits(context, context.wait_for_external_event(CANCEL_EVENT)).wait(600)
+        yield from Waits(context, context.wait_for_external_event(Signal.CANCEL)).wait(600)
         return (context.current_utc_datetime - began).total_seconds()
 
     def cancel_run(_: object) -> None:
-        bench.client.raise_orchestration_event("waits", CANCEL_EVENT)
+        bench.client.raise_orchestration_event("waits", Signal.CANCEL)
         time.sleep(0.3)
 
     monkeypatch.setattr(task.TimerTask, "cancel", note)

@@ -103,9 +103,9 @@ def test_the_bans_are_for_orchestrators_only():
         ("patchwave/domain/core", "import azure.core", "domain decides without I/O"),
         ("orchestrators", "import patchwave.storage", "orchestrators import domain only"),
         ("orchestrators", "import random", "orchestrators import no clock"),
-        ("activities", "import orchestrators.names", "the layers of the app"),
+        ("activities", "import orchestrators.runtime", "the layers of the app"),
         ("patchwave/azure", "import activities", "the layers of the app"),
-        ("triggers", "import orchestrators.run", "triggers, the API and services import names"),
+        ("triggers", "import orchestrators.run", "triggers, the API and services start orchestrations"),
         ("patchwave/api", "import triggers.event_grid", "the layers of the app"),
         ("patchwave/storage", "import local.stack", "the app knows nothing of the local stack"),
         (
@@ -113,7 +113,7 @@ def test_the_bans_are_for_orchestrators_only():
             "import patchwave.domain.azure.install_request",
             "the simulator is an independent reading",
         ),
-        ("local/functions_host", "import orchestrators.names", "the embedded host knows the app through"),
+        ("local/functions_host", "import orchestrators.runtime", "the embedded host knows the app through"),
         ("patchwave/cli", "import patchwave.domain.runs.run", "the command speaks HTTP"),
     ],
 )

@@ -57,7 +57,7 @@ class EndPreparation(Document):
 
 
 class FindMachines(Document):
-    """One page of the machines of the scheduled run; ``attempt`` counts pages that could not be read in a row."""
+    """One page of the machines of the scheduled run, or of their results; ``attempt`` counts failed pages in a row."""
 
     run_id: str
     cursor: str = ""
@@ -75,10 +75,6 @@ class Found(Document):
     wait_seconds: float = 0
     failure: str = ""
     counts: bool = True
-
-
-class CopyResults(FindMachines):
-    """One page of the results of the scheduled run."""
 
 
 class Copied(Found):
@@ -172,6 +168,12 @@ class CancelResult(Document):
     canceled: bool = False
     wait_seconds: float = 0
     failure: ArmFailure | None = None
+
+
+class MaintenanceSummary(Document):
+    """How many machines Update Manager called done that are not."""
+
+    contradicted: int
 
 
 class PowerSign(StrEnum):

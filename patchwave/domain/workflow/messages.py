@@ -133,11 +133,24 @@ class CloseRun(Document):
     reason: str = ""
 
 
+class RunResult(Document):
+    """How the orchestration of a run has ended."""
+
+    run_id: str
+    state: RunState
+
+
 class CloseOpenMachines(Document):
     """Give every machine that has no outcome yet this one; pages until none is left."""
 
     run_id: str
     outcome: Outcome
+
+
+class ClosedMachines(Document):
+    """How many machines got that outcome."""
+
+    closed: int
 
 
 class PlannedPhase(Document):

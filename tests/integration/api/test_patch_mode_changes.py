@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrators.names import CHANGE_MODES
 from patchwave.api import patch_mode_changes
 from patchwave.domain.core.command import Order
 from patchwave.domain.fleet.machine import read_machine
@@ -16,6 +15,7 @@ from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange, change_id, plan_machine
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.retention import Retention
+from patchwave.domain.workflow import contracts
 from patchwave.services.retention import purge
 from patchwave.settings import load_settings
 from patchwave.storage import Records
@@ -98,7 +98,9 @@ async def test_a_start_hands_it_to_the_engine_once_and_again_when_asked(azure: h
     for _ in range(2):
         answered = await order("start", change, engine)
         assert (answered.status, answered.json["state"]) == (202, "running")
-    assert engine.instances == {change["id"]: (CHANGE_MODES, {"changeId": change["id"], "wave": 0, "lostWaves": 0})}
+    assert engine.instances == {
+        change["id"]: (contracts.CHANGE_MODES.name, {"changeId": change["id"], "wave": 0, "lostWaves": 0})
+    }
     listed = await call(patch_mode_changes.list_mode_change_audit, changeId=change["id"])
     assert [line["action"] for line in listed.json["audit"]] == ["mode_change_planned", "mode_change_started"]
     assert {(line["by"], line["byId"], line["proven"]) for line in listed.json["audit"]} == {

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrators.names import POST_EVENT
 from patchwave.api import maintenance_runs
 from patchwave.api.http import Refusal
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.run import Mode, RunState
+from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.event_lookup import NotKnownYet
 from patchwave.storage import Records
 from tests.adapters.samples import NOW
@@ -56,7 +56,7 @@ async def test_one_run_whatever_the_order_of_events(records: Records, engine: En
     assert run.maintenance.heard_after_at is not None
     assert run.maintenance.status == "Succeeded"
     assert run.maintenance.cancel_until == START - timedelta(minutes=10)
-    assert set(engine.events) <= {(run_id, POST_EVENT)}
+    assert set(engine.events) <= {(run_id, Signal.POST)}
 
 
 async def test_only_what_a_policy_names_is_accompanied(records: Records, engine: Engine) -> None:
@@ -84,7 +84,7 @@ async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(records: Reco
     assert run is not None
     assert run.maintenance is not None
     assert run.maintenance.heard_after_at is not None
-    assert engine.events == [(run_id, POST_EVENT)]
+    assert engine.events == [(run_id, Signal.POST)]
 
 
 async def test_an_engine_that_is_away_has_the_event_delivered_again(records: Records, engine: Engine) -> None:

@@ -1,0 +1,130 @@
+"""What orchestrators are made of: typed calls by contract, signals, the orchestration's clock, and retries.
+
+Expected failures of Azure come back as values. An exception of an activity means that storage or the worker failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from durabletask import task
+
+from patchwave.domain.workflow.contracts import Activity, Contract, Orchestration, Signal
+
+type Context = task.OrchestrationContext
+type Steps[Result] = Generator[task.Task[Any], Any, Result]
+"""A part of an orchestrator: it yields to the engine, and is replayed from its history."""
+type DurableFunction = Callable[[Context, Any], Generator[task.Task[Any], Any, Any]]
+
+LONGEST_TIMER = timedelta(days=1)
+"""Timers of more than six days cannot be cancelled by the Functions extension, so long waits are taken in steps."""
+RETRY = task.RetryPolicy(
+    first_retry_interval=timedelta(seconds=2),
+    max_number_of_attempts=5,
+    backoff_coefficient=2,
+    max_retry_interval=timedelta(minutes=1),
+)
+RETRY_RESULT = task.RetryPolicy(
+    first_retry_interval=timedelta(seconds=2),
+    max_number_of_attempts=12,
+    backoff_coefficient=2,
+    max_retry_interval=timedelta(minutes=2),
+)
+"""For all that a run is made of: an outage of a quarter of an hour must lose no result, and end nothing."""
+
+
+def implements[Request, Result](
+    contract: Orchestration[Request, Result],
+) -> Callable[[Callable[[Context, Request], Steps[Result | None]]], DurableFunction]:
+    """Make a typed orchestrator the durable function of its contract. ``None``: it continues as new."""
+
+    def durable(orchestrator: Callable[[Context, Request], Steps[Result | None]]) -> DurableFunction:
+        # The library tells native orchestrators by these two parameters.
+        def run(context: Context, data: Any) -> Generator[task.Task[Any], Any, Any]:
+            result = yield from orchestrator(context, contract.decode_request(data))
+            return None if result is None else contract.encode_result(result)
+
+        run.__name__ = contract.name
+        run.__doc__ = orchestrator.__doc__
+        return run
+
+    return durable
+
+
+def schedule[Request, Result](
+    context: Context, activity: Activity[Request, Result], request: Request, retry: task.RetryPolicy = RETRY_RESULT
+) -> task.Task[Any]:
+    """Begin an activity that runs beside others; its task has the result as plain JSON."""
+    return context.call_activity(activity.name, input=activity.encode_request(request), retry_policy=retry)
+
+
+def call[Request, Result](context: Context, activity: Activity[Request, Result], request: Request) -> Steps[Result]:
+    """Call an activity and wait for its result.
+
+    Raises:
+        TaskFailedError: it failed for good.
+    """
+    return activity.decode_result((yield schedule(context, activity, request)))
+
+
+def result_of[Request, Result](contract: Contract[Request, Result], ended: task.Task[Any]) -> Result:
+    """The result of a function that was begun beside others, and has ended.
+
+    Raises:
+        TaskFailedError: it failed for good.
+    """
+    return contract.decode_result(ended.get_result())
+
+
+def start[Request, Result](
+    context: Context, orchestration: Orchestration[Request, Result], request: Request, instance_id: str
+) -> task.Task[Any]:
+    """Start a child of the same version; its task has the result as plain JSON."""
+    return context.call_sub_orchestrator(
+        orchestration.name,
+        input=orchestration.encode_request(request),
+        instance_id=instance_id,
+        version=context.version,
+    )
+
+
+def call_child[Request, Result](
+    context: Context, orchestration: Orchestration[Request, Result], request: Request, instance_id: str
+) -> Steps[Result]:
+    """Start a child and wait for its result.
+
+    Raises:
+        TaskFailedError: it failed.
+    """
+    return orchestration.decode_result((yield start(context, orchestration, request, instance_id)))
+
+
+def continue_as_new[Request, Result](
+    context: Context, orchestration: Orchestration[Request, Result], state: Request, *, keep_signals: bool = False
+) -> None:
+    """End this generation; the next one begins with the state."""
+    context.continue_as_new(orchestration.encode_request(state), save_events=keep_signals)
+
+
+def receive(context: Context, signal: Signal) -> task.Task[Any]:
+    """A task that is complete when the signal has come."""
+    return context.wait_for_external_event(signal.value)
+
+
+def send(context: Context, instance_id: str, signal: Signal) -> None:
+    """Send a signal to another instance."""
+    context.send_event(instance_id, signal.value)
+
+
+def utc_now(context: Context) -> datetime:
+    """This turn's moment, the same at every replay; the engine gives it without its zone, which is UTC."""
+    moment = context.current_utc_datetime
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def timer_until(context: Context, until: datetime) -> task.CancellableTask[Any]:
+    """A timer that fires at that moment, or a day from now when it is farther away."""
+    left = until - utc_now(context)
+    return context.create_timer(max(timedelta(seconds=1), min(left, LONGEST_TIMER)))
