@@ -1,6 +1,6 @@
 """The twelve metrics: what was measured, against which reference and bar. Pure arithmetic over what the runs counted.
 
-The definitions are those of the design's list M1 to M12; `docs/performance.md` explains each. Nothing here is a time.
+M1 to M12 are explained in `docs/explanation/performance.md`. Nothing here is a time.
 """
 
 from __future__ import annotations

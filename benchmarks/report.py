@@ -1,4 +1,4 @@
-"""The benchmark's tables in Markdown, and the generated part of ``docs/performance.md``.
+"""The benchmark's tables in Markdown, and the generated part of ``docs/explanation/performance.md``.
 
 ``python -m benchmarks.report`` writes the page from ``benchmarks/results.json``; ``--check`` only says whether it is
 up to date, without measuring anything.
@@ -16,7 +16,7 @@ from benchmarks.metrics import bound_minutes, replayed, requests
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs/explanation/performance.md"
 _BEGIN, _END = "<!-- begin: make bench -->\n", "<!-- end: make bench -->\n"
 
 type Json = dict[str, Any]
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     if page == wanted:
         return 0
     if "--check" in arguments:
-        sys.stderr.write(f"docs/{PAGE.name} is not what benchmarks/results.json says: run `make docs`.\n")
+        sys.stderr.write(f"{PAGE.relative_to(ROOT)} is not what benchmarks/results.json says: run `make docs`.\n")
         return 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0

@@ -4,7 +4,7 @@ An instance carries the version it was started with; its children and later gene
 an orchestrator do other things, or the same in another order, raises `contracts.VERSION`: ask ``context.version`` where
 the behaviour changed to go on supporting the old version, or take that out of `SUPPORTED`. An instance of a version
 that is not supported fails at its next turn, before it has done anything; the watchdog then goes on with its run from
-the records (docs/adr/0019-watchdog-and-versions.md). Recorded histories of each supported version are replayed in
+the records (docs/adr/0019-recovery-and-versioning.md). Recorded histories of each supported version are replayed in
 ``tests/golden``.
 """
 

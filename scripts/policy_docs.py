@@ -1,4 +1,4 @@
-"""Writes ``docs/policy.md`` from the schema of policies; with ``--check`` it only says whether the page is up to date.
+"""Writes ``docs/reference/policy.md`` from the schema of policies; ``--check`` only says whether it is up to date.
 
 Every key of the schema has its row: type, default, limits, and what the model says of it. The example at the top is
 ``examples/policies/monthly.yaml``, which a test holds valid.
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from patchwave.domain.policy.policy import Policy, policy_schema  # noqa: E402 - found through the line above
 
-PAGE = ROOT / "docs" / "policy.md"
+PAGE = ROOT / "docs/reference/policy.md"
 EXAMPLE = ROOT / "examples" / "policies" / "monthly.yaml"
 
 type Schema = dict[str, Any]
@@ -39,9 +39,10 @@ several keys together can get wrong (a window that is shorter than one installat
 well.
 
 `patchwave policy validate -f FILE` checks a file on your machine, and `patchwave plan` shows what a run of it would do
-([rollouts.md](rollouts.md)). What the [settings](../README.md#settings) of the app decide (the boundary of its
-subscriptions, the groups of snapshots, the hosts of probes, whether scripts are allowed) only the service judges.
-How the calendar reads `schedule` is in [calendar.md](calendar.md).
+([rollout planning](../explanation/rollout-planning.md)). What the [settings](../../README.md#settings) of the app
+decide (the boundary of its subscriptions, the groups of snapshots, the hosts of probes, whether scripts are allowed)
+only the service judges.
+How `schedule` is read is in [schedules, windows and freezes](../how-to/schedules-and-freezes.md).
 
 Durations are written `PTnHnM`, such as `PT1H30M`. Where a key takes a number of machines it mostly takes a per cent of
 them as well, such as `"10%"`. An empty default means that there is none: the rule does not apply, the list is empty.

@@ -1,8 +1,8 @@
-"""Keeps the example of ``docs/rollouts.md`` true: every block of output is what the command prints now.
+"""Keeps the example of ``docs/explanation/rollout-planning.md`` true: its output is what the command prints now.
 
 A block is a fence under a comment that holds its command, ``<!-- $ patchwave plan … -->``. With ``| first of each
-list`` behind it, of each list of a JSON document only the first entry is shown. The drawing, ``docs/rollouts.svg``,
-comes from the same command. With ``--check`` the script only says whether page and drawing are up to date.
+list`` behind it, of each list of a JSON document only the first entry is shown. The drawing
+beside it comes from the same command. With ``--check`` the script only says whether page and drawing are up to date.
 """
 
 import json
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "rollouts.md"
-DRAWING = ROOT / "docs" / "rollouts.svg"
+PAGE = ROOT / "docs/explanation/rollout-planning.md"
+DRAWING = ROOT / "docs/explanation/rollout-planning.svg"
 EXAMPLE = "patchwave plan --fleet examples/fleets/rollout.json --policy examples/policies/rollout.yaml"
 
 _BLOCK = re.compile(

@@ -2,7 +2,7 @@
 
 The platform has verified the token, and names the principal in headers that it takes out of every request from
 outside. Without it they are what the caller wrote; so they count only where it says that it is there. See
-``docs/security.md`` and ADR 22.
+``docs/reference/security.md`` and ADR 22.
 """
 
 from __future__ import annotations

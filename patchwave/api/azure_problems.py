@@ -31,6 +31,7 @@ def refused(failure: ArmFailure, what: str) -> Refusal:
     if verdict.reason is Reason.FORBIDDEN:
         return Refusal(
             502,
-            f"The {what} is missing, or the app's identity lacks a role: see docs/security.md. ({failure.text})",
+            f"The {what} is missing, or the app's identity lacks a role: see docs/reference/security.md."
+            f" ({failure.text})",
         )
     return Refusal(502, f"Azure refuses the {what}. ({failure.text})")

@@ -65,7 +65,7 @@ bp = df.Blueprint()
 @answered
 @one_of_few
 async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
-    """The plan of a run of a stored or an inline policy, as if it started now; see ``docs/rollouts.md``."""
+    """The plan of a run of a stored or an inline policy, starting now (docs/explanation/rollout-planning.md)."""
     records = open_records()
     policy = await _read(records, read_json(req))
     try:

@@ -1,4 +1,4 @@
-"""The records: everything that outlives a run, in Table storage. ``docs/storage.md`` has the key design.
+"""The records: everything that outlives a run, in Table storage. ``docs/reference/storage.md`` has the key design.
 
 >>> records = open_records()
 >>> run, created = await records.create_run(run)

@@ -278,7 +278,7 @@ def test_an_occurrence_with_too_little_window_left_installs_nothing(product: Pro
 def signed(
     policy: str, body: bytes, *, at: float | None = None, delivery: str = "", secret: str = WEBHOOK_SECRET
 ) -> dict[str, str]:
-    """As a sender builds it that knows docs/api.md, and the secret of its policy."""
+    """As a sender builds it that knows docs/reference/api.md, and the secret of its policy."""
     stamp = str(int(time.time() if at is None else at))
     text = f"{stamp}\nPOST\n/api/webhooks/{policy}\n{delivery}\n".encode() + body
     digest = hmac.new(policy_secret(secret, policy).encode(), text, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Every command of ``docs/update-manager.md``, in its order, against the real service and the simulator."""
+"""Every command of ``docs/how-to/update-manager.md``, in its order, against the real service and the simulator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from patchwave.cli.app import run
 from tests.product import SUBSCRIPTION, Product
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "update-manager.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/update-manager.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FINDINGS = 1
 """The exit code of a doctor that found something, as in a fleet of test machines it does."""

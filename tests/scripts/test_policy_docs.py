@@ -1,4 +1,4 @@
-"""``docs/policy.md`` says what the schema says, and all of it."""
+"""``docs/reference/policy.md`` says what the schema says, and all of it."""
 
 from __future__ import annotations
 

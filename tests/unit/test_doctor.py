@@ -572,5 +572,5 @@ def test_a_report_is_narrowed_and_counts_what_was_asked_for() -> None:
 
 
 def test_the_page_of_the_doctor_has_each_kind() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/how-to/drift-detection.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(FindingKind)

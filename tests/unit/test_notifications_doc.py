@@ -1,4 +1,4 @@
-"""What docs/notifications.md shows is what the app takes and sends; its example of a receiver is run."""
+"""What docs/how-to/notifications.md shows is what the app takes and sends; its example of a receiver is run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.outbound.notifications import compose
 from patchwave.settings import ChannelKind, parse_channels
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "notifications.md").read_text("utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/notifications.md").read_text("utf-8")
 NOW = datetime(2026, 11, 10, 20, 12, tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md has every fault, names tests that exist, and leaves out none of those that are there."""
+"""docs/explanation/reliability.md has every fault, names tests that exist, and leaves out none of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+PAGE = (ROOT / "docs/explanation/reliability.md").read_text("utf-8")
 NUMBERS = range(1, 26)
 
 

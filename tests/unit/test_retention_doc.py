@@ -1,4 +1,4 @@
-"""docs/retention.md names every table that the app keeps, and nothing else."""
+"""docs/reference/retention.md names every table that the app keeps, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 from patchwave.storage.engine.store import Store
 from patchwave.storage.engine.table import Table
 
-PAGE = Path(__file__).parents[2] / "docs" / "retention.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/retention.md"
 
 
 class Client:

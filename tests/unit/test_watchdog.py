@@ -123,7 +123,7 @@ def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
     assert is_stuck(NOW - timedelta(hours=11), NOW, 600)
 
 
-# --- the times, as they are promised in docs/reliability.md and ADR 19
+# --- the times, as they are promised in docs/explanation/reliability.md and ADR 19
 
 
 @pytest.mark.parametrize(

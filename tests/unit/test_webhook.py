@@ -26,7 +26,7 @@ def test_the_secret_of_a_policy_is_derived_from_name_and_number() -> None:
 
 
 def test_a_signature_is_over_time_method_path_delivery_and_body() -> None:
-    """As docs/api.md writes it, and senders in any language build it."""
+    """As docs/reference/api.md writes it, and senders in any language build it."""
     text = b'1796000000\nPOST\n/api/webhooks/monthly\nbuild-4711\n{"mode": "assess"}'
     assert signature_of(CALL, "s", NOW) == f"t=1796000000,v2={hmac.new(b's', text, hashlib.sha256).hexdigest()}"
 

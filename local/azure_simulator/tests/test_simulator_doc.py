@@ -1,4 +1,4 @@
-"""docs/simulator.md names what the simulator has: nothing that is not there, and nothing left out."""
+"""docs/contributing/simulator.md names what the simulator has: nothing that is not there, and nothing left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.azure_simulator.server.faults import Effect, Faults, Match, Operation
 from local.azure_simulator.server.identity import Identity
 from local.azure_simulator.state import World
 
-DOC = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
+DOC = (ROOT / "docs/contributing/simulator.md").read_text(encoding="utf-8")
 
 
 def between(start: str, end: str) -> str:

@@ -1,7 +1,7 @@
 """The durable engine: ``durabletask``'s in-memory backend with its defects mended, in one subclass.
 
-The numbers B1 to B16 in this module name the defects, as listed in ``docs/host.md``; every mended one has a test
-that fails on the original (``local/functions_host/tests/test_engine_*.py``).
+The numbers B1 to B16 in this module name the defects, as listed in ``docs/contributing/functions-host.md``; every
+mended one has a test that fails on the original (``local/functions_host/tests/test_engine_*.py``).
 
 The engine serves two kinds of worker with the same bookkeeping: the embedded host takes work items in process
 (``next_work_item``, ``complete``, ``release_worker``), and plain ``TaskHubGrpcWorker`` clients stream them over

@@ -30,7 +30,7 @@ plans = typer.Typer()
 
 
 class PlanOutput(StrEnum):
-    """``table`` and ``timeline`` are for people; ``json`` is the plan's own format (docs/rollouts.md)."""
+    """``table`` and ``timeline`` are for people; ``json`` is described in docs/explanation/rollout-planning.md."""
 
     TABLE = "table"
     TIMELINE = "timeline"

@@ -1,4 +1,4 @@
-"""The doctor: drift over a fleet, found in plain facts. What each finding means is in ``docs/doctor.md``."""
+"""Drift detection over a fleet, a pure function of facts. ``docs/how-to/drift-detection.md`` explains each finding."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class MachineModes(Document):
     policies: list[str] = Field(description="Names of the policies that cover it and will run.")
     patched_by: PatchedBy
     at: Instant | None
-    scenario: int | None = Field(description="1 to 8: patch mode, bypass flag and schedule; see docs/patch-modes.md.")
+    scenario: int | None = Field(description="1 to 8: patch mode, bypass flag, schedule (docs/how-to/patch-modes.md).")
     is_mistake: bool = Field(description="A schedule is attached that fails on it.")
     sentence: str
     eligibility: Eligibility

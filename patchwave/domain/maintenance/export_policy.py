@@ -48,7 +48,7 @@ CARE: Mapping[str, str] = {
     "reboot": "restarts machines apart from their installation; a schedule restarts them as they install",
     "pinRings": "installs in later rings what the first one got; a schedule has no rings",
     "withoutPin": "says what is done where nothing can be pinned; a schedule has no rings",
-    "startStopped": "starts stopped machines; a schedule leaves them out (see `maintenance` in docs/update-manager.md)",
+    "startStopped": "starts stopped machines; a schedule leaves them out (docs/how-to/update-manager.md)",
     "hooks.snapshot": "takes a snapshot of each machine; a schedule has events, and no step of its own",
     "hooks.before": "runs a script in each machine; a schedule has events, and no step of its own",
     "hooks.after": "runs a script in each machine; a schedule has events, and no step of its own",

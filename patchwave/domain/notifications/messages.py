@@ -64,7 +64,7 @@ class Announcement:
     facts: Facts
 
     def to_json(self) -> Json:
-        """The document that webhooks get, camelCase, as described in ``docs/notifications.md``."""
+        """The document that webhooks get, camelCase, as described in ``docs/how-to/notifications.md``."""
         facts = self.facts.to_wire()
         return {
             "version": VERSION,

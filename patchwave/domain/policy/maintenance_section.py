@@ -1,7 +1,7 @@
 """What a policy asks for around the scheduled runs of Update Manager: which schedules, and what a failure means.
 
 Everything else is the policy's own, as for its runs: ``startStopped``, ``hooks``, ``scope``, ``notifications``
-(docs/adr/0024-around-a-scheduled-run.md).
+(docs/adr/0024-pre-and-post-maintenance.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Nothing is ever done to two incarnations of a run side by side: what is left of the old one is ended, and seen to be
 ended, before a new one begins. What Azure has accepted is in the intents, which belong to the run and not to an
-incarnation. See docs/adr/0019-watchdog-and-versions.md.
+incarnation. See docs/adr/0019-recovery-and-versioning.md.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _ATTEMPTS_OF_A_CHANGE = 8
 
 
 class Store:
-    """One attribute per table; ``docs/storage.md`` describes the keys.
+    """One attribute per table; ``docs/reference/storage.md`` describes the keys.
 
     ``batch_delay`` is in seconds: how long a write or a question may wait for others that share its request.
     """
