@@ -14,7 +14,7 @@ from activities.recovery import show_life
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import Page, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
-from patchwave.domain.core.documents import Json, format_instant, text_of
+from patchwave.domain.core.documents import Json, format_instant, str_or_empty
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import build_queries, select_machines
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence, OccurrenceId
@@ -22,7 +22,7 @@ from patchwave.domain.maintenance.queries import machines_of_run
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.maintenance_results import MachineUpdate, is_contradicted
+from patchwave.domain.runs.maintenance_results import MaintenanceUpdateRow, is_contradicted
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import (
     SHARD,
@@ -100,7 +100,7 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
     page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
     if page.failure is not None:
         return Found(machines=run.machines, **_trouble(page, request.attempt))
-    read = [MachineUpdate.read(row) for row in page.rows]
+    read = [MaintenanceUpdateRow.read(row) for row in page.rows]
     said = dict(update for update in read if update is not None)
     records = open_records()
     await _note_passed_over(records, run, [row for row, update in zip(page.rows, read, strict=True) if update is None])
@@ -122,7 +122,7 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
 async def _note_passed_over(records: Records, run: Run, rows: Sequence[Json]) -> None:
     """Rows about no virtual machine, such as Arc machines: Azure patches them, and nothing is done around it."""
     occurrence = occurrence_of(run)
-    ids = [text_of(row.get("resourceId")) or text_of(row.get("id")) or "a row without an id" for row in rows]
+    ids = [str_or_empty(row.get("resourceId")) or str_or_empty(row.get("id")) or "a row without an id" for row in rows]
     if occurrence.passing_over(ids) is occurrence:
         return
     noted = await records.note_occurrence(run.id, lambda known: known.passing_over(ids))
@@ -131,10 +131,10 @@ async def _note_passed_over(records: Records, run: Run, rows: Sequence[Json]) ->
     await records.audit(run.id, "machines_passed_over", by=PATCHWAVE, at=now(), detail=detail)
 
 
-async def _keep_words(records: Records, run: Run, updates: dict[str, MachineUpdate]) -> None:
+async def _keep_words(records: Records, run: Run, updates: dict[str, MaintenanceUpdateRow]) -> None:
     gate = asyncio.Semaphore(_PARALLEL)
 
-    async def keep(key: str, update: MachineUpdate) -> None:
+    async def keep(key: str, update: MaintenanceUpdateRow) -> None:
         async with gate:
             machine = await records.current_machine(run.id, key)
             if machine is None or not update.status or machine.reported == update.status:

@@ -45,12 +45,12 @@ from patchwave.domain.maintenance.occurrence import too_late_to_prepare
 from patchwave.domain.policy.hooks import BeforeScript, Script, SnapshotHook
 from patchwave.domain.policy.install import shortest_installation
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.commands import reason_to_end, unapproved
+from patchwave.domain.runs.commands import terminal_outcome, unapproved
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.outcome_rules import window_closed
 from patchwave.domain.scheduling.window import cutoff
 from patchwave.domain.workflow.messages import MachineRef
-from patchwave.domain.workflow.start_blocker import reason_not_to_start
+from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import open_records
 
@@ -79,7 +79,7 @@ async def take_snapshot(request: MachineRef) -> HookResult:
 
 
 async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookResult:
-    over = reason_to_end(context.run, context.machine)
+    over = terminal_outcome(context.run, context.machine)
     if over is not None:
         return HookResult.stopped(over)
     disks = open_disks()
@@ -184,7 +184,7 @@ class _ScriptStep:
             return None if refused is None else HookResult.stopped(refused)
         if guard is None or guard.state is IntentState.REFUSED:
             return await _reason_not_to_begin(self._context)
-        over = reason_to_end(self._context.run, self._context.machine)
+        over = terminal_outcome(self._context.run, self._context.machine)
         return None if over is None else HookResult.stopped(over)
 
     async def _send(self, refused: Guard | None) -> HookResult:
@@ -327,7 +327,7 @@ async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
 
     The lease is extended: it may have to last longer than the look at the machine foresaw.
     """
-    refusal = reason_not_to_start(context.run, context.machine)
+    refusal = start_blocker(context.run, context.machine)
     if refusal is not None:
         return _LEFT if refusal.outcome is None else HookResult.stopped(refusal.outcome)
     held = await frozen(context)

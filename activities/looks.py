@@ -5,24 +5,26 @@ from __future__ import annotations
 import time
 
 from patchwave.azure.clients import PerLoop
-from patchwave.domain.azure.poll_schedule import Followed, Looks
+from patchwave.domain.azure.poll_schedule import PollSchedule, TrackedOperation
 from patchwave.domain.azure.rate_limit import Bucket, read_limits
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.intent import Intent
 from patchwave.settings import Settings
 from patchwave.storage import bucket_key
 
-_looks = PerLoop(lambda settings: Looks(settings.poll_seconds, read_limits(settings.limits)[Bucket.READS].fastest))
+_looks = PerLoop(
+    lambda settings: PollSchedule(settings.poll_seconds, read_limits(settings.limits)[Bucket.READS].fastest)
+)
 
 
-def open_looks(settings: Settings | None = None) -> Looks:
+def open_looks(settings: Settings | None = None) -> PollSchedule:
     """What this process knows."""
     return _looks.get(settings)
 
 
-def followed(intent: Intent) -> Followed:
+def followed(intent: Intent) -> TrackedOperation:
     """The operation behind an intent."""
-    return Followed(
+    return TrackedOperation(
         name=f"{intent.run_id}/{intent.machine_key}/{intent.kind.value}",
         place=place_of(intent),
         kind=intent.kind,

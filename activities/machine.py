@@ -17,8 +17,8 @@ from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.preflight import Preflight, Readiness, judge
-from patchwave.domain.runs.commands import reason_to_end
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.commands import terminal_outcome
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import INSTALLING
 from patchwave.domain.runs.run import Mode
@@ -48,7 +48,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     context = await load_machine(request.run_id, request.machine_key)
     if context.machine.stage in _UNDER_WAY:
         return await _go_on(context)
-    outcome = reason_to_end(context.run, context.machine)
+    outcome = terminal_outcome(context.run, context.machine)
     if outcome is not None:
         return _skip(outcome)
     is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.prepared
@@ -146,7 +146,7 @@ async def record_outcome(request: RecordOutcome) -> Recorded:
     at = now()
 
     def ending(outcome: Outcome) -> Change:
-        failed = uses_budget(outcome.outcome, outcome.reason)
+        failed = counts_as_failure(outcome.outcome, outcome.reason)
         return ending_change(
             request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
         )
@@ -161,7 +161,7 @@ async def record_outcome(request: RecordOutcome) -> Recorded:
         ending=ending,
         release=not request.keep_lock,
     )
-    return Recorded(failed=uses_budget(stored.outcome, stored.reason))
+    return Recorded(failed=counts_as_failure(stored.outcome, stored.reason))
 
 
 def _activity(summary: PatchSummary | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from activities.context import load_run, now, wait_seconds
-from patchwave.domain.core.documents import as_list, as_object
+from patchwave.domain.core.documents import list_or_empty, object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.notifications.events import (
     MOST_NOTES,
@@ -127,10 +127,10 @@ async def _already_told(notice: Notice) -> set[str]:
     """The channels that the audit log says were told of this; it has a line for each notice."""
     told: set[str] = set()
     async for line in open_records().each_audit_line(notice.run_id):
-        detail = as_object(line["detail"]) or {}
+        detail = object_or_none(line["detail"]) or {}
         is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
         if is_same and line["action"] in ("notified", "notification_failed"):
-            told.update(str(name) for name in as_list(detail.get("sent")))
+            told.update(str(name) for name in list_or_empty(detail.get("sent")))
     return told
 
 

@@ -24,8 +24,8 @@ from patchwave.domain.machine.patch_pinning import (
     choose_packages,
     choose_windows,
     ended_well,
-    list_unknown,
-    not_pinned_yet,
+    package_list_unknown,
+    pin_missing,
 )
 from patchwave.domain.machine.patch_selection import product_name, select, wanted_on
 from patchwave.domain.planning.canary import can_be_pinned, canary_kinds, kind_of
@@ -123,7 +123,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     pin = await records.get_pin(context.run.id) if context.policy.pin_rings else None
     if _is_pinned(context):
         if pin is None:
-            return not_pinned_yet(_first_ring(context))
+            return pin_missing(_first_ring(context))
         kind = kind_of(context.machine.os_type, context.machine.image)
         if pin.kinds is not None and not can_be_pinned(kind, pin.kinds):
             if context.policy.without_pin is WithoutPin.SKIP:
@@ -141,7 +141,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     if isinstance(wanted, WindowsParameters):
         return choose_windows(wanted, assessed, pin=pin, delay=delay)
     if pin is None and assessed.is_partial and not assessed.patches:
-        return list_unknown()
+        return package_list_unknown()
     packages = choose_packages(wanted, assessed, pin=pin)
     if isinstance(packages, Outcome):
         return packages

@@ -30,7 +30,7 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.scheduling.window import RESTART_NEEDS
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult
-from patchwave.domain.workflow.start_blocker import reason_not_to_start
+from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import open_records
 
@@ -106,7 +106,7 @@ async def stop_machine(request: PowerRequest) -> PowerResult:
 async def _may_not_start(run_id: str, machine: MachineRecord) -> bool:
     """The last look before a start: what people and gates say now. A stop puts back what was, and asks nobody."""
     run, _ = await load_run(run_id)
-    return reason_not_to_start(run, machine) is not None
+    return start_blocker(run, machine) is not None
 
 
 class _Change:
@@ -231,7 +231,7 @@ async def _may_not_begin(context: MachineContext) -> bool:
     """Whether a restart must not be sent now: since the look at the machine, Azure may have made it wait for long."""
     end = context.run.window_end
     is_late = end is not None and now() > end - RESTART_NEEDS
-    return is_late or reason_not_to_start(context.run, context.machine) is not None or bool(await frozen(context))
+    return is_late or start_blocker(context.run, context.machine) is not None or bool(await frozen(context))
 
 
 async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | None:

@@ -22,7 +22,7 @@ from patchwave.domain.azure.install_request import InstallParameters, LinuxParam
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, UnsafeUrl, check_operation_url, operation_id
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.core.documents import text_of
+from patchwave.domain.core.documents import str_or_empty
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.policy.install import shortest_installation
@@ -33,7 +33,7 @@ from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswe
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
-from patchwave.domain.workflow.start_blocker import reason_not_to_start
+from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import bucket_key, open_records
 
@@ -64,7 +64,7 @@ async def _submit(request: StartOperation) -> StartResult:
     previous = request.previous_activity_id
     earliest: datetime | None = None
     has_reservation = False
-    if _is_throttled(intent, request) and reason_not_to_start(context.run, context.machine) is None:
+    if _is_throttled(intent, request) and start_blocker(context.run, context.machine) is None:
         # The machine is asked once the turn has come, and so once for each POST.
         later = await _turn(context, request)
         if later is not None:
@@ -80,7 +80,7 @@ async def _submit(request: StartOperation) -> StartResult:
         previous, earliest = before
     elif request.is_last:
         return _ended(_NO_ANSWER)
-    refusal = reason_not_to_start(context.run, context.machine)
+    refusal = start_blocker(context.run, context.machine)
     if refusal is None and not has_reservation:
         refusal = await _turn(context, request)
     refusal = refusal or await _reason_not_to_send(context)
@@ -213,7 +213,7 @@ async def _last_look(context: MachineContext, declared: Intent, stage: Stage) ->
     records = open_records()
     skip = await records.begin_operation(declared.run_id, declared.machine_key, stage, now())
     run = await records.get_run(declared.run_id)
-    refusal = reason_not_to_start(run or context.run, context.machine.model_copy(update={"skip": skip}))
+    refusal = start_blocker(run or context.run, context.machine.model_copy(update={"skip": skip}))
     if refusal is not None:
         await records.save_intent(declared.model_copy(update={"state": IntentState.REFUSED}))
     return refusal
@@ -286,7 +286,7 @@ def _accept(context: MachineContext, intent: Intent, submission: Submission) -> 
     async_url = _safe(context, submission.async_url)
     location_url = _safe(context, submission.location_url)
     result = submission.reading.result if submission.reading is not None else {}
-    told = text_of(result.get("installationActivityId")) or text_of(result.get("assessmentActivityId"))
+    told = str_or_empty(result.get("installationActivityId")) or str_or_empty(result.get("assessmentActivityId"))
     return intent.model_copy(
         update={
             "state": IntentState.ACCEPTED,

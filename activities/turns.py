@@ -9,7 +9,7 @@ from activities.context import now
 from activities.recovery import show_life
 from patchwave.domain.planning.placement_codec import Placed
 from patchwave.domain.runs.commands import controls
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow.messages import (
@@ -80,7 +80,9 @@ async def still_open_machines(request: StillOpenRequest) -> StillOpen:
     locked = await records.leased(keys, request.run_id, now())
     return StillOpen(
         keys=keys,
-        failed=[key for key, end in ended.items() if end.outcome is not None and uses_budget(end.outcome, end.reason)],
+        failed=[
+            key for key, end in ended.items() if end.outcome is not None and counts_as_failure(end.outcome, end.reason)
+        ],
         unlocked=[key for key in keys if key not in locked],
     )
 

@@ -10,7 +10,7 @@ from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Step
-from patchwave.domain.scheduling.freeze import frozen_by
+from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.upcoming import Waiting, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
 from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
@@ -79,7 +79,7 @@ def is_behind_window(run: Run) -> bool:
 async def frozen(context: MachineContext) -> Outcome | None:
     """The outcome of a machine that must not be changed at this moment; ``None`` when nothing freezes it."""
     freezes = await open_records().list_freezes()
-    freeze = frozen_by(freezes, context.run.policy, context.machine.tags, now())
+    freeze = active_freeze(freezes, context.run.policy, context.machine.tags, now())
     return Outcome.skipped(Reason.FROZEN, f"The machine is {freeze.sentence}") if freeze else None
 
 

@@ -27,7 +27,7 @@ from patchwave.domain.machine.health import HealthRequest, HealthState, Moment
 from patchwave.domain.machine.power import LEFT_ON, NotRestored, not_restored
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
@@ -290,7 +290,7 @@ class _Machine:
     def _check_health_after(self, end: End) -> Steps[End]:
         """A machine that became unhealthy has failed, however well the installation went."""
         worse = yield from self._check_health(Moment.AFTER)
-        if worse is None or uses_budget(end.outcome.outcome, end.outcome.reason):
+        if worse is None or counts_as_failure(end.outcome.outcome, end.outcome.reason):
             return end
         return _add(end._replace(outcome=worse), end.outcome.message)
 

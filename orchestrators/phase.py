@@ -17,7 +17,7 @@ from orchestrators.runtime import Context, Steps, call, continue_as_new, impleme
 from patchwave.domain.notifications import events
 from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
 from patchwave.domain.planning.placement_codec import Placed
-from patchwave.domain.policy.gates import OnExceeded, waves_are_barriers
+from patchwave.domain.policy.gates import OnExceeded, wave_barrier_enabled
 from patchwave.domain.runs.error_budget import BudgetLedger, GateClosed
 from patchwave.domain.runs.run import RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
@@ -95,7 +95,7 @@ class _Window:
         self._admission = Admission(
             ramp=phase.ramp,
             ended=phase.ended,
-            wave_barrier=waves_are_barriers(phase.error_budget, phase.wave_bake_seconds),
+            wave_barrier=wave_barrier_enabled(phase.error_budget, phase.wave_bake_seconds),
         )
         self._admission.resume(_candidate(machine, phase) for machine in phase.running)
         self._admission.add(_candidate(machine, phase) for machine in phase.waiting)

@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Excuse:
+class ExcludedPatch:
     """Why a vulnerability of a package does not matter here, and until when."""
 
     id: str
@@ -236,13 +236,13 @@ def _is_between(version: str, events: Iterable[Mapping[str, Any]]) -> bool:
 # --- what is excused
 
 
-def read_excuses(text: str, today: date) -> tuple[list[Excuse], list[str]]:
+def read_excuses(text: str, today: date) -> tuple[list[ExcludedPatch], list[str]]:
     """The excuses of the file that hold, and what is wrong with others."""
-    excuses: list[Excuse] = []
+    excuses: list[ExcludedPatch] = []
     complaints: list[str] = []
     for number, entry in enumerate(tomllib.loads(text).get("excused", []), start=1):
         try:
-            excuse = Excuse(**entry)
+            excuse = ExcludedPatch(**entry)
         except TypeError:
             complaints.append(f"excuse {number} must have id, package, until and reason, and nothing else")
             continue
@@ -257,7 +257,7 @@ def read_excuses(text: str, today: date) -> tuple[list[Excuse], list[str]]:
     return excuses, complaints
 
 
-def is_excused(finding: Finding, excuses: Iterable[Excuse]) -> bool:
+def is_excused(finding: Finding, excuses: Iterable[ExcludedPatch]) -> bool:
     """Whether an excuse that holds is for this vulnerability of this package."""
     return any(excuse.id in finding.ids and excuse.package == finding.package.name for excuse in excuses)
 

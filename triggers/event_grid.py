@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 
 from patchwave.api.http import Refusal, parse_json
-from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
@@ -77,7 +77,7 @@ async def start_known(records: Records, client: DurableClient, event: AzureEvent
 def _read(event: str) -> AzureEvent | None:
     """The event; ``None`` when no policy can ask for it, or when it is no JSON that has one meaning."""
     try:
-        document = as_object(parse_json(event.encode("utf-8", "surrogatepass")))
+        document = object_or_none(parse_json(event.encode("utf-8", "surrogatepass")))
     except Refusal as refusal:
         _LOG.warning("An event was passed over: %s", refusal.detail)
         return None

@@ -15,7 +15,7 @@ from pydantic import Field
 from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
 from patchwave.api.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
 from patchwave.api.runs import ListedRun, accepted
-from patchwave.domain.core.documents import Tolerant, as_object
+from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
 from patchwave.services.start_run import (
@@ -36,7 +36,7 @@ _LOG = logging.getLogger("patchwave.webhook")
 bp = df.Blueprint()
 
 
-class Delivery(Tolerant):
+class Delivery(ExternalDocument):
     """What may be said with a call; other keys are passed over."""
 
     mode: StartableMode = Mode.PATCH
@@ -128,7 +128,7 @@ def _fields(body: bytes) -> dict[str, object]:
     """
     if not body.strip():
         raise Refusal(400, "The body is empty: send an object, {} at least.")
-    fields = as_object(parse_json(body))
+    fields = object_or_none(parse_json(body))
     if fields is None:
         raise Refusal(400, "The body is not a JSON object.")
     return fields

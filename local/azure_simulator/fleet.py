@@ -22,7 +22,7 @@ from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.behavior import read_simulation
 from local.azure_simulator.compute.machine import Machine
-from local.azure_simulator.server.json_readers import as_list, as_object, dig
+from local.azure_simulator.server.json_readers import dig, list_or_empty, object_or_none
 
 _ID = re.compile(
     r"/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+/providers/Microsoft\.Compute/virtualMachines/[^/]+",
@@ -73,12 +73,12 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
     merged: dict[str, tuple[str, dict[str, Any]]] = {}
     for index, entry in enumerate(entries):
         where = f"{name}[{index}]"
-        machine_id = as_object(entry).get("id")
+        machine_id = object_or_none(entry).get("id")
         if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
             fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual machine")
             continue
         first, known = merged.get(folded(machine_id), (where, None))
-        given = as_object(entry)
+        given = object_or_none(entry)
         if known is not None:
             given = _merge(known, given)
             fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
@@ -108,8 +108,8 @@ def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 def _geography(wrapped: dict[str, Any], notes: list[str]) -> Geography:
     zones: dict[tuple[str, str, str], str] = {}
-    for index, entry in enumerate(as_list(wrapped.get("zoneMappings"))):
-        mapping = as_object(entry)
+    for index, entry in enumerate(list_or_empty(wrapped.get("zoneMappings"))):
+        mapping = object_or_none(entry)
         fields = [mapping.get(key) for key in ("subscriptionId", "location", "logicalZone", "physicalZone")]
         if all(isinstance(each, str) and each for each in fields):
             subscription, location, logical, physical = map(str, fields)
@@ -119,9 +119,9 @@ def _geography(wrapped: dict[str, Any], notes: list[str]) -> Geography:
                 f"zoneMappings[{index}] is left out: it needs subscriptionId, location, logicalZone and physicalZone"
             )
     pairs: dict[str, str] = {}
-    for index, entry in enumerate(as_list(wrapped.get("regionPairs"))):
-        pair = [each for each in as_list(entry) if isinstance(each, str) and each]
-        if len(pair) == 2 and len(as_list(entry)) == 2:
+    for index, entry in enumerate(list_or_empty(wrapped.get("regionPairs"))):
+        pair = [each for each in list_or_empty(entry) if isinstance(each, str) and each]
+        if len(pair) == 2 and len(list_or_empty(entry)) == 2:
             pairs[_region(pair[0])] = _region(pair[1])
         else:
             notes.append(f"regionPairs[{index}] is left out: a pair is a list of two regions")
@@ -148,7 +148,7 @@ def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
     if not given.get("location"):
         raise FleetError("it has no location")
     flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}
-    shown = {**flat, **as_object(given.get("properties"))}
+    shown = {**flat, **object_or_none(given.get("properties"))}
     return Machine(
         machine_id=str(given["id"]),
         location=_region(str(given["location"])),
@@ -156,8 +156,8 @@ def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
         simulation=simulation,
         seed=seed,
         clock=clock,
-        zones=[str(zone) for zone in as_list(given.get("zones"))],
-        tags={str(key): str(value) for key, value in as_object(given.get("tags")).items()},
+        zones=[str(zone) for zone in list_or_empty(given.get("zones"))],
+        tags={str(key): str(value) for key, value in object_or_none(given.get("tags")).items()},
         given={**{key: given[key] for key in ("identity", "plan") if given.get(key)}, "properties": shown},
         power=_power(given, shown),
     )

@@ -82,7 +82,7 @@ ROLES: Mapping[str, Role | None] = {
     "start_mode_change": Role.OPERATOR,
     "stop_mode_change": Role.OPERATOR,
     "examine_fleet": Role.READER,
-    "draft_plan": Role.READER,
+    "plan_dry_run": Role.READER,
     "get_openapi": Role.READER,
     # They have an authentication of their own: a signature, and the health key.
     "run_webhook": None,

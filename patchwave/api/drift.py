@@ -15,15 +15,15 @@ from patchwave.api.endpoint import Answer, Parameter, described
 from patchwave.api.http import Refusal, answer, answered, number_of, query_of, words_of
 from patchwave.azure.resource_graph import QueryRefused
 from patchwave.domain.drift.detect import examine
-from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.drift.inputs import (
-    FleetFacts,
-    excused_patches,
+    DriftInputs,
+    excluded_patches,
     first_and_last_runs,
     newest_assessments,
     read_assessments,
     read_runs,
-    with_excuses,
+    with_exclusions,
     with_own,
 )
 from patchwave.domain.maintenance.assignment import read_assignment
@@ -71,7 +71,7 @@ _QUERY = (
 
 @bp.route(route="fleet/doctor", methods=["GET"])
 @described(
-    Answer(200, DoctorReport),
+    Answer(200, DriftReport),
     query=_QUERY,
     refuses={400: "The query is not valid."} | FLEET_REFUSES,
 )
@@ -102,7 +102,7 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     return await asyncio.to_thread(report)
 
 
-async def _gather(records: Records, now: datetime) -> FleetFacts:
+async def _gather(records: Records, now: datetime) -> DriftInputs:
     """The facts: ours, then Azure's, each kind from its own table and all of them side by side.
 
     Raises:
@@ -116,18 +116,18 @@ async def _gather(records: Records, now: datetime) -> FleetFacts:
         read_rows(all_configurations()),
         read_rows(all_assignments()),
         read_rows(newest_assessments()),
-        read_rows(excused_patches(now)),
+        read_rows(excluded_patches(now)),
         read_rows(first_and_last_runs()),
     )
 
-    def facts() -> FleetFacts:
+    def facts() -> DriftInputs:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
         assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
-        return FleetFacts(
+        return DriftInputs(
             machines=fleet,
             configurations=schedules,
             assignments=assigned,
-            assessments=with_own(with_excuses(read_assessments(assessments), excused), fleet, own),
+            assessments=with_own(with_exclusions(read_assessments(assessments), excused), fleet, own),
             runs=read_runs(runs),
             policies=policies,
             notes=[*notes, *odd_schedules, *odd_assignments],

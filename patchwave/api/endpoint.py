@@ -15,7 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from patchwave.api.http import DEFAULT_LIMIT, LARGEST_LIMIT
-from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.ids import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 
@@ -130,7 +130,7 @@ def promise_of(handler: object) -> Promise:
 class AuditLine(Document):
     """One line of an audit log; ``detail`` is a text when it was too long to be kept whole."""
 
-    at: Instant
+    at: UtcDatetime
     action: str
     by: str
     by_id: str

@@ -12,7 +12,7 @@ import azure.functions as func
 from patchwave.api.endpoint import INVALID_QUERY, Answer, Parameter, described
 from patchwave.api.http import answer, answered, number_of, words_of
 from patchwave.domain.core.documents import Document
-from patchwave.domain.drift.patch_mode_report import MachineModes, ModeCounts, PatchedBy, count, describe
+from patchwave.domain.drift.patch_mode_report import MachineModes, PatchModeCounts, PatchSource, count, describe
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
@@ -33,7 +33,7 @@ bp = df.Blueprint()
 class FleetModes(Document):
     """Machines with their modes. The counts are of the scope, whatever else the query leaves out."""
 
-    counts: ModeCounts
+    counts: PatchModeCounts
     machines: list[MachineModes]
     notes: list[str]
 
@@ -74,7 +74,7 @@ _LIMIT = Parameter(
     "How many machines at most; the counts are of all.",
 )
 _PATCHED_BY = Parameter(
-    "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchedBy)}."
+    "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchSource)}."
 )
 
 
@@ -89,11 +89,11 @@ _PATCHED_BY = Parameter(
 async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
-    wanted = words_of(req, "patchedBy", PatchedBy)
+    wanted = words_of(req, "patchedBy", PatchSource)
     index, notes = await read_index(open_records(), scope)
 
     def report() -> func.HttpResponse:
-        machines = [describe(standing) for standing in index.standings]
+        machines = [describe(standing) for standing in index.coverages]
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
         return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
 

@@ -36,7 +36,7 @@ from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.command import Order
-from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.principal import Signed
@@ -93,7 +93,7 @@ class AssignedSchedule(Document):
     assignment: Assignment
     dynamic: bool
     """Whether it is for whatever machines match."""
-    next_run: Instant | None
+    next_run: UtcDatetime | None
     notes: list[str]
     matching: int | None = None
     """Machines that match a dynamic scope now, as far as Resource Graph shows them; in the answer to a PUT only."""

@@ -44,7 +44,7 @@ from patchwave.api.requests import BY, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.documents import Document, Json, as_object, text_of
+from patchwave.domain.core.documents import Document, Json, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import Problem, explain
@@ -207,7 +207,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
     identity, records = configuration_of(req), open_records()
-    change = as_object(read_json(req))
+    change = object_or_none(read_json(req))
     if change is None:
         raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
     existing = await read_existing(identity)
@@ -313,7 +313,7 @@ async def _write(
 
 
 def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
-    fields = as_object(body)
+    fields = object_or_none(body)
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with location and properties"))
     # Azure writes null for what is not set; what it gives itself is not to be sent.
@@ -337,7 +337,7 @@ def _too_deep() -> Refusal:
 
 def _without_null(value: Json) -> Json:
     return {
-        name: _without_null(inner) if (inner := as_object(item)) is not None else item
+        name: _without_null(inner) if (inner := object_or_none(item)) is not None else item
         for name, item in value.items()
         if item is not None
     }
@@ -374,7 +374,7 @@ async def canceled_runs_of(records: Records, configuration: ConfigurationId) -> 
     Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
     """
     ours = {
-        text_of((as_object(line["detail"]) or {}).get("run"))
+        str_or_empty((object_or_none(line["detail"]) or {}).get("run"))
         async for line in records.each_audit_line(audit_subject_of(configuration))
         if line["action"] == RUN_CANCELED
     }

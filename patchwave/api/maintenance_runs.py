@@ -9,7 +9,7 @@ import azure.functions as func
 
 from patchwave.api.endpoint import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, Parameter, described
 from patchwave.api.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
-from patchwave.domain.core.documents import Document, Instant, Json
+from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
@@ -35,8 +35,8 @@ class AccompaniedRun(Document):
     state: RunState
     reason: str = ""
     waiting_for: str = ""
-    created_at: Instant
-    ended_at: Instant | None = None
+    created_at: UtcDatetime
+    ended_at: UtcDatetime | None = None
     machines: int
     counts_by_outcome: dict[str, int]
     occurrence: MaintenanceOccurrence

@@ -18,7 +18,7 @@ from patchwave.api.http import Refusal, answer, answered, invalid_body, read_jso
 from patchwave.azure.locations import read_topology
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
-from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.core.validation import Problem, unknown_keys
@@ -64,7 +64,7 @@ bp = df.Blueprint()
 )
 @answered
 @one_of_few
-async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
+async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
     """The plan of a run of a stored or an inline policy, starting now (docs/explanation/rollout-planning.md)."""
     records = open_records()
     policy = await _read(records, read_json(req))
@@ -88,7 +88,7 @@ async def draft_plan(req: func.HttpRequest) -> func.HttpResponse:
     ]
 
     def plan() -> func.HttpResponse:
-        return answer(dry_run.draft_plan(machines, policy, topology).plan.to_wire())
+        return answer(dry_run.plan_dry_run(machines, policy, topology).plan.to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
     return await asyncio.to_thread(plan)
@@ -133,7 +133,7 @@ async def _pending(
         for row in page.items:
             key = str(row["key"])
             os_type = systems.get(key)
-            assessment = as_object(row.get("assessment"))
+            assessment = object_or_none(row.get("assessment"))
             summary = AssessmentSummary.from_wire(assessment) if assessment else None
             is_lately = summary is not None and summary.at is not None and now - summary.at < ASSESSMENT_HOLDS
             if summary is None or not is_lately or row.get("outcome") not in _NOTHING_DONE or key not in systems:
@@ -181,7 +181,7 @@ async def _read(records: Records, body: object) -> Policy:
         Refusal: 400 for a body of another form, 404 for an unknown policy.
         PolicyError: the policy, or what the overrides make of it, is not valid.
     """
-    fields = as_object(body)
+    fields = object_or_none(body)
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
     if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):

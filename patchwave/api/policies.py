@@ -13,7 +13,7 @@ from patchwave.api.endpoint import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys
 from patchwave.api.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
 from patchwave.api.requests import SAID_QUERY, read_said
 from patchwave.domain.core.document_diff import changes_in_words
-from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
 from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem
@@ -126,7 +126,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
 async def _is_audited(records: Records, stored: StoredPolicy) -> bool:
     """Whether the audit log has this version: a worker may have died between the policy and its line."""
     async for line in records.each_audit_line(stored.name):
-        version = (as_object(line["detail"]) or {}).get("version")
+        version = (object_or_none(line["detail"]) or {}).get("version")
         if line["action"] == "policy_written" and version == stored.version:
             return True
     return False

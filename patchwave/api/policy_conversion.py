@@ -23,9 +23,9 @@ from patchwave.domain.core.ids import ConfigurationId, check_policy_name, is_pol
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import Assignment, read_assignment
-from patchwave.domain.maintenance.conversion_report import NotCarried
-from patchwave.domain.maintenance.export_policy import CARE, MovedOut, configuration_of
-from patchwave.domain.maintenance.import_policy import MovedIn, policies_of
+from patchwave.domain.maintenance.conversion_report import NotConvertible
+from patchwave.domain.maintenance.export_policy import CARE, ExportResult, configuration_of
+from patchwave.domain.maintenance.import_policy import ImportResult, policies_of
 from patchwave.domain.maintenance.queries import assignments_of_configuration
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
@@ -70,7 +70,7 @@ _EXPORT: Json = {
 
 @bp.route(route="policies/import", methods=["POST"])
 @described(
-    Answer(200, MovedIn, as_given=True),
+    Answer(200, ImportResult, as_given=True),
     body=Body(ImportRequest, {"configuration": {"configurationId": _CONFIGURATION}}),
     refuses=INVALID_BODY | NO_CONFIGURATION | AZURE_REFUSES,
     uses_storage=False,
@@ -97,7 +97,7 @@ async def import_policy(req: func.HttpRequest) -> func.HttpResponse:
 
 @bp.route(route="policies/{name}/export", methods=["POST"])
 @described(
-    Answer(200, MovedOut, as_given=True),
+    Answer(200, ExportResult, as_given=True),
     body=Body(ExportRequest, {"given-up": _EXPORT}),
     refuses=INVALID_BODY | NO_POLICY | {422: "Schedules cannot carry all of the policy; every key with the reason."},
 )
@@ -115,12 +115,12 @@ async def export_policy(req: func.HttpRequest) -> func.HttpResponse:
     policy = parse_stored_policy(stored.document, name=name)
     try:
         moved = configuration_of(policy, identity, given.location, datetime.now(UTC), given.give_up)
-    except NotCarried as error:
+    except NotConvertible as error:
         raise Refusal(422, "A schedule cannot carry all of the policy.", errors=error.problems) from None
     return answer(moved.to_wire())
 
 
-def _refused_when_put(moved: MovedIn) -> list[Problem]:
+def _refused_when_put(moved: ImportResult) -> list[Problem]:
     """Why this app would take some of the policies and not others, such as machines outside of the boundary."""
     problems: list[Problem] = []
     for number, policy in enumerate(moved.policies):

@@ -31,9 +31,9 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import RunId, is_policy_name
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.run import Trigger, TriggerKind
-from patchwave.domain.scheduling.freeze import frozen_by
+from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
-from patchwave.domain.scheduling.upcoming import PlannedOccurrence, agenda, occurrence_to_skip, pending_skip
+from patchwave.domain.scheduling.upcoming import PlannedOccurrence, list_upcoming, occurrence_to_skip, pending_skip
 from patchwave.services.start_run import (
     DurableClient,
     find_policy,
@@ -98,7 +98,7 @@ async def what_comes(
     due = due_occurrence(policy.schedule, now) if policy.schedule else None
     if due is not None and await records.get_run(RunId.of(due.at_utc, policy.name).text) is None:
         after = due.at_utc - timedelta(seconds=1)
-    return agenda(policy, controls, await records.list_freezes(), after, count, now=now)
+    return list_upcoming(policy, controls, await records.list_freezes(), after, count, now=now)
 
 
 @bp.route(route="policies/{name}/pause", methods=["POST"])
@@ -203,7 +203,7 @@ async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:
     known = (await records.get_controls(policy.name)).ordered_run
     if known and await _is_under_way(records, known, order.at):
         return RunId.parse(known)
-    freeze = frozen_by(await records.list_freezes(), policy.name, {}, order.at)
+    freeze = active_freeze(await records.list_freezes(), policy.name, {}, order.at)
     if freeze is not None:
         raise Refusal(409, f"The policy is {freeze.sentence}")
     controls = await records.order_run(

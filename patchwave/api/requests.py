@@ -11,7 +11,7 @@ from pydantic import Field
 from patchwave.api.endpoint import Body, Parameter
 from patchwave.api.http import caller_of, invalid_body, invalid_query, query_of, read_body, read_json
 from patchwave.domain.core.command import Order
-from patchwave.domain.core.documents import Document, as_object
+from patchwave.domain.core.documents import Document, object_or_none
 from patchwave.domain.core.validation import Problem, unknown_keys
 
 LONGEST_REASON = 500
@@ -89,7 +89,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
 def _given(request: func.HttpRequest) -> dict[str, object]:
     if not read_body(request):
         return {"reason": query_of(request, "reason"), "by": query_of(request, "by")}
-    fields = as_object(read_json(request))
+    fields = object_or_none(read_json(request))
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with reason, and optionally by"))
     return fields

@@ -31,7 +31,7 @@ from patchwave.api.http import (
 from patchwave.api.runs import ListedRun, accepted, find_run
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.command import NotAllowed, Order
-from patchwave.domain.core.documents import Document, as_object
+from patchwave.domain.core.documents import Document, object_or_none
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.validation import Problem, unknown_keys
@@ -338,7 +338,7 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
     Raises:
         Refusal: 400 with every field that is wrong.
     """
-    fields = as_object(read_json(req)) if read_body(req).strip() else {}
+    fields = object_or_none(read_json(req)) if read_body(req).strip() else {}
     names = ("comment", "by", *more)
     if fields is None:
         raise invalid_body(Problem(path="$", message=f"must be an object with any of {', '.join(names)}"))

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
-from patchwave.domain.core.documents import as_object, objects_of, parse_object
+from patchwave.domain.core.documents import object_or_none, objects_or_empty, parse_object
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
 from patchwave.domain.planning.topology import Topology
 from patchwave.settings import Settings
@@ -73,7 +73,7 @@ class Locations:
         if answer is None:
             _LOG.warning("The locations of %s cannot be read: the answer is no JSON object", subscription)
             return []
-        return [location for location in objects_of(answer.get("value")) if _text(location.get("name"))]
+        return [location for location in objects_or_empty(answer.get("value")) if _text(location.get("name"))]
 
 
 _clients = PerLoop(lambda settings: Locations(settings, ArmPipeline(settings, open_credential(settings))))
@@ -89,15 +89,15 @@ async def read_topology(subscriptions: Collection[str]) -> Topology:
 
 
 def _paired_with(location: dict[str, Any]) -> Iterator[str]:
-    metadata = as_object(location.get("metadata")) or {}
-    for pair in objects_of(metadata.get("pairedRegion")):
+    metadata = object_or_none(location.get("metadata")) or {}
+    for pair in objects_or_empty(metadata.get("pairedRegion")):
         if name := _text(pair.get("name")):
             yield region_name(name)
 
 
 def _zones_of(location: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Logical and physical zones."""
-    for zone in objects_of(location.get("availabilityZoneMappings")):
+    for zone in objects_or_empty(location.get("availabilityZoneMappings")):
         logical, physical = _text(zone.get("logicalZone")), _text(zone.get("physicalZone"))
         if logical and physical:
             yield logical, physical

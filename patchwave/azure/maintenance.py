@@ -16,7 +16,14 @@ from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import Answer, ArmPipeline, lost, rate_limited, sdk_options
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.documents import Json, as_object, fold_keys, objects_of, parse_object, text_of
+from patchwave.domain.core.documents import (
+    Json,
+    lower_keys,
+    object_or_none,
+    objects_or_empty,
+    parse_object,
+    str_or_empty,
+)
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.maintenance.assignment import Assignment, DynamicScope, read_assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
@@ -267,9 +274,9 @@ def _not_canceled(answer: Answer, run: str) -> ArmFailure | None:
     """Why the answer does not say that this run is cancelled; the name in it is that of the configuration."""
     if answer.status not in (200, 201):
         return answer.to_failure()
-    body = fold_keys(parse_object(answer.body) or {})
-    named = text_of(body.get("id"))
-    status = text_of(fold_keys(as_object(body.get("properties")) or {}).get("status"))
+    body = lower_keys(parse_object(answer.body) or {})
+    named = str_or_empty(body.get("id"))
+    status = str_or_empty(lower_keys(object_or_none(body.get("properties")) or {}).get("status"))
     if named.lower() == run.lower() and status.casefold() == CANCELLED:
         return None
     message = f"asked to cancel {run}, Resource Manager answered {status or 'no status'} for {named or 'no run'}"
@@ -280,7 +287,7 @@ def _rows_in(answer: Answer) -> list[Json] | ArmFailure:
     if answer.status != 200:
         return answer.to_failure()
     found = parse_object(answer.body)
-    return _unknown(answer) if found is None else objects_of(found.get("value"))
+    return _unknown(answer) if found is None else objects_or_empty(found.get("value"))
 
 
 def _was_there(answer: Answer) -> bool | ArmFailure:

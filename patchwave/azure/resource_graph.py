@@ -22,7 +22,7 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import Answer, ArmPipeline
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
-from patchwave.domain.core.documents import as_object, parse_object
+from patchwave.domain.core.documents import object_or_none, parse_object
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.settings import Settings
 
@@ -153,7 +153,7 @@ def _read(text: str, wait_seconds: float) -> Page:
     data: object = answer.get("data") if answer else None
     if answer is None or not isinstance(data, list):
         return Page(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))
-    rows = [row for row in map(as_object, cast("list[object]", data)) if row is not None]
+    rows = [row for row in map(object_or_none, cast("list[object]", data)) if row is not None]
     token = answer.get("$skipToken")
     if not token and str(answer.get("resultTruncated", "")).lower() == "true":
         # Going on would patch a part of the fleet and call it the whole.

@@ -15,7 +15,7 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
-from patchwave.domain.core.documents import Json, objects_of, parse_object
+from patchwave.domain.core.documents import Json, objects_or_empty, parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.alerts import Alert
 from patchwave.domain.machine.resource_health import Availability
@@ -62,7 +62,7 @@ class ResourceHealth:
             found = await self._get(url)
             if isinstance(found, ArmFailure):
                 return found
-            alerts += [Alert.read(item) for item in objects_of(found.get("value"))]
+            alerts += [Alert.read(item) for item in objects_or_empty(found.get("value"))]
             following: Any = found.get("nextLink")
             if not following:
                 return alerts

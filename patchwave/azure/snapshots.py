@@ -16,7 +16,7 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.azure.resource_graph import open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.documents import Json, as_object, parse_object
+from patchwave.domain.core.documents import Json, object_or_none, parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import EXPIRING_QUERY, OsDisk, SnapshotId, SnapshotView
 from patchwave.settings import Settings
@@ -98,7 +98,7 @@ class Disks:
         page = await open_resource_graph(self._settings).page(EXPIRING_QUERY, (), skip_token)
         snapshots: list[ListedSnapshot] = []
         for row in page.rows:
-            tags = {key: str(value) for key, value in (as_object(row.get("tags")) or {}).items()}
+            tags = {key: str(value) for key, value in (object_or_none(row.get("tags")) or {}).items()}
             with suppress(ValueError):
                 snapshots.append(ListedSnapshot(SnapshotId.parse(str(row.get("id"))), tags))
         return SnapshotPage(snapshots, page.skip_token, page.failure)

@@ -15,7 +15,7 @@ from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.domain.azure.errors import ErrorClass, classify
 from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
-from patchwave.domain.core.documents import Json, as_object, objects_of, parse_object, text_of
+from patchwave.domain.core.documents import Json, object_or_none, objects_or_empty, parse_object, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.settings import Settings
 
@@ -68,7 +68,7 @@ class AgentVersions:
                 await asyncio.sleep(wait)
                 continue
             versions |= dict(_versions_of(page))
-            url = text_of(page.get("nextLink"))
+            url = str_or_empty(page.get("nextLink"))
             try:
                 # The token goes where the link says.
                 url = check_operation_url(url, self._settings.manager_url, subscription_id) if url else ""
@@ -86,12 +86,12 @@ def _wait_of(reply: Answer) -> float | None:
 
 
 def _versions_of(page: Json) -> Iterable[tuple[str, str]]:
-    for machine in objects_of(page.get("value")):
-        properties: Mapping[str, object] = as_object(machine.get("properties")) or {}
-        view = as_object(properties.get("instanceView")) or {}
-        version = text_of((as_object(view.get("vmAgent")) or {}).get("vmAgentVersion"))
+    for machine in objects_or_empty(page.get("value")):
+        properties: Mapping[str, object] = object_or_none(machine.get("properties")) or {}
+        view = object_or_none(properties.get("instanceView")) or {}
+        version = str_or_empty((object_or_none(view.get("vmAgent")) or {}).get("vmAgentVersion"))
         if version:
-            yield fold(text_of(machine.get("id"))), version
+            yield fold(str_or_empty(machine.get("id"))), version
 
 
 _clients = PerLoop(lambda settings: AgentVersions(settings, ArmPipeline(settings, open_credential(settings))))

@@ -126,7 +126,7 @@ class ApiClient:
         """One machine of a run with every patch."""
         return _document(self._send("GET", f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}"))
 
-    def draft_plan(self, request: Json) -> Json:
+    def plan_dry_run(self, request: Json) -> Json:
         """What a run of a policy would do on the fleet as it is now; nothing is stored or started."""
         return _document(self._send("POST", "/api/plans", json=request, timeout_seconds=PLAN_SECONDS))
 

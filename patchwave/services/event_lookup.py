@@ -15,7 +15,7 @@ from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
-from patchwave.domain.core.documents import as_object, fold_keys, parse_instant
+from patchwave.domain.core.documents import lower_keys, object_or_none, parse_instant
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
@@ -141,7 +141,9 @@ async def _start_in_resource_graph(notice: OccurrenceNotice) -> datetime:
             rows = [row async for page in pages for row in page.rows]
     except (TimeoutError, QueryRefused) as error:
         raise NotKnownYet(f"Resource Graph does not say: {error}") from error
-    starts = [parse_instant(fold_keys(as_object(row.get("properties")) or {}).get("startdatetime")) for row in rows]
+    starts = [
+        parse_instant(lower_keys(object_or_none(row.get("properties")) or {}).get("startdatetime")) for row in rows
+    ]
     known = [start for start in starts if start is not None]
     if not known:
         raise NotKnownYet(f"Azure does not show {notice.id.text}")

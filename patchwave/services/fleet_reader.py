@@ -22,7 +22,7 @@ from patchwave.azure.vm_agents import open_agent_versions
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.validation import explain
 from patchwave.domain.drift.fleet_index import FleetIndex
-from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
 from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
 from patchwave.domain.maintenance.assignment import read_assignment
@@ -217,7 +217,7 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
     def index() -> tuple[FleetIndex, list[str]]:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
         assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
-        facts = FleetFacts(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
+        facts = DriftInputs(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
         return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
 
     # As long as the fleet is large: other requests of this process go on meanwhile.

@@ -17,9 +17,9 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.events import AzureEvent, EventKind
 from patchwave.domain.maintenance.occurrence import (
+    EventTimeouts,
     MaintenanceOccurrence,
     OccurrenceNotice,
-    Patience,
     ScheduledRun,
     first_heard,
 )
@@ -83,9 +83,9 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
     return noted
 
 
-def patience_of(settings: Settings) -> Patience:
+def patience_of(settings: Settings) -> EventTimeouts:
     """The times around scheduled runs."""
-    return Patience(
+    return EventTimeouts(
         prepare=timedelta(seconds=settings.maintenance_prepare_seconds),
         cutoff=timedelta(seconds=settings.maintenance_cutoff_seconds),
         post=timedelta(seconds=settings.maintenance_post_seconds),

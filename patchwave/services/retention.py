@@ -30,7 +30,7 @@ from patchwave.api.runs import ListedRun, find_run, listed_run
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.validation import explain
 from patchwave.domain.fleet.patch_mode_change import ChangeState
-from patchwave.domain.runs.retention import Retention, may_go, slice_of
+from patchwave.domain.runs.retention import Retention, hourly_shard, is_purgeable
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Records, open_records
 
@@ -170,7 +170,7 @@ async def purge(
     until = loop.time() + budget.total_seconds()
     gone: list[str] = []
     left = _Left(most)
-    number = slice_of(now)
+    number = hourly_shard(now)
 
     async def engine_instances(age: timedelta) -> None:
         before = now - age
@@ -221,7 +221,7 @@ async def _purge_runs(records: Records, retention: Retention, now: datetime, lef
     async for run in records.runs_before(now - (retention.runs or timedelta.max)):
         if left.rows <= 0 or removed_runs == MOST_RUNS:
             return
-        if may_go(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
+        if is_purgeable(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
             removed_runs += 1
 
 

@@ -11,7 +11,7 @@ import azure.functions as func
 
 from patchwave.api.http import Refusal
 from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_occurrence
-from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
@@ -150,7 +150,7 @@ async def _current_controls(records: Records, client: DurableClient, policy: str
 def _last_run(timer: func.TimerRequest) -> datetime | None:
     """When the timer ran before this, by its monitor; ``None`` when it does not say, or never did."""
     status: object = getattr(timer, "schedule_status", None)
-    said = (as_object(status) or {}).get("Last")
+    said = (object_or_none(status) or {}).get("Last")
     try:
         last = datetime.fromisoformat(str(said))
     except ValueError:

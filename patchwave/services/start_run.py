@@ -16,7 +16,7 @@ import grpc
 from patchwave.api.endpoint import Keys, Parameter
 from patchwave.api.http import Refusal, invalid_body, no_such
 from patchwave.domain.calendar.schedule import Occurrence
-from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
 from patchwave.domain.core.validation import Problem, unknown_keys
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
@@ -219,7 +219,7 @@ async def read_request(
         Refusal: 400 for a body of another form, 404 for an unknown policy, 403 for what only an author may start.
         PolicyError: the policy, or what the overrides make of it, is not valid.
     """
-    fields = as_object(body)
+    fields = object_or_none(body)
     if fields is None:
         raise _invalid("$", "must be an object with policy, and optionally mode and overrides")
     if unknown := unknown_keys(
@@ -236,10 +236,10 @@ async def read_request(
 
 def policy_named_in(body: object) -> str:
     """The policy that a start names, whose keys its keys are; an inline one goes by no stored one's name."""
-    given = (as_object(body) or {}).get("policy")
+    given = (object_or_none(body) or {}).get("policy")
     if isinstance(given, str):
         return given
-    name = (as_object(given) or {}).get("name")
+    name = (object_or_none(given) or {}).get("name")
     # Not the digest that stands for a missing name: with a key, another body is to be refused.
     return adhoc_name(name) if isinstance(name, str) else ADHOC_POLICY
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from patchwave.domain.core.documents import as_object, format_instant, parse_instant
+from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
@@ -56,7 +56,7 @@ class HistoryRecords(LeaseRecords):
         columns = ["installation", "patchedAt"]
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "installation"))
-            installation = as_object(stored) or {}
+            installation = object_or_none(stored) or {}
             began = parse_instant(installation.get("startedAt"))
             ended = parse_instant(row.columns.get("patchedAt"))
             # A later installation that failed has taken the place of the one that ended then.
@@ -70,7 +70,7 @@ class HistoryRecords(LeaseRecords):
         span = KeyRange(ALL_RUNS, FLEET)
         async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "assessment"))
-            assessment = as_object(stored) or {}
+            assessment = object_or_none(stored) or {}
             at = parse_instant(assessment.get("at"))
             if at is not None:
                 found[row.key.removeprefix(FLEET)] = at

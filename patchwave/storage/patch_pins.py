@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from patchwave.domain.core.documents import as_list, parse_instant
+from patchwave.domain.core.documents import list_or_empty, parse_instant
 from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
 from patchwave.domain.policy.scope import OsType
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
@@ -143,7 +143,7 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
     if not rows:
         return None
     windows = get_json(rows[0], "windows")
-    masks = [str(mask) for row in rows for mask in as_list(get_json(row, "masks"))]
+    masks = [str(mask) for row in rows for mask in list_or_empty(get_json(row, "masks"))]
     return Pin(
         from_ring=rows[0]["fromRing"],
         at=rows[0]["at"],

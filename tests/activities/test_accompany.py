@@ -28,7 +28,7 @@ from patchwave.azure.resource_graph import Page, ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookState
-from patchwave.domain.maintenance.occurrence import OccurrenceId, Patience, ScheduledRun, first_heard
+from patchwave.domain.maintenance.occurrence import EventTimeouts, OccurrenceId, ScheduledRun, first_heard
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import (
@@ -67,7 +67,9 @@ _BYPASS = {"bypassPlatformSafetyChecksOnUserSchedule": True}
 _SETTINGS = {"patchMode": "AutomaticByPlatform", "automaticByPlatformSettings": _BYPASS}
 _FAR_MINUTES = 8_000
 """Of the simulator: long enough ahead for everything, however busy this machine is."""
-_PATIENCE = Patience(prepare=timedelta(hours=1), cutoff=timedelta(minutes=10) / SPEED, post=timedelta(hours=1) / SPEED)
+_PATIENCE = EventTimeouts(
+    prepare=timedelta(hours=1), cutoff=timedelta(minutes=10) / SPEED, post=timedelta(hours=1) / SPEED
+)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from activities.poll import poll_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
-from patchwave.domain.azure.poll_schedule import Looks
+from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Records
@@ -298,7 +298,7 @@ async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
     prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
     monkeypatch.setattr(poll, "open_sweeps", lambda: Sweep(OURS))
-    monkeypatch.setattr(Looks, "in_flight", lambda *_: in_flight)
+    monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
     await follow(prepared)
     azure.polls = [RUNNING]
     await look()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.scheduling.freeze import Freeze, parse_freeze
-from patchwave.domain.scheduling.overrides import CarryOver, Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip, WindowReservation
 from patchwave.storage import Records, audit_subject
 from tests.adapters.samples import NOW
 
@@ -98,7 +98,7 @@ async def test_orders_at_once_are_all_kept(records: Records) -> None:
     stored = await records.get_controls("monthly")
     assert stored.pause == pause("ann")
     assert {each.occurrence for each in stored.skips} == {NOW + day * DAY for day in range(1, 4)}
-    assert stored.carry_over_of(RUN) == CarryOver(run_id=RUN, since=NOW)
+    assert stored.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
 async def test_of_two_runs_ordered_at_once_one_counts(records: Records) -> None:
@@ -110,11 +110,13 @@ async def test_of_two_runs_ordered_at_once_one_counts(records: Records) -> None:
 
 async def test_a_run_goes_on_and_ends(records: Records) -> None:
     await records.carry_over("monthly", RUN, NOW)
-    assert (await records.carry_over("monthly", RUN, NOW + DAY)).carry_over_of(RUN) == CarryOver(run_id=RUN, since=NOW)
+    assert (await records.carry_over("monthly", RUN, NOW + DAY)).carry_over_of(RUN) == WindowReservation(
+        run_id=RUN, since=NOW
+    )
     await records.end_carry_over("monthly", RUN, NOW + DAY)
     await records.end_carry_over("monthly", RUN, NOW + 2 * DAY)
     stored = await records.get_controls("monthly")
-    assert stored.carry_overs == [CarryOver(run_id=RUN, since=NOW, ended_at=NOW + DAY)]
+    assert stored.carry_overs == [WindowReservation(run_id=RUN, since=NOW, ended_at=NOW + DAY)]
     assert [line[0] for line in await lines(records)] == ["run_carried_over", "carry_over_ended"]
 
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from patchwave.cli.app import whole
 from patchwave.domain.drift.findings import Finding, FindingKind
-from patchwave.domain.drift.inputs import FleetFacts, KnownAssessment, ScheduledRuns
+from patchwave.domain.drift.inputs import DriftInputs, LastAssessment, ScheduledRuns
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
 from patchwave.domain.policy.scope import OsType
 from tests.cli.conftest import Patchwave
@@ -34,7 +34,7 @@ from tests.unit.doctor_fleet import (
 )
 
 
-def fleets() -> Iterator[FleetFacts]:
+def fleets() -> Iterator[DriftInputs]:
     """One or more for each kind of finding, and for each fix."""
     weekly = configuration()
     bypassed = machine(bypass=True, assessment_mode=AssessmentMode.IMAGE_DEFAULT)
@@ -60,7 +60,7 @@ def fleets() -> Iterator[FleetFacts]:
         configurations=[weekly],
         assignments=[assigned()],
         runs=[runs],
-        assessments={machine_id().lower(): KnownAssessment(NOW, {"security": 2})},
+        assessments={machine_id().lower(): LastAssessment(NOW, {"security": 2})},
     )
     recreated = replace(runs, first_at=NOW - timedelta(days=9), status="Failed")
     created = machine(bypass=True, created_at=NOW - timedelta(days=2))
@@ -174,7 +174,7 @@ def test_as_json(patchwave: Patchwave, service: Service, findings: dict[str, Any
 
 
 def test_a_healthy_fleet(patchwave: Patchwave, service: Service):
-    healthy = report(facts(machine(), assessments={machine_id().lower(): KnownAssessment(NOW)})).to_wire()
+    healthy = report(facts(machine(), assessments={machine_id().lower(): LastAssessment(NOW)})).to_wire()
     service.answers = [JSONResponse(healthy | {"notes": ["Nobody can say when it runs."]})]
     result = patchwave("doctor")
     assert result.code == 0

@@ -102,7 +102,7 @@ HTTP = {
     "start_mode_change": ("fleet/mode-changes/{changeId}/start", "post"),
     "stop_mode_change": ("fleet/mode-changes/{changeId}/stop", "post"),
     "examine_fleet": ("fleet/doctor", "get"),
-    "draft_plan": ("plans", "post"),
+    "plan_dry_run": ("plans", "post"),
     "get_openapi": ("openapi.json", "get"),
     "health": ("health", "get"),
 }

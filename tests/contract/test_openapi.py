@@ -86,7 +86,7 @@ async def test_the_document_is_served(records: Records) -> None:
 # --- what it says of answers ---------------------------------------------------------------------------------
 
 ASK_AZURE = {
-    "draft_plan",
+    "plan_dry_run",
     "list_configurations",
     "put_configuration",
     "change_configuration",

@@ -24,7 +24,7 @@ from patchwave.domain.azure.operation import (
 )
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchSummary
 from patchwave.domain.azure.rate_limit import is_of_one_machine, read_levels
-from patchwave.domain.core.documents import as_object, parse_instant, parse_object
+from patchwave.domain.core.documents import object_or_none, parse_instant, parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import select_machines
 from patchwave.domain.fleet.exclusions import hold_reason
@@ -105,7 +105,7 @@ def test_how_long_to_wait(header: str) -> None:
 @budget()
 @given(st.one_of(changed(MACHINE), objects))
 def test_views_of_machines(body: object) -> None:
-    document = as_object(body) or {}
+    document = object_or_none(body) or {}
     view = MachineView.read(document)
     crosses(judge(view, start_stopped=True).to_wire())
     storable(hold_reason(view.tags or {}) or "")

@@ -22,7 +22,7 @@ from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.planning.admission import RUN_GROUP, Place
 from patchwave.domain.planning.placement_codec import Placed
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
@@ -385,7 +385,7 @@ class Fleet:
     def _record(self, data: Json) -> Json:
         self.recorded.setdefault(data["machineKey"], []).append(data)
         outcome = Outcome.from_wire(data["outcome"])
-        failed = uses_budget(outcome.outcome, outcome.reason)
+        failed = counts_as_failure(outcome.outcome, outcome.reason)
         self.tell(data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], failed=failed))
         return Recorded(failed=failed).to_wire()
 

@@ -17,7 +17,7 @@ from orchestrators.waits import Waits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
 RUN_ID = "20261121T000000Z-monthly"
@@ -99,14 +99,14 @@ def test_a_failed_hook_skips_the_machine_and_uses_the_budgets(where: str) -> Non
     hooks = Hooks(**answers)
     outcome = Outcome.from_wire(hooks.run(before).output)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
-    assert uses_budget(outcome.outcome, outcome.reason)
+    assert counts_as_failure(outcome.outcome, outcome.reason)
     assert ("run_script" in hooks.order) == (where == "script"), "no script without its snapshot"
 
 
 def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
     outcome = Outcome.from_wire(Hooks(snapshot=[CANCELED]).run(before).output)
     assert outcome == Outcome.canceled()
-    assert not uses_budget(outcome.outcome, outcome.reason)
+    assert not counts_as_failure(outcome.outcome, outcome.reason)
 
 
 @pytest.mark.parametrize("where", ["snapshot", "script"])

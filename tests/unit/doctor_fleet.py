@@ -7,8 +7,8 @@ from typing import Any
 
 from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.drift.detect import examine
-from patchwave.domain.drift.findings import DoctorReport, Finding, FindingKind
-from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.drift.findings import DriftReport, Finding, FindingKind
+from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings
@@ -135,15 +135,15 @@ def policy(
     return FleetPolicy(Policy.model_validate(document, by_name=True), resting)
 
 
-def facts(*machines: FleetMachine, **rest: Any) -> FleetFacts:
-    return FleetFacts(machines=machines, **rest)
+def facts(*machines: FleetMachine, **rest: Any) -> DriftInputs:
+    return DriftInputs(machines=machines, **rest)
 
 
-def report(fleet: FleetFacts, *, stale_days: int = 7) -> DoctorReport:
+def report(fleet: DriftInputs, *, stale_days: int = 7) -> DriftReport:
     return examine(fleet, NOW, stale_days)
 
 
-def found(fleet: FleetFacts, kind: FindingKind | None = None, *, stale_days: int = 7) -> list[Finding]:
+def found(fleet: DriftInputs, kind: FindingKind | None = None, *, stale_days: int = 7) -> list[Finding]:
     """The findings of one kind; without one all but stale assessments, which few fleets of tests have."""
     findings = report(fleet, stale_days=stale_days).findings
     if kind is None:

@@ -16,9 +16,9 @@ from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
 from patchwave.domain.scheduling.upcoming import (
     Decision,
     Waiting,
-    agenda,
     decide,
     forgettable_before,
+    list_upcoming,
     next_run_window,
     occurrence_to_skip,
     pending_skip,
@@ -105,7 +105,7 @@ class TestDecide:
 
 class TestAgenda:
     def test_what_will_not_run_is_listed_with_its_reason(self) -> None:
-        planned = agenda(policy(), SKIPPING, [freeze(SECOND, SECOND + HOUR)], NOW, 3)
+        planned = list_upcoming(policy(), SKIPPING, [freeze(SECOND, SECOND + HOUR)], NOW, 3)
         assert [(each.at, each.will_run, each.decision) for each in planned] == [
             (FIRST, False, Decision.SKIPPED),
             (SECOND, False, Decision.FROZEN),
@@ -114,26 +114,26 @@ class TestAgenda:
         assert [bool(each.why) for each in planned] == [True, True, False]
 
     def test_people_read_their_own_clock(self) -> None:
-        summer = agenda(policy(), FREE, [], datetime(2027, 3, 1, tzinfo=UTC), 2)
+        summer = list_upcoming(policy(), FREE, [], datetime(2027, 3, 1, tzinfo=UTC), 2)
         assert [each.local_time for each in summer] == ["2027-03-09T20:00:00+01:00", "2027-04-13T20:00:00+02:00"]
         assert [each.run_id for each in summer] == ["20270309T190000Z-monthly", "20270413T180000Z-monthly"]
         assert all(each.window_end - each.at == 4 * HOUR for each in summer)
 
     def test_a_run_that_goes_on_takes_the_next_window_and_no_further_one(self) -> None:
-        planned = agenda(policy(), CARRYING, [], FIRST + 4 * HOUR, 2)
+        planned = list_upcoming(policy(), CARRYING, [], FIRST + 4 * HOUR, 2)
         assert [(each.run_id, each.decision) for each in planned] == [
             (RUN, Decision.CONTINUE),
             ("20270112T190000Z-monthly", Decision.RUN),
         ]
 
     def test_a_run_that_goes_on_does_not_take_a_window_that_is_frozen(self) -> None:
-        planned = agenda(policy(), CARRYING, [freeze(SECOND, SECOND + HOUR)], FIRST + 4 * HOUR, 3)
+        planned = list_upcoming(policy(), CARRYING, [freeze(SECOND, SECOND + HOUR)], FIRST + 4 * HOUR, 3)
         assert [each.decision for each in planned] == [Decision.FROZEN, Decision.CONTINUE, Decision.RUN]
 
     def test_fewer_when_the_schedule_ends_and_none_without_one(self) -> None:
         dates = {"recurrence": "2026-11-10, 2026-12-08"}
-        assert len(agenda(policy(dates), FREE, [], NOW, 12)) == 2
-        assert agenda(parse_policy({"scope": {"locations": ["westeurope"]}}, name="x"), FREE, [], NOW, 12) == []
+        assert len(list_upcoming(policy(dates), FREE, [], NOW, 12)) == 2
+        assert list_upcoming(parse_policy({"scope": {"locations": ["westeurope"]}}, name="x"), FREE, [], NOW, 12) == []
 
     @given(st.integers(0, 400), st.integers(1, 6))
     def test_the_list_says_what_the_timer_does(self, days: int, count: int) -> None:
@@ -141,7 +141,7 @@ class TestAgenda:
         freezes = [freeze(SECOND, SECOND + 40 * DAY)]
         schedule = policy().schedule
         assert schedule is not None
-        for planned in agenda(policy(), SKIPPING, freezes, after, count):
+        for planned in list_upcoming(policy(), SKIPPING, freezes, after, count):
             due = due_occurrence(schedule, planned.at + MINUTE)
             assert due is not None
             assert decide(policy(), SKIPPING, freezes, due, now=planned.at + MINUTE).will_run is planned.will_run

@@ -11,23 +11,23 @@ from pydantic import ValidationError
 
 from patchwave.domain.core.documents import (
     Document,
-    Instant,
-    LenientInstant,
-    Tolerant,
-    as_list,
+    ExternalDocument,
+    LenientDatetime,
+    UtcDatetime,
     format_instant,
-    objects_of,
+    list_or_empty,
+    objects_or_empty,
     parse_instant,
 )
 
 
 class Ours(Document):
-    some_time: Instant
+    some_time: UtcDatetime
     plain_text: str = ""
 
 
-class Theirs(Tolerant):
-    some_time: LenientInstant = None
+class Theirs(ExternalDocument):
+    some_time: LenientDatetime = None
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_documents_of_others_lose_nothing_for_unknown_keys_or_bad_times() -> Non
 
 
 def test_lists_of_others_may_be_null_or_hold_anything() -> None:
-    assert as_list(None) == []
-    assert as_list({"a": 1}) == []
-    assert objects_of([{"a": 1}, None, "x", 3, []]) == [{"a": 1}]
+    assert list_or_empty(None) == []
+    assert list_or_empty({"a": 1}) == []
+    assert objects_or_empty([{"a": 1}, None, "x", 3, []]) == [{"a": 1}]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.critical_path import Job, longest_chains_first, lower_bound, shortest_first
+from patchwave.domain.planning.critical_path import Job, critical_path_first, lower_bound, shortest_first
 from patchwave.domain.planning.timeline import draw_timeline
 
 RUN = Place(RUN_GROUP, 2)
@@ -57,37 +57,37 @@ def test_no_order_is_shorter_than_the_bound(seed: int, size: int, ramp: bool, en
 def test_the_order_is_of_the_jobs_and_not_of_the_list(seed: int, size: int) -> None:
     random = Random(seed)
     jobs = draw_jobs(random, size)
-    ordered = longest_chains_first(jobs)
+    ordered = critical_path_first(jobs)
     assert sorted(ordered) == sorted(jobs)
     random.shuffle(jobs)
-    assert longest_chains_first(jobs) == ordered
+    assert critical_path_first(jobs) == ordered
 
 
 def test_who_has_most_behind_goes_first() -> None:
     chain = [job(f"c{number}", 10, Place("cluster", 1)) for number in range(4)]
     long = job("long", 35)
     short = [job(f"s{number}", 5) for number in range(3)]
-    ordered = [each.key for each in longest_chains_first([*short, long, *chain])]
+    ordered = [each.key for each in critical_path_first([*short, long, *chain])]
     assert ordered[:3] == ["c0", "long", "c1"]
-    assert length(longest_chains_first([*short, long, *chain])) == lower_bound([*short, long, *chain]) == 45
+    assert length(critical_path_first([*short, long, *chain])) == lower_bound([*short, long, *chain]) == 45
 
 
 def test_what_shares_a_cluster_with_a_machine_of_the_first_zone_goes_behind_it() -> None:
     cluster = Place("cluster", 1)
     jobs = [job("a", 10, zone("1"), cluster), job("b", 50, cluster), job("c", 45, zone("2"))]
-    assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "c"]
+    assert [each.key for each in critical_path_first(jobs)] == ["a", "b", "c"]
 
 
 def test_a_zone_takes_as_long_as_the_smallest_limit_over_it_allows() -> None:
     """Four machines, two at a time in the run, and then zone 2: 25 seconds, more than the one that is alone."""
     tag = Place("tag", 4)
     jobs = [job(key, 10, zone("1"), tag) for key in "abcd"] + [job("e", 5, zone("2"), tag), job("f", 22)]
-    assert [each.key for each in longest_chains_first(jobs)][:2] == ["a", "f"]
+    assert [each.key for each in critical_path_first(jobs)][:2] == ["a", "f"]
 
 
 def test_zones_go_in_their_order_whatever_their_work() -> None:
     jobs = [job("a", 1, zone("1")), job("b", 50, zone("2")), job("c", 9, zone("10")), job("d", 2, zone("2"))]
-    assert [each.key for each in longest_chains_first(jobs)] == ["a", "b", "d", "c"]
+    assert [each.key for each in critical_path_first(jobs)] == ["a", "b", "d", "c"]
 
 
 @pytest.mark.parametrize(

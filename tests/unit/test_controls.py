@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from patchwave.domain.scheduling.overrides import CarryOver, Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import Controls, Pause, Skip, WindowReservation
 
 NOW = datetime(2026, 11, 10, 19, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -64,13 +64,13 @@ def test_old_orders_are_forgotten_with_the_next_one() -> None:
 def test_windows_between_the_mark_and_the_end_belong_to_the_run(
     opening: datetime, ended_at: datetime | None, holds: bool
 ) -> None:
-    assert CarryOver(run_id=RUN, since=NOW, ended_at=ended_at).holds(opening) is holds
+    assert WindowReservation(run_id=RUN, since=NOW, ended_at=ended_at).holds(opening) is holds
 
 
 def test_a_run_goes_on_since_the_first_time_that_it_said_so() -> None:
     carrying = Controls().carrying(RUN, NOW, forget_before=NOW - DAY)
     assert carrying.carrying(RUN, NOW + DAY, forget_before=NOW) is carrying
-    assert carrying.carry_over_of(RUN) == CarryOver(run_id=RUN, since=NOW)
+    assert carrying.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
 def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:

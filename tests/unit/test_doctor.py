@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.domain.drift.findings import DoctorReport, Finding, FindingKind
-from patchwave.domain.drift.inputs import Excuse, FleetFacts, KnownAssessment, ScheduledRuns
+from patchwave.domain.drift.findings import DriftReport, Finding, FindingKind
+from patchwave.domain.drift.inputs import DriftInputs, ExcludedPatch, LastAssessment, ScheduledRuns
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
-from patchwave.domain.policy.maintenance_section import AroundMaintenance
+from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from patchwave.domain.policy.rollout import Ring
 from patchwave.domain.policy.scope import OsType, TagFilter
 from tests.unit.doctor_fleet import (
@@ -55,8 +55,8 @@ def runs(
     )
 
 
-def assessed(ago: timedelta = HOUR, **missing: int) -> dict[str, KnownAssessment]:
-    return {machine_id().lower(): KnownAssessment(NOW - ago, missing)}
+def assessed(ago: timedelta = HOUR, **missing: int) -> dict[str, LastAssessment]:
+    return {machine_id().lower(): LastAssessment(NOW - ago, missing)}
 
 
 # --- who patches -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_a_policy_patches_whatever_the_machine_is_set_to() -> None:
 
 
 def test_a_policy_that_is_there_for_the_runs_of_schedules_does_not_rest() -> None:
-    around = policy(name="around", recurrence="", maintenance=AroundMaintenance(configurations=[configuration_id()]))
+    around = policy(name="around", recurrence="", maintenance=MaintenanceHooks(configurations=[configuration_id()]))
     finding = only(found(facts(machine(bypass=True), policies=[around])))
     assert finding.kind is FindingKind.NOBODY_PATCHES
     assert "around" not in finding.evidence
@@ -188,7 +188,7 @@ def test_what_a_linux_image_brings_is_no_promise() -> None:
         facts(machine(mode=None)),
     ],
 )
-def test_one_that_patches_is_right(alone: FleetFacts) -> None:
+def test_one_that_patches_is_right(alone: DriftInputs) -> None:
     assert found(alone) == []
 
 
@@ -246,7 +246,7 @@ def test_where_a_policy_patches_the_failing_schedule_goes() -> None:
 # --- schedules ---------------------------------------------------------------------------------------------------
 
 
-def pair(one: MaintenanceConfiguration, other: MaintenanceConfiguration) -> FleetFacts:
+def pair(one: MaintenanceConfiguration, other: MaintenanceConfiguration) -> DriftInputs:
     return facts(
         machine(bypass=True),
         configurations=[one, other],
@@ -374,7 +374,7 @@ def test_letters_of_ids_have_no_case() -> None:
 # --- assessments ---------------------------------------------------------------------------------------------------
 
 
-def stale(fleet: FleetFacts, days: int = 7) -> list[Finding]:
+def stale(fleet: DriftInputs, days: int = 7) -> list[Finding]:
     return found(fleet, FindingKind.STALE_ASSESSMENT, stale_days=days)
 
 
@@ -394,7 +394,7 @@ def test_no_assessment_is_stale_and_azure_can_be_told_to_assess() -> None:
     assert finding.fix.endswith("--assessment-mode AutomaticByPlatform")
 
 
-def done(fleet: FleetFacts) -> list[Finding]:
+def done(fleet: DriftInputs) -> list[Finding]:
     return found(fleet, FindingKind.DONE_BUT_MISSING)
 
 
@@ -437,15 +437,15 @@ def test_what_says_nothing_against_a_schedule(change: dict[str, object]) -> None
 def test_only_what_the_run_could_have_brought_counts() -> None:
     windows = machine(bypass=True, os_type=OsType.WINDOWS)
     fleet = facts(windows, configurations=[configuration()], assignments=[assigned()], runs=[runs(ended=5 * DAY)])
-    later, before = Excuse("security", 2, NOW - DAY), Excuse("critical", 1, NOW - 9 * DAY)
-    known = KnownAssessment(NOW, {"security": 2, "critical": 1}, (later, before))
+    later, before = ExcludedPatch("security", 2, NOW - DAY), ExcludedPatch("critical", 1, NOW - 9 * DAY)
+    known = LastAssessment(NOW, {"security": 2, "critical": 1}, (later, before))
     finding = only(done(replace(fleet, assessments={machine_id().lower(): known})))
     assert "still counts 1 critical." in finding.evidence
 
 
 def test_what_needs_a_subscription_is_no_schedules_to_bring() -> None:
     fleet = facts(machine(bypass=True), configurations=[configuration()], runs=[runs(ended=DAY)])
-    known = KnownAssessment(NOW, {"security": 131}, (Excuse("security", 131),))
+    known = LastAssessment(NOW, {"security": 131}, (ExcludedPatch("security", 131),))
     assert done(replace(fleet, assessments={machine_id().lower(): known})) == []
 
 
@@ -465,7 +465,7 @@ _MODES = {
 
 
 @st.composite
-def fleets(draw: st.DrawFn) -> FleetFacts:
+def fleets(draw: st.DrawFn) -> DriftInputs:
     """Small fleets of everything that the doctor looks at."""
     machines: list[FleetMachine] = []
     for number in range(draw(st.integers(0, 4))):
@@ -501,7 +501,7 @@ def fleets(draw: st.DrawFn) -> FleetFacts:
     return facts(*machines, configurations=configurations, assignments=assignments, policies=policies)
 
 
-def shuffled(fleet: FleetFacts, seed: int) -> FleetFacts:
+def shuffled(fleet: DriftInputs, seed: int) -> DriftInputs:
     random = Random(seed)
 
     def mixed[Item](items: Sequence[Item]) -> list[Item]:
@@ -518,7 +518,7 @@ def shuffled(fleet: FleetFacts, seed: int) -> FleetFacts:
 
 @settings(max_examples=25, deadline=None)
 @given(fleets(), st.integers())
-def test_the_order_of_facts_does_not_matter(fleet: FleetFacts, seed: int) -> None:
+def test_the_order_of_facts_does_not_matter(fleet: DriftInputs, seed: int) -> None:
     one, other = report(fleet), report(shuffled(fleet, seed))
     key = [(each.kind, each.subject) for each in one.findings]
     assert key == [(each.kind, each.subject) for each in other.findings]
@@ -527,19 +527,19 @@ def test_the_order_of_facts_does_not_matter(fleet: FleetFacts, seed: int) -> Non
 
 @settings(max_examples=25, deadline=None)
 @given(fleets())
-def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet: FleetFacts) -> None:
+def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet: DriftInputs) -> None:
     made = report(fleet)
     assert sum(made.findings_by_kind.values()) == len(made.findings)
     for finding in made.findings:
         assert finding.subject.startswith("/subscriptions/")
         assert finding.evidence
         assert "patchwave " in finding.fix
-    assert DoctorReport.from_wire(made.to_wire()) == made
+    assert DriftReport.from_wire(made.to_wire()) == made
 
 
 @settings(max_examples=25, deadline=None)
 @given(fleets())
-def test_a_machine_has_one_answer_to_who_patches_it(fleet: FleetFacts) -> None:
+def test_a_machine_has_one_answer_to_who_patches_it(fleet: DriftInputs) -> None:
     who = (
         FindingKind.NOBODY_PATCHES,
         FindingKind.LEFT_TO_IMAGE,
@@ -552,7 +552,7 @@ def test_a_machine_has_one_answer_to_who_patches_it(fleet: FleetFacts) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(fleets())
-def test_a_policy_over_everything_leaves_no_machine_to_nobody(fleet: FleetFacts) -> None:
+def test_a_policy_over_everything_leaves_no_machine_to_nobody(fleet: DriftInputs) -> None:
     covered = replace(fleet, policies=[*fleet.policies, policy("everything")])
     kinds = {each.kind for each in report(covered).findings}
     assert not kinds & {FindingKind.NOBODY_PATCHES, FindingKind.LEFT_TO_IMAGE}

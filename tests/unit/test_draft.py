@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.fleet.discovery import read_row
-from patchwave.domain.planning.dry_run import FoundMachine, draft_plan
+from patchwave.domain.planning.dry_run import FoundMachine, plan_dry_run
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.policy.policy import parse_inline_policy
@@ -24,7 +24,7 @@ def found(name: str, *, known: dict[str, Any] | None = None, **columns: Any) -> 
 
 
 def draft(*machines: FoundMachine, **policy: Any) -> Plan:
-    return draft_plan(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}} | policy), Topology.of()).plan
+    return plan_dry_run(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}} | policy), Topology.of()).plan
 
 
 def names(plan: Plan) -> list[str]:
@@ -34,7 +34,7 @@ def names(plan: Plan) -> list[str]:
 def test_only_machines_of_the_scope_are_planned_and_the_others_counted():
     policy = parse_inline_policy({"scope": {"tags": {"values": {"env": ["test"]}}}})
     machines = [found("in", tags={"ENV": "Test"}), found("out", tags={"env": "prod"}), found("bare")]
-    made = draft_plan(machines, policy, Topology.of())
+    made = plan_dry_run(machines, policy, Topology.of())
     assert (names(made.plan), made.outside) == (["in"], 2)
 
 
@@ -71,7 +71,7 @@ def test_what_a_run_would_leave_out(columns: dict[str, Any], known: dict[str, An
 @pytest.mark.parametrize("system", ["", "Solaris"])
 def test_a_machine_of_an_unknown_system_is_left_out_as_in_a_run(system: str):
     policy = parse_inline_policy({"scope": {"locations": ["westeurope"]}})
-    plan = draft_plan([found("odd", osType=system), found("vm")], policy, Topology.of()).plan
+    plan = plan_dry_run([found("odd", osType=system), found("vm")], policy, Topology.of()).plan
     assert names(plan) == ["vm"]
     assert [(machine.id, machine.reason, machine.detail) for machine in plan.excluded] == [
         (

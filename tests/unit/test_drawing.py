@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.critical_path import Job, longest_chains_first
+from patchwave.domain.planning.critical_path import Job, critical_path_first
 from patchwave.domain.planning.ring_schedule import RingDrawing
 from patchwave.domain.planning.timeline import draw_timeline
 
@@ -45,7 +45,7 @@ def test_what_gains_less_than_two_per_cent_changes_no_order() -> None:
     jobs = [job("a", 300), job("b", 300), job("c", 200), job("d", 200), job("e", 200), job("f", 6000), job("g", 5500)]
     made = drawing(jobs)
     assert made.draw(["west"], 0).seconds == made.predicted(["west"], 0)
-    assert made.draw(["west"], 0).jobs == longest_chains_first(jobs)
+    assert made.draw(["west"], 0).jobs == critical_path_first(jobs)
 
 
 def test_what_gains_two_per_cent_changes_the_order() -> None:
@@ -56,7 +56,7 @@ def test_what_gains_two_per_cent_changes_the_order() -> None:
 
 def test_a_large_phase_is_drawn_once() -> None:
     jobs = [job(f"m{number:03}", 300.0 if number % 5 < 2 else 200.0) for number in range(405)]
-    assert drawing(jobs).draw(["west"], 0).jobs == longest_chains_first(jobs)
+    assert drawing(jobs).draw(["west"], 0).jobs == critical_path_first(jobs)
 
 
 def test_the_order_that_is_found_does_not_depend_on_that_of_the_machines() -> None:

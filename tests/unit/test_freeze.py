@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, FreezeError, frozen_by, parse_freeze
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, FreezeError, active_freeze, parse_freeze
 
 TIMES = {"from": "2026-12-20T18:00:00Z", "to": "2027-01-04T06:00:00Z", "reason": "Year-end closing"}
 DATES = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "Year-end closing"}
@@ -63,35 +63,35 @@ def test_a_reader_of_yaml_may_have_made_dates_of_dates() -> None:
 
 def test_it_holds_from_its_first_moment_to_before_its_end() -> None:
     found = [freeze()]
-    assert frozen_by(found, "monthly", {}, utc(2026, 12, 20, 18) - SECOND) is None
-    assert frozen_by(found, "monthly", {}, utc(2026, 12, 20, 18)) is found[0]
-    assert frozen_by(found, "monthly", {}, utc(2027, 1, 4, 6) - SECOND) is found[0]
-    assert frozen_by(found, "monthly", {}, utc(2027, 1, 4, 6)) is None
+    assert active_freeze(found, "monthly", {}, utc(2026, 12, 20, 18) - SECOND) is None
+    assert active_freeze(found, "monthly", {}, utc(2026, 12, 20, 18)) is found[0]
+    assert active_freeze(found, "monthly", {}, utc(2027, 1, 4, 6) - SECOND) is found[0]
+    assert active_freeze(found, "monthly", {}, utc(2027, 1, 4, 6)) is None
 
 
 def test_only_the_policies_that_it_names() -> None:
     found = [freeze(policies=["monthly", "weekly", "monthly"])]
     assert found[0].policies == ("monthly", "weekly")
-    assert frozen_by(found, "monthly", {}, utc(2026, 12, 24)) is found[0]
-    assert frozen_by(found, "web", {}, utc(2026, 12, 24)) is None
+    assert active_freeze(found, "monthly", {}, utc(2026, 12, 24)) is found[0]
+    assert active_freeze(found, "web", {}, utc(2026, 12, 24)) is None
 
 
 def test_with_tags_it_holds_machines_and_no_policy() -> None:
     found = [freeze(tags={"values": {"App": ["Shop", "till"]}})]
     at = utc(2026, 12, 24)
-    assert frozen_by(found, "monthly", {}, at) is None
-    assert frozen_by(found, "monthly", {"app": "SHOP", "x": "y"}, at) is found[0]
-    assert frozen_by(found, "monthly", {"app": "mail"}, at) is None
+    assert active_freeze(found, "monthly", {}, at) is None
+    assert active_freeze(found, "monthly", {"app": "SHOP", "x": "y"}, at) is found[0]
+    assert active_freeze(found, "monthly", {"app": "mail"}, at) is None
 
 
 def test_a_freeze_of_whole_policies_holds_every_machine() -> None:
-    assert frozen_by([freeze()], "monthly", {"app": "mail"}, utc(2026, 12, 24)) is not None
+    assert active_freeze([freeze()], "monthly", {"app": "mail"}, utc(2026, 12, 24)) is not None
 
 
 def test_of_several_the_one_that_ends_last_is_told() -> None:
     short, long = freeze("short", to="2026-12-27T00:00:00Z"), freeze("long")
-    assert frozen_by([short, long], "monthly", {}, utc(2026, 12, 24)) is long
-    assert frozen_by([long, short], "monthly", {}, utc(2026, 12, 24)) is long
+    assert active_freeze([short, long], "monthly", {}, utc(2026, 12, 24)) is long
+    assert active_freeze([long, short], "monthly", {}, utc(2026, 12, 24)) is long
     assert long.sentence == "frozen until 2027-01-04 06:00 UTC by long: Year-end closing"
 
 
@@ -101,7 +101,7 @@ def test_no_moment_is_both(seconds: int) -> None:
     found = parse_freeze(DATES, name="year-end")
     local = at + timedelta(hours=1)  # Berlin in winter
     inside = date(2026, 12, 20) <= local.date() <= date(2027, 1, 3)
-    assert (frozen_by([found], "monthly", {}, at) is not None) is inside
+    assert (active_freeze([found], "monthly", {}, at) is not None) is inside
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_every_error_is_told_at_once() -> None:
 @pytest.mark.parametrize("tags", [{}, {"app": "shop"}])
 @pytest.mark.parametrize("at", [datetime(2026, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)])
 def test_a_freeze_that_cannot_be_read_holds_every_machine_at_any_time(tags: dict[str, str], at: datetime) -> None:
-    found = frozen_by([DamagedFreeze.of("closing")], "monthly", tags, at)
+    found = active_freeze([DamagedFreeze.of("closing")], "monthly", tags, at)
     assert found is not None
     assert found.sentence == (
         "frozen: the stored freeze closing cannot be read, so nothing starts until it is replaced or deleted"

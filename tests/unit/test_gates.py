@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded, waves_are_barriers
-from patchwave.domain.runs.error_budget import BudgetLedger, uses_budget
+from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded, wave_barrier_enabled
+from patchwave.domain.runs.error_budget import BudgetLedger, counts_as_failure
 
 SCOPES = {"wave": "wave:r/a/1", "lane": "lane:r/a", "ring": "ring:r", "run": "run"}
 
@@ -50,7 +50,7 @@ def test_a_budget_holds_and_has_no_limit_unless_it_says_so() -> None:
 def test_what_makes_a_wave_wait_for_the_one_before(
     wave: int | None, bake: timedelta | float | None, barriers: bool
 ) -> None:
-    assert waves_are_barriers(ErrorBudget(wave=wave, lane=1, ring=1, run=1), bake) is barriers
+    assert wave_barrier_enabled(ErrorBudget(wave=wave, lane=1, ring=1, run=1), bake) is barriers
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_makes_a_wave_wait_for_the_one_before(
     ],
 )
 def test_what_uses_a_budget(outcome: OutcomeKind, reason: str, uses: bool) -> None:
-    assert uses_budget(outcome, reason) is uses
+    assert counts_as_failure(outcome, reason) is uses
 
 
 def test_the_failure_behind_the_budget_uses_it_up_and_each_one_after_it() -> None:

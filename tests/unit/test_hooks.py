@@ -21,7 +21,7 @@ from patchwave.domain.machine.hooks import (
 from patchwave.domain.machine.script import TIMED_OUT_CODE, ScriptEnd
 from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 
 TEN_MINUTES = timedelta(minutes=10)
 
@@ -85,7 +85,7 @@ def test_a_failed_hook_skips_the_machine_and_uses_the_budgets() -> None:
     assert result.state is HookState.FAILED
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
-    assert uses_budget(result.outcome.outcome, result.outcome.reason)
+    assert counts_as_failure(result.outcome.outcome, result.outcome.reason)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS
-from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
 from patchwave.domain.planning.critical_path import Job
 from patchwave.domain.planning.planner import expected_seconds, make_plan
 from patchwave.domain.planning.timeline import draw_timeline
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.planning.waves import number_waves
-from patchwave.domain.policy.gates import waves_are_barriers
+from patchwave.domain.policy.gates import wave_barrier_enabled
 from patchwave.domain.policy.policy import Policy
 from tests.unit.fleet_strategies import REGIONS, make_machine, make_policy, set_id
 
@@ -70,12 +70,12 @@ def draw_topology(random: Random) -> Topology:
 
 def shortest(machines: Sequence[PlannerMachine], policy: Policy, topology: Topology) -> float:
     """The least that any legal plan takes, by trying all of them."""
-    separation = Separation(machines, machines, policy, topology)
+    separation = ConcurrencyConstraints(machines, machines, policy, topology)
     lanes: dict[str, list[Job]] = {}
     for machine in machines:
         job = Job(machine.key, machine.region, expected_seconds(machine, policy), separation.places(machine))
         lanes.setdefault(machine.region, []).append(job)
-    barrier = waves_are_barriers(policy.error_budget, policy.bake.waves)
+    barrier = wave_barrier_enabled(policy.error_budget, policy.bake.waves)
     known: dict[frozenset[str], float] = {}
 
     def phase_seconds(phase: Sequence[str]) -> float:

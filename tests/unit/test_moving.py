@@ -16,9 +16,9 @@ from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.maintenance.assignment import Assignment, assignment_id, read_assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
-from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.conversion_report import NotConvertible
 from patchwave.domain.maintenance.export_policy import CARE, configuration_of
-from patchwave.domain.maintenance.import_policy import MovedIn, policies_of, policy_name
+from patchwave.domain.maintenance.import_policy import ImportResult, policies_of, policy_name
 from patchwave.domain.maintenance.scope_mapping import MOST_NAMED
 from patchwave.domain.maintenance.validation import NOTICE_WITH_EVENTS, check_configuration
 from patchwave.domain.policy.policy import Policy, parse_policy
@@ -93,11 +93,11 @@ def subscription(number: int = 0) -> str:
     return f"/subscriptions/{SUBSCRIPTIONS[number]}"
 
 
-def moved_in(*assignments: Assignment, **properties: Any) -> MovedIn:
+def moved_in(*assignments: Assignment, **properties: Any) -> ImportResult:
     return policies_of(configuration(**properties), assignments)
 
 
-def paths(moved: MovedIn) -> list[str]:
+def paths(moved: ImportResult) -> list[str]:
     return [problem.path for problem in moved.problems]
 
 
@@ -430,7 +430,7 @@ TAGS = {"values": {"env": ["test"]}}
 
 def refused(document: dict[str, Any], *given_up: str) -> dict[str, str]:
     """The problems of an export by path."""
-    with pytest.raises(NotCarried) as caught:
+    with pytest.raises(NotConvertible) as caught:
         configuration_of(parse_policy(PLAIN | document), IDENTITY, "westeurope", NOW, given_up)
     return {problem.path: problem.message for problem in caught.value.problems}
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from patchwave.domain.calendar.schedule import Schedule, upcoming
 from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
-from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.conversion_report import NotConvertible
 from patchwave.domain.maintenance.recurrence import WEEKDAYS
 from patchwave.domain.maintenance.schedule_mapping import recurrence_of, window_of
 from patchwave.domain.maintenance.validation import NOTICE_WITH_EVENTS
@@ -110,7 +110,7 @@ def test_what_is_moved_in_runs_at_the_same_moments(given: MaintenanceWindow, day
 def test_a_round_trip_keeps_every_run_to_come(given: MaintenanceWindow) -> None:
     try:
         back = window_of(schedule_of(given), NOW)
-    except (ValueError, NotCarried) as error:
+    except (ValueError, NotConvertible) as error:
         if "another month" not in str(error):
             assert next(given.occurrences(NOW + NOTICE_WITH_EVENTS), None) is None
         return
@@ -168,7 +168,7 @@ def test_what_is_moved_out_runs_at_the_same_moments(recurrence: str, rate: str) 
     ],
 )
 def test_what_a_schedule_cannot_say_is_refused(recurrence: str, sentence: str) -> None:
-    with pytest.raises(NotCarried) as caught:
+    with pytest.raises(NotConvertible) as caught:
         window_of(schedule(recurrence, startDate="2024-01-01"), NOW)
     assert [problem.path for problem in caught.value.problems] == ["schedule.recurrence"]
     assert sentence in str(caught.value)
@@ -177,7 +177,7 @@ def test_what_a_schedule_cannot_say_is_refused(recurrence: str, sentence: str) -
 def test_a_schedule_whose_first_run_the_clock_skips_is_refused_until_that_day_is_over() -> None:
     """The policy's occurrence is shifted to 03:00; Azure takes no such start."""
     given = schedule("RRULE:FREQ=WEEKLY;BYDAY=SU", time="02:30")
-    with pytest.raises(NotCarried) as refused:
+    with pytest.raises(NotConvertible) as refused:
         window_of(given, datetime(2027, 3, 22, 9, 0, tzinfo=UTC))
     [problem] = refused.value.problems
     assert problem.path == "schedule.time"
@@ -188,14 +188,14 @@ def test_a_schedule_whose_first_run_the_clock_skips_is_refused_until_that_day_is
 
 def test_every_problem_of_a_schedule_is_told_at_once() -> None:
     given = schedule("second Tuesday + 9 days", timeZone="Etc/GMT-5", window="PT4H")
-    with pytest.raises(NotCarried) as caught:
+    with pytest.raises(NotConvertible) as caught:
         window_of(given, NOW)
     assert {problem.path for problem in caught.value.problems} >= {"schedule.window", "schedule.recurrence"}
 
 
 def test_a_zone_whose_windows_name_keeps_other_time_is_refused() -> None:
     given = schedule("RRULE:FREQ=DAILY", timeZone="America/Scoresbysund")
-    with pytest.raises(NotCarried, match="and Azores Standard Time keep different times"):
+    with pytest.raises(NotConvertible, match="and Azores Standard Time keep different times"):
         window_of(given, NOW)
 
 

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.events import EventKind, read_event
-from patchwave.domain.maintenance.occurrence import OccurrenceId, OccurrenceNotice, Patience, ScheduledRun, first_heard
-from patchwave.domain.policy.maintenance_section import AroundMaintenance
+from patchwave.domain.maintenance.occurrence import (
+    EventTimeouts,
+    OccurrenceId,
+    OccurrenceNotice,
+    ScheduledRun,
+    first_heard,
+)
+from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 CONFIGURATION = (
@@ -23,7 +29,7 @@ CONFIGURATION = (
 )
 ID = f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/20261121030000"
 START = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
-PATIENCE = Patience(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
+PATIENCE = EventTimeouts(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
 DATA: Json = {
     "CorrelationId": ID,
     "MaintenanceConfigurationId": CONFIGURATION,
@@ -110,12 +116,12 @@ def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
 
 
 def test_a_policy_names_configurations_without_case_and_each_once() -> None:
-    around = AroundMaintenance(configurations=[CONFIGURATION.upper().replace("/SUBSCRIPTIONS", "/subscriptions")])
+    around = MaintenanceHooks(configurations=[CONFIGURATION.upper().replace("/SUBSCRIPTIONS", "/subscriptions")])
     assert around.names(ConfigurationId.parse(CONFIGURATION))
     assert not around.names(ConfigurationId.parse(CONFIGURATION.replace("weekly", "monthly")))
     for wrong in ([], ["weekly"], [CONFIGURATION, CONFIGURATION.lower()]):
         with pytest.raises(ValueError):
-            AroundMaintenance(configurations=wrong)
+            MaintenanceHooks(configurations=wrong)
 
 
 def test_before_the_start_all_times_are_corrected() -> None:

@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from patchwave.domain.fleet.patch_mode import (
     AssessmentMode,
-    Patcher,
     PatchMode,
     PatchSettings,
+    PatchSource,
     RefusalCode,
     Schedule,
     WantedSettings,
+    patch_ownership,
     refusal_of,
-    who_patches,
 )
 from patchwave.domain.policy.scope import OsType
 
@@ -46,22 +46,22 @@ def linux(mode: PatchMode = PLATFORM, **changes: object) -> PatchSettings:
 @pytest.mark.parametrize(
     ("scenario", "mode", "bypass", "schedules", "patcher", "is_mistake"),
     [
-        (1, PLATFORM, True, [NIGHTLY], Patcher.SCHEDULE, False),
-        (2, PLATFORM, True, [], Patcher.NOBODY, False),
-        (3, PLATFORM, False, [NIGHTLY], Patcher.NOBODY, True),
-        (4, PLATFORM, False, [], Patcher.PLATFORM, False),
-        (5, PatchMode.MANUAL, True, [NIGHTLY], Patcher.NOBODY, True),
-        (6, PatchMode.MANUAL, True, [], Patcher.NOBODY, False),
-        (7, PatchMode.MANUAL, False, [NIGHTLY], Patcher.NOBODY, True),
-        (8, PatchMode.MANUAL, False, [], Patcher.NOBODY, False),
+        (1, PLATFORM, True, [NIGHTLY], PatchSource.SCHEDULE, False),
+        (2, PLATFORM, True, [], PatchSource.NOBODY, False),
+        (3, PLATFORM, False, [NIGHTLY], PatchSource.NOBODY, True),
+        (4, PLATFORM, False, [], PatchSource.PLATFORM, False),
+        (5, PatchMode.MANUAL, True, [NIGHTLY], PatchSource.NOBODY, True),
+        (6, PatchMode.MANUAL, True, [], PatchSource.NOBODY, False),
+        (7, PatchMode.MANUAL, False, [NIGHTLY], PatchSource.NOBODY, True),
+        (8, PatchMode.MANUAL, False, [], PatchSource.NOBODY, False),
     ],
 )
 def test_each_of_the_eight_scenarios(
-    scenario: int, mode: PatchMode, bypass: bool, schedules: list[Schedule], patcher: Patcher, is_mistake: bool
+    scenario: int, mode: PatchMode, bypass: bool, schedules: list[Schedule], patcher: PatchSource, is_mistake: bool
 ) -> None:
-    patching = who_patches(windows(mode, bypass=bypass), schedules)
+    patching = patch_ownership(windows(mode, bypass=bypass), schedules)
     assert (patching.scenario, patching.patcher, patching.is_mistake) == (scenario, patcher, is_mistake)
-    assert patching.at == (SOON if patcher is Patcher.SCHEDULE else None)
+    assert patching.at == (SOON if patcher is PatchSource.SCHEDULE else None)
     assert patching.sentence.endswith(".")
 
 
@@ -71,35 +71,35 @@ def test_in_the_other_modes_the_guest_patches_itself_whatever_flag_and_schedule_
     settings: PatchSettings, scenario: int
 ) -> None:
     schedules = [NIGHTLY] if scenario in (5, 7) else []
-    patching = who_patches(settings.model_copy(update={"bypass": scenario in (5, 6)}), schedules)
+    patching = patch_ownership(settings.model_copy(update={"bypass": scenario in (5, 6)}), schedules)
     assert patching.scenario == scenario
-    assert patching.patcher is Patcher.OPERATING_SYSTEM
+    assert patching.patcher is PatchSource.OPERATING_SYSTEM
     assert patching.is_mistake == bool(schedules)
     assert ("nightly fails" in patching.sentence) == bool(schedules)
 
 
 def test_the_schedule_that_comes_first_patches() -> None:
-    patching = who_patches(linux(bypass=True), [WEEKLY, ENDED, NIGHTLY])
-    assert (patching.patcher, patching.at) == (Patcher.SCHEDULE, SOON)
+    patching = patch_ownership(linux(bypass=True), [WEEKLY, ENDED, NIGHTLY])
+    assert (patching.patcher, patching.at) == (PatchSource.SCHEDULE, SOON)
     assert "nightly" in patching.sentence
 
 
 def test_schedules_that_have_ended_patch_nothing() -> None:
-    patching = who_patches(linux(bypass=True), [ENDED])
-    assert (patching.scenario, patching.patcher) == (1, Patcher.NOBODY)
+    patching = patch_ownership(linux(bypass=True), [ENDED])
+    assert (patching.scenario, patching.patcher) == (1, PatchSource.NOBODY)
     assert "old" in patching.sentence
 
 
 def test_what_azure_leaves_out_is_patched_by_nobody() -> None:
-    patching = who_patches(linux(), unsupported="its image is custom.")
-    assert (patching.scenario, patching.patcher) == (4, Patcher.NOBODY)
+    patching = patch_ownership(linux(), unsupported="its image is custom.")
+    assert (patching.scenario, patching.patcher) == (4, PatchSource.NOBODY)
     assert patching.sentence.endswith("its image is custom.")
 
 
 def test_an_unknown_mode_is_not_called_patched() -> None:
     settings = PatchSettings.read("Linux", {"patchSettings": {"patchMode": "AutomaticBySomebody"}})
     assert settings is not None
-    assert who_patches(settings, [NIGHTLY]).patcher is Patcher.UNKNOWN
+    assert patch_ownership(settings, [NIGHTLY]).patcher is PatchSource.UNKNOWN
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

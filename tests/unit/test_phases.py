@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS
-from patchwave.domain.planning.phases import Phases, make_phases
+from patchwave.domain.planning.phases import PhasePlan, make_phases
 from patchwave.domain.planning.region_coloring import RegionLoad
 from patchwave.domain.planning.topology import Topology
 
@@ -38,7 +38,7 @@ def phases_of(
     *,
     most_drawn: int = 1,
     fewest_first: bool = False,
-) -> Phases:
+) -> PhasePlan:
     """Regions that all take a minute, unless ``seconds`` says otherwise."""
     loads = {region: RegionLoad(count, (seconds or {}).get(region, 60.0)) for region, count in machines.items()}
     clock = Longest(loads, more or {})

@@ -31,9 +31,9 @@ from patchwave.domain.machine.patch_pinning import (
     choose_packages,
     choose_windows,
     ended_well,
-    list_unknown,
-    not_pinned_yet,
+    package_list_unknown,
     package_mask,
+    pin_missing,
 )
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
@@ -416,14 +416,14 @@ def test_an_unknown_classification_is_other_where_packages_are_named() -> None:
     ("outcome", "kind", "reason", "message"),
     [
         (
-            not_pinned_yet("canary"),
+            pin_missing("canary"),
             "skipped",
             "not_pinned",
             "It is not written down what the first ring, canary, installed, so nothing may be installed here. Look at"
             " that ring's machines, then start the run again.",
         ),
         (
-            list_unknown(),
+            package_list_unknown(),
             "skipped",
             "approval_delay",
             "Azure told how many patches are pending, but not which, so their age is not known. The next run assesses"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, set_id
 
@@ -14,7 +14,7 @@ OWNER = SUBSCRIPTIONS[0]
 
 def places(machines: list[PlannerMachine], topology: Topology | None = None, **policy: Any) -> list[tuple[Place, ...]]:
     """The places of each machine, all of them planned."""
-    separation = Separation(machines, machines, make_policy(**policy), topology or Topology())
+    separation = ConcurrencyConstraints(machines, machines, make_policy(**policy), topology or Topology())
     return [separation.places(machine) for machine in machines]
 
 
@@ -66,7 +66,7 @@ def test_an_unknown_update_domain_makes_its_set_go_one_by_one_unless_it_is_not_p
     machines = [*av_set(20), make_machine(90, availability_set=set_id("av-web"))]
     share = Place(f"set:{OWNER}/rg/av-web", 1)
     assert {mine[:-1] for mine in places(machines)} == {(share,)}
-    without = Separation(machines, machines[:-1], make_policy(), Topology())
+    without = ConcurrencyConstraints(machines, machines[:-1], make_policy(), Topology())
     assert without.places(machines[0])[1] == Place(share.group, 4)
 
 
@@ -85,7 +85,7 @@ def test_a_region_counts_its_own_machines() -> None:
 
 def test_rules_that_hold_nobody_have_no_words() -> None:
     machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
-    separation = Separation(machines, machines, make_policy(exclusiveTag="cluster"), Topology())
+    separation = ConcurrencyConstraints(machines, machines, make_policy(exclusiveTag="cluster"), Topology())
     for machine in machines:
         separation.places(machine)
     assert separation.rules == {}

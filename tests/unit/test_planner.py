@@ -17,7 +17,7 @@ from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.planner import PlanResult, expected_seconds, make_plan
 from patchwave.domain.planning.timeline import draw_timeline
 from patchwave.domain.planning.topology import PlannerMachine, Topology
-from patchwave.domain.policy.gates import waves_are_barriers
+from patchwave.domain.policy.gates import wave_barrier_enabled
 from patchwave.domain.policy.policy import Policy
 from tests.rules import Interval, broken_rules
 from tests.unit.fleet_strategies import (
@@ -72,7 +72,7 @@ def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
             at=at,
             ramp=policy.ramp,
             ended=ended[ring],
-            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
+            wave_barrier=wave_barrier_enabled(policy.error_budget, policy.bake.waves),
         )
         ended[ring] += len(phase)
         observed += [Interval(key, each.start, each.end) for key, each in slices.items()]

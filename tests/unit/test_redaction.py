@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure, read_failure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.core.redaction import without_secrets
+from patchwave.domain.core.redaction import redact
 from tests.processor_time import least_seconds
 
 SIGNED = "https://management.azure.com/op/1?api-version=1&t=2&c=SECRET&s=SECRET&h=SECRET"
@@ -66,7 +66,7 @@ SIGNED = "https://management.azure.com/op/1?api-version=1&t=2&c=SECRET&s=SECRET&
     ],
 )
 def test_what_opens_something_is_taken_out(text: str, shown: str) -> None:
-    assert without_secrets(text) == shown
+    assert redact(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_opens_something_is_taken_out(text: str, shown: str) -> None:
     ],
 )
 def test_what_people_and_azure_write_stays(text: str) -> None:
-    assert without_secrets(text) == text
+    assert redact(text) == text
 
 
 PIECES = (
@@ -135,15 +135,15 @@ PIECES = (
 
 @given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=12).map("".join)))
 def test_taking_out_twice_changes_nothing_more(text: str) -> None:
-    once = without_secrets(text)
-    assert without_secrets(once) == once
+    once = redact(text)
+    assert redact(once) == once
 
 
 @pytest.mark.parametrize("unit", PIECES)
 def test_a_long_text_costs_no_more_than_its_length(unit: str) -> None:
     """32 KB of "http://" took a second."""
     text = unit * (65_536 // len(unit))
-    assert least_seconds(lambda: without_secrets(text)) < 0.1
+    assert least_seconds(lambda: redact(text)) < 0.1
 
 
 def test_errors_of_azure_and_outcomes_hold_none() -> None:

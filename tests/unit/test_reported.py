@@ -17,7 +17,7 @@ from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import (
     Installation,
-    MachineUpdate,
+    MaintenanceUpdateRow,
     awaits_result,
     conclude,
     is_contradicted,
@@ -134,12 +134,15 @@ def test_a_machine_that_misses_patches_is_never_called_good(
 
 def test_rows_of_resource_graph_are_read_whatever_they_lack() -> None:
     row = {"id": "x", "resourceId": MACHINE.folded, "properties": {"status": "Succeeded"}}
-    assert MachineUpdate.read(row) == (MACHINE, MachineUpdate(resource_id=MACHINE.folded, status="Succeeded"))
-    assert MachineUpdate.read({"properties": {"resourceId": MACHINE.text}}) == (
+    assert MaintenanceUpdateRow.read(row) == (
         MACHINE,
-        MachineUpdate(resource_id=MACHINE.text),
+        MaintenanceUpdateRow(resource_id=MACHINE.folded, status="Succeeded"),
     )
-    assert MachineUpdate.read({"id": "x", "properties": None}) is None
+    assert MaintenanceUpdateRow.read({"properties": {"resourceId": MACHINE.text}}) == (
+        MACHINE,
+        MaintenanceUpdateRow(resource_id=MACHINE.text),
+    )
+    assert MaintenanceUpdateRow.read({"id": "x", "properties": None}) is None
     found = Installation.model_validate(
         {
             "id": RESULT.lower(),

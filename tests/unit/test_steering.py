@@ -18,7 +18,7 @@ from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Decision, Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import StartState
-from patchwave.domain.workflow.start_blocker import reason_not_to_start
+from patchwave.domain.workflow.start_blocker import start_blocker
 from tests.adapters.samples import intent, machine
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
@@ -281,23 +281,23 @@ class TestGates:
 
 class TestTheTurnOfAMachine:
     def test_nothing_keeps_it(self) -> None:
-        assert reason_not_to_start(approved_run(), placed()) is None
+        assert start_blocker(approved_run(), placed()) is None
 
     @pytest.mark.parametrize(
         "scope",
         ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2", "wave:broad/westeurope/1"],
     )
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
-        result = reason_not_to_start(approved_run(held_scopes=["ring:other", scope]), placed())
+        result = start_blocker(approved_run(held_scopes=["ring:other", scope]), placed())
         assert result is not None
         assert (result.state, result.outcome) == (StartState.LEFT, None)
 
     def test_a_gate_that_holds_others_does_not(self) -> None:
         others = ["ring:canary", "lane:broad/northeurope", "wave:broad/westeurope/3", "lane:canary/westeurope"]
-        assert reason_not_to_start(approved_run(held_scopes=others), placed()) is None
+        assert start_blocker(approved_run(held_scopes=others), placed()) is None
 
     def test_a_pause_leaves_it(self) -> None:
-        result = reason_not_to_start(commands.pause(approved_run(), ANA), placed())
+        result = start_blocker(commands.pause(approved_run(), ANA), placed())
         assert result is not None
         assert result.state is StartState.LEFT
 
@@ -310,22 +310,22 @@ class TestTheTurnOfAMachine:
             (commands.pause(approved_run(), ANA), skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
             (stopped, placed(), OutcomeKind.SKIPPED, Reason.ERROR_BUDGET),
         ):
-            result = reason_not_to_start(state, one)
+            result = start_blocker(state, one)
             assert result is not None
             assert result.outcome is not None
             assert (result.state, result.outcome.outcome, result.outcome.reason) == (StartState.ENDED, kind, reason)
-            assert commands.reason_to_end(state, one) == result.outcome
+            assert commands.terminal_outcome(state, one) == result.outcome
 
     def test_nothing_starts_in_a_run_that_has_ended(self) -> None:
         """It was closed because it failed itself, and the machine's orchestration has not heard of that."""
-        result = reason_not_to_start(commands.close(approved_run(), RunState.FAILED, "-", LATER), placed())
+        result = start_blocker(commands.close(approved_run(), RunState.FAILED, "-", LATER), placed())
         assert result is not None
         assert result.outcome is not None
         assert (result.state, result.outcome.outcome) == (StartState.ENDED, OutcomeKind.SKIPPED)
 
     def test_a_machine_that_has_ended_keeps_its_outcome(self) -> None:
         ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip=ANA)
-        result = reason_not_to_start(approved_run(), ended)
+        result = start_blocker(approved_run(), ended)
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
@@ -335,14 +335,14 @@ class TestTheTurnOfAMachine:
         state = run(decisions={"early": Decision(approved=True, by="ben", at=NOW)})
         if decision is not None:
             state = state.model_copy(update={"decisions": {**state.decisions, "broad": decision}})
-        result = reason_not_to_start(state, placed())
+        result = start_blocker(state, placed())
         assert result is not None
         assert result.outcome is not None
         assert (result.state, result.outcome.reason) == (StartState.ENDED, Reason.NOT_APPROVED)
-        assert commands.reason_to_end(state, placed()) == result.outcome
+        assert commands.terminal_outcome(state, placed()) == result.outcome
         for free in (placed(ring="canary"), placed(ring="early"), placed(ring="")):
-            assert reason_not_to_start(state, free) is None
-        assert reason_not_to_start(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
+            assert start_blocker(state, free) is None
+        assert start_blocker(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
 
     def test_its_outcome_says_who_and_why(self) -> None:
         assert commands.skipped(ANA).message == "Skipped by ana: the disks are full"

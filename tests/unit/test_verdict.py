@@ -14,7 +14,7 @@ from patchwave.domain.azure.operation import read_operation
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus, RebootStatus
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs import outcome_rules
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from tests.unit.wire_samples import (
     ESM_ERROR,
@@ -299,7 +299,7 @@ def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
     judged = outcome_rules.restart_failed(3, "HTTP 403 AuthorizationFailed")
     assert (judged.outcome, judged.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED)
     assert "AuthorizationFailed" in judged.message
-    assert uses_budget(judged.outcome, judged.reason)
+    assert counts_as_failure(judged.outcome, judged.reason)
 
 
 @pytest.mark.parametrize(

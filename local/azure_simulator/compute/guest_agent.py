@@ -17,7 +17,7 @@ from local.azure_simulator.clock import NEVER, Clock
 from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.patches import Patch, select
-from local.azure_simulator.server.json_readers import as_list
+from local.azure_simulator.server.json_readers import list_or_empty
 
 GOAL_STATE_SECONDS = 9.4
 """From the operation's start until the extension begins (recorded)."""
@@ -293,7 +293,7 @@ def _install_result(
 
 
 def _invalid_combination(parameters: dict[str, Any]) -> bool:
-    wanted = {str(value).casefold() for value in as_list(parameters.get("classificationsToInclude"))}
+    wanted = {str(value).casefold() for value in list_or_empty(parameters.get("classificationsToInclude"))}
     return "other" in wanted and len(wanted & {"critical", "security"}) == 1
 
 

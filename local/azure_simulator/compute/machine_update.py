@@ -12,7 +12,7 @@ from local.azure_simulator.compute import machine_views
 from local.azure_simulator.compute.guest_agent import Ending
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 
 SECONDS = 12.0
 _MODES = {
@@ -35,7 +35,7 @@ def update_machine(machine: Machine, body: object, now: float) -> Ending:
         raise errors.unreadable_body("the body must be a JSON object")
     given = cast(dict[str, Any], body)
     half = _HALVES[machine.os_type]
-    profile = as_object(dig(given, "properties", "osProfile"))
+    profile = object_or_none(dig(given, "properties", "osProfile"))
     for other in set(_HALVES.values()) - {half}:
         if profile.get(other):
             raise errors.invalid_parameter(f"Parameter '{other}' is not allowed for this operating system.", other)
@@ -44,15 +44,15 @@ def update_machine(machine: Machine, body: object, now: float) -> Ending:
         raise errors.changing_power(machine.name)
     if machine.active is not None or now < max(machine.busy_until, machine.updating_until):
         raise errors.busy("Update VM", machine.name)
-    current = as_object(dig(machine_views.properties(machine), "osProfile"))
+    current = object_or_none(dig(machine_views.properties(machine), "osProfile"))
     _check_fixed(current, profile, half)
-    wanted = _settings(machine, as_object(current.get(half)), as_object(profile.get(half)))
+    wanted = _settings(machine, object_or_none(current.get(half)), object_or_none(profile.get(half)))
     machine.updating_until = now + SECONDS
     if machine.simulation.update_fails:
         error = {"code": "InternalExecutionError", "message": "An internal execution error occurred."}
         return Ending(SECONDS, "Failed", error, touches_guest=False)
     if isinstance(given.get("tags"), dict):
-        machine.tags = {str(key): str(value) for key, value in as_object(given["tags"]).items()}
+        machine.tags = {str(key): str(value) for key, value in object_or_none(given["tags"]).items()}
     if wanted is not None:
         _put_settings(machine, half, wanted)
     machine.graph_row = None
@@ -71,10 +71,10 @@ def _check_fixed(current: dict[str, Any], profile: dict[str, Any], half: str) ->
 
 def _settings(machine: Machine, current: dict[str, Any], given: dict[str, Any]) -> dict[str, Any] | None:
     """The patch settings afterwards; none when they stay."""
-    chosen = as_object(given.get("patchSettings"))
+    chosen = object_or_none(given.get("patchSettings"))
     if not chosen:
         return None
-    before = as_object(current.get("patchSettings"))
+    before = object_or_none(current.get("patchSettings"))
     after = machine_views.merged(before, chosen)
     mode, target = after.get("patchMode"), f"{_HALVES[machine.os_type]}.patchSettings"
     _check_word(mode, _MODES[machine.os_type], "patchMode", target)
@@ -87,7 +87,7 @@ def _settings(machine: Machine, current: dict[str, Any], given: dict[str, Any]) 
             )
         after.pop("automaticByPlatformSettings", None)
     _check_mode(machine, current, before, after, target)
-    settings = as_object(after.get("automaticByPlatformSettings"))
+    settings = object_or_none(after.get("automaticByPlatformSettings"))
     _check_word(
         settings.get("rebootSetting", "Unknown"),
         _REBOOT_SETTINGS,
@@ -137,7 +137,7 @@ def _check_word(value: object, allowed: tuple[str, ...], key: str, target: str) 
 
 def _put_settings(machine: Machine, half: str, settings: dict[str, Any]) -> None:
     """Replace the settings as a whole: a setting that is no longer there must not shine through."""
-    given = as_object(machine.given.get("properties"))
-    profile = as_object(given.get("osProfile"))
-    changed = as_object(profile.get(half)) | {"patchSettings": settings}
+    given = object_or_none(machine.given.get("properties"))
+    profile = object_or_none(given.get("osProfile"))
+    changed = object_or_none(profile.get(half)) | {"patchSettings": settings}
     machine.given = machine.given | {"properties": given | {"osProfile": profile | {half: changed}}}

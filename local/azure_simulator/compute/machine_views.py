@@ -11,7 +11,7 @@ import uuid
 from typing import Any, cast
 
 from local.azure_simulator.compute.machine import Machine
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 
 TYPE = "Microsoft.Compute/virtualMachines"
 _POWER_DISPLAY = {"running": "VM running", "stopped": "VM stopped", "deallocated": "VM deallocated"}
@@ -99,7 +99,7 @@ def _os_disk(machine: Machine) -> dict[str, Any]:
 
 def properties(machine: Machine) -> dict[str, Any]:
     """The ``properties`` of the model view. An availability set comes back with its name in capitals (recorded)."""
-    made = merged(_defaults(machine), as_object(machine.given.get("properties")))
+    made = merged(_defaults(machine), object_or_none(machine.given.get("properties")))
     made.pop("instanceView", None)
     made.pop("extended", None)
     if machine.recreated is not None:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from local.azure_simulator.compute.behavior import PendingPatch
-from local.azure_simulator.server.json_readers import as_list
+from local.azure_simulator.server.json_readers import list_or_empty
 
 UNPUBLISHED = "0001-01-01T00:00:00+00:00"
 """What Linux patches carry as their date of publication."""
@@ -278,7 +278,7 @@ def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Se
 
 
 def _strings(parameters: dict[str, Any], key: str) -> list[str]:
-    return [str(value) for value in as_list(parameters.get(key))]
+    return [str(value) for value in list_or_empty(parameters.get(key))]
 
 
 def _classified(patch: Patch, parameters: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from local.azure_simulator.compute.guest_agent import Ending
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.json_readers import as_list, as_object
+from local.azure_simulator.server.json_readers import list_or_empty, object_or_none
 
 _COMMANDS = {"Linux": "RunShellScript", "Windows": "RunPowerShellScript"}
 _PRINT = re.compile(r"^\s*(?:echo|Write-Output)\s+(?P<text>.*?)\s*$", re.IGNORECASE)
@@ -26,7 +26,7 @@ def run_command(machine: Machine, body: Any, now: float) -> Ending:
     Raises:
         Refusal: 400 for an unknown command, 409 while another one runs or when the machine cannot run any.
     """
-    request = as_object(body)
+    request = object_or_none(body)
     command = str(request.get("commandId", ""))
     if command.casefold() != _COMMANDS[machine.os_type].casefold():
         raise errors.invalid_parameter(f"The command '{command}' is not supported on this machine.", "commandId")
@@ -43,7 +43,9 @@ def run_command(machine: Machine, body: Any, now: float) -> Ending:
         )
     seconds = machine.simulation.script_minutes * 60
     machine.command_until = now + seconds
-    said = "\n".join(_printed([str(line) for line in as_list(request.get("script"))], machine.simulation.script_exit))
+    said = "\n".join(
+        _printed([str(line) for line in list_or_empty(request.get("script"))], machine.simulation.script_exit)
+    )
     result = _result(machine.os_type, said)
 
     def ended(activity_id: str, started: str, modified: str) -> dict[str, Any]:

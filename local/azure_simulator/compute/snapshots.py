@@ -14,7 +14,7 @@ from local.azure_simulator.compute import machine_views
 from local.azure_simulator.compute.guest_agent import Ending
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 from local.azure_simulator.server.routing import Answer, Call, Route, pretty
 from local.azure_simulator.state import World
 
@@ -69,9 +69,9 @@ class Snapshots:
         """Create, or change the tags of one that is there."""
         captured = call.captured
         self.world.group(captured["subscription"], captured["group"])
-        body = as_object(call.json())
-        given = as_object(body.get("properties"))
-        tags = {str(key): str(value) for key, value in as_object(body.get("tags")).items()}
+        body = object_or_none(call.json())
+        given = object_or_none(body.get("properties"))
+        tags = {str(key): str(value) for key, value in object_or_none(body.get("tags")).items()}
         source = str(dig(given, "creationData", "sourceResourceId") or "")
         found = self._all.get(_key(call.path))
         if found is not None:
@@ -169,7 +169,7 @@ class Snapshots:
         if self._sources is None:
             self._sources = {}
             for machine in self.world.machines.values():
-                disk = as_object(dig(machine_views.properties(machine), "storageProfile", "osDisk"))
+                disk = object_or_none(dig(machine_views.properties(machine), "storageProfile", "osDisk"))
                 if not disk.get("diffDiskSettings"):
                     self._sources[str(dig(disk, "managedDisk", "id")).casefold()] = machine
         return self._sources.get(disk_id.casefold())

@@ -15,7 +15,7 @@ from typing import Any
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.maintenance.configurations import invalid
-from local.azure_simulator.server.json_readers import as_list, as_object
+from local.azure_simulator.server.json_readers import list_or_empty, object_or_none
 
 TYPE = "Microsoft.Maintenance/configurationAssignments"
 _FILTER_KEYS = ("tagSettings", "resourceTypes", "locations", "resourceGroups", "osTypes")
@@ -77,17 +77,17 @@ class Assignment:
             "locations": machine.location.casefold(),
         }
         for key, value in wanted.items():
-            listed = {str(each).casefold() for each in as_list(self.filter.get(key))}
+            listed = {str(each).casefold() for each in list_or_empty(self.filter.get(key))}
             if listed and value not in listed:
                 return False
         return self._tags_hold(machine)
 
     def _tags_hold(self, machine: Machine) -> bool:
-        settings = as_object((self.filter or {}).get("tagSettings"))
+        settings = object_or_none((self.filter or {}).get("tagSettings"))
         tags = {key.casefold(): value for key, value in machine.tags.items()}
         found = [
-            tags.get(key.casefold()) in [str(value) for value in as_list(values)]
-            for key, values in as_object(settings.get("tags")).items()
+            tags.get(key.casefold()) in [str(value) for value in list_or_empty(values)]
+            for key, values in object_or_none(settings.get("tags")).items()
         ]
         every = all if str(settings.get("filterOperator", "All")).casefold() == "all" else any
         return not found or every(found)
@@ -133,16 +133,16 @@ def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:
     Raises:
         Refusal: 400 for what Azure does not take.
     """
-    filter_ = {key: value for key, value in as_object(given).items() if value is not None}
+    filter_ = {key: value for key, value in object_or_none(given).items() if value is not None}
     for key in ("resourceTypes", "resourceGroups", "osTypes", "locations"):
         if not isinstance(filter_.get(key, []), list):
             raise invalid(f"Filter property '{key}' must be a list of strings.")
-    settings = as_object(filter_.get("tagSettings"))
+    settings = object_or_none(filter_.get("tagSettings"))
     if str(settings.get("filterOperator", "All")) not in ("All", "Any"):
         raise invalid(f"Filter operator '{settings.get('filterOperator')}' is not valid. Allowed: All, Any.")
     if (
-        any(len(as_list(filter_.get(key))) > 50 for key in ("resourceGroups",))
-        or len(as_object(settings.get("tags"))) > 50
+        any(len(list_or_empty(filter_.get(key))) > 50 for key in ("resourceGroups",))
+        or len(object_or_none(settings.get("tags"))) > 50
     ):
         raise invalid("A dynamic scope can have at most 50 resource groups and 50 tags.")
     if in_group and not filter_.get("locations"):

@@ -19,7 +19,7 @@ from tzlocal import windows_tz
 
 from local.azure_simulator.maintenance.recurrence import Recurrence, read_recurrence
 from local.azure_simulator.server.errors import Refusal
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 
 TYPE = "Microsoft.Maintenance/maintenanceConfigurations"
 GUEST_SCOPE = "InGuestPatch"
@@ -118,7 +118,7 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
     Raises:
         Refusal: 400 for what Azure does not take.
     """
-    properties = {key: value for key, value in as_object(given).items() if value is not None}
+    properties = {key: value for key, value in object_or_none(given).items() if value is not None}
     asked = str(properties.get("maintenanceScope"))
     scope = next((each for each in _SCOPES if each.casefold() == asked.casefold()), "")
     if not scope:
@@ -133,7 +133,7 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
         "visibility": visibility,
         "configurationType": "Regular",
     }
-    window = as_object(properties.get("maintenanceWindow"))
+    window = object_or_none(properties.get("maintenanceWindow"))
     if window:
         made["maintenanceWindow"] = {"expirationDateTime": _FOREVER} | window
     if scope != GUEST_SCOPE:
@@ -143,12 +143,12 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
     # The words are those of Azure/bicep#8959.
     if dig(made, "extensionProperties", "InGuestPatchMode") not in ("User", "Platform"):
         raise invalid("Extension properties must contain Patch mode")
-    patches = as_object(made.get("installPatches"))
+    patches = object_or_none(made.get("installPatches"))
     _check_patches(patches)
     if patches:
         reboot = str(patches.get("rebootSetting", "IfRequired"))
         made["installPatches"] = patches | {"rebootSetting": _REBOOT_WORDS.get(reboot, reboot)}
-    return made, _read_window(as_object(made.get("maintenanceWindow")), now)
+    return made, _read_window(object_or_none(made.get("maintenanceWindow")), now)
 
 
 def _check_patches(patches: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _check_patches(patches: dict[str, Any]) -> None:
     if reboot not in ("IfRequired", "Never", "Always", "NeverReboot", "RebootIfRequired", "AlwaysReboot"):
         raise invalid(f"Reboot setting '{reboot}' is not valid. Allowed: IfRequired, Never, Always.")
     for half in ("windowsParameters", "linuxParameters"):
-        for key, value in as_object(patches.get(half)).items():
+        for key, value in object_or_none(patches.get(half)).items():
             if key.endswith(("Include", "Exclude")) and not isinstance(value, list | None):
                 raise invalid(f"'{half}.{key}' must be a list of strings.")
 

@@ -11,7 +11,7 @@ from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.maintenance.configurations import Configuration
-from local.azure_simulator.server.json_readers import as_object
+from local.azure_simulator.server.json_readers import object_or_none
 
 ANNOUNCED_SECONDS = 40 * 60.0
 """Before the start: the event goes out and the machines of the run are known."""
@@ -39,7 +39,7 @@ class MachineRun:
             return self.refused, None
         if not operation.is_over(min(then, window_end)):
             return ("InProgress", None) if then < window_end else (FAILED, window_end)
-        result = as_object(operation.result(clock) if operation.ending.status == SUCCEEDED else None)
+        result = object_or_none(operation.result(clock) if operation.ending.status == SUCCEEDED else None)
         return str(result.get("status", FAILED)), operation.ends
 
 

@@ -22,7 +22,7 @@ from local.azure_simulator.maintenance.occurrences import CANCELLED
 from local.azure_simulator.maintenance.scheduler import Schedules, find_configuration
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.errors import Refusal
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 from local.azure_simulator.server.routing import Answer, Call, Route, compact
 
 _SUBSCRIPTION = "/subscriptions/{subscription}"
@@ -124,7 +124,7 @@ class Maintenance:
     def update_configuration(self, call: Call) -> Answer:
         """PATCH: what is given is laid on what is there."""
         found, body, clock = self._configuration(call), _body(call), self.world.clock
-        laid = merged(found.properties, as_object(body.get("properties")))
+        laid = merged(found.properties, object_or_none(body.get("properties")))
         properties, window = read_properties(laid, found.resource_group, found.name, clock.calendar())
         tags = _tags(body) if "tags" in body else found.tags
         made = replace(found, properties=properties, window=window, changed=clock.now(), tags=tags)
@@ -226,7 +226,7 @@ class Maintenance:
         found, body = self._assignment(call), _body(call)
         if found.filter is None:
             raise invalid("Only the assignment of a subscription or a resource group can be updated.")
-        laid = merged(found.filter, as_object(dig(body, "properties", "filter")))
+        laid = merged(found.filter, object_or_none(dig(body, "properties", "filter")))
         found.filter = read_filter(laid, in_group="group" in call.captured)
         return compact(found.document(is_put=True))
 
@@ -299,4 +299,4 @@ def _body(call: Call) -> dict[str, Any]:
 
 
 def _tags(body: dict[str, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in as_object(body.get("tags")).items()}
+    return {str(key): str(value) for key, value in object_or_none(body.get("tags")).items()}

@@ -27,7 +27,7 @@ from local.azure_simulator.maintenance.occurrences import (
     Occurrence,
 )
 from local.azure_simulator.server.errors import Refusal
-from local.azure_simulator.server.json_readers import as_object, dig
+from local.azure_simulator.server.json_readers import dig, object_or_none
 from local.azure_simulator.state import World
 
 SETTLED_SECONDS = 15 * 60.0
@@ -285,7 +285,7 @@ def _duration(configuration: Configuration) -> float:
 
 def _patch_settings(machine: Machine) -> dict[str, Any]:
     half = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
-    return as_object(dig(properties(machine), "osProfile", half, "patchSettings"))
+    return object_or_none(dig(properties(machine), "osProfile", half, "patchSettings"))
 
 
 def _prerequisite(machine: Machine) -> str:
@@ -305,14 +305,14 @@ def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
         Refusal: 400, for what nobody checked when the configuration was made.
     """
     configuration = occurrence.configuration
-    patches = as_object(configuration.properties.get("installPatches"))
+    patches = object_or_none(configuration.properties.get("installPatches"))
     reboot = str(patches.get("rebootSetting", "IfRequired"))
     words = {"NeverReboot": "Never", "RebootIfRequired": "IfRequired", "AlwaysReboot": "Always"}
     # What is set on the machine wins over the schedule, documented.
     own = dig(_patch_settings(machine), "automaticByPlatformSettings", "rebootSetting")
     reboot = reboot if own in (None, "Unknown") else str(own)
     halves: dict[str, Any] = {
-        name: {key: value for key, value in as_object(patches.get(name)).items() if value is not None}
+        name: {key: value for key, value in object_or_none(patches.get(name)).items() if value is not None}
         for name in ("windowsParameters", "linuxParameters")
     }
     half = halves["windowsParameters" if machine.os_type == "Windows" else "linuxParameters"]

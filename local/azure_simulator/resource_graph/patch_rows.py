@@ -14,7 +14,7 @@ from typing import Any
 
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
-from local.azure_simulator.server.json_readers import as_list
+from local.azure_simulator.server.json_readers import list_or_empty
 from local.azure_simulator.state import World
 
 COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
@@ -111,7 +111,7 @@ def _installation(world: World, operation: Operation, then: float) -> Row:
 def _assessment(world: World, operation: Operation, then: float) -> Row:
     result = operation.result(world.clock) or {}
     counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
-    listed: list[dict[str, Any]] = as_list(result.get("availablePatches"))
+    listed: list[dict[str, Any]] = list_or_empty(result.get("availablePatches"))
     for patch in listed:
         counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
     # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
@@ -127,7 +127,9 @@ def _assessment(world: World, operation: Operation, then: float) -> Row:
 
 def _patches(world: World, operation: Operation, above: Row, then: float) -> list[Row]:
     result = operation.result(world.clock) if operation.is_over(then) else None
-    listed: list[dict[str, Any]] = as_list((result or {}).get("availablePatches") or (result or {}).get("patches"))
+    listed: list[dict[str, Any]] = list_or_empty(
+        (result or {}).get("availablePatches") or (result or {}).get("patches")
+    )
     made: list[Row] = []
     for patch in listed:
         shown = {

@@ -30,7 +30,7 @@ from local.azure_simulator.resource_graph.patch_rows import patch_rows
 from local.azure_simulator.resource_graph.query import Query
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.errors import Refusal
-from local.azure_simulator.server.json_readers import as_object
+from local.azure_simulator.server.json_readers import object_or_none
 from local.azure_simulator.server.routing import Answer, Call, Route, compact
 from local.azure_simulator.state import World
 
@@ -73,10 +73,10 @@ class ResourceGraph:
         return made
 
     async def _answer(self, call: Call) -> Answer:
-        request = as_object(call.json())
+        request = object_or_none(call.json())
         if not isinstance(request.get("query"), str):
             raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
-        options = as_object(request.get("options"))
+        options = object_or_none(request.get("options"))
         top = int(options.get("$top") or _MOST_ROWS)
         if not 1 <= top <= _MOST_ROWS:
             message = "The value of '$top' must be between 1 and 1000."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 
-def as_object(value: object) -> dict[str, Any]:
+def object_or_none(value: object) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def as_list(value: object) -> list[Any]:
+def list_or_empty(value: object) -> list[Any]:
     return cast(list[Any], value) if isinstance(value, list) else []
 
 
@@ -17,5 +17,5 @@ def dig(document: object, *path: str) -> Any:
     """The value at a path of keys, or nothing."""
     found: Any = document
     for key in path:
-        found = as_object(found).get(key)
+        found = object_or_none(found).get(key)
     return found

@@ -52,7 +52,7 @@ def _demonstrate(scene: Demonstration) -> None:
         scene.prepare(stack)
         client.apply_policy(scene.policy["name"], scene.policy)
         console.print("\nThe plan, before anything runs:\n")
-        show_plan(client.draft_plan({"policy": scene.policy["name"]}), stack.url, PlanOutput.TABLE)
+        show_plan(client.plan_dry_run({"policy": scene.policy["name"]}), stack.url, PlanOutput.TABLE)
         console.print("\nThe run:\n")
         run_id = client.start_run({"policy": scene.policy["name"], "mode": "patch"})["id"]
         run = watch(client, run_id, console, 0.5, _approver(client, console))

@@ -84,11 +84,11 @@ def plan(
 
 def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
     from patchwave.cli.plans.fleet_files import read_fleet
-    from patchwave.domain.planning.dry_run import draft_plan
+    from patchwave.domain.planning.dry_run import plan_dry_run
 
     policy = _policy(policy_file, changes)
     fleet = read_fleet(fleet_file, sys.stdin.buffer.read() if str(fleet_file) == "-" else None)
-    draft = draft_plan(fleet.machines, policy, fleet.topology)
+    draft = plan_dry_run(fleet.machines, policy, fleet.topology)
     errors = open_console(errors=True)
     for note in fleet.notes:
         errors.print(plain(note), soft_wrap=True)
@@ -105,7 +105,7 @@ def _plan_live(policy: str, changes: Json, url: str, key: str) -> Plan:
     if changes:
         request["overrides"] = changes
     with open_client(url, key) as client:
-        return _understand(client.draft_plan(request), url)
+        return _understand(client.plan_dry_run(request), url)
 
 
 def show_plan(document: Json, url: str, output: PlanOutput, *, whole: bool = False) -> None:

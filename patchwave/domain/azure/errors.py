@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, as_object, objects_of, parse_object, text_of
+from patchwave.domain.core.documents import Document, object_or_none, objects_or_empty, parse_object, str_or_empty
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.core.redaction import ForeignText
+from patchwave.domain.core.redaction import RedactedText
 
 LONGEST_TEXT = 2_000
 LONGEST_WAIT_SECONDS = 3_600.0
@@ -47,9 +47,9 @@ class ErrorClass(StrEnum):
 class ErrorDetail(NamedTuple):
     """One part of an error: a code, a text, and what in the request it is about."""
 
-    code: ForeignText = ""
-    message: ForeignText = ""
-    target: ForeignText = ""
+    code: RedactedText = ""
+    message: RedactedText = ""
+    target: RedactedText = ""
 
     @property
     def text(self) -> str:
@@ -65,9 +65,9 @@ class ArmFailure(Document):
     """
 
     status: int
-    code: ForeignText = ""
-    message: ForeignText = ""
-    target: ForeignText = ""
+    code: RedactedText = ""
+    message: RedactedText = ""
+    target: RedactedText = ""
     details: list[ErrorDetail] = Field(default_factory=list[ErrorDetail])
     inner: list[ErrorDetail] = Field(default_factory=list[ErrorDetail])
     retry_after: float | None = None
@@ -440,7 +440,7 @@ def read_failure(status: int, body: str, *, retry_after: float | None = None) ->
         plain = re.sub(r"<[^>]*>", " ", body)
         return ArmFailure(status=status, message=_shorten(plain), retry_after=retry_after)
     fields = _fold(found)
-    return failure_of_error(status, as_object(fields.get("error")) or fields, retry_after=retry_after)
+    return failure_of_error(status, object_or_none(fields.get("error")) or fields, retry_after=retry_after)
 
 
 def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: float | None = None) -> ArmFailure:
@@ -459,16 +459,16 @@ def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: floa
 
 def _details(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
     """The details of an error with those inside them, the code that Compute hides, and what Azure Policy adds."""
-    inside = [_fold(item) for item in objects_of(fields.get("details"))] if levels else []
+    inside = [_fold(item) for item in objects_or_empty(fields.get("details"))] if levels else []
     for item in inside:
         yield ErrorDetail(_shorten(item.get("code")), _shorten(item.get("message")), _shorten(item.get("target")))
     internal = fields.get("internalerrorcode")
     if internal:
         yield ErrorDetail(_shorten(internal))
-    for item in map(_fold, objects_of(fields.get("additionalinfo"))):
-        info = _fold(as_object(item.get("info")) or {})
-        name = text_of(info.get("policyassignmentdisplayname")) or text_of(info.get("policyassignmentname"))
-        assignment = text_of(info.get("policyassignmentid"))
+    for item in map(_fold, objects_or_empty(fields.get("additionalinfo"))):
+        info = _fold(object_or_none(item.get("info")) or {})
+        name = str_or_empty(info.get("policyassignmentdisplayname")) or str_or_empty(info.get("policyassignmentname"))
+        assignment = str_or_empty(info.get("policyassignmentid"))
         if name or assignment:
             yield ErrorDetail(_POLICY_VIOLATION, _shorten(_named(name, assignment)))
     for item in inside:
@@ -477,7 +477,7 @@ def _details(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]
 
 def _inner(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
     """The inner errors of an error and of its details: codes and texts, or an exception's type and its dump."""
-    within = _fold(as_object(fields.get("innererror")) or {})
+    within = _fold(object_or_none(fields.get("innererror")) or {})
     if within and levels:
         code = within.get("code") or within.get("exceptiontype") or within.get("internalerrorcode")
         message = within.get("message") or within.get("errordetail")
@@ -485,7 +485,7 @@ def _inner(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
         if told.text:
             yield told
         yield from _inner(within, levels - 1)
-    for item in map(_fold, objects_of(fields.get("details"))) if levels else ():
+    for item in map(_fold, objects_or_empty(fields.get("details"))) if levels else ():
         yield from _inner(item, levels - 1)
 
 

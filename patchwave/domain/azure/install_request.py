@@ -14,7 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from patchwave.domain.core.documents import Document, Instant, Json, without_empty
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, without_empty
 from patchwave.domain.core.duration import Duration, format_duration
 
 SHORTEST_DURATION = timedelta(minutes=20)
@@ -179,7 +179,7 @@ class WindowsParameters(Document):
         default=False,
         description="Leave out updates whose reboot behaviour is not NeverReboots.",
     )
-    max_patch_publish_date: Instant | None = Field(
+    max_patch_publish_date: UtcDatetime | None = Field(
         default=None,
         description="Install only what was published until this time.",
     )

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import AliasPath, BeforeValidator, Field
 
 from patchwave.domain.azure.patch_results import PatchSummary, Text
-from patchwave.domain.core.documents import LenientInstant, Tolerant, as_object, objects_of
+from patchwave.domain.core.documents import ExternalDocument, LenientDatetime, object_or_none, objects_or_empty
 
 
 class Power(StrEnum):
@@ -32,23 +32,23 @@ class Power(StrEnum):
     UNKNOWN = "unknown"
 
 
-class _Status(Tolerant):
+class _Status(ExternalDocument):
     code: Text = ""
     display_status: Text = ""
     message: Text = ""
-    time: LenientInstant = None
+    time: LenientDatetime = None
 
 
-Statuses = Annotated[list[_Status], BeforeValidator(objects_of)]
-Summary = Annotated[PatchSummary | None, BeforeValidator(as_object)]
+Statuses = Annotated[list[_Status], BeforeValidator(objects_or_empty)]
+Summary = Annotated[PatchSummary | None, BeforeValidator(object_or_none)]
 
 
-class _PatchStatus(Tolerant):
+class _PatchStatus(ExternalDocument):
     available_patch_summary: Summary = None
     last_patch_installation_summary: Summary = None
 
 
-class _Agent(Tolerant):
+class _Agent(ExternalDocument):
     vm_agent_version: Text = ""
     statuses: Statuses = Field(default_factory=list[_Status])
 
@@ -57,29 +57,29 @@ def _whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-class _Health(Tolerant):
-    status: Annotated[_Status | None, BeforeValidator(as_object)] = None
+class _Health(ExternalDocument):
+    status: Annotated[_Status | None, BeforeValidator(object_or_none)] = None
 
 
-class _InstanceView(Tolerant):
+class _InstanceView(ExternalDocument):
     statuses: Statuses = Field(default_factory=list[_Status])
-    vm_agent: Annotated[_Agent | None, BeforeValidator(as_object)] = None
-    patch_status: Annotated[_PatchStatus | None, BeforeValidator(as_object)] = None
-    vm_health: Annotated[_Health | None, BeforeValidator(as_object)] = None
+    vm_agent: Annotated[_Agent | None, BeforeValidator(object_or_none)] = None
+    patch_status: Annotated[_PatchStatus | None, BeforeValidator(object_or_none)] = None
+    vm_health: Annotated[_Health | None, BeforeValidator(object_or_none)] = None
     platform_update_domain: Annotated[int | None, BeforeValidator(_whole_number)] = None
 
 
-class MachineView(Tolerant):
+class MachineView(ExternalDocument):
     """What ``GET virtualMachines/{name}?$expand=instanceView`` says, as far as patching cares."""
 
     id: Text = ""
     location: Text = ""
-    tags: Annotated[dict[str, Text] | None, BeforeValidator(as_object)] = None
+    tags: Annotated[dict[str, Text] | None, BeforeValidator(object_or_none)] = None
     os_type: Text = Field(
         default="",
         validation_alias=AliasPath("properties", "storageProfile", "osDisk", "osType"),
     )
-    instance_view: Annotated[_InstanceView | None, BeforeValidator(as_object)] = Field(
+    instance_view: Annotated[_InstanceView | None, BeforeValidator(object_or_none)] = Field(
         default=None,
         validation_alias=AliasPath("properties", "instanceView"),
     )

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure, failure_of_error, read_failure
-from patchwave.domain.core.documents import Document, Json, as_object, parse_instant, parse_object
+from patchwave.domain.core.documents import Document, Json, object_or_none, parse_instant, parse_object
 
 LONGEST_URL = 8_192
 """Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
@@ -129,7 +129,7 @@ def read_location(status: int, body: str, *, retry_after: float | None = None) -
 
 
 def _succeeded(fields: Json) -> PollReading:
-    output = as_object((as_object(fields.get("properties")) or {}).get("output"))
+    output = object_or_none((object_or_none(fields.get("properties")) or {}).get("output"))
     if output is None:
         return PollReading(state=PollState.SUCCEEDED_WITHOUT_RESULT)
     began, ended = parse_instant(fields.get("startTime")), parse_instant(fields.get("endTime"))
@@ -138,7 +138,7 @@ def _succeeded(fields: Json) -> PollReading:
 
 
 def _failed(fields: Json, word: str) -> PollReading:
-    failure = failure_of_error(200, as_object(fields.get("error")) or {})
+    failure = failure_of_error(200, object_or_none(fields.get("error")) or {})
     if not failure.code:
         failure = failure.model_copy(update={"code": "Canceled" if word.startswith("cancel") else "OperationFailed"})
     return PollReading(state=PollState.FAILED, failure=failure)

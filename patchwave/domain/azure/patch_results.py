@@ -13,7 +13,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from patchwave.domain.core.documents import LenientInstant, Tolerant, as_list, as_object, objects_of
+from patchwave.domain.core.documents import (
+    ExternalDocument,
+    LenientDatetime,
+    list_or_empty,
+    object_or_none,
+    objects_or_empty,
+)
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
 
 
@@ -85,7 +91,7 @@ def _text(value: object) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    return [_text(item) for item in as_list(value)]
+    return [_text(item) for item in list_or_empty(value)]
 
 
 Count = Annotated[int, BeforeValidator(_count)]
@@ -114,7 +120,7 @@ def _leading(message: str) -> int | None:
     return int(found[0]) if found else None
 
 
-class ApiErrorDetail(Tolerant):
+class ApiErrorDetail(ExternalDocument):
     """``ApiErrorBase``."""
 
     code: Text = ""
@@ -122,21 +128,23 @@ class ApiErrorDetail(Tolerant):
     target: Text = ""
 
 
-class InnerError(Tolerant):
+class InnerError(ExternalDocument):
     """``InnerError``; Azure writes these two keys in lower case."""
 
     exceptiontype: Text = ""
     errordetail: Text = ""
 
 
-class ApiError(Tolerant):
+class ApiError(ExternalDocument):
     """``ApiError``. Present on clean success too: code "0" on Linux and "Success" on Windows mean no error."""
 
     code: Text = ""
     message: Text = ""
     target: Text = ""
-    details: Annotated[list[ApiErrorDetail], BeforeValidator(objects_of)] = Field(default_factory=list[ApiErrorDetail])
-    innererror: Annotated[InnerError | None, BeforeValidator(as_object)] = None
+    details: Annotated[list[ApiErrorDetail], BeforeValidator(objects_or_empty)] = Field(
+        default_factory=list[ApiErrorDetail]
+    )
+    innererror: Annotated[InnerError | None, BeforeValidator(object_or_none)] = None
 
     @property
     def is_error(self) -> bool:
@@ -170,7 +178,7 @@ class ApiError(Tolerant):
         return "; ".join(parts)
 
 
-_ErrorObject = Annotated[ApiError | None, BeforeValidator(as_object)]
+_ErrorObject = Annotated[ApiError | None, BeforeValidator(object_or_none)]
 
 _ESM = "security-esm"
 _URGENT_WORDS = frozenset({"critical", "security", _ESM})
@@ -178,7 +186,7 @@ _ESM_WITHOUT_SUBSCRIPTION = "ua_esm_required"
 """The version that the Linux agent writes for a patch of a machine without Ubuntu Pro."""
 
 
-class _Patch(Tolerant):
+class _Patch(ExternalDocument):
     """What both calls say of a patch. ``kbId`` is absent on Linux, ``version`` on Windows."""
 
     patch_id: Text = ""
@@ -205,8 +213,8 @@ class AvailablePatch(_Patch):
         RebootBehavior.UNKNOWN
     )
     activity_id: Text = ""
-    published_date: LenientInstant = None
-    last_modified_date_time: LenientInstant = None
+    published_date: LenientDatetime = None
+    last_modified_date_time: LenientDatetime = None
     assessment_state: Annotated[PatchAssessmentState, _lenient(PatchAssessmentState, PatchAssessmentState.UNKNOWN)] = (
         PatchAssessmentState.UNKNOWN
     )
@@ -240,7 +248,7 @@ class AvailablePatch(_Patch):
         )
 
 
-class AssessResult(Tolerant):
+class AssessResult(ExternalDocument):
     """``VirtualMachineAssessPatchesResult``, the inner level: an operation that succeeded may hold a failed result."""
 
     status: Status = PatchOperationStatus.UNKNOWN
@@ -248,8 +256,8 @@ class AssessResult(Tolerant):
     reboot_pending: Known = None
     critical_and_security_patch_count: Count = 0
     other_patch_count: Count = 0
-    start_date_time: LenientInstant = None
-    available_patches: Annotated[list[AvailablePatch], BeforeValidator(objects_of)] = Field(
+    start_date_time: LenientDatetime = None
+    available_patches: Annotated[list[AvailablePatch], BeforeValidator(objects_or_empty)] = Field(
         default_factory=list[AvailablePatch],
     )
     error: _ErrorObject = None
@@ -293,7 +301,7 @@ class InstalledPatch(_Patch):
         return self._record(self.installation_state.value).model_copy(update={"severity": self.msrc_severity})
 
 
-class InstallResult(Tolerant):
+class InstallResult(ExternalDocument):
     """``VirtualMachineInstallPatchesResult``, the inner level."""
 
     status: Status = PatchOperationStatus.UNKNOWN
@@ -305,8 +313,10 @@ class InstallResult(Tolerant):
     pending_patch_count: Count = 0
     installed_patch_count: Count = 0
     failed_patch_count: Count = 0
-    patches: Annotated[list[InstalledPatch], BeforeValidator(objects_of)] = Field(default_factory=list[InstalledPatch])
-    start_date_time: LenientInstant = None
+    patches: Annotated[list[InstalledPatch], BeforeValidator(objects_or_empty)] = Field(
+        default_factory=list[InstalledPatch]
+    )
+    start_date_time: LenientDatetime = None
     maintenance_run_id: Text = ""
     error: _ErrorObject = None
 
@@ -328,7 +338,7 @@ class InstallResult(Tolerant):
         )
 
 
-class PatchSummary(Tolerant):
+class PatchSummary(ExternalDocument):
     """Both summaries of ``instanceView.patchStatus``: named differently from the results, without reboot status."""
 
     status: Status = PatchOperationStatus.UNKNOWN
@@ -343,8 +353,8 @@ class PatchSummary(Tolerant):
     pending_patch_count: Count = 0
     installed_patch_count: Count = 0
     failed_patch_count: Count = 0
-    start_time: LenientInstant = None
-    last_modified_time: LenientInstant = None
+    start_time: LenientDatetime = None
+    last_modified_time: LenientDatetime = None
     error: _ErrorObject = None
 
     @property

@@ -31,7 +31,7 @@ _REMEMBERED = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class TrackedOperation:
     """An operation: its name, the subscription and region that count it, and what is like it (kind, system)."""
 
     name: str
@@ -40,7 +40,7 @@ class Followed:
     os_type: str
 
 
-class _Calendar:
+class _PollSlots:
     """Which moments are taken, in grains of time that hold as many looks as there are reads for."""
 
     def __init__(self, grain: float, looks_per_second: float) -> None:
@@ -92,7 +92,7 @@ class _InFlight:
         return len(self._until)
 
 
-class Looks:
+class PollSchedule:
     """What one worker knows of operations in flight, and how long those took that it saw end.
 
     Args:
@@ -104,10 +104,10 @@ class Looks:
         self._poll_seconds = poll_seconds
         self._looks_per_second = reads_per_second * _LOOKS_SHARE
         self._in_flight: dict[str, _InFlight] = {}
-        self._calendars: dict[str, _Calendar] = {}
+        self._calendars: dict[str, _PollSlots] = {}
         self._took: dict[tuple[OperationKind, str], deque[float]] = {}
 
-    def first(self, operation: Followed, now: float, elapsed: float, known: float | None) -> float:
+    def first(self, operation: TrackedOperation, now: float, elapsed: float, known: float | None) -> float:
         """Seconds to the first look at an operation that was accepted.
 
         Args:
@@ -116,14 +116,14 @@ class Looks:
         """
         return self._follow(operation, now, self._expected(operation, known) - elapsed)
 
-    def following(self, operation: Followed, now: float, elapsed: float) -> float:
+    def following(self, operation: TrackedOperation, now: float, elapsed: float) -> float:
         """Seconds to the next look at an operation that runs."""
         all_once = self.in_flight(operation.place, now) / self._looks_per_second
         # It may have begun when nothing was known of its likes.
         wait = max(elapsed * _GROWTH, self._median(operation, 0) - elapsed)
         return self._follow(operation, now, min(wait, all_once * _SPARE_LOOKS))
 
-    def ended(self, operation: Followed, seconds: float | None = None) -> None:
+    def ended(self, operation: TrackedOperation, seconds: float | None = None) -> None:
         """It needs no look any more; ``seconds`` is how long it took, when that is known."""
         if operation.place in self._in_flight:
             self._in_flight[operation.place].drop(operation.name)
@@ -135,20 +135,20 @@ class Looks:
         """Operations in a region that this worker has seen run. Others look at some of them, and see them end."""
         return self._in_flight[place].count(now) if place in self._in_flight else 0
 
-    def _expected(self, operation: Followed, known: float | None) -> float:
+    def _expected(self, operation: TrackedOperation, known: float | None) -> float:
         if known is not None and operation.kind is OperationKind.INSTALL:
             return known * NEAR_THE_END
         return self._median(operation, self._poll_seconds * _DEFAULT_POLLS[operation.kind])
 
-    def _median(self, operation: Followed, default: float) -> float:
+    def _median(self, operation: TrackedOperation, default: float) -> float:
         took = self._took.get((operation.kind, operation.os_type))
         return median(took) if took else default
 
-    def _follow(self, operation: Followed, now: float, wait: float) -> float:
+    def _follow(self, operation: TrackedOperation, now: float, wait: float) -> float:
         latest = now + self._poll_seconds * MOST_POLLS
         calendar = self._calendars.get(operation.place)
         if calendar is None:
-            calendar = _Calendar(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)
+            calendar = _PollSlots(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)
             self._calendars[operation.place] = calendar
         # A look that finds no turn is an execution and a replay for nothing: each has its moment from the beginning.
         moment = calendar.book(now, min(now + max(self._poll_seconds, wait), latest), latest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchwave.domain.core.documents import Instant
+from patchwave.domain.core.documents import UtcDatetime
 from patchwave.domain.core.principal import Signed
 
 
@@ -10,7 +10,7 @@ class Order(Signed):
     """What a person asked for: who, why and when."""
 
     why: str = ""
-    at: Instant
+    at: UtcDatetime
 
 
 class NotPossible(Exception):

@@ -1,7 +1,7 @@
 """The two kinds of document Patchwave handles: its own, and what others send.
 
 Its own documents are strict and frozen: a misspelt key is an error, not a silent default. What Azure sends is
-read leniently: missing keys, unknown keys and new words must never lose a result (``Tolerant``).
+read leniently: missing keys, unknown keys and new words must never lose a result (``ExternalDocument``).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Document(BaseModel):
         return cls.model_validate(data)
 
 
-class Tolerant(BaseModel):
+class ExternalDocument(BaseModel):
     """A document of somebody else's: unknown keys are ignored, absent keys take a default."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
-def as_object(value: object) -> Json | None:
+def object_or_none(value: object) -> Json | None:
     """The value if it is a JSON object."""
     return cast("Json", value) if isinstance(value, dict) else None
 
@@ -54,44 +54,46 @@ def as_object(value: object) -> Json | None:
 def parse_object(text: str) -> Json | None:
     """The JSON object in a text from outside; ``None`` when it is none, or nested too deeply to be read."""
     try:
-        return as_object(json.loads(text))
+        return object_or_none(json.loads(text))
     except (ValueError, RecursionError):
         return None
 
 
-def as_list(value: object) -> list[Any]:
+def list_or_empty(value: object) -> list[Any]:
     """The value if it is a JSON array; Azure sends ``null`` for an empty one."""
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-def objects_of(value: object) -> list[Json]:
+def objects_or_empty(value: object) -> list[Json]:
     """The JSON objects in an array; whatever else stands in it cannot be read."""
-    return [item for item in as_list(value) if isinstance(item, dict)]
+    return [item for item in list_or_empty(value) if isinstance(item, dict)]
 
 
-def fold_keys(body: Mapping[str, Any]) -> Json:
+def lower_keys(body: Mapping[str, Any]) -> Json:
     """The object with its keys in lower case, for services that write them in more than one way."""
     return {name.lower(): value for name, value in body.items()}
 
 
-def text_of(value: object) -> str:
+def str_or_empty(value: object) -> str:
     """The value if it is text; empty for anything else."""
     return value if isinstance(value, str) else ""
 
 
-def texts_of(value: object) -> tuple[str, ...]:
+def strings_or_empty(value: object) -> tuple[str, ...]:
     """The texts of an array; ``null`` and anything else have none."""
-    return tuple(item for item in as_list(value) if isinstance(item, str))
+    return tuple(item for item in list_or_empty(value) if isinstance(item, str))
 
 
 def texts_by_name(value: object) -> dict[str, str]:
     """An object whose values are texts, such as tags; ``null`` reads as an empty text."""
-    return {name: "" if item is None else str(item) for name, item in (as_object(value) or {}).items()}
+    return {name: "" if item is None else str(item) for name, item in (object_or_none(value) or {}).items()}
 
 
 def without_empty(value: Json) -> Json:
     """The object without empty members, at any depth of objects: what a body to Azure leaves out."""
-    cleaned = {key: item if (inner := as_object(item)) is None else without_empty(inner) for key, item in value.items()}
+    cleaned = {
+        key: item if (inner := object_or_none(item)) is None else without_empty(inner) for key, item in value.items()
+    }
     return {key: item for key, item in cleaned.items() if item not in (None, [], {}, "")}
 
 
@@ -132,7 +134,7 @@ def _require_instant(value: object) -> datetime:
     return instant
 
 
-Instant = Annotated[
+UtcDatetime = Annotated[
     datetime,
     BeforeValidator(_require_instant),
     PlainSerializer(format_instant, return_type=str, when_used="json"),
@@ -140,7 +142,7 @@ Instant = Annotated[
 ]
 """A UTC time of our own documents."""
 
-LenientInstant = Annotated[
+LenientDatetime = Annotated[
     datetime | None,
     BeforeValidator(parse_instant),
     PlainSerializer(lambda value: value and format_instant(value), when_used="json"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.redaction import ForeignText
+from patchwave.domain.core.redaction import RedactedText
 
 
 class OutcomeKind(StrEnum):
@@ -90,7 +90,7 @@ class Outcome(Document):
 
     outcome: OutcomeKind
     reason: Reason
-    message: ForeignText
+    message: RedactedText
 
     @classmethod
     def skipped(cls, reason: Reason, message: str) -> Outcome:

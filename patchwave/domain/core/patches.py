@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant
-from patchwave.domain.core.redaction import ForeignText
+from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.core.redaction import RedactedText
 
 
 class ReportedError(Document):
@@ -15,7 +15,7 @@ class ReportedError(Document):
     """
 
     code: str = ""
-    message: ForeignText = ""
+    message: RedactedText = ""
     target: str = ""
     count: int | None = None
 
@@ -56,7 +56,7 @@ class AssessmentSummary(Document):
     needs_subscription: int = 0
     reboot_pending: bool | None = None
     """``None`` where the machine did not say."""
-    at: Instant | None = None
+    at: UtcDatetime | None = None
     list_is_partial: bool = False
     activity_id: str = ""
     errors: list[ReportedError] = Field(default_factory=list[ReportedError])
@@ -92,7 +92,7 @@ class InstallationSummary(Document):
     reboot_status: str = ""
     window_exceeded: bool = False
     activity_id: str = ""
-    started_at: Instant | None = None
+    started_at: UtcDatetime | None = None
     adopted: bool = False
     errors: list[ReportedError] = Field(default_factory=list[ReportedError])
     """What the agent reported beside the result, also when the installation succeeded."""
@@ -107,9 +107,9 @@ class PatchRecord(Document):
     classifications: list[str] = Field(default_factory=list[str])
     state: str = ""
     reboot_behavior: str = ""
-    published_at: Instant | None = None
+    published_at: UtcDatetime | None = None
     patch_id: str = ""
     severity: str = ""
     activity_id: str = ""
     """Of the assessment that found it."""
-    last_modified_at: Instant | None = None
+    last_modified_at: UtcDatetime | None = None

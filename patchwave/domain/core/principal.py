@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NotRequired, TypedDict
 
-from patchwave.domain.core.documents import Document, Json, as_list, as_object, parse_object
+from patchwave.domain.core.documents import Document, Json, list_or_empty, object_or_none, parse_object
 
 ENTRA = "aad"
 """How the platform calls its identity provider."""
@@ -128,8 +128,8 @@ def _claims(document: Json) -> Iterator[tuple[str, str]]:
     Raises:
         InvalidPrincipal: one is of another form; what is left might lack the claim that matters.
     """
-    for claim in as_list(document.get("claims")):
-        fields = as_object(claim) or {}
+    for claim in list_or_empty(document.get("claims")):
+        fields = object_or_none(claim) or {}
         kind, value = fields.get("typ"), fields.get("val")
         if not isinstance(kind, str) or not isinstance(value, str):
             raise InvalidPrincipal("its claims cannot be read")

@@ -88,10 +88,10 @@ _LENGTHS = {"code": 16, "token": 8, "pass": 8, "authorization": 8}
 """From how many characters on a value with letters and digits is taken for a secret, where most values are none."""
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """The text without query strings and users of URLs, tokens, credentials, and values that are named as keys.
 
-    >>> without_secrets("GET https://example.org/a?sig=x failed with Bearer abcdefgh")
+    >>> redact("GET https://example.org/a?sig=x failed with Bearer abcdefgh")
     'GET https://example.org/a?*** failed with Bearer ***'
     """
     text = _without_users(text)
@@ -131,5 +131,5 @@ def _bare_word(found: re.Match[str], name: str, value: str) -> str:
     return f"{found[1]}***" if is_long and is_mixed and not is_number else found[0]
 
 
-type ForeignText = Annotated[str, AfterValidator(without_secrets)]
+type RedactedText = Annotated[str, AfterValidator(redact)]
 """A text that somebody else wrote, in a document of ours."""

@@ -9,7 +9,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex
-from patchwave.domain.drift.inputs import ASSESSMENT_RETENTION_DAYS, KnownAssessment
+from patchwave.domain.drift.inputs import ASSESSMENT_RETENTION_DAYS, LastAssessment
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, WantedSettings, refusal_of
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
@@ -35,7 +35,7 @@ def check_assessments(index: FleetIndex, stale_days: int) -> Iterator[Finding]:
         )
 
 
-def _last_known(index: FleetIndex, known: KnownAssessment | None) -> str:
+def _last_known(index: FleetIndex, known: LastAssessment | None) -> str:
     if known is None:
         return (
             f"No assessment is known: Azure keeps one for {ASSESSMENT_RETENTION_DAYS} days, and no run of Patchwave"
@@ -86,7 +86,7 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
 
 
 def _missing(
-    machine: FleetMachine, known: KnownAssessment, configuration: MaintenanceConfiguration | None, ended_at: datetime
+    machine: FleetMachine, known: LastAssessment, configuration: MaintenanceConfiguration | None, ended_at: datetime
 ) -> dict[str, int]:
     """The missing updates that the schedule should have brought, by classification."""
     if OsType.read(machine.found.os_type) is OsType.LINUX and known.at - ended_at > BELIEVED_FOR:

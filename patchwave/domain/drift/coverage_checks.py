@@ -6,27 +6,27 @@ from collections.abc import Iterator
 
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
-from patchwave.domain.drift.fleet_index import FleetIndex, Standing
-from patchwave.domain.fleet.patch_mode import Patcher, PatchMode, WantedSettings, refusal_of
+from patchwave.domain.drift.fleet_index import FleetIndex, PatchCoverage
+from patchwave.domain.fleet.patch_mode import PatchMode, PatchSource, WantedSettings, refusal_of
 
 
 def check_patchers(index: FleetIndex) -> Iterator[Finding]:
     """At most one finding for each machine, for each of them names everybody who patches it."""
-    for standing in index.standings:
+    for standing in index.coverages:
         if finding := _check(index, standing):
             yield finding
 
 
-def _check(index: FleetIndex, standing: Standing) -> Finding | None:
+def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
     settings, patching = standing.machine.settings, standing.patching
     if settings is None or standing.machine.found.problem:
         evidence = standing.machine.found.problem or standing.machine.eligibility.sentence
         return _finding(FindingKind.UNMANAGEABLE, standing, evidence, remediation.show(standing.machine.found.id))
-    if patching is None or patching.patcher is Patcher.UNKNOWN:
+    if patching is None or patching.patcher is PatchSource.UNKNOWN:
         return None
     if standing.policies and standing.others:
         return _two(standing)
-    if not standing.policies and patching.patcher is Patcher.NOBODY:
+    if not standing.policies and patching.patcher is PatchSource.NOBODY:
         return _nobody(index, standing)
     if patching.is_mistake:
         evidence = " ".join([patching.sentence, *_policies(standing)])
@@ -37,7 +37,7 @@ def _check(index: FleetIndex, standing: Standing) -> Finding | None:
     return None
 
 
-def _nobody(index: FleetIndex, standing: Standing) -> Finding:
+def _nobody(index: FleetIndex, standing: PatchCoverage) -> Finding:
     patching = standing.patching
     assert patching is not None
     why = patching.sentence
@@ -48,7 +48,7 @@ def _nobody(index: FleetIndex, standing: Standing) -> Finding:
     return _finding(FindingKind.NOBODY_PATCHES, standing, " ".join([why, *standing.resting]), fix)
 
 
-def _nobody_fix(index: FleetIndex, standing: Standing) -> str:
+def _nobody_fix(index: FleetIndex, standing: PatchCoverage) -> str:
     """Let what is attached work; hand the machine to Azure where nothing is."""
     settings = standing.machine.settings
     assert settings is not None
@@ -64,21 +64,21 @@ def _nobody_fix(index: FleetIndex, standing: Standing) -> str:
     return " && ".join(steps)
 
 
-def _two(standing: Standing) -> Finding:
+def _two(standing: PatchCoverage) -> Finding:
     evidence = " ".join([*_policies(standing), f"So does {' and '.join(standing.others)}, outside of its windows."])
     assert standing.patching is not None
-    if standing.patching.patcher is Patcher.SCHEDULE:
+    if standing.patching.patcher is PatchSource.SCHEDULE:
         fix = _detach(standing)
     else:
         fix = _set(standing, remediation.to_schedules())
     return _finding(FindingKind.PATCHED_BY_TWO, standing, evidence, fix)
 
 
-def _without_effect(standing: Standing) -> str:
+def _without_effect(standing: PatchCoverage) -> str:
     return _detach(standing) if standing.policies else _set(standing, remediation.to_schedules())
 
 
-def _detach(standing: Standing) -> str:
+def _detach(standing: PatchCoverage) -> str:
     """Take the machine out of its schedules; where a dynamic scope holds it, leave it to them instead."""
     assignments = [one for each in standing.attached for one in each.assignments]
     if any(one.is_dynamic for one in assignments):
@@ -86,13 +86,13 @@ def _detach(standing: Standing) -> str:
     return remediation.delete_assignments(assignments)
 
 
-def _leave_out(standing: Standing) -> str:
+def _leave_out(standing: PatchCoverage) -> str:
     return remediation.edit_policy(
         standing.policies[0], f"name {standing.machine.found.id} under scope.exclude.machineIds"
     )
 
 
-def _set(standing: Standing, wanted: WantedSettings) -> str:
+def _set(standing: PatchCoverage, wanted: WantedSettings) -> str:
     """Set the machine. Where Azure refuses that: leave it to who patches it, or to Azure, or patch it this once."""
     settings = standing.machine.settings
     assert settings is not None
@@ -106,10 +106,10 @@ def _set(standing: Standing, wanted: WantedSettings) -> str:
     return remediation.run_on(standing.machine.found.id, "patch")
 
 
-def _policies(standing: Standing) -> list[str]:
+def _policies(standing: PatchCoverage) -> list[str]:
     names = ", ".join(standing.policies)
     return [f"The {'policies' if len(standing.policies) > 1 else 'policy'} {names} patches it."] if names else []
 
 
-def _finding(kind: FindingKind, standing: Standing, evidence: str, fix: str) -> Finding:
+def _finding(kind: FindingKind, standing: PatchCoverage, evidence: str, fix: str) -> Finding:
     return Finding(kind=kind, subject=standing.machine.found.id, evidence=evidence, fix=fix)

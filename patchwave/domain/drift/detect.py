@@ -6,13 +6,13 @@ from datetime import datetime
 
 from patchwave.domain.drift.compliance_checks import check_assessments, check_results
 from patchwave.domain.drift.coverage_checks import check_patchers
-from patchwave.domain.drift.findings import DoctorReport, count_by_kind, in_order
+from patchwave.domain.drift.findings import DriftReport, count_by_kind, sort_findings
 from patchwave.domain.drift.fleet_index import FleetIndex
-from patchwave.domain.drift.inputs import FleetFacts
+from patchwave.domain.drift.inputs import DriftInputs
 from patchwave.domain.drift.schedule_checks import check_schedules
 
 
-def examine(facts: FleetFacts, now: datetime, stale_days: int) -> DoctorReport:
+def examine(facts: DriftInputs, now: datetime, stale_days: int) -> DriftReport:
     """Everything that is wrong, in a fixed order: the same facts in any order give the same report.
 
     Args:
@@ -21,7 +21,7 @@ def examine(facts: FleetFacts, now: datetime, stale_days: int) -> DoctorReport:
         stale_days: assessments older than this are stale.
     """
     index = FleetIndex(facts, now)
-    findings = in_order(
+    findings = sort_findings(
         [
             *check_patchers(index),
             *check_schedules(index),
@@ -29,7 +29,7 @@ def examine(facts: FleetFacts, now: datetime, stale_days: int) -> DoctorReport:
             *check_results(index),
         ]
     )
-    return DoctorReport(
+    return DriftReport(
         at=now,
         stale_days=stale_days,
         machines=len(index.machines),

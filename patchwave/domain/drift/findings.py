@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 
 
 class FindingKind(StrEnum):
@@ -47,10 +47,10 @@ class Finding(Document):
     fix: str = Field(description="A command line that mends it, for a POSIX shell.")
 
 
-class DoctorReport(Document):
+class DriftReport(Document):
     """All findings of a fleet at one moment."""
 
-    at: Instant
+    at: UtcDatetime
     stale_days: int = Field(description="Assessments older than so many days count as stale.")
     machines: int = Field(description="Machines that were looked at.")
     configurations: int = Field(description="Maintenance configurations for guests that were looked at.")
@@ -60,7 +60,7 @@ class DoctorReport(Document):
     findings: list[Finding]
     notes: list[str] = Field(description="What could not be judged, and why.")
 
-    def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DoctorReport:
+    def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DriftReport:
         """The same report with the findings of some kinds (none: of all) whose subject holds a text, so many at most.
 
         The counts are of what was asked for, and a note says when findings are left out by the limit.
@@ -78,7 +78,7 @@ class DoctorReport(Document):
         )
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """By kind, then by subject: the same fleet gives the same report."""
     ranks = {kind: rank for rank, kind in enumerate(FindingKind)}
     return sorted(findings, key=lambda each: (ranks[each.kind], each.subject.casefold(), each.evidence))

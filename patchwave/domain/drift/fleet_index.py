@@ -11,10 +11,10 @@ from patchwave.domain.calendar.schedule import occurrences
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.drift.inputs import FleetFacts, FleetPolicy
+from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.exclusions import hold_reason
 from patchwave.domain.fleet.machine import FleetMachine
-from patchwave.domain.fleet.patch_mode import Patcher, Patching, PatchMode, Schedule, who_patches
+from patchwave.domain.fleet.patch_mode import PatchMode, PatchOwnership, PatchSource, Schedule, patch_ownership
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.planning.dry_run import FoundMachine
@@ -24,7 +24,7 @@ from patchwave.domain.policy.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Attachment:
     """A configuration for guests that is attached to a machine, by these assignments of it."""
 
     configuration: MaintenanceConfiguration
@@ -32,7 +32,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PatchCoverage:
     """What is said to patch one machine.
 
     ``policies`` cover it and will run; ``resting`` are sentences on those that would cover it and will not.
@@ -40,10 +40,10 @@ class Standing:
     """
 
     machine: FleetMachine
-    attached: tuple[Attached, ...] = ()
+    attached: tuple[Attachment, ...] = ()
     policies: tuple[str, ...] = ()
     resting: tuple[str, ...] = ()
-    patching: Patching | None = None
+    patching: PatchOwnership | None = None
 
     @property
     def schedule_names(self) -> str:
@@ -57,11 +57,11 @@ class Standing:
         if patching is None or settings is None:
             return []
         match patching.patcher:
-            case Patcher.SCHEDULE:
+            case PatchSource.SCHEDULE:
                 return [f"the schedule {self.schedule_names}"]
-            case Patcher.PLATFORM:
+            case PatchSource.PLATFORM:
                 return ["Azure's automatic patching"]
-            case Patcher.OPERATING_SYSTEM if settings.patch_mode is PatchMode.AUTOMATIC_BY_OS:
+            case PatchSource.OPERATING_SYSTEM if settings.patch_mode is PatchMode.AUTOMATIC_BY_OS:
                 return ["Windows Update"]
             case _:
                 return []
@@ -79,7 +79,7 @@ class _State:
 class FleetIndex:
     """The facts by machine, at one moment. Everything is compared by ids in lower case."""
 
-    facts: FleetFacts
+    facts: DriftInputs
     now: datetime
     _states: dict[str, _State] = field(default_factory=dict[str, _State], init=False)
 
@@ -99,16 +99,16 @@ class FleetIndex:
         return {machine.folded: machine for machine in self.facts.machines}
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def coverages(self) -> list[PatchCoverage]:
         """Every machine with what is said to patch it, by id."""
         policies = [(policy, *self._covered(policy)) for policy in self.facts.policies]
-        return [self._standing(self.machines[folded], policies) for folded in sorted(self.machines)]
+        return [self._coverage(self.machines[folded], policies) for folded in sorted(self.machines)]
 
     @cached_property
     def machines_by_schedule(self) -> dict[str, int]:
         """To how many machines each configuration is attached."""
         counts: dict[str, int] = {}
-        for standing in self.standings:
+        for standing in self.coverages:
             for attached in standing.attached:
                 folded = fold(attached.configuration.id)
                 counts[folded] = counts.get(folded, 0) + 1
@@ -124,7 +124,9 @@ class FleetIndex:
             known = self._states[fold(configuration.id)] = _state_of(configuration, self.now)
         return known
 
-    def _standing(self, machine: FleetMachine, policies: Sequence[tuple[FleetPolicy, frozenset[str], str]]) -> Standing:
+    def _coverage(
+        self, machine: FleetMachine, policies: Sequence[tuple[FleetPolicy, frozenset[str], str]]
+    ) -> PatchCoverage:
         attached = tuple(self._attached(machine))
         held = machine.found.problem or hold_reason(machine.found.tags)
         running: list[str] = []
@@ -134,18 +136,18 @@ class FleetIndex:
                 running.append(policy.policy.name)
             elif machine.folded in covered and not policy.only_accompanies:
                 resting.append(why_not or f"The policy {policy.policy.name} skips it. {held}")
-        return Standing(machine, attached, tuple(running), tuple(resting), self._patching(machine, attached))
+        return PatchCoverage(machine, attached, tuple(running), tuple(resting), self._patching(machine, attached))
 
-    def _patching(self, machine: FleetMachine, attached: Sequence[Attached]) -> Patching | None:
+    def _patching(self, machine: FleetMachine, attached: Sequence[Attachment]) -> PatchOwnership | None:
         if machine.settings is None:
             return None
         schedules = [
             Schedule(configuration_id=each.configuration.id, next_at=self._state(each.configuration).next_at)
             for each in attached
         ]
-        return who_patches(machine.settings, schedules, unsupported=machine.unsupported)
+        return patch_ownership(machine.settings, schedules, unsupported=machine.unsupported)
 
-    def _attached(self, machine: FleetMachine) -> Iterator[Attached]:
+    def _attached(self, machine: FleetMachine) -> Iterator[Attachment]:
         by_configuration: dict[str, list[Assignment]] = {}
         for assignment in self._direct.get(machine.folded, []):
             by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
@@ -156,7 +158,7 @@ class FleetIndex:
         for folded, assignments in sorted(by_configuration.items()):
             configuration = self.configurations.get(folded)
             if configuration is not None and configuration.patches_guests:
-                yield Attached(configuration, tuple(assignments))
+                yield Attachment(configuration, tuple(assignments))
 
     @cached_property
     def _direct(self) -> dict[str, list[Assignment]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from patchwave.domain.core.documents import as_object, format_instant, parse_instant
+from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import literal
@@ -31,7 +31,7 @@ NEEDS_SUBSCRIPTION, NEEDS_SUBSCRIPTION_VERSION = "security-esm", "UA_ESM_Require
 
 
 @dataclass(frozen=True, slots=True)
-class Excuse:
+class ExcludedPatch:
     """Missing updates that a schedule may not have been able to bring, of one classification in lower case.
 
     ``published_at`` of ``None``: they need an Ubuntu Pro subscription.
@@ -43,7 +43,7 @@ class Excuse:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownAssessment:
+class LastAssessment:
     """The newest assessment of a machine: updates that it misses, by classification in lower case.
 
     Of an assessment that only our own tables know the counts are left out: Resource Graph has them minutes later.
@@ -51,7 +51,7 @@ class KnownAssessment:
 
     at: datetime
     missing: Mapping[str, int] = field(default_factory=dict[str, int])
-    excuses: tuple[Excuse, ...] = ()
+    excuses: tuple[ExcludedPatch, ...] = ()
 
     def missing_since(self, moment: datetime) -> dict[str, int]:
         """What was to be had at a moment and is still missing; of Linux nobody tells when it was published."""
@@ -92,13 +92,13 @@ class FleetPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetFacts:
+class DriftInputs:
     """All of it. ``assessments`` are by machine id in lower case; ``notes`` say what could not be read."""
 
     machines: Sequence[FleetMachine] = ()
     configurations: Sequence[MaintenanceConfiguration] = ()
     assignments: Sequence[Assignment] = ()
-    assessments: Mapping[str, KnownAssessment] = field(default_factory=dict[str, KnownAssessment])
+    assessments: Mapping[str, LastAssessment] = field(default_factory=dict[str, LastAssessment])
     runs: Sequence[ScheduledRuns] = ()
     policies: Sequence[FleetPolicy] = ()
     notes: Sequence[str] = ()
@@ -120,7 +120,7 @@ def newest_assessments() -> str:
     )
 
 
-def excused_patches(now: datetime) -> str:
+def excluded_patches(now: datetime) -> str:
     """What needs a subscription, and what was published within the time for which Azure keeps runs: ``machine,
     classification, publishedAt, patches``.
     """
@@ -163,29 +163,29 @@ def first_and_last_runs() -> str:
 # --- reading rows ------------------------------------------------------------------------------------------------
 
 
-def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, KnownAssessment]:
+def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, LastAssessment]:
     """By machine id in lower case."""
-    found: dict[str, KnownAssessment] = {}
+    found: dict[str, LastAssessment] = {}
     for row in rows:
         machine, _, _ = fold(str(row.get("id", ""))).partition("/patchassessmentresults/")
         at = parse_instant(row.get("at"))
         if at is None or not _is_machine(machine):
             continue
-        counts = as_object(row.get("missing")) or {}
+        counts = object_or_none(row.get("missing")) or {}
         missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
-        found[machine] = KnownAssessment(at, missing)
+        found[machine] = LastAssessment(at, missing)
     return found
 
 
-def with_excuses(
-    assessments: Mapping[str, KnownAssessment], rows: Iterable[Mapping[str, Any]]
-) -> dict[str, KnownAssessment]:
-    """The assessments with what stands in the rows of `excused_patches`."""
-    excuses: dict[str, list[Excuse]] = {}
+def with_exclusions(
+    assessments: Mapping[str, LastAssessment], rows: Iterable[Mapping[str, Any]]
+) -> dict[str, LastAssessment]:
+    """The assessments with what stands in the rows of `excluded_patches`."""
+    excuses: dict[str, list[ExcludedPatch]] = {}
     for row in rows:
         name, patches = str(row.get("classification", "")), row.get("patches")
         if isinstance(patches, int):
-            excuse = Excuse(
+            excuse = ExcludedPatch(
                 "security" if name == NEEDS_SUBSCRIPTION else name, patches, parse_instant(row.get("publishedAt"))
             )
             excuses.setdefault(str(row.get("machine", "")), []).append(excuse)
@@ -193,14 +193,14 @@ def with_excuses(
 
 
 def with_own(
-    assessments: Mapping[str, KnownAssessment], machines: Iterable[FleetMachine], own: Mapping[str, datetime]
-) -> dict[str, KnownAssessment]:
+    assessments: Mapping[str, LastAssessment], machines: Iterable[FleetMachine], own: Mapping[str, datetime]
+) -> dict[str, LastAssessment]:
     """The assessments that Azure still has, and those of our own runs (by machine key) where they are newer."""
     found = dict(assessments)
     for machine in machines:
         at, known = own.get(machine.found.machine_id.key), found.get(machine.folded)
         if at is not None and (known is None or known.at < at):
-            found[machine.folded] = KnownAssessment(at)
+            found[machine.folded] = LastAssessment(at)
     return found
 
 

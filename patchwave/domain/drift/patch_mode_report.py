@@ -7,29 +7,17 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant
-from patchwave.domain.drift.fleet_index import Standing
+from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.drift.fleet_index import PatchCoverage
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.exclusions import HOLD_TAG, hold_reason
-from patchwave.domain.fleet.patch_mode import AssessmentMode, Patcher, Patching, PatchMode, PatchSettings
-
-
-class PatchedBy(StrEnum):
-    """Who patches a machine in the end: what it is set to, and the policies of Patchwave beside that."""
-
-    SCHEDULE = "schedule"
-    PLATFORM = "platform"
-    OPERATING_SYSTEM = "operating_system"
-    POLICY = "policy"
-    """One or more policies of Patchwave, and nothing else."""
-    NOBODY = "nobody"
-    UNKNOWN = "unknown"
+from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchOwnership, PatchSettings, PatchSource
 
 
 class MachineModes(Document):
     """A machine with its settings, and what will patch it and when.
 
-    ``scenario`` and ``sentence`` are of `Patching`; ``at`` is the next start of the schedule that will patch it.
+    ``scenario`` and ``sentence`` are of `PatchOwnership`; ``at`` is the next start of the schedule that will patch it.
     """
 
     id: str
@@ -44,15 +32,15 @@ class MachineModes(Document):
     settings: PatchSettings | None = Field(description="Null for a system that guest patching does not know.")
     schedules: list[str] = Field(description="Ids of the maintenance configurations that are attached to it.")
     policies: list[str] = Field(description="Names of the policies that cover it and will run.")
-    patched_by: PatchedBy
-    at: Instant | None
+    patched_by: PatchSource
+    at: UtcDatetime | None
     scenario: int | None = Field(description="1 to 8: patch mode, bypass flag, schedule (docs/how-to/patch-modes.md).")
     is_mistake: bool = Field(description="A schedule is attached that fails on it.")
     sentence: str
     eligibility: Eligibility
 
 
-class ModeCounts(Document):
+class PatchModeCounts(Document):
     """A fleet in numbers; each adds up to ``machines``."""
 
     machines: int
@@ -64,7 +52,7 @@ class ModeCounts(Document):
     eligible: int = 0
 
 
-def describe(standing: Standing) -> MachineModes:
+def describe(standing: PatchCoverage) -> MachineModes:
     """The row of a machine."""
     machine, patching = standing.machine, standing.patching
     found = machine.found
@@ -90,12 +78,12 @@ def describe(standing: Standing) -> MachineModes:
     )
 
 
-def count(machines: Iterable[MachineModes]) -> ModeCounts:
+def count(machines: Iterable[MachineModes]) -> PatchModeCounts:
     """The numbers of a fleet."""
     listed = list(machines)
-    return ModeCounts(
+    return PatchModeCounts(
         machines=len(listed),
-        by_patcher=_tally((machine.patched_by for machine in listed), PatchedBy),
+        by_patcher=_tally((machine.patched_by for machine in listed), PatchSource),
         by_patch_mode=_tally((machine.settings and machine.settings.patch_mode for machine in listed), PatchMode),
         by_assessment_mode=_tally(
             (machine.settings and machine.settings.assessment_mode for machine in listed), AssessmentMode
@@ -105,14 +93,14 @@ def count(machines: Iterable[MachineModes]) -> ModeCounts:
     )
 
 
-def _patched_by(standing: Standing) -> PatchedBy:
-    patcher = standing.patching.patcher if standing.patching else Patcher.NOBODY
-    if patcher is Patcher.NOBODY and standing.policies:
-        return PatchedBy.POLICY
-    return PatchedBy(patcher.value)
+def _patched_by(standing: PatchCoverage) -> PatchSource:
+    patcher = standing.patching.patcher if standing.patching else PatchSource.NOBODY
+    if patcher is PatchSource.NOBODY and standing.policies:
+        return PatchSource.POLICY
+    return patcher
 
 
-def _sentence(standing: Standing, patching: Patching | None) -> str:
+def _sentence(standing: PatchCoverage, patching: PatchOwnership | None) -> str:
     """All that is to be said; a hold keeps only Patchwave from the machine."""
     said = [patching.sentence if patching else "Guest patching does not know its system."]
     if standing.machine.found.problem:

@@ -31,7 +31,7 @@ def check_schedules(index: FleetIndex) -> Iterator[Finding]:
 
 def _check_starts(index: FleetIndex) -> Iterator[Finding]:
     meetings = _Meetings(index)
-    for standing in index.standings:
+    for standing in index.coverages:
         for one, other in combinations(standing.attached, 2):
             first = meetings.first(one.configuration, other.configuration)
             if first is None:

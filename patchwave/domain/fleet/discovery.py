@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 
-from patchwave.domain.core.documents import Document, Tolerant, text_of
+from patchwave.domain.core.documents import Document, ExternalDocument, str_or_empty
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.policy.boundary import Boundary, outside
@@ -193,7 +193,7 @@ def _image(value: object) -> str:
 LenientText = Annotated[str, BeforeValidator(_text)]
 
 
-class DiscoveredMachine(Tolerant):
+class DiscoveredMachine(ExternalDocument):
     """A machine as Resource Graph shows it, minutes behind the truth: good for planning, not for acting.
 
     Only the id is certain to be there; any other column is empty when Azure does not say. ``power_state`` is the
@@ -234,7 +234,7 @@ class DiscoveredMachine(Tolerant):
 
 def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
     """Read one row leniently. Each row is a machine: one whose id cannot be read has a ``problem``."""
-    given_id = text_of(row.get("id"))
+    given_id = str_or_empty(row.get("id"))
     machine = DiscoveredMachine.model_validate({**row, "id": given_id})
     try:
         parsed = MachineId.parse(given_id)

@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from patchwave.domain.core.documents import Document, Instant, Json, as_object, format_instant
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, format_instant, object_or_none
 from patchwave.domain.policy.scope import OsType
 
 
@@ -67,9 +67,9 @@ class PatchSettings(Document):
         system = OsType.read(os_type)
         if system is None:
             return None
-        bag = as_object(configuration) or {}
-        settings = as_object(bag.get("patchSettings")) or {}
-        platform = as_object(settings.get("automaticByPlatformSettings")) or {}
+        bag = object_or_none(configuration) or {}
+        settings = object_or_none(bag.get("patchSettings")) or {}
+        platform = object_or_none(settings.get("automaticByPlatformSettings")) or {}
         updates = bag.get("enableAutomaticUpdates") is not False
         by_default = PatchMode.AUTOMATIC_BY_OS if updates else PatchMode.MANUAL
         return cls(
@@ -105,7 +105,7 @@ class Schedule(Document):
     """A maintenance configuration of scope InGuestPatch that is attached to a machine, directly or by its filter."""
 
     configuration_id: str
-    next_at: Instant | None = Field(default=None, description="Its next start; null once it has ended.")
+    next_at: UtcDatetime | None = Field(default=None, description="Its next start; null once it has ended.")
 
     @property
     def name(self) -> str:
@@ -113,7 +113,7 @@ class Schedule(Document):
         return self.configuration_id.rstrip("/").rpartition("/")[2]
 
 
-class Patcher(StrEnum):
+class PatchSource(StrEnum):
     """What will patch a machine without anybody's asking."""
 
     SCHEDULE = "schedule"
@@ -121,11 +121,13 @@ class Patcher(StrEnum):
     """Azure's own automatic guest patching: Critical and Security, within 30 days of a release, in off-peak hours."""
     OPERATING_SYSTEM = "operating_system"
     """Windows Update in the guest, or what the Linux image brings; Azure neither orders nor sees it."""
+    POLICY = "policy"
+    """A policy of Patchwave and nothing else; no setting of the machine says so."""
     NOBODY = "nobody"
     UNKNOWN = "unknown"
 
 
-class Patching(Document):
+class PatchOwnership(Document):
     """What will patch a machine, when, and why, or why nothing will.
 
     ``scenario`` counts the eight: 1 to 4 with AutomaticByPlatform, 5 to 8 with any other mode; in each four, the flag
@@ -134,13 +136,15 @@ class Patching(Document):
     """
 
     scenario: int
-    patcher: Patcher
-    at: Instant | None = None
+    patcher: PatchSource
+    at: UtcDatetime | None = None
     sentence: str
     is_mistake: bool = False
 
 
-def who_patches(settings: PatchSettings, schedules: Sequence[Schedule] = (), *, unsupported: str = "") -> Patching:
+def patch_ownership(
+    settings: PatchSettings, schedules: Sequence[Schedule] = (), *, unsupported: str = ""
+) -> PatchOwnership:
     """What will patch a machine that is set so, with these schedules attached.
 
     Args:
@@ -151,69 +155,72 @@ def who_patches(settings: PatchSettings, schedules: Sequence[Schedule] = (), *, 
     """
     scenario = 1 + 4 * (not settings.is_by_platform) + 2 * (not settings.bypass) + (not schedules)
     if settings.patch_mode is None:
-        return Patching(
-            scenario=scenario, patcher=Patcher.UNKNOWN, sentence="Azure names a patch mode that is not known here."
+        return PatchOwnership(
+            scenario=scenario, patcher=PatchSource.UNKNOWN, sentence="Azure names a patch mode that is not known here."
         )
     names = ", ".join(schedule.name for schedule in schedules)
     match scenario:
         case 1:
             return _by_schedule(schedules)
         case 2:
-            return Patching(
+            return PatchOwnership(
                 scenario=2,
-                patcher=Patcher.NOBODY,
+                patcher=PatchSource.NOBODY,
                 sentence="Set to follow a schedule, and none is attached: only patched on demand, as Patchwave does.",
             )
         case 3:
-            return Patching(
+            return PatchOwnership(
                 scenario=3,
-                patcher=Patcher.NOBODY,
+                patcher=PatchSource.NOBODY,
                 is_mistake=True,
                 sentence=f"The schedule {names} fails on this machine: it needs the bypass flag, which is off, and with"
                 " a schedule attached Azure does not patch by itself.",
             )
         case 4 if unsupported:
-            return Patching(
+            return PatchOwnership(
                 scenario=4,
-                patcher=Patcher.NOBODY,
+                patcher=PatchSource.NOBODY,
                 sentence=f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}",
             )
         case 4:
-            return Patching(
+            return PatchOwnership(
                 scenario=4,
-                patcher=Patcher.PLATFORM,
+                patcher=PatchSource.PLATFORM,
                 sentence="Azure patches it: Critical and Security, in its off-peak hours, within 30 days of a release.",
             )
         case _:
             return _outside_azure(scenario, settings.patch_mode, names)
 
 
-def _by_schedule(schedules: Sequence[Schedule]) -> Patching:
+def _by_schedule(schedules: Sequence[Schedule]) -> PatchOwnership:
     coming = [(schedule.next_at, schedule.name) for schedule in schedules if schedule.next_at is not None]
     if not coming:
         names = ", ".join(schedule.name for schedule in schedules)
-        return Patching(
+        return PatchOwnership(
             scenario=1,
-            patcher=Patcher.NOBODY,
+            patcher=PatchSource.NOBODY,
             sentence=f"Set to follow a schedule, and what is attached has ended: {names}.",
         )
     at, name = min(coming)
-    return Patching(
-        scenario=1, patcher=Patcher.SCHEDULE, at=at, sentence=f"The schedule {name} patches it at {format_instant(at)}."
+    return PatchOwnership(
+        scenario=1,
+        patcher=PatchSource.SCHEDULE,
+        at=at,
+        sentence=f"The schedule {name} patches it at {format_instant(at)}.",
     )
 
 
-def _outside_azure(scenario: int, mode: PatchMode, names: str) -> Patching:
+def _outside_azure(scenario: int, mode: PatchMode, names: str) -> PatchOwnership:
     """The four scenarios of the other modes: the flag changes nothing, and a schedule is an error."""
     error = f" The schedule {names} fails: it needs AutomaticByPlatform." if names else ""
     if mode is PatchMode.MANUAL:
-        patcher, sentence = Patcher.NOBODY, "Manual: nothing patches it by itself."
+        patcher, sentence = PatchSource.NOBODY, "Manual: nothing patches it by itself."
     elif mode is PatchMode.AUTOMATIC_BY_OS:
-        patcher, sentence = Patcher.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."
+        patcher, sentence = PatchSource.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."
     else:
-        patcher = Patcher.OPERATING_SYSTEM
+        patcher = PatchSource.OPERATING_SYSTEM
         sentence = "What its image brings may patch it, such as unattended-upgrades; Azure does nothing."
-    return Patching(scenario=scenario, patcher=patcher, sentence=sentence + error, is_mistake=bool(names))
+    return PatchOwnership(scenario=scenario, patcher=patcher, sentence=sentence + error, is_mistake=bool(names))
 
 
 # --- changes ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from pydantic import AliasPath, Field
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import Text
 from patchwave.domain.core.command import NotPossible, Order
-from patchwave.domain.core.documents import Document, Instant, Json, Tolerant, objects_of, text_of
+from patchwave.domain.core.documents import (
+    Document,
+    ExternalDocument,
+    Json,
+    UtcDatetime,
+    objects_or_empty,
+    str_or_empty,
+)
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.exclusions import hold_reason
@@ -86,7 +93,7 @@ class ModeChange(Document):
     counts_by_end: dict[str, int] = Field(default_factory=dict[str, int])
     started: Order | None = None
     stopped: Order | None = None
-    ended_at: Instant | None = None
+    ended_at: UtcDatetime | None = None
     message: str = ""
     """Why it ended before its time."""
 
@@ -111,17 +118,17 @@ class MachineChange(Document):
     """What the change will not bring about, such as automatic patching of a custom image."""
     end: ChangeEnd | None = None
     message: str = ""
-    begun_at: Instant | None = None
+    begun_at: UtcDatetime | None = None
     """When it was first looked at."""
     throttled_seconds: float = 0
     """How long Azure has throttled what was asked of it: no part of the time that it has."""
-    asked_at: Instant | None = None
+    asked_at: UtcDatetime | None = None
     """When Azure was last asked for the change."""
     is_accepted: bool = False
     """Whether Azure took it."""
-    refused_at: Instant | None = None
+    refused_at: UtcDatetime | None = None
     """When Azure last surely refused it."""
-    ended_at: Instant | None = None
+    ended_at: UtcDatetime | None = None
 
 
 def change_id(at: datetime, suffix: str) -> str:
@@ -228,7 +235,7 @@ def why_to_end(change: ModeChange, failed: int) -> str | None:
 # --- one machine -----------------------------------------------------------------------------------------------
 
 
-class _Profile(Tolerant):
+class _Profile(ExternalDocument):
     os_type: Text = Field(default="", validation_alias=AliasPath("properties", "storageProfile", "osDisk", "osType"))
     windows: Any = Field(default=None, validation_alias=AliasPath("properties", "osProfile", "windowsConfiguration"))
     linux: Any = Field(default=None, validation_alias=AliasPath("properties", "osProfile", "linuxConfiguration"))
@@ -257,10 +264,10 @@ def read_state(body: Mapping[str, Any]) -> MachineState:
 
 
 def _trouble(statuses: object) -> str:
-    for status in objects_of(statuses):
-        code = text_of(status.get("code"))
+    for status in objects_or_empty(statuses):
+        code = str_or_empty(status.get("code"))
         if code.casefold().startswith("provisioningstate/failed"):
-            return f"{code.rpartition('/')[2]}: {text_of(status.get('message'))}".strip(": ")
+            return f"{code.rpartition('/')[2]}: {str_or_empty(status.get('message'))}".strip(": ")
     return "its provisioning state is Failed"
 
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.documents import LenientInstant, Tolerant, as_object
+from patchwave.domain.core.documents import ExternalDocument, LenientDatetime, object_or_none
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.policy.health import AlertVeto
@@ -21,24 +21,24 @@ from patchwave.domain.policy.health import AlertVeto
 _SHOWN = 3
 
 
-class _Essentials(Tolerant):
+class _Essentials(ExternalDocument):
     severity: Text = ""
     alert_state: Text = ""
     monitor_condition: Text = ""
     alert_rule: Text = ""
     target_resource: Text = ""
-    start_date_time: LenientInstant = None
+    start_date_time: LenientDatetime = None
 
 
-class _Properties(Tolerant):
-    essentials: Annotated[_Essentials | None, BeforeValidator(as_object)] = None
+class _Properties(ExternalDocument):
+    essentials: Annotated[_Essentials | None, BeforeValidator(object_or_none)] = None
 
 
-class Alert(Tolerant):
+class Alert(ExternalDocument):
     """One alert as Azure lists it."""
 
     name: Text = ""
-    properties: Annotated[_Properties | None, BeforeValidator(as_object)] = None
+    properties: Annotated[_Properties | None, BeforeValidator(object_or_none)] = None
 
     @classmethod
     def read(cls, item: dict[str, Any]) -> Alert:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.runs.intent import IntentState
 
 
@@ -38,13 +38,13 @@ class Guard(Document):
     turn: str = ""
     """Of a start or stop: of which change of power it is; that of an earlier one says nothing."""
     state: IntentState = IntentState.DECLARED
-    declared_at: Instant
-    deadline_at: Instant
+    declared_at: UtcDatetime
+    deadline_at: UtcDatetime
     """When following the operation ends, and a restart is not asked for again."""
     async_url: str = ""
     location_url: str = ""
     unclear_polls: int = 0
-    ended_at: Instant | None = None
+    ended_at: UtcDatetime | None = None
     """When the script was seen to have ended, or was given up; what came of it is then told again, never anew."""
     failure: str = ""
     """Why it counts as failed once it has ended, empty when all went well; before that, Azure's last refusal."""

@@ -23,7 +23,7 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
     is_package_mask,
 )
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.machine.patch_selection import (
@@ -61,7 +61,7 @@ class WindowsPin(Document):
     """
 
     kbs: list[str]
-    published_by: Instant | None = None
+    published_by: UtcDatetime | None = None
 
 
 class LinuxPin(Document):
@@ -74,7 +74,7 @@ class Pin(Document):
     """What the first ring of a run installed, by operating system; ``None`` where it installed nothing."""
 
     from_ring: str
-    at: Instant
+    at: UtcDatetime
     windows: WindowsPin | None = None
     linux: LinuxPin | None = None
     kinds: list[str] | None = None
@@ -334,7 +334,7 @@ def _too_young(patches: Sequence[PatchRecord], delay: Delay) -> Outcome | None:
 # --- why a machine gets nothing -----------------------------------------------------------------------------
 
 
-def not_pinned_yet(ring: str) -> Outcome:
+def pin_missing(ring: str) -> Outcome:
     """The outcome of a machine whose turn came before anything was written down about the first ring."""
     return Outcome.skipped(
         Reason.NOT_PINNED,
@@ -343,7 +343,7 @@ def not_pinned_yet(ring: str) -> Outcome:
     )
 
 
-def list_unknown() -> Outcome:
+def package_list_unknown() -> Outcome:
     """The outcome of a machine whose pending packages nobody can name, where only named ones may be installed."""
     return Outcome.skipped(
         Reason.APPROVAL_DELAY,

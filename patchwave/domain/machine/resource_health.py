@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.documents import Tolerant, as_object
+from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.runs.machine_record import Signal, SignalState
 
 _STATES = {
@@ -23,7 +23,7 @@ _STATES = {
 _BY_PEOPLE = ("userinitiated", "customerinitiated")
 
 
-class _Properties(Tolerant):
+class _Properties(ExternalDocument):
     availability_state: Text = ""
     summary: Text = ""
     title: Text = ""
@@ -32,10 +32,10 @@ class _Properties(Tolerant):
     context: Text = ""
 
 
-class Availability(Tolerant):
+class Availability(ExternalDocument):
     """The answer to ``GET {machine}/providers/Microsoft.ResourceHealth/availabilityStatuses/current``."""
 
-    properties: Annotated[_Properties | None, BeforeValidator(as_object)] = Field(default=None)
+    properties: Annotated[_Properties | None, BeforeValidator(object_or_none)] = Field(default=None)
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Availability:

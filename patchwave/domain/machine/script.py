@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
-from patchwave.domain.core.documents import Json, objects_of
+from patchwave.domain.core.documents import Json, objects_or_empty
 from patchwave.domain.policy.hooks import SHEBANG
 from patchwave.domain.policy.scope import OsType
 
@@ -92,7 +92,7 @@ def read_script_end(result: Json) -> ScriptEnd:
     Linux has one entry, whose message holds both streams; Windows one for each stream.
     """
     output, errors = "", ""
-    for entry in objects_of(result.get("value")):
+    for entry in objects_or_empty(result.get("value")):
         message = str(entry.get("message") or "").replace("\r\n", "\n")
         streams = _LINUX_MESSAGE.fullmatch(message)
         if streams is not None:

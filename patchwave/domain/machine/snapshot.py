@@ -16,7 +16,15 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import AliasPath, BeforeValidator, Field
 
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.documents import Document, Json, Tolerant, as_list, as_object, format_instant, parse_instant
+from patchwave.domain.core.documents import (
+    Document,
+    ExternalDocument,
+    Json,
+    format_instant,
+    list_or_empty,
+    object_or_none,
+    parse_instant,
+)
 from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, MachineId, is_machine_key, is_run_id
 
 RUN_TAG = "patchwave-run"
@@ -122,7 +130,7 @@ class OsDisk(Document):
 
 
 def _texts(value: object) -> list[str]:
-    return [item for item in as_list(value) if isinstance(item, str)]
+    return [item for item in list_or_empty(value) if isinstance(item, str)]
 
 
 def _number(value: object) -> float | None:
@@ -132,7 +140,7 @@ def _number(value: object) -> float | None:
         return None
 
 
-class _Machine(Tolerant):
+class _Machine(ExternalDocument):
     location: Text = ""
     zones: Annotated[list[str], BeforeValidator(_texts)] = Field(default_factory=list[str])
     disk_id: Text = Field(
@@ -142,15 +150,15 @@ class _Machine(Tolerant):
         default="",
         validation_alias=AliasPath("properties", "storageProfile", "osDisk", "managedDisk", "storageAccountType"),
     )
-    ephemeral: Annotated[Json | None, BeforeValidator(as_object)] = Field(
+    ephemeral: Annotated[Json | None, BeforeValidator(object_or_none)] = Field(
         default=None, validation_alias=AliasPath("properties", "storageProfile", "osDisk", "diffDiskSettings")
     )
 
 
-class SnapshotView(Tolerant):
+class SnapshotView(ExternalDocument):
     """What ``GET snapshots/{name}`` says."""
 
-    tags: Annotated[dict[str, Text] | None, BeforeValidator(as_object)] = None
+    tags: Annotated[dict[str, Text] | None, BeforeValidator(object_or_none)] = None
     state: Text = Field(default="", validation_alias=AliasPath("properties", "provisioningState"))
     completion: Annotated[float | None, BeforeValidator(_number)] = Field(
         default=None, validation_alias=AliasPath("properties", "completionPercent")

@@ -16,7 +16,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from patchwave.domain.core.documents import Document, Json, as_object, fold_keys, text_of, texts_of, without_empty
+from patchwave.domain.core.documents import (
+    Document,
+    Json,
+    lower_keys,
+    object_or_none,
+    str_or_empty,
+    strings_or_empty,
+    without_empty,
+)
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, ConfigurationId, MachineId
 from patchwave.domain.core.region_pairs import region_name
@@ -223,20 +231,20 @@ def read_assignment(body: Mapping[str, Any]) -> Assignment | None:
     Keys count without case, unknown ones and odd values are passed over, a missing ``resourceId`` is what the id
     stands under.
     """
-    found = fold_keys(body)
-    identity = _ASSIGNMENT_ID.fullmatch(text_of(found.get("id")))
+    found = lower_keys(body)
+    identity = _ASSIGNMENT_ID.fullmatch(str_or_empty(found.get("id")))
     if identity is None:
         return None
-    properties = fold_keys(as_object(found.get("properties")) or {})
-    criteria = as_object(properties.get("filter"))
+    properties = lower_keys(object_or_none(found.get("properties")) or {})
+    criteria = object_or_none(properties.get("filter"))
     return Assignment(
         id=identity[0],
         name=identity["name"],
-        maintenance_configuration_id=text_of(properties.get("maintenanceconfigurationid")),
+        maintenance_configuration_id=str_or_empty(properties.get("maintenanceconfigurationid")),
         # What stands under a subscription is a dynamic scope, whatever Azure repeats inside.
         resource_id=identity["scope"],
-        location=text_of(found.get("location")),
-        filter=_read_filter(fold_keys(criteria)) if criteria else None,
+        location=str_or_empty(found.get("location")),
+        filter=_read_filter(lower_keys(criteria)) if criteria else None,
     )
 
 
@@ -338,21 +346,21 @@ def _listed_in(path: str, values: Sequence[str], known: Sequence[str]) -> list[P
 
 
 def _read_filter(criteria: Json) -> ScopeFilter:
-    settings = as_object(criteria.get("tagsettings"))
+    settings = object_or_none(criteria.get("tagsettings"))
     return ScopeFilter(
-        resource_types=texts_of(criteria.get("resourcetypes")),
-        resource_groups=texts_of(criteria.get("resourcegroups")),
-        os_types=texts_of(criteria.get("ostypes")),
-        locations=texts_of(criteria.get("locations")),
-        tag_settings=_read_tags(fold_keys(settings)) if settings else None,
+        resource_types=strings_or_empty(criteria.get("resourcetypes")),
+        resource_groups=strings_or_empty(criteria.get("resourcegroups")),
+        os_types=strings_or_empty(criteria.get("ostypes")),
+        locations=strings_or_empty(criteria.get("locations")),
+        tag_settings=_read_tags(lower_keys(settings)) if settings else None,
     )
 
 
 def _read_tags(settings: Json) -> TagSettings:
-    tags = as_object(settings.get("tags")) or {}
+    tags = object_or_none(settings.get("tags")) or {}
     return TagSettings(
-        tags={name: texts_of(values) for name, values in tags.items()},
-        filter_operator=text_of(settings.get("filteroperator")) or "All",
+        tags={name: strings_or_empty(values) for name, values in tags.items()},
+        filter_operator=str_or_empty(settings.get("filteroperator")) or "All",
     )
 
 

@@ -24,11 +24,11 @@ from patchwave.domain.calendar.schedule import Occurrence, find_zone, from_wall_
 from patchwave.domain.core.documents import (
     Document,
     Json,
-    as_object,
-    fold_keys,
-    text_of,
+    lower_keys,
+    object_or_none,
+    str_or_empty,
+    strings_or_empty,
     texts_by_name,
-    texts_of,
     without_empty,
 )
 from patchwave.domain.core.ids import ConfigurationId
@@ -283,63 +283,66 @@ def read_configuration(body: Mapping[str, Any]) -> MaintenanceConfiguration | No
 
     Keys count without case, unknown ones and odd values are passed over. The id is written in our casing.
     """
-    found = fold_keys(body)
+    found = lower_keys(body)
     try:
-        identity = ConfigurationId.parse(text_of(found.get("id")))
+        identity = ConfigurationId.parse(str_or_empty(found.get("id")))
     except ValueError:
         return None
-    properties = fold_keys(as_object(found.get("properties")) or {})
-    window, patches = as_object(properties.get("maintenancewindow")), as_object(properties.get("installpatches"))
+    properties = lower_keys(object_or_none(found.get("properties")) or {})
+    window, patches = (
+        object_or_none(properties.get("maintenancewindow")),
+        object_or_none(properties.get("installpatches")),
+    )
     return MaintenanceConfiguration(
         id=str(identity),
-        name=text_of(found.get("name")) or identity.name,
+        name=str_or_empty(found.get("name")) or identity.name,
         type="Microsoft.Maintenance/maintenanceConfigurations",
-        location=text_of(found.get("location")),
+        location=str_or_empty(found.get("location")),
         tags=texts_by_name(found.get("tags")),
         properties=ConfigurationProperties(
-            namespace=text_of(properties.get("namespace")) or None,
+            namespace=str_or_empty(properties.get("namespace")) or None,
             extension_properties=texts_by_name(properties.get("extensionproperties")),
-            maintenance_scope=text_of(properties.get("maintenancescope")),
-            visibility=text_of(properties.get("visibility")) or "Custom",
-            maintenance_window=_read_window(fold_keys(window)) if window else None,
-            install_patches=_read_patches(fold_keys(patches)) if patches else None,
-            configuration_type=text_of(properties.get("configurationtype")),
+            maintenance_scope=str_or_empty(properties.get("maintenancescope")),
+            visibility=str_or_empty(properties.get("visibility")) or "Custom",
+            maintenance_window=_read_window(lower_keys(window)) if window else None,
+            install_patches=_read_patches(lower_keys(patches)) if patches else None,
+            configuration_type=str_or_empty(properties.get("configurationtype")),
         ),
-        system_data=as_object(found.get("systemdata")),
+        system_data=object_or_none(found.get("systemdata")),
     )
 
 
 def _read_window(window: Json) -> MaintenanceWindow:
     return MaintenanceWindow(
-        start_date_time=text_of(window.get("startdatetime")),
-        expiration_date_time=text_of(window.get("expirationdatetime")),
-        duration=text_of(window.get("duration")),
-        time_zone=text_of(window.get("timezone")),
-        recur_every=text_of(window.get("recurevery")),
+        start_date_time=str_or_empty(window.get("startdatetime")),
+        expiration_date_time=str_or_empty(window.get("expirationdatetime")),
+        duration=str_or_empty(window.get("duration")),
+        time_zone=str_or_empty(window.get("timezone")),
+        recur_every=str_or_empty(window.get("recurevery")),
     )
 
 
 def _read_patches(patches: Json) -> InstallPatches:
-    windows, linux = as_object(patches.get("windowsparameters")), as_object(patches.get("linuxparameters"))
+    windows, linux = object_or_none(patches.get("windowsparameters")), object_or_none(patches.get("linuxparameters"))
     return InstallPatches(
-        reboot_setting=text_of(patches.get("rebootsetting")) or "IfRequired",
-        windows_parameters=_read_windows(fold_keys(windows)) if windows else None,
-        linux_parameters=_read_linux(fold_keys(linux)) if linux else None,
+        reboot_setting=str_or_empty(patches.get("rebootsetting")) or "IfRequired",
+        windows_parameters=_read_windows(lower_keys(windows)) if windows else None,
+        linux_parameters=_read_linux(lower_keys(linux)) if linux else None,
     )
 
 
 def _read_windows(parameters: Json) -> WindowsPatches:
     return WindowsPatches(
-        classifications_to_include=texts_of(parameters.get("classificationstoinclude")),
-        kb_numbers_to_include=texts_of(parameters.get("kbnumberstoinclude")),
-        kb_numbers_to_exclude=texts_of(parameters.get("kbnumberstoexclude")),
+        classifications_to_include=strings_or_empty(parameters.get("classificationstoinclude")),
+        kb_numbers_to_include=strings_or_empty(parameters.get("kbnumberstoinclude")),
+        kb_numbers_to_exclude=strings_or_empty(parameters.get("kbnumberstoexclude")),
         exclude_kbs_requiring_reboot=parameters.get("excludekbsrequiringreboot") is True,
     )
 
 
 def _read_linux(parameters: Json) -> LinuxPatches:
     return LinuxPatches(
-        classifications_to_include=texts_of(parameters.get("classificationstoinclude")),
-        package_name_masks_to_include=texts_of(parameters.get("packagenamemaskstoinclude")),
-        package_name_masks_to_exclude=texts_of(parameters.get("packagenamemaskstoexclude")),
+        classifications_to_include=strings_or_empty(parameters.get("classificationstoinclude")),
+        package_name_masks_to_include=strings_or_empty(parameters.get("packagenamemaskstoinclude")),
+        package_name_masks_to_exclude=strings_or_empty(parameters.get("packagenamemaskstoexclude")),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from patchwave.domain.core.documents import Json, as_object, text_of
+from patchwave.domain.core.documents import Json, object_or_none, str_or_empty
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.occurrence import OccurrenceNotice
 
@@ -49,9 +49,9 @@ def read_event(document: Json) -> AzureEvent | None:
     event_id = fields.get("id")
     if kind is None or not isinstance(event_id, str) or not event_id:
         return None
-    topic = text_of(fields.get("topic")) or text_of(fields.get("source"))
+    topic = str_or_empty(fields.get("topic")) or str_or_empty(fields.get("source"))
     if kind is not EventKind.RESOURCE_WRITTEN:
-        data = as_object(fields.get("data")) or {}
+        data = object_or_none(fields.get("data")) or {}
         return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data), topic=topic)
     machine = _machine(fields)
     return None if machine is None else AzureEvent(kind, event_id, machine, topic=topic)
@@ -59,7 +59,7 @@ def read_event(document: Json) -> AzureEvent | None:
 
 def _machine(fields: Json) -> MachineId | None:
     """The VM that was written: its id is the subject, and the operation must be the write of a VM itself."""
-    data = {key.casefold(): value for key, value in (as_object(fields.get("data")) or {}).items()}
+    data = {key.casefold(): value for key, value in (object_or_none(fields.get("data")) or {}).items()}
     operation = str(data.get("operationname") or "").casefold()
     if operation and operation != f"{_VM_TYPE}/write":
         return None

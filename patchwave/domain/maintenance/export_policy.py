@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
-from patchwave.domain.core.documents import Document, Json, as_object
+from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import Problem
@@ -24,7 +24,7 @@ from patchwave.domain.maintenance.configuration import (
     MaintenanceWindow,
     WindowsPatches,
 )
-from patchwave.domain.maintenance.conversion_report import Moved, MovedField, NotCarried
+from patchwave.domain.maintenance.conversion_report import ConversionReport, ConvertedField, NotConvertible
 from patchwave.domain.maintenance.import_policy import AT_ONCE
 from patchwave.domain.maintenance.schedule_mapping import window_of
 from patchwave.domain.maintenance.scope_mapping import assignments_of
@@ -67,19 +67,19 @@ _PATCHES = "properties.installPatches"
 _ONLY_ON_REQUEST = "is known to installations on request only; a schedule would install more than the policy"
 
 
-class MovedOut(Document):
+class ExportResult(Document):
     """What a policy becomes: the configuration, its assignments, and what became of each field."""
 
     configuration: MaintenanceConfiguration
     assignments: list[Assignment]
     all_machines: bool
     """The assignments are of whole subscriptions, as the scope of the policy is."""
-    fields: list[MovedField]
+    fields: list[ConvertedField]
 
 
 def configuration_of(
     policy: Policy, identity: ConfigurationId, location: str, now: datetime, given_up: Collection[str] = ()
-) -> MovedOut:
+) -> ExportResult:
     """The maintenance configuration that does what the policy does, from its next occurrence on.
 
     Args:
@@ -90,9 +90,9 @@ def configuration_of(
         given_up: paths of `CARE` that may be lost.
 
     Raises:
-        NotCarried: every problem at once, each with its path.
+        NotConvertible: every problem at once, each with its path.
     """
-    moved = Moved()
+    moved = ConversionReport()
     for path in sorted(set(given_up) - set(CARE)):
         moved.lost(path, f"cannot be given up; these can: {', '.join(CARE)}")
     if not policy.enabled:
@@ -106,19 +106,19 @@ def configuration_of(
     else:
         try:
             window = window_of(policy.schedule, now)
-        except NotCarried as error:
+        except NotConvertible as error:
             moved.problems += error.problems
     try:
         assignments = assignments_of(policy.scope, identity, location)
-    except NotCarried as error:
+    except NotConvertible as error:
         moved.problems += error.problems
     if moved.problems:
-        raise NotCarried(moved.problems)
+        raise NotConvertible(moved.problems)
     configuration = _configuration(policy, identity, location, window)
     if problems := check_configuration(configuration, now):
-        raise NotCarried(problems)
+        raise NotConvertible(problems)
     _tell(policy, moved)
-    return MovedOut(
+    return ExportResult(
         configuration=configuration,
         assignments=assignments,
         all_machines=any(each.filter is not None and each.filter.is_empty for each in assignments),
@@ -126,7 +126,7 @@ def configuration_of(
     )
 
 
-def _care(policy: Policy, given_up: Collection[str], moved: Moved) -> None:
+def _care(policy: Policy, given_up: Collection[str], moved: ConversionReport) -> None:
     """What differs from a policy that starts everything at once, and is as careful as Azure."""
     document = policy.to_wire()
     for path, sentence in CARE.items():
@@ -144,7 +144,7 @@ def _care(policy: Policy, given_up: Collection[str], moved: Moved) -> None:
 def _at(document: Json, path: str) -> object:
     value: object = document
     for key in path.split("."):
-        value = (as_object(value) or {}).get(key)
+        value = (object_or_none(value) or {}).get(key)
     return value
 
 
@@ -195,7 +195,7 @@ def _configuration(
     )
 
 
-def _tell(policy: Policy, moved: Moved) -> None:
+def _tell(policy: Policy, moved: ConversionReport) -> None:
     window = "properties.maintenanceWindow"
     moved.carried("schedule.recurrence", f"{window}.recurEvery", "An end of it is expirationDateTime.")
     moved.carried("schedule.time", f"{window}.startDateTime", "The first occurrence that a new schedule can have.")

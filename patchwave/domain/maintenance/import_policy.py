@@ -25,7 +25,7 @@ from patchwave.domain.maintenance.configuration import (
     MaintenanceConfiguration,
     WindowsPatches,
 )
-from patchwave.domain.maintenance.conversion_report import Moved, MovedField
+from patchwave.domain.maintenance.conversion_report import ConversionReport, ConvertedField
 from patchwave.domain.maintenance.schedule_mapping import recurrence_of
 from patchwave.domain.maintenance.scope_mapping import scopes_of
 from patchwave.domain.policy.install import Install
@@ -51,15 +51,17 @@ _STAYS = {
 }
 
 
-class MovedIn(Document):
+class ImportResult(Document):
     """What a configuration becomes. With ``problems`` the policies do not mean the same, or cannot all be put."""
 
     policies: list[Policy]
-    fields: list[MovedField]
+    fields: list[ConvertedField]
     problems: list[Problem]
 
 
-def policies_of(configuration: MaintenanceConfiguration, assignments: Sequence[Assignment], name: str = "") -> MovedIn:
+def policies_of(
+    configuration: MaintenanceConfiguration, assignments: Sequence[Assignment], name: str = ""
+) -> ImportResult:
     """The policies of a configuration and everything that is assigned to it, disabled.
 
     There are several when no single scope can hold the machines; they have the same schedule, and numbers behind
@@ -70,14 +72,14 @@ def policies_of(configuration: MaintenanceConfiguration, assignments: Sequence[A
         assignments: all that it has.
         name: of the policy; made of the configuration's own name unless given.
     """
-    moved = Moved()
+    moved = ConversionReport()
     base = _names(configuration, name, moved) | AT_ONCE
     if not configuration.patches_guests:
         scope = configuration.properties.maintenance_scope
         moved.lost(
             "properties.maintenanceScope", f"is {scope!r}: only {IN_GUEST_PATCH} installs patches inside machines"
         )
-        return MovedIn(policies=[], fields=moved.fields, problems=moved.problems)
+        return ImportResult(policies=[], fields=moved.fields, problems=moved.problems)
     _kind(configuration, moved)
     install, systems = _install(configuration, moved)
     schedule = _schedule(configuration, moved)
@@ -96,7 +98,7 @@ def policies_of(configuration: MaintenanceConfiguration, assignments: Sequence[A
     if len(policies) > 1:
         message = f"are {len(policies)} selections that no single scope holds: one policy for each."
         moved.carried("assignments", "scope", message)
-    return MovedIn(policies=policies, fields=moved.fields, problems=moved.problems)
+    return ImportResult(policies=policies, fields=moved.fields, problems=moved.problems)
 
 
 def policy_name(text: str) -> str:
@@ -104,7 +106,7 @@ def policy_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_LONGEST_NAME].strip("-") or "imported"
 
 
-def _names(configuration: MaintenanceConfiguration, name: str, moved: Moved) -> Json:
+def _names(configuration: MaintenanceConfiguration, name: str, moved: ConversionReport) -> Json:
     made = name or policy_name(configuration.name)
     moved.carried("id", "description")
     moved.carried("name", "name", "" if made == configuration.name else f"It becomes {made}.")
@@ -112,7 +114,7 @@ def _names(configuration: MaintenanceConfiguration, name: str, moved: Moved) -> 
     return {"name": made, "description": f"Moved from {configuration.id}"[:1000], "enabled": False}
 
 
-def _kind(configuration: MaintenanceConfiguration, moved: Moved) -> None:
+def _kind(configuration: MaintenanceConfiguration, moved: ConversionReport) -> None:
     """What says nothing of when, where and what."""
     body = configuration.to_wire()
     for path, message in _STAYS.items():
@@ -139,7 +141,7 @@ def _kind(configuration: MaintenanceConfiguration, moved: Moved) -> None:
 # --- when ----------------------------------------------------------------------------------------------------
 
 
-def _schedule(configuration: MaintenanceConfiguration, moved: Moved) -> Schedule | None:
+def _schedule(configuration: MaintenanceConfiguration, moved: ConversionReport) -> Schedule | None:
     window = configuration.window
     if window is None:
         moved.lost(_WINDOW, "is missing: nobody can say when the schedule runs")
@@ -179,7 +181,7 @@ def _schedule(configuration: MaintenanceConfiguration, moved: Moved) -> Schedule
 # --- what ----------------------------------------------------------------------------------------------------
 
 
-def _install(configuration: MaintenanceConfiguration, moved: Moved) -> tuple[Json, frozenset[OsType]]:
+def _install(configuration: MaintenanceConfiguration, moved: ConversionReport) -> tuple[Json, frozenset[OsType]]:
     """The install section, and for which systems the configuration installs anything that a policy can say."""
     patches = configuration.install_patches
     if patches is None:
@@ -205,7 +207,7 @@ def _install(configuration: MaintenanceConfiguration, moved: Moved) -> tuple[Jso
     return install, frozenset(systems)
 
 
-def _parameters(system: OsType, section: WindowsPatches | LinuxPatches | None, moved: Moved) -> Json | None:
+def _parameters(system: OsType, section: WindowsPatches | LinuxPatches | None, moved: ConversionReport) -> Json | None:
     key, model = _PARAMETERS[system]
     path, given = f"{_PATCHES}.{key}", without_empty(section.to_wire()) if section else {}
     if not any(name.endswith("ToInclude") for name in given):
@@ -227,7 +229,7 @@ def _parameters(system: OsType, section: WindowsPatches | LinuxPatches | None, m
 # --- together ------------------------------------------------------------------------------------------------
 
 
-def _policy(base: Json, scope: Scope, number: int, moved: Moved) -> Policy | None:
+def _policy(base: Json, scope: Scope, number: int, moved: ConversionReport) -> Policy | None:
     suffix = f"-{number}" if number > 1 else ""
     name = base["name"][: _LONGEST_NAME - len(suffix)].rstrip("-") + suffix
     try:

@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant, Json, fold_keys, parse_instant, text_of
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, lower_keys, parse_instant, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, RunId
 from patchwave.domain.core.outcome import Outcome, Reason
@@ -81,13 +81,13 @@ class OccurrenceNotice:
     @classmethod
     def read(cls, event_id: str, data: Json) -> OccurrenceNotice | None:
         """Read the data of an event, whatever the case of its keys; ``None`` when it names no scheduled run."""
-        fields = fold_keys(data)
+        fields = lower_keys(data)
         try:
-            found = OccurrenceId.parse(text_of(fields.get("correlationid")) or event_id)
+            found = OccurrenceId.parse(str_or_empty(fields.get("correlationid")) or event_id)
         except ValueError:
             return None
         starts_at = parse_instant(fields.get("startdatetime")) or found.at
-        return cls(id=found, starts_at=starts_at, status=text_of(fields.get("status")))
+        return cls(id=found, starts_at=starts_at, status=str_or_empty(fields.get("status")))
 
     @property
     def is_on_time(self) -> bool:
@@ -109,7 +109,7 @@ class ScheduledRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class EventTimeouts:
     """How much time there is around a scheduled run, from the app's settings.
 
     ``prepare`` is what the work before it may take, ``cutoff`` how long before the start nothing can be cancelled any
@@ -127,29 +127,29 @@ class MaintenanceOccurrence(Document):
     id: str
     """The correlation id, as Azure wrote it: what is cancelled, and what Resource Graph knows the results by."""
     configuration_id: str
-    starts_at: Instant
-    ends_at: Instant
+    starts_at: UtcDatetime
+    ends_at: UtcDatetime
     subscriptions: list[str] = Field(default_factory=list[str])
     """Where its machines are looked for, of runs that older versions made; none means everywhere."""
-    prepare_until: Instant
+    prepare_until: UtcDatetime
     """Nothing is begun on a machine after that, until the scheduled run is over."""
-    cancel_until: Instant
-    settle_at: Instant
+    cancel_until: UtcDatetime
+    settle_at: UtcDatetime
     """When it counts as over without a post event."""
-    heard_before_at: Instant | None = None
+    heard_before_at: UtcDatetime | None = None
     """When its pre event came; nothing when the post event was the first to come."""
-    heard_after_at: Instant | None = None
+    heard_after_at: UtcDatetime | None = None
     status: str = ""
     """How it ended, in the word of its post event."""
-    prepared_at: Instant | None = None
+    prepared_at: UtcDatetime | None = None
     """When the work before it ended, or its time was over."""
     failed_before: int = 0
     """Machines on which that work failed or did not end."""
-    canceled_at: Instant | None = None
+    canceled_at: UtcDatetime | None = None
     """When we cancelled it, since the work before it failed."""
     cancel_failure: str = ""
     """Why it could not be cancelled."""
-    results_at: Instant | None = None
+    results_at: UtcDatetime | None = None
     """When the results of all machines were copied, or their time was over."""
     contradicted: int = 0
     """Machines that Update Manager called done and that are not."""
@@ -168,7 +168,7 @@ class MaintenanceOccurrence(Document):
         noted = [*self.passed_over, *fresh.values()][:MOST_PASSED_OVER]
         return self if noted == self.passed_over else self.model_copy(update={"passed_over": noted})
 
-    def corrected(self, run: ScheduledRun, patience: Patience, now: datetime) -> Self:
+    def corrected(self, run: ScheduledRun, patience: EventTimeouts, now: datetime) -> Self:
         """With the times that Azure has now, which count more than those of the first event.
 
         Once it has begun it ends no earlier than it was to: a schedule that is changed then says nothing of it.
@@ -187,7 +187,7 @@ def too_late_to_prepare() -> Outcome:
     return Outcome.skipped(Reason.WINDOW_CLOSED, "The time for the work before the scheduled run was over.")
 
 
-def first_heard(run: ScheduledRun, patience: Patience, now: datetime) -> MaintenanceOccurrence:
+def first_heard(run: ScheduledRun, patience: EventTimeouts, now: datetime) -> MaintenanceOccurrence:
     """What is known of a scheduled run when its first event comes, neither pre nor post noted yet."""
     cancel_until = run.starts_at - patience.cutoff
     # An event that comes too early leaves the time that Azure's own would have left.

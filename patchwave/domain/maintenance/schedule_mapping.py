@@ -17,7 +17,7 @@ from patchwave.domain.calendar.windows_time_zones import documented_name, window
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
-from patchwave.domain.maintenance.conversion_report import NotCarried
+from patchwave.domain.maintenance.conversion_report import NotConvertible
 from patchwave.domain.maintenance.recurrence import LARGEST_OFFSET, RecurEvery, Unit
 from patchwave.domain.maintenance.validation import LONGEST_WINDOW, NOTICE_WITH_EVENTS, SHORTEST_WINDOW
 
@@ -112,7 +112,7 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
     """The maintenance window whose runs are the schedule's occurrences, from the first that a new schedule can have.
 
     Raises:
-        NotCarried: Azure's schedules cannot say it; every problem at once.
+        NotConvertible: Azure's schedules cannot say it; every problem at once.
     """
     problems: list[Problem] = []
     if not SHORTEST_WINDOW <= schedule.window <= LONGEST_WINDOW:
@@ -124,21 +124,23 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
         problems.append(Problem(path="schedule.timeZone", message=message))
     ahead = next(upcoming(schedule, now + NOTICE_WITH_EVENTS), None)
     if ahead is None:
-        raise NotCarried([*problems, Problem(path="schedule.recurrence", message="has ended: nothing is left to run")])
+        raise NotConvertible(
+            [*problems, Problem(path="schedule.recurrence", message="has ended: nothing is left to run")]
+        )
     first = ahead.at_utc.astimezone(find_zone(schedule.time_zone)).date()
     try:
         said = _say(parse_recurrence(schedule.recurrence), schedule, first)
     except ValueError as error:
-        raise NotCarried([*problems, Problem(path="schedule.recurrence", message=str(error))]) from None
+        raise NotConvertible([*problems, Problem(path="schedule.recurrence", message=str(error))]) from None
     if problems:
-        raise NotCarried(problems)
+        raise NotConvertible(problems)
     start = datetime.combine(first, time.fromisoformat(schedule.time))
     if not is_on_the_clock(start, find_zone(zone)):
         message = (
             f"is skipped on {first}, the next occurrence, where daylight saving begins; Azure refuses a schedule that"
             " starts then: export the policy after that day"
         )
-        raise NotCarried([Problem(path="schedule.time", message=message)])
+        raise NotConvertible([Problem(path="schedule.time", message=message)])
     hours, minutes = divmod(schedule.window // timedelta(minutes=1), 60)
     window = MaintenanceWindow(
         start_date_time=format_wall_clock(start),
@@ -159,7 +161,7 @@ def _compare(schedule: Schedule, window: MaintenanceWindow, now: datetime) -> No
     if ours != theirs:
         moment = min(set(ours) ^ set(theirs))
         message = f"{schedule.time_zone} and {window.time_zone} keep different times from {moment:%Y-%m-%d} on"
-        raise NotCarried([Problem(path="schedule.timeZone", message=message)])
+        raise NotConvertible([Problem(path="schedule.timeZone", message=message)])
 
 
 def _say(recurrence: Recurrence, schedule: Schedule, first: date) -> _Said:

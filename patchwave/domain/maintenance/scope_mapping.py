@@ -22,7 +22,7 @@ from patchwave.domain.maintenance.assignment import (
     assignment_name,
     check_assignment,
 )
-from patchwave.domain.maintenance.conversion_report import Moved, NotCarried
+from patchwave.domain.maintenance.conversion_report import ConversionReport, NotConvertible
 from patchwave.domain.policy.scope import OsType, Scope, TagFilter
 
 MOST_NAMED = 800
@@ -35,7 +35,7 @@ _BOTH = frozenset(OsType)
 # --- scopes of assignments -----------------------------------------------------------------------------------
 
 
-def scopes_of(assignments: Iterable[Assignment], systems: frozenset[OsType], moved: Moved) -> list[Scope]:
+def scopes_of(assignments: Iterable[Assignment], systems: frozenset[OsType], moved: ConversionReport) -> list[Scope]:
     """The scopes that together hold exactly the machines of the assignments.
 
     Args:
@@ -67,7 +67,7 @@ def scopes_of(assignments: Iterable[Assignment], systems: frozenset[OsType], mov
     return scopes
 
 
-def _dynamic(assignment: Assignment, systems: frozenset[OsType], moved: Moved) -> Scope | None:
+def _dynamic(assignment: Assignment, systems: frozenset[OsType], moved: ConversionReport) -> Scope | None:
     """The scope of a dynamic scope; ``None`` when it holds nothing that is patched, or cannot be said."""
     place, criteria = f"assignments[{assignment.id}]", assignment.filter or ScopeFilter()
     if criteria.resource_types and VIRTUAL_MACHINES not in map(str.casefold, criteria.resource_types):
@@ -89,7 +89,7 @@ def _dynamic(assignment: Assignment, systems: frozenset[OsType], moved: Moved) -
     return scope.model_copy(update={"os_types": only})
 
 
-def _tell(given: ScopeFilter, place: str, moved: Moved) -> None:
+def _tell(given: ScopeFilter, place: str, moved: ConversionReport) -> None:
     moved.carried(place, "scope.subscriptions", "The subscription, or the resource group, of the dynamic scope.")
     for key, value, becomes in (
         ("osTypes", given.os_types, "scope.osTypes"),
@@ -160,10 +160,10 @@ def assignments_of(scope: Scope, configuration: ConfigurationId, location: str) 
     Operating systems of named machines are not in them: the configuration installs nothing on the others.
 
     Raises:
-        NotCarried: assignments cannot say it; every problem at once.
+        NotConvertible: assignments cannot say it; every problem at once.
     """
     if problems := list(_not_assignable(scope)):
-        raise NotCarried(problems)
+        raise NotConvertible(problems)
     out = scope.exclude
     if scope.machine_ids:
         machines = [machine for machine in map(MachineId.parse, scope.machine_ids) if scope.may_hold(machine)]
@@ -188,7 +188,7 @@ def assignments_of(scope: Scope, configuration: ConfigurationId, location: str) 
         *(_in_scope(problem) for each in made[:1] for problem in check_assignment(each)),
     ]
     if problems:
-        raise NotCarried(problems)
+        raise NotConvertible(problems)
     return made
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from patchwave.domain.calendar.schedule import Occurrence
-from patchwave.domain.core.documents import Document, Instant, Json, as_object, fold_keys, text_of
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, lower_keys, object_or_none, str_or_empty
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.occurrence import OccurrenceId
@@ -24,9 +24,9 @@ class ComingRun(Document):
     """A run of a configuration that has not begun. ``run`` is its name at Azure, the start in UTC."""
 
     run: str
-    starts_at: Instant
-    ends_at: Instant
-    cancel_until: Instant
+    starts_at: UtcDatetime
+    ends_at: UtcDatetime
+    cancel_until: UtcDatetime
     """The last moment in which it can be cancelled."""
     canceled: bool = False
     """It will not happen."""
@@ -67,12 +67,12 @@ def canceled_by_configuration(rows: Iterable[Json]) -> dict[ConfigurationId, set
     """The names of the cancelled runs among rows of Resource Graph, by configuration."""
     found: dict[ConfigurationId, set[str]] = {}
     for row in rows:
-        properties = fold_keys(as_object(row.get("properties")) or {})
+        properties = lower_keys(object_or_none(row.get("properties")) or {})
         try:
-            run = OccurrenceId.parse(text_of(properties.get("correlationid")) or text_of(row.get("id")))
+            run = OccurrenceId.parse(str_or_empty(properties.get("correlationid")) or str_or_empty(row.get("id")))
         except ValueError:
             continue
-        if text_of(properties.get("status")).casefold() == CANCELLED:
+        if str_or_empty(properties.get("status")).casefold() == CANCELLED:
             found.setdefault(run.configuration, set()).add(run.stamp)
     return found
 

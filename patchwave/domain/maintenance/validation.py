@@ -20,7 +20,7 @@ from patchwave.domain.azure.install_request import (
 )
 from patchwave.domain.calendar.schedule import from_wall_clock, is_on_the_clock
 from patchwave.domain.calendar.windows_time_zones import ZONES, documented_name, is_old, windows_name
-from patchwave.domain.core.documents import as_list, as_object
+from patchwave.domain.core.documents import list_or_empty, object_or_none
 from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.maintenance.configuration import (
@@ -260,8 +260,8 @@ def _check_patches(patches: InstallPatches | None) -> Iterator[Problem]:
 
 def _check_lengths(path: str, patches: InstallPatches) -> Iterator[Problem]:
     for name, value in patches.to_wire().items():
-        for key, entries in (as_object(value) or {}).items():
-            if len(as_list(entries)) > MOST_ENTRIES:
+        for key, entries in (object_or_none(value) or {}).items():
+            if len(list_or_empty(entries)) > MOST_ENTRIES:
                 yield Problem(path=f"{path}.{name}.{key}", message=f"is too long; at most {MOST_ENTRIES:,}")
 
 

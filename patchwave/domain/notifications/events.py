@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.policy.notifications import Event
 
 LONGEST_FACT = 300
@@ -94,7 +94,7 @@ class WindowAwaited(Document):
     """The window has closed; what is left goes on in the next one, which opens at ``opens_at``."""
 
     event: Literal[Event.AWAITING_WINDOW] = Event.AWAITING_WINDOW
-    opens_at: Instant | None = None
+    opens_at: UtcDatetime | None = None
     open_machines: int | None = None
 
 
@@ -143,7 +143,7 @@ class Notice(Document):
 
     run_id: str
     number: int = Field(default=1, ge=0)
-    at: Instant
+    at: UtcDatetime
     facts: Facts = Field(discriminator="event")
 
     def delivery_id(self, channel: str) -> str:
@@ -185,7 +185,7 @@ class NoticeReport(Document):
     run_id: str
     event: Event
     number: int
-    at: Instant
+    at: UtcDatetime
     sent: list[str] = Field(default_factory=list[str])
     failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
 

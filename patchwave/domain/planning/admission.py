@@ -59,14 +59,14 @@ class Candidate:
     places: tuple[Place, ...] = ()
 
 
-class Started(NamedTuple):
+class Admitted(NamedTuple):
     """A machine that may start now, and the group that held it back last (empty: none ever did)."""
 
     key: str
     after: str
 
 
-class Ended(NamedTuple):
+class Released(NamedTuple):
     """Whether the machine ran, and whether it was the last of its wave, as far as machines have been added."""
 
     was_running: bool
@@ -252,9 +252,9 @@ class Admission:
             self._next_rank += 1
             self._make_ready(number)
 
-    def start(self, most: int = sys.maxsize) -> list[Started]:
+    def start(self, most: int = sys.maxsize) -> list[Admitted]:
         """Start everybody who may start now, in order, up to ``most``; they hold their places until `end`."""
-        started: list[Started] = []
+        started: list[Admitted] = []
         while self._ready and len(started) < most:
             turn = heapq.heappop(self._ready)
             queue = self._queues[turn.queue]
@@ -268,7 +268,7 @@ class Admission:
                 self._groups[blocking.group].park(blocking.slot, parked)
             elif queue.waiting:
                 _, key = queue.waiting.popleft()
-                started.append(Started(key, queue.after))
+                started.append(Admitted(key, queue.after))
                 self._occupy(self._waiting.pop(key), queue.places)
                 self._make_ready(turn.queue)
             if turn.origin and (blocking is None or blocking.group != turn.origin):
@@ -276,15 +276,15 @@ class Admission:
                 self._wake(turn.origin)
         return started
 
-    def end(self, key: str, *, counts: bool = True) -> Ended:
+    def end(self, key: str, *, counts: bool = True) -> Released:
         """Give back the places of a machine; one that was put back does not count for the ramp."""
         candidate = self._running.pop(key, None)
         if candidate is None:
-            return Ended(was_running=False, wave_is_over=False)
+            return Released(was_running=False, wave_is_over=False)
         self._ended += counts
         for place in [place for place in self._held.pop(key) if self._groups[place.group].give_back(place.slot)]:
             self._wake(place.group)
-        return Ended(was_running=True, wave_is_over=self._leave_lane(candidate))
+        return Released(was_running=True, wave_is_over=self._leave_lane(candidate))
 
     def remove(self, key: str) -> bool:
         """Forget a machine that waits: it will not be started. ``False`` when it does not wait."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from patchwave.domain.planning.rings import RingChoice, choose_rings
+from patchwave.domain.planning.rings import RingAssignment, choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.policy import Policy, WithoutPin
@@ -106,7 +106,7 @@ def pin_notes(
     policy: Policy,
     machines: Iterable[PlannerMachine],
     planned: Iterable[PlannerMachine],
-    chosen: Mapping[str, RingChoice],
+    chosen: Mapping[str, RingAssignment],
 ) -> list[str]:
     """What the first ring of the plan cannot vouch for, in sentences; nothing without ``pinRings``.
 
@@ -179,7 +179,7 @@ def _most_machines(ring: Ring, in_scope: int) -> int | None:
     return None
 
 
-def _ring_of(machine: PlannerMachine, chosen: Mapping[str, RingChoice]) -> int:
+def _ring_of(machine: PlannerMachine, chosen: Mapping[str, RingAssignment]) -> int:
     """The number of the machine's ring, from 0; -1 when no ring selects it."""
     choice = chosen.get(machine.key)
     return -1 if choice is None else choice.number

@@ -20,7 +20,7 @@ SMALLEST_SHARED_SET = 10
 _NUMBER = re.compile(r"[0-9]+")
 
 
-class SlotWords(NamedTuple):
+class SlotLabel(NamedTuple):
     """What a slot is: ``zone 2``, or ``update domain 3`` with what it is a part of, `` of av-web``."""
 
     name: str
@@ -33,7 +33,7 @@ def slot_order(slot: str) -> str:
     return _NUMBER.sub(lambda found: found[0].zfill(12), slot)
 
 
-class Separation:
+class ConcurrencyConstraints:
     """The groups of a fleet under a policy.
 
     ``rules`` says by group what it means for its machines, ``slots`` by group and slot what the slot is, both in words.
@@ -52,7 +52,7 @@ class Separation:
             topology: which zones of two subscriptions are one building.
         """
         self.rules: dict[str, str] = {}
-        self.slots: dict[tuple[str, str], SlotWords] = {}
+        self.slots: dict[tuple[str, str], SlotLabel] = {}
         self._policy = policy
         self._topology = topology
         tags = [limit.tag for limit in policy.limits.tags] + ([policy.exclusive_tag] if policy.exclusive_tag else [])
@@ -104,7 +104,7 @@ class Separation:
             label = f"zone {zone}"
         else:
             label = f"physical zone {physical}" if physical else f"zone {zone} of subscription {owner}"
-        self.slots[place.group, place.slot] = SlotWords(label)
+        self.slots[place.group, place.slot] = SlotLabel(label)
         return place
 
     def _availability_set(self, machine: PlannerMachine) -> list[Place]:
@@ -123,7 +123,7 @@ class Separation:
         if not machine.update_domain or key in self._unknown_domains:
             return [share]
         domain = Place(domains, 1, _plain(machine.update_domain))
-        self.slots[domain.group, domain.slot] = SlotWords(f"update domain {machine.update_domain}", f" of {name}")
+        self.slots[domain.group, domain.slot] = SlotLabel(f"update domain {machine.update_domain}", f" of {name}")
         return [domain, share]
 
     def _tags(self, machine: PlannerMachine) -> list[Place]:

@@ -66,7 +66,7 @@ class _Slots:
         self.longest = max(self.longest, level)
 
 
-def longest_chains_first(jobs: Iterable[Job]) -> list[Job]:
+def critical_path_first(jobs: Iterable[Job]) -> list[Job]:
     """The jobs in the order in which they should be looked at: those with most behind them first.
 
     Slots of a group are taken in their own order (zone 1 before zone 2), inside one the longest jobs first; equal ones

@@ -54,14 +54,14 @@ class FoundMachine:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class DryRun:
     """A plan, and how many of the machines that were found are outside of the policy's scope."""
 
     plan: Plan
     outside: int = 0
 
 
-def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology) -> Draft:
+def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topology) -> DryRun:
     """Plan for those of the machines that the policy is for. Each machine must be there once."""
     inside = [
         each
@@ -94,4 +94,4 @@ def draft_plan(found: Sequence[FoundMachine], policy: Policy, topology: Topology
         )
         for identity in missing_ids(policy.scope, [each.machine.machine_id for each in inside])
     ]
-    return Draft(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))
+    return DryRun(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))

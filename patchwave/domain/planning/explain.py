@@ -6,17 +6,17 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from patchwave.domain.planning.admission import RUN_GROUP, ramp_limit
-from patchwave.domain.planning.constraints import Separation, slot_order
+from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
 from patchwave.domain.planning.critical_path import Job
 from patchwave.domain.planning.timeline import Slice
 
 
-class Explanation:
+class PlanExplainer:
     """Says of the machines of one phase what decided their turn."""
 
     def __init__(
         self,
-        separation: Separation,
+        separation: ConcurrencyConstraints,
         jobs: Iterable[Job],
         slices: Mapping[str, Slice],
         *,

@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 @dataclass(slots=True)
-class Phases:
+class PhasePlan:
     """Phases in order, each the regions that are patched side by side."""
 
     regions: list[list[str]] = field(default_factory=list[list[str]])
@@ -42,7 +42,7 @@ def make_phases(
     *,
     most_drawn: int = 1,
     fewest_first: bool = False,
-) -> Phases:
+) -> PhasePlan:
     """Part the regions of a ring into phases that take little time; ties as with the fewest machines first.
 
     The region with the fewest machines is in the first phase, and so on.
@@ -56,7 +56,7 @@ def make_phases(
         most_drawn: so many of the phases that look best are compared by what they are expected to take.
         fewest_first: phases by the number of machines alone, whatever they take.
     """
-    made = Phases()
+    made = PhasePlan()
     maker = _Maker(made, loads, topology, clock, most_drawn, fewest_first)
     sections = [frozenset(regions) for regions in fixed or ()]
     named = {region for regions in sections for region in regions}
@@ -83,7 +83,7 @@ def make_phases(
 class _Maker:
     """Adds phases at the end of those that are made."""
 
-    made: Phases
+    made: PhasePlan
     loads: Mapping[str, RegionLoad]
     topology: Topology
     clock: Clock

@@ -18,16 +18,16 @@ from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.exclusions import hibernated, hold_reason
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.canary import pin_notes
-from patchwave.domain.planning.constraints import Separation
+from patchwave.domain.planning.constraints import ConcurrencyConstraints
 from patchwave.domain.planning.critical_path import Job
-from patchwave.domain.planning.explain import Explanation
-from patchwave.domain.planning.phases import Phases, make_phases
+from patchwave.domain.planning.explain import PlanExplainer
+from patchwave.domain.planning.phases import PhasePlan, make_phases
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
 from patchwave.domain.planning.ring_schedule import DrawnPhase, RingDrawing
-from patchwave.domain.planning.rings import RingChoice, choose_rings
+from patchwave.domain.planning.rings import RingAssignment, choose_rings
 from patchwave.domain.planning.timeline import Slice
 from patchwave.domain.planning.topology import PlannerMachine, Topology
-from patchwave.domain.policy.gates import waves_are_barriers
+from patchwave.domain.policy.gates import wave_barrier_enabled
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import PhaseOrder, Reboot, Ring, order_rings
 
@@ -98,7 +98,7 @@ def make_plan(
             reason, detail = left_out
             excluded[machine.key] = ExcludedMachine(id=machine.id, reason=reason, detail=detail)
     planned = [machine for machine in in_order if machine.key not in excluded]
-    separation = Separation(in_order, planned, policy, topology)
+    separation = ConcurrencyConstraints(in_order, planned, policy, topology)
     drawing = _Drawing(policy, topology, separation, chosen)
     by_ring: dict[int, list[PlannerMachine]] = {}
     for machine in planned:
@@ -128,7 +128,7 @@ def expected_seconds(machine: PlannerMachine, policy: Policy) -> float:
 
 
 def _exclusion(
-    machine: PlannerMachine, policy: Policy, chosen: Mapping[str, RingChoice], ended: Mapping[str, tuple[str, str]]
+    machine: PlannerMachine, policy: Policy, chosen: Mapping[str, RingAssignment], ended: Mapping[str, tuple[str, str]]
 ) -> tuple[str, str] | None:
     """Why a machine has no place in the plan: reason code and sentence. ``None``: it has one."""
     if machine.key in ended:
@@ -167,8 +167,8 @@ class _Drawing:
 
     policy: Policy
     topology: Topology
-    separation: Separation
-    chosen: Mapping[str, RingChoice]
+    separation: ConcurrencyConstraints
+    chosen: Mapping[str, RingAssignment]
     end: float = 0.0
     lower_bound: float = 0.0
     rings: list[PlannedRing] = field(default_factory=list[PlannedRing])
@@ -187,7 +187,7 @@ class _Drawing:
             lanes,
             self.separation.run_capacity,
             ramp=policy.ramp,
-            wave_barrier=waves_are_barriers(policy.error_budget, policy.bake.waves),
+            wave_barrier=wave_barrier_enabled(policy.error_budget, policy.bake.waves),
             bake_seconds=policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0,
         )
         most_drawn = max(1, _MOST_DRAWN // max(1, len(machines)))
@@ -231,7 +231,7 @@ class _Drawing:
         }
         self.end += drawn.seconds
         sizes = Counter((job.lane, waves[job.key]) for job in jobs)
-        explanation = Explanation(self.separation, jobs, slices, ramp=self.policy.ramp, ended=ended)
+        explanation = PlanExplainer(self.separation, jobs, slices, ramp=self.policy.ramp, ended=ended)
         for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
             wave = waves[job.key]
             why = [
@@ -278,5 +278,5 @@ class _PhaseOf:
     ring_number: int
     ring: Ring
     number: int
-    phases: Phases
+    phases: PhasePlan
     members: Mapping[str, PlannerMachine]

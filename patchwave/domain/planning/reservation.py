@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.planning.admission import Place
 from patchwave.domain.planning.topology import Topology
 
@@ -58,7 +58,7 @@ class Reservation(Document):
     turn: int
     phase: str
     number: int = 0
-    since: Instant
+    since: UtcDatetime
     groups: Groups | None = None
 
 

@@ -16,7 +16,7 @@ from patchwave.domain.planning.constraints import slot_order
 from patchwave.domain.planning.critical_path import (
     Job,
     barrier_bound,
-    longest_chains_first,
+    critical_path_first,
     lower_bound,
     shortest_first,
 )
@@ -109,7 +109,7 @@ class RingDrawing:
     def _first(self, regions: Sequence[str], ended: int) -> DrawnPhase:
         known = frozenset(regions), ended if self.ramp else 0
         if known not in self._drawn:
-            self._drawn[known] = self._draw(longest_chains_first(self._jobs(regions)), ended)
+            self._drawn[known] = self._draw(critical_path_first(self._jobs(regions)), ended)
         return self._drawn[known]
 
     def _draw(self, jobs: list[Job], ended: int) -> DrawnPhase:
@@ -137,7 +137,7 @@ def _guessed(jobs: Sequence[Job], random: Random, *, in_proportion: bool) -> lis
     """The order of the critical-path rule for other durations: parts of the expected ones, or any."""
     named = {job.key: job for job in jobs}
     guessed = [job._replace(seconds=random.random() * (job.seconds if in_proportion else 1)) for job in jobs]
-    return [named[job.key] for job in longest_chains_first(guessed)]
+    return [named[job.key] for job in critical_path_first(guessed)]
 
 
 def _moved(jobs: Sequence[Job], random: Random) -> list[Job]:

@@ -16,7 +16,7 @@ _NO_MACHINE = (
 )
 
 
-class RingChoice(NamedTuple):
+class RingAssignment(NamedTuple):
     """The ring of a machine, counted from 0 in the order of the rings, and what put it there (empty: nothing did)."""
 
     number: int
@@ -37,7 +37,7 @@ def keep_in_ring(rings: Sequence[Ring], name: str, machine_id: str) -> list[Ring
     ]
 
 
-def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> dict[str, RingChoice]:
+def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> dict[str, RingAssignment]:
     """The ring of every machine, by key; a machine that no ring selects is not in the answer.
 
     Args:
@@ -45,7 +45,7 @@ def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> d
             machine does not move to another ring because its neighbour is up to date.
         rings: in the order in which they run.
     """
-    chosen: dict[str, RingChoice] = {}
+    chosen: dict[str, RingAssignment] = {}
     left = {machine.key: machine for machine in machines}
     strata = _strata(machines) if any(ring.percent for ring in rings) else []
     for index, ring in enumerate(rings):
@@ -54,7 +54,7 @@ def choose_rings(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> d
         else:
             taken = _selected(ring, left.values(), is_only=len(rings) == 1)
         for key, why in taken.items():
-            chosen[key] = RingChoice(index, why)
+            chosen[key] = RingAssignment(index, why)
             del left[key]
     return chosen
 

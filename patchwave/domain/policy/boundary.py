@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from patchwave.domain.core.documents import as_object, parse_object, text_of
+from patchwave.domain.core.documents import object_or_none, parse_object, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import RESOURCE_GROUP_NAME
 from patchwave.domain.policy.scope import Scope
@@ -101,5 +101,5 @@ def _place(found: re.Match[str]) -> tuple[str, str]:
 def _source_of(body: str | bytes) -> str:
     """The disk that a snapshot is made of; empty when the body does not say."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    properties = as_object((parse_object(text) or {}).get("properties")) or {}
-    return text_of((as_object(properties.get("creationData")) or {}).get("sourceResourceId"))
+    properties = object_or_none((parse_object(text) or {}).get("properties")) or {}
+    return str_or_empty((object_or_none(properties.get("creationData")) or {}).get("sourceResourceId"))

@@ -68,6 +68,6 @@ class ErrorBudget(Document):
     )
 
 
-def waves_are_barriers(budget: ErrorBudget, bake: timedelta | float | None) -> bool:
+def wave_barrier_enabled(budget: ErrorBudget, bake: timedelta | float | None) -> bool:
     """Whether a wave waits for the end of the one before it: when that has to bake, or is judged as a whole."""
     return bake is not None or budget.wave is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
-from patchwave.domain.core.documents import Document, as_list
+from patchwave.domain.core.documents import Document, list_or_empty
 from patchwave.domain.core.duration import Duration
 from patchwave.domain.policy.scope import OsType, ResourceGroupName
 
@@ -56,7 +56,7 @@ def _check_timeout(value: timedelta) -> timedelta:
 
 
 def _join_lines(value: object) -> object:
-    lines = as_list(value)
+    lines = list_or_empty(value)
     return "\n".join(lines) if lines and all(isinstance(line, str) for line in lines) else value
 
 

@@ -27,7 +27,7 @@ def _check_different(ids: list[str]) -> list[str]:
     return ids
 
 
-class AroundMaintenance(Document):
+class MaintenanceHooks(Document):
     """Which scheduled runs the policy accompanies."""
 
     configurations: Annotated[

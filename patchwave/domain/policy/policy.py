@@ -19,7 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from patchwave.domain.azure.install_request import LinuxParameters
 from patchwave.domain.calendar.schedule import Schedule
-from patchwave.domain.core.documents import Document, as_list, as_object
+from patchwave.domain.core.documents import Document, list_or_empty, object_or_none
 from patchwave.domain.core.ids import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from patchwave.domain.core.quantity import Limit
 from patchwave.domain.core.validation import Problem, explain, listed
@@ -27,7 +27,7 @@ from patchwave.domain.policy.gates import Approval, ErrorBudget
 from patchwave.domain.policy.health import Health
 from patchwave.domain.policy.hooks import Hooks
 from patchwave.domain.policy.install import Install, too_short
-from patchwave.domain.policy.maintenance_section import AroundMaintenance
+from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from patchwave.domain.policy.notifications import Notifications
 from patchwave.domain.policy.rollout import (
     MOST_RINGS,
@@ -224,7 +224,7 @@ class Policy(Document):
         default=None, title="Schedule", description="When the policy runs by itself; never unless given."
     )
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
-    maintenance: AroundMaintenance | None = Field(
+    maintenance: MaintenanceHooks | None = Field(
         default=None,
         title="Around scheduled runs",
         description="Schedules of Update Manager whose runs the policy accompanies: before them it starts stopped"
@@ -282,8 +282,8 @@ def parse_policy(document: object, *, name: str = "", is_narrowed: bool = False)
 def _unseen_problems(given: Mapping[str, Any], seen: Sequence[Problem]) -> list[Problem]:
     """The rule between Linux classifications, which is not looked at while another field beside them is wrong."""
     path = "install.linux"
-    linux = as_object((as_object(given.get("install")) or {}).get("linux")) or {}
-    classifications = as_list(linux.get("classificationsToInclude"))
+    linux = object_or_none((object_or_none(given.get("install")) or {}).get("linux")) or {}
+    classifications = list_or_empty(linux.get("classificationsToInclude"))
     if not classifications or any(problem.path == path for problem in seen):
         return []
     try:
@@ -315,13 +315,13 @@ def _unsatisfiable_rest(given: Mapping[str, Any], seen: Sequence[Problem], *, is
 def _mend(given: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
     """Rings and schedule with stand-ins for what is wrong in them, so that the rest of both can be judged."""
     mended: JsonObject = {}
-    schedule = as_object(given.get("schedule")) or {}
+    schedule = object_or_none(given.get("schedule")) or {}
     in_schedule = [path for path in paths if path.startswith("schedule")]
     if in_schedule and "window" in schedule and not {"schedule", "schedule.window"} & set(in_schedule):
         mended["schedule"] = _DAILY | {"window": schedule["window"]}
     in_rings = {path for path in paths if path.startswith("rings")}
     if in_rings and "rings" not in in_rings:
-        mended["rings"] = _mend_rings(as_list(given.get("rings")), in_rings)
+        mended["rings"] = _mend_rings(list_or_empty(given.get("rings")), in_rings)
     return mended
 
 
@@ -329,9 +329,9 @@ def _mend_rings(given: Sequence[object], wrong: Set[str]) -> list[JsonObject]:
     """The rings with stand-ins for what is wrong in them: names that no other ring has, selections of nothing."""
     mended: list[JsonObject] = []
     renamed: dict[object, str] = {}
-    is_chained = any((as_object(each) or {}).get("after") is not None for each in given)
+    is_chained = any((object_or_none(each) or {}).get("after") is not None for each in given)
     for number, each in enumerate(given):
-        path, ring = f"rings[{number}]", as_object(each) or {}
+        path, ring = f"rings[{number}]", object_or_none(each) or {}
         made = {key: ring[key] for key in ("name", "after") if key in ring}
         if not ring or f"{path}.name" in wrong:
             made["name"] = f"patchwave-ring-{number}"

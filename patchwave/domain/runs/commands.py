@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from patchwave.domain.core.command import NotAllowed, NotPossible, Order
-from patchwave.domain.core.documents import format_instant, objects_of
+from patchwave.domain.core.documents import format_instant, objects_or_empty
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
 from patchwave.domain.policy.gates import Approval
@@ -299,7 +299,7 @@ def not_started(stop_reason: str) -> Outcome:
     return Outcome.skipped(Reason.ERROR_BUDGET, f"Not started: {stop_reason[:1].lower()}{stop_reason[1:]}")
 
 
-def reason_to_end(run: Run, machine: MachineRecord) -> Outcome | None:
+def terminal_outcome(run: Run, machine: MachineRecord) -> Outcome | None:
     """The outcome of a machine whose turn has come and on which nothing will be started; ``None``: it goes on.
 
     One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are under way.
@@ -325,7 +325,7 @@ def unapproved(run: Run, machine: MachineRecord) -> Outcome | None:
     """
     if not machine.ring or run.mode is not Mode.PATCH:
         return None
-    rings = objects_of((run.policy_snapshot or {}).get("rings"))
+    rings = objects_or_empty((run.policy_snapshot or {}).get("rings"))
     if not any(ring.get("name") == machine.ring and ring.get("approval") is not None for ring in rings):
         return None
     return None if is_approved(run, machine.ring) else ring_not_approved(machine.ring)

@@ -15,7 +15,7 @@ _FAILURES = frozenset({OutcomeKind.FAILED, OutcomeKind.TIMED_OUT, OutcomeKind.UN
 _FAILED_REASONS = frozenset({Reason.HOOK_FAILED, Reason.REBOOT_FAILED})
 
 
-def uses_budget(outcome: OutcomeKind, reason: str) -> bool:
+def counts_as_failure(outcome: OutcomeKind, reason: str) -> bool:
     """Whether a machine that ended so counts against the error budgets.
 
     Skipped machines do not, as nothing was done to them, unless their own pre-hook failed.

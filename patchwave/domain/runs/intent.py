@@ -8,7 +8,7 @@ from enum import StrEnum
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 
 
 class IntentState(StrEnum):
@@ -36,18 +36,18 @@ class Intent(Document):
     kind: OperationKind
     state: IntentState = IntentState.DECLARED
     attempt: int = 1
-    declared_at: Instant
+    declared_at: UtcDatetime
     """Before the first POST that may have been accepted: an operation that began earlier is not ours."""
-    posted_at: Instant
+    posted_at: UtcDatetime
     """Before the newest POST."""
-    deadline_at: Instant
+    deadline_at: UtcDatetime
     previous_activity_id: str = ""
     """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""
     is_repeated: bool = False
     """An earlier POST of this intent got no answer, and may have been accepted after all."""
     answer: ArmFailure | None = None
     """What came back from the newest POST, other than an acceptance; none while nothing has come."""
-    accepted_at: Instant | None = None
+    accepted_at: UtcDatetime | None = None
     async_url: str = ""
     location_url: str = ""
     activity_id: str = ""

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from patchwave.domain.core.command import Order
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 
@@ -54,7 +54,7 @@ class HealthSummary(Document):
     healthy: bool | None = None
     signals: dict[str, Signal] = Field(default_factory=dict[str, Signal])
     why: str = ""
-    at: Instant
+    at: UtcDatetime
 
 
 class MachineRecord(Document):
@@ -110,6 +110,6 @@ class MachineRecord(Document):
     """How Update Manager says that its scheduled run ended on the machine: a word of Azure's."""
     reported_error: str = ""
     """What it gives as the reason."""
-    queued_at: Instant | None = None
-    started_at: Instant | None = None
-    ended_at: Instant | None = None
+    queued_at: UtcDatetime | None = None
+    started_at: UtcDatetime | None = None
+    ended_at: UtcDatetime | None = None

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.patch_results import InstalledPatch, InstallResult, Text
-from patchwave.domain.core.documents import Json, Tolerant, as_object
+from patchwave.domain.core.documents import ExternalDocument, Json, object_or_none
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -31,7 +31,7 @@ _TELLS = _DONE | _FAILED | _CANCELED | _NOTHING
 _SUMMARY = "patchinstallationresults/"
 
 
-class MachineUpdate(Tolerant):
+class MaintenanceUpdateRow(ExternalDocument):
     """A machine's row of ``microsoft.maintenance/applyupdates``: whether it is in the run, and how it ended there."""
 
     resource_id: Text = ""
@@ -39,28 +39,28 @@ class MachineUpdate(Tolerant):
     error_message: Text = ""
 
     @classmethod
-    def read(cls, row: Json) -> tuple[MachineId, MachineUpdate] | None:
+    def read(cls, row: Json) -> tuple[MachineId, MaintenanceUpdateRow] | None:
         """The machine and its row; ``None`` for a row that is about no virtual machine."""
-        update = cls.model_validate(row | (as_object(row.get("properties")) or {}))
+        update = cls.model_validate(row | (object_or_none(row.get("properties")) or {}))
         try:
             return MachineId.parse(update.resource_id), update
         except ValueError:
             return None
 
 
-class Installation(Tolerant):
+class Installation(ExternalDocument):
     """A row of ``patchInstallationResults``. Names differ from Resource Manager's: ``errorDetails``."""
 
     id: Text = ""
-    result: Annotated[InstallResult, BeforeValidator(lambda value: as_object(value) or {})] = Field(
+    result: Annotated[InstallResult, BeforeValidator(lambda value: object_or_none(value) or {})] = Field(
         default_factory=InstallResult
     )
 
     @model_validator(mode="before")
     @classmethod
     def _rename(cls, row: Json) -> Json:
-        properties = as_object(row.get("properties")) or {}
-        return {"id": row.get("id"), "result": {"error": as_object(properties.get("errorDetails")), **properties}}
+        properties = object_or_none(row.get("properties")) or {}
+        return {"id": row.get("id"), "result": {"error": object_or_none(properties.get("errorDetails")), **properties}}
 
     @property
     def machine(self) -> MachineId | None:
@@ -84,7 +84,7 @@ def read_patch(row: Json) -> tuple[str, InstalledPatch]:
     """
     text = str(row.get("id") or "")
     parent, _, patch_id = text.rpartition("/")
-    properties = as_object(row.get("properties")) or {}
+    properties = object_or_none(row.get("properties")) or {}
     named = {"name": properties.get("patchName"), "patchId": patch_id, **properties}
     return fold(parent.rpartition("/")[0]), InstalledPatch.model_validate(named)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from patchwave.domain.core.outcome import OutcomeKind
-from patchwave.domain.runs.error_budget import uses_budget
+from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Step
 
@@ -83,7 +83,7 @@ def count_failures(
     failures: Counter[str] = Counter()
     forgiven: Counter[str] = Counter()
     for machine in machines:
-        if machine.outcome is None or not uses_budget(machine.outcome, machine.reason):
+        if machine.outcome is None or not counts_as_failure(machine.outcome, machine.reason):
             continue
         lane = f"{machine.ring}/{machine.lane}"
         scopes = ("run", f"ring:{machine.ring}", f"lane:{lane}", f"wave:{lane}/{machine.wave}")

@@ -21,13 +21,13 @@ class Retention:
     needs_export: bool = False
 
 
-def may_go(run: Run, retention: Retention, now: datetime) -> bool:
+def is_purgeable(run: Run, retention: Retention, now: datetime) -> bool:
     """Whether a run may be removed: it has ended, long ago, and its evidence is safe where that is asked for."""
     if retention.runs is None or not run.state.is_final or run.ended_at is None:
         return False
     return run.ended_at <= now - retention.runs and not (retention.needs_export and run.exported_at is None)
 
 
-def slice_of(now: datetime) -> int:
+def hourly_shard(now: datetime) -> int:
     """Which 256th of the machines is looked at in this hour: all of them have their turn within eleven days."""
     return int(now.timestamp()) // 3_600 % 256

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from patchwave.domain.core.command import Order
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.principal import Signature, Signed
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 
@@ -117,7 +117,7 @@ class Decision(Signed):
 
     approved: bool
     comment: str = ""
-    at: Instant
+    at: UtcDatetime
 
 
 class Steered(Order):
@@ -136,22 +136,22 @@ class Run(Document):
     state: RunState
     reason: str = ""
     trigger: Trigger
-    created_at: Instant
-    started_at: Instant | None = None
-    ended_at: Instant | None = None
-    occurrence: Instant | None = None
-    window_end: Instant | None = None
-    cancel_requested_at: Instant | None = None
-    paused_at: Instant | None = None
+    created_at: UtcDatetime
+    started_at: UtcDatetime | None = None
+    ended_at: UtcDatetime | None = None
+    occurrence: UtcDatetime | None = None
+    window_end: UtcDatetime | None = None
+    cancel_requested_at: UtcDatetime | None = None
+    paused_at: UtcDatetime | None = None
     """Since when a person keeps the run from starting anything; empty when nobody does."""
     resumes_as: RunState | None = None
     """What the run shows again once nobody pauses it."""
-    resumed_at: Instant | None = None
+    resumed_at: UtcDatetime | None = None
     resumptions: int = 0
     """How often a person said "go on": after a pause, or to a gate that held."""
     stop_reason: str = ""
     """Why a gate ended the run: nothing more starts from the moment this is set."""
-    stopped_at: Instant | None = None
+    stopped_at: UtcDatetime | None = None
     held_scopes: list[str] = Field(default_factory=list[str])
     """Scopes that a gate keeps from starting anything: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``,
     ``wave:{ring}/{region}/{wave}``."""
@@ -159,7 +159,7 @@ class Run(Document):
     """What the run waits for, for people: the name of the ring to approve, the gate that holds, the next window."""
     decisions: dict[str, Decision] = Field(default_factory=dict[str, Decision])
     """Approvals and refusals by ring."""
-    approvals_asked: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    approvals_asked: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """By ring, when the run first waited for its approval: its deadline counts from there."""
     windows: int = 0
     """In how many further windows the run went on."""
@@ -168,7 +168,7 @@ class Run(Document):
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)
     counts_by_stage: dict[str, int] = Field(default_factory=dict)
-    counted_at: Instant | None = None
+    counted_at: UtcDatetime | None = None
     """When the machines of a run that goes on were counted last."""
     policy_snapshot: dict[str, Any] | None = None
     policy_origin: PolicyOrigin | None = None
@@ -177,9 +177,9 @@ class Run(Document):
     """Of the orchestrations that follow the run."""
     incarnation: int = 1
     """How often its orchestration was started: each one goes on from the records."""
-    quiet_until: Instant | None = None
+    quiet_until: UtcDatetime | None = None
     """Until then nothing has to be heard of the run; later the watchdog looks after it."""
-    exported_at: Instant | None = None
+    exported_at: UtcDatetime | None = None
     """When somebody last downloaded all of its evidence, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None
     """The scheduled run of Update Manager that it accompanies."""

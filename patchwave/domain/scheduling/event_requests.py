@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from patchwave.domain.core.documents import Document, Instant, Json, as_object, texts_of
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, object_or_none, strings_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.policy.policy import Policy, apply_overrides
@@ -28,7 +28,7 @@ class EventRequest(Document):
     kind: str
     key: str
     """What makes it one and the same, however often it is delivered: 64 hexadecimal digits."""
-    at: Instant
+    at: UtcDatetime
     """When it was first received."""
     machine_id: str = ""
 
@@ -65,9 +65,9 @@ def served_by(
     requests: Iterable[EventRequest], policy: Policy, snapshot: Json, created_at: datetime
 ) -> list[EventRequest]:
     """The requests that a run holds which was created at that moment with that snapshot of its policy."""
-    scope = as_object(snapshot.get("scope")) or {}
+    scope = object_or_none(snapshot.get("scope")) or {}
     is_whole = scope == policy.to_wire()["scope"]
-    machines = {fold(text) for text in texts_of(scope.get("machineIds"))}
+    machines = {fold(text) for text in strings_or_empty(scope.get("machineIds"))}
     return [
         request
         for request in requests

@@ -187,7 +187,7 @@ class DamagedFreeze(Freeze):
         return f"frozen: {self.reason}"
 
 
-def frozen_by(freezes: Iterable[Freeze], policy_name: str, tags: Mapping[str, str], at: datetime) -> Freeze | None:
+def active_freeze(freezes: Iterable[Freeze], policy_name: str, tags: Mapping[str, str], at: datetime) -> Freeze | None:
     """The freeze that holds a machine with these tags in a run of this policy; of several, the one that ends last.
 
     Without tags it is the freeze that holds the policy as a whole.

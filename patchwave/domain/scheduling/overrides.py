@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.principal import Signed
 
 
@@ -15,23 +15,23 @@ class Pause(Signed):
     """Nothing is started by the schedule until a person resumes it."""
 
     reason: str
-    at: Instant
+    at: UtcDatetime
 
 
 class Skip(Signed):
     """One occurrence does not run."""
 
-    occurrence: Instant
+    occurrence: UtcDatetime
     reason: str
-    at: Instant
+    at: UtcDatetime
 
 
-class CarryOver(Document):
+class WindowReservation(Document):
     """A run that goes on in later windows of its policy: those that open between ``since`` and its end are its own."""
 
     run_id: str
-    since: Instant
-    ended_at: Instant | None = None
+    since: UtcDatetime
+    ended_at: UtcDatetime | None = None
 
     def holds(self, opening: datetime) -> bool:
         """Whether the window that opens at that moment belongs to the run."""
@@ -43,7 +43,7 @@ class Controls(Document):
 
     pause: Pause | None = None
     skips: list[Skip] = Field(default_factory=list[Skip])
-    carry_overs: list[CarryOver] = Field(default_factory=list[CarryOver])
+    carry_overs: list[WindowReservation] = Field(default_factory=list[WindowReservation])
     ordered_run: str = ""
     """The run that somebody ordered last: while it is under way, the same order means this run."""
 
@@ -70,11 +70,11 @@ class Controls(Document):
         """With the occurrence that begins at that moment not skipped."""
         return self.model_copy(update={"skips": [each for each in self.skips if each.occurrence != opening]})
 
-    def carry_over_of(self, run_id: str) -> CarryOver | None:
+    def carry_over_of(self, run_id: str) -> WindowReservation | None:
         """Since when the run goes on in later windows; ``None`` when it does not, or has ended."""
         return next((each for each in self.carry_overs if each.run_id == run_id and each.ended_at is None), None)
 
-    def carry_over_in(self, opening: datetime) -> CarryOver | None:
+    def carry_over_in(self, opening: datetime) -> WindowReservation | None:
         """The run that the window which opens at that moment belongs to."""
         return next((each for each in self.carry_overs if each.holds(opening)), None)
 
@@ -86,7 +86,7 @@ class Controls(Document):
         if self.carry_over_of(run_id):
             return self
         kept = [each for each in self.carry_overs if each.ended_at is None or each.ended_at >= forget_before]
-        return self.model_copy(update={"carry_overs": [*kept, CarryOver(run_id=run_id, since=since)]})
+        return self.model_copy(update={"carry_overs": [*kept, WindowReservation(run_id=run_id, since=since)]})
 
     def carried(self, run_id: str, ended_at: datetime) -> Self:
         """The run has ended; windows that open later are free again, those that it used stay its own."""

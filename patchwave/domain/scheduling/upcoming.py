@@ -12,11 +12,11 @@ from enum import StrEnum
 from itertools import islice
 
 from patchwave.domain.calendar.schedule import LONGEST_WINDOW, Occurrence, find_zone, upcoming
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, frozen_by
+from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, active_freeze
 from patchwave.domain.scheduling.overrides import Controls, Skip
 from patchwave.domain.scheduling.window import last_start
 
@@ -60,9 +60,9 @@ class Waiting:
 class PlannedOccurrence(Document):
     """A coming occurrence: when, as people there read the clock, under which run id, and why it will not run."""
 
-    at: Instant
+    at: UtcDatetime
     local_time: str
-    window_end: Instant
+    window_end: UtcDatetime
     run_id: str
     decision: Decision
     will_run: bool
@@ -89,14 +89,14 @@ def decide(
     if skip := controls.skip_of(opening):
         return Verdict(Decision.SKIPPED, f"skipped by {skip.by}: {skip.reason}")
     for moment in (opening, now):
-        if moment is not None and (freeze := frozen_by(freezes, policy.name, {}, moment)):
+        if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
             return Verdict(Decision.FROZEN, freeze.sentence)
     if carry_over := controls.carry_over_in(opening):
         return Verdict(Decision.CONTINUE, f"the run {carry_over.run_id} goes on in this window")
     return Verdict(Decision.RUN, _left_out(policy, freezes, opening))
 
 
-def agenda(
+def list_upcoming(
     policy: Policy,
     controls: Controls,
     freezes: Sequence[Freeze],
@@ -165,7 +165,9 @@ def pending_skip(policy: Policy, controls: Controls, now: datetime) -> Skip | No
 def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime) -> Occurrence | None:
     """The next occurrence that no freeze keeps from running anyway."""
     readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
-    return next((each for each in _ahead(policy, now) if not frozen_by(readable, policy.name, {}, each.at_utc)), None)
+    return next(
+        (each for each in _ahead(policy, now) if not active_freeze(readable, policy.name, {}, each.at_utc)), None
+    )
 
 
 def forgettable_before(now: datetime) -> datetime:

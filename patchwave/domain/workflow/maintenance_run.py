@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.runs.machine_record import MachineRecord
 
 SHARD = 100
@@ -44,9 +44,9 @@ class Standpoint(Document):
     announces: bool = False
     look_seconds: float = 30
     """Between two listings of Resource Graph."""
-    prepare_until: Instant | None = None
-    ends_at: Instant | None = None
-    settle_at: Instant | None = None
+    prepare_until: UtcDatetime | None = None
+    ends_at: UtcDatetime | None = None
+    settle_at: UtcDatetime | None = None
 
 
 class EndPreparation(Document):
@@ -124,7 +124,7 @@ class AttendShard(Document):
     part: Part
     cursor: str | None = None
     attempt: int = 1
-    until: Instant | None = None
+    until: UtcDatetime | None = None
     start_stopped: bool = False
     hooks: bool = False
     assess: bool = False
@@ -136,7 +136,7 @@ class AttendMachine(Document):
     run_id: str
     machine_key: str
     part: Part
-    until: Instant | None = None
+    until: UtcDatetime | None = None
     start_stopped: bool = False
     hooks: bool = False
     assess: bool = False

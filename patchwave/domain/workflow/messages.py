@@ -13,7 +13,7 @@ from pydantic import Field
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
-from patchwave.domain.core.documents import Document, Instant
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.preflight import Preflight
@@ -55,7 +55,7 @@ class RestUntil(Document):
     """The run sleeps, and nothing need be heard of it before."""
 
     run_id: str
-    until: Instant
+    until: UtcDatetime
 
 
 class UnderWay(Document):
@@ -81,10 +81,10 @@ class Stock(Document):
     under_way: list[UnderWay] = Field(default_factory=list[UnderWay])
     ring: int = 0
     ended: int = 0
-    ended_at: Instant | None = None
+    ended_at: UtcDatetime | None = None
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
-    resting: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     windows: int = 0
 
 
@@ -194,14 +194,14 @@ class SetRunState(Document):
 class Shown(Document):
     """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any incarnation."""
 
-    since: Instant | None = None
+    since: UtcDatetime | None = None
 
 
 class NextWindow(Document):
     """When the run goes on; without ``opens_at`` its policy has no further window."""
 
-    opens_at: Instant | None = None
-    ends_at: Instant | None = None
+    opens_at: UtcDatetime | None = None
+    ends_at: UtcDatetime | None = None
 
 
 class StepRef(Document):
@@ -214,7 +214,7 @@ class StepRef(Document):
 class Cutoff(Document):
     """The last moment at which a step may begin on a machine; without one there is no window."""
 
-    at: Instant | None = None
+    at: UtcDatetime | None = None
 
 
 class StopRun(Document):
@@ -262,7 +262,7 @@ class OpenWindow(Document):
     """The window that a run goes on in."""
 
     run_id: str
-    ends_at: Instant
+    ends_at: UtcDatetime
 
 
 # --- a phase ------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Phase(Document):
     ramp: bool = False
     ended: int = 0
     wave_bake_seconds: float | None = None
-    closes_at: Instant | None = None
+    closes_at: UtcDatetime | None = None
     """The last moment at which anything may start."""
     first_attempt: int = 1
     """What an instance of this pass begins with: the machines of an earlier one may have been started before."""
@@ -303,7 +303,7 @@ class Phase(Document):
     cursor: str | None = None
     is_exhausted: bool = False
     resumptions: int = 0
-    resting: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Lanes between two waves, and until when."""
     waiting: Roster = Field(default_factory=list[Placed])
     running: Roster = Field(default_factory=list[Placed])
@@ -314,11 +314,11 @@ class Phase(Document):
     """The endings that the phase knows of and whose rows are still there, as the look that told them wrote it."""
     quiet_beats: int = 0
     """Beats in a row in which nothing ended and nothing started."""
-    compare_at: Instant | None = None
+    compare_at: UtcDatetime | None = None
     """When the phase compares itself with the records again."""
     compared: int = 0
     """How many of those that run were compared last time: the next comparison goes on behind them."""
-    unlocked: dict[str, Instant] = Field(default_factory=dict[str, Instant])
+    unlocked: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Machines that run without a lock, and since when."""
     untold: int | None = None
     """How many of those that run have not been told of the cancel of the run; ``None`` before there was one."""
@@ -465,7 +465,7 @@ class StartOperation(Document):
     kind: OperationKind
     attempt: int = 1
     previous_activity_id: str = ""
-    slot: Instant | None = None
+    slot: UtcDatetime | None = None
     is_last: bool = False
 
 
@@ -539,7 +539,7 @@ class StartResult(Document):
     state: StartState
     wait_seconds: float = 0
     counts: bool = True
-    slot: Instant | None = None
+    slot: UtcDatetime | None = None
     report: OperationReport | None = None
     outcome: Outcome | None = None
     may_run: bool = False
@@ -550,7 +550,7 @@ class VerifyRequest(Document):
 
     run_id: str
     machine_key: str
-    installed_at: Instant | None = None
+    installed_at: UtcDatetime | None = None
 
 
 class Verified(Document):
@@ -575,7 +575,7 @@ class MachineRef(Document):
 class PowerRequest(MachineRef):
     """Start or stop the machine. ``since``: when this change began, which tells its calls from those of an earlier."""
 
-    since: Instant
+    since: UtcDatetime
 
 
 class PowerResult(Document):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from patchwave.domain.runs.commands import holds, reason_to_end
+from patchwave.domain.runs.commands import holds, terminal_outcome
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.messages import StartResult, StartState
 
 
-def reason_not_to_start(run: Run, machine: MachineRecord) -> StartResult | None:
+def start_blocker(run: Run, machine: MachineRecord) -> StartResult | None:
     """Why nothing may be sent to the machine now, or ever in this run; ``None``: it may.
 
     The last look before an operation is sent: the phase that gave the machine its turn may not have heard yet.
     """
-    outcome = reason_to_end(run, machine)
+    outcome = terminal_outcome(run, machine)
     if outcome is not None:
         return StartResult(state=StartState.ENDED, outcome=outcome)
     if run.paused_at is not None or any(holds(scope, machine) for scope in run.held_scopes):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from patchwave.domain.azure.errors import parse_retry_after
-from patchwave.domain.core.documents import as_object
+from patchwave.domain.core.documents import object_or_none
 from patchwave.outbound.egress_guard import AddressGate
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _code(head: bytes) -> str:
     """The error code in an answer: all of it (Slack), or ``error.code`` of a JSON object (Azure)."""
     text = head.decode("utf-8", "replace").strip()
     try:
-        error = as_object((as_object(json.loads(text)) or {}).get("error")) or {}
+        error = object_or_none((object_or_none(json.loads(text)) or {}).get("error")) or {}
         text = str(error.get("code", ""))
     except (ValueError, RecursionError):
         # Not JSON, and so perhaps a bare word.

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from patchwave.domain.core.documents import as_object, parse_object
+from patchwave.domain.core.documents import object_or_none, parse_object
 from patchwave.storage.engine.rows import Change
 
 _METHODS = {"insert": "POST", "merge": "PATCH", "replace": "PUT", "delete": "DELETE"}
@@ -103,7 +103,7 @@ def _key(text: str) -> str:
 def _refusal(status: int, part: bytes) -> Refusal:
     text = part.decode("utf-8", "replace")
     document = parse_object(text[text.find("{") : text.rfind("}") + 1]) or {}
-    error = as_object(document.get("odata.error")) or {}
-    message = as_object(error.get("message")) or {}
+    error = object_or_none(document.get("odata.error")) or {}
+    message = object_or_none(error.get("message")) or {}
     index = _INDEX.match(str(message.get("value", "")))
     return Refusal(status, str(error.get("code", "")), int(index[1]) if index else 0)

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from patchwave.domain.core.documents import format_instant
-from patchwave.domain.core.redaction import without_secrets
+from patchwave.domain.core.redaction import redact
 from patchwave.storage.errors import RecordTooLarge
 
 type Columns = dict[str, Any]
@@ -54,7 +54,7 @@ def _head(text: str, limit: int) -> str:
 
 def clean(text: str) -> str:
     """Free text that may be stored: without secrets and unstorable characters."""
-    return _UNSTORABLE.sub("\ufffd", without_secrets(text))
+    return _UNSTORABLE.sub("\ufffd", redact(text))
 
 
 def put_text(columns: Columns, name: str, text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.api import drift
 from patchwave.azure.resource_graph import ResourceGraph
-from patchwave.domain.drift.findings import DoctorReport, FindingKind
+from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
 from patchwave.services import fleet_reader
 from patchwave.storage import Records
@@ -94,13 +94,13 @@ async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
         assert assigned.status_code == 200, assigned.text
 
 
-async def examined(**query: str) -> DoctorReport:
+async def examined(**query: str) -> DriftReport:
     answered = await call(drift.examine_fleet, query=query)
     assert answered.status == 200, answered.text
-    return DoctorReport.from_wire(answered.json)
+    return DriftReport.from_wire(answered.json)
 
 
-def by_kind(report: DoctorReport) -> dict[str, set[str]]:
+def by_kind(report: DriftReport) -> dict[str, set[str]]:
     """The names of what is found, by kind; that nobody has assessed these machines goes without saying."""
     found: dict[str, set[str]] = {}
     for finding in report.findings:

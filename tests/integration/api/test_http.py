@@ -56,7 +56,7 @@ TWICE = [
         "reason",
     ),
     (runs.start_run, b'{"policy":"monthly","mode":"assess","mode":"patch"}', "mode"),
-    (plans.draft_plan, b'{"policy":"monthly","policy":"weekly"}', "policy"),
+    (plans.plan_dry_run, b'{"policy":"monthly","policy":"weekly"}', "policy"),
     (webhook.run_webhook, b'{"mode":"assess","mode":"patch"}', "mode"),
     (policy_schedule.pause_policy, b'{"reason":"a","reason":"b"}', "reason"),
     (patch_mode_changes.plan_mode_change, b'{"mode":"Manual","mode":"AutomaticByPlatform"}', "mode"),

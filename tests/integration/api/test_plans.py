@@ -74,7 +74,7 @@ async def azure(
 
 
 async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: Records):
-    answered = await call(plans.draft_plan, body={"policy": policy()})
+    answered = await call(plans.plan_dry_run, body={"policy": policy()})
     assert answered.status == 200, answered.text
     plan = Plan.from_wire(answered.json)
     assert plan.policy == "adhoc-monthly"
@@ -99,7 +99,7 @@ async def test_machines_outside_of_the_boundary_are_left_out_with_the_reason(
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", FIRST)
     load_settings.cache_clear()
     tagged = policy(scope={"tags": {"values": {"env": ["test"]}}})
-    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": tagged})).json)
+    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": tagged})).json)
     outside = {machine.id for machine in plan.excluded if machine.reason == "outside_boundary"}
     assert outside == {machine_id(number) for number in range(0, 12, 2)}
     assert {machine.id for machine in plan.machines} == {machine_id(number) for number in (1, 7, 9, 11)}
@@ -118,7 +118,7 @@ async def test_zones_are_compared_by_building(azure: httpx.AsyncClient):
         ).json()["value"]
         for zone in region.get("availabilityZoneMappings", [])
     }
-    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy(maxConcurrent=100)})).json)
+    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy(maxConcurrent=100)})).json)
     for one in plan.machines:
         for other in plan.machines:
             overlap = one.predicted_start < other.predicted_end and other.predicted_start < one.predicted_end
@@ -134,7 +134,7 @@ def building(mapping: dict[tuple[str, str, str], str], machine: str, region: str
 async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, records: Records):
     await records.put_policy("monthly", policy(), if_match=None, if_none_match=True, at=datetime.now(UTC))
     narrowed = {"scope": {"locations": ["westeurope"]}}
-    answered = await call(plans.draft_plan, body={"policy": "monthly", "overrides": narrowed})
+    answered = await call(plans.plan_dry_run, body={"policy": "monthly", "overrides": narrowed})
     plan = Plan.from_wire(answered.json)
     assert {machine.lane for machine in plan.machines} == {"westeurope"}
 
@@ -144,7 +144,7 @@ async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, records
     await ended(records, 0, now - timedelta(hours=1), now)
     await ended(records, 1, now - timedelta(hours=30), now)
     await ended(records, 2, now - timedelta(hours=1), now, OutcomeKind.PATCHED)
-    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy()})).json)
+    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy()})).json)
     reasons = {machine.id: machine.reason for machine in plan.excluded}
     assert reasons.pop(machine_id(0)) == "no_pending_patches"
     assert set(reasons) == {machine_id(3), machine_id(5)}
@@ -182,7 +182,7 @@ async def test_a_draft_reads_a_bounded_number_of_lists(
 
 async def excluded(document: dict[str, Any]) -> set[str]:
     """The machines of which a draft says that there is nothing to install."""
-    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": document})).json)
+    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": document})).json)
     return {machine.id for machine in plan.excluded if machine.reason == "no_pending_patches"}
 
 
@@ -221,31 +221,31 @@ async def ended(
 
 async def test_ids_that_nobody_found(azure: httpx.AsyncClient):
     asked = [machine_id(1), machine_id(77)]
-    plan = Plan.from_wire((await call(plans.draft_plan, body={"policy": policy(scope={"machineIds": asked})})).json)
+    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy(scope={"machineIds": asked})})).json)
     assert [machine.id for machine in plan.machines] == [machine_id(1)]
     assert [(machine.id, machine.reason) for machine in plan.excluded] == [(machine_id(77), "not_found")]
 
 
 async def test_a_fleet_that_one_answer_cannot_hold(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plans, "MOST_MACHINES", 11)
-    refused = await call(plans.draft_plan, body={"policy": policy()})
+    refused = await call(plans.plan_dry_run, body={"policy": policy()})
     assert refused.problem["status"] == 422
     assert "more than 11 machines" in refused.problem["detail"]
     monkeypatch.setattr(plans, "MOST_MACHINES", 12)
-    assert (await call(plans.draft_plan, body={"policy": policy()})).status == 200
+    assert (await call(plans.plan_dry_run, body={"policy": policy()})).status == 200
 
 
 async def test_a_throttled_page_is_asked_for_again(azure: httpx.AsyncClient):
     rule = {"match": {"operation": "graph"}, "times": 1, "effect": {"status": 429, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
-    assert len((await call(plans.draft_plan, body={"policy": policy()})).json["machines"]) == 10
+    assert len((await call(plans.plan_dry_run, body={"policy": policy()})).json["machines"]) == 10
 
 
 async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plans, "LONGEST_SECONDS", 0.2)
     rule = {"match": {"operation": "graph"}, "effect": {"status": 503, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
-    refused = await call(plans.draft_plan, body={"policy": policy()})
+    refused = await call(plans.plan_dry_run, body={"policy": policy()})
     assert (refused.problem["status"], refused.headers["Retry-After"]) == (503, "60")
 
 
@@ -255,7 +255,7 @@ async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monke
 async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient, effect: dict[str, Any]):
     rule = {"match": {"operation": "graph"}, "effect": effect}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
-    refused = await call(plans.draft_plan, body={"policy": policy()})
+    refused = await call(plans.plan_dry_run, body={"policy": policy()})
     assert refused.problem["status"] == 502
     assert "could not be listed" in refused.problem["detail"]
 
@@ -272,6 +272,6 @@ async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient, effect: dict[
     ],
 )
 async def test_a_request_that_is_not_valid(records: Records, body: object, status: int, paths: list[str]):
-    refused = await call(plans.draft_plan, body=body)
+    refused = await call(plans.plan_dry_run, body=body)
     assert refused.problem["status"] == status
     assert refused.paths == paths

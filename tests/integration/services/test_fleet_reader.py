@@ -18,7 +18,7 @@ from tests.support.http_calls import Answer, call
 SCOPE = {"subscriptions": ["11111111-2222-4333-8444-555555555555"]}
 READS: dict[str, tuple[Any, dict[str, Any]]] = {
     "doctor": (drift.examine_fleet, {}),
-    "plan": (plans.draft_plan, {"body": {"policy": {"scope": SCOPE}}}),
+    "plan": (plans.plan_dry_run, {"body": {"policy": {"scope": SCOPE}}}),
     "modes": (fleet.list_fleet_modes, {}),
     "eligibility": (fleet.list_fleet_eligibility, {}),
     "mode change": (patch_mode_changes.plan_mode_change, {"body": {"scope": SCOPE, "bypass": True}}),

@@ -15,7 +15,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.retention import Retention, slice_of
+from patchwave.domain.runs.retention import Retention, hourly_shard
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.services import retention
 from patchwave.services.refusal_log import REFUSED_CALLS
@@ -237,7 +237,7 @@ async def test_the_history_of_machines_goes_slice_by_slice(records: Records, eng
     await run_of(records, 10 * DAY, machines=1)
     key = machine(0).key
     only_history = Retention(runs=None, history=400 * DAY, instances=None)
-    its_turn = next(at for hours in range(256) if slice_of(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
+    its_turn = next(at for hours in range(256) if hourly_shard(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
     await purge(records, engine, only_history, its_turn + timedelta(hours=1))
     assert len((await records.machine_history(key, 10, None)).items) == 2
     await purge(records, engine, only_history, its_turn)
@@ -273,7 +273,7 @@ async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(r
 
 async def purge_slices_of(records: Records, engine: PurgedEngine, *digests: str) -> None:
     """The calls of the hours in which these keys have their turn, within eleven days."""
-    first = slice_of(NOW)
+    first = hourly_shard(NOW)
     for number in {int(digest[:2], 16) for digest in digests}:
         await purge(records, engine, KEPT, NOW + timedelta(hours=(number - first) % 256))
 
