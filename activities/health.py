@@ -35,7 +35,7 @@ from patchwave.settings import load_settings
 from patchwave.storage import open_records
 
 _ANSWERED_POLLS = 4
-_MOST_ANSWERED = 4_000
+_MAX_ANSWERED = 4_000
 """What some sources have said of a machine while another one asks to wait is kept: for so many poll intervals beyond
 that, and of so many machines."""
 PATIENCE = timedelta(minutes=5)
@@ -43,10 +43,10 @@ PATIENCE = timedelta(minutes=5)
 as long as the window."""
 
 
-_LONGEST_THROTTLING = timedelta(days=1)
+_MAX_THROTTLING = timedelta(days=1)
 """How long a machine of a run without a window waits for Azure Monitor to let us ask."""
 _GROWTH = 0.2
-_LONGEST_PAUSE = 300.0
+_MAX_PAUSE = 300.0
 """The longer it is asked in vain the rarer, so that histories stay short."""
 
 
@@ -162,7 +162,7 @@ def _keep_answered(place: str, looks: dict[str, _Look], asked_to_wait: float) ->
     """For when the others are asked again. With all of them asked anew, the turn of one would cost the turn of
     another, and with thousands of machines nobody's look would ever be whole.
     """
-    if len(_answered) >= _MOST_ANSWERED:
+    if len(_answered) >= _MAX_ANSWERED:
         _answered.pop(next(iter(_answered)))
     _answered[place] = (monotonic() + asked_to_wait + load_settings().poll_seconds * _ANSWERED_POLLS, looks)
 
@@ -218,11 +218,11 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
     if is_throttling(alerts):
         window_end = context.run.window_end
         # Behind the window the installation says so itself.
-        may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_LONGEST_THROTTLING)
+        may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_MAX_THROTTLING)
     else:
         may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(PATIENCE)
     if may_wait:
-        pause = max(wait_seconds(alerts.retry_after), min(looked_for * _GROWTH, _LONGEST_PAUSE))
+        pause = max(wait_seconds(alerts.retry_after), min(looked_for * _GROWTH, _MAX_PAUSE))
         return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
     return _end(alerts_unknown(alerts))
 

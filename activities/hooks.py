@@ -58,7 +58,7 @@ _SCRIPT_RESERVE = timedelta(minutes=5)
 """Azure hands a script to the guest, and its output back, in about half a minute; sometimes it takes longer."""
 _ANSWER_TIME = timedelta(minutes=3)
 """After which an execution that has sent a script and not written down the answer is surely dead."""
-MOST_UNCLEAR_POLLS = 20
+MAX_UNCLEAR_POLLS = 20
 _DONE = HookResult(state=HookState.DONE)
 _LEFT = HookResult(state=HookState.LEFT)
 
@@ -288,7 +288,7 @@ class _ScriptStep:
         if reading.failure is not None and is_throttling(reading.failure):
             return await self._wait(guard, reading)
         polls = guard.unclear_polls + 1
-        if polls >= MOST_UNCLEAR_POLLS:
+        if polls >= MAX_UNCLEAR_POLLS:
             why = reading.failure.text if reading.failure else ""
             return await self._end(guard, script_unknown(self._request.when, why))
         counted = guard.model_copy(update={"unclear_polls": polls})

@@ -14,7 +14,7 @@ from patchwave.domain.fleet.patch_mode_change import (
     ChangeProgress,
     ChangeRef,
     ChangeState,
-    Decision,
+    ChangeStep,
     MachineChange,
     MachineChangeRef,
     ModeChange,
@@ -30,8 +30,8 @@ from patchwave.storage import RecordMissing, StorageError, open_records
 _LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4
 """How long Azure may show the old settings after it took new ones, in poll intervals."""
-_STOPPED = Decision(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn.")
-_LARGEST_SWEEP = 1_000
+_STOPPED = ChangeStep(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn.")
+_MAX_SWEEP = 1_000
 """Machines that are ended at a time when a change is stopped."""
 
 
@@ -47,7 +47,7 @@ async def next_mode_changes(request: ChangeRef) -> NextChanges:
     if keys and why is None:
         return NextChanges(machine_keys=keys)
     while keys:
-        keys, ends = await records.open_machine_changes(change_id, _LARGEST_SWEEP)
+        keys, ends = await records.open_machine_changes(change_id, _MAX_SWEEP)
         for key in keys:
             await _end(change_id, key, ChangeEnd.CANCELED, why or "")
     state = ChangeState.COMPLETED if why is None else ChangeState.STOPPED
@@ -93,7 +93,7 @@ async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgre
     return ChangeProgress(has_ended=True)
 
 
-async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, float]:
+async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep, float]:
     """What became of the machine in this step, and how long to wait if it has not ended."""
     identity = MachineId.parse(machine.id)
     state = await open_machine_settings().read(identity)
@@ -113,7 +113,7 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
     submission = await open_machine_settings().change(identity, system, change.wanted)
     if submission.accepted:
         await open_records().update_machine_change(change.id, machine.key, is_accepted=True)
-        return Decision(), wait_seconds()
+        return ChangeStep(), wait_seconds()
     if not submission.is_open:
         await open_records().update_machine_change(change.id, machine.key, refused_at=now())
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
@@ -122,7 +122,7 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[Decision, f
 
 async def _refused(
     change: ModeChange, machine: MachineChange, failure: ArmFailure, *, is_open: bool = False
-) -> tuple[Decision, float]:
+) -> tuple[ChangeStep, float]:
     wait = wait_seconds(failure.retry_after)
     decision = after_failure(machine, failure, now(), is_open=is_open)
     if decision.end is None and is_throttling(failure):

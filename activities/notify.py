@@ -11,19 +11,19 @@ from activities.context import load_run, now, wait_seconds
 from patchwave.domain.core.documents import list_or_empty, object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.notifications.events import (
-    MOST_NOTES,
+    MAX_NOTES,
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     MachineNote,
     Notice,
     NoticeChannels,
     NoticeReport,
     RunAwaited,
+    RunEnded,
+    RunStarted,
     SendNotice,
     SendResult,
-    Started,
     WindowAwaited,
     one_line,
     patience,
@@ -140,8 +140,8 @@ async def _already_told(notice: Notice) -> set[str]:
 async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
     """The facts, with what the announcer left to the rows."""
     match facts:
-        case Started():
-            return Started(
+        case RunStarted():
+            return RunStarted(
                 mode=facts.mode or run.mode.value,
                 trigger=facts.trigger or run.trigger.kind.value,
                 started_by=facts.started_by or run.trigger.by,
@@ -149,8 +149,8 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
             )
         case ApprovalNeeded():
             return _approval(facts, run, policy)
-        case GateClosed():
-            return GateClosed(
+        case ErrorBudgetNotice():
+            return ErrorBudgetNotice(
                 scope=facts.scope or (run.held_scopes[-1] if run.held_scopes else ""),
                 failures=facts.failures,
                 limit=facts.limit,
@@ -161,7 +161,7 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
             return await _window_awaited(facts, run)
         case RunAwaited():
             return facts if facts.waits_for else RunAwaited(waits_for=run.waiting_for)
-        case Ended():
+        case RunEnded():
             return await _ended(run)
 
 
@@ -191,10 +191,10 @@ async def _window_awaited(facts: WindowAwaited, run: Run) -> WindowAwaited:
     return facts.model_copy(update={"open_machines": sum(stages.values()) - sum(outcomes.values())})
 
 
-async def _ended(run: Run) -> Ended:
+async def _ended(run: Run) -> RunEnded:
     counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in _WORST_FIRST}
     began, ended = run.started_at or run.created_at, run.ended_at
-    return Ended(
+    return RunEnded(
         state=run.state.value,
         reason=run.reason,
         machines=run.machines,
@@ -209,7 +209,7 @@ async def _notes(run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
     """The first machines that somebody has to look at, the worst outcomes first."""
     notes: list[MachineNote] = []
     for kind in kinds:
-        left = MOST_NOTES - len(notes)
+        left = MAX_NOTES - len(notes)
         if not left:
             break
         page = await open_records().list_machines(run_id, outcome=kind, limit=left, cursor=None)

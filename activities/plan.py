@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from activities.context import load_run, now, seconds_of
 from patchwave.azure.locations import read_topology
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import with_approvals
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.planner import Placement, PlanResult, make_plan
 from patchwave.domain.planning.reservation import Groups, groups_of
@@ -94,25 +94,25 @@ def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Po
     )
 
 
-def _placed(placement: Placement) -> Placed:
-    return Placed(
+def _placed(placement: Placement) -> PlacedMachine:
+    return PlacedMachine(
         key=placement.key,
         lane=placement.lane,
         wave=placement.wave,
         wave_size=placement.wave_size,
-        places=[place.text for place in placement.places],
+        permits=[place.text for place in placement.permits],
     )
 
 
 def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Groups]:
     """What each phase keeps other runs away from."""
-    places: dict[tuple[int, int], set[Place]] = {}
+    permits: dict[tuple[int, int], set[Permit]] = {}
     regions: dict[tuple[int, int], set[str]] = {}
     for placement in result.placements:
         phase = placement.ring, placement.phase - 1
-        places.setdefault(phase, set()).update(placement.places)
+        permits.setdefault(phase, set()).update(placement.permits)
         regions.setdefault(phase, set()).add(placement.lane)
-    return {phase: groups_of(places[phase], regions[phase], topology) for phase in places}
+    return {phase: groups_of(permits[phase], regions[phase], topology) for phase in permits}
 
 
 def _in_short(plan: Plan, policy: Policy) -> PlannedRun:

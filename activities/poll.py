@@ -19,7 +19,7 @@ from patchwave.domain.runs.outcome_rules import judge_assessment
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, open_records
 
-MOST_UNCLEAR_POLLS = 20
+MAX_UNCLEAR_POLLS = 20
 """Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""
 
 
@@ -117,7 +117,7 @@ async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | No
         return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
     await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))
-    if polls >= MOST_UNCLEAR_POLLS:
+    if polls >= MAX_UNCLEAR_POLLS:
         return OperationReport(state=OperationState.LOST, failure=failure, adopted=intent.adopted)
     return OperationReport(
         state=OperationState.RUNNING, wait_seconds=wait_seconds(asked, polls=min(2 ** (polls // 4), 8))

@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.at_most_once import Guard, GuardedCall
 from patchwave.domain.machine.power import (
-    LONGEST_CHANGE_POLLS,
+    MAX_CHANGE_POLLS,
     SETTLES_IN_POLLS,
     Next,
     is_restored,
@@ -34,7 +34,7 @@ from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import open_records
 
-_LONGEST_RESTART = timedelta(minutes=30)
+_MAX_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it goes down."""
 _UNSEEN_RESTART = timedelta(minutes=5)
 """How long a restart gets whose operation cannot be read: the role may lack the right to."""
@@ -122,7 +122,7 @@ class _Change:
         """Ask Azure, wait for what it does, or give up."""
         stored = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
         last = stored if stored is not None and stored.turn == self._turn else None
-        deadline = last.deadline_at if last is not None else self._request.since + _polls(LONGEST_CHANGE_POLLS)
+        deadline = last.deadline_at if last is not None else self._request.since + _polls(MAX_CHANGE_POLLS)
         match next_step(self._shown, last, now(), deadline, _polls(SETTLES_IN_POLLS)):
             case Next.WAIT:
                 return self._waiting(last)
@@ -160,7 +160,7 @@ class _Change:
             token=uuid.uuid4().hex,
             turn=self._turn,
             declared_at=now(),
-            deadline_at=now() + _polls(LONGEST_CHANGE_POLLS) if last is None else last.deadline_at,
+            deadline_at=now() + _polls(MAX_CHANGE_POLLS) if last is None else last.deadline_at,
             failure=last.failure if last is not None else "",
         )
         if stored is None:
@@ -187,7 +187,7 @@ class _Change:
         }
         if is_throttling(failure):
             # A call that is kept back uses up no time of the machine.
-            told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(LONGEST_CHANGE_POLLS)
+            told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
         await records.save_guard(guard.model_copy(update=told))
         if submission.is_open:
             return self._waiting(guard, failure.retry_after, failure)
@@ -266,7 +266,7 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
         call=GuardedCall.RESTART,
         token=uuid.uuid4().hex,
         declared_at=now(),
-        deadline_at=known.deadline_at if known is not None and is_repeated else now() + _LONGEST_RESTART,
+        deadline_at=known.deadline_at if known is not None and is_repeated else now() + _MAX_RESTART,
     )
     if known is None:
         is_first = (await records.declare_guard(guard)).token == guard.token
@@ -285,7 +285,7 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
     refused = _refused(submission.failure, is_open=submission.is_open)
     if not refused.counts:
         # A call that is kept back uses up no time of the machine.
-        told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _LONGEST_RESTART
+        told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
     if told:
         guard = guard.model_copy(update=told)
         await records.save_guard(guard)

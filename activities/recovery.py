@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import timedelta
 
 from activities.context import load_run, now
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
 from patchwave.domain.runs.run import Run, Step
@@ -16,7 +16,7 @@ from patchwave.storage import Records, open_records
 
 _SIGN_EVERY = timedelta(minutes=1)
 """A phase beats every few seconds: signs of life that say nothing new are not written."""
-_MOST_TAKEN_UP = 500
+_MAX_TAKEN_UP = 500
 """Machines told at a time: they travel in one message. The others are told when these have ended."""
 _PAGE = 250
 
@@ -66,13 +66,13 @@ async def take_stock(request: RunRef) -> Stock:
 async def _under_way(
     records: Records, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
 ) -> list[UnderWay]:
-    """Whoever was worked on, by step and phase, with the places that the plan gave them."""
+    """Whoever was worked on, by step and phase, with the permits that the plan gave them."""
     maybe_locked = [machine.key for machine in machines if machine.stage in (Stage.ASSESSED, Stage.INSTALLED)]
     locked = await records.leased(maybe_locked, run_id, now())
     keys: dict[tuple[Step, int, int], set[str]] = defaultdict(set)
     for machine in machines:
         step = step_under_way(machine, is_locked=machine.key in locked)
-        if step is not None and sum(map(len, keys.values())) < _MOST_TAKEN_UP:
+        if step is not None and sum(map(len, keys.values())) < _MAX_TAKEN_UP:
             keys[step, rings[machine.ring], machine.phase - 1].add(machine.key)
     return [
         UnderWay(
@@ -85,8 +85,8 @@ async def _under_way(
     ]
 
 
-async def _placed(records: Records, run_id: str, ring: int, phase: int, keys: set[str]) -> list[Placed]:
-    found: list[Placed] = []
+async def _placed(records: Records, run_id: str, ring: int, phase: int, keys: set[str]) -> list[PlacedMachine]:
+    found: list[PlacedMachine] = []
     cursor: str | None = None
     while True:
         page = await records.list_placements(run_id, ring, phase, _PAGE, cursor)

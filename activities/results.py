@@ -16,7 +16,7 @@ from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.maintenance_results import Installation, awaits_result, is_under_way, read_patch
+from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_under_way, read_patch
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
 from patchwave.storage import Records, open_records
@@ -54,7 +54,7 @@ async def copy_results(request: FindMachines) -> Copied:
         return _failed(run, page, request.attempt)
     records = open_records()
     part = page.rows[position.done : position.done + SLICE]
-    failed = await _copy(records, run, [Installation.model_validate(row) for row in part])
+    failed = await _copy(records, run, [InstallationRow.model_validate(row) for row in part])
     if failed is not None:
         return _failed(run, failed, request.attempt)
     done = position.done + len(part)
@@ -68,9 +68,9 @@ async def copy_results(request: FindMachines) -> Copied:
     return Copied(machines=run.machines, awaited=awaited, under_way=under_way)
 
 
-async def _copy(records: Records, run: Run, installations: list[Installation]) -> Page | None:
+async def _copy(records: Records, run: Run, installations: list[InstallationRow]) -> Page | None:
     """Copy those that are over and not copied yet; the page that could not be read, if there was one."""
-    fresh: list[tuple[Installation, MachineRecord]] = []
+    fresh: list[tuple[InstallationRow, MachineRecord]] = []
     for each in installations:
         machine = None if each.machine is None else await records.current_machine(run.id, each.machine.key)
         if machine is not None and each.is_over and _is_news(machine, each):
@@ -105,7 +105,7 @@ async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> P
             return None
 
 
-def _is_news(machine: MachineRecord, found: Installation) -> bool:
+def _is_news(machine: MachineRecord, found: InstallationRow) -> bool:
     """A machine has one installation in a run; should there be more, the newest counts."""
     known = machine.installation
     if known is None or known.started_at is None or found.result.start_date_time is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from activities.context import now
 from patchwave.domain.runs.commands import PATCHWAVE, controls
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
 from patchwave.storage import RecordMissing, open_records
@@ -30,7 +30,7 @@ async def set_run_state(request: SetRunState) -> Shown:
     return Shown()
 
 
-async def close_gate(gate: GateClosed) -> RunControls:
+async def close_gate(gate: ErrorBudgetExceeded) -> RunControls:
     """An error budget is used up: hold its scope, or end the run."""
     run = await open_records().close_gate(gate, now())
     detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from activities.context import now
 from activities.recovery import show_life
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.commands import controls
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
@@ -90,7 +90,9 @@ async def still_open_machines(request: StillOpenRequest) -> StillOpen:
 async def _unassessed(records: Records, request: MachinePageRequest) -> MachinePage:
     page = await records.list_stages(request.run_id, limit=request.limit, cursor=request.cursor)
     machines = [
-        Placed(key=key, attempt=request.first_attempt) for key, stage in page.items if _is_due(Step.ASSESS, stage)
+        PlacedMachine(key=key, attempt=request.first_attempt)
+        for key, stage in page.items
+        if _is_due(Step.ASSESS, stage)
     ]
     return MachinePage(machines=machines, cursor=page.cursor)
 

@@ -11,7 +11,7 @@ from patchwave.domain.policy.scope import OsType
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Step
 from patchwave.domain.scheduling.freeze import active_freeze
-from patchwave.domain.scheduling.upcoming import Waiting, next_run_window
+from patchwave.domain.scheduling.upcoming import WindowWait, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
 from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
 from patchwave.storage import open_records
@@ -52,7 +52,7 @@ async def next_window(request: RunRef) -> NextWindow:
     at = now()
     controls = await records.get_controls(run.policy)
     known = controls.carry_over_of(run.id)
-    waiting = Waiting(since=known.since if known else at, behind=run.window_end)
+    waiting = WindowWait(since=known.since if known else at, behind=run.window_end)
     window = next_run_window(policy, controls, await records.list_freezes(), waiting, at)
     if window is None:
         return NextWindow()

@@ -19,7 +19,7 @@ FOLLOWS = "await_operation"
 """The orchestrator that waits for an operation, with the activity that looks at it."""
 POLLS = "poll_operation"
 KIBIBYTE = 1024
-MOST_ENTITIES_A_SECOND = 2_000
+MAX_ENTITIES_A_SECOND = 2_000
 """Of one partition of Table storage."""
 JUDGED_PACING = (1_000, 10_000)
 """Sizes at which the makespan has a bar; when neither was measured, the largest one has it."""
@@ -267,7 +267,7 @@ def _of_storage(runs: Mapping[int, Json]) -> list[Metric]:
         return run["storage"]["batchedRows"] / max(1, run["storage"]["batches"])
 
     def peak(run: Json) -> float:
-        return run["storage"]["peakRows"] / MOST_ENTITIES_A_SECOND
+        return run["storage"]["peakRows"] / MAX_ENTITIES_A_SECOND
 
     large = {size for size in runs if size >= SHARING_SIZE} or {max(runs)}
     return [

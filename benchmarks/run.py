@@ -46,7 +46,7 @@ _PEERS: tuple[tuple[str, Callable[[Scene, float], Json], Sequence[str]], ...] = 
     ("flat fan-out", run_flat_app, _DURABLE),
 )
 """What each is called, what runs it, and which processes are its own."""
-_LEAST_SECONDS = 50.0
+_MIN_SECONDS = 50.0
 _PATIENCE = 8
 """A run may take so many times as long as it should before it counts as stuck."""
 
@@ -198,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
     )
-    parser.add_argument("--least-seconds", type=float, default=_LEAST_SECONDS, help="real seconds of a small fleet")
+    parser.add_argument("--least-seconds", type=float, default=_MIN_SECONDS, help="real seconds of a small fleet")
     parser.add_argument("--seed", type=int, default=1, help="of the fleets")
     parser.add_argument("--state", type=Path, default=ROOT / ".local" / "bench", help="folder for logs and data")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results, as JSON")

@@ -28,7 +28,7 @@ POLL_SECONDS = 30.0
 """Of Azure's clock: the app's own default."""
 BATCH_DELAY_SECONDS = float(Settings.model_fields["storage_batch_delay_seconds"].default)
 """Of Azure's clock, likewise."""
-_LEAST_POLL_SECONDS = 0.05
+_MIN_POLL_SECONDS = 0.05
 APP_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1",
     "PYTHON_THREADPOOL_THREAD_COUNT": "1",
@@ -80,7 +80,7 @@ class Scene:
     @property
     def poll_seconds(self) -> float:
         """The app's poll interval in real seconds."""
-        return max(_LEAST_POLL_SECONDS, POLL_SECONDS / self.speed)
+        return max(_MIN_POLL_SECONDS, POLL_SECONDS / self.speed)
 
 
 class Stage:

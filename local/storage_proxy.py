@@ -13,7 +13,7 @@ from typing import Any, Self, override
 
 _REQUEST = re.compile(rb"(GET|POST|PUT|PATCH|MERGE|DELETE) (/|https?://)(\S*) HTTP/1\.1\r\n")
 _TABLE = re.compile(r"(?:\$batch|Tables|[A-Za-z][A-Za-z0-9]+)(?=[(?]|$)")
-_LONGEST_LINE = 8 * 1024
+_MAX_LINE = 8 * 1024
 _START_SECONDS = 10.0
 
 
@@ -92,7 +92,7 @@ class StorageTap:
         """Count the requests in what a client sent; returns the line that is not at its end yet."""
         for found in _REQUEST.finditer(data):
             self._see(found[1].decode(), found[2] == b"/", found[3].decode("latin-1"))
-        return data[data.rfind(b"\n") + 1 :][-_LONGEST_LINE:]
+        return data[data.rfind(b"\n") + 1 :][-_MAX_LINE:]
 
 
 class _Client(asyncio.Protocol):

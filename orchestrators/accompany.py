@@ -14,7 +14,7 @@ from typing import Any
 from durabletask import task
 
 from orchestrators.notify import announce
-from orchestrators.runtime import LONGEST_TIMER, Context, Steps, call, implements, receive, start, timer_until, utc_now
+from orchestrators.runtime import MAX_TIMER, Context, Steps, call, implements, receive, start, timer_until, utc_now
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.run import RunState
@@ -39,18 +39,18 @@ from patchwave.domain.workflow.messages import (
     SetRunState,
 )
 
-MOST_LISTINGS = 40
+MAX_LISTINGS = 40
 """How often the machines are listed before the run: Resource Graph shows them minutes late, and not all at once."""
-MOST_COPIES = 20
+MAX_COPIES = 20
 """How often missing results are looked for, two poll intervals apart."""
-MOST_FAILURES = 6
+MAX_FAILURES = 6
 """Pages that may fail in a row before the rest is done without them; being throttled is no failure."""
-LONGEST_READING = timedelta(days=1)
+MAX_READING = timedelta(days=1)
 """How long Azure is asked for one list that it does not let us read yet, where no deadline comes first."""
-MOST_PASSES = 4
+MAX_PASSES = 4
 """How often machines are begun again whose orchestration failed: one that was started must be stopped."""
 PASSES_PER_INCARNATION = 10
-LONGEST_PAUSE = timedelta(minutes=10)
+MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life that the watchdog looks for."""
 
 
@@ -137,7 +137,7 @@ class _Run:
     def _await_end(self, stand: Standpoint) -> Steps[Standpoint]:
         """Until its post event has come, or it must be over without one. The row decides; events only wake."""
         while not stand.is_over and stand.settle_at is not None and utc_now(self._context) < stand.settle_at:
-            until = min(stand.settle_at, utc_now(self._context) + LONGEST_TIMER)
+            until = min(stand.settle_at, utc_now(self._context) + MAX_TIMER)
             yield from call(self._context, contracts.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])
@@ -164,7 +164,7 @@ class _Run:
                 break
             copies += 1
             is_open = stand.ends_at is not None and utc_now(self._context) < stand.ends_at
-            if copies >= MOST_COPIES and not (copied.under_way and is_open):
+            if copies >= MAX_COPIES and not (copied.under_way and is_open):
                 break
             yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies, 4)))
             yield from self._list(stand)
@@ -172,7 +172,7 @@ class _Run:
 
     def _settle(self, stand: Standpoint) -> Steps[None]:
         """Every machine to its end; those whose orchestration failed are begun again."""
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             shards = yield from self._start_shards(stand, Part.AFTER, None)
             if not shards:
                 return
@@ -203,7 +203,7 @@ class _Run:
         """List the machines; with ``until`` as often as it takes to see the same number twice."""
         pause = timedelta(seconds=stand.look_seconds)
         found = Found(machines=-1)
-        for _ in range(MOST_LISTINGS):
+        for _ in range(MAX_LISTINGS):
             before = found.machines
             request = FindMachines(run_id=self._run_id)
             found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, request, until)
@@ -220,14 +220,14 @@ class _Run:
     ) -> Steps[Page]:
         """Page after page; the last one, or the one that could not be read. Throttling lasts until then, or a day."""
         counted = 0
-        gives_up_at = until or utc_now(self._context) + LONGEST_READING
+        gives_up_at = until or utc_now(self._context) + MAX_READING
         while True:
             page = yield from call(self._context, activity, request)
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
                 counted += page.counts
                 is_late = utc_now(self._context) + pause > gives_up_at
-                if counted >= MOST_FAILURES or not pause or is_late:
+                if counted >= MAX_FAILURES or not pause or is_late:
                     return page
                 if not request.attempt:
                     yield from self._show(page.failure)
@@ -287,7 +287,7 @@ class _Run:
             now = utc_now(self._context)
             if until is not None and now >= until:
                 return
-            tick = now + LONGEST_PAUSE
+            tick = now + MAX_PAUSE
             timer = timer_until(self._context, tick if until is None else min(tick, until))
             yield task.when_any([*running, timer])
             timer.cancel()

@@ -14,7 +14,7 @@ from durabletask import task
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, operate, unfinished
 from orchestrators.patience import Patience
-from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
@@ -43,8 +43,8 @@ from patchwave.domain.workflow.messages import (
 
 AT_ONCE = 25
 """Machines of one shard that are worked on at the same time."""
-MOST_LOOKS = 6
-MOST_BOOT_LOOKS = 20
+MAX_LOOKS = 6
+MAX_BOOT_LOOKS = 20
 """How often a machine is looked at that is busy or locked; and one that boots."""
 _NO_FAILURE = (
     Reason.NOT_RUNNING,
@@ -116,7 +116,7 @@ class _Machine:
 
     def prepare(self) -> Steps[str]:
         """Everything before the scheduled run; what failed, empty when nothing did."""
-        look = yield from self._look(may_start=self._work.start_stopped, most_looks=MOST_LOOKS)
+        look = yield from self._look(may_start=self._work.start_stopped, most_looks=MAX_LOOKS)
         if look.preflight.readiness is Readiness.NEEDS_START:
             if self._is_too_late:
                 return too_late_to_prepare().message
@@ -145,19 +145,19 @@ class _Machine:
 
     def _start(self) -> Steps[PreflightResult]:
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MOST_POWER_LOOKS)
+        patience = Patience(self._context, MAX_POWER_LOOKS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
             if pause is None or self._is_too_late:
                 break
             yield self._pause(pause)
-            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
+            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MAX_LOOKS)
             if look.preflight.readiness is Readiness.READY:
                 return look
             if look.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
                 break
-        look = yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS)
+        look = yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS)
         # A refusal may be of a repeated call whose first execution started it. One that is still off was not started,
         # and whoever starts it from now on wants it to run.
         self._was_refused = not (started.accepted or started.is_open) and look.preflight.readiness is Readiness.SKIP
@@ -203,7 +203,7 @@ class _Machine:
         yield from call(self._context, contracts.CONCLUDE_MACHINE, done)
 
     def _look_again(self) -> Steps[LookAgain]:
-        patience = Patience(self._context, MOST_LOOKS)
+        patience = Patience(self._context, MAX_LOOKS)
         while True:
             look = yield from call(self._context, contracts.LOOK_AGAIN, self._ref)
             pause = patience.pause(look.wait_seconds, counts=look.counts) if look.sign is PowerSign.WAIT else None

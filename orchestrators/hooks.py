@@ -14,7 +14,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Activity
 from patchwave.domain.workflow.messages import MachineRef
 
-MOST_REFUSALS = 6
+MAX_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
 
 
@@ -57,7 +57,7 @@ def _carry_out[Request](
     context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
 ) -> Steps[Outcome | PutBack | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
-    patience = Patience(context, MOST_REFUSALS)
+    patience = Patience(context, MAX_REFUSALS)
     while True:
         result = yield from call(context, activity, request)
         if result.state is HookState.LEFT:

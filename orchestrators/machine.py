@@ -15,7 +15,7 @@ from durabletask import task
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import End, PutBack, operate, unfinished
 from orchestrators.patience import Patience
-from orchestrators.power import MOST_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
 from orchestrators.runtime import Context, Steps, call, implements, receive, utc_now
 from orchestrators.waits import Waits
@@ -46,9 +46,9 @@ from patchwave.domain.workflow.messages import (
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
-MOST_LOOKS = 6
+MAX_LOOKS = 6
 """How often a machine that is busy, booting, or locked is looked at before it is given up."""
-MOST_BOOT_LOOKS = 20
+MAX_BOOT_LOOKS = 20
 """The same for a machine that was just started: Windows takes its time."""
 _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPROVED)
 """What a look says when the run starts nothing more: the end of the run says how its machines end."""
@@ -89,7 +89,7 @@ class _Machine:
     def assess_step(self) -> Steps[MachineEnded]:
         """Assess; machines that stay in the run are released, the others get their outcome."""
         may_start_later = self._traits.start_stopped and self._traits.mode is Mode.PATCH
-        look = yield from self._look(may_start=may_start_later, most_looks=MOST_LOOKS)
+        look = yield from self._look(may_start=may_start_later, most_looks=MAX_LOOKS)
         if look.left or look.preflight.readiness is Readiness.NEEDS_START:
             # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
@@ -108,7 +108,7 @@ class _Machine:
 
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and leave the machine's power as it was."""
-        look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MOST_LOOKS)
+        look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MAX_LOOKS)
         is_ours_to_stop = look.started_by_us
         if look.preflight.readiness is Readiness.NEEDS_START:
             is_ours_to_stop = True
@@ -139,7 +139,7 @@ class _Machine:
 
     def restart_step(self) -> Steps[MachineEnded]:
         """Restart a machine that is patched, and see that it comes back."""
-        look = yield from self._look(may_start=False, most_looks=MOST_LOOKS)
+        look = yield from self._look(may_start=False, most_looks=MAX_LOOKS)
         installation = look.installation
         installed = installation.installed if installation else 0
         if look.left:
@@ -157,7 +157,7 @@ class _Machine:
             why = failure.failure.text if failure.failure else "Azure did not say that it is done"
             outcome = outcome_rules.restart_failed(installed, why)
             return (yield from self._record(End(outcome, installation, keep_lock=failure.is_open)))
-        seen = yield from self._watch(asked_at, MOST_BOOT_LOOKS)
+        seen = yield from self._watch(asked_at, MAX_BOOT_LOOKS)
         end = End(outcome_rules.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
@@ -228,7 +228,7 @@ class _Machine:
 
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
-        seen = yield from self._watch(result.start_date_time, MOST_LOOKS)
+        seen = yield from self._watch(result.start_date_time, MAX_LOOKS)
         outcome = outcome_rules.judge_installation(
             result,
             reboot_pending=seen.reboot_pending,
@@ -301,7 +301,7 @@ class _Machine:
         or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
         """
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MOST_POWER_LOOKS)
+        patience = Patience(self._context, MAX_POWER_LOOKS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
@@ -309,10 +309,10 @@ class _Machine:
                 break
             yield from self._waits.wait(pause)
             # A look before each call: it has the lock, and somebody may have stopped the run.
-            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MOST_LOOKS)
+            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MAX_LOOKS)
             if started.accepted and look.preflight.readiness is Readiness.WAIT:
                 yield from self._waits.wait(look.wait_seconds)
-                return (yield from self._look(may_start=False, most_looks=MOST_BOOT_LOOKS))
+                return (yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
         # The look finds it stopped; Azure has said why.

@@ -11,9 +11,9 @@ from orchestrators.runtime import Context, Steps, call, continue_as_new, impleme
 from patchwave.domain.fleet.patch_mode_change import ChangeRef, MachineChangeRef
 from patchwave.domain.workflow import contracts, instance_ids
 
-MOST_LOOKS = 100
+MAX_LOOKS = 100
 """How often a machine is looked at in one wave; the next wave goes on with one that has not ended then."""
-MOST_LOST_WAVES = 3
+MAX_LOST_WAVES = 3
 """After that many the change needs a person: starting it again goes on."""
 
 
@@ -38,7 +38,7 @@ def change_modes(context: Context, change: ChangeRef) -> Steps[None]:
     except task.TaskFailedError:
         # Storage or the worker failed for long. What has no end is taken again: each step finds what was done.
         lost += 1
-        if lost == MOST_LOST_WAVES:
+        if lost == MAX_LOST_WAVES:
             raise
     following = {"wave": change.wave + 1, "lost_waves": lost}
     continue_as_new(context, contracts.CHANGE_MODES, change.model_copy(update=following), keep_signals=True)
@@ -47,7 +47,7 @@ def change_modes(context: Context, change: ChangeRef) -> Steps[None]:
 @implements(contracts.CHANGE_MODE_OF_MACHINE)
 def change_mode_of_machine(context: Context, machine: MachineChangeRef) -> Steps[None]:
     """Change one machine, and follow it until it has its end."""
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_LOOKS):
         progress = yield from call(context, contracts.CHANGE_MODE, machine)
         if progress.has_ended:
             return

@@ -23,32 +23,32 @@ from orchestrators.runtime import (
 )
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     Notice,
     NoticeChannels,
     NoticeReport,
     RunAwaited,
+    RunEnded,
+    RunStarted,
     SendNotice,
     SendResult,
-    Started,
     WindowAwaited,
     patience,
 )
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts, instance_ids
 
-LONGEST_THROTTLING = timedelta(hours=6)
+MAX_THROTTLING = timedelta(hours=6)
 """How long a channel that limits its messages is asked again: a message that comes later helps little."""
 
 _NOTHING_KNOWN: dict[Event, Facts] = {
-    Event.STARTED: Started(),
+    Event.STARTED: RunStarted(),
     Event.APPROVAL_NEEDED: ApprovalNeeded(),
-    Event.GATE_CLOSED: GateClosed(),
+    Event.GATE_CLOSED: ErrorBudgetNotice(),
     Event.AWAITING_WINDOW: WindowAwaited(),
     Event.AWAITING_RUN: RunAwaited(),
-    Event.ENDED: Ended(),
+    Event.ENDED: RunEnded(),
 }
 
 
@@ -94,7 +94,7 @@ class _Deliveries:
         self._due: dict[str, datetime] = dict.fromkeys(channels.channels, utc_now(context))
         self._attempts = dict.fromkeys(channels.channels, 0)
         self._calls = dict.fromkeys(channels.channels, 0)
-        self._patience = {name: Patience(context, longest=LONGEST_THROTTLING) for name in channels.channels}
+        self._patience = {name: Patience(context, longest=MAX_THROTTLING) for name in channels.channels}
         self._sent: list[str] = []
         self._failed: dict[str, str] = dict(channels.failed)
 

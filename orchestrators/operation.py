@@ -26,9 +26,9 @@ from patchwave.domain.workflow.messages import (
 
 POLLS_PER_GENERATION = 10
 """Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
-MOST_REFUSALS = 6
+MAX_REFUSALS = 6
 """How often a machine that is busy is asked again before it is given up."""
-LONGEST_TURN = 300.0
+MAX_RESERVATION_WAIT = 300.0
 """Seconds that a turn is waited for at most without a call: what may be sent is decided anew."""
 
 
@@ -140,7 +140,7 @@ def _submit(
         attempt=attempt,
         previous_activity_id=previous_activity_id,
     )
-    patience = Patience(context, MOST_REFUSALS)
+    patience = Patience(context, MAX_REFUSALS)
     while True:
         # An execution that failed may have been the one that Azure accepted: only the next one can tell.
         started = yield from call(context, activity, request)
@@ -152,7 +152,7 @@ def _submit(
             return End(started.outcome, keep_lock=started.may_run)
         request = request.model_copy(update={"slot": started.slot})
         if started.slot is not None:
-            yield from waits.wait(min(max(0.0, started.wait_seconds), LONGEST_TURN))
+            yield from waits.wait(min(max(0.0, started.wait_seconds), MAX_RESERVATION_WAIT))
             continue
         pause = patience.pause(started.wait_seconds, counts=started.counts)
         if pause is None:
@@ -161,6 +161,6 @@ def _submit(
             if request.is_last:
                 return End(outcome_rules.unsettled(None), keep_lock=True)
             request = request.model_copy(update={"is_last": True})
-            patience = Patience(context, MOST_REFUSALS)
+            patience = Patience(context, MAX_REFUSALS)
             pause = started.wait_seconds
         yield from waits.wait(pause)

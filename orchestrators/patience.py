@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from orchestrators.runtime import Context, utc_now
 
-LONGEST_THROTTLING = timedelta(days=1)
+MAX_THROTTLING = timedelta(days=1)
 """How long throttling is waited out where no window ends it earlier."""
-LONGEST_PAUSE = timedelta(minutes=15)
+MAX_PAUSE = timedelta(minutes=15)
 _SHORT_PAUSES = 10
 """Waits in a row that last as long as was asked for, so that a turn to read is met. Behind them the pauses grow, so
 that a day of throttling fits into a history."""
@@ -31,7 +31,7 @@ class Patience:
         context: Context,
         most: float = math.inf,
         *,
-        longest: timedelta = LONGEST_THROTTLING,
+        longest: timedelta = MAX_THROTTLING,
     ) -> None:
         self._context = context
         self._most = most
@@ -54,6 +54,6 @@ class Patience:
         if self._until is None:
             self._until = now + self._longest
         if self._in_a_row > _SHORT_PAUSES and self._since is not None:
-            grown = min((now - self._since) * _GROWTH, LONGEST_PAUSE)
+            grown = min((now - self._since) * _GROWTH, MAX_PAUSE)
             seconds = max(seconds, grown.total_seconds())
         return seconds if now + timedelta(seconds=seconds) <= self._until else None

@@ -15,10 +15,10 @@ from durabletask import task
 from orchestrators.notify import announce
 from orchestrators.runtime import Context, Steps, call, continue_as_new, implements, receive, send, start, utc_now
 from patchwave.domain.notifications import events
-from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Place, lane_scope
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Permit, lane_scope
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import OnExceeded, wave_barrier_enabled
-from patchwave.domain.runs.error_budget import BudgetLedger, GateClosed
+from patchwave.domain.runs.error_budget import BudgetLedger, ErrorBudgetExceeded
 from patchwave.domain.runs.run import RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
@@ -36,15 +36,15 @@ PAGE = 250
 """Machines fetched at a time."""
 STARTS_IN_A_LANE = 100
 STARTS_OF_ASSESSMENTS = 160
-MOST_STARTS = 200
+MAX_STARTS = 200
 """Machines started on one beat, in each region; to be assessed, wherever they are; and at most, in one message. With a
 beat of ten to fifteen seconds that is over 400 a minute in a region, where Azure takes 200. More at once would all ask
 for the same reads, be told to come again, and pay for each time with a replay."""
-MOST_RUNNING = 5_500
-MOST_WAITING = 700
+MAX_RUNNING = 5_500
+MAX_WAITING = 700
 """Those that run and those that wait travel in one message of at most 256 KiB from beat to beat. Azure begins 200 a
 minute in a region: where a machine takes twenty minutes, 4,000 run at once before one of them is seen to have ended."""
-MOST_FREE_WAITING = 200
+MAX_FREE_WAITING = 200
 """Machines that wait and that no gate holds: rules between machines keep a start from being further down the plan."""
 BEATS_PER_POLL = 3
 """A phase in which something happens looks so many times in a poll interval, a quiet one less and less often."""
@@ -57,9 +57,9 @@ COMPARED_AT_ONCE = 100
 GONE_AFTER = timedelta(minutes=30)
 """A machine without a lock for so long has nobody who works on it: its orchestration was ended. It gets another turn;
 what Azure accepted for it is taken up, never repeated."""
-MOST_TOLD = 500
+MAX_TOLD = 500
 """Machines that a cancel is passed on to in one beat: each is a message of its own."""
-MOST_ATTEMPTS = 9
+MAX_ATTEMPTS = 9
 """How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
 
 
@@ -208,7 +208,7 @@ class _Window:
             return
         running = [self._placed[each.key] for each in self._admission.running]
         untold = len(running) if self._untold is None else min(self._untold, len(running))
-        told = running[len(running) - untold :][:MOST_TOLD]
+        told = running[len(running) - untold :][:MAX_TOLD]
         for machine in told:
             send(self._context, self._instance(machine), Signal.CANCEL)
         self._untold = untold - len(told)
@@ -216,7 +216,7 @@ class _Window:
     def fill(self) -> Steps[None]:
         """Start machines while there is room, fetching more of them as needed."""
         lanes = len(self._phase.lanes)
-        room = STARTS_OF_ASSESSMENTS if self._phase.step is Step.ASSESS else min(STARTS_IN_A_LANE * lanes, MOST_STARTS)
+        room = STARTS_OF_ASSESSMENTS if self._phase.step is Step.ASSESS else min(STARTS_IN_A_LANE * lanes, MAX_STARTS)
         while not (self._is_stopped or self._is_told_something):
             started = self._admission.start(room)
             for each in started:
@@ -237,9 +237,9 @@ class _Window:
         """Nobody further down the plan could start either, or enough machines wait for one to be found among them."""
         held_by = self._admission.held_by()
         free = sum(scope not in self._admission.holds for scope in held_by.values())
-        return RUN_GROUP in held_by.values() or free >= MOST_FREE_WAITING or len(held_by) >= MOST_WAITING
+        return RUN_GROUP in held_by.values() or free >= MAX_FREE_WAITING or len(held_by) >= MAX_WAITING
 
-    def _start(self, machine: Placed) -> None:
+    def _start(self, machine: PlacedMachine) -> None:
         work = MachineWork(
             run_id=self._phase.run_id,
             machine_key=machine.key,
@@ -252,7 +252,7 @@ class _Window:
         self._started += 1
         self._has_changed = True
 
-    def _instance(self, machine: Placed) -> str:
+    def _instance(self, machine: PlacedMachine) -> str:
         return instance_ids.machine(self._phase.run_id, self._phase.step.value, machine.key, machine.attempt)
 
     def _fetch(self) -> Steps[None]:
@@ -270,7 +270,7 @@ class _Window:
         self._cursor = page.cursor
         self._is_exhausted = page.cursor is None
 
-    def _add(self, machines: list[Placed]) -> None:
+    def _add(self, machines: list[PlacedMachine]) -> None:
         new = [machine for machine in machines if machine.key not in self._placed]
         self._placed |= {machine.key: machine for machine in new}
         self._admission.add(_candidate(machine, self._phase) for machine in new)
@@ -361,7 +361,7 @@ class _Window:
     # --- endings
 
     def _take(self, ended: MachineEnded) -> Steps[None]:
-        """Give back the places of a machine, count a failure, let a finished wave rest."""
+        """Give back the permits of a machine, count a failure, let a finished wave rest."""
         machine = self._placed.get(ended.key)
         if machine is None or machine.attempt != ended.attempt:
             # The same end is told more than once, and that of an earlier start says nothing about this one.
@@ -373,7 +373,7 @@ class _Window:
         del self._placed[ended.key]
         self._unlocked.pop(ended.key, None)
         if ended.left:
-            if machine.attempt - self._phase.first_attempt + 1 < MOST_ATTEMPTS:
+            if machine.attempt - self._phase.first_attempt + 1 < MAX_ATTEMPTS:
                 self._last_attempt = max(self._last_attempt, machine.attempt + 1)
                 self._add([machine.model_copy(update={"attempt": machine.attempt + 1})])
             else:
@@ -384,7 +384,7 @@ class _Window:
         if result.wave_is_over and self._phase.wave_bake_seconds and not self._is_stopped:
             self._rest(self._lane(machine))
 
-    def _count_failure(self, machine: Placed) -> Steps[None]:
+    def _count_failure(self, machine: PlacedMachine) -> Steps[None]:
         lane = self._lane(machine)
         wave = f"wave:{lane}/{machine.wave}"
         scopes = {"wave": wave, "lane": f"lane:{lane}", "ring": f"ring:{self._phase.ring}", "run": RUN_GROUP}
@@ -392,7 +392,7 @@ class _Window:
         for level, scope in self._ledger.count(scopes).items():
             if scope in self._controls.held_scopes or self._controls.stop_reason:
                 continue
-            gate = GateClosed(
+            gate = ErrorBudgetExceeded(
                 run_id=self._phase.run_id,
                 scope=scope,
                 failures=self._ledger.failures[scope],
@@ -401,7 +401,7 @@ class _Window:
             )
             self._obey((yield from call(self._context, contracts.CLOSE_GATE, gate)))
             if self._phase.announces:
-                facts = events.GateClosed(
+                facts = events.ErrorBudgetNotice(
                     scope=scope,
                     failures=gate.failures,
                     limit=gate.limit,
@@ -419,24 +419,24 @@ class _Window:
         self._resting[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._hold()
 
-    def _lane(self, machine: Placed) -> str:
+    def _lane(self, machine: PlacedMachine) -> str:
         return f"{self._phase.ring}/{machine.lane}"
 
 
-def _candidate(machine: Placed, phase: Phase) -> Candidate:
+def _candidate(machine: PlacedMachine, phase: Phase) -> Candidate:
     if phase.step is Step.ASSESS:
         # An assessment changes nothing on a machine: only their number is limited.
-        return Candidate(machine.key, places=_places((), phase.max_concurrent))
-    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, _places(tuple(machine.places)))
+        return Candidate(machine.key, permits=_permits((), phase.max_concurrent))
+    return Candidate(machine.key, f"{phase.ring}/{machine.lane}", machine.wave, _permits(tuple(machine.permits)))
 
 
 @lru_cache(maxsize=4_096)
-def _places(texts: tuple[str, ...], limit: int = MOST_RUNNING) -> tuple[Place, ...]:
+def _permits(texts: tuple[str, ...], limit: int = MAX_RUNNING) -> tuple[Permit, ...]:
     """Places as the plan wrote them, and never more of the run than one message carries. Most are shared."""
-    places = [Place.parse(text) for text in texts]
-    limits = [place.capacity for place in places if place.group == RUN_GROUP and place.capacity]
-    own = [place for place in places if place.group != RUN_GROUP]
-    return (*own, Place(RUN_GROUP, min([limit, MOST_RUNNING, *limits])))
+    permits = [Permit.parse(text) for text in texts]
+    limits = [permit.capacity for permit in permits if permit.group == RUN_GROUP and permit.capacity]
+    own = [permit for permit in permits if permit.group != RUN_GROUP]
+    return (*own, Permit(RUN_GROUP, min([limit, MAX_RUNNING, *limits])))
 
 
 def _kept(counts: Counter[str], live_waves: set[str]) -> dict[str, int]:

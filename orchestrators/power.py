@@ -9,7 +9,7 @@ from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
 
-MOST_POWER_LOOKS = 60
+MAX_POWER_LOOKS = 60
 """How often a start or stop is refused for a passing reason before it is given up. What Azure carries out has its
 deadline in the activities, and throttling ends with the patience of a day."""
 
@@ -35,7 +35,7 @@ def put_power_back(context: Context, machine: MachineRef, waits: Waits) -> Steps
         TaskFailedError: the activity failed for good.
     """
     request = power_request(context, machine)
-    patience = Patience(context, MOST_POWER_LOOKS)
+    patience = Patience(context, MAX_POWER_LOOKS)
     while True:
         stopped = yield from call(context, contracts.STOP_MACHINE, request)
         if stopped.accepted:

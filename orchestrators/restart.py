@@ -9,7 +9,7 @@ from orchestrators.waits import Waits
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
-MOST_LOOKS = 60
+MAX_LOOKS = 60
 """How often the restart is refused for a passing reason before it is given up; throttling is none that counts."""
 
 
@@ -20,7 +20,7 @@ def restart(context: Context, machine: MachineRef, waits: Waits) -> Steps[PowerR
 
     Waiting matters: until the machine goes down its agent still counts as ready.
     """
-    patience = Patience(context, MOST_LOOKS)
+    patience = Patience(context, MAX_LOOKS)
     while True:
         result = yield from call(context, contracts.RESTART_MACHINE, machine)
         if result.accepted:

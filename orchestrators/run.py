@@ -11,7 +11,7 @@ from durabletask import task
 
 from orchestrators.notify import announce
 from orchestrators.runtime import (
-    LONGEST_TIMER,
+    MAX_TIMER,
     Context,
     Steps,
     call,
@@ -30,7 +30,7 @@ from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.commands import not_started
 from patchwave.domain.runs.outcome_rules import window_closed
 from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
-from patchwave.domain.runs.watchdog import MOST_INCARNATIONS
+from patchwave.domain.runs.watchdog import MAX_GENERATIONS
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.messages import (
@@ -60,24 +60,24 @@ from patchwave.domain.workflow.messages import (
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
-MOST_DISCOVERY_FAILURES = 6
+MAX_DISCOVERY_FAILURES = 6
 """Pages of the discovery that may fail in a row before the run says that Azure cannot be reached; being throttled is no
 failure."""
-LONGEST_DISCOVERY = timedelta(days=1)
+MAX_DISCOVERY = timedelta(days=1)
 """How long a run without a window waits to be let in by Azure."""
-MOST_CLOSINGS = 100
+MAX_CLOSINGS = 100
 """How often the run is closed anew when that fails for good each time."""
 BETWEEN_CLOSINGS = timedelta(hours=1)
-MOST_WINDOWS = 30
+MAX_WINDOWS = 30
 """Windows that one run may take before what is left over is left to the next run."""
 PASSES_PER_INCARNATION = 1_000
 ATTEMPTS_PER_INCARNATION = 300
 """More than a run makes: up to 9 in each of its windows."""
 TURNS_PER_INCARNATION = 10_000
 """More than the times that a run reserves something for a phase: once for each in each of its windows."""
-LONGEST_LOOK = timedelta(minutes=15)
+MAX_LOOK = timedelta(minutes=15)
 """How long a run that waits for another one sleeps at most: that one wakes it, unless it was lost."""
-MOST_TAKINGS = 20
+MAX_TAKINGS = 20
 """How often a new incarnation looks for machines that the one before worked on; it is told 500 at a time."""
 
 
@@ -113,7 +113,7 @@ def close_dead_run(context: Context, dead: RunRef) -> Steps[RunResult]:
     """
     run_id = dead.run_id
     end = _failed("The orchestration of the run was ended before it had closed the run.")
-    run = _Run(context, run_id, MOST_INCARNATIONS + 1)
+    run = _Run(context, run_id, MAX_GENERATIONS + 1)
     yield from run.close(end)
     return RunResult(run_id=run_id, state=end.state)
 
@@ -236,7 +236,7 @@ class _Run:
         What keeps machines apart holds so without knowing in which order they were started. That the run was cancelled
         or stopped does not end this: what Azure has accepted is followed all the same.
         """
-        for _ in range(MOST_TAKINGS):
+        for _ in range(MAX_TAKINGS):
             if not stock.under_way:
                 break
             self._attempts += 1
@@ -277,11 +277,11 @@ class _Run:
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
                 attempt, counted = attempt + 1, counted + page.counts
-                if not pause or counted >= MOST_DISCOVERY_FAILURES:
+                if not pause or counted >= MAX_DISCOVERY_FAILURES:
                     raise _failed(page.failure)
                 if attempt == 1:
                     cutoff = yield from self._cutoff(Step.PATCH)
-                    gives_up_at = cutoff.at or utc_now(self._context) + LONGEST_DISCOVERY
+                    gives_up_at = cutoff.at or utc_now(self._context) + MAX_DISCOVERY
                     yield from self._show(RunState.RUNNING, f"the list of machines. {page.failure}")
                 if utc_now(self._context) + pause > gives_up_at:
                     raise _failed(f"{page.failure} The time of the run does not last until Azure can be asked again.")
@@ -474,7 +474,7 @@ class _Run:
                 return taken.waits_for
             if not looks:
                 self._announce(RunAwaited(waits_for=taken.waits_for), self._turns)
-            until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(looks, 16), LONGEST_LOOK)
+            until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(looks, 16), MAX_LOOK)
             if closes_at is not None:
                 until = min(until, closes_at + timedelta(seconds=1))
             yield from self._wake(until)
@@ -500,7 +500,7 @@ class _Run:
         while True:
             request = RunRef(run_id=self._run_id)
             window = yield from call(self._context, contracts.NEXT_WINDOW, request)
-            if window.opens_at is None or window.ends_at is None or self._windows >= MOST_WINDOWS:
+            if window.opens_at is None or window.ends_at is None or self._windows >= MAX_WINDOWS:
                 raise _Ended(RunState.COMPLETED, "The policy has no further window for what is left.", window_closed())
             if utc_now(self._context) >= window.opens_at:
                 break
@@ -523,7 +523,7 @@ class _Run:
             now = utc_now(self._context)
             if cutoff.at is not None and now > cutoff.at:
                 return
-            tomorrow = now + LONGEST_TIMER
+            tomorrow = now + MAX_TIMER
             until = tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1))
             controls = yield from self._wake(until)
 
@@ -544,7 +544,7 @@ class _Run:
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
-        rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + LONGEST_TIMER))
+        rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + MAX_TIMER))
         yield from call(self._context, contracts.REST_UNTIL, rest)
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
@@ -597,11 +597,11 @@ class _Run:
 
     def _insist[Request](self, activity: Activity[Request, Any], request: Request) -> Steps[None]:
         """Call until it works, for days: nothing else would ever close the run."""
-        for attempt in range(1, MOST_CLOSINGS + 1):
+        for attempt in range(1, MAX_CLOSINGS + 1):
             try:
                 yield from call(self._context, activity, request)
             except task.TaskFailedError:
-                if attempt == MOST_CLOSINGS:
+                if attempt == MAX_CLOSINGS:
                     raise
                 yield self._context.create_timer(BETWEEN_CLOSINGS)
             else:

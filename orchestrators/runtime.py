@@ -18,7 +18,7 @@ type Steps[Result] = Generator[task.Task[Any], Any, Result]
 """A part of an orchestrator: it yields to the engine, and is replayed from its history."""
 type DurableFunction = Callable[[Context, Any], Generator[task.Task[Any], Any, Any]]
 
-LONGEST_TIMER = timedelta(days=1)
+MAX_TIMER = timedelta(days=1)
 """Timers of more than six days cannot be cancelled by the Functions extension, so long waits are taken in steps."""
 RETRY = task.RetryPolicy(
     first_retry_interval=timedelta(seconds=2),
@@ -127,4 +127,4 @@ def utc_now(context: Context) -> datetime:
 def timer_until(context: Context, until: datetime) -> task.CancellableTask[Any]:
     """A timer that fires at that moment, or a day from now when it is farther away."""
     left = until - utc_now(context)
-    return context.create_timer(max(timedelta(seconds=1), min(left, LONGEST_TIMER)))
+    return context.create_timer(max(timedelta(seconds=1), min(left, MAX_TIMER)))

@@ -29,8 +29,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-LONGEST_URL = 4096
-MOST_RECIPIENTS = 50
+MAX_URL = 4096
+MAX_RECIPIENTS = 50
 """That Communication Services takes in one mail."""
 
 
@@ -38,7 +38,7 @@ _ROTATION = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?=[1-9][0-9]{0,5}(\+[1-9][0-9]{0,
 _SUBSCRIPTION = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 JUDGED_BY_LENGTH = ("webhook_secret", "health_key")
 """Settings whose values people make up; a storage account makes the keys of a connection string."""
-SHORTEST_SECRET = 32
+MIN_SECRET = 32
 """Characters of a secret that this app checks or signs with: fewer can be guessed."""
 _REFERENCES = ("@microsoft.keyvault(", "@microsoft.appconfiguration(")
 """What a setting holds whose value the platform was to fetch, and could not: it takes whole values only."""
@@ -105,7 +105,7 @@ class Channel(BaseModel):
     connection: SecretStr = SecretStr("")
     sender: str = Field(default="", alias="from", max_length=254)
     to: tuple[Annotated[str, StringConstraints(pattern=r"^[^\s@]+@[^\s@]+$", max_length=254)], ...] = Field(
-        default=(), max_length=MOST_RECIPIENTS
+        default=(), max_length=MAX_RECIPIENTS
     )
 
     @model_validator(mode="after")
@@ -125,8 +125,8 @@ class Channel(BaseModel):
         }
         if wanted != {key for key, value in given.items() if value}:
             raise ValueError(f"a {self.kind} channel has {', '.join(sorted(wanted))} and nothing else")
-        if self.kind is ChannelKind.WEBHOOK and len(self.secret.get_secret_value().strip()) < SHORTEST_SECRET:
-            raise ValueError(f"secret must have at least {SHORTEST_SECRET} characters")
+        if self.kind is ChannelKind.WEBHOOK and len(self.secret.get_secret_value().strip()) < MIN_SECRET:
+            raise ValueError(f"secret must have at least {MIN_SECRET} characters")
         if any(_is_unresolved(str(value)) for value in given.values()):
             raise ValueError("has a value that is a reference which the app could not resolve")
         if self.private and self.kind is not ChannelKind.WEBHOOK:
@@ -166,7 +166,7 @@ def _is_https(url: str) -> bool:
     except ValueError:
         return False
     has_extras = parts.username is not None or bool(parts.fragment)
-    return is_complete and not has_extras and url.isascii() and url.isprintable() and len(url) <= LONGEST_URL
+    return is_complete and not has_extras and url.isascii() and url.isprintable() and len(url) <= MAX_URL
 
 
 _CHANNELS = TypeAdapter(tuple[Channel, ...])
@@ -205,7 +205,7 @@ def secret_fault(text: str) -> str:
     """Why the app does not take a secret that people made up; empty when it does, or there is none."""
     if _is_unresolved(text):
         return _UNRESOLVED
-    return f"must have at least {SHORTEST_SECRET} characters" if text and len(text.strip()) < SHORTEST_SECRET else ""
+    return f"must have at least {MIN_SECRET} characters" if text and len(text.strip()) < MIN_SECRET else ""
 
 
 class Settings(BaseSettings):

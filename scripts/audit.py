@@ -29,7 +29,7 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-node.txt")
-LONGEST_EXCUSE = timedelta(days=180)
+MAX_EXCUSE = timedelta(days=180)
 CANARY = ("jinja2", "2.10")
 """A version with vulnerabilities that have been known for years: a registry that knows of none there knows of none."""
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?==(?P<version>[^\s;\\]+)")
@@ -248,8 +248,8 @@ def read_excuses(text: str, today: date) -> tuple[list[ExcludedPatch], list[str]
             continue
         if type(excuse.until) is not date or not str(excuse.reason).strip():
             complaints.append(f"the excuse of {excuse.id} needs a reason, and a day such as 2027-01-31")
-        elif excuse.until > today + LONGEST_EXCUSE:
-            complaints.append(f"the excuse of {excuse.id} is for more than {LONGEST_EXCUSE.days} days")
+        elif excuse.until > today + MAX_EXCUSE:
+            complaints.append(f"the excuse of {excuse.id} is for more than {MAX_EXCUSE.days} days")
         elif excuse.until < today:
             complaints.append(f"the excuse of {excuse.id} ended on {excuse.until}: {excuse.reason}")
         else:

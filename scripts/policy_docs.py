@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "examples" / "policies" / "monthly.yaml"
 
 type Schema = dict[str, Any]
 
-_LONGEST_PATTERN = 60
+_MAX_PATTERN = 60
 _LEAST = {"minimum": "", "minLength": "character", "minItems": "entry", "minProperties": "name"}
 _MOST = {"maximum": "", "maxLength": "character", "maxItems": "entry"}
 _PLURALS = {"entry": "entries"}
@@ -170,7 +170,7 @@ def _limits(member: Schema, schema: Schema) -> Iterator[str]:
     for words, kinds in (("at least", _LEAST), ("at most", _MOST)):
         yield from (f"{words} {_counted(target[key], noun)}" for key, noun in kinds.items() if key in target)
     pattern = str(target.get("pattern", ""))
-    if 0 < len(pattern) <= _LONGEST_PATTERN:
+    if 0 < len(pattern) <= _MAX_PATTERN:
         yield f"matches `{pattern}`"
     for choice in target.get("anyOf", []):
         yield from _limits(choice, schema)

@@ -19,7 +19,7 @@ from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
 from patchwave.services.start_run import (
-    LONGEST_KEY,
+    MAX_KEY,
     check_key,
     claimed_run_id,
     find_written_policy,
@@ -40,7 +40,7 @@ class Delivery(ExternalDocument):
     """What may be said with a call; other keys are passed over."""
 
     mode: StartableMode = Mode.PATCH
-    delivery_id: str | None = Field(default=None, min_length=1, max_length=LONGEST_KEY)
+    delivery_id: str | None = Field(default=None, min_length=1, max_length=MAX_KEY)
 
 
 _SIGNATURE_GIVEN = Parameter(
@@ -50,7 +50,7 @@ _SIGNATURE_GIVEN = Parameter(
 )
 _DELIVERY_GIVEN = Parameter(
     "X-Patchwave-Delivery",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     "The same delivery of the same policy and mode gives the first run; in another mode it is refused.",
 )
 _UNSIGNED = "The function key or the signature is missing or not valid."

@@ -33,7 +33,7 @@ _NOT_PROPERTIES = {
     "etag", "resourceGroup", "simulation", "powerState", "fqdns", "publicIps", "privateIps", "macAddresses",
     "properties", "subscriptionId", "tenantId", "kind", "sku", "osType", "vmSize", "placement",
 }  # fmt: skip
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 class FleetError(ValueError):
@@ -89,7 +89,7 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
         except FleetError as error:
             fleet.notes.append(f"{where} is left out: {error}")
     if entries and not fleet.machines:
-        shown = "; ".join(fleet.notes[:_MOST_SHOWN])
+        shown = "; ".join(fleet.notes[:_MAX_SHOWN])
         raise FleetError(f"{path}: none of its {len(entries)} machines can be used: {shown}")
     return fleet
 

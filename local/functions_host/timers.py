@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 type RunWithData = Callable[[Function, dict[str, Any]], Awaitable[bool]]
 
 # asyncio sleeps on a clock that stops when the machine sleeps; look at the wall clock at least this often.
-_LONGEST_SLEEP_SECONDS = 30.0
+_MAX_SLEEP_SECONDS = 30.0
 _NEVER = "0001-01-01T00:00:00+00:00"
 
 
@@ -114,7 +114,7 @@ class Timers:
             status = self._advance(timer, status.next if past_due else now)
         while True:
             while (left := (status.next - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - waits for a wall clock
-                await asyncio.sleep(min(left, _LONGEST_SLEEP_SECONDS))
+                await asyncio.sleep(min(left, _MAX_SLEEP_SECONDS))
             await self._invoke(timer, status, past_due=False)
             status = self._advance(timer, status.next)
 

@@ -16,7 +16,7 @@ PRINCIPAL_HEADER = "x-ms-client-principal"
 PROVIDER_HEADER = "x-ms-client-principal-idp"
 NAME_HEADER = "x-ms-client-principal-name"
 ID_HEADER = "x-ms-client-principal-id"
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 
 ROLES: Mapping[str, Role | None] = {
     # What an operator may start is judged by its body: see `may_author`.
@@ -175,4 +175,4 @@ def caller_named(headers: Mapping[str, str], claimed: str = "") -> Signed:
 
 
 def _shown(name: str) -> str:
-    return "".join(character for character in name if character.isprintable())[:_LONGEST_NAME]
+    return "".join(character for character in name if character.isprintable())[:_MAX_NAME]

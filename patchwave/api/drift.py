@@ -35,10 +35,10 @@ from patchwave.storage import Records, open_records
 
 DEFAULT_STALE_DAYS = 7
 """As long as Azure keeps an assessment."""
-LARGEST_STALE_DAYS = 365
-MOST_FINDINGS = 20_000
+MAX_STALE_DAYS = 365
+MAX_FINDINGS = 20_000
 """Findings that one answer holds: about 12 MB of JSON."""
-LONGEST_SECONDS = 180.0
+MAX_SECONDS = 180.0
 """Azure cuts an HTTP answer off after 230 seconds; reading has to end before, and judging takes a few more."""
 
 bp = df.Blueprint()
@@ -46,7 +46,7 @@ bp = df.Blueprint()
 _QUERY = (
     Parameter(
         "staleDays",
-        {"type": "integer", "minimum": 1, "maximum": LARGEST_STALE_DAYS, "default": DEFAULT_STALE_DAYS},
+        {"type": "integer", "minimum": 1, "maximum": MAX_STALE_DAYS, "default": DEFAULT_STALE_DAYS},
         "Assessments older than so many days are stale.",
     ),
     Parameter(
@@ -63,7 +63,7 @@ _QUERY = (
     ),
     Parameter(
         "limit",
-        {"type": "integer", "minimum": 1, "maximum": MOST_FINDINGS, "default": MOST_FINDINGS},
+        {"type": "integer", "minimum": 1, "maximum": MAX_FINDINGS, "default": MAX_FINDINGS},
         "How many findings at most; the counts are of all that the other parameters ask for.",
     ),
 )
@@ -79,19 +79,19 @@ _QUERY = (
 @one_of_few
 async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
-    stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, LARGEST_STALE_DAYS)
-    limit = number_of(req, "limit", MOST_FINDINGS, MOST_FINDINGS)
+    stale_days = number_of(req, "staleDays", DEFAULT_STALE_DAYS, MAX_STALE_DAYS)
+    limit = number_of(req, "limit", MAX_FINDINGS, MAX_FINDINGS)
     kinds, subject = words_of(req, "kind", FindingKind), query_of(req, "subject")
     now = datetime.now(UTC)
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             facts = await _gather(open_records(), now)
     except QueryRefused as refusal:
         raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
     except TimeoutError:
         raise Refusal(
             503,
-            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request.",
+            f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request.",
             headers={"Retry-After": "60"},
         ) from None
 

@@ -14,7 +14,7 @@ from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from patchwave.api.http import DEFAULT_LIMIT, LARGEST_LIMIT
+from patchwave.api.http import DEFAULT_LIMIT, MAX_LIMIT
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.ids import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
@@ -168,7 +168,7 @@ INVALID_BODY = {400: "The body is no JSON, or of another form; every error at on
 
 LIMIT = Parameter(
     "limit",
-    {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": DEFAULT_LIMIT},
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "How many at most.",
 )
 CURSOR = Parameter("cursor", {"type": "string", "maxLength": 300}, "Of the page before; opaque.")

@@ -18,7 +18,7 @@ from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
 from patchwave.services.fleet_reader import (
     FLEET_REFUSES,
-    MOST_MACHINES,
+    MAX_MACHINES,
     SCOPE_QUERY,
     one_of_few,
     read_index,
@@ -70,7 +70,7 @@ class FleetEligibility(Document):
 
 _LIMIT = Parameter(
     "limit",
-    {"type": "integer", "minimum": 1, "maximum": MOST_MACHINES, "default": MOST_MACHINES},
+    {"type": "integer", "minimum": 1, "maximum": MAX_MACHINES, "default": MAX_MACHINES},
     "How many machines at most; the counts are of all.",
 )
 _PATCHED_BY = Parameter(
@@ -88,7 +88,7 @@ _PATCHED_BY = Parameter(
 @one_of_few
 async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
-    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
     wanted = words_of(req, "patchedBy", PatchSource)
     index, notes = await read_index(open_records(), scope)
 
@@ -112,7 +112,7 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
 @one_of_few
 async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
     """The machines that Azure's guest patching does not take, and why not."""
-    scope, limit = read_scope(req), number_of(req, "limit", MOST_MACHINES, MOST_MACHINES)
+    scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
     fleet, notes = await read_with_agents(scope)
     # As long as the fleet is large: other requests of this process go on meanwhile.
     return await asyncio.to_thread(lambda: answer(_eligibility(fleet, limit, notes).to_wire()))

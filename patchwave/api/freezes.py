@@ -17,7 +17,7 @@ from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.scheduling.freeze import Freeze, FreezeError, parse_freeze
 from patchwave.storage import Records, audit_subject, open_records
 
-_MOST_HINTS = 5
+_MAX_HINTS = 5
 
 bp = df.Blueprint()
 
@@ -87,7 +87,7 @@ async def _check_policies(records: Records, freeze: Freeze) -> None:
     for index, name in enumerate(freeze.policies):
         if name not in known:
             # Each hint compares the name with all policies.
-            hint = suggest(name, known) if len(problems) < _MOST_HINTS else ""
+            hint = suggest(name, known) if len(problems) < _MAX_HINTS else ""
             message = f"there is no policy {name}" + (f"; {hint}" if hint else "")
             problems.append(Problem(path=f"policies[{index}]", message=message))
     if problems:

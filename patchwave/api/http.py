@@ -22,18 +22,18 @@ from patchwave.domain.scheduling.freeze import FreezeError
 from patchwave.services.refusal_log import TRACED, note_refused
 from patchwave.storage import InvalidCursor, Page, PreconditionFailed, RecordTooLarge, StorageUnreachable
 
-LARGEST_BODY = 256 * 1024
-MOST_ENTRIES = 2_000
+MAX_BODY = 256 * 1024
+MAX_ENTRIES = 2_000
 """In one list of a body: as many ids of machines as a body has room for."""
-MOST_KEYS = 1_000
+MAX_KEYS = 1_000
 """Of one object of a body."""
-MOST_VALUES = 10_000
+MAX_VALUES = 10_000
 """In all lists and objects of a body: each may be wrong, and is then an error that somebody has to make."""
-LONGEST_PARAMETER = 8_192
+MAX_PARAMETER = 8_192
 """Of a query parameter or a header, in characters: as long as a front end lets through."""
 DEFAULT_LIMIT = 50
-LARGEST_LIMIT = 1_000
-_LONGEST_NAME = 100
+MAX_LIMIT = 1_000
+_MAX_NAME = 100
 _LOG = logging.getLogger("patchwave.http")
 
 
@@ -152,8 +152,8 @@ def read_body(request: func.HttpRequest) -> bytes:
         Refusal: 413 when it is over 256 KB.
     """
     body = request.get_body()
-    if len(body) > LARGEST_BODY:
-        raise Refusal(413, f"The body is larger than {LARGEST_BODY // 1024} KB.")
+    if len(body) > MAX_BODY:
+        raise Refusal(413, f"The body is larger than {MAX_BODY // 1024} KB.")
     return body
 
 
@@ -201,18 +201,18 @@ def _check_extent(document: object) -> None:
             inner: Sequence[object] = list(cast("dict[str, object]", value).values())
         elif isinstance(value, list):
             inner = cast("list[object]", value)
-            if len(inner) > MOST_ENTRIES:
-                raise Refusal(400, f"A list of the body has more than {MOST_ENTRIES:,} entries.")
+            if len(inner) > MAX_ENTRIES:
+                raise Refusal(400, f"A list of the body has more than {MAX_ENTRIES:,} entries.")
         else:
             continue
         values += len(inner)
-        if values > MOST_VALUES:
+        if values > MAX_VALUES:
             raise _too_many_values()
         left += inner
 
 
 def _too_many_values() -> Refusal:
-    return Refusal(400, f"The body has more than {MOST_VALUES:,} values.")
+    return Refusal(400, f"The body has more than {MAX_VALUES:,} values.")
 
 
 class _AmbiguousKey(Exception):
@@ -228,15 +228,15 @@ class _Objects:
     def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """An object of its members, each of which has a name of its own."""
         self._values += 1 + len(pairs)
-        if len(pairs) > MOST_KEYS:
-            raise Refusal(400, f"An object of the body has more than {MOST_KEYS:,} keys.")
-        if self._values > 2 * MOST_VALUES:
+        if len(pairs) > MAX_KEYS:
+            raise Refusal(400, f"An object of the body has more than {MAX_KEYS:,} keys.")
+        if self._values > 2 * MAX_VALUES:
             raise _too_many_values()
         made = dict(pairs)
         if len(made) < len(pairs):
             seen: set[str] = set()
             again = next(name for name, _ in pairs if name in seen or seen.add(name))
-            raise _AmbiguousKey(json.dumps(again)[:_LONGEST_NAME])
+            raise _AmbiguousKey(json.dumps(again)[:_MAX_NAME])
         return made
 
 
@@ -250,7 +250,7 @@ def page_of(request: func.HttpRequest) -> tuple[int, str | None]:
     Raises:
         Refusal: 400 when the limit is no number from 1 to 1,000.
     """
-    return number_of(request, "limit", DEFAULT_LIMIT, LARGEST_LIMIT), query_of(request, "cursor") or None
+    return number_of(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), query_of(request, "cursor") or None
 
 
 def number_of(request: func.HttpRequest, name: str, default: int, largest: int) -> int:
@@ -337,8 +337,8 @@ def query_of(request: func.HttpRequest, name: str) -> str:
         Refusal: 400 when it is longer than any that is needed.
     """
     text = cast("Mapping[str, str]", request.params).get(name, "")
-    if len(text) > LONGEST_PARAMETER:
-        raise invalid_query(name, f"is too long; at most {LONGEST_PARAMETER:,} characters")
+    if len(text) > MAX_PARAMETER:
+        raise invalid_query(name, f"is too long; at most {MAX_PARAMETER:,} characters")
     return text
 
 

@@ -43,8 +43,8 @@ from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
 from patchwave.domain.maintenance.assignment import (
-    MOST_ASSOCIATIONS,
-    MOST_IN_DYNAMIC_SCOPE,
+    MAX_ASSOCIATIONS,
+    MAX_IN_DYNAMIC_SCOPE,
     Assignment,
     DynamicScope,
     ScopeFilter,
@@ -65,7 +65,7 @@ from patchwave.domain.maintenance.queries import (
 from patchwave.domain.policy.scope import Scope
 from patchwave.storage import Records, open_records
 
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
 _NO_ROW = "Resource Graph does not know this machine: it is new, gone, or cannot be read; dynamic scopes are left out."
 
@@ -370,7 +370,7 @@ async def _count(assignments: Iterable[Assignment]) -> int:
     held = {fold(each.resource_id) for each in listed if not each.is_dynamic}
     scopes = [each.scope for each in listed if each.is_dynamic and each.scope is not None]
     # A scope holds no more than that, so most schedules need no look at their machines.
-    if len(held) + len(scopes) * MOST_IN_DYNAMIC_SCOPE > MOST_ASSOCIATIONS:
+    if len(held) + len(scopes) * MAX_IN_DYNAMIC_SCOPE > MAX_ASSOCIATIONS:
         for scope in scopes:
             held |= {machine.machine_id.folded for machine in await _machines(scope)}
     return len(held)
@@ -418,12 +418,12 @@ async def _note(
 @asynccontextmanager
 async def _in_time() -> AsyncGenerator[None]:
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             yield
     except TimeoutError:
         raise Refusal(
             503,
-            f"Azure could not be asked in {LONGEST_SECONDS:.0f} seconds; repeat the request.",
+            f"Azure could not be asked in {MAX_SECONDS:.0f} seconds; repeat the request.",
             headers={"Retry-After": "60"},
         ) from None
     except QueryRefused as error:

@@ -61,9 +61,9 @@ from patchwave.storage import Records, open_records
 WHAT = "maintenance configuration"
 RUN_CANCELED = "scheduled_run_canceled"
 """The action in the audit log of a run that was cancelled here."""
-MOST_CANCELED = 100
+MAX_CANCELED = 100
 """Coming runs among which the first one is looked for that is not cancelled."""
-_LONGEST_CURSOR = 4_096
+_MAX_CURSOR = 4_096
 _LOOK_UP_SECONDS = 30.0
 
 bp = df.Blueprint()
@@ -120,7 +120,7 @@ _IN_SUBSCRIPTION = (
         {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
         "Only of this resource group of the subscription.",
     ),
-    Parameter("cursor", {"type": "string", "maxLength": _LONGEST_CURSOR}, "Of the page before; opaque."),
+    Parameter("cursor", {"type": "string", "maxLength": _MAX_CURSOR}, "Of the page before; opaque."),
 )
 
 
@@ -145,7 +145,7 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
             raise refused(found, "subscription")
     else:
         given = query_of(req, "cursor")
-        if len(given) > _LONGEST_CURSOR:
+        if len(given) > _MAX_CURSOR:
             raise Refusal(400, "The cursor is not one that this list gave.")
         page = await open_resource_graph().page_in_turn(all_configurations(), skip_token=given)
         if page.failure is not None:
@@ -360,7 +360,7 @@ def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: C
         return [f"Nobody can say when it runs: {configuration.unreadable}."]
     if configuration.has_ended(now):
         return ["The schedule has ended: no run comes any more."]
-    following = coming_runs(configuration, now, MOST_CANCELED, cutoff(), canceled)
+    following = coming_runs(configuration, now, MAX_CANCELED, cutoff(), canceled)
     if not following[0].canceled:
         return advice(configuration, now)
     left = next((run for run in following if not run.canceled), None)

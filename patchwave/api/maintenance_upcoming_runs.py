@@ -27,14 +27,14 @@ from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Document
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.upcoming_run import ComingRun, coming_run, coming_runs, parse_run
-from patchwave.domain.maintenance.validation import LONGEST_WINDOW
+from patchwave.domain.maintenance.validation import MAX_WINDOW
 from patchwave.storage import open_records
 
 DEFAULT_COUNT = 12
-LARGEST_COUNT = 100
+MAX_COUNT = 100
 _COUNT = Parameter(
     "count",
-    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": DEFAULT_COUNT},
     "How many runs.",
 )
 _RUN = Parameter(
@@ -69,7 +69,7 @@ class CanceledRun(Document):
 @answered
 async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     """When a configuration runs next, until when each run can be cancelled, and which are."""
-    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
     identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
     found = await read_existing(identity)
     canceled, note = await canceled_runs_of(records, identity)
@@ -123,9 +123,7 @@ def _run_to_cancel(
         except ValueError as error:
             raise invalid_query("run", str(error)) from None
         # The calendar of the schedule may have changed since an event named the run: Azure knows best.
-        length = (
-            LONGEST_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
-        )
+        length = MAX_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
         run = coming_run(Occurrence(start, start + length), cutoff(), canceled)
     else:
         following = coming_runs(configuration, now, 1, cutoff(), canceled)

@@ -39,7 +39,7 @@ from patchwave.api import (
 from patchwave.api.auth import ROLES
 from patchwave.api.endpoint import RETRY_AFTER, ROUTE, Answer, Parameter, Promise, described, promise_of
 from patchwave.api.health import HEALTH_KEY_HEADER
-from patchwave.api.http import LARGEST_BODY, answer, answered
+from patchwave.api.http import MAX_BODY, answer, answered
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
@@ -238,7 +238,7 @@ def _responses(route: Route, schemas: Mapping[int, Json]) -> Json:
         responses[good.status] = response
     refusals = {500: "Patchwave failed on this request; its log has the reason."}
     if promise.body is not None:
-        refusals[413] = f"The body is larger than {LARGEST_BODY // 1024} KB, or cannot be stored."
+        refusals[413] = f"The body is larger than {MAX_BODY // 1024} KB, or cannot be stored."
     if promise.uses_storage:
         refusals[503] = "The storage of the records cannot be reached."
     if route.role is not None:

@@ -40,7 +40,7 @@ from patchwave.api.http import (
     route_of,
     word_of,
 )
-from patchwave.api.requests import LONGEST_REASON, ORDER, read_order
+from patchwave.api.requests import MAX_REASON, ORDER, read_order
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.validation import Problem, explain
@@ -48,7 +48,7 @@ from patchwave.domain.fleet.discovery import missing_ids
 from patchwave.domain.fleet.machine import within_boundary
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import (
-    LARGEST_WAVE,
+    MAX_WAVE,
     ChangeEnd,
     ChangeRef,
     ChangeState,
@@ -68,7 +68,7 @@ from patchwave.storage import Records, open_records
 
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
-MOST_FAILURES = 100_000
+MAX_FAILURES = 100_000
 """More than a change has machines: beyond it the limit would never be reached."""
 NO_CHANGE = {404: "There is no such change."}
 _WHAT = "change of patch modes"
@@ -87,15 +87,15 @@ class ChangeRequest(WantedSettings):
 
     scope: Scope = Field(description="The machines; at least one selector.")
     max_concurrent: int = Field(
-        default=DEFAULT_WAVE, ge=1, le=LARGEST_WAVE, description="Machines that are changed at the same time."
+        default=DEFAULT_WAVE, ge=1, le=MAX_WAVE, description="Machines that are changed at the same time."
     )
     max_failures: int = Field(
         default=DEFAULT_FAILURES,
         ge=1,
-        le=MOST_FAILURES,
+        le=MAX_FAILURES,
         description="The change ends once so many machines have failed.",
     )
-    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = Field(default="", description="Why, for people.")
+    reason: Annotated[str, Field(max_length=MAX_REASON)] = Field(default="", description="Why, for people.")
     by: Annotated[str, Field(max_length=200)] = Field(
         default="", description="Who asks, where the platform does not know who calls."
     )

@@ -34,13 +34,13 @@ from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import PlanRequest, requested_policy
 from patchwave.storage import Records, open_records
 
-MOST_MACHINES = 5_000
+MAX_MACHINES = 5_000
 """Machines that one answer holds: about 3 MB of JSON."""
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds; reading and planning have to end well before."""
 ASSESSMENT_HOLDS = timedelta(hours=24)
 """How long "nothing is pending" is believed: updates are released every day."""
-MOST_LISTS = 1_000
+MAX_LISTS = 1_000
 """Lists of patches that one draft reads; of machines beyond, every pending patch counts as selected."""
 _FLEET_PAGE = 1_000
 _PARALLEL = 50
@@ -56,7 +56,7 @@ bp = df.Blueprint()
     refuses=INVALID_BODY
     | {
         404: "There is no policy of this name.",
-        422: f"The policy is for more than {MOST_MACHINES} machines.",
+        422: f"The policy is for more than {MAX_MACHINES} machines.",
         502: "Azure refuses to list the machines.",
         503: "The storage cannot be reached, or reading the fleet takes too long.",
     }
@@ -69,7 +69,7 @@ async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
     records = open_records()
     policy = await _read(records, read_json(req))
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             found = await _find(policy.scope)
             pending, seconds, topology = await asyncio.gather(
                 _pending(records, policy, found, datetime.now(UTC)),
@@ -79,7 +79,7 @@ async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
     except TimeoutError:
         raise Refusal(
             503,
-            f"The fleet could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
+            f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
             headers={"Retry-After": "60"},
         ) from None
     machines = [
@@ -106,10 +106,10 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
         async for page in open_resource_graph().pages(queries):
             for machine in judge_boundary(select_machines(scope, page.rows), boundary()):
                 found.setdefault(machine.machine_id.folded, machine)
-            if len(found) > MOST_MACHINES:
+            if len(found) > MAX_MACHINES:
                 raise Refusal(
                     422,
-                    f"The policy is for more than {MOST_MACHINES:,} machines, which is more than one answer holds:"
+                    f"The policy is for more than {MAX_MACHINES:,} machines, which is more than one answer holds:"
                     " narrow its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
                 )
     except QueryRefused as refusal:
@@ -149,8 +149,8 @@ async def _pending(
         cursor = page.cursor
         if cursor is None:
             break
-    pending |= {one.key: one.summary.pending for one in unjudged[MOST_LISTS:]}
-    return pending | await _judge(records, unjudged[:MOST_LISTS])
+    pending |= {one.key: one.summary.pending for one in unjudged[MAX_LISTS:]}
+    return pending | await _judge(records, unjudged[:MAX_LISTS])
 
 
 class _Assessed(NamedTuple):

@@ -32,7 +32,7 @@ from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.services.policy_guardrails import check_permitted
 from patchwave.storage import open_records
 
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
 
 bp = df.Blueprint()
@@ -157,10 +157,10 @@ async def _assignments(configuration: ConfigurationId) -> list[Assignment]:
     """
     query = DiscoveryQuery(text=assignments_of_configuration(configuration))
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             rows = [row async for page in open_resource_graph().pages([query]) for row in page.rows]
     except TimeoutError:
-        message = f"The assignments could not be read in {LONGEST_SECONDS:.0f} seconds; repeat the request."
+        message = f"The assignments could not be read in {MAX_SECONDS:.0f} seconds; repeat the request."
         raise Refusal(503, message, headers={"Retry-After": "60"}) from None
     except QueryRefused as error:
         raise Refusal(502, f"The assignments could not be looked up. {error}") from error

@@ -32,7 +32,7 @@ from patchwave.domain.core.ids import RunId, is_policy_name
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import active_freeze
-from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip
 from patchwave.domain.scheduling.upcoming import PlannedOccurrence, list_upcoming, occurrence_to_skip, pending_skip
 from patchwave.services.start_run import (
     DurableClient,
@@ -45,7 +45,7 @@ from patchwave.services.start_run import (
 from patchwave.storage import Records, open_records
 
 DEFAULT_COUNT = 12
-LARGEST_COUNT = 100
+MAX_COUNT = 100
 _START_TIME = timedelta(minutes=10)
 """After this a run that was ordered and never stored will not be stored any more."""
 
@@ -61,7 +61,7 @@ class Agenda(Document):
     occurrences: list[PlannedOccurrence]
 
 
-class PolicyControls(Controls):
+class PolicyControls(ScheduleOverrides):
     """What people have ordered for a policy."""
 
     policy: str
@@ -69,7 +69,7 @@ class PolicyControls(Controls):
 
 _COUNT = Parameter(
     "count",
-    {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT, "default": DEFAULT_COUNT},
+    {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": DEFAULT_COUNT},
     "How many occurrences.",
 )
 
@@ -79,7 +79,7 @@ _COUNT = Parameter(
 @answered
 async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """What happens next, with the reason wherever nothing will."""
-    count = number_of(req, "count", DEFAULT_COUNT, LARGEST_COUNT)
+    count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
     records = open_records()
     policy = await find_policy(records, route_of(req, "name"))
     controls = await records.get_controls(policy.name)
@@ -89,7 +89,7 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def what_comes(
-    records: Records, policy: Policy, controls: Controls, count: int, now: datetime
+    records: Records, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
 ) -> list[PlannedOccurrence]:
     """The next occurrences. One whose window is open and that has no run yet is the first: the timer may still take it,
     as when its policy was stored or resumed in the middle of the window.
@@ -220,7 +220,7 @@ async def _is_under_way(records: Records, run_id: str, at: datetime) -> bool:
     return not run.state.is_final
 
 
-async def _tell_waiting_runs(client: DurableClient, controls: Controls) -> None:
+async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides) -> None:
     """A run that passed over the window which is open now looks again at once, not at the next look of the timer."""
     for carry_over in controls.carry_overs:
         if carry_over.ended_at is None:
@@ -233,5 +233,5 @@ async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
     return records, await find_policy(records, route_of(req, "name")), order
 
 
-def _shown(policy: Policy, controls: Controls) -> func.HttpResponse:
+def _shown(policy: Policy, controls: ScheduleOverrides) -> func.HttpResponse:
     return answer(PolicyControls(policy=policy.name, **dict(controls)).to_wire())

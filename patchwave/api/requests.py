@@ -14,25 +14,25 @@ from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document, object_or_none
 from patchwave.domain.core.validation import Problem, unknown_keys
 
-LONGEST_REASON = 500
-_LONGEST_NAME = 200
+MAX_REASON = 500
+_MAX_NAME = 200
 
 
 class CalendarOrder(Document):
     """Who asks for it, and why."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
-    by: Annotated[str, Field(max_length=_LONGEST_NAME)] = ""
+    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON)]
+    by: Annotated[str, Field(max_length=_MAX_NAME)] = ""
 
 
 ORDER = Body(CalendarOrder, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False)
 BY = Parameter(
-    "by", {"type": "string", "maxLength": _LONGEST_NAME}, "Who asks, where the platform does not know who calls."
+    "by", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
 )
 ORDER_QUERY = (
     Parameter(
         "reason",
-        {"type": "string", "minLength": 1, "maxLength": LONGEST_REASON},
+        {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
         "Why, for people; needed unless the body has it.",
     ),
     BY,
@@ -40,7 +40,7 @@ ORDER_QUERY = (
 
 
 SAID_QUERY = (
-    Parameter("reason", {"type": "string", "maxLength": LONGEST_REASON}, "Why, for people and the audit log."),
+    Parameter("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
     BY,
 )
 
@@ -52,7 +52,7 @@ def read_said(request: func.HttpRequest, at: datetime) -> Order:
         Refusal: 400 when one of them is too long or has characters that cannot be shown.
     """
     reason, name = query_of(request, "reason").strip(), query_of(request, "by").strip()
-    for path, text, longest in (("reason", reason, LONGEST_REASON), ("by", name, _LONGEST_NAME)):
+    for path, text, longest in (("reason", reason, MAX_REASON), ("by", name, _MAX_NAME)):
         if len(text) > longest or not text.isprintable():
             raise invalid_query(path, f"must have at most {longest} printable characters")
     return Order(**caller_of(request, claimed=name).who, why=reason, at=at)
@@ -72,11 +72,11 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     reason = given.get("reason", "")
     if not isinstance(reason, str) or not reason.strip():
         problems.append(Problem(path="reason", message="is missing; say why, for the audit log"))
-    elif len(reason) > LONGEST_REASON:
-        problems.append(Problem(path="reason", message=f"is too long; at most {LONGEST_REASON} characters"))
+    elif len(reason) > MAX_REASON:
+        problems.append(Problem(path="reason", message=f"is too long; at most {MAX_REASON} characters"))
     name = given.get("by", "")
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not name.isprintable():
-        problems.append(Problem(path="by", message=f"must be a name of at most {_LONGEST_NAME} printable characters"))
+    if not isinstance(name, str) or len(name) > _MAX_NAME or not name.isprintable():
+        problems.append(Problem(path="by", message=f"must be a name of at most {_MAX_NAME} printable characters"))
     if problems:
         raise invalid_body(*problems)
     return Order(

@@ -48,15 +48,15 @@ from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
 from patchwave.storage import Records, open_records
 
-LONGEST_COMMENT = 1_000
-MOST_RETRIES = 20
+MAX_COMMENT = 1_000
+MAX_RETRIES = 20
 """Retries of retries that an operator may start; more of them are for a person to look into."""
 
 bp = df.Blueprint()
 
 _LOG = logging.getLogger("patchwave.steering")
 
-_Comment = Annotated[str, Field(max_length=LONGEST_COMMENT)]
+_Comment = Annotated[str, Field(max_length=MAX_COMMENT)]
 
 
 class RunOrder(Document):
@@ -284,7 +284,7 @@ async def _check_rules_are_stored(records: Records, run: Run) -> None:
         Refusal: 403, with the fields in which the run may do more than the stored policy.
     """
     first: Run | None = run
-    for _ in range(MOST_RETRIES):
+    for _ in range(MAX_RETRIES):
         if first is None or not first.trigger.retry_of:
             break
         first = await records.get_run(first.trigger.retry_of)
@@ -346,10 +346,10 @@ def _read(req: func.HttpRequest, *more: str) -> _Given:
     texts: dict[str, str] = {}
     for name in names:
         value = fields.get(name, "")
-        if isinstance(value, str) and len(value) <= LONGEST_COMMENT:
+        if isinstance(value, str) and len(value) <= MAX_COMMENT:
             texts[name] = value.strip()
         else:
-            problems.append(Problem(path=name, message=f"must be a text of at most {LONGEST_COMMENT} characters"))
+            problems.append(Problem(path=name, message=f"must be a text of at most {MAX_COMMENT} characters"))
     if problems:
         raise invalid_body(*problems)
     order = Order(

@@ -21,7 +21,7 @@ from patchwave.settings import Settings
 
 SWEPT_ABOVE = 500
 """Operations in flight in one region from which on they are swept."""
-MOST_SINGLE_READS = 20
+MAX_SINGLE_READS = 20
 """Machines of one region that are asked after one by one within the age of a sweep; from then on they are swept."""
 
 
@@ -56,8 +56,8 @@ class Sweeps:
         None while few are asked after: one by one, the answer is of this moment.
         """
         region = _Region(subscription_id.lower(), location.lower())
-        asked = self._asked.setdefault(region, deque(maxlen=MOST_SINGLE_READS))
-        is_crowd = len(asked) == MOST_SINGLE_READS and monotonic() - asked[0] < self._longest_age
+        asked = self._asked.setdefault(region, deque(maxlen=MAX_SINGLE_READS))
+        is_crowd = len(asked) == MAX_SINGLE_READS and monotonic() - asked[0] < self._longest_age
         asked.append(monotonic())
         return await self._newest(_available_query(region.location), region) if is_crowd else frozenset()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 15
 READ_SECONDS = 60
-_LONGEST_TEXT = 500
+_MAX_TEXT = 500
 _ASCII = "".join(map(chr, range(128)))
 
 
@@ -95,7 +95,7 @@ def encode_url(url: str) -> str:
 
 def lost(error: Exception) -> Answer:
     """What a request reads as that the library could not finish: status 0, and its error."""
-    return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_LONGEST_TEXT]}))
+    return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_MAX_TEXT]}))
 
 
 class ArmPipeline:

@@ -23,7 +23,7 @@ from patchwave.settings import Settings
 
 HEALTH_API_VERSION = "2025-05-01"
 ALERTS_API_VERSION = "2019-05-05-preview"
-MOST_PAGES = 5
+MAX_PAGES = 5
 _ALERTS_PER_PAGE = 250
 _TIME_RANGES = {
     "1h": timedelta(hours=1),
@@ -58,7 +58,7 @@ class ResourceHealth:
         path = f"/subscriptions/{machine.subscription_id}/providers/Microsoft.AlertsManagement/alerts"
         url = f"{self._url}{path}?{urlencode(query)}"
         alerts: list[Alert] = []
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             found = await self._get(url)
             if isinstance(found, ArmFailure):
                 return found
@@ -70,7 +70,7 @@ class ResourceHealth:
                 url = check_operation_url(str(following), self._url, machine.subscription_id)
             except UnsafeUrl:
                 return _odd("a link to a next page elsewhere")
-        return _odd(f"more than {MOST_PAGES} pages of alerts on one machine")
+        return _odd(f"more than {MAX_PAGES} pages of alerts on one machine")
 
     async def close(self) -> None:
         """Give back the connections."""

@@ -39,7 +39,7 @@ PATCH_API_VERSION = "2025-04-01"
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
 _KEPT_POLLS = 2
-_MOST_KEPT = 1_000
+_MAX_KEPT = 1_000
 """Views that wait for their second reader: all that a worker has between two steps of machines."""
 
 
@@ -67,7 +67,7 @@ class ResourceManager:
         view = await self._read_machine(machine)
         if keep_for is not None and isinstance(view, MachineView):
             self._kept[machine.folded, keep_for] = (monotonic(), view)
-            if len(self._kept) > _MOST_KEPT:
+            if len(self._kept) > _MAX_KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return view
 

@@ -15,7 +15,7 @@ import yaml
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.json_fields import Json
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """In one document, with what its aliases stand for: ten lines of aliases can stand for a billion."""
 
 
@@ -140,8 +140,8 @@ def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
     found = counted[id(node)]
     if found == 0:
         raise yaml.YAMLError("a part of it holds itself")
-    if found > MOST_VALUES:
-        raise yaml.YAMLError(f"it stands for more than {MOST_VALUES} values")
+    if found > MAX_VALUES:
+        raise yaml.YAMLError(f"it stands for more than {MAX_VALUES} values")
     return found
 
 

@@ -17,7 +17,7 @@ from patchwave.cli.output import plain
 _UNBOUNDED = 10_000
 """Columns of a console in which nothing is broken."""
 
-_LEAST_PROSE = 30
+_MIN_PROSE = 30
 """Columns in which sentences can still be read."""
 
 
@@ -49,7 +49,7 @@ class FirstThatFits:
         for column in self._wide.columns:
             if column.header in self._prose:
                 widest = max((console.measure(cell, options=unbounded).maximum for cell in column.cells), default=0)
-                needed -= max(0, widest - _LEAST_PROSE)
+                needed -= max(0, widest - _MIN_PROSE)
         yield self._wide if needed <= options.max_width else self._narrow
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse
 
-LONGEST_BODY = 64 * 1024
+MAX_BODY = 64 * 1024
 """Bytes of an answer that are searched for a text; the rest is left unread."""
 
 
@@ -89,7 +89,7 @@ class Prober:
 async def _head(answer: ClientResponse) -> str:
     """The beginning of the body as text."""
     read = bytearray()
-    while len(read) < LONGEST_BODY and (chunk := await answer.content.read(LONGEST_BODY - len(read))):
+    while len(read) < MAX_BODY and (chunk := await answer.content.read(MAX_BODY - len(read))):
         read += chunk
     return read.decode("utf-8", "replace")
 

@@ -19,17 +19,17 @@ from patchwave.domain.core.documents import lower_keys, object_or_none, parse_in
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
-from patchwave.domain.maintenance.occurrence import LONGEST_WINDOW, OccurrenceNotice, ScheduledRun
+from patchwave.domain.maintenance.occurrence import MAX_WINDOW, OccurrenceNotice, ScheduledRun
 from patchwave.domain.maintenance.queries import run_with_id
 from patchwave.settings import load_settings
 
-LONGEST_SECONDS = 20.0
+MAX_SECONDS = 20.0
 """Event Grid waits for half a minute."""
 _MOMENT = timedelta(seconds=1)
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
 REMEMBERED_SECONDS = 300.0
 """For which a machine that was not there is not asked about again."""
-MOST_MISSES = 5
+MAX_MISSES = 5
 MISSES_SECONDS = 30.0
 """In so many seconds so many look-ups may find nothing: they are reads of the same budget as those of runs."""
 _SIDE_BY_SIDE = 5
@@ -57,8 +57,8 @@ class _Lookups:
         self._missing = {folded: at for folded, at in self._missing.items() if now - at < REMEMBERED_SECONDS}
         if machine.folded in self._missing:
             raise NotKnownYet(f"{machine} was not there a moment ago")
-        if sum(now - at < MISSES_SECONDS for at in self._missing.values()) >= MOST_MISSES:
-            raise NotKnownYet(f"{MOST_MISSES} other machines that events named were not there a moment ago")
+        if sum(now - at < MISSES_SECONDS for at in self._missing.values()) >= MAX_MISSES:
+            raise NotKnownYet(f"{MAX_MISSES} other machines that events named were not there a moment ago")
 
     def note_missing(self, machine: MachineId) -> None:
         """Remember that the machine is not there."""
@@ -121,7 +121,7 @@ async def find_scheduled_run(notice: OccurrenceNotice) -> ScheduledRun | None:
 
 def _length_of(configuration: MaintenanceConfiguration | ArmFailure) -> timedelta:
     """How long a run may last; without the right to read its configuration, as long as any may."""
-    length = LONGEST_WINDOW
+    length = MAX_WINDOW
     if isinstance(configuration, MaintenanceConfiguration) and configuration.window and not configuration.unreadable:
         length = configuration.window.length
     return length / load_settings().maintenance_speed
@@ -137,7 +137,7 @@ def _plans(configuration: MaintenanceConfiguration | ArmFailure, at: datetime) -
 async def _start_in_resource_graph(notice: OccurrenceNotice) -> datetime:
     pages = open_resource_graph().pages([DiscoveryQuery(text=run_with_id(notice.id.text))])
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             rows = [row async for page in pages for row in page.rows]
     except (TimeoutError, QueryRefused) as error:
         raise NotKnownYet(f"Resource Graph does not say: {error}") from error

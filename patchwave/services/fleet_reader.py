@@ -33,19 +33,19 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.storage import Records
 
-MOST_MACHINES = 20_000
+MAX_MACHINES = 20_000
 """Machines that one answer holds: about 20 MB of JSON."""
-LONGEST_SECONDS = 140.0
+MAX_SECONDS = 140.0
 """For Resource Graph; versions of agents may take a minute more."""
-_LONGEST_INDEX = 200.0
-_LONGEST_SHOWN = 300
-_MOST_SHOWN = 3
-MOST_READS = 4
+_MAX_INDEX = 200.0
+_MAX_SHOWN_LENGTH = 300
+_MAX_SHOWN = 3
+MAX_READS = 4
 """Reads of the fleet at the same time in one worker: each holds a fleet in memory, and waits for the same quota."""
 _COME_AGAIN_SECONDS = 10
-TOO_MANY_READS = {429: f"{MOST_READS} reads of the fleet are under way already."}
+TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are under way already."}
 FLEET_REFUSES = TOO_MANY_READS | {
-    422: f"The scope has more than {MOST_MACHINES:,} machines.",
+    422: f"The scope has more than {MAX_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",
     503: "The storage cannot be reached, or reading the fleet takes too long.",
 }
@@ -80,10 +80,10 @@ def one_of_few[**Arguments](
     @wraps(handler)
     async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
         loop = asyncio.get_running_loop()
-        if _under_way.get(loop, 0) >= MOST_READS:
+        if _under_way.get(loop, 0) >= MAX_READS:
             raise Refusal(
                 429,
-                f"{MOST_READS} reads of the fleet are under way; repeat the request when one has ended.",
+                f"{MAX_READS} reads of the fleet are under way; repeat the request when one has ended.",
                 headers={"Retry-After": str(_COME_AGAIN_SECONDS)},
             )
         _under_way[loop] = _under_way.get(loop, 0) + 1
@@ -120,18 +120,18 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
     """
     found: dict[str, FleetMachine] = {}
     try:
-        async with asyncio.timeout(LONGEST_SECONDS):
+        async with asyncio.timeout(MAX_SECONDS):
             # A scope may name 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
             async for page in open_resource_graph().pages(queries):
                 for machine in select_fleet(scope, page.rows):
                     found.setdefault(machine.folded, machine)
-                if len(found) > MOST_MACHINES:
-                    raise Refusal(422, f"The scope has more than {MOST_MACHINES:,} machines: narrow it.")
+                if len(found) > MAX_MACHINES:
+                    raise Refusal(422, f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
     except QueryRefused as refusal:
         raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
     except TimeoutError:
-        raise _too_slow(LONGEST_SECONDS) from None
+        raise _too_slow(MAX_SECONDS) from None
     return [found[folded] for folded in sorted(found)]
 
 
@@ -171,12 +171,12 @@ def read_each[Found](
     for row in rows:
         one = read(row)
         if one is None:
-            others.append(str(row.get("id"))[:_LONGEST_SHOWN])
+            others.append(str(row.get("id"))[:_MAX_SHOWN_LENGTH])
         else:
             found.append(one)
     if not others:
         return found, []
-    shown = ", ".join(sorted(others)[:_MOST_SHOWN])
+    shown = ", ".join(sorted(others)[:_MAX_SHOWN])
     return found, [f"{len(others):,} {what} have ids that cannot be read and were not judged: {shown}."]
 
 
@@ -202,7 +202,7 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
         Refusal: as `read_fleet`.
     """
     try:
-        async with asyncio.timeout(_LONGEST_INDEX):
+        async with asyncio.timeout(_MAX_INDEX):
             (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
                 read_with_agents(scope),
                 read_rows(all_configurations()),
@@ -212,7 +212,7 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
     except QueryRefused as refusal:
         raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
     except TimeoutError:
-        raise _too_slow(_LONGEST_INDEX) from None
+        raise _too_slow(_MAX_INDEX) from None
 
     def index() -> tuple[FleetIndex, list[str]]:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")

@@ -1,7 +1,7 @@
 """The trace of refused calls (401 and 403) in the audit log: enough to see a try, and too little to fill the storage.
 
 A worker writes one line for each hour, function, caller, reason and policy; the same call again in that hour writes
-nothing, and the lines of several workers are one and the same. Of many callers `MOST_LINES` an hour are kept one by
+nothing, and the lines of several workers are one and the same. Of many callers `MAX_LINES` an hour are kept one by
 one, the others together. Of what a caller wrote, a line has at most the subscription that lies outside of the boundary,
 and the name of a stored policy.
 """
@@ -23,7 +23,7 @@ from patchwave.storage import Records, open_records
 REFUSED_CALLS = "refused~calls"
 """The partition of the audit log; no policy and no run has such a name."""
 TRACED = frozenset({401, 403})
-MOST_LINES = 200
+MAX_LINES = 200
 """In an hour and worker, so that a worker writes 5,000 lines a day at most. They are removed by their age."""
 _PATIENCE_SECONDS = 2.0
 """How long the answer waits for the line, which the log has in any case."""
@@ -63,7 +63,7 @@ async def _write(records: Records, function: str, caller: Signed, status: int, w
     if written is None or written.at != hour:
         written = _WRITTEN[records] = _Hour(hour)
     line = (function, caller.by, caller.by_id, str(status), why, policy)
-    if line not in written.lines and len(written.lines) >= MOST_LINES:
+    if line not in written.lines and len(written.lines) >= MAX_LINES:
         function, caller, why, policy = "", Signed(by="others"), "more callers than are kept one by one", ""
         line = (function, caller.by, caller.by_id, str(status), why, policy)
     if line in written.lines:

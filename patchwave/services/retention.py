@@ -34,9 +34,9 @@ from patchwave.domain.runs.retention import Retention, hourly_shard, is_purgeabl
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Records, open_records
 
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 """Removed in one call, so that it ends well within its time; the next call goes on."""
-MOST_RUNS = 50
+MAX_RUNS = 50
 _BUDGET = timedelta(minutes=6)
 """For one call: a function gets ten minutes."""
 _PAUSES_KEPT = timedelta(days=1)
@@ -159,7 +159,7 @@ async def purge(
     retention: Retention,
     now: datetime,
     *,
-    most: int = MOST_ROWS,
+    most: int = MAX_ROWS,
     budget: timedelta = _BUDGET,
 ) -> list[str]:
     """Remove what may go, up to so many rows and for so long; the ids of the runs and mode changes that are gone now.
@@ -219,7 +219,7 @@ class _Left:
 async def _purge_runs(records: Records, retention: Retention, now: datetime, left: _Left, gone: list[str]) -> None:
     removed_runs = 0
     async for run in records.runs_before(now - (retention.runs or timedelta.max)):
-        if left.rows <= 0 or removed_runs == MOST_RUNS:
+        if left.rows <= 0 or removed_runs == MAX_RUNS:
             return
         if is_purgeable(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
             removed_runs += 1

@@ -17,14 +17,14 @@ from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import Freeze
-from patchwave.domain.scheduling.overrides import Controls
-from patchwave.domain.scheduling.upcoming import Decision, Verdict, decide
+from patchwave.domain.scheduling.overrides import ScheduleOverrides
+from patchwave.domain.scheduling.upcoming import ScheduleDecision, ScheduleVerdict, decide
 from patchwave.services.event_runs import start_waiting_requests
 from patchwave.services.start_run import DurableClient, read_stored, start_run, tell_waiting_run
 from patchwave.storage import Records, StoredPolicy, open_records
 
 _LOG = logging.getLogger("patchwave.schedule")
-_LONGEST_SILENCE = timedelta(days=31)
+_MAX_SILENCE = timedelta(days=31)
 
 bp = df.Blueprint()
 
@@ -65,7 +65,7 @@ async def _note_missed(records: Records, stored: StoredPolicy, since: datetime, 
     policy = parse_stored_policy(stored.document, name=stored.name)
     if policy.schedule is None or not policy.enabled:
         return
-    begin = max(since, stored.updated_at, now - _LONGEST_SILENCE)
+    begin = max(since, stored.updated_at, now - _MAX_SILENCE)
     for occurrence in closed_between(policy.schedule, begin, now):
         if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
             why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
@@ -116,9 +116,9 @@ async def _start_if_due(
     run_id = RunId.of(occurrence.at_utc, policy.name)
     controls = await _current_controls(records, client, policy.name, occurrence)
     verdict = decide(policy, controls, freezes, occurrence, now=now)
-    if verdict.decision is Decision.CONTINUE:
+    if verdict.decision is ScheduleDecision.CONTINUE:
         await _wake(records, client, controls, occurrence)
-    if verdict.decision is not Decision.RUN:
+    if verdict.decision is not ScheduleDecision.RUN:
         if await records.get_run(run_id.text) is None:
             await _note_reason(records, policy.name, occurrence, verdict)
         return None
@@ -126,7 +126,7 @@ async def _start_if_due(
     return await start_run(records, client, chosen, run_id, trigger, occurrence=occurrence)
 
 
-async def _wake(records: Records, client: DurableClient, controls: Controls, occurrence: Occurrence) -> None:
+async def _wake(records: Records, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
     """A run that sleeps in its own window goes on: the policy or a freeze has changed since it looked for one."""
     carry_over = controls.carry_over_in(occurrence.at_utc)
     run = await records.get_run(carry_over.run_id) if carry_over else None
@@ -134,7 +134,9 @@ async def _wake(records: Records, client: DurableClient, controls: Controls, occ
         await tell_waiting_run(client, run.id)
 
 
-async def _current_controls(records: Records, client: DurableClient, policy: str, occurrence: Occurrence) -> Controls:
+async def _current_controls(
+    records: Records, client: DurableClient, policy: str, occurrence: Occurrence
+) -> ScheduleOverrides:
     """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
     controls = await records.get_controls(policy)
     carry_over = controls.carry_over_in(occurrence.at_utc)
@@ -159,7 +161,7 @@ def _last_run(timer: func.TimerRequest) -> datetime | None:
     return last if last.year > 1 else None
 
 
-async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: Verdict) -> None:
+async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
     """One line for each reason and occurrence, however often the timer looks: it bears the time of the occurrence."""
     detail = {"decision": verdict.decision.value, "why": verdict.why}
     await records.audit(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)

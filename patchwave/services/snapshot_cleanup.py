@@ -16,7 +16,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
 from patchwave.storage import Records, open_records
 
-MOST_SNAPSHOTS = 200
+MAX_SNAPSHOTS = 200
 """One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
 _BUDGET = timedelta(minutes=5)
 """For one call: a function gets ten minutes."""
@@ -34,7 +34,7 @@ async def expired_snapshots(timer: func.TimerRequest) -> None:
 
 
 async def delete_expired_snapshots(
-    records: Records, disks: Disks, now: datetime, *, most: int = MOST_SNAPSHOTS, budget: timedelta = _BUDGET
+    records: Records, disks: Disks, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
     """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
 

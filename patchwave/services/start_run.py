@@ -32,11 +32,11 @@ from patchwave.domain.workflow.messages import FollowRun
 from patchwave.services.policy_guardrails import boundary, check_permitted
 from patchwave.storage import Records, StoredPolicy
 
-LONGEST_KEY = 255
+MAX_KEY = 255
 KEY_REUSED = {422: "The key was used for another request."}
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
     " policy it is refused.",
 )
@@ -166,8 +166,8 @@ def check_key(key: str) -> None:
     Raises:
         Refusal: 400 when it is empty, too long, or not printable.
     """
-    if not key or len(key) > LONGEST_KEY or not key.isprintable():
-        raise Refusal(400, f"The key of the request must have 1 to {LONGEST_KEY} printable characters.")
+    if not key or len(key) > MAX_KEY or not key.isprintable():
+        raise Refusal(400, f"The key of the request must have 1 to {MAX_KEY} printable characters.")
 
 
 async def claimed_run_id(

@@ -18,11 +18,19 @@ import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from patchwave.domain.notifications.events import Ended, Notice
+from patchwave.domain.notifications.events import Notice, RunEnded
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import Run
-from patchwave.domain.runs.watchdog import STARTING, Remedy, Seen, Sign, decide, is_stuck, quiet_until
+from patchwave.domain.runs.watchdog import (
+    STARTING,
+    EngineStatus,
+    Observation,
+    RecoveryAction,
+    decide,
+    is_stuck,
+    quiet_until,
+)
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
@@ -32,7 +40,7 @@ from patchwave.storage import Records, Watched, ending_change, open_records
 
 _RUNS_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 32
-MOST_ROUNDS = 6
+MAX_ROUNDS = 6
 """How often one run is looked at in one call: ending what is left of it takes the engine a moment."""
 ENDED_BY_WATCHDOG = "ended by the watchdog"
 """The output of every instance that the watchdog ended: nobody wanted the run itself to end."""
@@ -85,7 +93,7 @@ class Watch:
     """How long the call may take: less than the time to the next one, and than a function gets."""
 
 
-async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
+async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
     """Look after the runs that have not ended, some side by side: what was done about each, by run id.
 
     A call that has no time left for all of them leaves the rest to the next one, which begins with those.
@@ -96,7 +104,7 @@ async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
     place = await watch.records.watchdog_place()
     first = next((index for index, each in enumerate(watched) if each.run_id == place), 0)
     waiting = deque([*watched[first:], *watched[:first]])
-    done: dict[str, list[Remedy]] = {}
+    done: dict[str, list[RecoveryAction]] = {}
     cut_off: list[str] = []
     not_seen: list[str] = []
 
@@ -125,7 +133,7 @@ async def look_after_runs(watch: Watch) -> dict[str, list[Remedy]]:
     return done
 
 
-async def _look_at(watch: Watch, each: Watched) -> list[Remedy]:
+async def _look_at(watch: Watch, each: Watched) -> list[RecoveryAction]:
     run = each.run
     if run is None:
         if watch.now - each.since > STARTING:
@@ -143,7 +151,7 @@ async def _settle(watch: Watch, run: Run) -> None:
     """Do what an end that was cut off has left out: notify people, and let nothing wait for the run any more."""
     instance_id = instance_ids.notice(run.id, Event.ENDED.value, 1)
     if await watch.engine.get_orchestration_state(instance_id) is None:
-        notice = Notice(run_id=run.id, at=watch.now, facts=Ended())
+        notice = Notice(run_id=run.id, at=watch.now, facts=RunEnded())
         await watch.engine.schedule_new_orchestration(
             contracts.SEND_NOTIFICATIONS.name,
             input=notice.to_wire(),
@@ -166,35 +174,35 @@ async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[obje
     await asyncio.gather(*map(one, items))
 
 
-async def _look_after(watch: Watch, run: Run) -> list[Remedy]:
+async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
     records, engine, now = watch.records, watch.engine, watch.now
-    done: list[Remedy] = []
-    for _ in range(MOST_ROUNDS):
+    done: list[RecoveryAction] = []
+    for _ in range(MAX_ROUNDS):
         own = await engine.get_orchestration_state(run.id)
         others = await _instances_of(engine, run.id)
         if any(each.name == contracts.CLOSE_DEAD_RUN.name for each in _live(others)):
             return done
-        remedy = decide(run, Seen(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
-        if remedy is not Remedy.NOTHING:
+        remedy = decide(run, Observation(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
+        if remedy is not RecoveryAction.NOTHING:
             done.append(remedy)
             _LOG.warning("Run %s: %s", run.id, remedy.value)
         match remedy:
-            case Remedy.NOTHING:
+            case RecoveryAction.NOTHING:
                 await _look_after_machines(watch, run, others)
                 return done
-            case Remedy.WAKE:
+            case RecoveryAction.WAKE:
                 await engine.raise_orchestration_event(run.id, Signal.STEER)
                 return done
-            case Remedy.STOP:
+            case RecoveryAction.STOP:
                 run = await records.stop_run(run.id, _TERMINATED, now)
                 await records.audit(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
-            case Remedy.END:
+            case RecoveryAction.END:
                 await _end(engine, own, others)
                 await asyncio.sleep(watch.pause)
-            case Remedy.CONTINUE:
+            case RecoveryAction.CONTINUE:
                 await _continue(watch, run, _sign(own))
                 return done
-            case Remedy.CLOSE:
+            case RecoveryAction.CLOSE:
                 await engine.schedule_new_orchestration(
                     contracts.CLOSE_DEAD_RUN.name,
                     input=RunRef(run_id=run.id).to_wire(),
@@ -221,7 +229,7 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     await _each(above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name], terminate)
 
 
-async def _continue(watch: Watch, run: Run, sign: Sign) -> None:
+async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     """Start the next incarnation; a run that was never started is started."""
     if run.started_at is None:
         await schedule_run(watch.engine, run)
@@ -291,17 +299,17 @@ def _turned_at(state: OrchestrationState) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _sign(own: OrchestrationState | None) -> Sign:
+def _sign(own: OrchestrationState | None) -> EngineStatus:
     if own is None:
-        return Sign.MISSING
+        return EngineStatus.MISSING
     match own.runtime_status:
         case OrchestrationStatus.COMPLETED:
-            return Sign.COMPLETED
+            return EngineStatus.COMPLETED
         case OrchestrationStatus.FAILED:
-            return Sign.FAILED
+            return EngineStatus.FAILED
         case OrchestrationStatus.TERMINATED:
-            return Sign.ENDED if own.get_output() == ENDED_BY_WATCHDOG else Sign.TERMINATED
+            return EngineStatus.ENDED if own.get_output() == ENDED_BY_WATCHDOG else EngineStatus.TERMINATED
         case OrchestrationStatus.SUSPENDED:
-            return Sign.SUSPENDED
+            return EngineStatus.SUSPENDED
         case _:
-            return Sign.LIVE
+            return EngineStatus.LIVE

@@ -15,7 +15,7 @@ from patchwave.storage.engine.store import Repository
 
 _ENDINGS = "e~"
 """Row key prefix of an ending: ``e~{phase}~{machineKey}~{attempt}``."""
-_MOST_TOLD = 400
+_MAX_TOLD = 400
 """Endings told at a time: they travel in one message, and their names in the next ones."""
 
 
@@ -34,7 +34,7 @@ class EndingRecords(Repository):
         new: list[Row] = []
         async for row in self._store.results.scan(run_id, first=prefix, end=f"{prefix}~"):
             (old if row.key.removeprefix(prefix) in known else new).append(row)
-            if len(new) == _MOST_TOLD:
+            if len(new) == _MAX_TOLD:
                 # Acknowledged ones that lie further behind are still there.
                 break
         else:

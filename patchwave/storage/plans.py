@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchwave.domain.core.ids import machine_key
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
@@ -42,7 +42,7 @@ class PlanRecords(Repository):
         self,
         run_id: str,
         plan: Plan,
-        placed: Sequence[Placed],
+        placed: Sequence[PlacedMachine],
         planned: PlannedRun,
         expected: Mapping[str, float] | None = None,
         groups: Mapping[tuple[int, int], Groups] | None = None,
@@ -100,7 +100,9 @@ class PlanRecords(Repository):
             notes=get_json(head.columns, "notes"),
         )
 
-    async def list_placements(self, run_id: str, ring: int, phase: int, limit: int, cursor: str | None) -> Page[Placed]:
+    async def list_placements(
+        self, run_id: str, ring: int, phase: int, limit: int, cursor: str | None
+    ) -> Page[PlacedMachine]:
         """Machines of a phase in the order of the plan; ring and phase by their position, from 0.
 
         Raises:
@@ -125,7 +127,7 @@ class PlanRecords(Repository):
 _PLACED = ["key", "lane", "wave", "waveSize", "places"]
 
 
-def _placements(plan: Plan, placed: Sequence[Placed]) -> dict[str, Columns]:
+def _placements(plan: Plan, placed: Sequence[PlacedMachine]) -> dict[str, Columns]:
     """The rows of the machines by row key, each with its position in the document and its rank in the phase."""
     ring_numbers = {ring.name: number for number, ring in enumerate(plan.rings)}
     machines = {machine_key(machine.id): (at, machine) for at, machine in enumerate(plan.machines)}
@@ -164,8 +166,8 @@ def _head(plan: Plan, planned: PlannedRun) -> Columns:
     return pack({**{name: values[name] for name in names}, "planned": planned})
 
 
-def _placed(row: Row) -> Placed:
-    return unpack(Placed, row.columns)
+def _placed(row: Row) -> PlacedMachine:
+    return unpack(PlacedMachine, row.columns)
 
 
 def _prefix(ring: int, phase: int) -> str:

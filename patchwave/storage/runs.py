@@ -12,7 +12,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs import commands
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
@@ -164,7 +164,7 @@ class RunRecords(Repository):
         """Wait for the approval of a ring; the first time that the run does is kept."""
         return await self._change(run_id, lambda run: commands.ask_approval(run, ring, at))
 
-    async def close_gate(self, gate: GateClosed, at: datetime) -> Run:
+    async def close_gate(self, gate: ErrorBudgetExceeded, at: datetime) -> Run:
         """An error budget is used up: hold its scope, or end the run."""
         return await self._change(gate.run_id, lambda run: commands.close_gate(run, gate, at))
 

@@ -13,7 +13,7 @@ from typing import Unpack
 
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.principal import Signature
-from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip
 from patchwave.domain.scheduling.upcoming import forgettable_before
 from patchwave.storage.audit_log import JournalRecords
 from patchwave.storage.engine.entity_codec import pack, unpack
@@ -26,28 +26,30 @@ _LOG = logging.getLogger("patchwave.storage")
 
 
 class ControlRecords(JournalRecords):
-    """Controls by the name of their policy. They stay when the policy is deleted: a pause must not end by accident."""
+    """Schedule overrides by policy. They stay when the policy is deleted: a pause must not end by accident."""
 
-    async def get_controls(self, policy: str) -> Controls:
+    async def get_controls(self, policy: str) -> ScheduleOverrides:
         """What was ordered; a policy without orders has empty controls, and one whose row is damaged is paused."""
         row = await self._store.policies.get(_PARTITION, policy)
-        return Controls() if row is None else _read(row)
+        return ScheduleOverrides() if row is None else _read(row)
 
-    async def pause_policy(self, policy: str, pause: Pause) -> Controls:
+    async def pause_policy(self, policy: str, pause: Pause) -> ScheduleOverrides:
         """Start nothing by the schedule; whoever pauses first counts."""
         controls, _ = await self._change_controls(policy, lambda known: known.paused(pause))
         kept = controls.pause or pause
         await self.audit(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
         return controls
 
-    async def resume_policy(self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> Controls:
+    async def resume_policy(
+        self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]
+    ) -> ScheduleOverrides:
         """End the pause, if there is one."""
         controls, is_changed = await self._change_controls(policy, lambda known: known.resumed())
         if is_changed:
             await self.audit(policy, "policy_resumed", **who, at=at, detail={"reason": reason})
         return controls
 
-    async def skip_occurrence(self, policy: str, skip: Skip) -> Controls:
+    async def skip_occurrence(self, policy: str, skip: Skip) -> ScheduleOverrides:
         """Leave one occurrence out; whoever says so first counts."""
         controls, _ = await self._change_controls(
             policy, lambda known: known.skipping(skip, forget_before=forgettable_before(skip.at))
@@ -65,7 +67,7 @@ class ControlRecords(JournalRecords):
         reason: str,
         at: datetime,
         **who: Unpack[Signature],
-    ) -> Controls:
+    ) -> ScheduleOverrides:
         """Take back that an occurrence is left out, if it is."""
         controls, is_changed = await self._change_controls(policy, lambda known: known.unskipping(occurrence))
         if is_changed:
@@ -82,7 +84,7 @@ class ControlRecords(JournalRecords):
         reason: str,
         at: datetime,
         **who: Unpack[Signature],
-    ) -> Controls:
+    ) -> ScheduleOverrides:
         """Order a run in place of the one that was ordered last; of two orders at once one counts."""
         controls, is_changed = await self._change_controls(
             policy, lambda known: known.ordering(run_id, instead_of=instead_of)
@@ -97,7 +99,7 @@ class ControlRecords(JournalRecords):
             )
         return controls
 
-    async def carry_over(self, policy: str, run_id: str, at: datetime) -> Controls:
+    async def carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """A run goes on in the windows that open from now on; nothing else is started in them."""
         controls, is_changed = await self._change_controls(
             policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
@@ -106,18 +108,20 @@ class ControlRecords(JournalRecords):
             await self.audit(policy, "run_carried_over", by="patchwave", at=at, detail={"runId": run_id})
         return controls
 
-    async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> Controls:
+    async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """The run has ended: windows that open later are free again."""
         controls, is_changed = await self._change_controls(policy, lambda known: known.carried(run_id, at))
         if is_changed:
             await self.audit(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
         return controls
 
-    async def _change_controls(self, policy: str, decide: Callable[[Controls], Controls]) -> tuple[Controls, bool]:
-        known = Controls()
+    async def _change_controls(
+        self, policy: str, decide: Callable[[ScheduleOverrides], ScheduleOverrides]
+    ) -> tuple[ScheduleOverrides, bool]:
+        known = ScheduleOverrides()
         async for _ in OptimisticRetry(f"the controls of policy {policy}"):
             row = await self._store.policies.get(_PARTITION, policy)
-            known = Controls() if row is None else _read(row)
+            known = ScheduleOverrides() if row is None else _read(row)
             wanted = decide(known)
             if wanted == known:
                 break
@@ -131,11 +135,11 @@ class ControlRecords(JournalRecords):
         return known, False
 
 
-def _read(row: Row) -> Controls:
+def _read(row: Row) -> ScheduleOverrides:
     try:
-        return unpack(Controls, row.columns)
+        return unpack(ScheduleOverrides, row.columns)
     except Exception:
         # It may say that the policy is paused. An order to resume replaces the row.
         _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
         reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
-        return Controls(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))
+        return ScheduleOverrides(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))

@@ -430,7 +430,7 @@ async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator,
     fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 500}})
     result = await finish(run_script, script_request(key))
     assert "It is not known" in message(result)
-    assert len(sent(azure, "poll", "GET", "/operations/")) >= hooks.MOST_UNCLEAR_POLLS
+    assert len(sent(azure, "poll", "GET", "/operations/")) >= hooks.MAX_UNCLEAR_POLLS
 
 
 @pytest.mark.parametrize("setting", ["PATCHWAVE_SCRIPTS", "PATCHWAVE_AUTHORIZATION"])

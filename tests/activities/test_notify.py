@@ -14,18 +14,18 @@ from activities.notify import attempt, close_notice, list_channels, send_notice
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.notifications.events import (
-    MOST_ATTEMPTS,
-    MOST_NOTES,
+    MAX_ATTEMPTS,
+    MAX_NOTES,
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     Notice,
     NoticeChannels,
     NoticeReport,
+    RunEnded,
+    RunStarted,
     SendNotice,
     SendResult,
-    Started,
     WindowAwaited,
 )
 from patchwave.domain.runs.machine_record import MachineRecord
@@ -109,16 +109,16 @@ async def test_a_channel_that_was_told_by_an_earlier_incarnation_is_not_told_aga
 ) -> None:
     await make_run(records)
     report = NoticeReport(
-        run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
+        run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
     )
     await close_notice(report)
     failed = {"gone": "PATCHWAVE_CHANNELS has no such channel."}
-    assert await asked(Started()) == NoticeChannels(channels=[], failed=failed)
-    another = await list_channels(notice(Started(), 2))
+    assert await asked(RunStarted()) == NoticeChannels(channels=[], failed=failed)
+    another = await list_channels(notice(RunStarted(), 2))
     assert another == NoticeChannels(channels=["hub"], failed=failed), "another notice of the same event"
-    assert (await asked(GateClosed())).channels == ["hub"], "another event"
-    await close_notice(report.model_copy(update={"event": GateClosed().event, "sent": []}))
-    assert (await asked(GateClosed())).channels == ["hub"], "a channel that could not be told"
+    assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "another event"
+    await close_notice(report.model_copy(update={"event": ErrorBudgetNotice().event, "sent": []}))
+    assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "a channel that could not be told"
 
 
 async def asked(facts: Facts) -> NoticeChannels:
@@ -127,24 +127,24 @@ async def asked(facts: Facts) -> NoticeChannels:
 
 async def test_the_channels_of_the_policy_that_are_configured(records: Records, channels: None) -> None:
     await make_run(records)
-    assert await asked(Started()) == NoticeChannels(
+    assert await asked(RunStarted()) == NoticeChannels(
         channels=["hub"], failed={"gone": "PATCHWAVE_CHANNELS has no such channel."}
     )
 
 
 async def test_an_event_that_the_policy_does_not_name(records: Records, channels: None) -> None:
     await make_run(records, policy={**POLICY, "notifications": {"channels": ["hub"], "events": ["ended"]}})
-    assert await asked(Started()) == NoticeChannels()
-    assert await asked(Ended()) == NoticeChannels(channels=["hub"])
+    assert await asked(RunStarted()) == NoticeChannels()
+    assert await asked(RunEnded()) == NoticeChannels(channels=["hub"])
 
 
 async def test_a_policy_that_tells_nobody(records: Records, channels: None) -> None:
     await make_run(records, policy={key: value for key, value in POLICY.items() if key != "notifications"})
-    assert await asked(Started()) == NoticeChannels()
+    assert await asked(RunStarted()) == NoticeChannels()
 
 
 async def test_a_run_without_a_row_tells_nobody(records: Records, channels: None) -> None:
-    assert await asked(Started()) == NoticeChannels()
+    assert await asked(RunStarted()) == NoticeChannels()
 
 
 async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
@@ -152,11 +152,11 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
 ) -> None:
     configure(monkeypatch, '[{"name": "hub", "url": "https://hooks.example.com/SECRET"}]')
     await make_run(records)
-    answer = await asked(Started())
+    answer = await asked(RunStarted())
     assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
     assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
     assert "SECRET" not in repr(answer)
-    result = await send_notice(SendNotice(notice=notice(Started()), channel="hub"))
+    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert (result.sent, result.wait_seconds) == (False, 0)
     assert "SECRET" not in result.failure
 
@@ -166,7 +166,7 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
 
 async def test_a_start_tells_who_and_how_many(records: Records, receiver: Receiver, channels: None) -> None:
     await make_run(records, machines=60)
-    assert await told(receiver, Started()) == {
+    assert await told(receiver, RunStarted()) == {
         "mode": "patch",
         "trigger": "http",
         "startedBy": "ada@example.com",
@@ -196,9 +196,9 @@ async def test_an_approval_tells_ring_deadline_and_command(
 
 async def test_a_gate_tells_where_and_what_happens_next(records: Records, receiver: Receiver, channels: None) -> None:
     await make_run(records, held_scopes=["lane:broad/westeurope"])
-    document = await told(receiver, GateClosed())
+    document = await told(receiver, ErrorBudgetNotice())
     assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
-    document = await told(receiver, GateClosed(scope="run", failures=3, limit=2, on_exceeded="end"))
+    document = await told(receiver, ErrorBudgetNotice(scope="run", failures=3, limit=2, on_exceeded="end"))
     assert document == {"scope": "run", "failures": 3, "limit": 2, "onExceeded": "end", "reason": ""}
 
 
@@ -212,11 +212,11 @@ async def test_an_end_tells_counts_and_the_worst_machines(records: Records, rece
         outcome = Outcome(outcome=kind, reason=Reason.PATCHES_FAILED, message="Look\nat it.")
         await records.record_outcomes(RUN_ID, [each.key], outcome, AT)
     await records.close_run(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
-    document = await told(receiver, Ended())
+    document = await told(receiver, RunEnded())
     assert document["countsByOutcome"] == {"patched": 3, "failed": 2, "skipped": 12}
     assert (document["state"], document["machines"], document["durationSeconds"]) == ("completed", 17, 4320.0)
-    assert (document["needsPerson"], len(document["notes"])) == (14, MOST_NOTES)
-    assert [note["outcome"] for note in document["notes"]] == ["failed"] * 2 + ["skipped"] * (MOST_NOTES - 2)
+    assert (document["needsPerson"], len(document["notes"])) == (14, MAX_NOTES)
+    assert [note["outcome"] for note in document["notes"]] == ["failed"] * 2 + ["skipped"] * (MAX_NOTES - 2)
     assert document["notes"][0] | {"name": "vm"} == {
         "name": "vm",
         "resourceGroup": "rg",
@@ -256,10 +256,10 @@ async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_ano
     records: Records, receiver: Receiver, channels: None
 ) -> None:
     await make_run(records)
-    await tell(receiver, GateClosed(), tries=1)
-    await tell(receiver, GateClosed(), tries=2)
-    await tell(receiver, GateClosed(), number=2)
-    await tell(receiver, Started())
+    await tell(receiver, ErrorBudgetNotice(), tries=1)
+    await tell(receiver, ErrorBudgetNotice(), tries=2)
+    await tell(receiver, ErrorBudgetNotice(), number=2)
+    await tell(receiver, RunStarted())
     first, again, *others = [got.headers["x-patchwave-delivery"] for got in receiver.received]
     assert first == again
     assert len({first, *others}) == 3
@@ -270,9 +270,9 @@ async def test_a_failure_that_may_pass_says_when_to_try_again(
 ) -> None:
     await make_run(records)
     receiver.replies += [Reply(503), Reply(429, headers={"Retry-After": "600"}), Reply(500)]
-    first = await tell(receiver, Started())
-    second = await tell(receiver, Started(), tries=2)
-    last = await tell(receiver, Started(), tries=MOST_ATTEMPTS)
+    first = await tell(receiver, RunStarted())
+    second = await tell(receiver, RunStarted(), tries=2)
+    last = await tell(receiver, RunStarted(), tries=MAX_ATTEMPTS)
     assert (first.sent, first.failure) == (False, "HTTP 503.")
     assert 15 <= first.wait_seconds <= 17
     assert 600 <= second.wait_seconds <= 661
@@ -284,7 +284,7 @@ async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
 ) -> None:
     await make_run(records)
     receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
-    results = [await tell(receiver, Started(), tries=tries) for tries in (6, 6, 6, 2)]
+    results = [await tell(receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]
     assert [result.counts for result in results] == [False, False, True, True]
     assert 15 <= results[0].wait_seconds <= 17
     assert 40 <= results[1].wait_seconds <= 45
@@ -294,21 +294,21 @@ async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
 async def test_a_failure_that_does_not_pass_is_final(records: Records, receiver: Receiver, channels: None) -> None:
     await make_run(records)
     receiver.replies.append(Reply(404, b"no_service"))
-    assert await tell(receiver, Started()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
+    assert await tell(receiver, RunStarted()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
 
 
 async def test_the_activity_itself_calls_nothing_on_this_machine(
     records: Records, receiver: Receiver, channels: None
 ) -> None:
     await make_run(records)
-    result = await send_notice(SendNotice(notice=notice(Started()), channel="hub"))
+    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
 
 async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, channels: None) -> None:
     await make_run(records)
-    result = await send_notice(SendNotice(notice=notice(Started()), channel="gone"))
+    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="gone"))
     assert (result.sent, result.wait_seconds) == (False, 0)
 
 
@@ -318,7 +318,7 @@ async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, cha
 async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records) -> None:
     await make_run(records)
     failure = "HTTP 404. Given up after 1 attempt."
-    report = NoticeReport(run_id=RUN_ID, event=Started().event, number=1, at=AT, sent=["hub"], failed={})
+    report = NoticeReport(run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={})
     for _ in range(2):
         await close_notice(report)
     await close_notice(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))

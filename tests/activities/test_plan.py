@@ -11,8 +11,8 @@ import pytest
 from activities import plan, turns
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, Selection
-from patchwave.domain.planning.admission import Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.policy.policy import parse_policy
@@ -260,7 +260,7 @@ async def test_the_assess_step_takes_everybody_who_has_not_ended(records: Record
     first = await next_page(Step.ASSESS, limit=3)
     rest = await next_page(Step.ASSESS, limit=3, cursor=first.cursor)
     assert rest.cursor is None
-    assert [*first.machines, *rest.machines] == [Placed(key=key) for key in wanted]
+    assert [*first.machines, *rest.machines] == [PlacedMachine(key=key) for key in wanted]
 
 
 async def test_the_patch_step_follows_the_plan_with_its_places(records: Records) -> None:
@@ -278,7 +278,7 @@ async def test_the_patch_step_follows_the_plan_with_its_places(records: Records)
     starts = {one.id: one.predicted_start for one in (await stored(records)).machines}
     times = [starts[next(each.id for each in machines if each.key == one.key)] for one in placed]
     assert times == sorted(times)
-    assert all(Place("run", 3) in [Place.parse(text) for text in one.places] for one in placed)
+    assert all(Permit("run", 3) in [Permit.parse(text) for text in one.permits] for one in placed)
 
 
 async def test_who_has_ended_or_waits_for_a_restart_is_not_patched_again(records: Records) -> None:

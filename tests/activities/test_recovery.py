@@ -11,8 +11,8 @@ from activities.recovery import rest_until, show_life, take_stock
 from activities.run import close_open_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
-from patchwave.domain.planning.admission import Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
@@ -88,7 +88,7 @@ async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(re
     [part] = found.under_way
     assert (part.step, part.ring_number, part.phase_number) == (Step.PATCH, 1, 0)
     assert {one.key for one in part.machines} == {third.key, fourth.key}
-    assert all(isinstance(one, Placed) and Place("run", 20).text in one.places for one in part.machines)
+    assert all(isinstance(one, PlacedMachine) and Permit("run", 20).text in one.permits for one in part.machines)
     assert found.failures == {"run": 2, "ring:canary": 2, "lane:canary/westeurope": 2}
     assert not found.forgiven
 

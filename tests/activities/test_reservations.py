@@ -8,7 +8,7 @@ import pytest
 
 from activities.reservations import give_places_back, take_places
 from patchwave.domain.core.command import Order
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
@@ -19,7 +19,7 @@ from tests.adapters.samples import NOW
 
 U0, U1, NE = (f"20261110T19000{number}Z-{name}" for number, name in enumerate(["u0", "u1", "ne"]))
 PAIRED = Topology.of([("westeurope", "northeurope")])
-AV = groups_of([Place("set:s/rg/av", 1), Place("domains:s/rg/av", 1, "0")], ["westeurope"], PAIRED)
+AV = groups_of([Permit("set:s/rg/av", 1), Permit("domains:s/rg/av", 1, "0")], ["westeurope"], PAIRED)
 NORTH = groups_of([], ["northeurope"], PAIRED)
 
 

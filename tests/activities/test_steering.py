@@ -8,7 +8,7 @@ import pytest
 
 from activities.steering import close_gate, read_controls, set_run_state, stop_run
 from patchwave.domain.core.documents import format_instant
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import RunRef, SetRunState, StopRun
@@ -37,8 +37,8 @@ async def stored(records: Records) -> Run:
     return found
 
 
-def gate(scope: str, *, ends_run: bool = False) -> GateClosed:
-    return GateClosed(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run)
+def gate(scope: str, *, ends_run: bool = False) -> ErrorBudgetExceeded:
+    return ErrorBudgetExceeded(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run)
 
 
 async def lines(records: Records) -> list[tuple[str, str]]:

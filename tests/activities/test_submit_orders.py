@@ -14,7 +14,7 @@ from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
@@ -42,12 +42,12 @@ async def pause(records: Records, key: str) -> None:
 
 
 async def hold(records: Records, key: str) -> None:
-    gate = GateClosed(run_id=RUN_ID, scope="lane:broad/westeurope", failures=2, limit=1, ends_run=False)
+    gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/westeurope", failures=2, limit=1, ends_run=False)
     await records.close_gate(gate, AT)
 
 
 async def hold_elsewhere(records: Records, key: str) -> None:
-    gate = GateClosed(run_id=RUN_ID, scope="lane:broad/northeurope", failures=2, limit=1, ends_run=False)
+    gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/northeurope", failures=2, limit=1, ends_run=False)
     await records.close_gate(gate, AT)
 
 

@@ -22,7 +22,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.scheduling.overrides import Pause, Skip
-from patchwave.domain.scheduling.upcoming import Decision, decide
+from patchwave.domain.scheduling.upcoming import ScheduleDecision, decide
 from patchwave.domain.workflow.messages import (
     CloseRun,
     NextWindow,
@@ -144,7 +144,7 @@ class TestNextWindow:
         )
         controls = await records.get_controls("monthly")
         policy = parse_policy(DOCUMENT)
-        for opening, decision in ((OPENS, Decision.RUN), (NEXT, Decision.CONTINUE)):
+        for opening, decision in ((OPENS, ScheduleDecision.RUN), (NEXT, ScheduleDecision.CONTINUE)):
             assert decide(policy, controls, [], Occurrence(opening, opening + 4 * HOUR)).decision is decision
 
     async def test_asked_again_when_the_window_opens_it_is_the_same_one(
@@ -228,7 +228,7 @@ class TestNextWindow:
         controls = await records.get_controls("monthly")
         policy = parse_policy(DOCUMENT)
         # The one that it used stays its own, so that no second run begins in what is left of it.
-        for opening, decision in ((NEXT, Decision.CONTINUE), (AFTER_NEXT, Decision.RUN)):
+        for opening, decision in ((NEXT, ScheduleDecision.CONTINUE), (AFTER_NEXT, ScheduleDecision.RUN)):
             assert decide(policy, controls, [], Occurrence(opening, opening + 4 * HOUR)).decision is decision
 
 

@@ -18,12 +18,12 @@ import pytest
 
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     MachineNote,
     RunAwaited,
-    Started,
+    RunEnded,
+    RunStarted,
     WindowAwaited,
 )
 from patchwave.domain.notifications.messages import Announcement
@@ -38,14 +38,14 @@ DELIVERY = "6f1d6fd0-7d1c-4f8e-9d0c-3b5b8a1d2c3e"
 EVIL = '<img src=x onerror="alert(1)"> <!channel> [x](javascript:y) {{ 7*7 }} & "\''
 KEY = b"an access key"
 ALL: list[Facts] = [
-    Started(mode="patch", trigger="timer", started_by="timer", machines=60),
+    RunStarted(mode="patch", trigger="timer", started_by="timer", machines=60),
     ApprovalNeeded(
         ring="broad", machines=50, within_seconds=86400, approve=f"patchwave run approve {RUN_ID} --ring broad"
     ),
-    GateClosed(scope="lane:broad/westeurope", failures=3, limit=2, on_exceeded="hold"),
+    ErrorBudgetNotice(scope="lane:broad/westeurope", failures=3, limit=2, on_exceeded="hold"),
     WindowAwaited(opens_at=NOW, open_machines=12),
     RunAwaited(waits_for="the run other: both work on zones of westeurope"),
-    Ended(
+    RunEnded(
         state="completed",
         machines=60,
         counts_by_outcome={"patched": 58, "failed": 2},
@@ -177,7 +177,7 @@ async def test_mail_is_signed_and_its_html_is_escaped(receiver: Receiver, facts:
     assert page.tags <= {"html", "head", "meta", "title", "body", "h1", "table", "tr", "th", "td", "ul", "li", "pre"}
     assert RUN_ID in page.text
     assert f"Run: {RUN_ID}" in mail["content"]["plainText"].splitlines()
-    if isinstance(facts, Ended):
+    if isinstance(facts, RunEnded):
         assert EVIL in page.text
         assert EVIL in mail["content"]["plainText"]
 

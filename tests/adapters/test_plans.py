@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
-from patchwave.domain.planning.admission import Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
@@ -45,13 +45,13 @@ def planned_machine(number: int, **changes: Any) -> PlannedMachine:
     return PlannedMachine(**{**fields, **changes})
 
 
-def place(one: PlannedMachine) -> Placed:
-    return Placed(
+def place(one: PlannedMachine) -> PlacedMachine:
+    return PlacedMachine(
         key=key_of(one),
         lane=one.lane,
         wave=one.wave,
         wave_size=3,
-        places=[Place("run", 20).text, Place("zones:westeurope", 1, "zone|1").text],
+        permits=[Permit("run", 20).text, Permit("zones:westeurope", 1, "zone|1").text],
     )
 
 
@@ -74,7 +74,7 @@ def make(machines: Sequence[PlannedMachine], excluded: Sequence[ExcludedMachine]
     return Plan(**{**fields, **changes})
 
 
-def in_order(plan: Plan) -> list[Placed]:
+def in_order(plan: Plan) -> list[PlacedMachine]:
     """As the planner does: by ring, phase, predicted start."""
     rings = [ring.name for ring in plan.rings]
     ordered = sorted(plan.machines, key=lambda one: (rings.index(one.ring), one.phase, one.predicted_start, one.id))
@@ -161,7 +161,7 @@ async def test_a_phase_is_handed_out_in_pages(records: Records) -> None:
     plan = make([planned_machine(number) for number in range(25)] + [planned_machine(99, phase=2)])
     placed = in_order(plan)
     await records.save_plan(RUN, plan, placed, SHORT)
-    found: list[Placed] = []
+    found: list[PlacedMachine] = []
     cursor: str | None = None
     sizes: list[int] = []
     while True:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure
 from patchwave.domain.policy.http_probe import Probe
-from patchwave.outbound.http_probe import LONGEST_BODY, Prober
+from patchwave.outbound.http_probe import MAX_BODY, Prober
 from patchwave.settings import Settings
 from tests.adapters.samples import machine
 
@@ -42,7 +42,7 @@ class Server:
                 await asyncio.sleep(10)
                 return web.Response()
             case "/late-text":
-                return web.Response(text="x" * LONGEST_BODY + "ready")
+                return web.Response(text="x" * MAX_BODY + "ready")
             case "/endless":
                 answer = web.StreamResponse()
                 await answer.prepare(request)
@@ -113,7 +113,7 @@ async def test_only_the_beginning_of_a_body_is_read(server: Server) -> None:
     for path in ("/late-text", "/endless"):
         answer = await send(f"{server.url}{path}", contains="ready")
         assert isinstance(answer, ProbeAnswer)
-        assert answer.body == "x" * LONGEST_BODY
+        assert answer.body == "x" * MAX_BODY
 
 
 async def test_a_slow_answer_is_given_up(server: Server) -> None:

@@ -16,7 +16,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from pydantic import SecretStr
 
 from patchwave.azure.pipeline import ArmPipeline
-from patchwave.azure.resource_health import MOST_PAGES, ResourceHealth
+from patchwave.azure.resource_health import MAX_PAGES, ResourceHealth
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.resource_health import Availability
@@ -131,6 +131,6 @@ async def test_a_page_elsewhere_gets_no_token(server: Server, client: ResourceHe
 
 
 async def test_pages_without_end_are_not_followed_for_ever(server: Server, client: ResourceHealth) -> None:
-    server.answers += [(200, {"value": [], "nextLink": f"{server.url}{ALERTS}?p=1"})] * (MOST_PAGES + 1)
+    server.answers += [(200, {"value": [], "nextLink": f"{server.url}{ALERTS}?p=1"})] * (MAX_PAGES + 1)
     assert isinstance(await client.fired_alerts(MACHINE, timedelta(days=1)), ArmFailure)
-    assert len(server.seen) == MOST_PAGES
+    assert len(server.seen) == MAX_PAGES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from patchwave.azure.bulk_status import MOST_SINGLE_READS, Sweeps
+from patchwave.azure.bulk_status import MAX_SINGLE_READS, Sweeps
 from patchwave.azure.resource_graph import Page, ResourceGraph
 from patchwave.domain.azure.errors import ArmFailure
 
@@ -73,7 +73,7 @@ async def test_a_region_cannot_break_out_of_its_literal() -> None:
 async def test_availability_is_asked_one_by_one_until_many_ask() -> None:
     graph = Graph(Page(rows("/VM/A", "/vm/b")))
     sweeps = make(graph)
-    alone = [await sweeps.available(ONE, "westeurope") for _ in range(MOST_SINGLE_READS)]
+    alone = [await sweeps.available(ONE, "westeurope") for _ in range(MAX_SINGLE_READS)]
     assert set(alone) == {frozenset()}
     assert not graph.asked
     assert await sweeps.available(ONE, "WestEurope") == {"/vm/a", "/vm/b"}

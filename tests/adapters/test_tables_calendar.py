@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.scheduling.freeze import Freeze, parse_freeze
-from patchwave.domain.scheduling.overrides import Controls, Pause, Skip, WindowReservation
+from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip, WindowReservation
 from patchwave.storage import Records, audit_subject
 from tests.adapters.samples import NOW
 
@@ -36,10 +36,10 @@ def freeze(**fields: Any) -> Freeze:
 
 
 async def test_a_policy_without_orders(records: Records) -> None:
-    assert await records.get_controls("monthly") == Controls()
-    assert await records.resume_policy("monthly", by="ann", reason="", at=NOW) == Controls()
-    assert await records.end_carry_over("monthly", RUN, NOW) == Controls()
-    assert await records.unskip_occurrence("monthly", NOW, by="ann", reason="", at=NOW) == Controls()
+    assert await records.get_controls("monthly") == ScheduleOverrides()
+    assert await records.resume_policy("monthly", by="ann", reason="", at=NOW) == ScheduleOverrides()
+    assert await records.end_carry_over("monthly", RUN, NOW) == ScheduleOverrides()
+    assert await records.unskip_occurrence("monthly", NOW, by="ann", reason="", at=NOW) == ScheduleOverrides()
     assert await lines(records) == []
 
 
@@ -48,9 +48,9 @@ async def test_a_pause_lives(records: Records) -> None:
     again = await records.pause_policy("monthly", pause("bob"))
     assert again.pause == pause("ann")
     assert await records.get_controls("monthly") == again
-    assert await records.get_controls("weekly") == Controls()
+    assert await records.get_controls("weekly") == ScheduleOverrides()
     resumed = await records.resume_policy("monthly", by="bob", reason="done", at=NOW + DAY)
-    assert resumed == await records.get_controls("monthly") == Controls()
+    assert resumed == await records.get_controls("monthly") == ScheduleOverrides()
     assert await lines(records) == [
         ("policy_paused", "ann", {"reason": "audit"}),
         ("policy_resumed", "bob", {"reason": "done"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
 from patchwave.domain.planning.topology import Topology
@@ -14,7 +14,7 @@ from patchwave.storage import Records
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
-AV = groups_of([Place("set:s/rg/av", 1)], ["westeurope"], Topology.of([("westeurope", "northeurope")]))
+AV = groups_of([Permit("set:s/rg/av", 1)], ["westeurope"], Topology.of([("westeurope", "northeurope")]))
 
 
 def wanted(run_id: str, turn: int = 1, phase: str = "0.0", groups: Groups = AV) -> Reservation:
@@ -96,8 +96,8 @@ async def test_a_forgotten_run_leaves_no_row(records: Records) -> None:
 
 async def test_the_largest_phase_fits_into_a_row(records: Records) -> None:
     """With the longest names of tags and values, in letters that take most of the room."""
-    places = [Place(f"tag:{'ü' * 512}={number:05d}{'ä' * 251}", 1) for number in range(20_000)]
-    zones = [Place(f"zones:region{number}", 1, "1") for number in range(100)]
+    places = [Permit(f"tag:{'ü' * 512}={number:05d}{'ä' * 251}", 1) for number in range(20_000)]
+    zones = [Permit(f"zones:region{number}", 1, "1") for number in range(100)]
     groups = groups_of([*places, *zones], [], Topology.of([]))
     stored, _ = await records.reserve(wanted("a", groups=groups))
     assert stored.groups is not None

@@ -10,7 +10,7 @@ import pytest
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.command import NotPossible
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import RunState
@@ -24,7 +24,7 @@ POLICY = {
     "scope": {"osTypes": ["Linux"]},
     "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}],
 }
-GATE = GateClosed(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False)
+GATE = ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False)
 
 
 @pytest.fixture

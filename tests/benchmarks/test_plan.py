@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topology
 from benchmarks.growth import slope
-from benchmarks.plan import MOST_RATIO, MOST_SLOPE, judge, measure, ratio_of
+from benchmarks.plan import MAX_RATIO, MAX_SLOPE, judge, measure, ratio_of
 from patchwave.domain.planning.planner import make_plan
 from tests.rules import broken_rules
 
@@ -35,14 +35,14 @@ def calls_of_a_plan(shape: Shape, size: int) -> int:
 
 @pytest.mark.parametrize("shape", SHAPES[::3], ids=lambda shape: shape.name)
 def test_planning_is_linear(shape: Shape) -> None:
-    assert slope({size: calls_of_a_plan(shape, size) for size in (1_000, 5_000)}) <= MOST_SLOPE
+    assert slope({size: calls_of_a_plan(shape, size) for size in (1_000, 5_000)}) <= MAX_SLOPE
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_plans_of_the_generated_fleets_are_short_and_keep_the_rules(shape: Shape) -> None:
     fleet, policy, topology = make_fleet(shape, 1_000, 1), make_policy(shape), make_topology(shape)
     result = make_plan(fleet, policy, topology)
-    assert 1 <= ratio_of(shape, 1_000, result)["ratio"] <= MOST_RATIO
+    assert 1 <= ratio_of(shape, 1_000, result)["ratio"] <= MAX_RATIO
     intervals = [(each.key, each.predicted_start, each.predicted_end) for each in result.placements]
     assert broken_rules(intervals, fleet, policy, topology) == []
 

@@ -26,7 +26,7 @@ from tests.chaos.virtual import LoopTimers, VirtualLoop
 from tests.chaos.weather import Weather
 from tests.registered import registered
 
-_MOST_ITEMS = 20
+_MAX_ITEMS = 20
 _RESTART_SECONDS = (1.0, 40.0)
 _LATENCY_SECONDS = (0.005, 0.5)
 
@@ -144,7 +144,7 @@ class Cluster:
 
     def _hand_out(self) -> None:
         self._is_waking = False
-        while free := [worker for worker in self._workers if len(worker.tasks) < _MOST_ITEMS]:
+        while free := [worker for worker in self._workers if len(worker.tasks) < _MAX_ITEMS]:
             worker = self._weather.source.choice(free)
             item = self.engine.next_work_item(worker.name)
             if item is None:

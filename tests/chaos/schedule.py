@@ -58,7 +58,7 @@ _SETTINGS = {
     "PATCHWAVE_POLL_SECONDS": _POLL_SECONDS,
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING": "1",
 }
-_LONGEST_LEASE = timedelta(hours=30)
+_MAX_LEASE = timedelta(hours=30)
 _SIGNED = ("i~", "g~")
 """Rows that hold operation URLs, which are signed."""
 
@@ -280,7 +280,7 @@ async def _copies(run_id: str, rows: dict[str, Json], loop: VirtualLoop) -> list
     free = (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.REBOOT_REQUIRED)
     ended = [key for key, row in rows.items() if row.get("outcome") in free]
     problems = [f"{rows[key]['id']} is still locked" for key in await records.leased(ended, run_id, loop.now())]
-    expired = await records.leased(rows, run_id, loop.now() + _LONGEST_LEASE)
+    expired = await records.leased(rows, run_id, loop.now() + _MAX_LEASE)
     problems += [f"{rows[key]['id']} is locked for days" for key in expired]
     for key, row in rows.items():
         ends = [end for end in (await records.machine_history(key, 10, None)).items if end["runId"] == run_id]

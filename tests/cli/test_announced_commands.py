@@ -11,23 +11,23 @@ import pytest
 from patchwave.cli.app import whole
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     RunAwaited,
-    Started,
+    RunEnded,
+    RunStarted,
     WindowAwaited,
 )
 from patchwave.domain.notifications.messages import Announcement, approve_command
 
 RUN_ID = "20261121T000000Z-monthly"
 ALL: list[Facts] = [
-    Started(),
+    RunStarted(),
     ApprovalNeeded(approve=approve_command(RUN_ID, "broad")),
-    GateClosed(),
+    ErrorBudgetNotice(),
     WindowAwaited(),
     RunAwaited(),
-    Ended(),
+    RunEnded(),
 ]
 
 

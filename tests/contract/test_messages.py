@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.azure import errors
-from patchwave.domain.azure.errors import LONGEST_TEXT, ArmFailure, ErrorDetail
+from patchwave.domain.azure.errors import MAX_TEXT, ArmFailure, ErrorDetail
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core import outcome, patches
@@ -27,7 +27,7 @@ from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.maintenance import occurrence
 from patchwave.domain.notifications import events
 from patchwave.domain.planning import placement_codec
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs import error_budget, intent, machine_record, run
 from patchwave.domain.runs.run import Mode, Step
@@ -55,9 +55,9 @@ from patchwave.domain.workflow.messages import (
 from tests.unit.wire_samples import ESM_ERROR, installation, linux_patch
 
 # A machine in the function's history costs what these messages weigh; queue messages over 64 KB leave the queue.
-LARGEST_MESSAGE = 8 * 1024
-LARGEST_PHASE = 192 * 1024
-LARGEST_KEYS = 48 * 1024
+MAX_MESSAGE = 8 * 1024
+MAX_PHASE = 192 * 1024
+MAX_KEYS = 48 * 1024
 
 CONVERTER = FunctionsDataConverter()
 
@@ -244,27 +244,27 @@ TYPICAL: list[Document] = [
 @pytest.mark.parametrize("message", TYPICAL, ids=lambda message: type(message).__name__)
 def test_messages_of_a_machine_stay_small(message: Document) -> None:
     wire = message.to_wire()
-    assert len(df_dumps(wire).encode()) <= LARGEST_MESSAGE
+    assert len(df_dumps(wire).encode()) <= MAX_MESSAGE
     assert type(message).from_wire(through_functions(wire)) == message
 
 
 def test_the_longest_error_of_azure_still_fits() -> None:
     body = json.dumps({"error": {"code": "C", "message": "m" * 50_000, "details": [{"message": "d" * 50_000}] * 3}})
     report = OperationReport(state=OperationState.FAILED, failure=errors.read_failure(200, body))
-    assert len(df_dumps(report.to_wire())) <= 4 * (LONGEST_TEXT + 100) + 512
+    assert len(df_dumps(report.to_wire())) <= 4 * (MAX_TEXT + 100) + 512
     verdict = errors.classify(errors.read_failure(200, body)).to_outcome(errors.read_failure(200, body))
     recorded = RecordOutcome(run_id=RUN_ID, machine_key=KEY, outcome=verdict, phase="patch:19.99.599")
-    assert len(df_dumps(recorded.to_wire())) <= LARGEST_MESSAGE
+    assert len(df_dumps(recorded.to_wire())) <= MAX_MESSAGE
 
 
 def test_a_phase_at_its_fullest_stays_below_the_limit_of_a_payload() -> None:
     machines = [
-        Placed(
+        PlacedMachine(
             key=f"{number:024x}",
             lane=f"region{number % 12}",
             wave=number % 40,
             wave_size=50,
-            places=[f"1||tag:cluster=sql-{number // 2}", f"1|{number % 3}|zones:region{number % 12}", "1000||run"],
+            permits=[f"1||tag:cluster=sql-{number // 2}", f"1|{number % 3}|zones:region{number % 12}", "1000||run"],
         )
         for number in range(1_700)
     ]
@@ -277,17 +277,17 @@ def test_a_phase_at_its_fullest_stays_below_the_limit_of_a_payload() -> None:
         running=machines[700:],
         started=10_000,
     )
-    assert len(df_dumps(phase.to_wire())) <= LARGEST_PHASE
+    assert len(df_dumps(phase.to_wire())) <= MAX_PHASE
     page = MachinePage(machines=machines[:100], cursor="c" * 200)
-    assert len(df_dumps(page.to_wire())) <= LARGEST_MESSAGE
+    assert len(df_dumps(page.to_wire())) <= MAX_MESSAGE
     keys = [machine.key for machine in machines]
-    assert len(df_dumps(StillOpenRequest(run_id=RUN_ID, step=Step.PATCH, keys=keys).to_wire())) <= LARGEST_KEYS
+    assert len(df_dumps(StillOpenRequest(run_id=RUN_ID, step=Step.PATCH, keys=keys).to_wire())) <= MAX_KEYS
 
 
 def test_what_a_poll_brings_has_no_list_of_patches_and_no_url() -> None:
     result = InstallResult.model_validate(installation(patches=[linux_patch(installationState="Installed")] * 500))
     report = OperationReport(state=OperationState.ENDED, installation=result.model_copy(update={"patches": []}))
-    assert len(df_dumps(report.to_wire())) <= LARGEST_MESSAGE
+    assert len(df_dumps(report.to_wire())) <= MAX_MESSAGE
 
 
 @pytest.mark.parametrize("kind", MESSAGES)

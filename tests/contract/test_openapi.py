@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 
 from patchwave.api import openapi as described
 from patchwave.api.endpoint import promise_of
-from patchwave.api.http import LARGEST_BODY
+from patchwave.api.http import MAX_BODY
 from patchwave.api.openapi import API_VERSION, PREFIX, Route, openapi, routes
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import Outcome
@@ -173,7 +173,7 @@ async def test_what_a_route_answers_when_nothing_exists(records: Records, engine
 async def test_bodies_that_are_wrong_or_too_large(records: Records, engine: Engine, monthly: str, name: str) -> None:
     route = ROUTES[name]
     assert await status_of(route, engine, b"[", parts_of(route)) == 400
-    assert await status_of(route, engine, b" " * (LARGEST_BODY + 1), parts_of(route)) == 413
+    assert await status_of(route, engine, b" " * (MAX_BODY + 1), parts_of(route)) == 413
     assert {"400", "413"} <= set(operation(route)["responses"])
 
 

@@ -11,12 +11,12 @@ import pytest
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
-from patchwave.domain.runs.watchdog import PATIENCE, QUIET, Remedy
+from patchwave.domain.runs.watchdog import PATIENCE, QUIET, RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
 from tests.faults.invariants import hold_invariants, records_of
 from tests.product import POLL_SECONDS, Product, wait_until
 
-type Look = Callable[..., Awaitable[list[Remedy]]]
+type Look = Callable[..., Awaitable[list[RecoveryAction]]]
 
 INSTALL_MINUTES = 60
 """Six seconds: long enough to be under way while the orchestration is ended and found to be."""
@@ -28,7 +28,7 @@ async def watching(product: Product, run_id: str) -> AsyncGenerator[tuple[AsyncT
     async with records_of(product) as records:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
-        async def look(at: datetime | None = None) -> list[Remedy]:
+        async def look(at: datetime | None = None) -> list[RecoveryAction]:
             done = await look_after_runs(Watch(records, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
             return done.get(run_id, [])
 
@@ -64,7 +64,7 @@ async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product)
     run_id, ids = begin(product)
     product.stack.restart_host()
     async with watching(product, run_id) as (_, look):
-        assert await look() == [Remedy.CONTINUE]
+        assert await look() == [RecoveryAction.CONTINUE]
         assert await look() == []
     ends_patched(product, run_id, ids)
     assert product.run(run_id)["incarnation"] == 2
@@ -83,8 +83,8 @@ async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
         await engine.wait_for_orchestration_completion(run_id, timeout=30)
         done = await look()
         # First the machines, then their operations; nobody is left when the next incarnation begins.
-        assert done[0] is Remedy.END
-        assert done[-1] is Remedy.CONTINUE
+        assert done[0] is RecoveryAction.END
+        assert done[-1] is RecoveryAction.CONTINUE
     ends_patched(product, run_id, ids)
 
 
@@ -97,8 +97,8 @@ async def test_a_run_that_somebody_ended_in_the_engine_starts_nothing_more(produ
         wait_until(lambda: product.run(run_id))
         await engine.wait_for_orchestration_completion(run_id, timeout=30)
         done = await look()
-        assert done[0] is Remedy.STOP
-        assert done[-1] is Remedy.CONTINUE
+        assert done[0] is RecoveryAction.STOP
+        assert done[-1] is RecoveryAction.CONTINUE
     before = {one: product.accepted(one).get("install", 0) for one in ids}
     machines = hold_invariants(product, run_id, ids)
     assert product.run(run_id)["state"] == "stopped"
@@ -116,8 +116,8 @@ async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -
     async with watching(product, run_id) as (_, look):
         asleep = datetime.now(UTC) + timedelta(hours=1)
         assert await look(asleep - timedelta(minutes=1)) == []
-        assert await look(asleep + QUIET + timedelta(minutes=1)) == [Remedy.WAKE]
-        assert Remedy.END in await look(asleep + QUIET + PATIENCE + timedelta(minutes=2))
+        assert await look(asleep + QUIET + timedelta(minutes=1)) == [RecoveryAction.WAKE]
+        assert RecoveryAction.END in await look(asleep + QUIET + PATIENCE + timedelta(minutes=2))
     assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
     ends_patched(product, run_id, [one])
     assert product.run(run_id)["incarnation"] == 2
@@ -136,6 +136,6 @@ async def test_a_run_of_a_version_that_is_not_supported_goes_on_in_the_current_o
         assert state is not None
         assert state.runtime_status is OrchestrationStatus.FAILED
         assert "Version 0" in str(state.failure_details)
-        assert (await look())[-1] is Remedy.CONTINUE
+        assert (await look())[-1] is RecoveryAction.CONTINUE
     ends_patched(product, run_id, ids)
     assert product.run(run_id)["incarnation"] == 2

@@ -27,7 +27,7 @@ from tests.product import Product, wait_until
 
 type Json = dict[str, Any]
 
-_LONGEST_LEASE = timedelta(hours=30)
+_MAX_LEASE = timedelta(hours=30)
 """A lock that is kept runs out: the longest installation, what the guest may add to it, and the looks around it."""
 _KEEPS_ITS_LOCK = ("left_running", "timed_out", "unknown", "failed")
 """Outcomes behind which something may still run in the guest."""
@@ -141,7 +141,7 @@ def _locks_are_free_or_run_out(product: Product, run_id: str, rows: list[Json]) 
         lambda: not any(key in names and until > datetime.now(UTC) for key, until in locks_of(product, run_id).items()),
         what=lambda: f"locks are left: {locks_of(product, run_id)} of {names}",
     )
-    assert all(until < datetime.now(UTC) + _LONGEST_LEASE for until in locks_of(product, run_id).values())
+    assert all(until < datetime.now(UTC) + _MAX_LEASE for until in locks_of(product, run_id).values())
 
 
 def _nothing_secret(product: Product, run_id: str, rows: list[Json]) -> None:

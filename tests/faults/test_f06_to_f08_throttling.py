@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrators.operation import MOST_REFUSALS
+from orchestrators.operation import MAX_REFUSALS
 from patchwave.domain.workflow.messages import StartState
 from patchwave.storage import Records, bucket_key
 from tests.faults.activities import fault, install, prepare, sent
@@ -56,7 +56,7 @@ async def test_f06_nobody_of_the_budget_asks_before_the_time_and_other_regions_d
 @pytest.mark.chaos
 def test_f06_being_throttled_more_often_than_attempts_are_allowed_fails_nobody(product: Product) -> None:
     (one,) = product.take()
-    times = MOST_REFUSALS + 3
+    times = MAX_REFUSALS + 3
     product.fault(one, "install", times=times, status=429, headers={"Retry-After": None}, body=REFUSAL)
     ends_patched_once(product, one, product.start([one]))
     assert len(product.requests(one, "install")) == times + 1

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.poll import MOST_UNCLEAR_POLLS
+from activities.poll import MAX_UNCLEAR_POLLS
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import IntentState
@@ -53,7 +53,7 @@ async def test_f09_without_any_word_of_it_the_end_is_unknown_and_never_success(
     fault(azure, one, "read", status=200, body=view)
     report, polls = await poll_to_the_end(key)
     assert report.state is OperationState.LOST
-    assert polls >= MOST_UNCLEAR_POLLS, "those that were throttled do not count"
+    assert polls >= MAX_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.UNKNOWN, Reason.OPERATION_LOST)
 
@@ -92,7 +92,7 @@ async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cu
     fault(azure, one, "poll", status=200, body=page, contentType="text/html")
     report, polls = await poll_to_the_end(key)
     assert report.state is OperationState.LOST
-    assert polls >= MOST_UNCLEAR_POLLS, "those that were throttled do not count"
+    assert polls >= MAX_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
     assert outcome.outcome is OutcomeKind.UNKNOWN
     assert "no answer" in outcome.message

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrators.operation import MOST_REFUSALS
+from orchestrators.operation import MAX_REFUSALS
 from tests.faults.invariants import ends_patched_once, hold_invariants
 from tests.product import Product, wait_until
 
@@ -84,7 +84,7 @@ def test_f12_a_401_for_good_ends_after_a_bounded_number_of_posts(product: Produc
     product.fault(refused, "install", times=None, status=401, body=EXPIRED)
     rows = hold_invariants(product, product.start([refused, other]), [refused, other])
     assert (rows[refused.lower()]["outcome"], rows[refused.lower()]["reason"]) == ("failed", "forbidden")
-    assert len(product.requests(refused, "install")) <= MOST_REFUSALS
+    assert len(product.requests(refused, "install")) <= MAX_REFUSALS
     assert rows[other.lower()]["outcome"] == "patched"
 
 

@@ -36,7 +36,7 @@ CHECKS = (
     response_headers_conformance,
     response_schema_conformance,
 )
-MOST_KNOWN = 50
+MAX_KNOWN = 50
 ROUNDS = 4
 """Each operation has its turn so often, so that it meets what the others have left behind."""
 _FIRST = ("putPolicy", "putFreeze", "startRun")
@@ -150,7 +150,7 @@ class Campaign:
         where = response.headers.get("Location", "")
         if where.startswith("/api/runs/"):
             runs = self.known.setdefault("runs.runId", [])
-            if (run_id := where.split("/")[3]) not in runs and len(runs) < MOST_KNOWN:
+            if (run_id := where.split("/")[3]) not in runs and len(runs) < MAX_KNOWN:
                 runs.append(run_id)
 
 

@@ -1,6 +1,6 @@
 """Requests that are made to be expensive: each as large as a request may be, and of a shape that some reader dislikes.
 
-The document of the API says where a body may hold what. A request takes up to three of those places and puts something
+The document of the API says where a body may hold what. A request takes up to three of those permits and puts something
 large there: thousands of unknown keys, of wrong entries or of right ones; or one text that is long and of a form that
 careless matching takes ages over. Queries, headers and parts of the route are made large in the same way, up to what a
 front end lets through.
@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import requests
 
-from patchwave.api.http import LARGEST_BODY, MOST_KEYS
+from patchwave.api.http import MAX_BODY, MAX_KEYS
 from patchwave.api.openapi import openapi
 
-LARGEST_LINE = 8_192
+MAX_LINE = 8_192
 """Of a part of the route, a query parameter or a header: front ends refuse more."""
 _DEPTH = 7
 _PRINCIPALS = ("X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-NAME", "X-MS-CLIENT-PRINCIPAL-ID")
@@ -129,7 +129,7 @@ TEXTS: Sequence[str] = (
 """What long texts are made of."""
 
 
-class Place(NamedTuple):
+class Permit(NamedTuple):
     """A place in the body of an operation: keys that lead there, and what the document says of it."""
 
     path: tuple[str | int, ...]
@@ -138,14 +138,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of the API: how it is called, and the places of its body."""
+    """One operation of the API: how it is called, and the permits of its body."""
 
     name: str
     method: str
     template: str
     parameters: Sequence[Mapping[str, Any]]
     examples: Sequence[Any]
-    places: Sequence[Place]
+    permits: Sequence[Permit]
 
 
 @dataclass
@@ -162,10 +162,10 @@ class Expensive:
 
     def __post_init__(self) -> None:
         self.operations = list(_operations())
-        self.most = LARGEST_BODY
+        self.most = MAX_BODY
         """Keys of an object, and half as many as the entries of a list: what is refused by its number costs little."""
         self._known = list(_known_requests())
-        self._weights = [1 + 3 * bool(each.places) + len(each.places) ** 0.5 for each in self.operations]
+        self._weights = [1 + 3 * bool(each.permits) + len(each.permits) ** 0.5 for each in self.operations]
 
     def make(self) -> tuple[requests.PreparedRequest, str, str]:
         """A request, the name of its operation, and what is expensive about it; first those that were too expensive."""
@@ -175,8 +175,8 @@ class Expensive:
         told: list[str] = []
         parts, query, headers = {}, {}, {}
         body: Any = None
-        aim = self.random.random() if operation.places else self.random.uniform(0.8, 1)
-        if operation.places and aim < 0.9:
+        aim = self.random.random() if operation.permits else self.random.uniform(0.8, 1)
+        if operation.permits and aim < 0.9:
             body = self._body(operation, told)
         for parameter in operation.parameters:
             name, where = parameter["name"], parameter["in"]
@@ -206,16 +206,16 @@ class Expensive:
 
     def _body(self, operation: Operation, told: list[str]) -> Any:
         body: Any = copy.deepcopy(self.random.choice(operation.examples)) if operation.examples else {}
-        self.most = self.random.choice((MOST_KEYS, MOST_KEYS, LARGEST_BODY))
+        self.most = self.random.choice((MAX_KEYS, MAX_KEYS, MAX_BODY))
         for _ in range(self.random.choice((1, 1, 1, 2, 3, 8))):
-            place = self.random.choice(operation.places)
-            room = LARGEST_BODY - 1_000 - len(_written(body))
+            place = self.random.choice(operation.permits)
+            room = MAX_BODY - 1_000 - len(_written(body))
             if room < 0:
                 break
             kind, value = self._value(place.schema, room)
             told.append(f"{'.'.join(map(str, place.path)) or '$'}: {kind}")
             body = _put(body, place.path, value)
-        if len(_written(body)) > LARGEST_BODY:
+        if len(_written(body)) > MAX_BODY:
             return _shrunk(body)
         return body
 
@@ -282,17 +282,17 @@ class Expensive:
         told.append(f"{name}: {unit!r}")
         how = self.random.randrange(4)
         if how == 0:
-            return ",".join(_repeated(unit, 20) for _ in range(LARGEST_LINE // 60))
+            return ",".join(_repeated(unit, 20) for _ in range(MAX_LINE // 60))
         if how == 1:
-            return ",".join(_MACHINE.format(n, n) for n in range(LARGEST_LINE // 140))
+            return ",".join(_MACHINE.format(n, n) for n in range(MAX_LINE // 140))
         if how == 2:
-            return ",".join(_GUID.format(n) for n in range(LARGEST_LINE // 40))
-        return _repeated(unit, LARGEST_LINE // 2)
+            return ",".join(_GUID.format(n) for n in range(MAX_LINE // 40))
+        return _repeated(unit, MAX_LINE // 2)
 
     def _principal(self, told: list[str]) -> str:
         claims = [{"typ": f"t{n}", "val": "x"} for n in range(self.random.choice((1, 10, 150)))]
         told.append(f"a principal with {len(claims)} claims")
-        return base64.b64encode(json.dumps({"auth_typ": "aad", "claims": claims}).encode()).decode()[:LARGEST_LINE]
+        return base64.b64encode(json.dumps({"auth_typ": "aad", "claims": claims}).encode()).decode()[:MAX_LINE]
 
 
 def _known_requests() -> Iterator[tuple[requests.PreparedRequest, str, str]]:
@@ -327,17 +327,17 @@ def _operations() -> Iterator[Operation]:
         for method, raw in methods.items():
             content = raw.get("requestBody", {}).get("content", {}).get("application/json", {})
             examples = [each["value"] for each in content.get("examples", {}).values()]
-            places = list(_places(content["schema"], components)) if content else []
-            yield Operation(raw["operationId"], method, template, raw["parameters"], examples, places)
+            permits = list(_places(content["schema"], components)) if content else []
+            yield Operation(raw["operationId"], method, template, raw["parameters"], examples, permits)
 
 
 def _places(
     schema: Mapping[str, Any], components: Mapping[str, Any], path: tuple[str | int, ...] = ()
-) -> Iterator[Place]:
+) -> Iterator[Permit]:
     for resolved in _resolved(schema, components):
         if len(path) > _DEPTH:
             return
-        yield Place(path, resolved)
+        yield Permit(path, resolved)
         for name, member in resolved.get("properties", {}).items():
             yield from _places(member, components, (*path, name))
         extra = resolved.get("additionalProperties")

@@ -22,8 +22,8 @@ from local.functions_host.durable.workbench import Workbench
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.notifications.events import NoticeChannels, SendResult
-from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
@@ -163,7 +163,7 @@ def incarnation(bench: Callable[..., Workbench]) -> None:
     fleet = Fleet(_keys(3))
     found = AssessmentSummary(status="Succeeded", critical_and_security=3).to_wire()
     fleet.assessments = dict.fromkeys(fleet.keys, found)
-    taken = Placed(key=fleet.keys[0], lane="westeurope", wave=1, places=[Place(RUN_GROUP, 5).text])
+    taken = PlacedMachine(key=fleet.keys[0], lane="westeurope", wave=1, permits=[Permit(RUN_GROUP, 5).text])
     under_way = UnderWay(step=Step.PATCH, ring_number=0, phase_number=0, machines=[taken])
     fleet.stocks = [Stock(is_planned=True, under_way=[under_way]), Stock(is_planned=True)]
     with bench(fleet) as open_bench:

@@ -51,7 +51,7 @@ SAFETY_CORE = (
 """What decides whether something is sent to a machine, and what is recorded of it."""
 TESTS = ("tests/unit", "tests/replay", "tests/activities", "tests/adapters")
 BAR = 0.9
-_LONGEST_TRIAL = 20.0
+_MAX_TRIAL = 20.0
 """Seconds of tests for one mutant: the quickest that run its line, up to here."""
 _WARM = (
     "aiohttp",
@@ -87,7 +87,7 @@ class Trace(NamedTuple):
         first = {test for test in self.seconds if at_import and own in test}
         found = sorted(found | first, key=lambda test: (test not in first, self.seconds[test], test))
         spent = itertools.accumulate(self.seconds[test] for test in found)
-        return [test for test, until in zip(found, spent, strict=True) if until <= _LONGEST_TRIAL] or found[:1]
+        return [test for test, until in zip(found, spent, strict=True) if until <= _MAX_TRIAL] or found[:1]
 
 
 class Result(NamedTuple):
@@ -226,7 +226,7 @@ def _try_all(sample: Sequence[tuple[str, Mutant, list[str]]], ends_at: float) ->
             file, mutant, tests = waiting.pop()
             if tests:
                 bench = idle.pop()
-                bench.begin(Trial(file, mutant.tree, tests, _LONGEST_TRIAL, is_at_import=_is_at_import(mutant)))
+                bench.begin(Trial(file, mutant.tree, tests, _MAX_TRIAL, is_at_import=_is_at_import(mutant)))
                 running.append((bench, file, mutant))
             else:
                 yield Result(file, mutant, Verdict.SURVIVED)

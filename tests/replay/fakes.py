@@ -20,8 +20,8 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.health import HealthResult, HealthState
 from patchwave.domain.machine.preflight import Preflight, Readiness
-from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, Step
@@ -175,7 +175,7 @@ class Fleet:
         self.rings = rings if rings is not None else [Ring("all", [{"westeurope": self.keys}])]
         self.cap = cap
         self.waves: dict[str, int] = {}
-        self.places: dict[str, list[Place]] = {}
+        self.permits: dict[str, list[Permit]] = {}
         self.discoveries: list[Discovered] = [Discovered(machines=len(keys), selectors="tags env=prod")]
         self.stocks: list[Stock] = [Stock(is_planned=False)]
         self.controls = RunControls()
@@ -275,17 +275,17 @@ class Fleet:
         ]
         return PlannedRun(machines=sum(ring.machines for ring in self.rings), rings=rings)
 
-    def placed(self, ring: int, phase: int) -> list[Placed]:
-        """The machines of a phase, with their places."""
+    def placed(self, ring: int, phase: int) -> list[PlacedMachine]:
+        """The machines of a phase, with their permits."""
         lanes = self.rings[ring].phases[phase]
         waves = Counter((lane, self.waves.get(key, 1)) for lane, keys in lanes.items() for key in keys)
         return [
-            Placed(
+            PlacedMachine(
                 key=key,
                 lane=lane,
                 wave=self.waves.get(key, 1),
                 wave_size=waves[lane, self.waves.get(key, 1)],
-                places=[place.text for place in (*self.places.get(key, []), Place(RUN_GROUP, self.cap))],
+                permits=[place.text for place in (*self.permits.get(key, []), Permit(RUN_GROUP, self.cap))],
             )
             for lane, keys in lanes.items()
             for key in keys
@@ -320,7 +320,7 @@ class Fleet:
 
     def _next_machines(self, data: Json) -> Json:
         if data["step"] == Step.ASSESS:
-            machines = [Placed(key=key) for key in self.keys]
+            machines = [PlacedMachine(key=key) for key in self.keys]
         else:
             machines = self.placed(data["ringNumber"], data["phaseNumber"])
         if data["step"] == Step.RESTART:

@@ -13,7 +13,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators.accompany import MOST_COPIES, accompany_run
+from orchestrators.accompany import MAX_COPIES, accompany_run
 from orchestrators.attend import attend_machine, attend_shard
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.errors import ArmFailure
@@ -562,7 +562,7 @@ def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not
     azure = Azure("a")
     azure.copies = [Copied(awaited=1)]
     azure.run()
-    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == MOST_COPIES
+    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == MAX_COPIES
     assert sorted(azure.concluded) == ["a"]
 
 

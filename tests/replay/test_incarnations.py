@@ -12,8 +12,8 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from local.functions_host.durable.workbench import Ended
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary
-from patchwave.domain.planning.admission import RUN_GROUP, Place
-from patchwave.domain.planning.placement_codec import Placed
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
@@ -43,7 +43,9 @@ def took(ended: Ended) -> timedelta:
 
 
 def under_way(*machine_keys: str) -> Stock:
-    machines = [Placed(key=key, lane="westeurope", wave=1, places=[Place(RUN_GROUP, 1).text]) for key in machine_keys]
+    machines = [
+        PlacedMachine(key=key, lane="westeurope", wave=1, permits=[Permit(RUN_GROUP, 1).text]) for key in machine_keys
+    ]
     found = UnderWay(step=Step.PATCH, ring_number=0, phase_number=0, machines=machines)
     return Stock(is_planned=True, under_way=[found])
 

@@ -11,8 +11,8 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators.machine import MOST_LOOKS, patch_machine
-from orchestrators.operation import MOST_REFUSALS, await_operation
+from orchestrators.machine import MAX_LOOKS, patch_machine
+from orchestrators.operation import MAX_REFUSALS, await_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -162,7 +162,7 @@ def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -
 def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[fakes.LOCKED])})
     bench = run(fleet)
-    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MOST_LOOKS
+    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MAX_LOOKS
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
     assert not fleet.accepted
 
@@ -194,7 +194,7 @@ def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
 def test_a_busy_machine_is_given_up() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.BUSY])})
     bench = run(fleet)
-    assert len(bench.calls_of(contracts.INSTALL_PATCHES.name)) == MOST_REFUSALS
+    assert len(bench.calls_of(contracts.INSTALL_PATCHES.name)) == MAX_REFUSALS
     assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
 
 

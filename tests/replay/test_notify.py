@@ -21,11 +21,11 @@ from orchestrators.phase import patch_phase
 from orchestrators.run import patch_run
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.notifications.events import (
-    MOST_ATTEMPTS,
-    Ended,
-    GateClosed,
+    MAX_ATTEMPTS,
+    ErrorBudgetNotice,
     Notice,
     NoticeChannels,
+    RunEnded,
     SendResult,
     patience,
 )
@@ -37,7 +37,9 @@ from tests.replay.fakes import Fleet
 type Json = dict[str, Any]
 
 RUN_ID = "20261121T000000Z-monthly"
-NOTICE = Notice(run_id=RUN_ID, number=2, at=datetime(2026, 11, 21, tzinfo=UTC), facts=GateClosed(scope="ring:broad"))
+NOTICE = Notice(
+    run_id=RUN_ID, number=2, at=datetime(2026, 11, 21, tzinfo=UTC), facts=ErrorBudgetNotice(scope="ring:broad")
+)
 SENT = SendResult(sent=True)
 PASSING = SendResult(sent=False, wait_seconds=60, failure="HTTP 503.")
 FINAL = SendResult(sent=False, failure="HTTP 404.")
@@ -172,8 +174,8 @@ def test_a_broken_activity_counts_as_a_failure_that_may_pass() -> None:
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=40)
     assert ended.status is OrchestrationStatus.COMPLETED
-    assert ended.output["failed"] == {"ops": f"Patchwave itself failed. Given up after {MOST_ATTEMPTS} attempts."}
-    assert {attempt["attempt"] for attempt in town.attempts["ops"]} == set(range(1, MOST_ATTEMPTS + 1))
+    assert ended.output["failed"] == {"ops": f"Patchwave itself failed. Given up after {MAX_ATTEMPTS} attempts."}
+    assert {attempt["attempt"] for attempt in town.attempts["ops"]} == set(range(1, MAX_ATTEMPTS + 1))
 
 
 @pytest.mark.parametrize("activity", [contracts.LIST_CHANNELS.name, contracts.CLOSE_NOTICE.name])
@@ -197,9 +199,9 @@ def announcing_run(context: task.OrchestrationContext, generation: int) -> Gener
         announce(context, RUN_ID, Event.STARTED)
         context.continue_as_new(1, save_events=True)
         return None
-    announce(context, RUN_ID, GateClosed(scope="run"), 1)
+    announce(context, RUN_ID, ErrorBudgetNotice(scope="run"), 1)
     yield context.create_timer(timedelta(seconds=1))
-    announce(context, RUN_ID, Ended(reason="Cancelled on request."))
+    announce(context, RUN_ID, RunEnded(reason="Cancelled on request."))
     return "ended"
 
 
@@ -282,7 +284,7 @@ def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
 
 
 def test_patience() -> None:
-    assert [patience(attempt) for attempt in range(1, MOST_ATTEMPTS + 1)] == [15, 60, 240, 960, 3600, 0]
+    assert [patience(attempt) for attempt in range(1, MAX_ATTEMPTS + 1)] == [15, 60, 240, 960, 3600, 0]
     assert patience(1, 600) == 600
     assert patience(3, 5) == 240
     assert patience(1, 86_400) == 3600

@@ -17,9 +17,9 @@ from durabletask.history import TimerCreatedEvent
 
 from local.functions_host.durable.workbench import Workbench
 from orchestrators import phase as phase_module
-from orchestrators.phase import MOST_ATTEMPTS, patch_phase
+from orchestrators.phase import MAX_ATTEMPTS, patch_phase
 from patchwave.domain.core.documents import Json
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
@@ -362,7 +362,7 @@ def test_a_machine_that_is_put_back_again_and_again_is_left_to_the_next_pass() -
     floor = Floor(Fleet(keys(3), cap=2), always_left=keys(3)[:1], seconds=lambda _: 60)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(floor.fleet, first_attempt=3, last_attempt=3)).output
-    assert Counter(floor.started)[keys(3)[0]] == MOST_ATTEMPTS
+    assert Counter(floor.started)[keys(3)[0]] == MAX_ATTEMPTS
     assert end["left"]
     assert set(floor.fleet.recorded) == set(keys(3)[1:])
 
@@ -373,7 +373,7 @@ def test_a_machine_that_is_put_back_again_and_again_is_left_to_the_next_pass() -
 def test_machines_of_one_group_never_run_together_and_others_do_not_wait_for_them() -> None:
     fleet = Fleet(keys(24), cap=24)
     cluster = keys(24)[:6]
-    fleet.places = {key: [Place("tag:cluster=a", 1)] for key in cluster}
+    fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in cluster}
     floor = Floor(fleet, seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
@@ -385,7 +385,7 @@ def test_machines_of_one_group_never_run_together_and_others_do_not_wait_for_the
 def test_zones_share_a_slot_and_never_mix() -> None:
     fleet = Fleet(keys(30), cap=30)
     zone = {key: str(number % 3 + 1) for number, key in enumerate(keys(30))}
-    fleet.places = {key: [Place("zones:westeurope", 1, zone[key])] for key in keys(30)}
+    fleet.permits = {key: [Permit("zones:westeurope", 1, zone[key])] for key in keys(30)}
     floor = Floor(fleet)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
@@ -395,10 +395,10 @@ def test_zones_share_a_slot_and_never_mix() -> None:
 
 def test_who_may_start_is_found_behind_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of machines that one rule keeps back does not keep back the free machine behind them."""
-    monkeypatch.setattr(phase_module, "MOST_FREE_WAITING", 40)
+    monkeypatch.setattr(phase_module, "MAX_FREE_WAITING", 40)
     everybody = keys(40)
     fleet = Fleet(everybody, cap=10)
-    fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody[:-1]}
+    fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in everybody[:-1]}
     floor = Floor(fleet, seconds=lambda _: 1)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), timeout=60)
@@ -411,7 +411,7 @@ def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str
     everybody = keys(600)
     fleet = Fleet(everybody, cap=2 if rule == "the run" else 100)
     if rule == "a cluster":
-        fleet.places = {key: [Place("tag:cluster=a", 1)] for key in everybody}
+        fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in everybody}
     floor = Floor(fleet, seconds=lambda _: 3_600)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
@@ -654,7 +654,7 @@ def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may wait an hour for its health to settle; the wait ends with the cancel."""
-    monkeypatch.setattr(phase_module, "MOST_TOLD", 2)
+    monkeypatch.setattr(phase_module, "MAX_TOLD", 2)
     fleet = Fleet(keys(7), cap=7)
     began: list[str] = []
     told: dict[str, timedelta] = {}

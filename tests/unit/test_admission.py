@@ -13,29 +13,29 @@ from patchwave.domain.planning.admission import (
     RUN_GROUP,
     Admission,
     Candidate,
-    Place,
+    Permit,
     lane_scope,
     ramp_limit,
     wave_scope,
 )
 
 
-def taken(place: Place, running: Sequence[Candidate]) -> int:
+def taken(place: Permit, running: Sequence[Candidate]) -> int:
     """Units and slots of a group that running machines take."""
-    theirs = [other for machine in running for other in machine.places if other.group == place.group]
+    theirs = [other for machine in running for other in machine.permits if other.group == place.group]
     return sum(not other.slot for other in theirs) + len({other.slot for other in theirs if other.slot})
 
 
-def shares(place: Place, running: Sequence[Candidate]) -> bool:
+def shares(place: Permit, running: Sequence[Candidate]) -> bool:
     return bool(place.slot) and any(
-        (other.group, other.slot) == (place.group, place.slot) for machine in running for other in machine.places
+        (other.group, other.slot) == (place.group, place.slot) for machine in running for other in machine.permits
     )
 
 
 def may_start(machine: Candidate, running: Sequence[Candidate]) -> bool:
     return all(
         shares(place, running) or not place.capacity or taken(place, running) < place.capacity
-        for place in machine.places
+        for place in machine.permits
     )
 
 
@@ -45,14 +45,14 @@ def draw_fleet(random: Random, size: int, waves: int) -> list[Candidate]:
     total = random.randint(1, 8)
     made: list[Candidate] = []
     for number in range(size):
-        places = [Place(name, units[name]) for name in units if random.random() < 0.3]
+        permits = [Permit(name, units[name]) for name in units if random.random() < 0.3]
         if random.random() < 0.5:
-            places.append(Place("zones", zones, random.choice("123")))
+            permits.append(Permit("zones", zones, random.choice("123")))
         if random.random() < 0.3:
-            places.append(Place("domains", 1, random.choice("12")))
-        places.append(Place(RUN_GROUP, total))
+            permits.append(Permit("domains", 1, random.choice("12")))
+        permits.append(Permit(RUN_GROUP, total))
         wave = random.randrange(waves) if waves else 0
-        made.append(Candidate(f"m{number}", random.choice("xy"), wave, tuple(places)))
+        made.append(Candidate(f"m{number}", random.choice("xy"), wave, tuple(permits)))
     return sorted(made, key=lambda machine: machine.wave)
 
 
@@ -73,7 +73,7 @@ def test_no_group_is_overfull_and_nobody_waits_who_could_start(seed: int, size: 
             lane: min((each.wave for each in (*running, *waiting) if each.lane == lane), default=0) for lane in "xy"
         }
         for machine in running:
-            assert all(not place.capacity or taken(place, running) <= place.capacity for place in machine.places)
+            assert all(not place.capacity or taken(place, running) <= place.capacity for place in machine.permits)
             assert not waves or machine.wave == lowest[machine.lane]
         for machine in waiting:
             is_behind = waves and machine.wave > lowest[machine.lane]
@@ -105,13 +105,15 @@ def test_taking_up_again_goes_on_as_before(seed: int, size: int) -> None:
 
 
 def test_places_survive_their_text() -> None:
-    for place in (Place("run", 20), Place("zones:westeurope", 1, "az-2"), Place("tag:a|b=c|d", 3)):
-        assert Place.parse(place.text) == place
+    for place in (Permit("run", 20), Permit("zones:westeurope", 1, "az-2"), Permit("tag:a|b=c|d", 3)):
+        assert Permit.parse(place.text) == place
 
 
 def test_a_slot_is_shared_and_the_next_one_waits_for_it() -> None:
     admission = Admission()
-    admission.add(Candidate(f"m{zone}{number}", places=(Place("zones", 1, zone),)) for zone in "12" for number in "ab")
+    admission.add(
+        Candidate(f"m{zone}{number}", permits=(Permit("zones", 1, zone),)) for zone in "12" for number in "ab"
+    )
     assert [each.key for each in admission.start()] == ["m1a", "m1b"]
     admission.end("m1a")
     assert admission.start() == []
@@ -122,7 +124,7 @@ def test_a_slot_is_shared_and_the_next_one_waits_for_it() -> None:
 def test_the_ramp_doubles_when_a_step_has_ended() -> None:
     assert [ramp_limit(ended) for ended in range(9)] == [1, 2, 2, 4, 4, 4, 4, 8, 8]
     admission = Admission(ramp=True)
-    admission.add(Candidate(f"m{number}", places=(Place(RUN_GROUP, 3),)) for number in range(9))
+    admission.add(Candidate(f"m{number}", permits=(Permit(RUN_GROUP, 3),)) for number in range(9))
     sizes: list[int] = []
     while started := admission.start():
         sizes.append(len(started))
@@ -134,7 +136,7 @@ def test_the_ramp_doubles_when_a_step_has_ended() -> None:
 @pytest.mark.parametrize("scope", [lane_scope("west"), wave_scope("west", 1), RUN_GROUP, "tag"])
 def test_a_scope_that_is_held_starts_nothing_until_it_is_released(scope: str) -> None:
     admission = Admission()
-    admission.add([Candidate(key, "west", 1, (Place("tag", 2),)) for key in "abc"])
+    admission.add([Candidate(key, "west", 1, (Permit("tag", 2),)) for key in "abc"])
     admission.hold(scope, "an error budget")
     assert admission.start() == []
     assert admission.held_by() == dict.fromkeys("abc", scope)

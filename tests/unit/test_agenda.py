@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, occurrences
 from patchwave.domain.policy.policy import Policy, parse_policy
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, parse_freeze
-from patchwave.domain.scheduling.overrides import Controls, Pause, Skip
+from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip
 from patchwave.domain.scheduling.upcoming import (
-    Decision,
-    Waiting,
+    ScheduleDecision,
+    WindowWait,
     decide,
     forgettable_before,
     list_upcoming,
@@ -52,7 +52,7 @@ def occurrence(opening: datetime) -> Occurrence:
     return Occurrence(opening, opening + 4 * HOUR)
 
 
-FREE = Controls()
+FREE = ScheduleOverrides()
 PAUSED = FREE.paused(PAUSE)
 SKIPPING = FREE.skipping(skip(FIRST), forget_before=NOW)
 CARRYING = FREE.carrying(RUN, FIRST + 3 * HOUR, forget_before=NOW)
@@ -63,27 +63,38 @@ class TestDecide:
     @pytest.mark.parametrize(
         ("controls", "freezes", "opening", "decision", "why"),
         [
-            (FREE, [], FIRST, Decision.RUN, ""),
-            (PAUSED, [], FIRST, Decision.PAUSED, "paused by ann: audit"),
-            (SKIPPING, [], FIRST, Decision.SKIPPED, "skipped by bob: release"),
-            (SKIPPING, [], SECOND, Decision.RUN, ""),
-            (FREE, FROZEN, FIRST, Decision.FROZEN, "frozen until 2026-11-10 20:00 UTC by closing: the books close"),
-            (FREE, FROZEN, SECOND, Decision.RUN, ""),
-            (CARRYING, [], FIRST, Decision.RUN, ""),
-            (CARRYING, [], SECOND, Decision.CONTINUE, f"the run {RUN} goes on in this window"),
-            (CARRYING.paused(PAUSE), FROZEN, SECOND, Decision.PAUSED, "paused by ann: audit"),
+            (FREE, [], FIRST, ScheduleDecision.RUN, ""),
+            (PAUSED, [], FIRST, ScheduleDecision.PAUSED, "paused by ann: audit"),
+            (SKIPPING, [], FIRST, ScheduleDecision.SKIPPED, "skipped by bob: release"),
+            (SKIPPING, [], SECOND, ScheduleDecision.RUN, ""),
+            (
+                FREE,
+                FROZEN,
+                FIRST,
+                ScheduleDecision.FROZEN,
+                "frozen until 2026-11-10 20:00 UTC by closing: the books close",
+            ),
+            (FREE, FROZEN, SECOND, ScheduleDecision.RUN, ""),
+            (CARRYING, [], FIRST, ScheduleDecision.RUN, ""),
+            (CARRYING, [], SECOND, ScheduleDecision.CONTINUE, f"the run {RUN} goes on in this window"),
+            (CARRYING.paused(PAUSE), FROZEN, SECOND, ScheduleDecision.PAUSED, "paused by ann: audit"),
         ],
     )  # fmt: skip
     def test_each_reason_in_its_own_words(
-        self, controls: Controls, freezes: list[Freeze], opening: datetime, decision: Decision, why: str
+        self,
+        controls: ScheduleOverrides,
+        freezes: list[Freeze],
+        opening: datetime,
+        decision: ScheduleDecision,
+        why: str,
     ) -> None:
         verdict = decide(policy(), controls, freezes, occurrence(opening))
         assert (verdict.decision, verdict.why) == (decision, why)
-        assert verdict.will_run is (decision in (Decision.RUN, Decision.CONTINUE))
+        assert verdict.will_run is (decision in (ScheduleDecision.RUN, ScheduleDecision.CONTINUE))
 
     def test_a_disabled_policy(self) -> None:
         verdict = decide(policy(enabled=False), PAUSED, FROZEN, occurrence(FIRST))
-        assert (verdict.decision, verdict.why) == (Decision.DISABLED, "the policy is disabled")
+        assert (verdict.decision, verdict.why) == (ScheduleDecision.DISABLED, "the policy is disabled")
 
     def test_a_freeze_that_began_since_holds_a_start_that_comes_late(self) -> None:
         later = [freeze(FIRST + MINUTE, FIRST + HOUR)]
@@ -97,7 +108,10 @@ class TestDecide:
     def test_frozen_machines_are_told_of_and_keep_nobody_else(self) -> None:
         some = [freeze(FIRST, FIRST + HOUR, name, tags={"values": {"app": ["shop"]}}) for name in ("shop", "bar")]
         verdict = decide(policy(), FREE, some, occurrence(FIRST))
-        assert (verdict.decision, verdict.why) == (Decision.RUN, "without the machines that are frozen by bar, shop")
+        assert (verdict.decision, verdict.why) == (
+            ScheduleDecision.RUN,
+            "without the machines that are frozen by bar, shop",
+        )
 
     def test_freezes_of_other_policies(self) -> None:
         assert decide(policy(), FREE, [freeze(FIRST, SECOND, policies=["weekly"])], occurrence(FIRST)).will_run
@@ -107,9 +121,9 @@ class TestAgenda:
     def test_what_will_not_run_is_listed_with_its_reason(self) -> None:
         planned = list_upcoming(policy(), SKIPPING, [freeze(SECOND, SECOND + HOUR)], NOW, 3)
         assert [(each.at, each.will_run, each.decision) for each in planned] == [
-            (FIRST, False, Decision.SKIPPED),
-            (SECOND, False, Decision.FROZEN),
-            (THIRD, True, Decision.RUN),
+            (FIRST, False, ScheduleDecision.SKIPPED),
+            (SECOND, False, ScheduleDecision.FROZEN),
+            (THIRD, True, ScheduleDecision.RUN),
         ]
         assert [bool(each.why) for each in planned] == [True, True, False]
 
@@ -122,13 +136,17 @@ class TestAgenda:
     def test_a_run_that_goes_on_takes_the_next_window_and_no_further_one(self) -> None:
         planned = list_upcoming(policy(), CARRYING, [], FIRST + 4 * HOUR, 2)
         assert [(each.run_id, each.decision) for each in planned] == [
-            (RUN, Decision.CONTINUE),
-            ("20270112T190000Z-monthly", Decision.RUN),
+            (RUN, ScheduleDecision.CONTINUE),
+            ("20270112T190000Z-monthly", ScheduleDecision.RUN),
         ]
 
     def test_a_run_that_goes_on_does_not_take_a_window_that_is_frozen(self) -> None:
         planned = list_upcoming(policy(), CARRYING, [freeze(SECOND, SECOND + HOUR)], FIRST + 4 * HOUR, 3)
-        assert [each.decision for each in planned] == [Decision.FROZEN, Decision.CONTINUE, Decision.RUN]
+        assert [each.decision for each in planned] == [
+            ScheduleDecision.FROZEN,
+            ScheduleDecision.CONTINUE,
+            ScheduleDecision.RUN,
+        ]
 
     def test_fewer_when_the_schedule_ends_and_none_without_one(self) -> None:
         dates = {"recurrence": "2026-11-10, 2026-12-08"}
@@ -148,9 +166,11 @@ class TestAgenda:
 
 
 class TestNextRunWindow:
-    AFTER_FIRST = Waiting(since=FIRST + 3 * HOUR, behind=FIRST + 4 * HOUR)
+    AFTER_FIRST = WindowWait(since=FIRST + 3 * HOUR, behind=FIRST + 4 * HOUR)
 
-    def opening(self, now: datetime, controls: Controls = CARRYING, *freezes: Freeze, **fields: Any) -> datetime | None:
+    def opening(
+        self, now: datetime, controls: ScheduleOverrides = CARRYING, *freezes: Freeze, **fields: Any
+    ) -> datetime | None:
         found = next_run_window(policy(**fields), controls, freezes, self.AFTER_FIRST, now)
         return found.at_utc if found else None
 
@@ -172,7 +192,7 @@ class TestNextRunWindow:
         assert self.opening(SECOND + 3 * HOUR + MINUTE) == THIRD
 
     def test_a_window_that_was_used_is_not_used_again(self) -> None:
-        used = Waiting(since=FIRST + 3 * HOUR, behind=SECOND + 4 * HOUR)
+        used = WindowWait(since=FIRST + 3 * HOUR, behind=SECOND + 4 * HOUR)
         found = next_run_window(policy(), CARRYING, [], used, SECOND + HOUR)
         assert found is not None
         assert found.at_utc == THIRD
@@ -181,7 +201,7 @@ class TestNextRunWindow:
         """Windows of two days overlap; the one that was open already when the run stopped belongs to another run."""
         daily = policy({"recurrence": "RRULE:FREQ=DAILY", "window": "PT48H"})
         stopped = FIRST + 47 * HOUR
-        found = next_run_window(daily, FREE, [], Waiting(since=stopped, behind=FIRST + 48 * HOUR), stopped)
+        found = next_run_window(daily, FREE, [], WindowWait(since=stopped, behind=FIRST + 48 * HOUR), stopped)
         assert found is not None
         assert found.at_utc == FIRST + 48 * HOUR
 
@@ -230,17 +250,17 @@ def test_a_run_that_goes_on_and_the_timer_agree_on_whose_window_it_is(
         freeze(FIRST + day * DAY - HOUR, FIRST + day * DAY - HOUR + hours * HOUR, f"f{index}")
         for index, (day, hours) in enumerate(frozen)
     ]
-    controls = Controls().carrying(RUN, since, forget_before=NOW)
+    controls = ScheduleOverrides().carrying(RUN, since, forget_before=NOW)
     for day in skipped:
         controls = controls.skipping(skip(FIRST + day * DAY), forget_before=NOW)
     if is_paused:
         controls = controls.paused(PAUSE)
-    run = Waiting(since=since, behind=FIRST + 30 * HOUR)
+    run = WindowWait(since=since, behind=FIRST + 30 * HOUR)
     window = next_run_window(daily, controls, freezes, run, now)
     assert window is not None
     assert window.at_utc > since
     assert window.window_end_utc - HOUR >= now
-    assert decide(daily, controls.resumed(), freezes, window).decision is Decision.CONTINUE
+    assert decide(daily, controls.resumed(), freezes, window).decision is ScheduleDecision.CONTINUE
     if window.at_utc <= now:
         assert not is_paused
         assert not any(each.starts_at <= now < each.ends_at for each in freezes)

@@ -8,31 +8,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
 from patchwave.domain.planning.critical_path import Job, critical_path_first, lower_bound, shortest_first
 from patchwave.domain.planning.timeline import draw_timeline
 
-RUN = Place(RUN_GROUP, 2)
+RUN = Permit(RUN_GROUP, 2)
 
 
-def job(key: str, seconds: float, *places: Place) -> Job:
-    return Job(key, "west", seconds, (*places, RUN))
+def job(key: str, seconds: float, *permits: Permit) -> Job:
+    return Job(key, "west", seconds, (*permits, RUN))
 
 
-def zone(name: str) -> Place:
-    return Place("zones:west", 1, name)
+def zone(name: str) -> Permit:
+    return Permit("zones:west", 1, name)
 
 
 def draw_jobs(random: Random, size: int) -> list[Job]:
-    run = Place(RUN_GROUP, random.randint(1, 4))
+    run = Permit(RUN_GROUP, random.randint(1, 4))
     made: list[Job] = []
     for number in range(size):
-        places = [
-            *([Place("zones", 1, random.choice("123"))] if random.random() < 0.5 else []),
-            *([Place("domains", 1, random.choice("12")), Place("set", 2)] if random.random() < 0.3 else []),
-            *([Place("cluster", 1)] if random.random() < 0.3 else []),
+        permits = [
+            *([Permit("zones", 1, random.choice("123"))] if random.random() < 0.5 else []),
+            *([Permit("domains", 1, random.choice("12")), Permit("set", 2)] if random.random() < 0.3 else []),
+            *([Permit("cluster", 1)] if random.random() < 0.3 else []),
         ]
-        made.append(Job(f"m{number}", "west", float(random.randint(1, 9)), (*places, run)))
+        made.append(Job(f"m{number}", "west", float(random.randint(1, 9)), (*permits, run)))
     return made
 
 
@@ -64,7 +64,7 @@ def test_the_order_is_of_the_jobs_and_not_of_the_list(seed: int, size: int) -> N
 
 
 def test_who_has_most_behind_goes_first() -> None:
-    chain = [job(f"c{number}", 10, Place("cluster", 1)) for number in range(4)]
+    chain = [job(f"c{number}", 10, Permit("cluster", 1)) for number in range(4)]
     long = job("long", 35)
     short = [job(f"s{number}", 5) for number in range(3)]
     ordered = [each.key for each in critical_path_first([*short, long, *chain])]
@@ -73,14 +73,14 @@ def test_who_has_most_behind_goes_first() -> None:
 
 
 def test_what_shares_a_cluster_with_a_machine_of_the_first_zone_goes_behind_it() -> None:
-    cluster = Place("cluster", 1)
+    cluster = Permit("cluster", 1)
     jobs = [job("a", 10, zone("1"), cluster), job("b", 50, cluster), job("c", 45, zone("2"))]
     assert [each.key for each in critical_path_first(jobs)] == ["a", "b", "c"]
 
 
 def test_a_zone_takes_as_long_as_the_smallest_limit_over_it_allows() -> None:
     """Four machines, two at a time in the run, and then zone 2: 25 seconds, more than the one that is alone."""
-    tag = Place("tag", 4)
+    tag = Permit("tag", 4)
     jobs = [job(key, 10, zone("1"), tag) for key in "abcd"] + [job("e", 5, zone("2"), tag), job("f", 22)]
     assert [each.key for each in critical_path_first(jobs)][:2] == ["a", "f"]
 
@@ -97,10 +97,10 @@ def test_zones_go_in_their_order_whatever_their_work() -> None:
         ([job("a", 0.5)], 0.5),
         ([job("a", 10), job("b", 10), job("c", 10)], 15),
         ([job("a", 30), job("b", 2)], 30),
-        ([job("a", 10, Place("cluster", 1)), job("b", 10, Place("cluster", 1))], 20),
+        ([job("a", 10, Permit("cluster", 1)), job("b", 10, Permit("cluster", 1))], 20),
         ([job("a", 10, zone("1")), job("b", 4, zone("1")), job("c", 7, zone("2"))], 17),
         ([job(key, 10, zone("1")) for key in "abcd"] + [job("e", 5, zone("2"))], 25),
-        ([job("a", 10, zone("1"), Place("c", 1)), job("b", 9, zone("1"), Place("c", 1)), job("c", 1, zone("2"))], 20),
+        ([job("a", 10, zone("1"), Permit("c", 1)), job("b", 9, zone("1"), Permit("c", 1)), job("c", 1, zone("2"))], 20),
     ],
 )
 def test_the_bound_is_the_longest_chain_or_the_work(jobs: list[Job], seconds: float) -> None:
@@ -108,7 +108,7 @@ def test_the_bound_is_the_longest_chain_or_the_work(jobs: list[Job], seconds: fl
 
 
 def test_a_ramp_takes_its_time() -> None:
-    run = Place(RUN_GROUP, 4)
+    run = Permit(RUN_GROUP, 4)
     jobs = [Job(f"m{number}", "west", 10, (run,)) for number in range(15)]
     assert lower_bound(jobs) == 37.5
     assert lower_bound(jobs, ramp=True) == 10 + 10 + 12 / 4 * 10
@@ -120,7 +120,8 @@ def test_a_ramp_takes_its_time() -> None:
 def test_a_ramp_grows_no_further_than_its_machines(capacity: int) -> None:
     """One, then two, then the four that there are: 1 + 1 + (10 - 3) / 4 seconds."""
     jobs = [
-        Job(f"m{number}", "west", seconds, (Place(RUN_GROUP, capacity),)) for number, seconds in enumerate([1, 3, 3, 3])
+        Job(f"m{number}", "west", seconds, (Permit(RUN_GROUP, capacity),))
+        for number, seconds in enumerate([1, 3, 3, 3])
     ]
     assert lower_bound(jobs, ramp=True) == 3.75
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from patchwave.domain.scheduling.overrides import Controls, Pause, Skip, WindowReservation
+from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip, WindowReservation
 
 NOW = datetime(2026, 11, 10, 19, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -22,30 +22,30 @@ def skip(opening: datetime, by: str = "ann") -> Skip:
 
 
 def test_a_policy_without_orders_is_free() -> None:
-    free = Controls()
+    free = ScheduleOverrides()
     assert (free.pause, free.skips, free.carry_overs, free.ordered_run) == (None, [], [], "")
-    assert Controls.from_wire(free.to_wire()) == free
+    assert ScheduleOverrides.from_wire(free.to_wire()) == free
 
 
 def test_whoever_pauses_first_counts() -> None:
-    paused = Controls().paused(pause("ann"))
+    paused = ScheduleOverrides().paused(pause("ann"))
     assert paused.paused(pause("bob")) is paused
     assert paused.pause == pause("ann")
-    assert paused.resumed() == Controls()
-    assert Controls().resumed() == Controls()
+    assert paused.resumed() == ScheduleOverrides()
+    assert ScheduleOverrides().resumed() == ScheduleOverrides()
 
 
 def test_an_occurrence_is_skipped_once_and_by_its_very_moment() -> None:
-    skipping = Controls().skipping(skip(NOW), forget_before=NOW - DAY)
+    skipping = ScheduleOverrides().skipping(skip(NOW), forget_before=NOW - DAY)
     assert skipping.skipping(skip(NOW, "bob"), forget_before=NOW - DAY) is skipping
     assert skipping.skip_of(NOW) == skip(NOW)
     assert skipping.skip_of(NOW + timedelta(seconds=1)) is None
-    assert skipping.unskipping(NOW) == Controls()
+    assert skipping.unskipping(NOW) == ScheduleOverrides()
     assert skipping.unskipping(NOW + DAY) == skipping
 
 
 def test_old_orders_are_forgotten_with_the_next_one() -> None:
-    old = Controls().skipping(skip(NOW), forget_before=NOW)
+    old = ScheduleOverrides().skipping(skip(NOW), forget_before=NOW)
     assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW).skips == [skip(NOW), skip(NOW + 9 * DAY)]
     assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW + DAY).skips == [skip(NOW + 9 * DAY)]
 
@@ -68,13 +68,13 @@ def test_windows_between_the_mark_and_the_end_belong_to_the_run(
 
 
 def test_a_run_goes_on_since_the_first_time_that_it_said_so() -> None:
-    carrying = Controls().carrying(RUN, NOW, forget_before=NOW - DAY)
+    carrying = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW - DAY)
     assert carrying.carrying(RUN, NOW + DAY, forget_before=NOW) is carrying
     assert carrying.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
 def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:
-    both = Controls().carrying(RUN, NOW, forget_before=NOW).carrying(OTHER, NOW + DAY, forget_before=NOW)
+    both = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carrying(OTHER, NOW + DAY, forget_before=NOW)
     assert both.carrying(RUN, NOW + 2 * DAY, forget_before=NOW) is both
     first_ended = both.carried(RUN, NOW + 3 * DAY)
     assert first_ended.carry_over_of(RUN) is None
@@ -87,14 +87,14 @@ def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:
 
 
 def test_the_end_of_a_run_that_did_not_go_on_changes_nothing() -> None:
-    carrying = Controls().carrying(RUN, NOW, forget_before=NOW)
+    carrying = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW)
     assert carrying.carried(OTHER, NOW) is carrying
     ended = carrying.carried(RUN, NOW + DAY)
     assert ended.carried(RUN, NOW + 2 * DAY) is ended
 
 
 def test_runs_that_ended_long_ago_are_forgotten() -> None:
-    ended = Controls().carrying(RUN, NOW, forget_before=NOW).carried(RUN, NOW + DAY)
+    ended = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carried(RUN, NOW + DAY)
     assert len(ended.carrying(OTHER, NOW + 2 * DAY, forget_before=NOW).carry_overs) == 2
     assert [each.run_id for each in ended.carrying(OTHER, NOW + 9 * DAY, forget_before=NOW + 2 * DAY).carry_overs] == [
         OTHER
@@ -102,6 +102,6 @@ def test_runs_that_ended_long_ago_are_forgotten() -> None:
 
 
 def test_of_two_orders_at_once_one_counts() -> None:
-    first = Controls().ordering(RUN, instead_of="")
+    first = ScheduleOverrides().ordering(RUN, instead_of="")
     assert first.ordering(OTHER, instead_of="") is first
     assert first.ordering(OTHER, instead_of=RUN).ordered_run == OTHER

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
 from patchwave.domain.planning.critical_path import Job, critical_path_first
 from patchwave.domain.planning.ring_schedule import RingDrawing
 from patchwave.domain.planning.timeline import draw_timeline
 
-RUN = Place(RUN_GROUP, 2)
+RUN = Permit(RUN_GROUP, 2)
 
 
-def job(key: str, seconds: float, *places: Place, lane: str = "west") -> Job:
-    return Job(key, lane, seconds, (*places, RUN))
+def job(key: str, seconds: float, *permits: Permit, lane: str = "west") -> Job:
+    return Job(key, lane, seconds, (*permits, RUN))
 
 
 def drawing(jobs: Sequence[Job], *, barrier: bool = False, bake: float = 0.0, ramp: bool = False) -> RingDrawing:
@@ -69,19 +69,19 @@ def test_zones_stay_in_their_order_whatever_is_tried() -> None:
     random = Random(5)
     for _ in range(40):
         jobs = [
-            job(f"m{n}", float(random.randint(1, 9)), *([Place("zones", 1, str(random.randint(1, 3)))] * (n % 3 > 0)))
+            job(f"m{n}", float(random.randint(1, 9)), *([Permit("zones", 1, str(random.randint(1, 3)))] * (n % 3 > 0)))
             for n in range(7)
         ]
         drawn = drawing(jobs).draw(["west"], 0)
-        zones = [place.slot for each in drawn.jobs for place in each.places if place.slot]
+        zones = [place.slot for each in drawn.jobs for place in each.permits if place.slot]
         assert zones == sorted(zones)
-        starts = sorted((drawn.slices[each.key].start, each.places[0].slot) for each in jobs if each.places[0].slot)
+        starts = sorted((drawn.slices[each.key].start, each.permits[0].slot) for each in jobs if each.permits[0].slot)
         assert [zone for _, zone in starts] == sorted(zones)
 
 
 def test_zones_stay_in_their_order_even_where_another_is_shorter() -> None:
     """A ramp begins with one machine: that of zone 2 is over after a second, and then the others fit side by side."""
-    jobs = [job("a", 100, Place("zones", 1, "1")), job("b", 1, Place("zones", 1, "2")), job("c", 100)]
+    jobs = [job("a", 100, Permit("zones", 1, "1")), job("b", 1, Permit("zones", 1, "2")), job("c", 100)]
     drawn = drawing(jobs, ramp=True).draw(["west"], 0)
     assert drawn.seconds == 200.0
     assert drawn.slices["a"].end <= drawn.slices["b"].start
@@ -96,8 +96,8 @@ def test_the_run_repeats_a_drawing_from_the_order_of_its_starts(seed: int, size:
         job(
             f"m{number}",
             float(random.randint(1, 9)),
-            *([Place("cluster", 1)] if random.random() < 0.3 else []),
-            *([Place("zones", 1, random.choice("12"))] if random.random() < 0.5 else []),
+            *([Permit("cluster", 1)] if random.random() < 0.3 else []),
+            *([Permit("zones", 1, random.choice("12"))] if random.random() < 0.5 else []),
         )
         for number in range(size)
     ]
@@ -108,8 +108,8 @@ def test_the_run_repeats_a_drawing_from_the_order_of_its_starts(seed: int, size:
 
 
 def test_what_regions_need() -> None:
-    far = [job("x", 500, Place("tag", 2), lane="east"), job("y", 100, Place("cluster", 1), lane="east")]
-    loads = drawing([job("a", 300, Place("tag", 2)), job("b", 200), *far]).loads()
+    far = [job("x", 500, Permit("tag", 2), lane="east"), job("y", 100, Permit("cluster", 1), lane="east")]
+    loads = drawing([job("a", 300, Permit("tag", 2)), job("b", 200), *far]).loads()
     assert (loads["west"].machines, loads["west"].seconds) == (2, 300.0)
     assert (loads["east"].machines, loads["east"].seconds) == (2, 500.0)
     assert loads["west"].shares == {"tag": 150.0, "run": 250.0}
@@ -132,9 +132,9 @@ def test_a_region_needs_no_more_for_a_ramp_that_is_over() -> None:
         ([job("a", 5)], 60.0, 5.0),
         # Two at a time: three machines need two waves, and the second has at least the shortest of them.
         ([job("a", 30), job("b", 20), job("c", 10)], 60.0, 30.0 + 60.0 + 10.0),
-        ([job(key, 10, Place("zones", 1, key)) for key in "123"], 60.0, 150.0),
-        ([job(key, 10, Place("zones", 1, "1")) for key in "abc"] + [job("d", 9, Place("zones", 1, "2"))], 0.0, 29.0),
-        ([job(key, 10, Place("cluster", 1)) for key in "abc"], 7.0, 44.0),
+        ([job(key, 10, Permit("zones", 1, key)) for key in "123"], 60.0, 150.0),
+        ([job(key, 10, Permit("zones", 1, "1")) for key in "abc"] + [job("d", 9, Permit("zones", 1, "2"))], 0.0, 29.0),
+        ([job(key, 10, Permit("cluster", 1)) for key in "abc"], 7.0, 44.0),
     ],
 )
 def test_waves_that_wait_need_their_time(jobs: list[Job], bake: float, seconds: float) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.scheduling.event_requests import (
-    MOST_MACHINES,
+    MAX_MACHINES,
     EventRequest,
     policy_for,
     quarter_of,
@@ -86,7 +86,7 @@ def test_what_comes_after_a_run_was_made_waits_for_the_next() -> None:
 
 
 def test_one_run_holds_a_thousand_machines_and_the_next_the_rest() -> None:
-    burst = [asked(number, NOON + timedelta(milliseconds=number)) for number in range(MOST_MACHINES + 200)]
+    burst = [asked(number, NOON + timedelta(milliseconds=number)) for number in range(MAX_MACHINES + 200)]
     snapshot = policy_for(POLICY, burst).to_wire()
     served = served_by(burst, POLICY, snapshot, NOON + timedelta(minutes=1))
     assert served == burst[:1_000]

@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
-from patchwave.domain.maintenance.validation import MOST_CONFIGURATIONS, advice, check_configuration, check_number
+from patchwave.domain.maintenance.validation import MAX_CONFIGURATIONS, advice, check_configuration, check_number
 from tests.unit.maintenance_samples import CONFIGURATION, THEN, configuration
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -188,7 +188,7 @@ def test_a_schedule_that_never_runs() -> None:
 
 
 def test_a_region_of_a_subscription_has_250_schedules() -> None:
-    others = [configuration()] * (MOST_CONFIGURATIONS - 1)
+    others = [configuration()] * (MAX_CONFIGURATIONS - 1)
     assert check_number(configuration(), others) == []
     elsewhere = configuration("location", "westeurope")
     assert check_number(configuration(), [*others, elsewhere]) == []

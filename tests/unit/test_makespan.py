@@ -73,7 +73,7 @@ def shortest(machines: Sequence[PlannerMachine], policy: Policy, topology: Topol
     separation = ConcurrencyConstraints(machines, machines, policy, topology)
     lanes: dict[str, list[Job]] = {}
     for machine in machines:
-        job = Job(machine.key, machine.region, expected_seconds(machine, policy), separation.places(machine))
+        job = Job(machine.key, machine.region, expected_seconds(machine, policy), separation.permits(machine))
         lanes.setdefault(machine.region, []).append(job)
     barrier = wave_barrier_enabled(policy.error_budget, policy.bake.waves)
     known: dict[frozenset[str], float] = {}
@@ -107,7 +107,7 @@ def _orders(jobs: Sequence[Job], barrier: bool) -> Iterator[tuple[Job, ...]]:
     """Every order, each once however many jobs are alike. Waves are numbered in the order of zones and domains."""
     seen: set[tuple[object, ...]] = set()
     for order in permutations(jobs):
-        alike = tuple((job.lane, job.seconds, job.places) for job in order)
+        alike = tuple((job.lane, job.seconds, job.permits) for job in order)
         if alike not in seen and not (barrier and _is_mixed(order)):
             seen.add(alike)
             yield order
@@ -116,7 +116,7 @@ def _orders(jobs: Sequence[Job], barrier: bool) -> Iterator[tuple[Job, ...]]:
 def _is_mixed(jobs: Sequence[Job]) -> bool:
     latest: dict[str, tuple[object, ...]] = {}
     for job in jobs:
-        for place in job.places:
+        for place in job.permits:
             if place.slot:
                 order = (slot_order(place.slot),)
                 if latest.get(place.group, order) > order:

@@ -15,11 +15,11 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
 from patchwave.domain.fleet.patch_mode_change import (
-    LONGEST_CHANGE,
+    MAX_CHANGE,
     PLAN_HOLDS,
     ChangeEnd,
     ChangeState,
-    Decision,
+    ChangeStep,
     MachineChange,
     MachineState,
     ModeChange,
@@ -176,9 +176,9 @@ def test_failures_end_a_change_at_its_limit(failed: int, ends: bool) -> None:
         (machine(begun=SETTLES, asked=SETTLES, accepted=True), OLD, ChangeEnd.FAILED, False),
         (machine(begun=SETTLES, asked=SETTLES, accepted=True), MachineState(AFTER, is_updating=True), None, False),
         # Overdue.
-        (machine(begun=LONGEST_CHANGE), OLD, ChangeEnd.FAILED, False),
-        (machine(begun=LONGEST_CHANGE), MachineState(BEFORE, is_updating=True), ChangeEnd.UNKNOWN, False),
-        (machine(begun=LONGEST_CHANGE, asked=SETTLES, accepted=True), NEW, ChangeEnd.CHANGED, False),
+        (machine(begun=MAX_CHANGE), OLD, ChangeEnd.FAILED, False),
+        (machine(begun=MAX_CHANGE), MachineState(BEFORE, is_updating=True), ChangeEnd.UNKNOWN, False),
+        (machine(begun=MAX_CHANGE, asked=SETTLES, accepted=True), NEW, ChangeEnd.CHANGED, False),
     ],
 )
 def test_what_to_do_with_a_machine(known: MachineChange, state: MachineState, end: ChangeEnd | None, ask: bool) -> None:
@@ -190,19 +190,19 @@ def test_what_to_do_with_a_machine(known: MachineChange, state: MachineState, en
 def test_a_change_whose_answer_says_nothing_is_not_sent_again_before_it_would_show() -> None:
     """Azure may have taken it; only a sure refusal is followed by another request at once."""
     just_asked = machine(begun=SETTLES, asked=SETTLES - timedelta(seconds=1))
-    assert decide(just_asked, WANTED, OLD, NOW, SETTLES) == Decision()
+    assert decide(just_asked, WANTED, OLD, NOW, SETTLES) == ChangeStep()
     assert decide(just_asked, WANTED, NEW, NOW, SETTLES).end is ChangeEnd.CHANGED
     refused = just_asked.model_copy(update={"refused_at": just_asked.asked_at})
     assert decide(refused, WANTED, OLD, NOW, SETTLES).ask
     earlier = just_asked.model_copy(update={"refused_at": NOW - SETTLES})
-    assert decide(earlier, WANTED, OLD, NOW, SETTLES) == Decision(), "an earlier request was refused, not this one"
+    assert decide(earlier, WANTED, OLD, NOW, SETTLES) == ChangeStep(), "an earlier request was refused, not this one"
 
 
 def test_an_open_answer_that_stays_open_ends_as_unknown() -> None:
-    overdue = machine(begun=LONGEST_CHANGE)
+    overdue = machine(begun=MAX_CHANGE)
     for failure in (ArmFailure(status=409, code="Conflict"), ArmFailure(status=500), ArmFailure(status=418)):
         assert after_failure(overdue, failure, NOW, is_open=True).end is ChangeEnd.UNKNOWN
-        assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=True) == Decision()
+        assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=True) == ChangeStep()
 
 
 def test_why_azure_did_not_carry_it_out_is_said() -> None:
@@ -231,8 +231,8 @@ def test_refusals_of_azure(failure: ArmFailure, uncertain: bool, end: ChangeEnd 
 
 def test_a_passing_trouble_passes_for_half_an_hour_only() -> None:
     failure = ArmFailure(status=409, code="Conflict")
-    assert after_failure(machine(begun=LONGEST_CHANGE), failure, NOW).end is ChangeEnd.FAILED
-    taken = machine(begun=LONGEST_CHANGE, asked=SETTLES, accepted=True)
+    assert after_failure(machine(begun=MAX_CHANGE), failure, NOW).end is ChangeEnd.FAILED
+    taken = machine(begun=MAX_CHANGE, asked=SETTLES, accepted=True)
     assert after_failure(taken, failure, NOW).end is ChangeEnd.UNKNOWN
 
 

@@ -19,7 +19,7 @@ from patchwave.domain.maintenance.configuration import MaintenanceConfiguration,
 from patchwave.domain.maintenance.conversion_report import NotConvertible
 from patchwave.domain.maintenance.export_policy import CARE, configuration_of
 from patchwave.domain.maintenance.import_policy import ImportResult, policies_of, policy_name
-from patchwave.domain.maintenance.scope_mapping import MOST_NAMED
+from patchwave.domain.maintenance.scope_mapping import MAX_NAMED
 from patchwave.domain.maintenance.validation import NOTICE_WITH_EVENTS, check_configuration
 from patchwave.domain.policy.policy import Policy, parse_policy
 
@@ -270,9 +270,9 @@ def test_selections_that_no_scope_holds_are_several_policies() -> None:
 
 
 def test_named_machines_are_spread_over_policies_that_can_be_stored() -> None:
-    moved = policies_of(configuration(), [assigned(machine_id(number)) for number in range(MOST_NAMED + 1)], "x" * 32)
+    moved = policies_of(configuration(), [assigned(machine_id(number)) for number in range(MAX_NAMED + 1)], "x" * 32)
     assert [policy.name for policy in moved.policies] == ["x" * 32, "x" * 30 + "-2"]
-    assert [len(policy.scope.machine_ids) for policy in moved.policies] == [MOST_NAMED, 1]
+    assert [len(policy.scope.machine_ids) for policy in moved.policies] == [MAX_NAMED, 1]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ criteria = st.fixed_dictionaries(
         ),
     },
 )
-places = st.one_of(
+permits = st.one_of(
     st.integers(0, 1).map(subscription),
     st.builds(
         lambda number, group: f"{subscription(number)}/resourcegroups/{group}",
@@ -335,7 +335,7 @@ places = st.one_of(
 )
 anything_assigned = st.one_of(
     st.builds(assigned, st.builds(machine_id, st.integers(0, 3), st.integers(0, 1), st.integers(0, 1))),
-    st.builds(assigned, places, criteria),
+    st.builds(assigned, permits, criteria),
 )
 FLEET = [
     DiscoveredMachine(

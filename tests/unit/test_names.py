@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from patchwave.domain.core.ids import LONGEST_RUN_ID, MachineId, RunId
+from patchwave.domain.core.ids import MAX_RUN_ID, MachineId, RunId
 from patchwave.domain.workflow import instance_ids
 
 MACHINE = MachineId.parse(
@@ -15,7 +15,7 @@ MACHINE = MachineId.parse(
 
 def test_the_longest_instance_id_fits() -> None:
     run_id = RunId.of(datetime(2026, 11, 21, tzinfo=UTC), "a" * 32, "0" * 8).text
-    assert len(run_id) == LONGEST_RUN_ID
+    assert len(run_id) == MAX_RUN_ID
     assert RunId.parse(run_id).text == run_id
     for step in ("assess", "patch"):
         machine = instance_ids.machine(run_id, step, MACHINE.key)

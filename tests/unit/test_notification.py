@@ -12,20 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.notifications.events import (
-    LONGEST_FACT,
+    MAX_FACT,
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     MachineNote,
     Notice,
     RunAwaited,
-    Started,
+    RunEnded,
+    RunStarted,
     WindowAwaited,
     one_line,
 )
 from patchwave.domain.notifications.messages import (
-    LONGEST_TITLE,
+    MAX_TITLE,
     Announcement,
     Message,
     Tone,
@@ -38,7 +38,7 @@ from patchwave.domain.policy.policy import PolicyError, parse_policy
 
 AT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
-ALL: list[Facts] = [Started(), ApprovalNeeded(), GateClosed(), WindowAwaited(), RunAwaited(), Ended()]
+ALL: list[Facts] = [RunStarted(), ApprovalNeeded(), ErrorBudgetNotice(), WindowAwaited(), RunAwaited(), RunEnded()]
 
 
 def message(facts: Facts, policy: str = "monthly") -> Message:
@@ -69,7 +69,7 @@ def test_a_line_is_one_line_and_short(text: str, limit: int) -> None:
         ("a\u0000b\u2028c\u00a0d", "a b c d"),
         ("नमस्\u200dते 👩\u200d🔧", "नमस्\u200dते 👩\u200d🔧"),
         ("\ud800", ""),
-        ("x" * 400, "x" * (LONGEST_FACT - 1) + "…"),
+        ("x" * 400, "x" * (MAX_FACT - 1) + "…"),
         ("", ""),
     ],
 )
@@ -113,7 +113,7 @@ def test_scopes(scope: str, spoken: str) -> None:
 
 
 def test_a_start() -> None:
-    told = message(Started(mode="patch", trigger="http", started_by="ada@example.com", machines=60))
+    told = message(RunStarted(mode="patch", trigger="http", started_by="ada@example.com", machines=60))
     assert (told.title, told.tone) == ("monthly: patch run started", Tone.PLAIN)
     assert dict(told.facts) == {"Run": RUN_ID, "Started by": "http ada@example.com", "Machines": "60"}
     assert told.command == f"patchwave run watch {RUN_ID}"
@@ -128,7 +128,7 @@ def test_an_approval() -> None:
 
 @pytest.mark.parametrize(("on_exceeded", "word"), [("hold", "resumes or cancels"), ("end", "the run ends")])
 def test_a_gate(on_exceeded: str, word: str) -> None:
-    told = message(GateClosed(scope="ring:broad", failures=3, limit=2, on_exceeded=on_exceeded))
+    told = message(ErrorBudgetNotice(scope="ring:broad", failures=3, limit=2, on_exceeded=on_exceeded))
     assert (told.title, told.tone) == ("monthly: nothing more starts in ring broad", Tone.ATTENTION)
     assert fact(told, "Failures") == "3, allowed 2"
     assert word in fact(told, "Next")
@@ -147,21 +147,21 @@ def test_a_wait_for_the_next_window() -> None:
 
 
 def test_an_end_that_is_good() -> None:
-    told = message(Ended(state="completed", machines=60, counts_by_outcome={"patched": 60}, duration_seconds=60))
+    told = message(RunEnded(state="completed", machines=60, counts_by_outcome={"patched": 60}, duration_seconds=60))
     assert (told.title, told.tone) == ("monthly: run completed", Tone.GOOD)
     assert (fact(told, "Outcomes"), told.notes) == ("patched 60", ())
 
 
 @pytest.mark.parametrize(("state", "needs_person"), [("completed", 1), ("stopped", 0), ("failed", 0), ("canceled", 0)])
 def test_an_end_that_somebody_should_look_at(state: str, needs_person: int) -> None:
-    assert message(Ended(state=state, needs_person=needs_person)).tone is Tone.ATTENTION
+    assert message(RunEnded(state=state, needs_person=needs_person)).tone is Tone.ATTENTION
 
 
 def test_an_end_names_some_machines_and_counts_the_others() -> None:
     note = MachineNote(
         name="web-07", resource_group="rg", outcome="failed", reason="patches_failed", message="Look\nat it."
     )
-    told = message(Ended(state="completed", machines=60, needs_person=3, notes=[note]))
+    told = message(RunEnded(state="completed", machines=60, needs_person=3, notes=[note]))
     assert told.title == "monthly: run completed, 3 machines need a person"
     assert told.notes == ("web-07 (rg): failed, patches_failed. Look at it.", "and 2 more")
 
@@ -174,13 +174,13 @@ def test_facts_that_nobody_knows_are_left_out(facts: Facts) -> None:
     assert "None" not in repr((told.title, told.facts, told.command))
 
 
-@given(st.sampled_from([Started, ApprovalNeeded, GateClosed, Ended]), st.text(max_size=600))
+@given(st.sampled_from([RunStarted, ApprovalNeeded, ErrorBudgetNotice, RunEnded]), st.text(max_size=600))
 def test_whatever_people_typed_stays_on_its_line(
-    facts: type[Started | ApprovalNeeded | GateClosed | Ended], text: str
+    facts: type[RunStarted | ApprovalNeeded | ErrorBudgetNotice | RunEnded], text: str
 ) -> None:
     texts = {name: text for name, field in facts.model_fields.items() if field.annotation is str and name != "approve"}
     told = message(facts.model_validate(texts))
-    assert len(told.title) <= LONGEST_TITLE
+    assert len(told.title) <= MAX_TITLE
     for line in (told.title, *told.notes, *(part for pair in told.facts for part in pair)):
         assert line == one_line(line, len(line) + 1)
 
@@ -199,14 +199,14 @@ def test_a_notice_survives_its_journey(facts: Facts) -> None:
 
 
 def test_a_delivery_id_is_of_one_notice_on_one_channel() -> None:
-    notice = Notice(run_id=RUN_ID, at=AT, facts=Started())
-    others: list[dict[str, Any]] = [{"number": 2}, {"run_id": "other"}, {"facts": Ended()}]
+    notice = Notice(run_id=RUN_ID, at=AT, facts=RunStarted())
+    others: list[dict[str, Any]] = [{"number": 2}, {"run_id": "other"}, {"facts": RunEnded()}]
     ids = {notice.delivery_id("ops"), notice.delivery_id("chat")}
     ids |= {notice.model_copy(update=change).delivery_id("ops") for change in others}
     assert len(ids) == 5
     assert all(str(uuid.UUID(each)) == each for each in ids)
     # Facts that are read at another time do not make it another notice.
-    assert notice.delivery_id("ops") == notice.model_copy(update={"facts": Started(machines=7)}).delivery_id("ops")
+    assert notice.delivery_id("ops") == notice.model_copy(update={"facts": RunStarted(machines=7)}).delivery_id("ops")
 
 
 # --- the policy

@@ -14,13 +14,13 @@ import yaml
 
 from patchwave.domain.core.documents import Document, to_camel
 from patchwave.domain.notifications.events import (
-    MOST_ATTEMPTS,
-    MOST_NOTES,
+    MAX_ATTEMPTS,
+    MAX_NOTES,
     ApprovalNeeded,
-    Ended,
-    GateClosed,
+    ErrorBudgetNotice,
     RunAwaited,
-    Started,
+    RunEnded,
+    RunStarted,
     WindowAwaited,
 )
 from patchwave.domain.notifications.messages import Announcement
@@ -52,7 +52,7 @@ def is_from_patchwave() -> Callable[[str, str, bytes, float], bool]:
 def sent() -> tuple[str, bytes]:
     """Signature and body of a real notice."""
     hub = parse_channels(CHANNELS)["hub"]
-    announcement = Announcement("20261110T190000Z-monthly", "monthly", NOW, Started(mode="patch"))
+    announcement = Announcement("20261110T190000Z-monthly", "monthly", NOW, RunStarted(mode="patch"))
     outgoing = compose(hub, announcement, delivery_id="6f1d6fd0-7d1c-4f8e-9d0c-3b5b8a1d2c3e", now=NOW)
     return outgoing.headers["X-Patchwave-Signature"], outgoing.body
 
@@ -86,11 +86,11 @@ def test_the_policy_is_one_that_the_app_takes() -> None:
 def test_the_document_is_one_that_the_app_sends() -> None:
     document = json.loads(DOCUMENT)
     common = ("version", "runId", "policy", "at")
-    facts = Ended.from_wire({key: value for key, value in document.items() if key not in common})
+    facts = RunEnded.from_wire({key: value for key, value in document.items() if key not in common})
     assert Announcement(document["runId"], document["policy"], NOW, facts).to_json() == document
 
 
-@pytest.mark.parametrize("facts", [Started, ApprovalNeeded, GateClosed, WindowAwaited, RunAwaited, Ended])
+@pytest.mark.parametrize("facts", [RunStarted, ApprovalNeeded, ErrorBudgetNotice, WindowAwaited, RunAwaited, RunEnded])
 def test_every_field_is_listed(facts: type[Document]) -> None:
     event = facts.model_fields["event"].default
     (row,) = re.findall(rf"^\| `{event}` \| (`.*) \|$", PAGE, re.MULTILINE)
@@ -99,5 +99,5 @@ def test_every_field_is_listed(facts: type[Document]) -> None:
 
 
 def test_numbers_that_the_page_tells() -> None:
-    assert MOST_ATTEMPTS == 6
-    assert MOST_NOTES == 10
+    assert MAX_ATTEMPTS == 6
+    assert MAX_NOTES == 10

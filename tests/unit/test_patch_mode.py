@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from patchwave.domain.fleet.patch_mode import (
     AssessmentMode,
+    AttachedSchedule,
     PatchMode,
     PatchSettings,
     PatchSource,
     RefusalCode,
-    Schedule,
     WantedSettings,
     patch_ownership,
     refusal_of,
@@ -25,9 +25,9 @@ from patchwave.domain.policy.scope import OsType
 SOON = datetime(2026, 12, 1, 3, tzinfo=UTC)
 LATER = datetime(2026, 12, 8, 3, tzinfo=UTC)
 PLATFORM = PatchMode.AUTOMATIC_BY_PLATFORM
-NIGHTLY = Schedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/nightly", next_at=SOON)
-WEEKLY = Schedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/weekly", next_at=LATER)
-ENDED = Schedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/old")
+NIGHTLY = AttachedSchedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/nightly", next_at=SOON)
+WEEKLY = AttachedSchedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/weekly", next_at=LATER)
+ENDED = AttachedSchedule(configuration_id="/subscriptions/s/resourcegroups/g/providers/m/c/old")
 
 
 def windows(mode: PatchMode = PLATFORM, **changes: object) -> PatchSettings:
@@ -57,7 +57,12 @@ def linux(mode: PatchMode = PLATFORM, **changes: object) -> PatchSettings:
     ],
 )
 def test_each_of_the_eight_scenarios(
-    scenario: int, mode: PatchMode, bypass: bool, schedules: list[Schedule], patcher: PatchSource, is_mistake: bool
+    scenario: int,
+    mode: PatchMode,
+    bypass: bool,
+    schedules: list[AttachedSchedule],
+    patcher: PatchSource,
+    is_mistake: bool,
 ) -> None:
     patching = patch_ownership(windows(mode, bypass=bypass), schedules)
     assert (patching.scenario, patching.patcher, patching.is_mistake) == (scenario, patcher, is_mistake)

@@ -18,7 +18,7 @@ from patchwave.domain.azure.install_request import (
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.machine.patch_pinning import (
-    LONGEST_LIST,
+    MAX_LIST,
     Assessed,
     Delay,
     Installed,
@@ -240,7 +240,7 @@ def test_a_list_that_was_cut_gets_the_whole_pin_unless_that_is_long() -> None:
     pin = pin_of(OsType.WINDOWS, *(kb(5_000_000 + number) for number in range(5)))
     cut_list = assessed(kb(5_000_001), is_partial=True)
     assert len(chosen(choose_windows(WINDOWS, cut_list, pin=pin, delay=None)).kb_numbers_to_include) == 5
-    long = pin_of(OsType.LINUX, *(package(f"p{number}") for number in range(LONGEST_LIST + 1)))
+    long = pin_of(OsType.LINUX, *(package(f"p{number}") for number in range(MAX_LIST + 1)))
     assert choose_packages(LINUX, assessed(package("p7"), is_partial=True), pin=long) == [("p7", "1.0")]
 
 

@@ -1,10 +1,10 @@
-"""The places of single machines: which groups they are in, and how many those take."""
+"""The permits of single machines: which groups they are in, and how many those take."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
 from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from tests.unit.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, set_id
@@ -12,10 +12,12 @@ from tests.unit.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy
 OWNER = SUBSCRIPTIONS[0]
 
 
-def places(machines: list[PlannerMachine], topology: Topology | None = None, **policy: Any) -> list[tuple[Place, ...]]:
-    """The places of each machine, all of them planned."""
+def permits(
+    machines: list[PlannerMachine], topology: Topology | None = None, **policy: Any
+) -> list[tuple[Permit, ...]]:
+    """The permits of each machine, all of them planned."""
     separation = ConcurrencyConstraints(machines, machines, make_policy(**policy), topology or Topology())
-    return [separation.places(machine) for machine in machines]
+    return [separation.permits(machine) for machine in machines]
 
 
 def av_set(size: int, *, name: str = "av-web", first: int = 0) -> list[PlannerMachine]:
@@ -26,68 +28,68 @@ def av_set(size: int, *, name: str = "av-web", first: int = 0) -> list[PlannerMa
 
 
 def test_the_run_takes_so_many() -> None:
-    assert places([make_machine(0)]) == [(Place(RUN_GROUP, 20),)]
-    assert places([make_machine(number) for number in range(25)], maxConcurrent="10%")[0] == (Place(RUN_GROUP, 2),)
-    assert places([make_machine(0)], maxConcurrent="10%")[0] == (Place(RUN_GROUP, 1),)
+    assert permits([make_machine(0)]) == [(Permit(RUN_GROUP, 20),)]
+    assert permits([make_machine(number) for number in range(25)], maxConcurrent="10%")[0] == (Permit(RUN_GROUP, 2),)
+    assert permits([make_machine(0)], maxConcurrent="10%")[0] == (Permit(RUN_GROUP, 1),)
 
 
 def test_a_zone_is_a_building_where_that_is_known() -> None:
     machines = [make_machine(number, zones=zones) for number, zones in enumerate([("1",), ("2",), ("2", "1"), ()])]
     known = Topology.of(zones={(OWNER, "West Europe", "1"): "we-az3"})
-    found = [[place for place in mine if place.group == "zones:westeurope"] for mine in places(machines, known)]
+    found = [[place for place in mine if place.group == "zones:westeurope"] for mine in permits(machines, known)]
     assert found == [
-        [Place("zones:westeurope", 1, "we-az3")],
-        [Place("zones:westeurope", 1, f"{OWNER}/2")],
-        [Place("zones:westeurope", 1, f"{OWNER}/1+2")],
+        [Permit("zones:westeurope", 1, "we-az3")],
+        [Permit("zones:westeurope", 1, f"{OWNER}/2")],
+        [Permit("zones:westeurope", 1, f"{OWNER}/1+2")],
         [],
     ]
-    assert all(len(mine) == 1 for mine in places(machines, known, separateZones=False))
+    assert all(len(mine) == 1 for mine in permits(machines, known, separateZones=False))
 
 
 def test_a_set_has_one_update_domain_at_a_time_and_a_share_of_it() -> None:
     key = f"{OWNER}/rg/av-web"
-    domain, share, _ = places(av_set(19))[3]
-    assert domain == Place(f"domains:{key}", 1, "3")
-    assert share == Place(f"set:{key}", 3)
-    assert places(av_set(9))[0][1] == Place(f"set:{key}", 1)
-    assert places(av_set(10))[0][1] == Place(f"set:{key}", 2)
-    assert places(av_set(40), availabilitySets={"percent": 5})[0][1] == Place(f"set:{key}", 2)
+    domain, share, _ = permits(av_set(19))[3]
+    assert domain == Permit(f"domains:{key}", 1, "3")
+    assert share == Permit(f"set:{key}", 3)
+    assert permits(av_set(9))[0][1] == Permit(f"set:{key}", 1)
+    assert permits(av_set(10))[0][1] == Permit(f"set:{key}", 2)
+    assert permits(av_set(40), availabilitySets={"percent": 5})[0][1] == Permit(f"set:{key}", 2)
 
 
 def test_sets_of_one_name_in_two_subscriptions_are_two() -> None:
     one = make_machine(0, availability_set=set_id("av"), update_domain="1")
     other = make_machine(1, availability_set=set_id("av", SUBSCRIPTIONS[1]), update_domain="1")
     same = make_machine(2, availability_set=set_id("AV").upper(), update_domain="1")
-    groups = [{place.group for place in mine} for mine in places([one, other, same])]
+    groups = [{place.group for place in mine} for mine in permits([one, other, same])]
     assert groups[0] == groups[2] != groups[1]
 
 
 def test_an_unknown_update_domain_makes_its_set_go_one_by_one_unless_it_is_not_planned() -> None:
     machines = [*av_set(20), make_machine(90, availability_set=set_id("av-web"))]
-    share = Place(f"set:{OWNER}/rg/av-web", 1)
-    assert {mine[:-1] for mine in places(machines)} == {(share,)}
+    share = Permit(f"set:{OWNER}/rg/av-web", 1)
+    assert {mine[:-1] for mine in permits(machines)} == {(share,)}
     without = ConcurrencyConstraints(machines, machines[:-1], make_policy(), Topology())
-    assert without.places(machines[0])[1] == Place(share.group, 4)
+    assert without.permits(machines[0])[1] == Permit(share.group, 4)
 
 
 def test_tags_are_compared_without_case() -> None:
     machines = [make_machine(number, tags={"APP": "Web", "Cluster": "C1"}) for number in range(9)]
     policy: dict[str, Any] = {"exclusiveTag": "cluster", "limits": {"tags": [{"tag": "app", "maxConcurrent": "50%"}]}}
-    assert places(machines, **policy)[0][:-1] == (Place("exclusive:cluster=c1", 1), Place("tag:app=web", 4))
-    assert places([make_machine(0, tags={"cluster": " ", "app": ""})], **policy)[0] == (Place(RUN_GROUP, 20),)
+    assert permits(machines, **policy)[0][:-1] == (Permit("exclusive:cluster=c1", 1), Permit("tag:app=web", 4))
+    assert permits([make_machine(0, tags={"cluster": " ", "app": ""})], **policy)[0] == (Permit(RUN_GROUP, 20),)
 
 
 def test_a_region_counts_its_own_machines() -> None:
     machines = [make_machine(number) for number in range(10)] + [make_machine(10, location="eastus")]
-    found = places(machines, limits={"region": "20%"})
-    assert (found[0][0], found[10][0]) == (Place("region:westeurope", 2), Place("region:eastus", 1))
+    found = permits(machines, limits={"region": "20%"})
+    assert (found[0][0], found[10][0]) == (Permit("region:westeurope", 2), Permit("region:eastus", 1))
 
 
 def test_rules_that_hold_nobody_have_no_words() -> None:
     machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
     separation = ConcurrencyConstraints(machines, machines, make_policy(exclusiveTag="cluster"), Topology())
     for machine in machines:
-        separation.places(machine)
+        separation.permits(machine)
     assert separation.rules == {}
 
 
@@ -100,5 +102,5 @@ def test_every_place_survives_its_text() -> None:
         make_machine(0, zones=("1|2",), availability_set=set_id("a"), update_domain="x|y"),
         *av_set(9, name="a"),
     ]
-    for place in places(machines, exclusiveTag="app")[0]:
-        assert Place.parse(place.text) == place
+    for place in permits(machines, exclusiveTag="app")[0]:
+        assert Permit.parse(place.text) == place

@@ -59,7 +59,7 @@ def test_no_plan_breaks_a_rule(machines: list[PlannerMachine], policy: Policy, t
 def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
     machines: list[PlannerMachine], policy: Policy, topology: Topology, seed: int
 ) -> None:
-    """The stored order and places, phase after phase, with durations that nobody predicted."""
+    """The stored order and permits, phase after phase, with durations that nobody predicted."""
     random = Random(seed)
     at, ended = 0.0, Counter[int]()
     observed: list[Interval] = []
@@ -67,7 +67,7 @@ def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
     for (ring, _), members in groupby(placements, key=lambda each: (each.ring, each.phase)):
         phase = list(members)
         slices = draw_timeline(
-            [Job(each.key, each.lane, random.choice([1.0, 60.0, 61.5, 9000.0]), each.places) for each in phase],
+            [Job(each.key, each.lane, random.choice([1.0, 60.0, 61.5, 9000.0]), each.permits) for each in phase],
             {each.key: each.wave for each in phase},
             at=at,
             ramp=policy.ramp,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.core.principal import LONGEST_HEADER, InvalidPrincipal, Principal, Role, read_principal
+from patchwave.domain.core.principal import MAX_HEADER, InvalidPrincipal, Principal, Role, read_principal
 
 TENANT = "77777777-2222-4333-8444-555555555555"
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
@@ -80,7 +80,7 @@ GARBLED = {
     "a list": encode([]),
     "null": encode(None),
     "very deep": base64.b64encode(b"[" * 20_000).decode(),
-    "oversized": header(("x", "y" * LONGEST_HEADER)),
+    "oversized": header(("x", "y" * MAX_HEADER)),
     "no provider": header(auth_typ=None),
     "another provider": header(auth_typ="google"),
     "the provider in other letters": header(auth_typ="AAD"),

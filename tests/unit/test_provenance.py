@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patchwave.domain.policy.policy import apply_overrides, parse_policy
 from patchwave.domain.runs.provenance import (
-    LONGEST_SHOWN_SCRIPT,
+    MAX_SHOWN_SCRIPT,
     policy_digest,
     rules_in_short,
     spoken_scripts,
@@ -43,7 +43,7 @@ def test_a_retry_that_changes_nothing_more_keeps_the_digest_of_the_overrides() -
 
 
 def test_what_is_told_has_digest_scope_author_and_the_scripts() -> None:
-    long = "echo " + "x" * LONGEST_SHOWN_SCRIPT
+    long = "echo " + "x" * MAX_SHOWN_SCRIPT
     hooks = {"before": {"linux": long, "windows": "exit 0"}, "after": {"linux": "true"}}
     chosen = written(parse_policy(SMALLEST | {"hooks": hooks}), author="ana", author_id=ANA)
     told = rules_in_short(*chosen)
@@ -51,7 +51,7 @@ def test_what_is_told_has_digest_scope_author_and_the_scripts() -> None:
     assert (told["source"], told["scope"]) == ("a request", f"subscriptions {SUBSCRIPTION}")
     assert told["scripts"].keys() == {"before.linux", "before.windows", "after.linux"}
     assert (told["scripts"]["after.linux"], told["scripts"]["before.windows"]) == ("true", "exit 0")
-    assert told["scripts"]["before.linux"].startswith(long[:LONGEST_SHOWN_SCRIPT])
+    assert told["scripts"]["before.linux"].startswith(long[:MAX_SHOWN_SCRIPT])
     assert "sha256" in told["scripts"]["before.linux"]
 
 

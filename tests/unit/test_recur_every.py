@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.calendar.recurrence import NthWeekday
-from patchwave.domain.maintenance.recurrence import LARGEST_OFFSET, WEEKDAYS, RecurEvery, Unit
+from patchwave.domain.maintenance.recurrence import MAX_OFFSET, WEEKDAYS, RecurEvery, Unit
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NEVER = datetime(2999, 1, 1, tzinfo=UTC)
@@ -118,7 +118,7 @@ rates = st.one_of(
             NthWeekday,
             st.sampled_from([1, 2, 3, 4, -1]),
             st.integers(0, 6),
-            st.integers(-LARGEST_OFFSET, LARGEST_OFFSET),
+            st.integers(-MAX_OFFSET, MAX_OFFSET),
         ),
     ),
 )

@@ -16,7 +16,7 @@ from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import (
-    Installation,
+    InstallationRow,
     MaintenanceUpdateRow,
     awaits_result,
     conclude,
@@ -143,7 +143,7 @@ def test_rows_of_resource_graph_are_read_whatever_they_lack() -> None:
         MaintenanceUpdateRow(resource_id=MACHINE.text),
     )
     assert MaintenanceUpdateRow.read({"id": "x", "properties": None}) is None
-    found = Installation.model_validate(
+    found = InstallationRow.model_validate(
         {
             "id": RESULT.lower(),
             "properties": {
@@ -164,8 +164,8 @@ def test_rows_of_resource_graph_are_read_whatever_they_lack() -> None:
     assert found.result.error is not None
     assert found.result.error.sentence == "REBOOT: Machine is Required to reboot"
     assert found.result.start_date_time == datetime(2026, 11, 21, 3, 10, tzinfo=UTC)
-    assert not Installation.model_validate({"id": RESULT, "properties": {"status": "InProgress"}}).is_over
-    assert Installation.model_validate({"id": "nonsense"}).machine is None
+    assert not InstallationRow.model_validate({"id": RESULT, "properties": {"status": "InProgress"}}).is_over
+    assert InstallationRow.model_validate({"id": "nonsense"}).machine is None
 
 
 def test_a_patch_belongs_to_its_installation() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.planning.admission import Admission, Candidate, Place
+from patchwave.domain.planning.admission import Admission, Candidate, Permit
 from patchwave.domain.planning.reservation import (
     Groups,
     Reservation,
@@ -29,36 +29,36 @@ def reservation(number: int, groups: Groups | None, run_id: str = "") -> Reserva
     return Reservation(run_id=run_id or f"run-{number}", turn=1, phase="0.0", number=number, since=NOW, groups=groups)
 
 
-def of(*places: Place, regions: tuple[str, ...] = ()) -> Groups:
-    return groups_of(places, regions, PAIRED)
+def of(*permits: Permit, regions: tuple[str, ...] = ()) -> Groups:
+    return groups_of(permits, regions, PAIRED)
 
 
-SET = Place("set:s/rg/av", 1)
-OTHER_SET = Place("set:s/rg/other", 1)
+SET = Permit("set:s/rg/av", 1)
+OTHER_SET = Permit("set:s/rg/other", 1)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "apart"),
     [
         (of(SET), of(SET), ["set:s/rg/av"]),
-        (of(Place("set:s/rg/av", 2)), of(Place("set:s/rg/av", 9)), ["set:s/rg/av"]),
+        (of(Permit("set:s/rg/av", 2)), of(Permit("set:s/rg/av", 9)), ["set:s/rg/av"]),
         (of(SET), of(OTHER_SET), []),
-        (of(Place("exclusive:cluster=c", 1)), of(Place("exclusive:cluster=c", 1)), ["exclusive:cluster=c"]),
-        (of(Place("tag:app=shop", 3)), of(Place("tag:app=shop", 3)), ["tag:app=shop"]),
-        (of(Place("zones:westeurope", 1, "az1")), of(Place("zones:westeurope", 1, "az2")), ["zones:westeurope"]),
-        (of(Place("zones:westeurope", 1, "az1")), of(Place("zones:westeurope", 1, "az1")), []),
+        (of(Permit("exclusive:cluster=c", 1)), of(Permit("exclusive:cluster=c", 1)), ["exclusive:cluster=c"]),
+        (of(Permit("tag:app=shop", 3)), of(Permit("tag:app=shop", 3)), ["tag:app=shop"]),
+        (of(Permit("zones:westeurope", 1, "az1")), of(Permit("zones:westeurope", 1, "az2")), ["zones:westeurope"]),
+        (of(Permit("zones:westeurope", 1, "az1")), of(Permit("zones:westeurope", 1, "az1")), []),
         (
-            of(Place("zones:westeurope", 1, "az1"), Place("zones:westeurope", 1, "az2")),
-            of(Place("zones:westeurope", 1, "az1"), Place("zones:westeurope", 1, "az2")),
+            of(Permit("zones:westeurope", 1, "az1"), Permit("zones:westeurope", 1, "az2")),
+            of(Permit("zones:westeurope", 1, "az1"), Permit("zones:westeurope", 1, "az2")),
             ["zones:westeurope"],
         ),
-        (of(Place("zones:westeurope", 1, "az1")), of(Place("zones:northeurope", 1, "az2")), []),
+        (of(Permit("zones:westeurope", 1, "az1")), of(Permit("zones:northeurope", 1, "az2")), []),
         (of(regions=("westeurope",)), of(regions=("northeurope",)), ["pair:northeurope+westeurope"]),
         (of(regions=("westeurope",)), of(regions=("westeurope",)), []),
         (of(regions=("westus3",)), of(regions=("eastus",)), ["pair:eastus+westus3"]),
         (of(regions=("westus3",)), of(regions=("westus",)), []),
-        (of(Place("run", 5)), of(Place("run", 5)), []),
-        (of(Place("region:westeurope", 5)), of(Place("region:westeurope", 5)), []),
+        (of(Permit("run", 5)), of(Permit("run", 5)), []),
+        (of(Permit("region:westeurope", 5)), of(Permit("region:westeurope", 5)), []),
     ],
 )
 def test_what_keeps_two_phases_apart(one: Groups, other: Groups, apart: list[str]) -> None:
@@ -66,12 +66,12 @@ def test_what_keeps_two_phases_apart(one: Groups, other: Groups, apart: list[str
     assert keeps_apart(other, one) == apart
 
 
-def _places() -> st.SearchStrategy[Place]:
+def _places() -> st.SearchStrategy[Permit]:
     zones = st.builds(
-        lambda region, slot: Place(f"zones:{region}", 1, slot), st.sampled_from("ab"), st.sampled_from("123")
+        lambda region, slot: Permit(f"zones:{region}", 1, slot), st.sampled_from("ab"), st.sampled_from("123")
     )
     units = st.builds(
-        lambda kind, name: Place(f"{kind}:{name}", 1),
+        lambda kind, name: Permit(f"{kind}:{name}", 1),
         st.sampled_from(["set", "exclusive", "tag"]),
         st.sampled_from("xyz"),
     )
@@ -83,22 +83,22 @@ MACHINES = st.lists(st.lists(_places(), max_size=3, unique_by=lambda place: plac
 
 @given(MACHINES, MACHINES)
 def test_phases_are_kept_apart_exactly_when_two_of_their_machines_are(
-    one: list[list[Place]], other: list[list[Place]]
+    one: list[list[Permit]], other: list[list[Permit]]
 ) -> None:
     """The judge is the rule that machines of one run follow."""
     apart = False
     for mine in one:
         for theirs in other:
             admission = Admission()
-            admission.resume([Candidate("mine", places=tuple(mine))])
-            admission.add([Candidate("theirs", places=tuple(theirs))])
+            admission.resume([Candidate("mine", permits=tuple(mine))])
+            admission.add([Candidate("theirs", permits=tuple(theirs))])
             apart |= not admission.start()
     assert bool(keeps_apart(of(*itertools.chain(*one)), of(*itertools.chain(*other)))) == apart
 
 
 @given(st.lists(st.tuples(MACHINES, st.booleans()), min_size=1, max_size=6))
 def test_those_that_have_their_turn_never_meet_and_one_always_has_it(
-    phases: list[tuple[list[list[Place]], bool]],
+    phases: list[tuple[list[list[Permit]], bool]],
 ) -> None:
     reserved = [
         reservation(number, None if is_given_back else of(*itertools.chain(*machines)))
@@ -125,7 +125,7 @@ def test_a_run_does_not_wait_for_itself_nor_for_what_was_given_back() -> None:
     ("groups", "words"),
     [
         (of(SET), "the availability set av"),
-        (of(Place("exclusive:cluster=c", 1)), "machines with cluster=c"),
+        (of(Permit("exclusive:cluster=c", 1)), "machines with cluster=c"),
     ],
 )
 def test_the_wait_in_words(groups: Groups, words: str) -> None:
@@ -137,17 +137,17 @@ def test_the_wait_in_words_names_the_first_of_several() -> None:
     assert waits_for(reservation(3, mine), reservation(1, theirs), 2) == (
         "the run run-1, and 2 more: both work on the paired regions northeurope and westeurope"
     )
-    zones = of(Place("zones:westeurope", 1, "1")), of(Place("zones:westeurope", 1, "2"))
+    zones = of(Permit("zones:westeurope", 1, "1")), of(Permit("zones:westeurope", 1, "2"))
     assert waits_for(reservation(3, zones[0]), reservation(1, zones[1]), 0).endswith("both work on zones of westeurope")
 
 
 def test_a_large_phase_stays_small_and_keeps_the_names_of_some() -> None:
-    places = [Place(f"set:sub/rg/av-{number:05d}", 1) for number in range(5_000)]
-    groups = of(*places)
+    permits = [Permit(f"set:sub/rg/av-{number:05d}", 1) for number in range(5_000)]
+    groups = of(*permits)
     assert len(groups.units) == 5_000
     assert len(groups.names) == 200
     assert all(len(unit) == 12 for unit in groups.units)
-    unnamed = of(places[4_999])
+    unnamed = of(permits[4_999])
     assert keeps_apart(groups, unnamed) == unnamed.units
     assert waits_for(reservation(2, groups), reservation(1, unnamed), 0).endswith(
         "on an availability set or a tag that both have"
@@ -155,7 +155,7 @@ def test_a_large_phase_stays_small_and_keeps_the_names_of_some() -> None:
 
 
 def test_a_phase_with_more_groups_than_a_row_holds_is_kept_apart_from_all_that_have_any() -> None:
-    many = of(*(Place(f"tag:app={number}", 1) for number in range(20_001)), regions=("westeurope",))
+    many = of(*(Permit(f"tag:app={number}", 1) for number in range(20_001)), regions=("westeurope",))
     assert (many.units, many.names) == (["*"], {})
     assert many.slots == {"pair:northeurope+westeurope": "westeurope"}
     for other in (of(SET), many):
@@ -165,4 +165,4 @@ def test_a_phase_with_more_groups_than_a_row_holds_is_kept_apart_from_all_that_h
     assert waits_for(reservation(2, of(SET)), reservation(1, many), 0).endswith(
         "both work on an availability set or a tag that both have"
     )
-    assert len(of(*(Place(f"tag:app={number}", 1) for number in range(20_000))).units) == 20_000
+    assert len(of(*(Permit(f"tag:app={number}", 1) for number in range(20_000))).units) == 20_000

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from orchestrators.phase import MOST_RUNNING, MOST_WAITING
-from patchwave.domain.planning.placement_codec import Placed, Roster
+from orchestrators.phase import MAX_RUNNING, MAX_WAITING
+from patchwave.domain.planning.placement_codec import PlacedMachine, PlacedMachines
 
-ADAPTER: TypeAdapter[Any] = TypeAdapter(Roster)
-LARGEST_PAYLOAD = 256 * 1024
+ADAPTER: TypeAdapter[Any] = TypeAdapter(PlacedMachines)
+MAX_PAYLOAD = 256 * 1024
 
 texts = st.text(max_size=12)
 machines = st.lists(
     st.builds(
-        lambda key, lane, wave, size, places, attempt: Placed(
-            key=key, lane=lane, wave=wave, wave_size=size, places=places, attempt=attempt
+        lambda key, lane, wave, size, permits, attempt: PlacedMachine(
+            key=key, lane=lane, wave=wave, wave_size=size, permits=permits, attempt=attempt
         ),
         texts,
         st.sampled_from(["", "westeurope", "eastus"]),
@@ -34,33 +34,33 @@ machines = st.lists(
 
 
 @given(machines)
-def test_what_is_packed_comes_back(roster: list[Placed]) -> None:
+def test_what_is_packed_comes_back(roster: list[PlacedMachine]) -> None:
     wire = json.loads(ADAPTER.dump_json(roster))
     assert ADAPTER.validate_python(wire) == roster
     assert ADAPTER.validate_python(roster) == roster
 
 
-def place(number: int, *, is_clustered: bool, is_in_set: bool) -> Placed:
+def place(number: int, *, is_clustered: bool, is_in_set: bool) -> PlacedMachine:
     """The machine of that number in a large estate, with the rules that hold it apart from others."""
     home = f"/subscriptions/3f6d0f5e-8a3c-4b1d-9a64-6f1f0c2b7e11/resourcegroups/rg-web-{number // 400}"
     in_set = f"1|{number % 5}|availability-set:{home}/providers/microsoft.compute/availabilitysets/av-{number // 400}"
     own = [in_set] if is_in_set else [f"1||tag:cluster=sql-{number // 20}"] if is_clustered else []
-    return Placed(
+    return PlacedMachine(
         key=hashlib.sha256(b"%d" % number).hexdigest()[:24],
         lane=f"region{number % 12}",
         wave=number // 300,
         wave_size=250,
-        places=[*own, f"1|{number % 3}|zones:region{number % 12}", "5500||run"],
+        permits=[*own, f"1|{number % 3}|zones:region{number % 12}", "5500||run"],
     )
 
 
 def test_what_a_phase_carries_fits_into_a_payload_when_a_third_of_its_machines_have_rules_of_their_own() -> None:
     running = [
         place(number, is_clustered=number % 5 == 0, is_in_set=number % 10 == 1)
-        for number in sorted(range(MOST_RUNNING), key=lambda number: (number // 300, number % 12))
+        for number in sorted(range(MAX_RUNNING), key=lambda number: (number // 300, number % 12))
     ]
-    waiting = [place(number, is_clustered=True, is_in_set=False) for number in range(6_000, 6_000 + MOST_WAITING)]
-    assert len(ADAPTER.dump_json(running)) + len(ADAPTER.dump_json(waiting)) < LARGEST_PAYLOAD
+    waiting = [place(number, is_clustered=True, is_in_set=False) for number in range(6_000, 6_000 + MAX_WAITING)]
+    assert len(ADAPTER.dump_json(running)) + len(ADAPTER.dump_json(waiting)) < MAX_PAYLOAD
 
 
 def test_neighbours_that_share_everything_cost_their_keys() -> None:

@@ -20,7 +20,7 @@ from patchwave.domain.machine.script import (
     shorten_output,
     wrap_script,
 )
-from patchwave.domain.policy.hooks import MOST_SCRIPT_UNITS, check_script
+from patchwave.domain.policy.hooks import MAX_SCRIPT_UNITS, check_script
 from patchwave.domain.policy.scope import OsType
 
 TEN_MINUTES = timedelta(minutes=10)
@@ -58,7 +58,7 @@ def carried_out(text: str, *, timeout: timedelta = TEN_MINUTES, **variables: str
 # --- what a policy may hold
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "echo \0", "x" * (MOST_SCRIPT_UNITS + 1), "#! \necho"])
+@pytest.mark.parametrize("text", ["", "  \n", "echo \0", "x" * (MAX_SCRIPT_UNITS + 1), "#! \necho"])
 def test_scripts_that_cannot_be_sent_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         check_script(text)
@@ -131,7 +131,7 @@ def test_on_windows_the_script_is_a_process_of_its_own() -> None:
 
 
 def test_the_longest_script_fits_a_command_line() -> None:
-    lines = wrap_script("x" * MOST_SCRIPT_UNITS, OsType.WINDOWS, TEN_MINUTES, {})
+    lines = wrap_script("x" * MAX_SCRIPT_UNITS, OsType.WINDOWS, TEN_MINUTES, {})
     assert max(len(line) for line in lines) < 32_767
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from patchwave.domain.core.command import NotPossible, Order
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs import commands
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Decision, Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import ApprovalDecision, Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
 from tests.adapters.samples import intent, machine
@@ -51,13 +51,13 @@ def run(state: RunState = RunState.RUNNING, **changes: Any) -> Run:
 
 def approved_run(**changes: Any) -> Run:
     """A run whose rings have the approvals that they need."""
-    approvals = {ring: Decision(approved=True, by="ben", at=NOW) for ring in ("early", "broad")}
+    approvals = {ring: ApprovalDecision(approved=True, by="ben", at=NOW) for ring in ("early", "broad")}
     fields: dict[str, Any] = {"decisions": approvals, **changes}
     return run(**fields)
 
 
-def gate(scope: str = "lane:broad/westeurope", *, ends_run: bool = False) -> GateClosed:
-    return GateClosed(run_id=run().id, scope=scope, failures=3, limit=2, ends_run=ends_run)
+def gate(scope: str = "lane:broad/westeurope", *, ends_run: bool = False) -> ErrorBudgetExceeded:
+    return ErrorBudgetExceeded(run_id=run().id, scope=scope, failures=3, limit=2, ends_run=ends_run)
 
 
 def approve(state: Run, ring: str, order: Order = ANA) -> Run:
@@ -329,10 +329,10 @@ class TestTheTurnOfAMachine:
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
-    @pytest.mark.parametrize("decision", [None, Decision(approved=False, by="ben", at=NOW)])
-    def test_nothing_starts_in_a_ring_that_is_not_approved(self, decision: Decision | None) -> None:
+    @pytest.mark.parametrize("decision", [None, ApprovalDecision(approved=False, by="ben", at=NOW)])
+    def test_nothing_starts_in_a_ring_that_is_not_approved(self, decision: ApprovalDecision | None) -> None:
         """The orchestration asks before it takes the ring; the row decides before each start."""
-        state = run(decisions={"early": Decision(approved=True, by="ben", at=NOW)})
+        state = run(decisions={"early": ApprovalDecision(approved=True, by="ben", at=NOW)})
         if decision is not None:
             state = state.model_copy(update={"decisions": {**state.decisions, "broad": decision}})
         result = start_blocker(state, placed())

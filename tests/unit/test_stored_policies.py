@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.policy.policy import PolicyError
-from patchwave.domain.policy.stored_policies import MOST_KEPT, parse_stored_policy
+from patchwave.domain.policy.stored_policies import MAX_KEPT, parse_stored_policy
 
 SCOPE = {"subscriptions": ["11111111-2222-4333-8444-555555555555"]}
 
@@ -40,7 +40,7 @@ def test_a_document_that_is_none_is_refused_each_time() -> None:
 def test_of_many_policies_those_asked_for_last_are_kept() -> None:
     kept = parse_stored_policy(document(), name="kept")
     left = parse_stored_policy(document(), name="left")
-    for number in range(MOST_KEPT - 1):
+    for number in range(MAX_KEPT - 1):
         parse_stored_policy(document(), name=f"other-{number}")
         assert parse_stored_policy(document(), name="kept") is kept
     assert parse_stored_policy(document(), name="left") is not left

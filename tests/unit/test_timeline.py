@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from patchwave.domain.planning.admission import RUN_GROUP, Place, wave_scope
+from patchwave.domain.planning.admission import RUN_GROUP, Permit, wave_scope
 from patchwave.domain.planning.critical_path import Job
 from patchwave.domain.planning.timeline import Slice, draw_timeline
 
-RUN = Place(RUN_GROUP, 2)
+RUN = Permit(RUN_GROUP, 2)
 
 
 def timeline(jobs: list[Job], waves: dict[str, int] | None = None, **more: Any) -> dict[str, tuple[float, float]]:
@@ -16,18 +16,18 @@ def timeline(jobs: list[Job], waves: dict[str, int] | None = None, **more: Any) 
     return {key: (each.start, each.end) for key, each in slices.items()}
 
 
-def job(key: str, seconds: float, *places: Place, lane: str = "west") -> Job:
-    return Job(key, lane, seconds, (*places, RUN))
+def job(key: str, seconds: float, *permits: Permit, lane: str = "west") -> Job:
+    return Job(key, lane, seconds, (*permits, RUN))
 
 
 def test_the_next_starts_when_its_own_predecessor_ends() -> None:
-    node = Place("cluster", 1)
+    node = Permit("cluster", 1)
     jobs = [job("a1", 10, node), job("b", 50), job("a2", 10, node), job("a3", 10, node)]
     assert timeline(jobs, at=100) == {"a1": (100, 110), "b": (100, 150), "a2": (110, 120), "a3": (120, 130)}
 
 
 def test_it_says_which_group_held_a_machine() -> None:
-    jobs = [job("a", 10, Place("c", 1)), job("b", 10), job("c", 10), job("d", 5, Place("c", 1))]
+    jobs = [job("a", 10, Permit("c", 1)), job("b", 10), job("c", 10), job("d", 5, Permit("c", 1))]
     slices = draw_timeline(jobs, dict.fromkeys("abcd", 1))
     assert slices == {
         "a": Slice(0, 10, ""),
@@ -53,7 +53,7 @@ def test_a_lane_bakes_between_its_waves_and_not_after_the_last() -> None:
 
 
 def test_a_ramp_counts_who_has_ended_before() -> None:
-    jobs = [Job(f"m{number}", "west", 10, (Place(RUN_GROUP, 8),)) for number in range(4)]
+    jobs = [Job(f"m{number}", "west", 10, (Permit(RUN_GROUP, 8),)) for number in range(4)]
     assert timeline(jobs, ramp=True) == {"m0": (0, 10), "m1": (10, 20), "m2": (10, 20), "m3": (20, 30)}
     assert {start for start, _ in timeline(jobs, ramp=True, ended=3).values()} == {0}
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from patchwave.domain.planning.admission import RUN_GROUP, UNLIMITED, Place
+from patchwave.domain.planning.admission import RUN_GROUP, UNLIMITED, Permit
 from patchwave.domain.planning.critical_path import Job
 from patchwave.domain.planning.waves import number_waves
 
-RUN = Place(RUN_GROUP, 3)
+RUN = Permit(RUN_GROUP, 3)
 
 
-def waves(*machines: tuple[Place, ...], run: Place = RUN) -> list[int]:
-    jobs = [Job(f"m{number}", "west", 1.0, (*places, run)) for number, places in enumerate(machines)]
+def waves(*machines: tuple[Permit, ...], run: Permit = RUN) -> list[int]:
+    jobs = [Job(f"m{number}", "west", 1.0, (*permits, run)) for number, permits in enumerate(machines)]
     return list(number_waves(jobs).values())
 
 
-def zone(name: str) -> Place:
-    return Place("zones", 1, name)
+def zone(name: str) -> Permit:
+    return Permit("zones", 1, name)
 
 
 def test_a_wave_is_as_large_as_the_run_takes() -> None:
     assert waves(*[()] * 7) == [1, 1, 1, 2, 2, 2, 3]
-    assert waves(*[()] * 4, run=Place(RUN_GROUP, UNLIMITED)) == [1, 1, 1, 1]
+    assert waves(*[()] * 4, run=Permit(RUN_GROUP, UNLIMITED)) == [1, 1, 1, 1]
 
 
 def test_a_new_zone_begins_a_new_wave_and_others_fill_the_earlier_ones() -> None:
@@ -30,13 +30,13 @@ def test_a_new_zone_begins_a_new_wave_and_others_fill_the_earlier_ones() -> None
 
 
 def test_the_nodes_of_a_cluster_take_one_wave_each() -> None:
-    node, other = (Place("c", 1),), (Place("d", 1),)
+    node, other = (Permit("c", 1),), (Permit("d", 1),)
     assert waves(node, node, node, other, other) == [1, 2, 3, 1, 2]
     assert waves((*node, *other), node, other, (*node, *other)) == [1, 2, 2, 3]
 
 
 def test_a_machine_waits_for_the_last_of_its_groups() -> None:
-    full = (Place("set", 2),)
+    full = (Permit("set", 2),)
     assert waves(full, full, full, (*full, zone("1")), (*full, zone("2"))) == [1, 1, 2, 2, 3]
 
 

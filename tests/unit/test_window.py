@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.install_request import (
-    SHORTEST_DURATION,
+    MIN_DURATION,
     InstallParameters,
     RebootSetting,
     WindowsClassification,
@@ -109,7 +109,7 @@ def test_what_starts_can_end_inside_the_window_and_azure_takes_it(
 
 def test_no_floor_lies_below_what_the_install_call_takes() -> None:
     for os_type in OsType:
-        assert shortest_installation(install(minimumDuration="PT20M"), os_type) >= SHORTEST_DURATION
+        assert shortest_installation(install(minimumDuration="PT20M"), os_type) >= MIN_DURATION
 
 
 def test_service_packs_are_the_classification_of_azure() -> None:

@@ -27,8 +27,8 @@ _SCOPES = (GUEST_SCOPE, "Host", "Resource", "OSImage", "Extension", "SQLDB", "SQ
 _FOREVER = "9999-12-31 23:59:59"
 _DATES = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
 _SHORTEST, _LONGEST = timedelta(hours=1, minutes=30), timedelta(hours=3, minutes=55)
-_LEAST_GAP = timedelta(hours=6)
-_MOST_CHARACTERS = 128
+_MIN_GAP = timedelta(hours=6)
+_MAX_CHARACTERS = 128
 """Of the names of resource group and configuration together: fewer than this."""
 _REBOOT_WORDS = {"Always": "AlwaysReboot", "Never": "NeverReboot"}
 """What is kept and answered for what is sent."""
@@ -138,7 +138,7 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
         made["maintenanceWindow"] = {"expirationDateTime": _FOREVER} | window
     if scope != GUEST_SCOPE:
         return made, None
-    if len(group) + len(name) >= _MOST_CHARACTERS:
+    if len(group) + len(name) >= _MAX_CHARACTERS:
         raise invalid("The names of the resource group and the configuration must be shorter than 128 characters.")
     # The words are those of Azure/bicep#8959.
     if dig(made, "extensionProperties", "InGuestPatchMode") not in ("User", "Platform"):
@@ -188,7 +188,7 @@ def _read_window(window: dict[str, Any], now: datetime) -> Window:
         raise invalid(str(error)) from error
     if recurrence.unit == "month" and not recurrence.days and recurrence.ranked is None:
         raise invalid(f"RecurEvery '{window.get('recurEvery')}' is not valid: a monthly schedule must name its days.")
-    if recurrence.shortest_gap(start) < _LEAST_GAP:
+    if recurrence.shortest_gap(start) < _MIN_GAP:
         raise invalid("A maintenance window of the scope InGuestPatch must not repeat in less than 6 hours.")
     return Window(start, expires, length, zone, recurrence)
 

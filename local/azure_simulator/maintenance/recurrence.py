@@ -24,7 +24,7 @@ _RANKED = re.compile(r"(first|second|third|fourth|last)\s+([a-z]+)(?:\s+offset\s
 _WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _RANKS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
 _FARTHEST_OFFSET = 6
-_MOST_TRIED = 2_000
+_MAX_TRIED = 2_000
 """Periods without a run before a schedule counts as one that never runs (day 31 of every twelfth month)."""
 
 
@@ -65,7 +65,7 @@ class Recurrence:
                 year, month = divmod(first.year * 12 + first.month - 1 + number * self.every, 12)
                 dates = self._dates(year, month + 1, first) if year <= date.max.year else []
                 empty = 0 if dates else empty + 1
-                if empty > _MOST_TRIED or year > date.max.year:
+                if empty > _MAX_TRIED or year > date.max.year:
                     return
                 yield from (datetime.combine(each, time(first.hour, first.minute)) for each in dates)
 

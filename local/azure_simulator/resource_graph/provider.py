@@ -42,7 +42,7 @@ _CONTAINERS = _RESOURCES
 TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS, HEALTH_TABLE: HEALTH_COLUMNS} | dict.fromkeys(
     (*PATCH_TABLES, MAINTENANCE_TABLE), PATCH_COLUMNS
 )
-_MOST_ROWS = 1_000
+_MAX_ROWS = 1_000
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32
 _PIECE = 100
@@ -77,8 +77,8 @@ class ResourceGraph:
         if not isinstance(request.get("query"), str):
             raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
         options = object_or_none(request.get("options"))
-        top = int(options.get("$top") or _MOST_ROWS)
-        if not 1 <= top <= _MOST_ROWS:
+        top = int(options.get("$top") or _MAX_ROWS)
+        if not 1 <= top <= _MAX_ROWS:
             message = "The value of '$top' must be between 1 and 1000."
             raise _bad_request([{"code": "InvalidPageSize", "message": message}], call)
         key, offset = await self._position(request, options, call)

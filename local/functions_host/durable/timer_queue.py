@@ -17,7 +17,7 @@ class Lock(Protocol):
 
 
 # A condition cannot wait for longer than threading.TIMEOUT_MAX, and a clock that was set should be seen soon.
-_LONGEST_WAIT_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 60.0
 
 
 class TimerQueue:
@@ -85,7 +85,7 @@ class TimerQueue:
                 if self._heap and self._heap[0][0] <= now:
                     heapq.heappop(self._heap)[2]()
                     continue
-                wait = _LONGEST_WAIT_SECONDS
+                wait = _MAX_WAIT_SECONDS
                 if self._heap:
                     wait = min(wait, (self._heap[0][0] - now).total_seconds())
                 self._condition.wait(wait)

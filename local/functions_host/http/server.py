@@ -28,7 +28,7 @@ from local.functions_host.worker.process import Input, Result, WorkerLost
 log = logging.getLogger(__name__)
 
 # The limit of the real host.
-_LARGEST_BODY = 100 * 1024 * 1024
+_MAX_BODY = 100 * 1024 * 1024
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # These belong to the connection, not to the function's answer.
@@ -248,7 +248,7 @@ async def _body(request: Request) -> bytes:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > _LARGEST_BODY:
+        if size > _MAX_BODY:
             raise _TooLarge
         parts.append(part)
     return b"".join(parts)

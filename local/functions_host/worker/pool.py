@@ -11,7 +11,7 @@ from local.functions_host.worker.process import AppNotLoaded, Input, Result, Wor
 log = logging.getLogger(__name__)
 
 # A worker that dies before it has answered anything counts as failing, and the next one waits longer.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.1, 10.0
 
 
 class WorkerPool:
@@ -88,14 +88,14 @@ class WorkerPool:
         pause = _FIRST_PAUSE
         while True:
             await worker.serve(self._gone)
-            pause = _FIRST_PAUSE if worker.has_answered else min(pause * 2, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE if worker.has_answered else min(pause * 2, _MAX_PAUSE)
             while True:
                 await asyncio.sleep(pause)
                 try:
                     worker = await self._start_one()
                     break
                 except (WorkerLost, AppNotLoaded) as error:
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    pause = min(pause * 2, _MAX_PAUSE)
                     log.error("a worker could not be started, next try in %.1f s: %s", pause, error)
             log.info("%s (pid %d) started in place of a worker that ended", worker.name, worker.pid)
             self._workers.append(worker)

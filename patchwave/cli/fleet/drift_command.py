@@ -16,7 +16,7 @@ from patchwave.cli.service import Service, command
 
 drift = typer.Typer()
 
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 """Findings of one kind in the form for people, unless all are asked for; the rest is counted, and in the JSON."""
 
 
@@ -33,7 +33,7 @@ def doctor(
         int, typer.Option("--stale-days", min=1, max=365, help="Assessments older than so many days are stale.")
     ] = 7,
     whole: Annotated[
-        bool, typer.Option("--all", help=f"Show every finding, not only the first {MOST_SHOWN} of a kind.")
+        bool, typer.Option("--all", help=f"Show every finding, not only the first {MAX_SHOWN} of a kind.")
     ] = False,
 ) -> None:
     """Find machines that nobody patches or two do, schedules that do nothing, and what is stale; with the fix of each.
@@ -41,7 +41,7 @@ def doctor(
     Exits with 1 when there are findings.
     """
     report = service.client.doctor(kinds or [], subject, stale_days)
-    service.show(report, lambda _: doctor_view(report, None if whole else MOST_SHOWN), soft_wrap=True)
+    service.show(report, lambda _: doctor_view(report, None if whole else MAX_SHOWN), soft_wrap=True)
     if items(report, "findings"):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
 

@@ -180,10 +180,10 @@ def _show(made: Plan, earlier: Plan | None, output: PlanOutput, *, whole: bool) 
         print_json(made.to_wire() | ({} if diff is None else {"diff": diff.to_wire()}))
         return
     from patchwave.cli.plans.timeline_text import timeline
-    from patchwave.cli.plans.views import MOST_ROWS, diff_table, plan_tables
+    from patchwave.cli.plans.views import MAX_ROWS, diff_table, plan_tables
 
     console = open_console()
-    most = None if whole else MOST_ROWS
+    most = None if whole else MAX_ROWS
     if output is PlanOutput.TABLE:
         console.print(*plan_tables(made, diff, most), sep="\n")
         return

@@ -25,7 +25,7 @@ from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.topology import Topology
 
 _LISTS = ("machines", "value", "data")
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 _POWER_STATES = ("hibernated", "deallocated", "deallocating", "stopped", "stopping", "starting", "creating", "running")
 _LINKS = {"skiptoken": "skip token", "nextlink": "nextLink"}
 _EXPORT_EVERYTHING = (
@@ -103,8 +103,8 @@ def _read(document: object, path: str) -> Fleet:
             merged[folded] = (first, _merge(known, row))
             fleet.notes.append(f"{where} is {first} again ({known['id']}): merged; where they differ, {first} is right")
     if entries and not merged:
-        more = len(problems) - _MOST_SHOWN
-        details = problems[:_MOST_SHOWN] + ([Detail("", f"and {more} more")] if more > 0 else [])
+        more = len(problems) - _MAX_SHOWN
+        details = problems[:_MAX_SHOWN] + ([Detail("", f"and {more} more")] if more > 0 else [])
         raise RefusedError(f"{path} holds no machine that can be read", tuple(details))
     fleet.notes += [f"{problem.path} is left out: {problem.message}" for problem in problems]
     for where, row in merged.values():

@@ -13,7 +13,7 @@ from patchwave.cli.output import plain
 from patchwave.cli.plans.lanes import Lane, at_a_time, clock, lanes_of, name_of, peak, ticks, total_seconds
 from patchwave.domain.planning.plan import Plan, PlannedMachine
 
-MOST_MACHINES = 300
+MAX_MACHINES = 300
 """A plan with more machines is drawn as how many machines of each lane run at a time."""
 
 _WIDTH = 1200
@@ -26,7 +26,7 @@ _HEADER = 80
 _ROOM = 70
 """What a short word beside a line takes."""
 _SLOTS = 240
-_LONGEST_LABEL = 34
+_MAX_LABEL = 34
 _NO_CHARACTERS = {0xFFFE: " ", 0xFFFF: " "}
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _STYLE = """
@@ -54,7 +54,7 @@ class _Picture:
         self._plan = plan
         self._lanes = lanes_of(plan)
         self._seconds = total_seconds(plan.machines) or 1.0
-        self._has_machines = len(plan.machines) <= MOST_MACHINES
+        self._has_machines = len(plan.machines) <= MAX_MACHINES
         self._peak = max((peak(lane.machines) for lane in self._lanes), default=1)
         self._height = _HEADER + self._height_of(self._lanes) + _MARGIN
         self._root = Element(
@@ -181,8 +181,8 @@ class _Picture:
 
     def _write(self, x: float, y: float, text: str, style: str) -> None:
         shown = _plain(text)
-        if x < _LABELS and style == "quiet" and len(shown) > _LONGEST_LABEL and y > _HEADER:
-            shown = shown[: _LONGEST_LABEL - 1] + "…"
+        if x < _LABELS and style == "quiet" and len(shown) > _MAX_LABEL and y > _HEADER:
+            shown = shown[: _MAX_LABEL - 1] + "…"
         SubElement(self._root, "text", {"x": _number(x), "y": _number(y), "class": style}).text = shown
 
     def _x(self, seconds: float) -> float:

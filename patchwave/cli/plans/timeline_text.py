@@ -13,7 +13,7 @@ from patchwave.cli.plans.lanes import Lane, at_a_time, clock, lanes_of, name_of,
 from patchwave.cli.plans.views import plan_facts
 from patchwave.domain.planning.plan import Plan, PlannedMachine
 
-MOST_MACHINES = 60
+MAX_MACHINES = 60
 """A plan with more machines is drawn lane by lane only."""
 
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -38,7 +38,7 @@ class _Drawing:
     def __init__(self, plan: Plan) -> None:
         self._lanes = lanes_of(plan)
         self._seconds = total_seconds(plan.machines)
-        self._has_machines = len(plan.machines) <= MOST_MACHINES
+        self._has_machines = len(plan.machines) <= MAX_MACHINES
         self._peak = max(peak(lane.machines) for lane in self._lanes)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -15,11 +15,11 @@ from patchwave.cli.rendering import new_table
 from patchwave.domain.planning.plan import Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan_diff import PlanDiff, Position
 
-MOST_ROWS = 200
+MAX_ROWS = 200
 """Rows of one table; the rest is counted, and in the JSON."""
 
 
-def plan_tables(plan: Plan, diff: PlanDiff | None = None, most: int | None = MOST_ROWS) -> list[RenderableType]:
+def plan_tables(plan: Plan, diff: PlanDiff | None = None, most: int | None = MAX_ROWS) -> list[RenderableType]:
     """The whole plan: in short, ring by ring, wave by wave, machine by machine, and what is left out.
 
     Each table has at most so many rows, and counts the rest; ``None`` shows all of them.
@@ -52,7 +52,7 @@ def took(makespan: Makespan) -> str:
     return f"{clock(makespan.predicted_seconds)} hours as predicted ({shortest} at the very least)"
 
 
-def diff_table(diff: PlanDiff, most: int | None = MOST_ROWS) -> RenderableType:
+def diff_table(diff: PlanDiff, most: int | None = MAX_ROWS) -> RenderableType:
     """What has changed since an earlier plan, a line per machine."""
     if diff.is_empty:
         return Text("Nothing has changed since the earlier plan.")

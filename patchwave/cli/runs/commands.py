@@ -35,10 +35,10 @@ NEWEST = "latest"
 """Stands for the newest run wherever a run id is asked for: never for a retry, unless there is nothing else."""
 LOOKED_THROUGH = 5000
 """Of so many runs, those with the newest ids, one is chosen as the latest."""
-_LONGEST_DELAY = timedelta(days=8)
+_MAX_DELAY = timedelta(days=8)
 """How much later than its id says a run may be created: a window is open for 168 hours at most."""
 _STANDARD_OUTPUT = Path("-")
-_LONGEST_RECORD = 4_000_000
+_MAX_RECORD = 4_000_000
 """Characters of a file's first line that are looked at: a run and its policy have fewer."""
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
@@ -191,7 +191,7 @@ def _is_something_else(file: Path, run_id: str) -> bool:
         return False
     try:
         with file.open(encoding="utf-8") as source:
-            first = json.loads(source.readline(_LONGEST_RECORD))
+            first = json.loads(source.readline(_MAX_RECORD))
     except ValueError:
         return True
     return not isinstance(first, dict) or cast("Json", first).get("id") != run_id
@@ -312,7 +312,7 @@ def _latest(newest_ids_first: Iterable[Json], policy: str, wanted: Wanted) -> Js
 def _cannot_be_newer(run: Json, than: datetime) -> bool:
     """Whether neither this run nor one with an older id was created after a moment."""
     try:
-        return RunId.parse(str(run.get("id"))).at + _LONGEST_DELAY < than
+        return RunId.parse(str(run.get("id"))).at + _MAX_DELAY < than
     except ValueError:
         return False
 

@@ -23,9 +23,9 @@ from patchwave.domain.core.documents import Document, object_or_none, objects_or
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.redaction import RedactedText
 
-LONGEST_TEXT = 2_000
-LONGEST_WAIT_SECONDS = 3_600.0
-_MOST_DETAILS = 10
+MAX_TEXT = 2_000
+MAX_WAIT_SECONDS = 3_600.0
+_MAX_DETAILS = 10
 _DEEPEST = 5
 """Levels of details inside details, and of inner errors inside inner errors, that are read."""
 _CUT = " … [cut]"
@@ -87,7 +87,7 @@ class ArmFailure(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ErrorClassification:
     """The class of an error, the reason code it becomes in a record, and the sentence a person needs."""
 
     kind: ErrorClass
@@ -114,7 +114,7 @@ class Verdict:
 class _Rule:
     """Matches when the status is listed (or none is), and a code or a text is found anywhere in the failure."""
 
-    verdict: Verdict
+    verdict: ErrorClassification
     statuses: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class _Rule:
     names: Callable[[ArmFailure], str] | None = None
     """What the sentence names, in the place of its braces."""
 
-    def verdict_of(self, failure: ArmFailure) -> Verdict:
+    def verdict_of(self, failure: ArmFailure) -> ErrorClassification:
         if self.names is None:
             return self.verdict
         return replace(self.verdict, sentence=self.verdict.sentence.format(self.names(failure)))
@@ -148,7 +148,7 @@ def _rule(
     names: Callable[[ArmFailure], str] | None = None,
 ) -> _Rule:
     folded = tuple(text.casefold() for text in texts)
-    return _Rule(Verdict(kind, reason, sentence), statuses, codes, folded, names_state, names)
+    return _Rule(ErrorClassification(kind, reason, sentence), statuses, codes, folded, names_state, names)
 
 
 def _locked_scopes(failure: ArmFailure) -> str:
@@ -379,14 +379,14 @@ _RULES: tuple[_Rule, ...] = (
     ),
 )
 
-_OTHERWISE = Verdict(
+_OTHERWISE = ErrorClassification(
     ErrorClass.FAILED,
     Reason.OPERATION_FAILED,
     "Azure refused or failed the operation; the text says why.",
 )
 
 
-def classify(failure: ArmFailure) -> Verdict:
+def classify(failure: ArmFailure) -> ErrorClassification:
     """What an error means. Unknown errors are failures: nothing unknown is ever retried for ever or called success."""
     rule = _rule_of(failure)
     return rule.verdict_of(failure) if rule is not None else _OTHERWISE
@@ -451,8 +451,8 @@ def failure_of_error(status: int, error: Mapping[str, Any], *, retry_after: floa
         code=_shorten(fields.get("code")),
         message=_shorten(fields.get("message")),
         target=_shorten(fields.get("target")),
-        details=list(islice(_details(fields, _DEEPEST), _MOST_DETAILS)),
-        inner=list(islice(_inner(fields, _DEEPEST), _MOST_DETAILS)),
+        details=list(islice(_details(fields, _DEEPEST), _MAX_DETAILS)),
+        inner=list(islice(_inner(fields, _DEEPEST), _MAX_DETAILS)),
         retry_after=retry_after,
     )
 
@@ -506,7 +506,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
     if not math.isfinite(seconds) or seconds < 0:
         return None
-    return min(seconds, LONGEST_WAIT_SECONDS)
+    return min(seconds, MAX_WAIT_SECONDS)
 
 
 def _fold(fields: Mapping[str, object]) -> dict[str, object]:
@@ -521,4 +521,4 @@ def _shorten(value: object) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - len(_CUT)] + _CUT
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - len(_CUT)] + _CUT

@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 from patchwave.domain.core.documents import Document, Json, UtcDatetime, without_empty
 from patchwave.domain.core.duration import Duration, format_duration
 
-SHORTEST_DURATION = timedelta(minutes=20)
+MIN_DURATION = timedelta(minutes=20)
 """No agent starts an installation in less; what each system needs is in `patchwave.domain.scheduling.window`."""
-LONGEST_DURATION = timedelta(hours=24)
+MAX_DURATION = timedelta(hours=24)
 """Exclusive: the Linux agent parses the duration as %H:%M:%S."""
 
 _KB = re.compile(r"(?:KB)?([0-9]{5,8})", re.IGNORECASE)
@@ -79,7 +79,7 @@ class LinuxClassification(StrEnum):
 
 
 def _check_maximum(duration: timedelta) -> timedelta:
-    if not SHORTEST_DURATION <= duration < LONGEST_DURATION:
+    if not MIN_DURATION <= duration < MAX_DURATION:
         raise ValueError(
             "must be at least PT20M and under PT24H: shorter cannot start, the Linux agent reads no longer"
         )

@@ -15,7 +15,7 @@ from pydantic import Field
 from patchwave.domain.azure.errors import ArmFailure, failure_of_error, read_failure
 from patchwave.domain.core.documents import Document, Json, object_or_none, parse_instant, parse_object
 
-LONGEST_URL = 8_192
+MAX_URL = 8_192
 """Signed operation URLs are over 3 KB today; a URL beyond the request-line limit of proxies is no Azure URL."""
 
 
@@ -29,8 +29,8 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
     Raises:
         UnsafeUrl: it is not https on the Resource Manager host, leaves the subscription, names a user, or is too long.
     """
-    if len(url) > LONGEST_URL:
-        raise UnsafeUrl(f"the operation URL is longer than {LONGEST_URL} characters")
+    if len(url) > MAX_URL:
+        raise UnsafeUrl(f"the operation URL is longer than {MAX_URL} characters")
     # Not character by character: signed URLs are long, and looking through them took a fifth of a worker's time.
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise UnsafeUrl("the operation URL holds characters that no URL has")

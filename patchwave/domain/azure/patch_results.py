@@ -103,15 +103,15 @@ Known = Annotated[bool | None, BeforeValidator(lambda value: value if isinstance
 Status = Annotated[PatchOperationStatus, _lenient(PatchOperationStatus, PatchOperationStatus.UNKNOWN)]
 
 
-_MOST_ERRORS = 10
+_MAX_ERRORS = 10
 """The guest agents share the latest five."""
-_LONGEST_ERROR = 500
+_MAX_ERROR = 500
 """Characters of one text; the Linux agent cuts its own at 128."""
 _LEADING_COUNT = re.compile(r"[0-9]{1,9}(?= )")
 
 
 def _short(text: str) -> str:
-    return text[:_LONGEST_ERROR]
+    return text[:_MAX_ERROR]
 
 
 def _leading(message: str) -> int | None:
@@ -165,7 +165,7 @@ class ApiError(ExternalDocument):
             parts.append((self.innererror.exceptiontype, self.innererror.errordetail, ""))
         return [
             ReportedError(code=_short(code), message=_short(message), target=_short(target), count=_leading(message))
-            for code, message, target in parts[:_MOST_ERRORS]
+            for code, message, target in parts[:_MAX_ERRORS]
             if code or message
         ]
 

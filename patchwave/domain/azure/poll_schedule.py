@@ -22,7 +22,7 @@ _GROWTH = 0.3
 """Of the time that an operation has taken so far: the wait to the next look."""
 _SPARE_LOOKS = 4
 """With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
-MOST_POLLS = 20
+MAX_POLLS = 20
 """The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
 _LOOKS_SHARE = 0.5
 """Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
@@ -145,7 +145,7 @@ class PollSchedule:
         return median(took) if took else default
 
     def _follow(self, operation: TrackedOperation, now: float, wait: float) -> float:
-        latest = now + self._poll_seconds * MOST_POLLS
+        latest = now + self._poll_seconds * MAX_POLLS
         calendar = self._calendars.get(operation.place)
         if calendar is None:
             calendar = _PollSlots(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)

@@ -23,15 +23,15 @@ from patchwave.domain.calendar.windows_time_zones import ZONES
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import Duration
 
-SHORTEST_WINDOW = timedelta(minutes=30)
+MIN_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""
-LONGEST_WINDOW = timedelta(days=7)
+MAX_WINDOW = timedelta(days=7)
 
 _TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # A wall-clock time at an end of the calendar has no moment in UTC, and no date is near it.
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
-_LONGEST_ZONE_NAME = 64
+_MAX_ZONE_NAME = 64
 """Characters of a name that is compared with those of zones; comparing is quadratic."""
 # Names of the zone database that do not name a place or an offset.
 _NOT_ZONES = frozenset({"Factory", "localtime", "posixrules"})
@@ -53,7 +53,7 @@ def find_zone(name: str) -> ZoneInfo:
     names = _zone_names()
     zone = names.get(name.strip().lower())
     if zone is None:
-        is_short = len(name) <= _LONGEST_ZONE_NAME
+        is_short = len(name) <= _MAX_ZONE_NAME
         near = difflib.get_close_matches(name.strip().lower(), names, n=2, cutoff=0.7) if is_short else []
         spelled = {known.lower(): known for known in (*ZONES, *names.values())}
         hint = f"; did you mean {' or '.join(spelled[match] for match in near)}?" if near else ""
@@ -103,7 +103,7 @@ def _check_start(value: date) -> date:
 
 
 def _check_window(value: timedelta) -> timedelta:
-    if not SHORTEST_WINDOW <= value <= LONGEST_WINDOW or value % timedelta(minutes=1):
+    if not MIN_WINDOW <= value <= MAX_WINDOW or value % timedelta(minutes=1):
         raise ValueError("must be from PT30M to PT168H, in hours and minutes such as PT4H or PT3H30M")
     return value
 

@@ -8,9 +8,9 @@ from typing import cast
 
 from patchwave.domain.core.documents import Json
 
-MOST_CHANGES = 50
+MAX_CHANGES = 50
 """Changes that are named one by one; more are counted. A line of the audit log has room for these."""
-LONGEST_VALUE = 200
+MAX_VALUE = 200
 """Characters of a value."""
 
 
@@ -23,7 +23,7 @@ def changes_in_words(before: Mapping[str, object], after: Mapping[str, object]) 
     changes = list(_changes("", before, after))
     if not changes:
         return {}
-    listed = [{"path": path, "before": _short(old), "after": _short(new)} for path, old, new in changes[:MOST_CHANGES]]
+    listed = [{"path": path, "before": _short(old), "after": _short(new)} for path, old, new in changes[:MAX_CHANGES]]
     more = len(changes) - len(listed)
     return {"changed": listed} | ({"moreChanged": more} if more else {})
 
@@ -41,4 +41,4 @@ def _short(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

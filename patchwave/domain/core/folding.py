@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-_LONGEST_KEPT = 300
+_MAX_KEPT = 300
 """Of an id of a machine: 260 characters at most."""
 
 
@@ -18,7 +18,7 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return _kept(text) if len(text) <= _LONGEST_KEPT else text.translate(_FOLDED)
+    return _kept(text) if len(text) <= _MAX_KEPT else text.translate(_FOLDED)
 
 
 @lru_cache(maxsize=8_192)

@@ -17,8 +17,8 @@ from patchwave.domain.core.folding import fold
 POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 RUN_ID_PATTERN = r"[0-9]{8}T[0-9]{6}Z-[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 MACHINE_KEY_PATTERN = r"[0-9a-f]{24}"
-LONGEST_RUN_ID = 58
-LONGEST_POLICY_NAME = 32
+MAX_RUN_ID = 58
+MAX_POLICY_NAME = 32
 ADHOC_POLICY = "adhoc"
 """Begins the name of every policy that came in a request, and of no stored one."""
 
@@ -57,7 +57,7 @@ def is_adhoc_name(text: str) -> bool:
 def adhoc_name(text: str) -> str:
     """The name of a policy that came in a request and calls itself, or is known by, this text."""
     name = text if is_adhoc_name(text) else f"{ADHOC_POLICY}-{text}"
-    return name[:LONGEST_POLICY_NAME].rstrip("-")
+    return name[:MAX_POLICY_NAME].rstrip("-")
 
 
 def check_policy_name(text: str) -> str:
@@ -131,7 +131,7 @@ def is_machine_key(text: str) -> bool:
 
 def is_run_id(text: str) -> bool:
     """Whether the text has the form of a run id."""
-    return _RUN_ID.fullmatch(text) is not None and len(text) <= LONGEST_RUN_ID
+    return _RUN_ID.fullmatch(text) is not None and len(text) <= MAX_RUN_ID
 
 
 @dataclass(frozen=True, slots=True)

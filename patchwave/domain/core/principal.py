@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import Document, Json, list_or_empty, objec
 
 ENTRA = "aad"
 """How the platform calls its identity provider."""
-LONGEST_HEADER = 32 * 1024
+MAX_HEADER = 32 * 1024
 """Bytes of the encoded principal. A token with 200 groups, the most that Entra writes into one, makes about 25 KB."""
 
 # The platform hands on some claims under the names of SAML, and others as the token has them.
@@ -105,8 +105,8 @@ def read_principal(encoded: str, directory: str) -> Principal:
     Raises:
         InvalidPrincipal: it is too long, garbled, not of Entra or not of the tenant, or names nobody.
     """
-    if len(encoded) > LONGEST_HEADER:
-        raise InvalidPrincipal(f"it is longer than {LONGEST_HEADER} characters")
+    if len(encoded) > MAX_HEADER:
+        raise InvalidPrincipal(f"it is longer than {MAX_HEADER} characters")
     try:
         document = parse_object(base64.b64decode(encoded, validate=True).decode())
     except ValueError:

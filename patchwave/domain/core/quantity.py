@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-LARGEST_NUMBER = 100_000
+MAX_NUMBER = 100_000
 
 _PERCENT = re.compile(r"([0-9]{1,3})\s*%")
 
@@ -16,8 +16,8 @@ def _read(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError('must be a whole number such as 5, or a share such as "10%"')
     if isinstance(value, int):
-        if not 0 <= value <= LARGEST_NUMBER:
-            raise ValueError(f"must be from 0 to {LARGEST_NUMBER}")
+        if not 0 <= value <= MAX_NUMBER:
+            raise ValueError(f"must be from 0 to {MAX_NUMBER}")
         return value
     found = _PERCENT.fullmatch(value.strip())
     if found is None or int(found[1]) > 100:

@@ -22,13 +22,13 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
 }
 _SHOWN = 80
-_LONGEST_PATH = 300
-_LONGEST_MESSAGE = 1_000
-_LONGEST_GUESSED = 64
+_MAX_PATH = 300
+_MAX_MESSAGE = 1_000
+_MAX_GUESSED_LENGTH = 64
 """Characters of a word that is compared with the known ones. No key is longer, and comparing is quadratic."""
-_MOST_GUESSED = 10
+_MAX_GUESSED = 10
 """Unknown keys of one answer that are compared with the known ones."""
-MOST_PROBLEMS = 50
+MAX_PROBLEMS = 50
 """Errors in one answer: no person reads more."""
 
 
@@ -77,8 +77,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         # A list whose entries are all wrong is reported as too short as well.
         broken = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
         details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in broken]
-    shown = details[:MOST_PROBLEMS]
-    unknown = [index for index, detail in enumerate(shown) if detail["type"] == "extra_forbidden"][:_MOST_GUESSED]
+    shown = details[:MAX_PROBLEMS]
+    unknown = [index for index, detail in enumerate(shown) if detail["type"] == "extra_forbidden"][:_MAX_GUESSED]
     problems = [
         Problem(
             path=format_path(_location(detail)),
@@ -86,28 +86,28 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         )
         for index, detail in enumerate(shown)
     ]
-    return problems if len(details) <= MOST_PROBLEMS else [*problems, _Rest.of(len(details) - MOST_PROBLEMS)]
+    return problems if len(details) <= MAX_PROBLEMS else [*problems, _Rest.of(len(details) - MAX_PROBLEMS)]
 
 
 def unknown_keys(given: Mapping[str, object], known: Iterable[str], message: str) -> list[Problem]:
     """A problem for each key that is not known, in order, with the same message; of many, how many more there are."""
     unknown = sorted(given.keys() - set(known))
-    problems = [Problem(path=format_path([name]), message=message) for name in unknown[:MOST_PROBLEMS]]
-    return problems if len(unknown) <= MOST_PROBLEMS else [*problems, _Rest.of(len(unknown) - MOST_PROBLEMS)]
+    problems = [Problem(path=format_path([name]), message=message) for name in unknown[:MAX_PROBLEMS]]
+    return problems if len(unknown) <= MAX_PROBLEMS else [*problems, _Rest.of(len(unknown) - MAX_PROBLEMS)]
 
 
 def listed(problems: Sequence[Problem]) -> list[Problem]:
     """The first fifty, and as the last one how many more there are. A list that was cut before stays cut."""
     whole = [problem for problem in problems if not isinstance(problem, _Rest)]
     left = sum(problem.count for problem in problems if isinstance(problem, _Rest))
-    left += max(len(whole) - MOST_PROBLEMS, 0)
-    shown = [_shortened(problem) for problem in whole[:MOST_PROBLEMS]]
+    left += max(len(whole) - MAX_PROBLEMS, 0)
+    shown = [_shortened(problem) for problem in whole[:MAX_PROBLEMS]]
     return [*shown, _Rest.of(left)] if left else shown
 
 
 def _shortened(problem: Problem) -> Problem:
     """The problem without the bulk of what a caller wrote, which many problems may repeat."""
-    path, message = _cut(problem.path, _LONGEST_PATH), _cut(problem.message, _LONGEST_MESSAGE)
+    path, message = _cut(problem.path, _MAX_PATH), _cut(problem.message, _MAX_MESSAGE)
     return problem if (path, message) == (problem.path, problem.message) else Problem(path=path, message=message)
 
 
@@ -117,7 +117,7 @@ def _cut(text: str, longest: int) -> str:
 
 def suggest(given: str, known: Iterable[str]) -> str:
     """``did you mean "x"?`` for a near miss; empty when nothing is near, or the word is longer than any known one."""
-    if len(given) > _LONGEST_GUESSED:
+    if len(given) > _MAX_GUESSED_LENGTH:
         return ""
     folded = {_fold(name): name for name in known}
     near = difflib.get_close_matches(_fold(given), folded, n=1, cutoff=0.6)
@@ -180,7 +180,7 @@ def _missing(name: str, parent: type[BaseModel] | None) -> str:
 
 def _unknown_key(name: str, parent: type[BaseModel] | None, root: type[BaseModel], *, is_guessed: bool) -> str:
     known = [alias for alias, _ in _described(parent)]
-    if is_guessed and len(name) <= _LONGEST_GUESSED:
+    if is_guessed and len(name) <= _MAX_GUESSED_LENGTH:
         # The very name in another place is a better guess than a name that only looks like it.
         folded = _fold(name)
         elsewhere = next((path for path, alias in _all_keys(root) if _fold(alias) == folded), "")

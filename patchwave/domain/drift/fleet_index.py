@@ -14,7 +14,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.exclusions import hold_reason
 from patchwave.domain.fleet.machine import FleetMachine
-from patchwave.domain.fleet.patch_mode import PatchMode, PatchOwnership, PatchSource, Schedule, patch_ownership
+from patchwave.domain.fleet.patch_mode import AttachedSchedule, PatchMode, PatchOwnership, PatchSource, patch_ownership
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.planning.dry_run import FoundMachine
@@ -142,7 +142,7 @@ class FleetIndex:
         if machine.settings is None:
             return None
         schedules = [
-            Schedule(configuration_id=each.configuration.id, next_at=self._state(each.configuration).next_at)
+            AttachedSchedule(configuration_id=each.configuration.id, next_at=self._state(each.configuration).next_at)
             for each in attached
         ]
         return patch_ownership(machine.settings, schedules, unsupported=machine.unsupported)

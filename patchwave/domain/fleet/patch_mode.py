@@ -101,7 +101,7 @@ def _word[Word: StrEnum](words: type[Word], text: object, by_default: Word) -> W
 # --- who patches it --------------------------------------------------------------------------------------------
 
 
-class Schedule(Document):
+class AttachedSchedule(Document):
     """A maintenance configuration of scope InGuestPatch that is attached to a machine, directly or by its filter."""
 
     configuration_id: str
@@ -143,7 +143,7 @@ class PatchOwnership(Document):
 
 
 def patch_ownership(
-    settings: PatchSettings, schedules: Sequence[Schedule] = (), *, unsupported: str = ""
+    settings: PatchSettings, schedules: Sequence[AttachedSchedule] = (), *, unsupported: str = ""
 ) -> PatchOwnership:
     """What will patch a machine that is set so, with these schedules attached.
 
@@ -192,7 +192,7 @@ def patch_ownership(
             return _outside_azure(scenario, settings.patch_mode, names)
 
 
-def _by_schedule(schedules: Sequence[Schedule]) -> PatchOwnership:
+def _by_schedule(schedules: Sequence[AttachedSchedule]) -> PatchOwnership:
     coming = [(schedule.next_at, schedule.name) for schedule in schedules if schedule.next_at is not None]
     if not coming:
         names = ", ".join(schedule.name for schedule in schedules)

@@ -34,11 +34,11 @@ from patchwave.domain.policy.scope import Scope
 
 PLAN_HOLDS = timedelta(hours=24)
 """How long a plan may be started; the fleet moves on."""
-LONGEST_CHANGE = timedelta(minutes=30)
+MAX_CHANGE = timedelta(minutes=30)
 """How long one machine is waited for, when Azure is busy with it or does not carry the change out."""
-LONGEST_THROTTLING = timedelta(days=1)
+MAX_THROTTLING = timedelta(days=1)
 """How long Azure may throttle the calls of one machine before that is its end."""
-LARGEST_WAVE = 100
+MAX_WAVE = 100
 _PERMANENT = (Reason.OUTSIDE_BOUNDARY, Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
 """Refusals that stand until a person changes a lock, an assignment or a setting; other machines may do better."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
@@ -271,7 +271,7 @@ def _trouble(statuses: object) -> str:
     return "its provisioning state is Failed"
 
 
-class Decision(NamedTuple):
+class ChangeStep(NamedTuple):
     """What to do with a machine now: end it, ask Azure, or (neither) look again later."""
 
     end: ChangeEnd | None = None
@@ -281,7 +281,7 @@ class Decision(NamedTuple):
 
 def decide(
     machine: MachineChange, wanted: WantedSettings, state: MachineState, now: datetime, settles_in: timedelta
-) -> Decision:
+) -> ChangeStep:
     """What to do with a machine that is in this state.
 
     Args:
@@ -294,44 +294,44 @@ def decide(
     asked = machine.asked_at
     if state.is_updating:
         if is_overdue(machine, now):
-            return Decision(ChangeEnd.UNKNOWN, "Azure has been changing the machine for half an hour: look at it.")
-        return Decision()
+            return ChangeStep(ChangeEnd.UNKNOWN, "Azure has been changing the machine for half an hour: look at it.")
+        return ChangeStep()
     if state.settings is not None and wanted.is_met_by(state.settings) and asked is not None:
-        return Decision(ChangeEnd.CHANGED, "Azure shows the machine as it was wanted.")
+        return ChangeStep(ChangeEnd.CHANGED, "Azure shows the machine as it was wanted.")
     was_refused = machine.refused_at is not None and asked is not None and machine.refused_at >= asked
     if asked is not None and not was_refused and now - asked < settles_in:
         # Whatever the answer was, Azure may have taken the change: nothing is sent again before it would show.
-        return Decision()
+        return ChangeStep()
     if machine.is_accepted and asked is not None:
         why = f" ({state.trouble})" if state.trouble else ""
-        return Decision(ChangeEnd.FAILED, f"Azure took the change and did not carry it out.{why}")
+        return ChangeStep(ChangeEnd.FAILED, f"Azure took the change and did not carry it out.{why}")
     ending = _ending_without_request(state.settings, wanted)
     if ending is not None:
-        return Decision(*ending)
+        return ChangeStep(*ending)
     if is_overdue(machine, now):
-        return Decision(ChangeEnd.FAILED, "Azure did not take the change for half an hour.")
-    return Decision(ask=True)
+        return ChangeStep(ChangeEnd.FAILED, "Azure did not take the change for half an hour.")
+    return ChangeStep(ask=True)
 
 
-def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *, is_open: bool = False) -> Decision:
+def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *, is_open: bool = False) -> ChangeStep:
     """What to do after Azure refused to show a machine, or to take its change. ``is_open``: it may have been taken."""
     verdict = classify(failure)
     if is_open or verdict.kind in _PASSING:
-        waits = is_throttling(failure) and machine.throttled_seconds < LONGEST_THROTTLING.total_seconds()
+        waits = is_throttling(failure) and machine.throttled_seconds < MAX_THROTTLING.total_seconds()
         if waits or not is_overdue(machine, now):
-            return Decision()
+            return ChangeStep()
         is_unknown = machine.is_accepted or is_open
-        return Decision(ChangeEnd.UNKNOWN if is_unknown else ChangeEnd.FAILED, _said(verdict.sentence, failure))
+        return ChangeStep(ChangeEnd.UNKNOWN if is_unknown else ChangeEnd.FAILED, _said(verdict.sentence, failure))
     kinds = (ErrorClass.UNSUPPORTED, ErrorClass.NOT_RUNNING)
     is_refusal = failure.status == 400 or verdict.kind in kinds or verdict.reason in _PERMANENT
     end = ChangeEnd.REFUSED if is_refusal else ChangeEnd.FAILED
     sentence = "Azure refuses the change." if failure.status == 400 else verdict.sentence
-    return Decision(end, _said(sentence, failure))
+    return ChangeStep(end, _said(sentence, failure))
 
 
 def is_overdue(machine: MachineChange, now: datetime) -> bool:
     """Whether the machine has had its time. What Azure throttled is no part of it."""
-    given = LONGEST_CHANGE + timedelta(seconds=machine.throttled_seconds)
+    given = MAX_CHANGE + timedelta(seconds=machine.throttled_seconds)
     return machine.begun_at is not None and now - machine.begun_at >= given
 
 

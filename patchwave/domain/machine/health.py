@@ -19,9 +19,9 @@ from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalSt
 AGENT_SILENCE = timedelta(minutes=15)
 """The time of an agent's status moves with each report, every few minutes (WALinuxAgent's end-to-end tests rely on
 that); one that has not reported for so long is not believed, whatever its last word was."""
-_LONGEST_TEXT = 1_500
+_MAX_TEXT = 1_500
 _GROWTH = 0.2
-_LEAST_PAUSE = 0.05
+_MIN_PAUSE = 0.05
 
 
 # --- messages -----------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def summarize(signals: Mapping[str, Signal], at: datetime) -> HealthSummary:
         healthy = True
     decisive = SignalState.UNHEALTHY if healthy is False else SignalState.UNKNOWN
     details = [signal.detail for signal in signals.values() if signal.state is decisive]
-    return HealthSummary(healthy=healthy, signals=dict(signals), why=" ".join(details)[:_LONGEST_TEXT], at=at)
+    return HealthSummary(healthy=healthy, signals=dict(signals), why=" ".join(details)[:_MAX_TEXT], at=at)
 
 
 def judge_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
@@ -125,7 +125,7 @@ def next_look(looked_for: float, shortest: float, patience: float) -> float:
         patience: seconds after which looking ends.
     """
     left = patience - looked_for
-    return round(max(min(max(shortest, looked_for * _GROWTH), left), _LEAST_PAUSE), 3)
+    return round(max(min(max(shortest, looked_for * _GROWTH), left), _MIN_PAUSE), 3)
 
 
 def _state_of(summary: HealthSummary, name: str) -> SignalState:

@@ -39,7 +39,7 @@ from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.outcome_rules import nothing_selected
 
-LONGEST_LIST = 1_000
+MAX_LIST = 1_000
 """Entries of a list that is sent although the machine's own list is not fully known: some 50 KB. The agent lists about
 600 patches before it cuts its list."""
 
@@ -307,7 +307,7 @@ def choose_linux(
 
 def _narrowed[Item](allowed: Collection[Item], assessed: Assessed, listed: Collection[Item | None]) -> set[Item]:
     """What is allowed and listed; all that is allowed when the list was cut and the whole fits into a request."""
-    if assessed.is_partial and len(allowed) <= LONGEST_LIST:
+    if assessed.is_partial and len(allowed) <= MAX_LIST:
         return set(allowed)
     return {item for item in allowed if item in listed}
 

@@ -18,7 +18,7 @@ from patchwave.domain.runs.intent import IntentState
 
 SETTLES_IN_POLLS = 4
 """Poll intervals after which a machine that shows nothing of a call was never given it; two minutes of real time."""
-LONGEST_CHANGE_POLLS = 30
+MAX_CHANGE_POLLS = 30
 """Poll intervals in which a machine has to start or stop: a quarter of an hour of real time."""
 
 

@@ -34,17 +34,17 @@ from patchwave.domain.policy.scope import OsType, Scope, TagFilter, TagMatch
 
 VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"
 OPERATORS = ("All", "Any")
-MOST_TAGS = 50
+MAX_TAGS = 50
 """Tags of one filter."""
-MOST_RESOURCE_GROUPS = 50
+MAX_RESOURCE_GROUPS = 50
 """Resource groups of one filter."""
-MOST_SCOPES = 200
+MAX_SCOPES = 200
 """Dynamic scopes of one schedule."""
-MOST_SUBSCRIPTIONS = 200
+MAX_SUBSCRIPTIONS = 200
 """Subscriptions in which the scopes of one schedule look (100 in some sovereign clouds)."""
-MOST_ASSOCIATIONS = 3_000
+MAX_ASSOCIATIONS = 3_000
 """Machines of one schedule, whichever way they come to it."""
-MOST_IN_DYNAMIC_SCOPE = 1_000
+MAX_IN_DYNAMIC_SCOPE = 1_000
 """Machines of one dynamic scope."""
 
 _GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -280,12 +280,12 @@ def check_scopes(assignments: Iterable[Assignment]) -> list[Problem]:
     """Whether one configuration may have all of these dynamic scopes."""
     scopes = list(filter(None, (DynamicScope.parse(each.resource_id) for each in assignments)))
     problems: list[Problem] = []
-    if len(scopes) > MOST_SCOPES:
-        message = f"would have {len(scopes)} dynamic scopes; a schedule has at most {MOST_SCOPES}"
+    if len(scopes) > MAX_SCOPES:
+        message = f"would have {len(scopes)} dynamic scopes; a schedule has at most {MAX_SCOPES}"
         problems.append(Problem(path="configurationId", message=message))
     subscriptions = len({scope.subscription_id for scope in scopes})
-    if subscriptions > MOST_SUBSCRIPTIONS:
-        message = f"would look in {subscriptions} subscriptions; a schedule looks in at most {MOST_SUBSCRIPTIONS}"
+    if subscriptions > MAX_SUBSCRIPTIONS:
+        message = f"would look in {subscriptions} subscriptions; a schedule looks in at most {MAX_SUBSCRIPTIONS}"
         problems.append(Problem(path="configurationId", message=message))
     return problems
 
@@ -298,15 +298,15 @@ def check_sizes(machines: int, in_scope: int | None = None) -> list[Problem]:
         in_scope: that match the dynamic scope in question; ``None`` when it is about one machine.
     """
     problems: list[Problem] = []
-    if in_scope is not None and in_scope > MOST_IN_DYNAMIC_SCOPE:
+    if in_scope is not None and in_scope > MAX_IN_DYNAMIC_SCOPE:
         message = (
-            f"matches {in_scope:,} machines; a dynamic scope holds at most {MOST_IN_DYNAMIC_SCOPE:,}:"
+            f"matches {in_scope:,} machines; a dynamic scope holds at most {MAX_IN_DYNAMIC_SCOPE:,}:"
             " narrow the filter or make several scopes"
         )
         problems.append(Problem(path="filter", message=message))
-    if machines > MOST_ASSOCIATIONS:
+    if machines > MAX_ASSOCIATIONS:
         message = (
-            f"would have {machines:,} machines; a schedule holds at most {MOST_ASSOCIATIONS:,}:"
+            f"would have {machines:,} machines; a schedule holds at most {MAX_ASSOCIATIONS:,}:"
             " assign some of them to another configuration"
         )
         problems.append(Problem(path="configurationId", message=message))
@@ -320,14 +320,14 @@ def _check_filter(criteria: ScopeFilter, *, is_group: bool) -> list[Problem]:
         problems.append(Problem(path="filter.locations", message=message))
     problems += _listed_in("filter.resourceTypes", criteria.resource_types, (VIRTUAL_MACHINES,))
     problems += _listed_in("filter.osTypes", criteria.os_types, ("Windows", "Linux"))
-    if len(criteria.resource_groups) > MOST_RESOURCE_GROUPS:
-        message = f"has {len(criteria.resource_groups)} resource groups; at most {MOST_RESOURCE_GROUPS}"
+    if len(criteria.resource_groups) > MAX_RESOURCE_GROUPS:
+        message = f"has {len(criteria.resource_groups)} resource groups; at most {MAX_RESOURCE_GROUPS}"
         problems.append(Problem(path="filter.resourceGroups", message=message))
     settings = criteria.tag_settings
     if settings is not None:
         problems += _listed_in("filter.tagSettings.filterOperator", (settings.filter_operator,), OPERATORS)
-        if len(settings.tags) > MOST_TAGS:
-            message = f"has {len(settings.tags)} tags; at most {MOST_TAGS}"
+        if len(settings.tags) > MAX_TAGS:
+            message = f"has {len(settings.tags)} tags; at most {MAX_TAGS}"
             problems.append(Problem(path="filter.tagSettings.tags", message=message))
         problems += [
             Problem(path=f"filter.tagSettings.tags[{name!r}]", message="has no values; give at least one")

@@ -35,7 +35,7 @@ from patchwave.domain.policy.scope import OsType, Scope
 AT_ONCE: Json = {"maxConcurrent": "100%", "separateZones": False}
 """What a policy says to start its machines at the same time, as a schedule does."""
 
-_LONGEST_NAME = 32
+_MAX_NAME = 32
 _WINDOW, _PATCHES = "properties.maintenanceWindow", "properties.installPatches"
 _PARAMETERS = {
     OsType.WINDOWS: ("windowsParameters", WindowsParameters),
@@ -103,7 +103,7 @@ def policies_of(
 
 def policy_name(text: str) -> str:
     """A name for a policy, as near to the text as names of policies can be."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_LONGEST_NAME].strip("-") or "imported"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_MAX_NAME].strip("-") or "imported"
 
 
 def _names(configuration: MaintenanceConfiguration, name: str, moved: ConversionReport) -> Json:
@@ -231,7 +231,7 @@ def _parameters(system: OsType, section: WindowsPatches | LinuxPatches | None, m
 
 def _policy(base: Json, scope: Scope, number: int, moved: ConversionReport) -> Policy | None:
     suffix = f"-{number}" if number > 1 else ""
-    name = base["name"][: _LONGEST_NAME - len(suffix)].rstrip("-") + suffix
+    name = base["name"][: _MAX_NAME - len(suffix)].rstrip("-") + suffix
     try:
         return parse_policy(base | {"name": name, "scope": scope.to_wire()})
     except PolicyError as error:

@@ -21,7 +21,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, RunId
 from patchwave.domain.core.outcome import Outcome, Reason
 
-LONGEST_WINDOW = timedelta(hours=3, minutes=55)
+MAX_WINDOW = timedelta(hours=3, minutes=55)
 """Of a schedule that patches in guests; for an event that does not tell its end."""
 ANNOUNCED = timedelta(minutes=40)
 """Before the start: the earliest pre event of Azure. The latest comes ten minutes later."""
@@ -29,7 +29,7 @@ EARLIEST_EVENT = timedelta(hours=1)
 """Before the start: a while before the earliest, as an event that is passed over does not come again."""
 LATEST_EVENT = timedelta(hours=26)
 """After the end of the window. Event Grid tries to deliver for a day."""
-MOST_PASSED_OVER = 200
+MAX_PASSED_OVER = 200
 """Ids that are noted of rows which are about no virtual machine."""
 _CORRELATION_ID = re.compile(
     r"(?P<configuration>/subscriptions/.+)/providers/microsoft\.maintenance/applyupdates/(?P<at>[0-9]{14})",
@@ -154,7 +154,7 @@ class MaintenanceOccurrence(Document):
     contradicted: int = 0
     """Machines that Update Manager called done and that are not."""
     passed_over: list[str] = Field(default_factory=list[str])
-    """Ids in its rows that are those of no virtual machine, at most `MOST_PASSED_OVER`: nothing is done for them."""
+    """Ids in its rows that are those of no virtual machine, at most `MAX_PASSED_OVER`: nothing is done for them."""
 
     @property
     def is_over(self) -> bool:
@@ -165,7 +165,7 @@ class MaintenanceOccurrence(Document):
         """With these ids noted as well; the same when all of them are."""
         known = {fold(each) for each in self.passed_over}
         fresh = {fold(each): each for each in ids if fold(each) not in known}
-        noted = [*self.passed_over, *fresh.values()][:MOST_PASSED_OVER]
+        noted = [*self.passed_over, *fresh.values()][:MAX_PASSED_OVER]
         return self if noted == self.passed_over else self.model_copy(update={"passed_over": noted})
 
     def corrected(self, run: ScheduledRun, patience: EventTimeouts, now: datetime) -> Self:

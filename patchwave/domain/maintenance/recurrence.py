@@ -20,10 +20,10 @@ from zoneinfo import ZoneInfo
 from patchwave.domain.calendar.recurrence import NthWeekday
 from patchwave.domain.calendar.schedule import from_wall_clock
 
-LARGEST_OFFSET = 6
+MAX_OFFSET = 6
 """Days by which the weekday of a month may be moved, either way."""
-LARGEST_COUNT = 999
-SHORTEST_REPEAT = timedelta(hours=6)
+MAX_COUNT = 999
+MIN_REPEAT = timedelta(hours=6)
 """Guest patching schedules repeat no more often."""
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -66,8 +66,8 @@ class RecurEvery:
             raise ValueError(f"{text!r} is no rate; {_EXAMPLE}")
         unit, rest = Unit(found[2].capitalize()), (found[3] or "").strip()
         count = int(found[1] or 1)
-        if not 1 <= count <= LARGEST_COUNT:
-            raise ValueError(f"{text!r}: the frequency must be from 1 to {LARGEST_COUNT}")
+        if not 1 <= count <= MAX_COUNT:
+            raise ValueError(f"{text!r}: the frequency must be from 1 to {MAX_COUNT}")
         if not rest:
             return cls(unit, count)
         if unit is Unit.WEEK:
@@ -91,7 +91,7 @@ class RecurEvery:
     @property
     def is_too_often(self) -> bool:
         """Whether it repeats more often than guest patching schedules may."""
-        return self.unit is Unit.HOUR and timedelta(hours=self.count) < SHORTEST_REPEAT
+        return self.unit is Unit.HOUR and timedelta(hours=self.count) < MIN_REPEAT
 
     def occurrences(self, start: datetime, zone: ZoneInfo, after: datetime, until: datetime) -> Iterator[datetime]:
         """The UTC moments strictly after ``after`` and not after ``until``, oldest first.
@@ -207,6 +207,6 @@ def _nth(text: str) -> NthWeekday:
     ordinal, offset = _ORDINALS.get(found[1].capitalize()), int(found[3] or 0)
     if ordinal is None:
         raise ValueError(f"{found[1]!r} is no week of a month; write {', '.join(_ORDINALS)}")
-    if abs(offset) > LARGEST_OFFSET:
-        raise ValueError(f"Offset{offset} is too far; an offset is from -{LARGEST_OFFSET} to {LARGEST_OFFSET} days")
+    if abs(offset) > MAX_OFFSET:
+        raise ValueError(f"Offset{offset} is too far; an offset is from -{MAX_OFFSET} to {MAX_OFFSET} days")
     return NthWeekday(ordinal, _weekday(found[2]), offset)

@@ -18,8 +18,8 @@ from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
 from patchwave.domain.maintenance.conversion_report import NotConvertible
-from patchwave.domain.maintenance.recurrence import LARGEST_OFFSET, RecurEvery, Unit
-from patchwave.domain.maintenance.validation import LONGEST_WINDOW, NOTICE_WITH_EVENTS, SHORTEST_WINDOW
+from patchwave.domain.maintenance.recurrence import MAX_OFFSET, RecurEvery, Unit
+from patchwave.domain.maintenance.validation import MAX_WINDOW, MIN_WINDOW, NOTICE_WITH_EVENTS
 
 COMPARED = timedelta(days=5 * 366)
 """How far ahead an exported schedule is compared with the policy, moment by moment."""
@@ -115,7 +115,7 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
         NotConvertible: Azure's schedules cannot say it; every problem at once.
     """
     problems: list[Problem] = []
-    if not SHORTEST_WINDOW <= schedule.window <= LONGEST_WINDOW:
+    if not MIN_WINDOW <= schedule.window <= MAX_WINDOW:
         message = f"is {format_duration(schedule.window)}; the window of a schedule has PT1H30M to PT3H55M"
         problems.append(Problem(path="schedule.window", message=message))
     zone = documented_name(schedule.time_zone) or windows_name(schedule.time_zone)
@@ -191,10 +191,8 @@ def _last(days: Iterable[date]) -> date:
 
 
 def _checked(nth: NthWeekday) -> NthWeekday:
-    if abs(nth.offset_days) > LARGEST_OFFSET:
-        raise ValueError(
-            f"is moved by {nth.offset_days} days; a schedule moves a weekday by at most {LARGEST_OFFSET} days"
-        )
+    if abs(nth.offset_days) > MAX_OFFSET:
+        raise ValueError(f"is moved by {nth.offset_days} days; a schedule moves a weekday by at most {MAX_OFFSET} days")
     return nth
 
 
@@ -240,7 +238,7 @@ def _monthly(parts: dict[str, str], count: int, days: list[tuple[int, int]], fir
             return RecurEvery(Unit.MONTH, count, nth=nth)
     raise ValueError(
         "is more than one weekday of the month; a schedule takes First, Second, Third, Fourth or Last of one weekday,"
-        f" moved by at most {LARGEST_OFFSET} days"
+        f" moved by at most {MAX_OFFSET} days"
     )
 
 
@@ -251,7 +249,7 @@ def _nth_of(number: int, weekday: int, days: list[int], position: str) -> NthWee
         return NthWeekday(asked[0], weekday) if len(asked) == 1 and asked[0] in _NUMBERS else None
     if number or position:
         return None
-    offsets = sorted(range(-LARGEST_OFFSET, LARGEST_OFFSET + 1), key=abs)
+    offsets = sorted(range(-MAX_OFFSET, MAX_OFFSET + 1), key=abs)
     candidates = (NthWeekday(ordinal, (weekday - offset) % 7, offset) for offset in offsets for ordinal in _NUMBERS)
     return next((each for each in candidates if list(_seven_days(each)) == days), None)
 

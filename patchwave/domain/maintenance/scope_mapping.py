@@ -12,8 +12,8 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.assignment import (
-    MOST_ASSOCIATIONS,
-    MOST_SUBSCRIPTIONS,
+    MAX_ASSOCIATIONS,
+    MAX_SUBSCRIPTIONS,
     VIRTUAL_MACHINES,
     Assignment,
     ScopeFilter,
@@ -25,7 +25,7 @@ from patchwave.domain.maintenance.assignment import (
 from patchwave.domain.maintenance.conversion_report import ConversionReport, NotConvertible
 from patchwave.domain.policy.scope import OsType, Scope, TagFilter
 
-MOST_NAMED = 800
+MAX_NAMED = 800
 """Machines by name in one policy: with the longest ids they fit into one request."""
 
 _LISTS = ("subscriptions", "resource_groups", "locations", "os_types", "machine_ids")
@@ -61,8 +61,8 @@ def scopes_of(assignments: Iterable[Assignment], systems: frozenset[OsType], mov
         texts = [text for _, text in ordered]
         only = tuple(sorted(systems)) if systems != _BOTH else ()
         scopes += [
-            Scope(machine_ids=tuple(texts[start : start + MOST_NAMED]), os_types=only)
-            for start in range(0, len(texts), MOST_NAMED)
+            Scope(machine_ids=tuple(texts[start : start + MAX_NAMED]), os_types=only)
+            for start in range(0, len(texts), MAX_NAMED)
         ]
     return scopes
 
@@ -239,11 +239,11 @@ def _assigned(
 def _too_many(scope: Scope, made: Sequence[Assignment]) -> Iterator[Problem]:
     if not made:
         yield Problem(path="scope.exclude", message="leaves out everything that the scope selects")
-    if scope.machine_ids and len(made) > MOST_ASSOCIATIONS:
-        message = f"names {len(made):,} machines; a schedule has at most {MOST_ASSOCIATIONS:,}"
+    if scope.machine_ids and len(made) > MAX_ASSOCIATIONS:
+        message = f"names {len(made):,} machines; a schedule has at most {MAX_ASSOCIATIONS:,}"
         yield Problem(path="scope.machineIds", message=message)
-    if not scope.machine_ids and len(made) > MOST_SUBSCRIPTIONS:
-        message = f"names {len(made)} subscriptions; a schedule looks in at most {MOST_SUBSCRIPTIONS}"
+    if not scope.machine_ids and len(made) > MAX_SUBSCRIPTIONS:
+        message = f"names {len(made)} subscriptions; a schedule looks in at most {MAX_SUBSCRIPTIONS}"
         yield Problem(path="scope.subscriptions", message=message)
 
 

@@ -34,17 +34,17 @@ from patchwave.domain.maintenance.configuration import (
 )
 from patchwave.domain.maintenance.recurrence import RecurEvery, Unit
 
-SHORTEST_WINDOW = timedelta(hours=1, minutes=30)
-LONGEST_WINDOW = timedelta(hours=3, minutes=55)
-SHORTEST_NOTICE = timedelta(minutes=15)
+MIN_WINDOW = timedelta(hours=1, minutes=30)
+MAX_WINDOW = timedelta(hours=3, minutes=55)
+MIN_NOTICE = timedelta(minutes=15)
 """From creating or changing a schedule to its next run."""
 NOTICE_WITH_EVENTS = timedelta(minutes=40)
 """The same where a pre-event is subscribed to: Azure cancels a run that is nearer."""
-MOST_CONFIGURATIONS = 250
+MAX_CONFIGURATIONS = 250
 """Schedules of a subscription in one region."""
-MOST_ENTRIES = 1_000
+MAX_ENTRIES = 1_000
 """Of a list of classifications, KB numbers or masks: more than any real one has."""
-LONGEST_NAMES = 127
+MAX_NAMES = 127
 """Resource group and configuration name together: under 128 characters."""
 
 _WINDOW = "properties.maintenanceWindow"
@@ -77,9 +77,9 @@ def check_number(configuration: MaintenanceConfiguration, others: Iterable[Maint
     """Whether there is room for one more schedule beside the others of its subscription."""
     region = region_name(configuration.location)
     count = sum(each.patches_guests and region_name(each.location) == region for each in others)
-    if count < MOST_CONFIGURATIONS:
+    if count < MAX_CONFIGURATIONS:
         return []
-    message = f"{region} has {count} schedules of this subscription already; it holds at most {MOST_CONFIGURATIONS}"
+    message = f"{region} has {count} schedules of this subscription already; it holds at most {MAX_CONFIGURATIONS}"
     return [Problem(path="location", message=message)]
 
 
@@ -126,7 +126,7 @@ def _check_names(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
         yield Problem(path="id", message=str(error))
         return
     length = len(identity.resource_group) + len(identity.name)
-    if length > LONGEST_NAMES:
+    if length > MAX_NAMES:
         yield Problem(
             path="name",
             message=f"is too long: resource group and name have {length} characters together, fewer than 128 are"
@@ -188,7 +188,7 @@ def _check_times(window: MaintenanceWindow, now: datetime, before: MaintenanceWi
         window.start_date_time,
         window.time_zone,
     )
-    if not is_kept and start - now < SHORTEST_NOTICE:
+    if not is_kept and start - now < MIN_NOTICE:
         yield Problem(
             path=f"{_WINDOW}.startDateTime",
             message=f"is {_minutes_ahead(start - now)}; a schedule starts at least 15 minutes ahead",
@@ -197,7 +197,7 @@ def _check_times(window: MaintenanceWindow, now: datetime, before: MaintenanceWi
     following = next(window.occurrences(now), None)
     if following is None:
         yield Problem(path=f"{_WINDOW}.recurEvery", message="has no run before expirationDateTime; make it later")
-    elif following.at_utc - now < SHORTEST_NOTICE:
+    elif following.at_utc - now < MIN_NOTICE:
         yield Problem(
             path=f"{_WINDOW}.startDateTime",
             message=f"the next run is {_minutes_ahead(following.at_utc - now)}; a change needs at least 15 minutes",
@@ -207,7 +207,7 @@ def _check_times(window: MaintenanceWindow, now: datetime, before: MaintenanceWi
 def _check_duration(path: str, window: MaintenanceWindow) -> Iterator[Problem]:
     problems = list(_readable(path, lambda: window.length))
     yield from problems
-    if not problems and not SHORTEST_WINDOW <= window.length <= LONGEST_WINDOW:
+    if not problems and not MIN_WINDOW <= window.length <= MAX_WINDOW:
         yield Problem(path=path, message=f"is {window.duration}; a guest patching window has 01:30 to 03:55")
 
 
@@ -261,8 +261,8 @@ def _check_patches(patches: InstallPatches | None) -> Iterator[Problem]:
 def _check_lengths(path: str, patches: InstallPatches) -> Iterator[Problem]:
     for name, value in patches.to_wire().items():
         for key, entries in (object_or_none(value) or {}).items():
-            if len(list_or_empty(entries)) > MOST_ENTRIES:
-                yield Problem(path=f"{path}.{name}.{key}", message=f"is too long; at most {MOST_ENTRIES:,}")
+            if len(list_or_empty(entries)) > MAX_ENTRIES:
+                yield Problem(path=f"{path}.{name}.{key}", message=f"is too long; at most {MAX_ENTRIES:,}")
 
 
 def _selects(parameters: WindowsPatches | LinuxPatches | None) -> bool:

@@ -17,15 +17,15 @@ from pydantic import AfterValidator, Field
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.policy.notifications import Event
 
-LONGEST_FACT = 300
-MOST_NOTES = 10
+MAX_FACT = 300
+MAX_NOTES = 10
 """Machines that the last notification names; the others are counted."""
 
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of the spelling of several languages and of emoji."""
 
 
-def one_line(text: str, limit: int = LONGEST_FACT) -> str:
+def one_line(text: str, limit: int = MAX_FACT) -> str:
     """The text on one line of at most ``limit`` characters, without control and other invisible characters.
 
     Among the invisible ones are those that reverse the direction of what follows.
@@ -48,7 +48,7 @@ Fact = Annotated[str, AfterValidator(one_line)]
 # the notice is sent.
 
 
-class Started(Document):
+class RunStarted(Document):
     """A run has started, and has found its machines."""
 
     event: Literal[Event.STARTED] = Event.STARTED
@@ -75,7 +75,7 @@ class ApprovalNeeded(Document):
     scripts: Fact = ""
 
 
-class GateClosed(Document):
+class ErrorBudgetNotice(Document):
     """Nothing more starts in a scope, such as ``ring:broad``.
 
     ``failures`` and ``limit`` are of an error budget, ``on_exceeded`` is what the policy does about it (``hold``,
@@ -118,7 +118,7 @@ class MachineNote(Document):
     message: Annotated[str, AfterValidator(lambda text: one_line(text, 160))]
 
 
-class Ended(Document):
+class RunEnded(Document):
     """A run has ended."""
 
     event: Literal[Event.ENDED] = Event.ENDED
@@ -129,10 +129,10 @@ class Ended(Document):
     duration_seconds: float = 0
     needs_person: int = 0
     """How many machines somebody has to look at; ``notes`` names the first of them."""
-    notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MOST_NOTES)
+    notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MAX_NOTES)
 
 
-type Facts = Started | ApprovalNeeded | GateClosed | WindowAwaited | RunAwaited | Ended
+type Facts = RunStarted | ApprovalNeeded | ErrorBudgetNotice | WindowAwaited | RunAwaited | RunEnded
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -192,9 +192,9 @@ class NoticeReport(Document):
 
 # --- patience -----------------------------------------------------------------------------------------------------
 
-MOST_ATTEMPTS = 6
+MAX_ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 15
-LONGEST_WAIT_SECONDS = 3600
+MAX_WAIT_SECONDS = 3600
 
 
 def patience(attempt: int, asked: float | None = None) -> float:
@@ -206,6 +206,6 @@ def patience(attempt: int, asked: float | None = None) -> float:
         attempt: that failed, from 1.
         asked: what the service asks for (Retry-After); never waited less than that, up to an hour.
     """
-    if attempt >= MOST_ATTEMPTS:
+    if attempt >= MAX_ATTEMPTS:
         return 0
-    return min(max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0), LONGEST_WAIT_SECONDS)
+    return min(max(FIRST_WAIT_SECONDS * 4.0 ** (attempt - 1), asked or 0), MAX_WAIT_SECONDS)

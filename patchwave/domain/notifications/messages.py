@@ -11,12 +11,12 @@ from enum import StrEnum
 from patchwave.domain.core.documents import Json, format_instant
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
-    Ended,
+    ErrorBudgetNotice,
     Facts,
-    GateClosed,
     MachineNote,
     RunAwaited,
-    Started,
+    RunEnded,
+    RunStarted,
     WindowAwaited,
     one_line,
 )
@@ -24,7 +24,7 @@ from patchwave.domain.runs.run import RunState
 
 VERSION = 1
 """Of the document that webhooks get."""
-LONGEST_TITLE = 120
+MAX_TITLE = 120
 
 _NEXT = {
     "hold": "Nothing more starts there until somebody resumes or cancels the run.",
@@ -78,20 +78,20 @@ class Announcement:
     def to_message(self) -> Message:
         """The same in words."""
         match self.facts:
-            case Started() as facts:
+            case RunStarted() as facts:
                 return self._started(facts)
             case ApprovalNeeded() as facts:
                 return self._approval_needed(facts)
-            case GateClosed() as facts:
+            case ErrorBudgetNotice() as facts:
                 return self._gate_closed(facts)
             case WindowAwaited() as facts:
                 return self._window_awaited(facts)
             case RunAwaited() as facts:
                 return self._run_awaited(facts)
-            case Ended() as facts:
+            case RunEnded() as facts:
                 return self._ended(facts)
 
-    def _started(self, facts: Started) -> Message:
+    def _started(self, facts: RunStarted) -> Message:
         return Message(
             title=self._title(f"{facts.mode} run started" if facts.mode else "run started"),
             tone=Tone.PLAIN,
@@ -126,7 +126,7 @@ class Announcement:
             command=facts.approve,
         )
 
-    def _gate_closed(self, facts: GateClosed) -> Message:
+    def _gate_closed(self, facts: ErrorBudgetNotice) -> Message:
         failures = _number(facts.failures)
         if failures and facts.limit is not None:
             failures += f", allowed {facts.limit}"
@@ -166,7 +166,7 @@ class Announcement:
             command=f"patchwave run watch {shlex.quote(self.run_id)}",
         )
 
-    def _ended(self, facts: Ended) -> Message:
+    def _ended(self, facts: RunEnded) -> Message:
         is_good = facts.state in (RunState.COMPLETED, RunState.EMPTY) and not facts.needs_person
         title = f"run {facts.state}"
         if facts.needs_person:
@@ -191,7 +191,7 @@ class Announcement:
         )
 
     def _title(self, text: str) -> str:
-        return one_line(f"{self.policy}: {text}", LONGEST_TITLE)
+        return one_line(f"{self.policy}: {text}", MAX_TITLE)
 
     def _facts(self, facts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Those that say something, behind the run's id."""

@@ -1,10 +1,10 @@
 """Which machines may start now: the one rule that the plan and the running phase both follow.
 
-Every separation rule is a group with a capacity. A machine takes a *place* in each of its groups while it is worked
+Every separation rule is a group with a capacity. A machine takes a *permit* in each of its groups while it is worked
 on, and may start when each of them has room:
 
-- a place without a slot is a unit of its own: ``run`` with capacity 20 lets 20 machines run;
-- a place with a slot is shared by everybody in the same slot: ``zones:westeurope`` with capacity 1 lets any number of
+- a permit without a slot is a unit of its own: ``run`` with capacity 20 lets 20 machines run;
+- a permit with a slot is shared by everybody in the same slot: ``zones:westeurope`` with capacity 1 lets any number of
   machines run as long as all of them are in one zone.
 
 The planner asks with predicted ends and so draws the timeline; the orchestrator asks with real ends and so follows
@@ -26,7 +26,7 @@ UNLIMITED = 0
 """The capacity of a group that only holds, and never limits."""
 
 
-class Place(NamedTuple):
+class Permit(NamedTuple):
     """What a machine takes in a group: a unit of its own, or a share of ``slot``. ``capacity`` is the group's."""
 
     group: str
@@ -39,11 +39,11 @@ class Place(NamedTuple):
         return f"{self.capacity}|{self.slot}|{self.group}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> Permit:
         """Read ``text`` back.
 
         Raises:
-            ValueError: it is no place.
+            ValueError: it is no permit.
         """
         capacity, slot, group = text.split("|", 2)
         return cls(group, int(capacity), slot)
@@ -51,12 +51,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A machine that waits for its turn: the lane and the wave that the plan put it in, and its places."""
+    """A machine that waits for its turn: the lane and the wave that the plan put it in, and its permits."""
 
     key: str
     lane: str = ""
     wave: int = 0
-    places: tuple[Place, ...] = ()
+    permits: tuple[Permit, ...] = ()
 
 
 class Admitted(NamedTuple):
@@ -90,7 +90,7 @@ def ramp_limit(ended: int) -> int:
 
 @dataclass(slots=True)
 class _Group:
-    """The places of one rule that are taken, and the queues that wait for one, by the slot that they want."""
+    """The permits of one rule that are taken, and the queues that wait for one, by the slot that they want."""
 
     units: int = 0
     slots: dict[str, int] = field(default_factory=dict[str, int])
@@ -148,11 +148,11 @@ class _Turn(NamedTuple):
 
 @dataclass(slots=True)
 class _Queue:
-    """Machines with the same places, in order: they are interchangeable, so only the first is ever looked at."""
+    """Machines with the same permits, in order: they are interchangeable, so only the first is ever looked at."""
 
     lane: str
     wave: int
-    places: tuple[Place, ...]
+    permits: tuple[Permit, ...]
     waiting: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     is_queued: bool = False
     after: str = ""
@@ -206,17 +206,17 @@ class Admission:
         self._has_barrier = wave_barrier
         self._groups: dict[str, _Group] = {}
         self._queues: list[_Queue] = []
-        self._queue_of: dict[tuple[str, int, tuple[Place, ...]], int] = {}
+        self._queue_of: dict[tuple[str, int, tuple[Permit, ...]], int] = {}
         self._ready: list[_Turn] = []
         self._running: dict[str, Candidate] = {}
-        self._held: dict[str, tuple[Place, ...]] = {}
+        self._held: dict[str, tuple[Permit, ...]] = {}
         self._waiting: dict[str, Candidate] = {}
         self._lanes: dict[str, _Lane] = {}
         self._next_rank = 0
 
     @property
     def running(self) -> tuple[Candidate, ...]:
-        """The machines that hold places, in the order in which they started."""
+        """The machines that hold permits, in the order in which they started."""
         return tuple(self._running.values())
 
     @property
@@ -235,10 +235,10 @@ class Admission:
         return {name: group.hold for name, group in self._groups.items() if group.hold}
 
     def resume(self, running: Iterable[Candidate]) -> None:
-        """Take up machines that have been started before: they hold their places, whether or not there is room."""
+        """Take up machines that have been started before: they hold their permits, whether or not there is room."""
         for candidate in running:
             self._join_lane(candidate)
-            self._occupy(candidate, self._places(candidate))
+            self._occupy(candidate, self._permits(candidate))
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         """Let machines wait, behind those that wait already. Known machines are passed over."""
@@ -253,7 +253,7 @@ class Admission:
             self._make_ready(number)
 
     def start(self, most: int = sys.maxsize) -> list[Admitted]:
-        """Start everybody who may start now, in order, up to ``most``; they hold their places until `end`."""
+        """Start everybody who may start now, in order, up to ``most``; they hold their permits until `end`."""
         started: list[Admitted] = []
         while self._ready and len(started) < most:
             turn = heapq.heappop(self._ready)
@@ -269,7 +269,7 @@ class Admission:
             elif queue.waiting:
                 _, key = queue.waiting.popleft()
                 started.append(Admitted(key, queue.after))
-                self._occupy(self._waiting.pop(key), queue.places)
+                self._occupy(self._waiting.pop(key), queue.permits)
                 self._make_ready(turn.queue)
             if turn.origin and (blocking is None or blocking.group != turn.origin):
                 # There may be more room where this one was woken from.
@@ -277,13 +277,13 @@ class Admission:
         return started
 
     def end(self, key: str, *, counts: bool = True) -> Released:
-        """Give back the places of a machine; one that was put back does not count for the ramp."""
+        """Give back the permits of a machine; one that was put back does not count for the ramp."""
         candidate = self._running.pop(key, None)
         if candidate is None:
             return Released(was_running=False, wave_is_over=False)
         self._ended += counts
-        for place in [place for place in self._held.pop(key) if self._groups[place.group].give_back(place.slot)]:
-            self._wake(place.group)
+        for permit in [permit for permit in self._held.pop(key) if self._groups[permit.group].give_back(permit.slot)]:
+            self._wake(permit.group)
         return Released(was_running=True, wave_is_over=self._leave_lane(candidate))
 
     def remove(self, key: str) -> bool:
@@ -313,27 +313,27 @@ class Admission:
             if key in self._waiting
         }
 
-    def _blocking(self, queue: _Queue) -> Place | None:
-        """The first place that the machines of the queue cannot have now."""
+    def _blocking(self, queue: _Queue) -> Permit | None:
+        """The first permit that the machines of the queue cannot have now."""
         if self._has_barrier and queue.wave != self._lanes[queue.lane].lowest:
-            return Place(wave_scope(queue.lane, queue.wave), UNLIMITED)
-        for place in queue.places:
-            limit = place.capacity
-            if place.group == RUN_GROUP and self._is_ramping:
+            return Permit(wave_scope(queue.lane, queue.wave), UNLIMITED)
+        for permit in queue.permits:
+            limit = permit.capacity
+            if permit.group == RUN_GROUP and self._is_ramping:
                 limit = min(limit or sys.maxsize, ramp_limit(self._ended))
-            if not self._groups[place.group].has_room(place.slot, limit):
-                return place
+            if not self._groups[permit.group].has_room(permit.slot, limit):
+                return permit
         return None
 
-    def _occupy(self, candidate: Candidate, places: tuple[Place, ...]) -> None:
+    def _occupy(self, candidate: Candidate, permits: tuple[Permit, ...]) -> None:
         self._running[candidate.key] = candidate
-        self._held[candidate.key] = places
-        for place in places:
-            group = self._group(place.group)
-            group.take(place.slot)
-            if place.slot and group.slots[place.slot] == 1:
+        self._held[candidate.key] = permits
+        for permit in permits:
+            group = self._group(permit.group)
+            group.take(permit.slot)
+            if permit.slot and group.slots[permit.slot] == 1:
                 # Whoever waits for this very slot may share it now.
-                for number in group.parked_for(place.slot):
+                for number in group.parked_for(permit.slot):
                     self._queues[number].is_queued = False
                     self._make_ready(number)
 
@@ -373,14 +373,14 @@ class Admission:
             queue.waiting.popleft()
 
     def _queue(self, candidate: Candidate) -> int:
-        signature = (candidate.lane, candidate.wave, candidate.places)
+        signature = (candidate.lane, candidate.wave, candidate.permits)
         number = self._queue_of.get(signature)
         if number is None:
             number = self._queue_of[signature] = len(self._queues)
-            places = self._places(candidate)
-            for place in places:
-                self._group(place.group)
-            self._queues.append(_Queue(candidate.lane, candidate.wave, places))
+            permits = self._permits(candidate)
+            for permit in permits:
+                self._group(permit.group)
+            self._queues.append(_Queue(candidate.lane, candidate.wave, permits))
         return number
 
     def _group(self, name: str) -> _Group:
@@ -389,12 +389,12 @@ class Admission:
             group = self._groups[name] = _Group()
         return group
 
-    def _places(self, candidate: Candidate) -> tuple[Place, ...]:
+    def _permits(self, candidate: Candidate) -> tuple[Permit, ...]:
         """Scopes first, the run last: who is held for another reason must not wait in the queue of the whole run."""
-        own = [place for place in candidate.places if place.group != RUN_GROUP]
-        run = [place for place in candidate.places if place.group == RUN_GROUP] or [Place(RUN_GROUP, UNLIMITED)]
+        own = [permit for permit in candidate.permits if permit.group != RUN_GROUP]
+        run = [permit for permit in candidate.permits if permit.group == RUN_GROUP] or [Permit(RUN_GROUP, UNLIMITED)]
         scopes = [
-            Place(lane_scope(candidate.lane), UNLIMITED),
-            Place(wave_scope(candidate.lane, candidate.wave), UNLIMITED),
+            Permit(lane_scope(candidate.lane), UNLIMITED),
+            Permit(wave_scope(candidate.lane, candidate.wave), UNLIMITED),
         ]
         return (*scopes, *own, *run)

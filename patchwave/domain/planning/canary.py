@@ -31,7 +31,7 @@ _MANAGERS = {
     "microsoftcblmariner": "tdnf",
 }
 """Package managers by publisher; dnf stands for yum as well, which has the same packages."""
-_MOST_IMAGES = 5
+_MAX_IMAGES = 5
 """Images that one note names."""
 
 
@@ -136,8 +136,8 @@ def pin_notes(
         if each.image and each.image.casefold() not in known and kind_of(each.os_type, each.image) not in missing
     )
     if images:
-        shown = [f"{image} ({count})" for image, count in sorted(images.items())[:_MOST_IMAGES]]
-        more = f" and {len(images) - _MOST_IMAGES} more" if len(images) > _MOST_IMAGES else ""
+        shown = [f"{image} ({count})" for image, count in sorted(images.items())[:_MAX_IMAGES]]
+        more = f" and {len(images) - _MAX_IMAGES} more" if len(images) > _MAX_IMAGES else ""
         notes.append(
             f"Ring {name} has no machine of these images of later rings, which get only what has the same KB numbers or"
             f" versions: {', '.join(shown)}{more}."

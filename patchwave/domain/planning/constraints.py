@@ -1,4 +1,4 @@
-"""Every separation rule as a group with a capacity: the places that each machine takes, and the rules in words."""
+"""Every separation rule as a group with a capacity: the permits that each machine takes, and the rules in words."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.quantity import capacity
-from patchwave.domain.planning.admission import RUN_GROUP, Place
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 
-SMALLEST_SHARED_SET = 10
+MIN_SHARED_SET = 10
 """Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -46,7 +46,7 @@ class ConcurrencyConstraints:
         """
         Args:
             machines: all machines of the run; per cents are of these.
-            planned: those that have a place in the plan. One unknown update domain among them makes their set go one
+            planned: those that have a permit in the plan. One unknown update domain among them makes their set go one
                 by one.
             policy: the limits.
             topology: which zones of two subscriptions are one building.
@@ -70,9 +70,9 @@ class ConcurrencyConstraints:
             if machine.zones:
                 self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
         total = capacity(policy.max_concurrent, len(machines))
-        # Most machines take the same places as many others: keeping them once keeps large plans small.
-        self._shared: dict[tuple[Place, ...], tuple[Place, ...]] = {}
-        self._run = Place(RUN_GROUP, total)
+        # Most machines take the same permits as many others: keeping them once keeps large plans small.
+        self._shared: dict[tuple[Permit, ...], tuple[Permit, ...]] = {}
+        self._run = Permit(RUN_GROUP, total)
         self._say(RUN_GROUP, f"the run takes {total} at a time", binds=len(machines) > total)
 
     @property
@@ -80,70 +80,70 @@ class ConcurrencyConstraints:
         """How many machines the run takes at a time."""
         return self._run.capacity
 
-    def places(self, machine: PlannerMachine) -> tuple[Place, ...]:
-        """The places of a machine; groups of which only a part of the fleet is a member come first."""
-        places: list[Place] = []
+    def permits(self, machine: PlannerMachine) -> tuple[Permit, ...]:
+        """The permits of a machine; groups of which only a part of the fleet is a member come first."""
+        permits: list[Permit] = []
         if machine.zones and self._policy.separate_zones:
-            places.append(self._zone(machine))
+            permits.append(self._zone(machine))
         if machine.availability_set:
-            places += self._availability_set(machine)
-        places += self._tags(machine)
+            permits += self._availability_set(machine)
+        permits += self._tags(machine)
         if self._policy.limits.region is not None:
-            places.append(self._region(machine.region, self._policy.limits.region))
-        places.append(self._run)
-        taken = tuple(places)
+            permits.append(self._region(machine.region, self._policy.limits.region))
+        permits.append(self._run)
+        taken = tuple(permits)
         return self._shared.setdefault(taken, taken)
 
-    def _zone(self, machine: PlannerMachine) -> Place:
+    def _zone(self, machine: PlannerMachine) -> Permit:
         """The physical zone where Azure tells it; else the zone of the subscription, which is mixed with no other."""
         region, owner = machine.region, _subscription(machine)
         zone = "+".join(sorted(machine.zones))
         physical = self._topology.physical_zone(owner, region, zone)
-        place = Place(f"zones:{region}", 1, _plain(physical or f"{owner}/{zone}"))
+        permit = Permit(f"zones:{region}", 1, _plain(physical or f"{owner}/{zone}"))
         if len(self._zone_owners.get(region, ())) <= 1:
             label = f"zone {zone}"
         else:
             label = f"physical zone {physical}" if physical else f"zone {zone} of subscription {owner}"
-        self.slots[place.group, place.slot] = SlotLabel(label)
-        return place
+        self.slots[permit.group, permit.slot] = SlotLabel(label)
+        return permit
 
-    def _availability_set(self, machine: PlannerMachine) -> list[Place]:
+    def _availability_set(self, machine: PlannerMachine) -> list[Permit]:
         """A share of the set, and the set's update domain; who goes one at a time is never beside another domain."""
         key, percent = _set_key(machine), self._policy.availability_sets.percent
         size, name = self._by_set[key], machine.availability_set.rstrip("/").rpartition("/")[2]
-        share, domains = Place(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"
+        share, domains = Permit(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"
         if key in self._unknown_domains:
-            share = Place(share.group, 1)
+            share = Permit(share.group, 1)
             self._say(share.group, f"an update domain of {name} is not known: one at a time", binds=size > 1)
-        elif size < SMALLEST_SHARED_SET:
-            share = Place(share.group, 1)
+        elif size < MIN_SHARED_SET:
+            share = Permit(share.group, 1)
             self._say(share.group, f"{name} has {size} machines: one at a time", binds=size > 1)
         else:
             self._say(share.group, f"{percent} % of {name} is {share.capacity} at a time", binds=True)
         if not machine.update_domain or key in self._unknown_domains:
             return [share]
-        domain = Place(domains, 1, _plain(machine.update_domain))
+        domain = Permit(domains, 1, _plain(machine.update_domain))
         self.slots[domain.group, domain.slot] = SlotLabel(f"update domain {machine.update_domain}", f" of {name}")
         return [domain, share]
 
-    def _tags(self, machine: PlannerMachine) -> list[Place]:
+    def _tags(self, machine: PlannerMachine) -> list[Permit]:
         if not self._limited_tags:
             return []
         exclusive = self._policy.exclusive_tag
         tags = self._tag_values(machine)
-        places: list[Place] = []
+        permits: list[Permit] = []
         if exclusive is not None and (value := tags.get(fold(exclusive))):
-            places.append(Place(f"exclusive:{fold(exclusive)}={value}", 1))
+            permits.append(Permit(f"exclusive:{fold(exclusive)}={value}", 1))
             machines = self._by_tag[fold(exclusive), value]
-            self._say(places[-1].group, f"{exclusive}={value} goes one at a time", binds=machines > 1)
+            self._say(permits[-1].group, f"{exclusive}={value} goes one at a time", binds=machines > 1)
         for limit in self._policy.limits.tags:
             if value := tags.get(fold(limit.tag)):
                 machines = self._by_tag[fold(limit.tag), value]
-                place = Place(f"tag:{fold(limit.tag)}={value}", capacity(limit.max_concurrent, machines))
-                words = f"{limit.tag}={value}: {place.capacity} at a time"
-                self._say(place.group, words, binds=machines > place.capacity)
-                places.append(place)
-        return places
+                permit = Permit(f"tag:{fold(limit.tag)}={value}", capacity(limit.max_concurrent, machines))
+                words = f"{limit.tag}={value}: {permit.capacity} at a time"
+                self._say(permit.group, words, binds=machines > permit.capacity)
+                permits.append(permit)
+        return permits
 
     def _tag_values(self, machine: PlannerMachine) -> dict[str, str]:
         """The tags that a limit is about. Azure compares their names without case; values are folded like them."""
@@ -154,11 +154,11 @@ class ConcurrencyConstraints:
                 values[folded] = fold(value.strip())
         return values
 
-    def _region(self, region: str, limit: int | str) -> Place:
+    def _region(self, region: str, limit: int | str) -> Permit:
         machines = self._by_region[region]
-        place = Place(f"region:{region}", capacity(limit, machines))
-        self._say(place.group, f"{region} takes {place.capacity} at a time", binds=machines > place.capacity)
-        return place
+        permit = Permit(f"region:{region}", capacity(limit, machines))
+        self._say(permit.group, f"{region} takes {permit.capacity} at a time", binds=machines > permit.capacity)
+        return permit
 
     def _say(self, group: str, words: str, *, binds: bool) -> None:
         if binds:
@@ -176,5 +176,5 @@ def _set_key(machine: PlannerMachine) -> str:
 
 
 def _plain(slot: str) -> str:
-    """A slot without the mark that parts the fields of a place's text."""
+    """A slot without the mark that parts the fields of a permit's text."""
     return slot.replace("|", "/")

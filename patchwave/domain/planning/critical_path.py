@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from patchwave.domain.planning.admission import RUN_GROUP, UNLIMITED, Place, ramp_limit
+from patchwave.domain.planning.admission import RUN_GROUP, UNLIMITED, Permit, ramp_limit
 from patchwave.domain.planning.constraints import slot_order
 
 
 class Job(NamedTuple):
-    """One installation: its machine, its lane, how long it is expected to take, and the places that it needs."""
+    """One installation: its machine, its lane, how long it is expected to take, and the permits that it needs."""
 
     key: str
     lane: str
     seconds: float
-    places: tuple[Place, ...]
+    permits: tuple[Permit, ...]
 
 
 @dataclass(slots=True)
@@ -91,13 +91,13 @@ def _levels(in_order: Sequence[Job], limits: Mapping[str, int], *, with_units: b
     for job in reversed(in_order):
         groups: list[_Units | _Slots] = []
         level = job.seconds
-        for place in job.places:
-            if place.slot:
-                slots = slotted[place.group]
-                level = max(level, slots.level(place.slot, job.seconds))
+        for permit in job.permits:
+            if permit.slot:
+                slots = slotted[permit.group]
+                level = max(level, slots.level(permit.slot, job.seconds))
                 groups.append(slots)
-            elif with_units and place.group != RUN_GROUP and place.capacity != UNLIMITED:
-                members = units.setdefault(place.group, _Units(place.capacity))
+            elif with_units and permit.group != RUN_GROUP and permit.capacity != UNLIMITED:
+                members = units.setdefault(permit.group, _Units(permit.capacity))
                 level = max(level, members.level(job.seconds))
                 groups.append(members)
         for group in groups:
@@ -113,28 +113,30 @@ def shortest_first(jobs: Sequence[Job], count: int) -> list[Job]:
     """
     first: dict[str, str] = {}
     for job in jobs:
-        for place in job.places:
-            if place.slot:
-                first.setdefault(place.group, place.slot)
-    movable = (job for job in jobs if all(first[place.group] == place.slot for place in job.places if place.slot))
+        for permit in job.permits:
+            if permit.slot:
+                first.setdefault(permit.group, permit.slot)
+    movable = (job for job in jobs if all(first[permit.group] == permit.slot for permit in job.permits if permit.slot))
     front = heapq.nsmallest(count, movable, key=lambda job: job.seconds)
     moved = {job.key for job in front}
     return front + [job for job in jobs if job.key not in moved]
 
 
 def _precedence(job: Job) -> tuple[tuple[str, ...], float, str]:
-    return tuple(slot_order(place.slot) for place in job.places if place.slot), -job.seconds, job.key
+    return tuple(slot_order(permit.slot) for permit in job.permits if permit.slot), -job.seconds, job.key
 
 
 def _slot_limits(jobs: Iterable[Job]) -> dict[str, int]:
     """How many machines of one slot may run at a time, by slotted group: the smallest group that holds all of them."""
     common: dict[str, dict[str, int]] = {}
     for job in jobs:
-        mine = {place.group: place.capacity for place in job.places if not place.slot and place.capacity != UNLIMITED}
-        for place in job.places:
-            if place.slot:
-                theirs = common.get(place.group)
-                common[place.group] = (
+        mine = {
+            permit.group: permit.capacity for permit in job.permits if not permit.slot and permit.capacity != UNLIMITED
+        }
+        for permit in job.permits:
+            if permit.slot:
+                theirs = common.get(permit.group)
+                common[permit.group] = (
                     dict(mine) if theirs is None else {name: most for name, most in theirs.items() if name in mine}
                 )
     return {group: min(limits.values(), default=sys.maxsize) for group, limits in common.items()}
@@ -175,14 +177,14 @@ def lower_bound(jobs: Sequence[Job], *, ramp: bool = False, ended: int = 0) -> f
     slots: dict[tuple[str, str], _Load] = {}
     for job in jobs:
         shares = [
-            (place.group, job.seconds / place.capacity)
-            for place in job.places
-            if not place.slot and place.capacity != UNLIMITED
+            (permit.group, job.seconds / permit.capacity)
+            for permit in job.permits
+            if not permit.slot and permit.capacity != UNLIMITED
         ]
         everything.add(job.seconds, shares)
-        for place in job.places:
-            if place.slot:
-                slots.setdefault((place.group, place.slot), _Load()).add(job.seconds, shares)
+        for permit in job.permits:
+            if permit.slot:
+                slots.setdefault((permit.group, permit.slot), _Load()).add(job.seconds, shares)
     chains: dict[str, float] = {}
     for (group, _), load in slots.items():
         chains[group] = chains.get(group, 0.0) + load.seconds
@@ -192,7 +194,7 @@ def lower_bound(jobs: Sequence[Job], *, ramp: bool = False, ended: int = 0) -> f
 
 def _ramp_bound(jobs: Sequence[Job], ended: int) -> float:
     """How long the work takes while the run's capacity grows: each step lasts at least as long as the shortest job."""
-    capacities = {place.capacity for job in jobs for place in job.places if place.group == RUN_GROUP} - {UNLIMITED}
+    capacities = {permit.capacity for job in jobs for permit in job.permits if permit.group == RUN_GROUP} - {UNLIMITED}
     most = min([len(jobs), *capacities])
     shortest = min(job.seconds for job in jobs)
     work, at = sum(job.seconds for job in jobs), 0.0
@@ -213,7 +215,7 @@ def barrier_bound(lane: Iterable[Job], bake_seconds: float) -> float:
     """
     sections: dict[tuple[str, str], list[Job]] = {}
     for job in lane:
-        for group, slot in [("", ""), *((place.group, place.slot) for place in job.places if place.slot)]:
+        for group, slot in [("", ""), *((permit.group, permit.slot) for permit in job.permits if permit.slot)]:
             sections.setdefault((group, slot), []).append(job)
     waves: dict[str, int] = {}
     seconds: dict[str, float] = {}
@@ -230,10 +232,10 @@ def _least_waves(jobs: Iterable[Job]) -> tuple[int, float]:
     capacities = {"": sys.maxsize}
     for job in jobs:
         members[""].append(job.seconds)
-        for place in job.places:
-            if not place.slot and place.capacity != UNLIMITED:
-                members.setdefault(place.group, []).append(job.seconds)
-                capacities[place.group] = place.capacity
+        for permit in job.permits:
+            if not permit.slot and permit.capacity != UNLIMITED:
+                members.setdefault(permit.group, []).append(job.seconds)
+                capacities[permit.group] = permit.capacity
     longest_first = {group: sorted(seconds, reverse=True) for group, seconds in members.items()}
     firsts = [seconds[:: capacities[group]] for group, seconds in longest_first.items()]
     return max(len(each) for each in firsts), max(sum(each) for each in firsts)

@@ -38,7 +38,7 @@ class PlanExplainer:
         self._ends = sorted(each.end for each in slices.values())
         members: dict[str, set[str]] = {}
         for job in jobs:
-            for place in job.places:
+            for place in job.permits:
                 if place.slot:
                     members.setdefault(place.group, set()).add(place.slot)
         self._slots: dict[tuple[str, str], str] = {}
@@ -52,8 +52,8 @@ class PlanExplainer:
     def why(self, job: Job, wave: int) -> list[str]:
         """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
         rules = self._separation.rules
-        said = [self._slots[place.group, place.slot] for place in job.places if place.slot]
-        said += [rules[place.group] for place in job.places if place.group in rules and place.group != RUN_GROUP]
+        said = [self._slots[place.group, place.slot] for place in job.permits if place.slot]
+        said += [rules[place.group] for place in job.permits if place.group in rules and place.group != RUN_GROUP]
         start, _, after = self._slices[job.key]
         if after == RUN_GROUP:
             said.append(self._why_run(start))

@@ -16,7 +16,7 @@ from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.exclusions import hibernated, hold_reason
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import pin_notes
 from patchwave.domain.planning.constraints import ConcurrencyConstraints
 from patchwave.domain.planning.critical_path import Job
@@ -34,7 +34,7 @@ from patchwave.domain.policy.rollout import PhaseOrder, Reboot, Ring, order_ring
 DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
 """How long an installation is expected to take on a machine without a history, its restart included."""
 UNKNOWN_SYSTEM_SECONDS = 2400.0
-_MOST_DRAWN = 2_000
+_MAX_DRAWN = 2_000
 """Machines times ways to part the regions of a ring into phases that are drawn and compared."""
 
 _STOPPED = frozenset({"stopped", "stopping", "deallocated", "deallocating"})
@@ -55,7 +55,7 @@ class Placement:
     lane: str
     wave: int
     wave_size: int
-    places: tuple[Place, ...]
+    permits: tuple[Permit, ...]
     why: str
     predicted_start: float
     predicted_end: float
@@ -181,7 +181,7 @@ class _Drawing:
         policy = self.policy
         lanes: dict[str, list[Job]] = {}
         for machine in machines:
-            job = Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.places(machine))
+            job = Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.permits(machine))
             lanes.setdefault(machine.region, []).append(job)
         drawing = RingDrawing(
             lanes,
@@ -190,7 +190,7 @@ class _Drawing:
             wave_barrier=wave_barrier_enabled(policy.error_budget, policy.bake.waves),
             bake_seconds=policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0,
         )
-        most_drawn = max(1, _MOST_DRAWN // max(1, len(machines)))
+        most_drawn = max(1, _MAX_DRAWN // max(1, len(machines)))
         phases = make_phases(
             drawing.loads(),
             self.topology,
@@ -250,7 +250,7 @@ class _Drawing:
                 lane=job.lane,
                 wave=wave,
                 wave_size=wave_size,
-                places=job.places,
+                permits=job.permits,
                 why="; ".join(why),
                 predicted_start=times.start,
                 predicted_end=times.end,
@@ -263,7 +263,7 @@ class _Drawing:
                 phase=phase.number,
                 lane=job.lane,
                 wave=wave,
-                groups=[place.group for place in job.places],
+                groups=[place.group for place in job.permits],
                 predicted_start=times.start,
                 predicted_end=times.end,
                 why=why,

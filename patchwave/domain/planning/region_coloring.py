@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MOST_COLOURED = 200
+MAX_COLOURED = 200
 """Regions that are coloured. Azure has fewer; a file may have any number of places."""
 _FEW = 8
 """Regions of which nothing is dropped: there are at most 4,140 ways to part them."""
-_MOST_STEPS = 20_000
+_MAX_STEPS = 20_000
 """Regions times phases that one search of more regions looks at."""
 _WIDEST = 64
 """Most partial colourings that are kept side by side, and most colourings that are found."""
-_MOST_GROUPS = 8
+_MAX_GROUPS = 8
 """Limits over several regions that are considered: those with the most work."""
 _TOLERANCE = 1.15
 """Colourings up to this much longer than the shortest are worth drawing: what they take is only estimated."""
@@ -45,7 +45,7 @@ class Colouring(NamedTuple):
 class Colourings(NamedTuple):
     """The shortest colourings that were found, best first, and how many seconds no colouring at all can beat.
 
-    Of up to eight regions, the first takes exactly these seconds. Of more than `MOST_COLOURED`, nothing is found.
+    Of up to eight regions, the first takes exactly these seconds. Of more than `MAX_COLOURED`, nothing is found.
     """
 
     found: list[Colouring]
@@ -78,7 +78,7 @@ def colour(loads: Mapping[str, RegionLoad], conflicts: Mapping[str, frozenset[st
     """
     longest_first = sorted(loads, key=lambda region: (-loads[region].seconds, region))
     bound = _threshold_bound(longest_first, loads, conflicts)
-    if len(loads) > MOST_COLOURED:
+    if len(loads) > MAX_COLOURED:
         return Colourings([], bound)
     groups = _binding_groups(longest_first, loads)
     width = _width(conflicts)
@@ -105,7 +105,7 @@ def _width(conflicts: Mapping[str, frozenset[str]]) -> int | None:
     if len(conflicts) <= _FEW:
         return None
     most_phases = 1 + max(len(others) for others in conflicts.values()) + any(conflicts.values())
-    return max(1, min(_WIDEST, _MOST_STEPS // (len(conflicts) * most_phases)))
+    return max(1, min(_WIDEST, _MAX_STEPS // (len(conflicts) * most_phases)))
 
 
 def _binding_groups(longest_first: Sequence[str], loads: Mapping[str, RegionLoad]) -> list[str]:
@@ -117,7 +117,7 @@ def _binding_groups(longest_first: Sequence[str], loads: Mapping[str, RegionLoad
             work[group] = work.get(group, 0.0) + share
             if work[group] > loads[region].seconds:
                 binding.add(group)
-    return sorted(binding, key=lambda group: (-work[group], group))[:_MOST_GROUPS]
+    return sorted(binding, key=lambda group: (-work[group], group))[:_MAX_GROUPS]
 
 
 def _extensions(

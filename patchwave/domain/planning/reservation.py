@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
-from patchwave.domain.planning.admission import Place
+from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.topology import Topology
 
 SEVERAL = "*"
@@ -24,10 +24,10 @@ _KINDS = ("zones:", "set:", "exclusive:", "tag:")
 _PAIR = "pair:"
 _NAMED = 200
 """Groups whose names are kept for people."""
-_LONGEST_NAME = 300
+_MAX_NAME = 300
 """Characters of such a name, which holds the id of a set as a whole; tags and their values may be longer."""
 _DIGITS = 12
-_MOST_UNITS = 20_000
+_MAX_UNITS = 20_000
 """What fits into a row, which holds 1 MiB. A phase with more groups is kept apart from all that have any."""
 
 
@@ -51,7 +51,7 @@ class Reservation(Document):
     """What a run reserves. ``groups`` is ``None`` once it was given back.
 
     ``turn`` counts the reservations of the run, so that a late execution of an earlier one changes nothing; ``phase``
-    tells whether a new one is for the same phase; ``number`` is its place among the reservations of all runs.
+    tells whether a new one is for the same phase; ``number`` is its permit among the reservations of all runs.
     """
 
     run_id: str
@@ -62,29 +62,29 @@ class Reservation(Document):
     groups: Groups | None = None
 
 
-def groups_of(places: Iterable[Place], regions: Iterable[str], topology: Topology) -> Groups:
-    """The groups of a phase: of the places of its machines, and of the pairs that its regions are in."""
+def groups_of(permits: Iterable[Permit], regions: Iterable[str], topology: Topology) -> Groups:
+    """The groups of a phase: of the permits of its machines, and of the pairs that its regions are in."""
     slots: dict[str, str] = {}
     units: dict[str, str] = {}
     pairs = [
-        Place(f"{_PAIR}{'+'.join(sorted((region, other)))}", 1, region)
+        Permit(f"{_PAIR}{'+'.join(sorted((region, other)))}", 1, region)
         for region in regions
         for other in topology.conflicts(region)
     ]
-    for place in (*places, *pairs):
-        if not place.group.startswith((*_KINDS, _PAIR)):
+    for permit in (*permits, *pairs):
+        if not permit.group.startswith((*_KINDS, _PAIR)):
             continue
-        if not place.slot:
-            units[_digest(place.group)] = place.group
-        elif slots.setdefault(place.group, place.slot) != place.slot:
-            slots[place.group] = SEVERAL
-    if len(units) > _MOST_UNITS:
+        if not permit.slot:
+            units[_digest(permit.group)] = permit.group
+        elif slots.setdefault(permit.group, permit.slot) != permit.slot:
+            slots[permit.group] = SEVERAL
+    if len(units) > _MAX_UNITS:
         units = {SEVERAL: ""}
     named = dict(sorted(units.items(), key=lambda unit: unit[1])[:_NAMED])
     return Groups(
         slots=dict(sorted(slots.items())),
         units=sorted(units),
-        names={unit: name[:_LONGEST_NAME] for unit, name in named.items() if name},
+        names={unit: name[:_MAX_NAME] for unit, name in named.items() if name},
     )
 
 

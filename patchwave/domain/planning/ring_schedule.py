@@ -24,10 +24,10 @@ from patchwave.domain.planning.region_coloring import RegionLoad
 from patchwave.domain.planning.timeline import Slice, draw_timeline
 from patchwave.domain.planning.waves import number_waves
 
-_MOST_SEARCHED = 400
+_MAX_SEARCHED = 400
 """Machines of a phase that is drawn in several orders; in a larger one the gaps of an order are small."""
-_MOST_ORDERS = 60
-_MOST_DRAWN = 4_000
+_MAX_ORDERS = 60
+_MAX_DRAWN = 4_000
 """Machines times orders of one search."""
 _WORTH_IT = 0.98
 """Of the length by the critical-path rule: for less than 2 % the order stays what people expect."""
@@ -61,7 +61,7 @@ class RingDrawing:
         shares: dict[str, dict[str, float]] = {}
         for region, jobs in self.lanes.items():
             for job in jobs:
-                for place in job.places:
+                for place in job.permits:
                     if place.capacity and not place.slot:
                         work = shares.setdefault(place.group, {})
                         work[region] = work.get(region, 0.0) + job.seconds / place.capacity
@@ -93,11 +93,11 @@ class RingDrawing:
         """The phase of these regions, in the shortest of several orders."""
         best = self._first(regions, ended)
         worth = best.seconds * _WORTH_IT
-        if len(best.jobs) > _MOST_SEARCHED or (bound := self.bound(regions, ended)) > worth:
+        if len(best.jobs) > _MAX_SEARCHED or (bound := self.bound(regions, ended)) > worth:
             return best
         # The same orders every time, whatever the order of the machines.
         jobs, random = sorted(best.jobs), Random(0)
-        for number in range(min(_MOST_ORDERS, _MOST_DRAWN // len(jobs))):
+        for number in range(min(_MAX_ORDERS, _MAX_DRAWN // len(jobs))):
             order = _moved(best.jobs, random) if number % 2 else _guessed(jobs, random, in_proportion=number % 4 == 0)
             attempt = self._draw(order, ended)
             if attempt.seconds < best.seconds:
@@ -144,10 +144,10 @@ def _moved(jobs: Sequence[Job], random: Random) -> list[Job]:
     """The same order but for one job. The slots of its groups stay in their order: zone 1 before zone 2."""
     order = list(jobs)
     moved = order.pop(random.randrange(len(order)))
-    slots = {place.group: slot_order(place.slot) for place in moved.places if place.slot}
+    slots = {place.group: slot_order(place.slot) for place in moved.permits if place.slot}
     first, last = 0, len(order)
     for number, job in enumerate(order):
-        for place in job.places:
+        for place in job.permits:
             if not place.slot or place.group not in slots:
                 continue
             if slot_order(place.slot) < slots[place.group]:

@@ -43,7 +43,7 @@ def draw_timeline(
     seconds = {job.key: job.seconds for job in ordered}
     lanes = {job.key: job.lane for job in ordered}
     admission = Admission(ramp=ramp, ended=ended, wave_barrier=wave_barrier)
-    admission.add(Candidate(job.key, job.lane, waves[job.key], job.places) for job in ordered)
+    admission.add(Candidate(job.key, job.lane, waves[job.key], job.permits) for job in ordered)
     slices: dict[str, Slice] = {}
     # The end of a machine, or (with an empty key) the end of a lane's rest.
     events: list[tuple[float, str, str]] = []

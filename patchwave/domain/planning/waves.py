@@ -15,7 +15,7 @@ from patchwave.domain.planning.critical_path import Job
 
 @dataclass(slots=True)
 class _Room:
-    """How many places of a group are taken in each wave, and which waves are full."""
+    """How many permits of a group are taken in each wave, and which waves are full."""
 
     taken: dict[int, int] = field(default_factory=dict[int, int])
     next_open: dict[int, int] = field(default_factory=dict[int, int])
@@ -63,7 +63,7 @@ def number_waves(jobs: Iterable[Job]) -> dict[str, int]:
         wave = 1
         limits: list[tuple[_Room, int]] = []
         mine: list[_Slot] = []
-        for place in job.places:
+        for place in job.permits:
             if place.slot:
                 slot = slots.setdefault(place.group, _Slot())
                 wave = max(wave, slot.first_open(place.slot))

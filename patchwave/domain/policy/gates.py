@@ -12,11 +12,11 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import Duration
 from patchwave.domain.core.quantity import Share
 
-LONGEST_APPROVAL = timedelta(days=30)
+MAX_APPROVAL = timedelta(days=30)
 
 
 def _check_deadline(value: timedelta) -> timedelta:
-    if not timedelta(minutes=1) <= value <= LONGEST_APPROVAL:
+    if not timedelta(minutes=1) <= value <= MAX_APPROVAL:
         raise ValueError("must be from PT1M to PT720H")
     return value
 

@@ -12,7 +12,7 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import Duration
 from patchwave.domain.policy.http_probe import Probe
 
-LONGEST_AGE = timedelta(days=30)
+MAX_AGE = timedelta(days=30)
 """How long Azure keeps alerts."""
 
 
@@ -27,7 +27,7 @@ class Severity(StrEnum):
 
 
 def _check_age(value: timedelta) -> timedelta:
-    if not timedelta(minutes=5) <= value <= LONGEST_AGE:
+    if not timedelta(minutes=5) <= value <= MAX_AGE:
         raise ValueError("must be from PT5M to PT720H, for which Azure keeps alerts")
     return value
 
@@ -58,11 +58,11 @@ class AlertVeto(Document):
     )
 
 
-LONGEST_SETTLE = timedelta(hours=2)
+MAX_SETTLE = timedelta(hours=2)
 
 
 def _check_settle(value: timedelta) -> timedelta:
-    if value > LONGEST_SETTLE:
+    if value > MAX_SETTLE:
         raise ValueError("must be at most PT2H")
     return value
 

@@ -12,9 +12,9 @@ from patchwave.domain.core.documents import Document, list_or_empty
 from patchwave.domain.core.duration import Duration
 from patchwave.domain.policy.scope import OsType, ResourceGroupName
 
-MOST_SCRIPT_UNITS = 8_000
+MAX_SCRIPT_UNITS = 8_000
 """Characters of a script, as Windows counts them: encoded it must fit the 32,767 of a command line."""
-LONGEST_SCRIPT = timedelta(minutes=90)
+MAX_SCRIPT = timedelta(minutes=90)
 """The run command itself ends a script then."""
 SHEBANG = re.compile(r"#![ \t]*(/[A-Za-z0-9_./+-]+(?:[ \t]+[A-Za-z0-9_./+=:-]+)*)[ \t]*")
 
@@ -28,29 +28,29 @@ def check_script(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise ValueError("is blank; leave it out when nothing is to run")
-    if "\0" in text or len(text.encode("utf-16-le", "surrogatepass")) > 2 * MOST_SCRIPT_UNITS:
-        raise ValueError(f"must have at most {MOST_SCRIPT_UNITS} characters, and no NUL; call a script in the guest")
+    if "\0" in text or len(text.encode("utf-16-le", "surrogatepass")) > 2 * MAX_SCRIPT_UNITS:
+        raise ValueError(f"must have at most {MAX_SCRIPT_UNITS} characters, and no NUL; call a script in the guest")
     first = text.partition("\n")[0]
     if first.startswith("#!") and not SHEBANG.fullmatch(first):
         raise ValueError("names an interpreter that cannot be read; write #!/bin/bash, or leave the line out")
     return text
 
 
-SHORTEST_KEEP = timedelta(hours=1)
-LONGEST_KEEP = timedelta(days=90)
-SHORTEST_SCRIPT = timedelta(minutes=1)
+MIN_KEEP = timedelta(hours=1)
+MAX_KEEP = timedelta(days=90)
+MIN_SCRIPT = timedelta(minutes=1)
 SCRIPTS_SETTING = "PATCHWAVE_SCRIPTS"
 ROLES_SETTING = "PATCHWAVE_AUTHORIZATION"
 
 
 def _check_keep(value: timedelta) -> timedelta:
-    if not SHORTEST_KEEP <= value <= LONGEST_KEEP:
+    if not MIN_KEEP <= value <= MAX_KEEP:
         raise ValueError("must be at least PT1H and at most PT2160H (90 days)")
     return value
 
 
 def _check_timeout(value: timedelta) -> timedelta:
-    if not SHORTEST_SCRIPT <= value <= LONGEST_SCRIPT:
+    if not MIN_SCRIPT <= value <= MAX_SCRIPT:
         raise ValueError("must be at least PT1M and at most PT1H30M: Azure ends a script then")
     return value
 

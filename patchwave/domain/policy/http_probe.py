@@ -17,8 +17,8 @@ from pydantic import AfterValidator, Field, StrictInt
 
 from patchwave.domain.core.documents import Document
 
-LONGEST_URL = 2_000
-MOST_PLACEHOLDERS = 3
+MAX_URL = 2_000
+MAX_PLACEHOLDERS = 3
 """In one address: more than any real one has."""
 _PLACES = ("name", "resourceGroup", "location")
 TAG_PREFIX = "tag:"
@@ -33,11 +33,11 @@ class ProbeImpossible(ValueError):
 
 
 def _check_url(text: str) -> str:
-    if len(text) > LONGEST_URL:
-        raise ValueError(f"is too long; at most {LONGEST_URL}")
+    if len(text) > MAX_URL:
+        raise ValueError(f"is too long; at most {MAX_URL}")
     names = _PLACEHOLDER.findall(text)
-    if len(names) > MOST_PLACEHOLDERS:
-        raise ValueError(f"has {len(names)} placeholders; at most {MOST_PLACEHOLDERS}")
+    if len(names) > MAX_PLACEHOLDERS:
+        raise ValueError(f"has {len(names)} placeholders; at most {MAX_PLACEHOLDERS}")
     for name in names:
         if name not in _PLACES and not (name.startswith(TAG_PREFIX) and len(name) > len(TAG_PREFIX)):
             known = ", ".join(f"{{{place}}}" for place in _PLACES)

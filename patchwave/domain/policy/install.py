@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StrictInt
 
 from patchwave.domain.azure.install_request import (
-    LONGEST_DURATION,
-    SHORTEST_DURATION,
+    MAX_DURATION,
+    MIN_DURATION,
     LinuxClassification,
     LinuxParameters,
     RebootSetting,
@@ -21,17 +21,17 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import Duration, format_duration, parse_duration
 from patchwave.domain.policy.scope import OsType
 
-SHORTEST_MAXIMUM = timedelta(minutes=30)
+MIN_MAXIMUM_DURATION = timedelta(minutes=30)
 """With less, service packs of Windows could never start."""
 
-MOST_MASKS = 200
+MAX_MASKS = 200
 """In one list of a policy: each mask is compared with every pending patch of every machine."""
 
 _PATTERN = r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
 
 
 def _check_maximum(value: timedelta) -> timedelta:
-    if not SHORTEST_MAXIMUM <= value < LONGEST_DURATION:
+    if not MIN_MAXIMUM_DURATION <= value < MAX_DURATION:
         raise ValueError(
             "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer"
         )
@@ -39,7 +39,7 @@ def _check_maximum(value: timedelta) -> timedelta:
 
 
 def _check_minimum(value: timedelta) -> timedelta:
-    if not SHORTEST_DURATION <= value < LONGEST_DURATION:
+    if not MIN_DURATION <= value < MAX_DURATION:
         raise ValueError("must be at least PT20M and under PT24H: no agent starts anything in less")
     return value
 
@@ -47,9 +47,9 @@ def _check_minimum(value: timedelta) -> timedelta:
 def _check_masks[Parameters: (WindowsParameters, LinuxParameters)](value: Parameters) -> Parameters:
     # Not at the lists themselves: what pins add to them in a run may be longer.
     for name, masks in value:
-        if "masks" in name and len(masks or ()) > MOST_MASKS:
+        if "masks" in name and len(masks or ()) > MAX_MASKS:
             alias = type(value).model_fields[name].alias or name
-            raise ValueError(f"has {len(masks):,} {alias}; at most {MOST_MASKS}")
+            raise ValueError(f"has {len(masks):,} {alias}; at most {MAX_MASKS}")
     return value
 
 

@@ -14,7 +14,7 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId
 
-MOST_CONFIGURATIONS = 200
+MAX_CONFIGURATIONS = 200
 
 
 def _check_configuration(text: str) -> str:
@@ -34,7 +34,7 @@ class MaintenanceHooks(Document):
         list[Annotated[str, AfterValidator(_check_configuration)]], AfterValidator(_check_different)
     ] = Field(
         min_length=1,
-        max_length=MOST_CONFIGURATIONS,
+        max_length=MAX_CONFIGURATIONS,
         title="Configurations",
         description="The ARM ids of maintenance configurations; their pre and post events must reach the app. Of the"
         " machines of a run, those in the policy's scope are prepared and looked after.",

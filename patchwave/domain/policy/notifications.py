@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_policy_name
 
-MOST_CHANNELS = 10
+MAX_CHANNELS = 10
 
 
 class Event(StrEnum):
@@ -41,7 +41,7 @@ class Notifications(Document):
 
     channels: list[ChannelName] = Field(
         default_factory=list[ChannelName],
-        max_length=MOST_CHANNELS,
+        max_length=MAX_CHANNELS,
         title="Channels",
         description="Names of channels of the app setting PATCHWAVE_CHANNELS; nobody is told unless given.",
         examples=[["ops"]],

@@ -30,7 +30,7 @@ from patchwave.domain.policy.install import Install, too_short
 from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from patchwave.domain.policy.notifications import Notifications
 from patchwave.domain.policy.rollout import (
-    MOST_RINGS,
+    MAX_RINGS,
     AvailabilitySets,
     Bake,
     Limits,
@@ -40,9 +40,9 @@ from patchwave.domain.policy.rollout import (
     order_rings,
 )
 from patchwave.domain.policy.rollout_validation import rollout_problems
-from patchwave.domain.policy.scope import MOST_LOCATIONS, Location, OsType, Scope
+from patchwave.domain.policy.scope import MAX_LOCATIONS, Location, OsType, Scope
 
-LARGEST_CONCURRENCY = 1000
+MAX_CONCURRENCY = 1000
 
 _WORD_START = re.compile(r"[A-Z]")
 
@@ -78,8 +78,8 @@ def _check_scope(scope: Scope) -> Scope:
 
 
 def _check_concurrency(value: int | str) -> int | str:
-    if isinstance(value, int) and value > LARGEST_CONCURRENCY:
-        raise ValueError(f"must be at most {LARGEST_CONCURRENCY}")
+    if isinstance(value, int) and value > MAX_CONCURRENCY:
+        raise ValueError(f"must be at most {MAX_CONCURRENCY}")
     return value
 
 
@@ -146,14 +146,14 @@ class Policy(Document):
     )
     rings: list[Ring] = Field(
         default_factory=list[Ring],
-        max_length=MOST_RINGS,
+        max_length=MAX_RINGS,
         title="Rings",
         description="Slices of the fleet, in order; a machine belongs to the first that selects it. One ring of"
         " everything unless given.",
     )
-    phases: list[Annotated[list[Location], Field(max_length=MOST_LOCATIONS)]] | None = Field(
+    phases: list[Annotated[list[Location], Field(max_length=MAX_LOCATIONS)]] | None = Field(
         default=None,
-        max_length=MOST_LOCATIONS,
+        max_length=MAX_LOCATIONS,
         title="Phases",
         description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
         " are not named follow, as phaseOrder says. Paired regions are never patched side by side.",

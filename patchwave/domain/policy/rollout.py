@@ -15,7 +15,7 @@ from patchwave.domain.core.quantity import Limit
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.scope import MachineIdText, TagFilter
 
-MOST_RINGS = 20
+MAX_RINGS = 20
 _RING_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 

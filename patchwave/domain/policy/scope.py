@@ -32,10 +32,10 @@ _RESOURCE_GROUP = re.compile(RESOURCE_GROUP_PATTERN)
 _LOCATION = re.compile(r"[a-z0-9]{2,40}")
 _TAG_NAME_LIMIT = 512
 _TAG_VALUE_LIMIT = 256
-MOST_TAGS = 50
+MAX_TAGS = 50
 """Names in one filter: as many as a resource can have."""
-MOST_TAG_VALUES = 500
-MOST_LOCATIONS = 200
+MAX_TAG_VALUES = 500
+MAX_LOCATIONS = 200
 """More than Azure has regions."""
 
 
@@ -141,10 +141,10 @@ MachineIdText = Annotated[str, AfterValidator(_machine_id), Field(json_schema_ex
 TagName = Annotated[str, AfterValidator(_tag_name)]
 TagValue = Annotated[str, AfterValidator(_tag_value), Field(json_schema_extra={"maxLength": _TAG_VALUE_LIMIT})]
 TagValues = Annotated[
-    dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1, max_length=MOST_TAG_VALUES)]],
+    dict[TagName, Annotated[tuple[TagValue, ...], Field(min_length=1, max_length=MAX_TAG_VALUES)]],
     Field(
         min_length=1,
-        max_length=MOST_TAGS,
+        max_length=MAX_TAGS,
         title="Values",
         description="Tag names with the values that count. A machine has the tag when its value is one of them.",
     ),
@@ -192,7 +192,7 @@ class Exclusions(Document):
         default=(), title="Resource groups", description="Names of resource groups to leave out."
     )
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
-        default=(), max_length=MOST_LOCATIONS, title="Locations", description="Azure regions to leave out."
+        default=(), max_length=MAX_LOCATIONS, title="Locations", description="Azure regions to leave out."
     )
     tags: ExcludedTags | None = Field(default=None, title="Tags", description="Machines with these tags are left out.")
 
@@ -222,7 +222,7 @@ class Scope(Document):
         description="Names of resource groups, in any subscription of the scope.",
     )
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
-        default=(), max_length=MOST_LOCATIONS, title="Locations", description="Azure regions, such as westeurope."
+        default=(), max_length=MAX_LOCATIONS, title="Locations", description="Azure regions, such as westeurope."
     )
     os_types: Annotated[tuple[ScopeOsType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))] = Field(
         default=(), title="Operating systems", description="Windows, Linux, or both (the default)."

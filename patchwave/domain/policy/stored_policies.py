@@ -10,7 +10,7 @@ from typing import Any
 
 from patchwave.domain.policy.policy import Policy, PolicyError, parse_policy
 
-MOST_KEPT = 100
+MAX_KEPT = 100
 """Policies that are kept; of more, those that were asked for last."""
 
 _kept: dict[str, tuple[Mapping[str, Any], Policy | PolicyError]] = {}
@@ -28,7 +28,7 @@ def parse_stored_policy(document: Mapping[str, Any], *, name: str) -> Policy:
     if kept is None or kept[0] != document:
         kept = document, _parse(document, name)
     _kept[name] = kept
-    if len(_kept) > MOST_KEPT:
+    if len(_kept) > MAX_KEPT:
         # A default: a thread may have taken it meanwhile.
         _kept.pop(next(iter(_kept)), None)
     found = kept[1]

@@ -14,10 +14,10 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
 from patchwave.domain.policy.gates import Approval
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Decision, Mode, Run, RunControls, RunState, Steered, Trigger, TriggerKind
+from patchwave.domain.runs.run import ApprovalDecision, Mode, Run, RunControls, RunState, Steered, Trigger, TriggerKind
 
 PATCHWAVE = "patchwave"
 """Who gave an order that a gate gave."""
@@ -95,7 +95,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
         raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
     if approved and approval.by_other:
         _check_is_other(run, order)
-    made = Decision(approved=approved, **order.who, comment=order.why, at=order.at)
+    made = ApprovalDecision(approved=approved, **order.who, comment=order.why, at=order.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
     return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
 
@@ -197,7 +197,7 @@ def open_window(run: Run, ends_at: datetime) -> Run:
     return _show(run.model_copy(update={"window_end": ends_at, "windows": windows}), RunState.RUNNING)
 
 
-def close_gate(run: Run, gate: GateClosed, at: datetime) -> Run:
+def close_gate(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     """An error budget is used up: hold its scope, or end the run."""
     if run.state.is_final:
         return run

@@ -60,7 +60,7 @@ class BudgetLedger:
         return limit is not None and self.failures[scope] > max(limit, self.forgiven[scope])
 
 
-class GateClosed(Document):
+class ErrorBudgetExceeded(Document):
     """An error budget is used up: ``scope`` starts nothing more, or the run ends."""
 
     run_id: str

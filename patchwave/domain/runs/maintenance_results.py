@@ -48,7 +48,7 @@ class MaintenanceUpdateRow(ExternalDocument):
             return None
 
 
-class Installation(ExternalDocument):
+class InstallationRow(ExternalDocument):
     """A row of ``patchInstallationResults``. Names differ from Resource Manager's: ``errorDetails``."""
 
     id: Text = ""

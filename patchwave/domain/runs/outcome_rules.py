@@ -25,7 +25,7 @@ from patchwave.domain.runs.machine_record import Stage
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
 _SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
 lie (Arm64), so the third refusal is believed."""
 
@@ -223,7 +223,7 @@ def not_restarted(installed: int, why: str) -> Outcome:
 
 def may_retry(failure: ArmFailure, attempt: int) -> bool:
     """Whether an operation that Azure accepted and then failed may be tried once more. ``attempt`` counts from 1."""
-    return classify(failure).kind is ErrorClass.RETRY_LATER and attempt < MOST_ATTEMPTS
+    return classify(failure).kind is ErrorClass.RETRY_LATER and attempt < MAX_ATTEMPTS
 
 
 def failed(failure: ArmFailure) -> Outcome:

@@ -12,7 +12,7 @@ from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.run import PolicyOrigin
 
-LONGEST_SHOWN_SCRIPT = 500
+MAX_SHOWN_SCRIPT = 500
 """Characters of a script that a line of the audit log shows; the digest is of all of it."""
 SHORT_DIGEST = 12
 
@@ -64,7 +64,7 @@ def spoken_scripts(policy: Policy) -> str:
 
 def _scripts(policy: Policy) -> dict[str, str]:
     return {
-        name: text if len(text) <= LONGEST_SHOWN_SCRIPT else f"{text[:LONGEST_SHOWN_SCRIPT]}… [sha256 {_digest(text)}]"
+        name: text if len(text) <= MAX_SHOWN_SCRIPT else f"{text[:MAX_SHOWN_SCRIPT]}… [sha256 {_digest(text)}]"
         for name, text in _texts(policy).items()
     }
 

@@ -112,7 +112,7 @@ class Trigger(Document):
         return Signature(by=self.by or self.kind.value, by_id=self.by_id, proven=self.proven)
 
 
-class Decision(Signed):
+class ApprovalDecision(Signed):
     """What a person said about a ring that needs an approval; the first decision counts."""
 
     approved: bool
@@ -157,7 +157,7 @@ class Run(Document):
     ``wave:{ring}/{region}/{wave}``."""
     waiting_for: str = ""
     """What the run waits for, for people: the name of the ring to approve, the gate that holds, the next window."""
-    decisions: dict[str, Decision] = Field(default_factory=dict[str, Decision])
+    decisions: dict[str, ApprovalDecision] = Field(default_factory=dict[str, ApprovalDecision])
     """Approvals and refusals by ring."""
     approvals_asked: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """By ring, when the run first waited for its approval: its deadline counts from there."""

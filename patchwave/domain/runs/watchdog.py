@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from patchwave.domain.azure.poll_schedule import MOST_POLLS
+from patchwave.domain.azure.poll_schedule import MAX_POLLS
 from patchwave.domain.runs.run import Run, RunState
 
-LONGEST_PAUSE = timedelta(minutes=10)
+MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life of a run that does not say that it sleeps longer."""
-QUIET = 3 * LONGEST_PAUSE
+QUIET = 3 * MAX_PAUSE
 """A run that was heard of may be silent for so long."""
 PATIENCE = timedelta(minutes=30)
 """How long a silent run is woken, again and again, before it is taken for dead."""
 STARTING = timedelta(minutes=10)
 """Whoever created a run may still be about to start it."""
-MOST_INCARNATIONS = 5
+MAX_GENERATIONS = 5
 """A run that dies so often dies of something that another start does not mend."""
 STUCK_AFTER = timedelta(hours=1)
 """A machine whose orchestrations do nothing for so long has lost its timer, unless operations are looked at rarely."""
 
 
-class Sign(StrEnum):
+class EngineStatus(StrEnum):
     """What the engine says of the run's own instance."""
 
     LIVE = "live"
@@ -44,7 +44,7 @@ class Sign(StrEnum):
     """The watchdog ended it."""
 
 
-class Remedy(StrEnum):
+class RecoveryAction(StrEnum):
     """What is to be done now; after ``STOP`` and ``END`` the run is looked at again."""
 
     NOTHING = "nothing"
@@ -61,33 +61,33 @@ class Remedy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """``turned_at``: when the run's own instance did something last. ``left``: others of the run are live."""
 
-    sign: Sign
+    sign: EngineStatus
     turned_at: datetime | None = None
     left: bool = False
 
 
-def decide(run: Run, seen: Seen, now: datetime) -> Remedy:
+def decide(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
     """The next remedy for a run, which is ``NOTHING`` for one that has ended."""
-    if run.state.is_final or seen.sign is Sign.SUSPENDED:
-        return Remedy.NOTHING
-    if seen.sign is Sign.LIVE:
+    if run.state.is_final or seen.sign is EngineStatus.SUSPENDED:
+        return RecoveryAction.NOTHING
+    if seen.sign is EngineStatus.LIVE:
         return _for_the_living(run, seen, now)
-    if run.state is RunState.QUEUED and seen.sign is Sign.MISSING and now - run.created_at < STARTING:
-        return Remedy.NOTHING
-    if seen.sign is Sign.TERMINATED and not run.stop_reason and run.cancel_requested_at is None:
-        return Remedy.STOP
+    if run.state is RunState.QUEUED and seen.sign is EngineStatus.MISSING and now - run.created_at < STARTING:
+        return RecoveryAction.NOTHING
+    if seen.sign is EngineStatus.TERMINATED and not run.stop_reason and run.cancel_requested_at is None:
+        return RecoveryAction.STOP
     if seen.left:
-        return Remedy.END
-    is_hopeless = seen.sign is Sign.COMPLETED or run.incarnation >= MOST_INCARNATIONS
-    return Remedy.CLOSE if is_hopeless else Remedy.CONTINUE
+        return RecoveryAction.END
+    is_hopeless = seen.sign is EngineStatus.COMPLETED or run.incarnation >= MAX_GENERATIONS
+    return RecoveryAction.CLOSE if is_hopeless else RecoveryAction.CONTINUE
 
 
 def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
     """Whether a machine whose instances did something last at that moment has lost its timer."""
-    return now - turned_at > max(STUCK_AFTER, timedelta(seconds=3 * MOST_POLLS * poll_seconds))
+    return now - turned_at > max(STUCK_AFTER, timedelta(seconds=3 * MAX_POLLS * poll_seconds))
 
 
 def quiet_until(now: datetime) -> datetime:
@@ -95,9 +95,9 @@ def quiet_until(now: datetime) -> datetime:
     return now + QUIET
 
 
-def _for_the_living(run: Run, seen: Seen, now: datetime) -> Remedy:
+def _for_the_living(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
     promised = run.quiet_until or run.created_at
     heard_until = promised if seen.turned_at is None else max(promised, quiet_until(seen.turned_at))
     if now <= heard_until:
-        return Remedy.NOTHING
-    return Remedy.WAKE if now <= heard_until + PATIENCE else Remedy.END
+        return RecoveryAction.NOTHING
+    return RecoveryAction.WAKE if now <= heard_until + PATIENCE else RecoveryAction.END

@@ -15,7 +15,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.policy.policy import Policy, apply_overrides
 
-MOST_MACHINES = 1_000
+MAX_MACHINES = 1_000
 """Machines of one run; further ones go with the next."""
 _QUARTER = timedelta(minutes=15)
 
@@ -58,7 +58,7 @@ def policy_for(policy: Policy, requests: Sequence[EventRequest]) -> Policy:
     machines: dict[str, str] = {}
     for request in sorted(requests, key=lambda request: (request.at, request.key)):
         machines.setdefault(fold(request.machine_id), request.machine_id)
-    return apply_overrides(policy.to_wire(), {"scope": {"machineIds": list(machines.values())[:MOST_MACHINES]}})
+    return apply_overrides(policy.to_wire(), {"scope": {"machineIds": list(machines.values())[:MAX_MACHINES]}})
 
 
 def served_by(

@@ -16,7 +16,7 @@ from patchwave.domain.core.ids import ADHOC_POLICY, check_policy_name, is_adhoc_
 from patchwave.domain.core.validation import Problem, explain, listed
 from patchwave.domain.policy.scope import TagFilter
 
-MOST_POLICIES = 500
+MAX_POLICIES = 500
 """Of one freeze; without names it holds all policies."""
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{4,18}([Zz]|[+-][0-9]{2}:?[0-9]{2})")
@@ -132,7 +132,7 @@ class Freeze(Document):
     )
     policies: Annotated[tuple[str, ...], AfterValidator(_check_policies)] = Field(
         default=(),
-        max_length=MOST_POLICIES,
+        max_length=MAX_POLICIES,
         title="Policies",
         description="Names of the policies that it holds, adhoc for those that come in requests; all of them unless"
         " given.",

@@ -38,7 +38,7 @@ class WindowReservation(Document):
         return self.since < opening and (self.ended_at is None or opening < self.ended_at)
 
 
-class Controls(Document):
+class ScheduleOverrides(Document):
     """The state of one policy beside its document. Every change gives a new one; saying it twice changes nothing."""
 
     pause: Pause | None = None

@@ -11,20 +11,20 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 
-from patchwave.domain.calendar.schedule import LONGEST_WINDOW, Occurrence, find_zone, upcoming
+from patchwave.domain.calendar.schedule import MAX_WINDOW, Occurrence, find_zone, upcoming
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, active_freeze
-from patchwave.domain.scheduling.overrides import Controls, Skip
+from patchwave.domain.scheduling.overrides import ScheduleOverrides, Skip
 from patchwave.domain.scheduling.window import last_start
 
 _LOOK_AHEAD = 1_000
 """Occurrences that are looked at for one that runs: with a daily policy some three years."""
 
 
-class Decision(StrEnum):
+class ScheduleDecision(StrEnum):
     """What becomes of an occurrence."""
 
     RUN = "run"
@@ -37,20 +37,20 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScheduleVerdict:
     """A decision with the sentence that explains it; ``RUN`` needs none unless some machines are left out."""
 
-    decision: Decision
+    decision: ScheduleDecision
     why: str = ""
 
     @property
     def will_run(self) -> bool:
         """Whether machines are patched in this occurrence."""
-        return self.decision in (Decision.RUN, Decision.CONTINUE)
+        return self.decision in (ScheduleDecision.RUN, ScheduleDecision.CONTINUE)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WindowWait:
     """A run that waits for a window: one that opens after ``since``, and ends after ``behind``, the last it used."""
 
     since: datetime
@@ -64,41 +64,41 @@ class PlannedOccurrence(Document):
     local_time: str
     window_end: UtcDatetime
     run_id: str
-    decision: Decision
+    decision: ScheduleDecision
     will_run: bool
     why: str
 
 
 def decide(
     policy: Policy,
-    controls: Controls,
+    controls: ScheduleOverrides,
     freezes: Sequence[Freeze],
     occurrence: Occurrence,
     *,
     now: datetime | None = None,
-) -> Verdict:
+) -> ScheduleVerdict:
     """What becomes of one occurrence.
 
     A freeze holds it when it lasts at the opening of the window; ``now`` adds the moment of a start that comes late.
     """
     opening = occurrence.at_utc
     if not policy.enabled:
-        return Verdict(Decision.DISABLED, "the policy is disabled")
+        return ScheduleVerdict(ScheduleDecision.DISABLED, "the policy is disabled")
     if controls.pause:
-        return Verdict(Decision.PAUSED, f"paused by {controls.pause.by}: {controls.pause.reason}")
+        return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.by}: {controls.pause.reason}")
     if skip := controls.skip_of(opening):
-        return Verdict(Decision.SKIPPED, f"skipped by {skip.by}: {skip.reason}")
+        return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.by}: {skip.reason}")
     for moment in (opening, now):
         if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
-            return Verdict(Decision.FROZEN, freeze.sentence)
+            return ScheduleVerdict(ScheduleDecision.FROZEN, freeze.sentence)
     if carry_over := controls.carry_over_in(opening):
-        return Verdict(Decision.CONTINUE, f"the run {carry_over.run_id} goes on in this window")
-    return Verdict(Decision.RUN, _left_out(policy, freezes, opening))
+        return ScheduleVerdict(ScheduleDecision.CONTINUE, f"the run {carry_over.run_id} goes on in this window")
+    return ScheduleVerdict(ScheduleDecision.RUN, _left_out(policy, freezes, opening))
 
 
 def list_upcoming(
     policy: Policy,
-    controls: Controls,
+    controls: ScheduleOverrides,
     freezes: Sequence[Freeze],
     after: datetime,
     count: int,
@@ -118,7 +118,7 @@ def list_upcoming(
         verdict = decide(policy, controls, freezes, occurrence, now=now if is_late else None)
         run_id = RunId.of(occurrence.at_utc, policy.name).text
         carry_over = controls.carry_over_in(occurrence.at_utc)
-        if verdict.decision is Decision.CONTINUE and carry_over:
+        if verdict.decision is ScheduleDecision.CONTINUE and carry_over:
             run_id = carry_over.run_id
             # That it needs a further window after this one is not known yet.
             controls = controls.carried(run_id, occurrence.window_end_utc)
@@ -137,7 +137,7 @@ def list_upcoming(
 
 
 def next_run_window(
-    policy: Policy, controls: Controls, freezes: Sequence[Freeze], run: Waiting, now: datetime
+    policy: Policy, controls: ScheduleOverrides, freezes: Sequence[Freeze], run: WindowWait, now: datetime
 ) -> Occurrence | None:
     """The window in which a run goes on, which may be open at ``now``; ``None`` when none is in sight.
 
@@ -157,7 +157,7 @@ def next_run_window(
     return None
 
 
-def pending_skip(policy: Policy, controls: Controls, now: datetime) -> Skip | None:
+def pending_skip(policy: Policy, controls: ScheduleOverrides, now: datetime) -> Skip | None:
     """The order to skip a coming occurrence; one about a time that the schedule no longer has does not count."""
     return next((skip for each in _ahead(policy, now) if (skip := controls.skip_of(each.at_utc))), None)
 
@@ -172,7 +172,7 @@ def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime)
 
 def forgettable_before(now: datetime) -> datetime:
     """Occurrences that began before this moment have no open window any more."""
-    return now - LONGEST_WINDOW
+    return now - MAX_WINDOW
 
 
 def _ahead(policy: Policy, after: datetime) -> Iterator[Occurrence]:

@@ -17,7 +17,7 @@ from patchwave.domain.machine.health import HealthRequest, HealthResult
 from patchwave.domain.machine.hooks import HookResult, ScriptRequest
 from patchwave.domain.machine.patch_pinning import PinSize
 from patchwave.domain.notifications.events import Notice, NoticeChannels, NoticeReport, SendNotice, SendResult
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import RunControls
 from patchwave.domain.workflow import maintenance_run as maintenance
 from patchwave.domain.workflow import messages
@@ -123,7 +123,7 @@ CLOSE_NOTICE = Activity("close_notice", NoticeReport, NoneType)
 LOOK_AT_PHASE = Activity("look_at_phase", messages.PhaseRef, messages.PhaseLook)
 NEXT_MACHINES = Activity("next_machines", messages.MachinePageRequest, messages.MachinePage)
 STILL_OPEN_MACHINES = Activity("still_open_machines", messages.StillOpenRequest, messages.StillOpen)
-CLOSE_GATE = Activity("close_gate", GateClosed, RunControls)
+CLOSE_GATE = Activity("close_gate", ErrorBudgetExceeded, RunControls)
 
 # --- activities of a machine --------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.machine.preflight import Preflight
-from patchwave.domain.planning.placement_codec import Placed, Roster
+from patchwave.domain.planning.placement_codec import PlacedMachine, PlacedMachines
 from patchwave.domain.policy.gates import ErrorBudget
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
@@ -64,7 +64,7 @@ class UnderWay(Document):
     step: Step
     ring_number: int
     phase_number: int
-    machines: Roster
+    machines: PlacedMachines
 
 
 class Stock(Document):
@@ -305,8 +305,8 @@ class Phase(Document):
     resumptions: int = 0
     resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Lanes between two waves, and until when."""
-    waiting: Roster = Field(default_factory=list[Placed])
-    running: Roster = Field(default_factory=list[Placed])
+    waiting: PlacedMachines = Field(default_factory=list[PlacedMachine])
+    running: PlacedMachines = Field(default_factory=list[PlacedMachine])
     takes_up: bool = False
     """Those that run have lost their orchestration: each of them gets a new one before anything else."""
     started: int = 0
@@ -352,7 +352,7 @@ class MachinePageRequest(Document):
 class MachinePage(Document):
     """Machines in the order of the plan; no ``cursor`` after the last page."""
 
-    machines: Roster = Field(default_factory=list[Placed])
+    machines: PlacedMachines = Field(default_factory=list[PlacedMachine])
     cursor: str | None = None
 
 

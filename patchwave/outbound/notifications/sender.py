@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
 
 TOTAL_SECONDS = 10.0
-LONGEST_ANSWER = 4096
+MAX_ANSWER = 4096
 """Bytes of an answer that are looked at; the rest is left unread."""
 
 _TRANSIENT = frozenset({408, 425, 429})
@@ -92,7 +92,7 @@ class Sender:
                     allow_redirects=False,
                 ) as answer,
             ):
-                head = await answer.content.read(LONGEST_ANSWER)
+                head = await answer.content.read(MAX_ANSWER)
                 return _read(answer.status, answer.headers.get("Retry-After"), head)
         except TimeoutError:
             return Delivery(sent=False, failure=f"No answer within {TOTAL_SECONDS:.0f} seconds.", may_pass=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from patchwave.storage.engine.batching import batching_enabled
 
-_MOST_IDLE = 200
+_MAX_IDLE = 200
 """Questions that are remembered for the moment of their last request."""
 
 
@@ -56,7 +56,7 @@ class SingleFlight:
     def _start[T](self, question: Hashable, answer: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
         loop = asyncio.get_running_loop()
         del self._asked[question]
-        if len(self._sent_at) > _MOST_IDLE:
+        if len(self._sent_at) > _MAX_IDLE:
             self._sent_at = {key: at for key, at in self._sent_at.items() if at + self._batch_delay > loop.time()}
         self._sent_at[question] = loop.time()
         task = loop.create_task(_answer(answer, send))

@@ -24,7 +24,7 @@ _LOG = logging.getLogger("patchwave.storage")
 _ROUNDS = 3
 """Transactions that a group is given, each without those that failed; then everybody goes alone."""
 _PARALLEL = 16
-_MOST_IDLE = 200
+_MAX_IDLE = 200
 """Partitions that are remembered for the moment of their last transaction."""
 
 type Commit = Callable[[str, Sequence[Change]], Awaitable[list[str]]]
@@ -140,7 +140,7 @@ class WriteBatcher:
 
     def _partition(self, name: str) -> _Partition:
         now = asyncio.get_running_loop().time()
-        if len(self._partitions) > _MOST_IDLE:
+        if len(self._partitions) > _MAX_IDLE:
             self._partitions = {
                 key: place
                 for key, place in self._partitions.items()

@@ -15,7 +15,7 @@ import triggers
 from patchwave.api import health, policies, policy_schedule, run_commands, runs
 from patchwave.api.auth import ROLES
 from patchwave.domain.core.documents import format_instant
-from patchwave.domain.core.principal import LONGEST_HEADER, Role
+from patchwave.domain.core.principal import MAX_HEADER, Role
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
 from patchwave.settings import load_settings
@@ -101,7 +101,7 @@ FORGED: dict[str, dict[str, str]] = {
     "only a name": {"x-ms-client-principal-name": "ana@example.org", "x-ms-client-principal-idp": "aad"},
     "only an id": {"x-ms-client-principal-id": ANA, "x-ms-client-principal-idp": "aad"},
     "garbled": signed_in(ANA, "operator") | {"x-ms-client-principal": "%%%"},
-    "oversized": signed_in(ANA, "operator") | {"x-ms-client-principal": "A" * (LONGEST_HEADER + 4)},
+    "oversized": signed_in(ANA, "operator") | {"x-ms-client-principal": "A" * (MAX_HEADER + 4)},
     "another provider": signed_in(ANA, "operator") | {"x-ms-client-principal-idp": "google"},
     "no provider": {"x-ms-client-principal": signed_in(ANA, "operator")["x-ms-client-principal"]},
     "another provider inside": signed_in(ANA, "operator", auth_typ="github"),

@@ -19,7 +19,7 @@ from patchwave.api import (
     run_commands,
     runs,
 )
-from patchwave.api.http import LARGEST_BODY, Refusal, answer, answered, caller_of, parse_json
+from patchwave.api.http import MAX_BODY, Refusal, answer, answered, caller_of, parse_json
 from patchwave.azure.clients import close_clients
 from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem
@@ -98,7 +98,7 @@ async def test_json_that_is_no_object_is_refused(records: Records, engine: Engin
 async def test_a_body_may_have_256_kilobytes_and_not_one_byte_more(records: Records, engine: Engine) -> None:
     text = json.dumps({"policy": POLICY}).encode()
     exactly = text + b" " * (256 * 1024 - len(text))
-    assert len(exactly) == LARGEST_BODY
+    assert len(exactly) == MAX_BODY
     assert (await call(runs.start_run, body=exactly, engine=engine)).status == 202
     for function in (runs.start_run, webhook.run_webhook):
         too_much = await call(function, body=exactly + b" ", engine=engine, policy="monthly")

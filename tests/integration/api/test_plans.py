@@ -171,7 +171,7 @@ async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: h
 async def test_a_draft_reads_a_bounded_number_of_lists(
     azure: httpx.AsyncClient, records: Records, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(plans, "MOST_LISTS", 1)
+    monkeypatch.setattr(plans, "MAX_LISTS", 1)
     now = datetime.now(UTC)
     vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
     for number in (0, 1):
@@ -227,11 +227,11 @@ async def test_ids_that_nobody_found(azure: httpx.AsyncClient):
 
 
 async def test_a_fleet_that_one_answer_cannot_hold(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plans, "MOST_MACHINES", 11)
+    monkeypatch.setattr(plans, "MAX_MACHINES", 11)
     refused = await call(plans.plan_dry_run, body={"policy": policy()})
     assert refused.problem["status"] == 422
     assert "more than 11 machines" in refused.problem["detail"]
-    monkeypatch.setattr(plans, "MOST_MACHINES", 12)
+    monkeypatch.setattr(plans, "MAX_MACHINES", 12)
     assert (await call(plans.plan_dry_run, body={"policy": policy()})).status == 200
 
 
@@ -242,7 +242,7 @@ async def test_a_throttled_page_is_asked_for_again(azure: httpx.AsyncClient):
 
 
 async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plans, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr(plans, "MAX_SECONDS", 0.2)
     rule = {"match": {"operation": "graph"}, "effect": {"status": 503, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
     refused = await call(plans.plan_dry_run, body={"policy": policy()})

@@ -142,7 +142,7 @@ async def test_machines_outside_of_the_boundary_are_told_before_any_policy_is_st
 async def test_assignments_that_take_too_long_are_asked_for_again(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy_conversion, "LONGEST_SECONDS", -1.0)
+    monkeypatch.setattr(policy_conversion, "MAX_SECONDS", -1.0)
     answered = await call(policy_conversion.import_policy, body={"configurationId": ID})
     assert (answered.status, answered.headers["Retry-After"]) == (503, "60")
 

@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.api import freezes, health, policies, refused_calls, run_commands, runs
 from patchwave.services import refusal_log
-from patchwave.services.refusal_log import MOST_LINES, REFUSED_CALLS
+from patchwave.services.refusal_log import MAX_LINES, REFUSED_CALLS
 from patchwave.settings import load_settings
 from patchwave.storage import Records, StorageUnreachable
 from tests.adapters.test_tables_runs import RUN
@@ -80,12 +80,12 @@ async def test_the_same_call_is_one_line_in_an_hour_whichever_worker_refuses_it(
 
 @pytest.mark.usefixtures("roles", "at_ten")
 async def test_of_very_many_callers_a_bounded_number_is_kept_one_by_one(records: Records) -> None:
-    for number in range(MOST_LINES + 30):
+    for number in range(MAX_LINES + 30):
         someone = signed_in(f"{number:08}-2222-4333-8444-555555555555", "reader")
         assert (await call(freezes.put_freeze, headers=someone, name="x")).status == 403
     assert (await call(runs.list_runs)).status == 401
     found = await lines(records)
-    assert len(found) == MOST_LINES + 2
+    assert len(found) == MAX_LINES + 2
     others = [(line["byId"], line["detail"]["status"]) for line in found if line["by"] == "others"]
     assert sorted(others) == [("", 401), ("", 403)]
 

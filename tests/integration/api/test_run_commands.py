@@ -15,7 +15,7 @@ from patchwave.domain.machine.patch_pinning import LinuxPin, Pin
 from patchwave.domain.planning.rings import choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.error_budget import GateClosed
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Records
@@ -88,7 +88,7 @@ async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: E
 
 
 async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Records, engine: Engine) -> None:
-    await live.close_gate(GateClosed(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW)
+    await live.close_gate(ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW)
     held = await call(runs.get_run, runId=RUN)
     assert (held.json["state"], held.json["heldScopes"], held.json["waitingFor"]) == (
         "held", ["ring:broad"], "ring:broad",

@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.api import drift, fleet, patch_mode_changes, plans
 from patchwave.api.http import answer, answered
-from patchwave.services.fleet_reader import MOST_READS, one_of_few
+from patchwave.services.fleet_reader import MAX_READS, one_of_few
 from patchwave.storage import Records
 from tests.support.http_calls import Answer, call
 
@@ -49,21 +49,21 @@ async def test_no_more_than_a_few_read_the_fleet_at_a_time(
 ) -> None:
     end, read = held
     function, given = READS[name]
-    under_way = [asyncio.ensure_future(read()) for _ in range(MOST_READS)]
+    under_way = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
     await asyncio.sleep(0)
     refused = await call(function, **given)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
     assert refused.problem["detail"].startswith("4 reads of the fleet are under way")
     end.set()
-    assert [each.status for each in await asyncio.gather(*under_way)] == [200] * MOST_READS
+    assert [each.status for each in await asyncio.gather(*under_way)] == [200] * MAX_READS
     assert (await call(function, **given)).status == 502
 
 
 @pytest.mark.usefixtures("no_identity")
 async def test_a_read_that_fails_gives_its_place_back(records: Records) -> None:
-    for _ in range(MOST_READS + 1):
+    for _ in range(MAX_READS + 1):
         assert (await call(fleet.list_fleet_eligibility)).status == 502
-    for _ in range(MOST_READS + 1):
+    for _ in range(MAX_READS + 1):
         assert (await call(fleet.list_fleet_eligibility, query={"limit": "x"})).status == 400
 
 
@@ -71,7 +71,7 @@ async def test_a_read_that_is_cancelled_gives_its_place_back(
     records: Records, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]
 ) -> None:
     end, read = held
-    under_way = [asyncio.ensure_future(read()) for _ in range(MOST_READS)]
+    under_way = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
     await asyncio.sleep(0)
     for each in under_way:
         each.cancel()

@@ -13,7 +13,7 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.runs.run import RunState
-from patchwave.domain.runs.watchdog import Remedy
+from patchwave.domain.runs.watchdog import RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
 from patchwave.storage import Records
 from tests.adapters.samples import NOW
@@ -97,7 +97,7 @@ async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(records
     await begin(records, [ended, *live])
     await records.settle_run(await records.close_run(ended, RunState.COMPLETED, "", NOW))
     done = await look_after_runs(watch(records, engine))
-    assert done == {run_id: [Remedy.CONTINUE] for run_id in live}
+    assert done == {run_id: [RecoveryAction.CONTINUE] for run_id in live}
     assert {instance_id for _, instance_id in engine.scheduled} == set(live)
     assert ended not in engine.asked
 
@@ -141,7 +141,7 @@ async def test_a_call_without_time_for_all_is_continued_by_the_next_one(records:
     engine.asked.clear()
     done = await look_after_runs(watch(records, engine, budget=timedelta(seconds=0.5)))
     assert engine.asked[0] == oldest
-    assert done == {oldest: [Remedy.CONTINUE]}
+    assert done == {oldest: [RecoveryAction.CONTINUE]}
     engine.slow = set()
     assert len(await look_after_runs(watch(records, engine))) == 9
     assert await records.watchdog_place() == ""
@@ -157,7 +157,7 @@ async def test_what_is_left_of_a_run_is_ended_side_by_side(records: Records, eng
     begun = asyncio.get_running_loop().time()
     done = await look_after_runs(watch(records, engine))
     assert asyncio.get_running_loop().time() - begun < 4
-    assert done == {run_id: [Remedy.END, Remedy.CONTINUE]}
+    assert done == {run_id: [RecoveryAction.END, RecoveryAction.CONTINUE]}
     assert len(engine.terminated) == 60
     assert 16 <= engine.most_at_once <= 32
 

@@ -176,11 +176,11 @@ async def test_limits_of_machines_are_counted_in_resource_graph(
 ) -> None:
     await put()
     assert (await assign(resourceId=MACHINE)).status == 200
-    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MOST_IN_DYNAMIC_SCOPE", 1)
+    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MAX_IN_DYNAMIC_SCOPE", 1)
     many = await assign(resourceId=GROUP, filter={"locations": ["eastus2euap"]})
     assert "matches 2 machines; a dynamic scope holds at most 1" in many.problem["errors"][0]["message"]
-    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MOST_ASSOCIATIONS", 1)
-    monkeypatch.setattr(maintenance_assignments, "MOST_ASSOCIATIONS", 1)
+    monkeypatch.setattr("patchwave.domain.maintenance.assignment.MAX_ASSOCIATIONS", 1)
+    monkeypatch.setattr(maintenance_assignments, "MAX_ASSOCIATIONS", 1)
     full = await assign(resourceId=OTHER)
     assert "would have 2 machines; a schedule holds at most 1" in full.problem["errors"][0]["message"]
 
