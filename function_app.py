@@ -5,8 +5,8 @@ from __future__ import annotations
 import azure.durable_functions as df
 import azure.functions as func
 
-from activities.blueprint import bp as activities
-from orchestrators.blueprint import bp as orchestrators
+from activities.registry import bp as activities
+from orchestrators.registry import bp as orchestrators
 from patchwave.api.drift import bp as doctor
 from patchwave.api.fleet import bp as fleet_modes
 from patchwave.api.freezes import bp as freezes

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from activities.context import MachineContext, keep_lock, load_machine, now, seconds_of, wait_seconds
-from activities.windows import is_behind_window
+from activities.window import is_behind_window
 from patchwave.azure.bulk_status import open_sweeps
 from patchwave.azure.resource_health import open_resource_health
 from patchwave.azure.virtual_machines import open_resource_manager

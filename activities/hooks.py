@@ -11,7 +11,7 @@ import uuid
 from datetime import timedelta
 
 from activities.context import MachineContext, keep_lock, load_machine, lock, locked_by, now, wait_seconds
-from activities.windows import frozen
+from activities.window import frozen
 from patchwave.azure.run_command import open_run_commands
 from patchwave.azure.snapshots import open_disks
 from patchwave.azure.virtual_machines import open_resource_manager

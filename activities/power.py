@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from activities.context import MachineContext, load_machine, load_record, load_run, now, wait_seconds
-from activities.windows import frozen, is_behind_window
+from activities.window import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from activities.context import load_run, now, seconds_of
-from activities.recovery import show_life
+from activities.heartbeat import show_life
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.policy.rollout import Reboot
 from patchwave.domain.runs.outcome_rules import left_over
@@ -15,7 +15,7 @@ from patchwave.storage import RecordMissing, open_records
 _CLOSE_PAGE = 500
 
 
-async def open_run(request: RunRef) -> OpenedRun:
+async def begin_run(request: RunRef) -> OpenedRun:
     """Mark the run as running."""
     run_id = request.run_id
     records = open_records()

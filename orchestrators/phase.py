@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from durabletask import task
 
-from orchestrators.notify import announce
+from orchestrators.notifications import announce
 from orchestrators.runtime import Context, Steps, call, continue_as_new, implements, receive, send, start, utc_now
 from patchwave.domain.notifications import events
 from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Permit, lane_scope
@@ -121,7 +121,7 @@ class _Window:
         self._untold = phase.untold
         self._has_changed = False
         self._cancel = receive(context, Signal.CANCEL)
-        self._steer = receive(context, Signal.STEER)
+        self._steer = receive(context, Signal.CONTROL)
 
     # --- where the phase stands
 
@@ -265,7 +265,7 @@ class _Window:
             cursor=self._cursor,
             limit=PAGE,
         )
-        page = yield from call(self._context, contracts.NEXT_MACHINES, request)
+        page = yield from call(self._context, contracts.LIST_PENDING_MACHINES, request)
         self._add(page.machines)
         self._cursor = page.cursor
         self._is_exhausted = page.cursor is None
@@ -280,7 +280,7 @@ class _Window:
     def look(self) -> Steps[None]:
         """Read who has ended, and what people and gates have said: the rows are the truth."""
         request = PhaseRef(run_id=self._phase.run_id, phase=self._phase.name, heard=self._heard)
-        seen = yield from call(self._context, contracts.LOOK_AT_PHASE, request)
+        seen = yield from call(self._context, contracts.POLL_PHASE, request)
         self._heard, self._wait_seconds = seen.heard, seen.wait_seconds
         self._obey(seen.controls)
         for ended in seen.ended:
@@ -301,7 +301,7 @@ class _Window:
         if not keys:
             return
         request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys)
-        answer = yield from call(self._context, contracts.STILL_OPEN_MACHINES, request)
+        answer = yield from call(self._context, contracts.RECONCILE_MACHINES, request)
         for key in keys:
             if key not in answer.keys:
                 yield from self._take(self._ending(key, failed=key in answer.failed))
@@ -399,7 +399,7 @@ class _Window:
                 limit=self._ledger.limit(level, scope) or 0,
                 ends_run=self._phase.error_budget.on_exceeded is OnExceeded.END,
             )
-            self._obey((yield from call(self._context, contracts.CLOSE_GATE, gate)))
+            self._obey((yield from call(self._context, contracts.TRIP_ERROR_BUDGET, gate)))
             if self._phase.announces:
                 facts = events.ErrorBudgetNotice(
                     scope=scope,

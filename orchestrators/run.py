@@ -9,7 +9,7 @@ from typing import Any
 
 from durabletask import task
 
-from orchestrators.notify import announce
+from orchestrators.notifications import announce
 from orchestrators.runtime import (
     MAX_TIMER,
     Context,
@@ -105,8 +105,8 @@ def patch_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
     return RunResult(run_id=run_id, state=end.state)
 
 
-@implements(contracts.CLOSE_DEAD_RUN)
-def close_dead_run(context: Context, dead: RunRef) -> Steps[RunResult]:
+@implements(contracts.CLOSE_ORPHANED_RUN)
+def close_orphaned_run(context: Context, dead: RunRef) -> Steps[RunResult]:
     """Close a run whose orchestration has ended without that.
 
     Somebody terminated it, or another version of the app could not replay it.
@@ -156,7 +156,7 @@ class _Run:
         self._run_id = run_id
         self._incarnation = incarnation
         self._cancel = receive(context, Signal.CANCEL)
-        self._steer = receive(context, Signal.STEER)
+        self._steer = receive(context, Signal.CONTROL)
         # Names of phases and machines' instances are never those of an incarnation before.
         self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
         self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
@@ -179,7 +179,7 @@ class _Run:
         Raises:
             _Ended: it ends early.
         """
-        opened = yield from call(self._context, contracts.OPEN_RUN, RunRef(run_id=self._run_id))
+        opened = yield from call(self._context, contracts.BEGIN_RUN, RunRef(run_id=self._run_id))
         if opened.is_final:
             return _Ended(RunState.COMPLETED)
         self._announces = opened.announces
@@ -224,7 +224,7 @@ class _Run:
         if self._incarnation == 1:
             return Stock(is_planned=False)
         request = RunRef(run_id=self._run_id)
-        stock = yield from call(self._context, contracts.TAKE_STOCK, request)
+        stock = yield from call(self._context, contracts.LOAD_CHECKPOINT, request)
         self._failures, self._forgiven = stock.failures, stock.forgiven
         self._resumptions, self._ramped = stock.resumptions, stock.ended
         self._windows, self._resting, self._baking_since = stock.windows, stock.resting, stock.ended_at
@@ -437,7 +437,7 @@ class _Run:
                 is_told = True
             yield task.when_any([running, self._steer] if is_told else [running, self._steer, self._cancel])
             if self._steered() and not running.is_complete:
-                send(self._context, phase_id, Signal.STEER)
+                send(self._context, phase_id, Signal.CONTROL)
         if running.is_failed:
             raise PhaseLost(f"The phase {phase.name} ended without an answer.")
         return result_of(contracts.PATCH_PHASE, running)
@@ -447,7 +447,7 @@ class _Run:
     def _cutoff(self, step: Step) -> Steps[Cutoff]:
         """The last moment at which this step may begin on a machine, in the window that the run is in."""
         request = StepRef(run_id=self._run_id, step=step)
-        return (yield from call(self._context, contracts.READ_CUTOFF, request))
+        return (yield from call(self._context, contracts.GET_START_CUTOFF, request))
 
     def _take_places(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
         """Wait until no other run works on what the phase has to be kept apart from; what it waits for in vain.
@@ -491,7 +491,7 @@ class _Run:
 
     def _wake_runs(self, run_ids: list[str]) -> None:
         for run_id in run_ids:
-            send(self._context, run_id, Signal.STEER)
+            send(self._context, run_id, Signal.CONTROL)
 
     def _await_next_window(self) -> Steps[None]:
         """Sleep until the policy's next window opens, and go on in it."""
@@ -499,7 +499,7 @@ class _Run:
         is_told = False
         while True:
             request = RunRef(run_id=self._run_id)
-            window = yield from call(self._context, contracts.NEXT_WINDOW, request)
+            window = yield from call(self._context, contracts.FIND_NEXT_WINDOW, request)
             if window.opens_at is None or window.ends_at is None or self._windows >= MAX_WINDOWS:
                 raise _Ended(RunState.COMPLETED, "The policy has no further window for what is left.", window_closed())
             if utc_now(self._context) >= window.opens_at:
@@ -510,7 +510,7 @@ class _Run:
             # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
-        yield from call(self._context, contracts.OPEN_WINDOW, opened)
+        yield from call(self._context, contracts.ENTER_WINDOW, opened)
 
     def _await_release(self) -> Steps[None]:
         """A gate that holds a part of a ring holds the rings behind it too, until somebody resumes or the window ends.
@@ -545,7 +545,7 @@ class _Run:
             _Ended: the run was cancelled, or a gate ended it.
         """
         rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + MAX_TIMER))
-        yield from call(self._context, contracts.REST_UNTIL, rest)
+        yield from call(self._context, contracts.EXTEND_HEARTBEAT, rest)
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
         timer.cancel()
@@ -564,7 +564,7 @@ class _Run:
         was_steered = False
         while self._steer.is_complete:
             was_steered = True
-            self._steer = receive(self._context, Signal.STEER)
+            self._steer = receive(self._context, Signal.CONTROL)
         return was_steered
 
     def _end_if_canceled(self) -> None:
@@ -584,7 +584,7 @@ class _Run:
             _Ended: the run was cancelled, or a gate ended it.
         """
         request = RunRef(run_id=self._run_id)
-        controls = yield from call(self._context, contracts.READ_CONTROLS, request)
+        controls = yield from call(self._context, contracts.GET_RUN_CONTROLS, request)
         if controls.is_canceled:
             raise _canceled()
         if controls.stop_reason:

@@ -295,7 +295,7 @@ async def _schedule(client: DurableClient, change: str) -> None:
     """
     try:
         await client.schedule_new_orchestration(
-            contracts.CHANGE_MODES.name,
+            contracts.CHANGE_PATCH_MODES.name,
             input=ChangeRef(change_id=change).to_wire(),
             instance_id=change,
             version=contracts.VERSION,

@@ -174,7 +174,7 @@ async def _audit(records: Records, run: Run, command: str, action: str) -> None:
 
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
     """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
-    if not await _tell(client, run, Signal.STEER):
+    if not await _tell(client, run, Signal.CONTROL):
         raise Refusal(
             503,
             "The order is stored and holds, but the run could not be told of it; repeat the request.",

@@ -111,7 +111,7 @@ async def _note(
     await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
     if event.kind is EventKind.AFTER_MAINTENANCE:
         try:
-            await client.raise_orchestration_event(run.id, Signal.POST)
+            await client.raise_orchestration_event(run.id, Signal.POST_MAINTENANCE)
         except grpc.RpcError as error:
             # Its timer has it look at the row as well.
             _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)

@@ -134,7 +134,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     """
     try:
         await client.schedule_new_orchestration(
-            contracts.ACCOMPANY_RUN.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
+            contracts.RUN_MAINTENANCE.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
             input=FollowRun(run_id=run.id, incarnation=run.incarnation).to_wire(),
             instance_id=run.id,
             version=contracts.VERSION,
@@ -150,7 +150,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
 async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
     """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
     try:
-        await client.raise_orchestration_event(run_id, Signal.STEER)
+        await client.raise_orchestration_event(run_id, Signal.CONTROL)
     except Exception:
         _LOG.warning("Run %s could not be told to look for its window.", run_id, exc_info=True)
 

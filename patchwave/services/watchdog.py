@@ -180,7 +180,7 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
     for _ in range(MAX_ROUNDS):
         own = await engine.get_orchestration_state(run.id)
         others = await _instances_of(engine, run.id)
-        if any(each.name == contracts.CLOSE_DEAD_RUN.name for each in _live(others)):
+        if any(each.name == contracts.CLOSE_ORPHANED_RUN.name for each in _live(others)):
             return done
         remedy = decide(run, Observation(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
         if remedy is not RecoveryAction.NOTHING:
@@ -191,7 +191,7 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
                 await _look_after_machines(watch, run, others)
                 return done
             case RecoveryAction.WAKE:
-                await engine.raise_orchestration_event(run.id, Signal.STEER)
+                await engine.raise_orchestration_event(run.id, Signal.CONTROL)
                 return done
             case RecoveryAction.STOP:
                 run = await records.stop_run(run.id, _TERMINATED, now)
@@ -204,7 +204,7 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
                 return done
             case RecoveryAction.CLOSE:
                 await engine.schedule_new_orchestration(
-                    contracts.CLOSE_DEAD_RUN.name,
+                    contracts.CLOSE_ORPHANED_RUN.name,
                     input=RunRef(run_id=run.id).to_wire(),
                     instance_id=instance_ids.closing(run.id),
                     version=contracts.VERSION,

@@ -156,17 +156,17 @@ class RunRecords(Repository):
         """Show where the run stands; a pause and a gate that holds are shown before it."""
         return await self._change(run_id, lambda run: commands.show(run, state, waiting_for))
 
-    async def open_window(self, run_id: str, ends_at: datetime) -> Run:
+    async def enter_window(self, run_id: str, ends_at: datetime) -> Run:
         """Let the run go on, in a window that ends then. A final run stays as it is."""
-        return await self._change(run_id, lambda run: commands.open_window(run, ends_at))
+        return await self._change(run_id, lambda run: commands.enter_window(run, ends_at))
 
     async def ask_approval(self, run_id: str, ring: str, at: datetime) -> Run:
         """Wait for the approval of a ring; the first time that the run does is kept."""
         return await self._change(run_id, lambda run: commands.ask_approval(run, ring, at))
 
-    async def close_gate(self, gate: ErrorBudgetExceeded, at: datetime) -> Run:
+    async def trip_error_budget(self, gate: ErrorBudgetExceeded, at: datetime) -> Run:
         """An error budget is used up: hold its scope, or end the run."""
-        return await self._change(gate.run_id, lambda run: commands.close_gate(run, gate, at))
+        return await self._change(gate.run_id, lambda run: commands.trip_error_budget(run, gate, at))
 
     async def stop_run(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
         """A gate ends the run, unless that ring has been approved."""

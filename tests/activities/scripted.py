@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities import context, poll, submit
+from activities import context, poll_operation, submit_operation
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
@@ -81,9 +81,9 @@ def azure(records: Records, monkeypatch: pytest.MonkeyPatch) -> Script:
     """The script, the clock of the activities, and waits that are not spread."""
     found = Script()
     monkeypatch.setattr(context.random, "uniform", lambda low, high: 1.0)
-    for module in (context, submit, poll):
+    for module in (context, submit_operation, poll_operation):
         monkeypatch.setattr(module, "now", lambda: found.now)
-    for module in (submit, poll):
+    for module in (submit_operation, poll_operation):
         monkeypatch.setattr(module, "open_resource_manager", lambda: found)
     return found
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from activities.accompany import (
-    cancel_occurrence,
-    end_preparation,
-    find_occurrence_machines,
-    list_shards,
-    open_occurrence,
-    read_shard,
-    sum_up_occurrence,
-)
-from activities.attend import conclude_machine, look_again, note_prepared
 from activities.hooks import take_snapshot
 from activities.machine import preflight_machine
+from activities.maintenance_machine import check_machine_power, finalize_machine, record_pre_result
+from activities.maintenance_results import import_results
+from activities.maintenance_run import (
+    cancel_occurrence,
+    find_occurrence_machines,
+    finish_pre_phase,
+    get_shard,
+    list_shards,
+    load_maintenance_run,
+    summarize_maintenance_run,
+)
 from activities.power import start_machine, stop_machine
-from activities.results import copy_results
 from patchwave.azure.resource_graph import Page, ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
@@ -114,7 +114,7 @@ async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
         maintenance=first_heard(scheduled, _PATIENCE, datetime.now(UTC)),
     )
     await records.create_run(run)
-    stand = await open_occurrence(RunRef(run_id=run.id))
+    stand = await load_maintenance_run(RunRef(run_id=run.id))
     assert not stand.is_ended
     return run.id
 
@@ -160,7 +160,7 @@ async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
 
 async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, not_started: bool = False) -> None:
     done = Prepared(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
-    await note_prepared(done)
+    await record_pre_result(done)
 
 
 def change(run_id: str, machine: MachineRecord) -> PowerRequest:
@@ -190,8 +190,8 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
     shards = await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))
     assert shards.cursors == [None]
     await prepared(run_id, machines[0])
-    before = await read_shard(ShardRef(run_id=run_id, part=Part.BEFORE))
-    after = await read_shard(ShardRef(run_id=run_id, part=Part.AFTER))
+    before = await get_shard(ShardRef(run_id=run_id, part=Part.BEFORE))
+    after = await get_shard(ShardRef(run_id=run_id, part=Part.AFTER))
     assert before.keys == [machines[1].key]
     assert sorted(after.keys) == sorted(machine.key for machine in machines)
 
@@ -290,7 +290,7 @@ async def test_no_run_of_ours_installs_meanwhile(
     await prepared(run_id, machine)
     at = datetime.now(UTC)
     assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
     assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == "another"
 
 
@@ -302,13 +302,13 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     (machine,) = await found(records, run_id, 1)
     await prepared(run_id, machine, "The snapshot failed.")
     end = EndPreparation(run_id=run_id)
-    assert await end_preparation(end) == Preparation(machines=1, failed=1)
+    assert await finish_pre_phase(end) == Preparation(machines=1, failed=1)
     request = RunRef(run_id=run_id)
     for _ in range(2):
         assert (await cancel_occurrence(request)).canceled
     known = azure.http.get("/_sim/maintenance").json()["occurrences"]
     assert next(each["status"] for each in known if each["id"] == early["id"]) == "Cancelled"
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
     ended = await row(records, run_id, machine)
     assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
 
@@ -334,7 +334,7 @@ async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothi
     assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
     assert (await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))).cursors == []
     end = EndPreparation(run_id=run_id)
-    assert await end_preparation(end) == Preparation(machines=1, failed=0)
+    assert await finish_pre_phase(end) == Preparation(machines=1, failed=0)
     # The schedule is outside as well: were it to be cancelled, nothing would be sent.
     result = await cancel_occurrence(RunRef(run_id=run_id))
     assert (result.canceled, result.failure and result.failure.code) == (False, "OutsideBoundary")
@@ -361,7 +361,7 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     run_id = await accompanied(records, run)
     machines = await found(records, run_id, 3)
     for _ in range(300):
-        copied = await pages(copy_results, FindMachines(run_id=run_id))
+        copied = await pages(import_results, FindMachines(run_id=run_id))
         machines = await found(records, run_id, 3)
         if not copied.awaited:
             break
@@ -375,11 +375,11 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
         patches = await records.list_patches(run_id, machine.key)
         assert len(patches) == (machine.installation.installed if machine.installation else 0)
         assert {patch.state for patch in patches} <= {"Installed"}
-        await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
+        await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
     kinds = sorted([machine.outcome or "" async for machine in records.each_machine(run_id)])
     assert kinds == ["patched", "patched", "skipped"]
     assert "And so on." in (await row(records, run_id, machines[0])).message
-    assert (await sum_up_occurrence(RunRef(run_id=run_id))).contradicted == 0
+    assert (await summarize_maintenance_run(RunRef(run_id=run_id))).contradicted == 0
 
 
 async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
@@ -396,7 +396,7 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
         not_restored="It could not be stopped again: HTTP 409.",
         keep_lock=True,
     )
-    await conclude_machine(concluding)
+    await finalize_machine(concluding)
     ended = await row(records, run_id, machine)
     assert ended.outcome is not None
     assert ended.outcome.needs_person
@@ -414,9 +414,9 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
     done = Prepared(run_id=run_id, machine_key=machine.key, hibernated=True)
-    await note_prepared(done)
-    assert (await look_again(ref(run_id, machine))).sign is PowerSign.OFF
-    await conclude_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    await record_pre_result(done)
+    assert (await check_machine_power(ref(run_id, machine))).sign is PowerSign.OFF
+    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
     ended = await row(records, run_id, machine)
     assert (ended.outcome, ended.power_state, ended.was_started) == (OutcomeKind.SKIPPED, "hibernated", False)
     assert power(azure, machine) == "PowerState/deallocated"
@@ -427,9 +427,9 @@ async def test_a_look_afterwards_tells_what_can_be_done(
 ) -> None:
     run_id = await accompanied(records, fired("looked", {}, {"power": "deallocated"}))
     machines = await found(records, run_id, 2)
-    signs = {power(azure, machine): (await look_again(ref(run_id, machine))).sign for machine in machines}
+    signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).sign for machine in machines}
     assert signs == {"PowerState/running": PowerSign.READY, "PowerState/deallocated": PowerSign.OFF}
     gone = machines[0]
     azure.http.post("/_sim/machines", json={"id": gone.id, "simulation": {"gone": True}})
-    assert (await look_again(ref(run_id, gone))).sign is PowerSign.OFF
+    assert (await check_machine_power(ref(run_id, gone))).sign is PowerSign.OFF
     assert MachineId.parse(gone.id).key == gone.key

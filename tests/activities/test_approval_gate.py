@@ -11,7 +11,7 @@ import pytest
 from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine
-from activities.submit import install_patches
+from activities.submit_operation import install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId

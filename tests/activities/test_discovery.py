@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from activities import discovery
-from activities.discovery import discover_machines, pause_after
+from activities import discover
+from activities.discover import discover_machines, pause_after
 from patchwave.azure.resource_graph import Page
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind
@@ -64,10 +64,10 @@ async def begin(records: Records, monkeypatch: pytest.MonkeyPatch, pages: dict[s
     )
     await records.create_run(run)
     graph = Graph(pages)
-    monkeypatch.setattr(discovery, "open_resource_graph", lambda: graph)
+    monkeypatch.setattr(discover, "open_resource_graph", lambda: graph)
 
 
-async def discover(cursor: str = "") -> Discovered:
+async def discover_page(cursor: str = "") -> Discovered:
     return await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor))
 
 
@@ -95,14 +95,14 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
         return await count(self, run_id)
 
     monkeypatch.setattr(Records, "count_machines", noted)
-    first = await discover()
+    first = await discover_page()
     assert (first.machines, first.wait_seconds, first.failure) == (2, 1.5, "")
     assert await shown(records) == 2
-    second = await discover(first.cursor)
-    assert await discover(first.cursor) == second
+    second = await discover_page(first.cursor)
+    assert await discover_page(first.cursor) == second
     assert (second.machines, await shown(records)) == (4, 4)
     assert counted == []
-    last = await discover(second.cursor)
+    last = await discover_page(second.cursor)
     assert (last.machines, last.cursor) == (4, "")
     assert last.selectors
     assert counted == [RUN]
@@ -112,14 +112,14 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
 
 async def test_a_cursor_of_before_is_understood(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     await begin(records, monkeypatch, {"two": Page([row(3)])})
-    assert (await discover('[0, "two"]')).machines == 1
+    assert (await discover_page('[0, "two"]')).machines == 1
 
 
 async def test_an_id_that_nobody_found_gets_its_row_and_counts(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(records, monkeypatch, {"": Page([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
-    found = await discover()
+    found = await discover_page()
     assert (found.machines, found.cursor) == (2, "")
     assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
 
@@ -129,7 +129,7 @@ async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
 ) -> None:
     failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
     await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=7)})
-    found = await discover()
+    found = await discover_page()
     assert found.failure.startswith("The machines could not be listed. ")
     assert 7 <= found.wait_seconds <= 8
     assert found.cursor == ""
@@ -153,7 +153,7 @@ async def test_the_answer_tells_throttled_from_failed(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
     await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=5)})
-    answer = await discover()
+    answer = await discover_page()
     assert answer.counts is counts
     assert answer.wait_seconds > 0
     assert answer.failure.startswith("The machines could not be listed. ")
@@ -181,7 +181,7 @@ def test_the_pauses_are_as_asked_and_grow(
     monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, asked: float, attempt: int, least: float, most: float
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")
-    discovery.load_run.__globals__["load_settings"].cache_clear()
+    discover.load_run.__globals__["load_settings"].cache_clear()
     assert least <= pause_after(failure, asked, attempt) <= most
 
 
@@ -193,7 +193,7 @@ async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
     await begin(records, monkeypatch, {"": Page([row(1), other])}, **named)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
-    assert (await discover()).machines == 2
+    assert (await discover_page()).machines == 2
     assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
     [skipped] = (await records.list_machines(RUN, outcome=OutcomeKind.SKIPPED, limit=10, cursor=None)).items
     assert (skipped.id, skipped.reason) == (other["id"], "outside_boundary")
@@ -204,9 +204,9 @@ async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_bou
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(records, monkeypatch, {"": Page([row(1)])}, subscriptions=[], osTypes=["Linux"])
-    found = await discover()
+    found = await discover_page()
     assert "PATCHWAVE_SUBSCRIPTIONS" in found.failure
     assert (found.wait_seconds, await shown(records)) == (0, 0)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
-    assert (await discover()).machines == 1
+    assert (await discover_page()).machines == 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from activities import mode_change
-from activities.mode_change import change_mode, next_mode_changes
+from activities import patch_mode_change
+from activities.patch_mode_change import next_patch_mode_wave, step_patch_mode_change
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
@@ -80,11 +80,11 @@ async def plan(
 
 
 async def wave() -> list[str]:
-    return (await next_mode_changes(ChangeRef(change_id=CHANGE))).machine_keys
+    return (await next_patch_mode_wave(ChangeRef(change_id=CHANGE))).machine_keys
 
 
 async def step(key: str) -> ChangeProgress:
-    return await change_mode(MachineChangeRef(change_id=CHANGE, machine_key=key))
+    return await step_patch_mode_change(MachineChangeRef(change_id=CHANGE, machine_key=key))
 
 
 async def finish(records: Records, key: str) -> MachineChange:
@@ -200,7 +200,7 @@ async def test_a_busy_machine_is_waited_for_and_given_up_after_half_an_hour(
     assert not progress.has_ended
     assert progress.wait_seconds
     later = datetime.now(UTC) + timedelta(minutes=31)
-    monkeypatch.setattr(mode_change, "now", lambda: later)
+    monkeypatch.setattr(patch_mode_change, "now", lambda: later)
     ended = await finish(records, key)
     assert ended.end is ChangeEnd.FAILED
 
@@ -278,7 +278,7 @@ async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": {"status": 401}}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
     stopped = datetime.now(UTC)
-    monkeypatch.setattr(mode_change, "now", lambda: stopped)
+    monkeypatch.setattr(patch_mode_change, "now", lambda: stopped)
     assert not (await step(key)).has_ended
     assert (await row(records, key)).refused_at is not None
     await step(key)
@@ -326,11 +326,11 @@ async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
     azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (key,) = await plan(records, azure, [azure.take()])
-    monkeypatch.setattr(mode_change, "open_machine_settings", Throttled)
+    monkeypatch.setattr(patch_mode_change, "open_machine_settings", Throttled)
     begun = await step(key)
     assert (begun.has_ended, begun.wait_seconds >= 20) == (False, True)
     for hours in (1, 12):
-        monkeypatch.setattr(mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
+        monkeypatch.setattr(patch_mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
         assert not (await step(key)).has_ended
     assert 60 <= (await row(records, key)).throttled_seconds <= 70
     await records.stop_mode_change(CHANGE, Order(by="ana", at=NOW))

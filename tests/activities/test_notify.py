@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from activities import notify
-from activities.notify import attempt, close_notice, list_channels, send_notice
+from activities import notifications
+from activities.notifications import attempt, list_channels, record_delivery, send_notification
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.notifications.events import (
@@ -111,13 +111,13 @@ async def test_a_channel_that_was_told_by_an_earlier_incarnation_is_not_told_aga
     report = NoticeReport(
         run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
     )
-    await close_notice(report)
+    await record_delivery(report)
     failed = {"gone": "PATCHWAVE_CHANNELS has no such channel."}
     assert await asked(RunStarted()) == NoticeChannels(channels=[], failed=failed)
     another = await list_channels(notice(RunStarted(), 2))
     assert another == NoticeChannels(channels=["hub"], failed=failed), "another notice of the same event"
     assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "another event"
-    await close_notice(report.model_copy(update={"event": ErrorBudgetNotice().event, "sent": []}))
+    await record_delivery(report.model_copy(update={"event": ErrorBudgetNotice().event, "sent": []}))
     assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "a channel that could not be told"
 
 
@@ -156,7 +156,7 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
     assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
     assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
     assert "SECRET" not in repr(answer)
-    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="hub"))
+    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert (result.sent, result.wait_seconds) == (False, 0)
     assert "SECRET" not in result.failure
 
@@ -301,14 +301,14 @@ async def test_the_activity_itself_calls_nothing_on_this_machine(
     records: Records, receiver: Receiver, channels: None
 ) -> None:
     await make_run(records)
-    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="hub"))
+    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
 
 async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, channels: None) -> None:
     await make_run(records)
-    result = await send_notice(SendNotice(notice=notice(RunStarted()), channel="gone"))
+    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="gone"))
     assert (result.sent, result.wait_seconds) == (False, 0)
 
 
@@ -320,8 +320,8 @@ async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records
     failure = "HTTP 404. Given up after 1 attempt."
     report = NoticeReport(run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={})
     for _ in range(2):
-        await close_notice(report)
-    await close_notice(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
+        await record_delivery(report)
+    await record_delivery(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
     lines = (await records.list_audit(RUN_ID, 10, None)).items
     assert {line["action"]: line["detail"] for line in lines} == {
         "notified": {"event": "started", "number": 1, "sent": ["hub"], "failed": {}},
@@ -331,4 +331,4 @@ async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records
 
 
 def test_every_outcome_that_needs_a_person_can_be_named() -> None:
-    assert set(notify._WORST_FIRST) == {kind for kind in OutcomeKind if kind.needs_person}
+    assert set(notifications._WORST_FIRST) == {kind for kind in OutcomeKind if kind.needs_person}

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities import poll
-from activities.poll import poll_operation
-from activities.submit import assess_machine, install_patches
+from activities import poll_operation as module
+from activities.poll_operation import poll_operation
+from activities.submit_operation import assess_machine, install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.machine_record import MachineRecord
@@ -135,7 +135,7 @@ async def test_the_first_look_follows_what_the_last_installation_took(records: R
 async def test_with_very_many_in_flight_a_sweep_says_who_runs(
     records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poll, "SWEPT_ABOVE", -1)
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one, other = azure.take(installMinutes=200), azure.take(installMinutes=200)
     keys = await prepare(records, one, other, expected_seconds=10.0)
     for key in keys:
@@ -149,7 +149,7 @@ async def test_with_very_many_in_flight_a_sweep_says_who_runs(
 async def test_one_that_no_sweep_shows_is_asked_after(
     records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poll, "SWEPT_ABOVE", -1)
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one = azure.take(installMinutes=1)
     (key,) = await prepare(records, one, expected_seconds=10.0)
     await start(key)

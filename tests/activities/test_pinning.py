@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities import pinning, poll, submit
+from activities import patch_pinning, poll_operation, submit_operation
 from activities.context import load_machine
 from patchwave.azure.virtual_machines import Submission
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, WindowsParameters
@@ -91,13 +91,13 @@ async def install(
 
 
 async def pin(ring: str = "canary") -> PinSize:
-    return await pinning.pin_ring(RingRef(run_id=RUN, ring=ring))
+    return await patch_pinning.pin_ring(RingRef(run_id=RUN, ring=ring))
 
 
 async def choice(one: MachineRecord) -> WindowsParameters | LinuxParameters | Outcome:
     os_type = OsType.read(one.os_type)
     assert os_type
-    return await pinning.what_to_install(await load_machine(RUN, one.key), os_type)
+    return await patch_pinning.what_to_install(await load_machine(RUN, one.key), os_type)
 
 
 async def masks_of(one: MachineRecord) -> list[str]:
@@ -214,7 +214,7 @@ async def test_a_count_without_a_list_has_no_age(records: Records) -> None:
 
 
 async def test_every_assessment_notes_its_linux_packages(records: Records) -> None:
-    await pinning.note_packages([package("curl", "8.1"), kb("5000001"), PatchRecord(name="unversioned")])
+    await patch_pinning.note_packages([package("curl", "8.1"), kb("5000001"), PatchRecord(name="unversioned")])
     seen = await records.first_seen(OsType.LINUX, [("curl", "8.1"), ("Update 5000001", ""), ("unversioned", "")])
     assert list(seen) == [("curl", "8.1")]
 
@@ -235,13 +235,13 @@ class Azure:
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
     found = Azure()
-    monkeypatch.setattr(submit, "open_resource_manager", lambda: found)
+    monkeypatch.setattr(submit_operation, "open_resource_manager", lambda: found)
     return found
 
 
 async def install_patches(one: MachineRecord) -> StartResult:
     request = StartOperation(run_id=RUN, machine_key=one.key, kind=OperationKind.INSTALL)
-    return await submit.install_patches(request)
+    return await submit_operation.install_patches(request)
 
 
 async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(records: Records, azure: Azure) -> None:
@@ -284,13 +284,13 @@ async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_s
         async def poll(self, machine_id: MachineId, async_url: str, location_url: str) -> PollReading:
             return PollReading(state=PollState.SUCCEEDED, result=found)
 
-    monkeypatch.setattr(poll, "open_resource_manager", Ended)
+    monkeypatch.setattr(poll_operation, "open_resource_manager", Ended)
     await begin(records, pinRings=False)
     one = machine(1, ring="broad")
     await records.add_machines(RUN, [one])
     await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
-    report = await poll.poll_operation(request)
+    report = await poll_operation.poll_operation(request)
     assert report.state is OperationState.ENDED
     assert list(await records.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
 
@@ -306,12 +306,12 @@ async def assess(records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str
         async def poll(self, machine_id: MachineId, async_url: str, location_url: str) -> PollReading:
             return PollReading(state=PollState.SUCCEEDED, result=found)
 
-    monkeypatch.setattr(poll, "open_resource_manager", Ended)
+    monkeypatch.setattr(poll_operation, "open_resource_manager", Ended)
     one = machine(1, ring="canary", os_type=os_type)
     await records.add_machines(RUN, [one])
     await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS, os_type=os_type))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
-    report = await poll.poll_operation(request)
+    report = await poll_operation.poll_operation(request)
     assert report.assessment
     stored = await records.get_machine(RUN, one.key)
     assert stored
@@ -369,7 +369,7 @@ async def test_the_policy_of_a_run_is_read_once(records: Records, monkeypatch: p
 
     monkeypatch.setattr(records, "get_run", counted)
     for _ in range(3):
-        found = await pinning.note_selection(
+        found = await patch_pinning.note_selection(
             intent(RUN, os_type="Linux"), AssessmentSummary(status="Succeeded", other=1), [package("curl", "8.1")]
         )
         assert found.selection
@@ -378,12 +378,12 @@ async def test_the_policy_of_a_run_is_read_once(records: Records, monkeypatch: p
 
 async def test_the_assessment_of_a_run_that_is_gone_is_kept(records: Records) -> None:
     summary = AssessmentSummary(status="Succeeded", other=1)
-    assert await pinning.note_selection(intent(RUN, os_type="Linux"), summary, []) == summary
+    assert await patch_pinning.note_selection(intent(RUN, os_type="Linux"), summary, []) == summary
 
 
 async def test_first_sightings_are_of_a_package_whatever_its_architecture(records: Records) -> None:
     await begin(records, pinRings=False, install={"approvalDelayDays": 7})
-    await pinning.note_packages([package("openssl.x86_64", "1")])
+    await patch_pinning.note_packages([package("openssl.x86_64", "1")])
     assert list(await records.first_seen(OsType.LINUX, [("openssl", "1")])) == [("openssl", "1")]
     await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
     one = await add(records, 1, "broad", [package("curl.aarch64", "8.1")])

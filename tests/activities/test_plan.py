@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from activities import plan, turns
+from activities import plan
+from activities.phase import list_pending_machines, reconcile_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, Selection
 from patchwave.domain.planning.admission import Permit
@@ -102,7 +103,7 @@ async def next_page(
         cursor=cursor,
         limit=limit,
     )
-    return await turns.next_machines(request)
+    return await list_pending_machines(request)
 
 
 async def handed_out(step: Step, ring: int = 0, phase: int = 0) -> set[str]:
@@ -111,7 +112,7 @@ async def handed_out(step: Step, ring: int = 0, phase: int = 0) -> set[str]:
 
 async def still_open(step: Step, machines: Sequence[MachineRecord]) -> StillOpen:
     request = StillOpenRequest(run_id=RUN, step=step, keys=[one.key for one in machines])
-    return await turns.still_open_machines(request)
+    return await reconcile_machines(request)
 
 
 async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(records: Records) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from activities import poll
-from activities.poll import poll_operation
+from activities import poll_operation as module
+from activities.poll_operation import poll_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
@@ -285,8 +285,8 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
     polls: int,
 ) -> None:
     sweep = Sweep(shows)
-    monkeypatch.setattr(poll, "SWEPT_ABOVE", -1)
-    monkeypatch.setattr(poll, "open_sweeps", lambda: sweep)
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
+    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
     await follow(prepared, kind, **fields)
     azure.polls = [RUNNING]
     assert (await look(kind)).state is OperationState.RUNNING
@@ -297,7 +297,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
     prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
-    monkeypatch.setattr(poll, "open_sweeps", lambda: Sweep(OURS))
+    monkeypatch.setattr(module, "open_sweeps", lambda: Sweep(OURS))
     monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
     await follow(prepared)
     azure.polls = [RUNNING]
@@ -309,7 +309,7 @@ async def test_with_few_in_flight_no_sweep_is_asked(
     prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(OURS)
-    monkeypatch.setattr(poll, "open_sweeps", lambda: sweep)
+    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
     await follow(prepared)
     azure.polls = [RUNNING]
     await look()

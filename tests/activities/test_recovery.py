@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from activities.heartbeat import extend_heartbeat, load_checkpoint, show_life
 from activities.machine import preflight_machine
-from activities.recovery import rest_until, show_life, take_stock
 from activities.run import close_open_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
@@ -60,7 +60,7 @@ async def run(records: Records) -> Run:
 
 
 async def stock() -> Stock:
-    return await take_stock(RunRef(run_id=RUN))
+    return await load_checkpoint(RunRef(run_id=RUN))
 
 
 async def plan(records: Records) -> list[MachineRecord]:
@@ -141,8 +141,8 @@ async def test_windows_and_bake_times_go_on_where_they_were(records: Records, ru
     first, second, *_ = await plan(records)
     for one, minutes in ((first, 0), (second, 7)):
         await records.record_outcome(RUN, one.key, FAILED, at=NOW + minutes * MINUTE, installation=None, patches=[])
-    await records.open_window(RUN, NOW + 600 * MINUTE)
-    await records.open_window(RUN, NOW + 900 * MINUTE)
+    await records.enter_window(RUN, NOW + 600 * MINUTE)
+    await records.enter_window(RUN, NOW + 900 * MINUTE)
     found = await stock()
     assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
     assert found.resting == {"canary/westeurope": NOW + 37 * MINUTE}
@@ -218,7 +218,7 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(record
 
 async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
     until = NOW + timedelta(days=400)
-    await rest_until(RestUntil(run_id=RUN, until=until))
+    await extend_heartbeat(RestUntil(run_id=RUN, until=until))
     asleep = await records.get_run(RUN)
     assert asleep is not None
     assert asleep.quiet_until == until + QUIET

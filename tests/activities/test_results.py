@@ -1,4 +1,4 @@
-"""copy_results on a Resource Graph of pages: slices, what is news, what is kept, and pages that cannot be read."""
+"""import_results on a Resource Graph of pages: slices, what is news, what is kept, and pages that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from activities import results
+from activities import maintenance_results
 from patchwave.azure.resource_graph import Page
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json
@@ -73,7 +73,7 @@ def installation(number: int, at: datetime = STARTED, **properties: Any) -> Json
 @pytest.fixture
 def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
     made = Graph({})
-    monkeypatch.setattr(results, "open_resource_graph", lambda: made)
+    monkeypatch.setattr(maintenance_results, "open_resource_graph", lambda: made)
     return made
 
 
@@ -105,7 +105,7 @@ async def begin(records: Records, count: int) -> None:
 
 async def copy(cursor: str = "", attempt: int = 0) -> Copied:
     request = FindMachines(run_id=RUN, cursor=cursor, attempt=attempt)
-    return await results.copy_results(request)
+    return await maintenance_results.import_results(request)
 
 
 async def row(records: Records, number: int) -> MachineRecord:

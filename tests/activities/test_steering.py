@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.steering import close_gate, read_controls, set_run_state, stop_run
+from activities.run_state import get_run_controls, set_run_state, stop_run, trip_error_budget
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
@@ -46,20 +46,20 @@ async def lines(records: Records) -> list[tuple[str, str]]:
 
 
 async def test_controls_are_what_the_row_says(live: Records) -> None:
-    assert await read_controls(RunRef(run_id=RUN)) == RunControls()
+    assert await get_run_controls(RunRef(run_id=RUN)) == RunControls()
     await live.pause_run(RUN, order())
     await live.resume_run(RUN, order())
     await live.pause_run(RUN, order())
     await live.decide_ring(RUN, "broad", order(), approved=False)
     await live.request_cancel(RUN, order())
-    assert await read_controls(RunRef(run_id=RUN)) == RunControls(
+    assert await get_run_controls(RunRef(run_id=RUN)) == RunControls(
         is_canceled=True, is_paused=True, resumptions=1, decided={"broad": False}
     )
 
 
 async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
     with pytest.raises(RecordMissing):
-        await read_controls(RunRef(run_id=RUN))
+        await get_run_controls(RunRef(run_id=RUN))
 
 
 async def test_a_state_is_shown(live: Records) -> None:
@@ -79,7 +79,7 @@ async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnati
     await live.ask_approval(RUN, "broad", NOW)
     await live.set_run_state(RUN, RunState.RUNNING)
     again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))
-    assert again == {"since": "2026-11-10T19:00:00.000Z"}
+    assert again.since == NOW
     other = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last"))
     assert other.since is not None
     assert other.since > NOW + timedelta(minutes=1)
@@ -88,7 +88,7 @@ async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnati
 
 async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
     for _ in range(2):
-        controls = await close_gate(gate("ring:broad"))
+        controls = await trip_error_budget(gate("ring:broad"))
         assert controls.held_scopes == ["ring:broad"]
         assert controls.stop_reason == ""
     assert ((await stored(live)).state, (await stored(live)).held_scopes) == (RunState.HELD, ["ring:broad"])
@@ -97,7 +97,7 @@ async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
 
 async def test_a_gate_may_end_the_run(live: Records) -> None:
     for _ in range(2):
-        controls = await close_gate(gate("run", ends_run=True))
+        controls = await trip_error_budget(gate("run", ends_run=True))
         assert "used up: 3 failed, 2 may" in controls.stop_reason
         assert controls.held_scopes == []
     assert await lines(live) == [("gate_closed", "patchwave")]

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from activities import submit
-from activities.submit import assess_machine, install_patches
+from activities import submit_operation
+from activities.submit_operation import assess_machine, install_patches
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import RebootSetting
@@ -472,7 +472,7 @@ async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
     async def turn(*_: object) -> StartResult:
         return away
 
-    monkeypatch.setattr(submit, "_turn", turn)
+    monkeypatch.setattr(submit_operation, "_turn", turn)
     assert await start() == away
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 

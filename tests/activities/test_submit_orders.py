@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from activities.machine import preflight_machine
-from activities.submit import assess_machine, install_patches
+from activities.submit_operation import assess_machine, install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
@@ -43,12 +43,12 @@ async def pause(records: Records, key: str) -> None:
 
 async def hold(records: Records, key: str) -> None:
     gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/westeurope", failures=2, limit=1, ends_run=False)
-    await records.close_gate(gate, AT)
+    await records.trip_error_budget(gate, AT)
 
 
 async def hold_elsewhere(records: Records, key: str) -> None:
     gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/northeurope", failures=2, limit=1, ends_run=False)
-    await records.close_gate(gate, AT)
+    await records.trip_error_budget(gate, AT)
 
 
 async def stop(records: Records, key: str) -> None:

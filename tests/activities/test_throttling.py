@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities import attend, health, hooks, machine, power, windows
+from activities import health, hooks, machine, maintenance_machine, power, window
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
@@ -110,7 +110,7 @@ async def prepare(
     )  # fmt: skip
     await records.add_machines(RUN_ID, [row])
     azure = Azure(read, answer)
-    for module in (attend, health, hooks, machine, power):
+    for module in (maintenance_machine, health, hooks, machine, power):
         monkeypatch.setattr(module, "open_resource_manager", lambda: azure)
     return azure
 
@@ -130,7 +130,7 @@ async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure:
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
     verified = await machine.verify_machine(request)
     assert (verified.is_ready, verified.counts) == (False, counts)
-    again = await attend.look_again(REF)
+    again = await maintenance_machine.check_machine_power(REF)
     assert (again.sign, again.counts) == (PowerSign.WAIT, counts)
     if failure.retry_after:
         assert look.wait_seconds >= 20
@@ -411,7 +411,7 @@ async def test_health_is_looked_for_as_long_as_it_is_throttled(
     row = await records.get_machine(RUN_ID, KEY)
     assert row is not None
     assert row.health_before is None, "nothing is known of it yet"
-    monkeypatch.setattr(windows, "now", lambda: NOW + timedelta(hours=2))
+    monkeypatch.setattr(window, "now", lambda: NOW + timedelta(hours=2))
     assert (await check(Moment.BEFORE)).state is HealthState.OK
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.turns import look_at_phase, next_machines, still_open_machines
+from activities.phase import list_pending_machines, poll_phase, reconcile_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Step
@@ -45,16 +45,16 @@ async def machines(records: Records) -> list[MachineRecord]:
 
 
 async def look(heard: str = "") -> PhaseLook:
-    return await look_at_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard))
+    return await poll_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard))
 
 
 async def page(step: Step, **request: object) -> MachinePage:
     wanted = MachinePageRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
-    return await next_machines(wanted)
+    return await list_pending_machines(wanted)
 
 
 async def still_open(step: Step, keys: list[str]) -> StillOpen:
-    return await still_open_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys))
+    return await reconcile_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys))
 
 
 async def test_a_look_tells_endings_orders_and_the_poll_interval(

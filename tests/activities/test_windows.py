@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from activities import windows
+from activities import window
 from activities.context import load_machine
 from activities.machine import preflight_machine
 from activities.run import close_run
-from activities.submit import install_patches
+from activities.submit_operation import install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.command import Order
@@ -104,7 +104,7 @@ async def freeze(records: Records, start: datetime, end: datetime, **fields: Any
 
 
 async def look() -> NextWindow:
-    return await windows.next_window(RunRef(run_id=RUN))
+    return await window.find_next_window(RunRef(run_id=RUN))
 
 
 async def stored(records: Records) -> Run:
@@ -115,7 +115,7 @@ async def stored(records: Records) -> Run:
 
 class TestCutoff:
     async def cutoff(self, step: Step) -> datetime | None:
-        return (await windows.read_cutoff(StepRef(run_id=RUN, step=step))).at
+        return (await window.get_start_cutoff(StepRef(run_id=RUN, step=step))).at
 
     async def test_each_step_has_its_own(self, records: Records, run: Run) -> None:
         assert await self.cutoff(Step.ASSESS) is None
@@ -164,11 +164,11 @@ class TestNextWindow:
         assert again.ends_at is not None
         opened = OpenWindow(run_id=RUN, ends_at=again.ends_at)
         for _ in range(2):
-            await windows.open_window(opened)
+            await window.enter_window(opened)
         running = await stored(records)
         assert (running.state, running.window_end, running.waiting_for) == (RunState.RUNNING, NEXT + 4 * HOUR, "")
         assert running.windows == 1
-        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR))
+        await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR))
         further = await records.get_run(RUN)
         assert further is not None
         assert further.windows == 2
@@ -177,7 +177,7 @@ class TestNextWindow:
     async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, records: Records, run: Run) -> None:
         await records.pause_run(RUN, Order(by="ann", why="storm", at=OPENS))
         await look()
-        await windows.open_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
+        await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(records)
         assert (paused.state, paused.resumes_as, paused.window_end) == (
             RunState.PAUSED,
@@ -237,7 +237,7 @@ class TestFrozenMachines:
     MAIL = machine(2, tags={"App": "mail"}, stage=Stage.ASSESSED)
 
     async def look_at(self, key: str) -> tuple[OutcomeKind, Reason, str] | None:
-        outcome = await windows.frozen(await load_machine(RUN, key))
+        outcome = await window.frozen(await load_machine(RUN, key))
         return outcome and (outcome.outcome, outcome.reason, outcome.message)
 
     async def test_tags_decide_at_this_very_moment(self, records: Records, run: Run, clock: Clock) -> None:

@@ -41,7 +41,7 @@ async def test_what_is_empty_again_is_empty_in_the_row(live: Records) -> None:
     before = await live.get_run(RUN)
     paused = await live.pause_run(RUN, order())
     assert await live.get_run(RUN) == paused
-    await live.close_gate(GATE, NOW)
+    await live.trip_error_budget(GATE, NOW)
     resumed = await live.resume_run(RUN, order(at=LATER))
     stored = await live.get_run(RUN)
     assert stored == resumed
@@ -56,7 +56,7 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: R
     await asyncio.gather(
         live.pause_run(RUN, order("ana")),
         live.pause_run(RUN, order("ben")),
-        live.close_gate(GATE, NOW),
+        live.trip_error_budget(GATE, NOW),
         live.decide_ring(RUN, "broad", order("ana"), approved=True),
         live.request_cancel(RUN, order("eve")),
         return_exceptions=True,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from activities.machine import record_outcome
-from activities.poll import poll_operation
-from activities.submit import install_patches
+from activities.poll_operation import poll_operation
+from activities.submit_operation import install_patches
 from orchestrators.operation import unfinished
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.poll import MAX_UNCLEAR_POLLS
+from activities.poll_operation import MAX_UNCLEAR_POLLS
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import IntentState

@@ -20,18 +20,18 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 
 from orchestrators.machine import patch_machine
-from orchestrators.notify import send_notifications
+from orchestrators.notifications import send_notifications
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
-from orchestrators.run import close_dead_run, patch_run
-from orchestrators.versions import versioned
+from orchestrators.run import close_orphaned_run, patch_run
+from orchestrators.versioning import versioned
 
 type Json = dict[str, Any]
 
 FOLDER = Path(__file__).parent
 ORCHESTRATORS = {
     function.__name__: versioned(function)
-    for function in (patch_run, close_dead_run, patch_phase, patch_machine, await_operation, send_notifications)
+    for function in (patch_run, close_orphaned_run, patch_phase, patch_machine, await_operation, send_notifications)
 }
 """As the app registers them."""
 

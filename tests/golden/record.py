@@ -99,13 +99,13 @@ def rollout(bench: Callable[..., Workbench]) -> None:
     def approve(_: Any) -> Any:
         # While an activity runs, no timer fires: the approval always comes before its deadline.
         if contracts.SET_RUN_STATE.name in fleet.order and not fleet.controls.decided:
-            wait_until(lambda: contracts.REST_UNTIL.name in fleet.order)
+            wait_until(lambda: contracts.EXTEND_HEARTBEAT.name in fleet.order)
             time.sleep(_TURN_SECONDS)
             fleet.controls = fleet.controls.model_copy(update={"decided": {"canary": True}})
-            open_bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
+            open_bench.client.raise_orchestration_event(RUN_ID, Signal.CONTROL)
         return SendResult(sent=True).to_wire()
 
-    with bench(fleet, {contracts.SEND_NOTICE.name: approve}) as open_bench:
+    with bench(fleet, {contracts.SEND_NOTIFICATION.name: approve}) as open_bench:
         _start(open_bench)
         open_bench.wait(RUN_ID)
 
@@ -177,7 +177,7 @@ def closing(bench: Callable[..., Workbench]) -> None:
     instance = instance_ids.closing(RUN_ID)
     with bench(fleet) as open_bench:
         open_bench.client.schedule_new_orchestration(
-            contracts.CLOSE_DEAD_RUN.name,
+            contracts.CLOSE_ORPHANED_RUN.name,
             input=RunRef(run_id=RUN_ID).to_wire(),
             instance_id=instance,
             version=contracts.VERSION,
@@ -191,8 +191,8 @@ _BESIDE: dict[str, Callable[[Any], Any]] = {
     contracts.TAKE_SNAPSHOT.name: lambda _: HookResult(state=HookState.DONE).to_wire(),
     contracts.RUN_SCRIPT.name: lambda _: HookResult(state=HookState.DONE).to_wire(),
     contracts.LIST_CHANNELS.name: lambda _: NoticeChannels(channels=["hub"]).to_wire(),
-    contracts.SEND_NOTICE.name: lambda _: SendResult(sent=True).to_wire(),
-    contracts.CLOSE_NOTICE.name: lambda _: {},
+    contracts.SEND_NOTIFICATION.name: lambda _: SendResult(sent=True).to_wire(),
+    contracts.RECORD_DELIVERY.name: lambda _: {},
 }
 
 

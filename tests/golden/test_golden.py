@@ -1,8 +1,8 @@
 """Runs that are under way when the app is deployed: recorded histories of every supported version, replayed now.
 
 When one of these fails, instances that are running could not go on: raise ``contracts.VERSION``, let
-``context.version`` decide where the behaviour changed (or take the old version out of ``orchestrators.versions``), and
-record the new version with ``make golden``.
+``context.version`` decide where the behaviour changed (or take the old version out of ``orchestrators.versioning``),
+and record the new version with ``make golden``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators.versions import SUPPORTED, versioned
+from orchestrators.versioning import SUPPORTED, versioned
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import FollowRun
@@ -78,7 +78,7 @@ def test_a_changed_orchestrator_is_noticed() -> None:
     path = next(path for path in FILES if ".patch-" in path.name)
     execution = Execution.read(path)
     started = next(event for event in execution.history if "taskScheduled" in event)
-    started["taskScheduled"]["name"] = contracts.OPEN_RUN.name
+    started["taskScheduled"]["name"] = contracts.BEGIN_RUN.name
     assert any(actions != turn.actions for turn, actions in execution.replay())
 
 
@@ -99,7 +99,7 @@ def test_an_instance_of_another_version_fails_before_it_does_anything(version: s
 def test_an_instance_under_way_fails_when_its_version_is_supported_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment under a running instance: its next turn fails at once, and its history grows no further."""
     path = next(path for path in FILES if path.name.startswith("rollout.run."))
-    monkeypatch.setattr("orchestrators.versions.SUPPORTED", frozenset({"2"}))
+    monkeypatch.setattr("orchestrators.versioning.SUPPORTED", frozenset({"2"}))
     *_, (_, actions) = Execution.read(path).replay()
     assert [action["completeOrchestration"]["orchestrationStatus"] for action in actions] == [
         "ORCHESTRATION_STATUS_FAILED"

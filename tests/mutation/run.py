@@ -29,10 +29,10 @@ from tests.mutation.trial import Bench, Trial, Verdict, quick_examples
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAFETY_CORE = (
     "activities/machine.py",
-    "activities/poll.py",
+    "activities/poll_operation.py",
     "activities/power.py",
-    "activities/submit.py",
-    "activities/turns.py",
+    "activities/submit_operation.py",
+    "activities/phase.py",
     "patchwave/storage/run_machines.py",
     "patchwave/storage/intents.py",
     "patchwave/domain/planning/admission.py",

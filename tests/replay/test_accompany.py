@@ -1,4 +1,4 @@
-"""accompany_run on the engine, with virtual time: an Azure in books, whose machines must be left as they were found."""
+"""run_maintenance on the engine, with virtual time, and a simulated Azure that must be left as it was found."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators.accompany import MAX_COPIES, accompany_run
-from orchestrators.attend import attend_machine, attend_shard
+from orchestrators.maintenance_machine import maintain_machine, maintain_shard
+from orchestrators.maintenance_run import MAX_COPIES, run_maintenance
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import parse_instant
@@ -109,12 +109,12 @@ class Azure:
 
     def run(self, *, incarnation: int = 1) -> Ended:
         fakes = {name: self._fake(name) for name in _ACTIVITIES}
-        with Workbench([accompany_run, attend_shard, attend_machine, await_operation], fakes) as bench:
+        with Workbench([run_maintenance, maintain_shard, maintain_machine, await_operation], fakes) as bench:
             self.now = bench.now
-            self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.POST)
+            self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.POST_MAINTENANCE)
             self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
             follow = FollowRun(run_id=RUN_ID, incarnation=incarnation).to_wire()
-            return bench.run("accompany_run", follow, instance_id=RUN_ID)
+            return bench.run("run_maintenance", follow, instance_id=RUN_ID)
 
     def calls_of(self, name: str) -> list[Json]:
         return [data for called, data in self.calls if called == name]
@@ -139,7 +139,7 @@ class Azure:
     def set_run_state(self, _: Json) -> Json:
         return {}
 
-    def open_occurrence(self, _: Json) -> Standpoint:
+    def load_maintenance_run(self, _: Json) -> Standpoint:
         heard = self.post_after is not None and self.now() >= self.at + self.post_after
         return self.opened.model_copy(
             update={
@@ -158,14 +158,14 @@ class Azure:
     def list_shards(self, data: Json) -> Shards:
         return Shards(cursors=[None] if self._open(data) else [])
 
-    def read_shard(self, data: Json) -> ShardMachines:
+    def get_shard(self, data: Json) -> ShardMachines:
         return ShardMachines(keys=self._open(data))
 
     def _open(self, data: Json) -> list[str]:
         done = self.prepared if data["part"] == Part.BEFORE.value else self.concluded
         return [key for key in self.keys[: self.listings[0]] if key not in done]
 
-    def end_preparation(self, data: Json) -> Preparation:
+    def finish_pre_phase(self, data: Json) -> Preparation:
         self.is_prepared = True
         failed = [key for key in self.keys if self.prepared.get(key, "not ready")]
         return Preparation(machines=len(self.keys), failed=len(failed))
@@ -175,23 +175,23 @@ class Azure:
         self.canceled = self.canceled or result.canceled
         return result
 
-    def rest_until(self, _: Json) -> Json:
+    def extend_heartbeat(self, _: Json) -> Json:
         if self.post_comes_at_once:
             self.post_after = timedelta(0)
             self.tell()
         return {}
 
-    def copy_results(self, _: Json) -> Copied:
+    def import_results(self, _: Json) -> Copied:
         return self.copies.pop(0) if len(self.copies) > 1 else self.copies[0]
 
-    def end_results(self, _: Json) -> Json:
+    def finish_results_import(self, _: Json) -> Json:
         self.has_results = True
         return {}
 
     def close_open_machines(self, _: Json) -> Json:
         return {"closed": 0}
 
-    def sum_up_occurrence(self, _: Json) -> Json:
+    def summarize_maintenance_run(self, _: Json) -> Json:
         return {"contradicted": 0}
 
     def close_run(self, data: Json) -> Json:
@@ -230,13 +230,13 @@ class Azure:
     def run_script(self, _: Json) -> HookResult:
         return HOOK_DONE
 
-    def note_prepared(self, data: Json) -> Json:
+    def record_pre_result(self, data: Json) -> Json:
         self.prepared[data["machineKey"]] = data["complaint"]
         if data["notStarted"]:
             self.ours.discard(data["machineKey"])
         return {}
 
-    def look_again(self, data: Json) -> LookAgain:
+    def check_machine_power(self, data: Json) -> LookAgain:
         key = data["machineKey"]
         sign = PowerSign.READY if key in self.running else PowerSign.OFF
         return LookAgain(sign=sign, started_by_us=key in self.ours, wait_seconds=30)
@@ -247,35 +247,35 @@ class Azure:
     def poll_operation(self, _: Json) -> OperationReport:
         return OperationReport(state=OperationState.ENDED, assessment=AssessmentSummary(status="Succeeded"))
 
-    def conclude_machine(self, data: Json) -> Json:
+    def finalize_machine(self, data: Json) -> Json:
         self.concluded[data["machineKey"]] = data["complaints"]
         return {}
 
 
 _ACTIVITIES = [
-    contracts.OPEN_OCCURRENCE.name,
+    contracts.LOAD_MAINTENANCE_RUN.name,
     contracts.FIND_OCCURRENCE_MACHINES.name,
     contracts.LIST_SHARDS.name,
-    contracts.READ_SHARD.name,
-    contracts.END_PREPARATION.name,
+    contracts.GET_SHARD.name,
+    contracts.FINISH_PRE_PHASE.name,
     contracts.CANCEL_OCCURRENCE.name,
-    contracts.REST_UNTIL.name,
+    contracts.EXTEND_HEARTBEAT.name,
     contracts.SET_RUN_STATE.name,
-    contracts.COPY_RESULTS.name,
-    contracts.END_RESULTS.name,
+    contracts.IMPORT_RESULTS.name,
+    contracts.FINISH_RESULTS_IMPORT.name,
     contracts.CLOSE_OPEN_MACHINES.name,
-    contracts.SUM_UP_OCCURRENCE.name,
+    contracts.SUMMARIZE_MAINTENANCE_RUN.name,
     contracts.CLOSE_RUN.name,
     contracts.PREFLIGHT_MACHINE.name,
     contracts.START_MACHINE.name,
     contracts.STOP_MACHINE.name,
     contracts.TAKE_SNAPSHOT.name,
     contracts.RUN_SCRIPT.name,
-    contracts.NOTE_PREPARED.name,
-    contracts.LOOK_AGAIN.name,
+    contracts.RECORD_PRE_RESULT.name,
+    contracts.CHECK_MACHINE_POWER.name,
     contracts.ASSESS_MACHINE.name,
     contracts.POLL_OPERATION.name,
-    contracts.CONCLUDE_MACHINE.name,
+    contracts.FINALIZE_MACHINE.name,
 ]
 
 
@@ -293,7 +293,7 @@ def test_what_was_started_is_stopped_again_and_nothing_else() -> None:
     assert azure.prepared == {"a": "", "b": "", "c": ""}
     assert azure.concluded == {"a": [], "b": [], "c": []}
     assert len(azure.calls_of(contracts.ASSESS_MACHINE.name)) == 3
-    [before] = {each["until"] for name, each in azure.calls if name == contracts.REST_UNTIL.name}
+    [before] = {each["until"] for name, each in azure.calls if name == contracts.EXTEND_HEARTBEAT.name}
     assert parse_instant(before) is not None
 
 
@@ -312,7 +312,7 @@ def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
     azure.run()
     assert azure.keys_of(contracts.START_MACHINE.name) == []
     assert azure.prepared == {"a": "", "b": ""}
-    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(contracts.NOTE_PREPARED.name)} == {
+    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(contracts.RECORD_PRE_RESULT.name)} == {
         "a": True,
         "b": False,
     }
@@ -344,16 +344,16 @@ def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
     azure = Azure("a", cancel_when_pre_fails=True)
     azure.pages = [THROTTLED] * 200
     ended_at: list[datetime] = []
-    end = azure.end_preparation
+    end = azure.finish_pre_phase
 
-    def end_preparation(data: Json) -> Preparation:
+    def finish_pre_phase(data: Json) -> Preparation:
         ended_at.append(azure.now())
         azure.pages = []
         return end(data)
 
-    azure.end_preparation = end_preparation
+    azure.finish_pre_phase = finish_pre_phase
     azure.run()
-    assert azure.calls_of(contracts.END_PREPARATION.name)[0]["failure"] == "Azure throttles."
+    assert azure.calls_of(contracts.FINISH_PRE_PHASE.name)[0]["failure"] == "Azure throttles."
     left = azure.opened.prepare_until - ended_at[0].replace(tzinfo=UTC) if azure.opened.prepare_until else None
     assert left is not None
     assert timedelta(seconds=0) <= left < timedelta(seconds=40)
@@ -374,7 +374,7 @@ def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
     azure.pages = [page.model_copy(update={"wait_seconds": 600}) for page in pages]
     azure.listings = [0]
     ended_at: list[datetime] = []
-    find, end = azure.find_occurrence_machines, azure.end_preparation
+    find, end = azure.find_occurrence_machines, azure.finish_pre_phase
 
     def find_machines(data: Json) -> Found:
         if not ended_at:
@@ -384,11 +384,11 @@ def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
             azure.pages = []
         return find(data)
 
-    def end_preparation(data: Json) -> Preparation:
+    def finish_pre_phase(data: Json) -> Preparation:
         ended_at.append(azure.now())
         return end(data)
 
-    azure.find_occurrence_machines, azure.end_preparation = find_machines, end_preparation
+    azure.find_occurrence_machines, azure.finish_pre_phase = find_machines, finish_pre_phase
     azure.run()
     assert ended_at[0].replace(tzinfo=UTC) - azure.at < timedelta(minutes=2)
     assert azure.prepared == {}
@@ -402,7 +402,7 @@ def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> No
     assert azure.prepared == {"a": "The snapshot failed.", "b": ""}
     assert state_of(azure) == "stopped"
     assert azure.running == {"a"}, "the power is put back although nothing was patched"
-    assert azure.calls_of(contracts.COPY_RESULTS.name) == azure.calls_of(contracts.ASSESS_MACHINE.name) == []
+    assert azure.calls_of(contracts.IMPORT_RESULTS.name) == azure.calls_of(contracts.ASSESS_MACHINE.name) == []
     assert azure.now() < azure.at + timedelta(minutes=30), "nobody waits for a post event then"
 
 
@@ -443,7 +443,7 @@ def test_a_cancellation_that_is_refused_leaves_the_run_to_azure() -> None:
     azure.run()
     assert len(azure.calls_of(contracts.CANCEL_OCCURRENCE.name)) == 2
     assert state_of(azure) == "completed"
-    assert azure.calls_of(contracts.COPY_RESULTS.name)
+    assert azure.calls_of(contracts.IMPORT_RESULTS.name)
 
 
 def test_a_machine_that_azure_refused_to_start_is_not_ours_to_stop() -> None:
@@ -540,7 +540,7 @@ def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
     azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)]
     azure.run()
     assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 60
-    [concluded] = azure.calls_of(contracts.CONCLUDE_MACHINE.name)
+    [concluded] = azure.calls_of(contracts.FINALIZE_MACHINE.name)
     assert "could not be stopped again: HTTP 409" in concluded["notRestored"]
     assert concluded["keepLock"] is False
 
@@ -549,7 +549,7 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, is_open=True, failure=NO)]
     azure.run()
-    [concluded] = azure.calls_of(contracts.CONCLUDE_MACHINE.name)
+    [concluded] = azure.calls_of(contracts.FINALIZE_MACHINE.name)
     assert concluded["keepLock"] is True
     assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 1
 
@@ -558,11 +558,11 @@ def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not
     azure = Azure("a")
     azure.copies = [Copied(awaited=1), Copied(cursor="x"), Copied(awaited=1), Copied()]
     azure.run()
-    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == 4
+    assert len(azure.calls_of(contracts.IMPORT_RESULTS.name)) == 4
     azure = Azure("a")
     azure.copies = [Copied(awaited=1)]
     azure.run()
-    assert len(azure.calls_of(contracts.COPY_RESULTS.name)) == MAX_COPIES
+    assert len(azure.calls_of(contracts.IMPORT_RESULTS.name)) == MAX_COPIES
     assert sorted(azure.concluded) == ["a"]
 
 
@@ -595,7 +595,7 @@ def test_results_that_cannot_be_read_keep_nobody_from_its_power() -> None:
     assert azure.running == set()
 
 
-@pytest.mark.parametrize("name", [contracts.STOP_MACHINE.name, contracts.CONCLUDE_MACHINE.name])
+@pytest.mark.parametrize("name", [contracts.STOP_MACHINE.name, contracts.FINALIZE_MACHINE.name])
 def test_an_activity_that_fails_for_good_after_the_run_is_begun_again(name: str) -> None:
     azure = Azure("a", "b", stopped=("b",))
     azure.breaks[name] = 12
@@ -613,7 +613,9 @@ def test_an_activity_that_fails_for_good_before_the_run_is_a_failed_step() -> No
     assert azure.running == set()
 
 
-@pytest.mark.parametrize("name", [contracts.END_PREPARATION.name, contracts.REST_UNTIL.name, contracts.CLOSE_RUN.name])
+@pytest.mark.parametrize(
+    "name", [contracts.FINISH_PRE_PHASE.name, contracts.EXTEND_HEARTBEAT.name, contracts.CLOSE_RUN.name]
+)
 def test_an_orchestration_that_dies_is_gone_on_with_from_the_records(name: str) -> None:
     """The watchdog starts the next incarnation; whatever the first one started is stopped once, by the second."""
     azure = Azure("a", "b", stopped=("b",))

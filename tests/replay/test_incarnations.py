@@ -75,8 +75,16 @@ class TestNextIncarnation:
         assert output["state"] == "completed"
         assert set(fleet.installed[:2]) == {third, last}
         assert all(count == 1 for count in fleet.accepted.values())
-        ended = [name for name in fleet.order if name in (contracts.RECORD_OUTCOME.name, contracts.NEXT_MACHINES.name)]
-        assert ended[:3] == [contracts.RECORD_OUTCOME.name, contracts.RECORD_OUTCOME.name, contracts.NEXT_MACHINES.name]
+        ended = [
+            name
+            for name in fleet.order
+            if name in (contracts.RECORD_OUTCOME.name, contracts.LIST_PENDING_MACHINES.name)
+        ]
+        assert ended[:3] == [
+            contracts.RECORD_OUTCOME.name,
+            contracts.RECORD_OUTCOME.name,
+            contracts.LIST_PENDING_MACHINES.name,
+        ]
         assert len(fleet.outcomes) == 4
 
     def test_neither_discovers_nor_assesses_a_planned_run_again(self) -> None:
@@ -122,7 +130,7 @@ class TestNextIncarnation:
         fleet = planned(3, rings=rings)
         fleet.stocks = [Stock(is_planned=True, ring=1)]
         self.follow(fleet)
-        assert {data["ringNumber"] for data in fleet.calls_of(contracts.NEXT_MACHINES.name)} == {1}
+        assert {data["ringNumber"] for data in fleet.calls_of(contracts.LIST_PENDING_MACHINES.name)} == {1}
 
     def test_waits_for_an_approval_no_longer_than_the_first_incarnation_said(self) -> None:
         """It was asked for 50 minutes ago, and an hour was given."""
@@ -182,7 +190,7 @@ class TestNextIncarnation:
             if "bake time" in data["waitingFor"]
         ]
         assert "bake time of the ring canary" in shown
-        [until] = [datetime.fromisoformat(data["until"]) for data in fleet.calls_of(contracts.REST_UNTIL.name)]
+        [until] = [datetime.fromisoformat(data["until"]) for data in fleet.calls_of(contracts.EXTEND_HEARTBEAT.name)]
         assert timedelta(minutes=9) < until - ended.history[0].timestamp.replace(tzinfo=UTC) < timedelta(minutes=12)
         assert took(ended) < timedelta(minutes=50)
 
@@ -217,7 +225,7 @@ class TestNextIncarnation:
         ended = self.ended(fleet)
         assert ended.output["state"] == "completed"
         assert fleet.closed[0]["reason"] == "The policy has no further window for what is left."
-        assert fleet.calls_of(contracts.OPEN_WINDOW.name) == []
+        assert fleet.calls_of(contracts.ENTER_WINDOW.name) == []
         assert fleet.installed == []
 
     def test_goes_on_with_the_failures_that_were_counted(self) -> None:
@@ -235,7 +243,7 @@ def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], approval_seconds=600)])
     with fleet.bench() as bench:
         bench.run("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
-    assert {rest["runId"] for rest in fleet.calls_of(contracts.REST_UNTIL.name)} == {RUN_ID}
+    assert {rest["runId"] for rest in fleet.calls_of(contracts.EXTEND_HEARTBEAT.name)} == {RUN_ID}
 
 
 @pytest.mark.parametrize("sleeper", [contracts.PATCH_PHASE.name, contracts.PATCH_RUN.name])
@@ -262,7 +270,7 @@ def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
             # Its machines end meanwhile: the engine has nothing left to do, and nobody would ever hear of them.
             wait_until(engine._is_idle)
         assert not fleet.closed
-        bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
+        bench.client.raise_orchestration_event(RUN_ID, Signal.CONTROL)
         ended = bench.wait(RUN_ID)
     assert ended.status is OrchestrationStatus.COMPLETED
     assert len(fleet.closed) == 1

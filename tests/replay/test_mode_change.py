@@ -1,4 +1,4 @@
-"""change_modes on the real engine, with virtual time: waves, looks, and what becomes of a wave that was lost."""
+"""change_patch_modes on the real engine, with virtual time: waves, looks, and what becomes of a wave that was lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Ended, Workbench
-from orchestrators.mode_change import change_mode_of_machine, change_modes
+from orchestrators.patch_mode_change import change_machine_patch_mode, change_patch_modes
 from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 from patchwave.domain.workflow import contracts
 
@@ -36,7 +36,7 @@ class Machines:
         self._lock = threading.Lock()
 
     def activities(self) -> dict[str, Callable[[Any], Any]]:
-        return {contracts.NEXT_MODE_CHANGES.name: self.next, contracts.CHANGE_MODE.name: self.step}
+        return {contracts.NEXT_PATCH_MODE_WAVE.name: self.next, contracts.STEP_PATCH_MODE_CHANGE.name: self.step}
 
     def next(self, data: Json) -> Json:
         ref = ChangeRef.from_wire(data)
@@ -58,8 +58,8 @@ class Machines:
 
 
 def run(machines: Machines) -> Ended:
-    with Workbench([change_modes, change_mode_of_machine], machines.activities()) as bench:
-        return bench.run(contracts.CHANGE_MODES.name, ChangeRef(change_id=CHANGE).to_wire(), instance_id=CHANGE)
+    with Workbench([change_patch_modes, change_machine_patch_mode], machines.activities()) as bench:
+        return bench.run(contracts.CHANGE_PATCH_MODES.name, ChangeRef(change_id=CHANGE).to_wire(), instance_id=CHANGE)
 
 
 def test_wave_after_wave_until_none_is_left() -> None:

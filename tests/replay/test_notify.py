@@ -15,7 +15,7 @@ from durabletask.history import TimerCreatedEvent
 
 from local.functions_host.durable.workbench import Workbench
 from orchestrators.machine import patch_machine
-from orchestrators.notify import announce, send_notifications
+from orchestrators.notifications import announce, send_notifications
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
 from orchestrators.run import patch_run
@@ -62,8 +62,8 @@ class Town:
     def activities(self) -> dict[str, Callable[[Any], Any]]:
         return {
             contracts.LIST_CHANNELS.name: self._list,
-            contracts.SEND_NOTICE.name: self._send,
-            contracts.CLOSE_NOTICE.name: self._close,
+            contracts.SEND_NOTIFICATION.name: self._send,
+            contracts.RECORD_DELIVERY.name: self._close,
         }
 
     def bench(self, *orchestrators: Any, **replaced: Callable[[Any], Any]) -> Workbench:
@@ -112,7 +112,7 @@ def test_a_failure_that_may_pass_is_tried_again_and_others_do_not_wait_for_it() 
     town = Town(ops=[PASSING, PASSING, SENT], chat=[SENT])
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
-        calls = [call["channel"] for call in bench.calls_of(contracts.SEND_NOTICE.name)]
+        calls = [call["channel"] for call in bench.calls_of(contracts.SEND_NOTIFICATION.name)]
     assert sorted(calls[:2]) == ["chat", "ops"]
     assert calls[2:] == ["ops", "ops"]
     assert [attempt["attempt"] for attempt in town.attempts["ops"]] == [1, 2, 3]
@@ -178,7 +178,7 @@ def test_a_broken_activity_counts_as_a_failure_that_may_pass() -> None:
     assert {attempt["attempt"] for attempt in town.attempts["ops"]} == set(range(1, MAX_ATTEMPTS + 1))
 
 
-@pytest.mark.parametrize("activity", [contracts.LIST_CHANNELS.name, contracts.CLOSE_NOTICE.name])
+@pytest.mark.parametrize("activity", [contracts.LIST_CHANNELS.name, contracts.RECORD_DELIVERY.name])
 def test_storage_that_is_away_for_good_fails_nothing(activity: str) -> None:
     def broken(_: Any) -> Any:
         raise Broken("the storage is away")

@@ -218,7 +218,7 @@ def test_one_start_on_each_beat_is_room_enough(monkeypatch: pytest.MonkeyPatch) 
     floor = Floor(Fleet(keys(4), cap=4), seconds=lambda _: 600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
-        fetched = len(bench.calls_of(contracts.NEXT_MACHINES.name))
+        fetched = len(bench.calls_of(contracts.LIST_PENDING_MACHINES.name))
     assert sorted(floor.started) == keys(4)
     assert len(set(floor.began.values())) == 4
     assert fetched <= 5
@@ -245,7 +245,7 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     floor = Floor(Fleet(keys(10), cap=2), silent=keys(10)[2:4])
     with floor.bench() as bench:
         assert bench.run("patch_phase", phase(floor.fleet)).output["started"] == 10
-        assert bench.calls_of(contracts.STILL_OPEN_MACHINES.name)
+        assert bench.calls_of(contracts.RECONCILE_MACHINES.name)
     assert sorted(floor.started) == keys(10)
 
 
@@ -255,7 +255,7 @@ def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch
     floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet), timeout=60)
-        slices = [len(call["keys"]) for call in bench.calls_of(contracts.STILL_OPEN_MACHINES.name)]
+        slices = [len(call["keys"]) for call in bench.calls_of(contracts.RECONCILE_MACHINES.name)]
     assert slices == [30, 15]
     assert len(floor.started) == count
 
@@ -264,7 +264,7 @@ def test_a_hundred_machines_are_compared_at_once() -> None:
     floor = Floor(Fleet(keys(110), cap=110), silent=keys(110), seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet), timeout=60)
-        slices = [len(call["keys"]) for call in bench.calls_of(contracts.STILL_OPEN_MACHINES.name)]
+        slices = [len(call["keys"]) for call in bench.calls_of(contracts.RECONCILE_MACHINES.name)]
     assert slices == [100, 10]
 
 
@@ -280,7 +280,7 @@ def test_a_phase_looks_often_while_something_happens_and_seldom_when_nothing_doe
     floor = Floor(fleet, seconds=lambda _: 1_800)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
-        looks = len(bench.calls_of(contracts.LOOK_AT_PHASE.name))
+        looks = len(bench.calls_of(contracts.POLL_PHASE.name))
     assert 2 * 60 <= looks <= 2 * 65, "one in each poll interval"
     assert floor.began[keys(2)[1]] - floor.left[keys(2)[0]] < timedelta(seconds=31)
 
@@ -290,7 +290,7 @@ def test_a_paused_phase_sleeps_long() -> None:
     fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
     with Floor(fleet).bench() as bench:
         bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(hours=10)))
-        assert len(bench.calls_of(contracts.LOOK_AT_PHASE.name)) <= 10 * 6 + 10, "an order wakes it"
+        assert len(bench.calls_of(contracts.POLL_PHASE.name)) <= 10 * 6 + 10, "an order wakes it"
 
 
 def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
@@ -300,10 +300,10 @@ def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
     floor = Floor(fleet, silent=[gone], left_once=[gone], seconds=lambda _: 60)
 
     def still_open(data: Any) -> Any:
-        answer = fleet.activities()[contracts.STILL_OPEN_MACHINES.name](data)
+        answer = fleet.activities()[contracts.RECONCILE_MACHINES.name](data)
         return answer | {"unlocked": [key for key in answer["keys"] if key not in floor.running]}
 
-    with floor.bench(still_open_machines=still_open) as bench:
+    with floor.bench(reconcile_machines=still_open) as bench:
         bench.run("patch_phase", phase(fleet))
     assert Counter(floor.started) == Counter([gone, gone, *others])
     assert timedelta(minutes=30) <= floor.began[gone] - floor.left[others[-1]] < timedelta(minutes=60)
@@ -317,7 +317,7 @@ def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    "activity", [contracts.LOOK_AT_PHASE.name, contracts.NEXT_MACHINES.name, contracts.STILL_OPEN_MACHINES.name]
+    "activity", [contracts.POLL_PHASE.name, contracts.LIST_PENDING_MACHINES.name, contracts.RECONCILE_MACHINES.name]
 )
 def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
     """Its machines go on meanwhile; without the phase nobody would start the others, or hear of these."""
@@ -415,7 +415,7 @@ def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str
     floor = Floor(fleet, seconds=lambda _: 3_600)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
-        pages = bench.calls_of(contracts.NEXT_MACHINES.name)
+        pages = bench.calls_of(contracts.LIST_PENDING_MACHINES.name)
     # Machines of one beat begin in any order.
     assert sorted(floor.started) == everybody[: 2 if rule == "the run" else 1]
     assert [(page["cursor"], page["limit"], page["step"], page["firstAttempt"]) for page in pages] == [
@@ -485,7 +485,7 @@ def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> No
     fleet.on_look = looked
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=2))).output
-        gates = bench.calls_of(contracts.CLOSE_GATE.name)
+        gates = bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
     assert [(gate["scope"], gate["failures"], gate["limit"]) for gate in gates] == [("lane:broad/eastus", 3, 2)]
     assert held_at
     assert held_at[0] < 10, "the lane stopped soon after its third failure"
@@ -541,7 +541,7 @@ def test_a_budget_that_is_not_used_up_stops_nothing(failures: int) -> None:
         end = bench.run("patch_phase", phase(fleet, error_budget=budget)).output
     assert end["started"] == 20
     assert end["failures"].get("run", 0) == failures
-    assert not bench.calls_of(contracts.CLOSE_GATE.name)
+    assert not bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
 
 
 def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
@@ -585,7 +585,7 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
     fleet.on_look = look
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(wave=0)))
-        gates = bench.calls_of(contracts.CLOSE_GATE.name)
+        gates = bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
     assert [gate["scope"] for gate in gates] == ["wave:broad/eastus/1"]
     assert held == [key for key in keys(12)[::2] if fleet.waves[key] == 2]
     assert sorted(floor.started) == keys(12), "resumed, it went on to its end"
@@ -642,7 +642,7 @@ def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch
         return was_open[-1]
 
     def wake(_: str) -> None:
-        bench.client.raise_orchestration_event("phase", Signal.STEER)
+        bench.client.raise_orchestration_event("phase", Signal.CONTROL)
         time.sleep(0.3)
 
     monkeypatch.setattr(task.TimerTask, "cancel", note)
@@ -695,7 +695,7 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
 
     def steer(**controls: Any) -> None:
         fleet.controls = fleet.controls.model_copy(update=controls)
-        bench.client.raise_orchestration_event("phase", Signal.STEER)
+        bench.client.raise_orchestration_event("phase", Signal.CONTROL)
         time.sleep(0.3)
 
     def pause(key: str) -> None:

@@ -17,7 +17,7 @@ from local.functions_host.durable.workbench import Ended, Workbench
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
-from orchestrators.run import close_dead_run, patch_run
+from orchestrators.run import close_orphaned_run, patch_run
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow import contracts
@@ -203,7 +203,7 @@ def test_a_run_that_lost_a_phase_is_left_to_the_watchdog() -> None:
     def broken(_: Any) -> Any:
         raise fakes.Broken("the storage is away")
 
-    with fleet.bench(**{contracts.NEXT_MACHINES.name: broken}) as bench:
+    with fleet.bench(**{contracts.LIST_PENDING_MACHINES.name: broken}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert ended.status is OrchestrationStatus.FAILED
     assert not fleet.closed
@@ -261,7 +261,7 @@ def took(ended: Ended) -> timedelta:
 
 
 def steered(fleet: Fleet, when: Callable[[int], bool], then: Callable[[], None]) -> Callable[[Any], Any]:
-    """`read_controls` that lets a person speak when so many looks have been taken."""
+    """`get_run_controls` that lets a person speak when so many looks have been taken."""
     looks = 0
 
     def look(_: Any) -> Any:
@@ -299,7 +299,7 @@ def test_a_ring_waits_for_its_approval_and_shows_it() -> None:
     waiting = steered(
         fleet, lambda _: any(call["state"] == shown for call in fleet.calls_of(contracts.SET_RUN_STATE.name)), approve
     )
-    assert run(fleet, **{contracts.READ_CONTROLS.name: waiting})["state"] == "completed"
+    assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: waiting})["state"] == "completed"
     states = [(call["state"], call["waitingFor"]) for call in fleet.calls_of(contracts.SET_RUN_STATE.name)]
     assert states == [(shown, "broad"), ("running", "")]
     assert before == [set(canary)], "no machine behind the gate was started"
@@ -360,7 +360,7 @@ def test_a_gate_in_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left
                 fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
         return fleet.controls.to_wire()
 
-    assert run(fleet, **{contracts.READ_CONTROLS.name: look})["state"] == "completed"
+    assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: look})["state"] == "completed"
     assert started_while_held == [set(), set(), set()]
     assert set(fleet.installed) == {*canary, *broad}
 
@@ -448,14 +448,14 @@ def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=30, hours=3))]
 
     def cutoff(_: Any) -> Any:
-        is_second = bool(fleet.calls_of(contracts.OPEN_WINDOW.name))
+        is_second = bool(fleet.calls_of(contracts.ENTER_WINDOW.name))
         return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=6))).to_wire()
 
-    assert run(fleet, **{contracts.READ_CUTOFF.name: cutoff})["state"] == "completed"
+    assert run(fleet, **{contracts.GET_START_CUTOFF.name: cutoff})["state"] == "completed"
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
-    assert len(fleet.calls_of(contracts.OPEN_WINDOW.name)) == 1
+    assert len(fleet.calls_of(contracts.ENTER_WINDOW.name)) == 1
     assert [fleet.accepted[key, "install"] for key in (*canary, *broad)] == [1] * 12
-    assert fleet.order.index(contracts.OPEN_WINDOW.name) > fleet.order.index(contracts.INSTALL_PATCHES.name)
+    assert fleet.order.index(contracts.ENTER_WINDOW.name) > fleet.order.index(contracts.INSTALL_PATCHES.name)
 
 
 def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
@@ -513,7 +513,7 @@ def test_the_run_that_waits_is_told_when_its_turn_may_have_come(between_phases: 
     heard: list[str] = []
 
     def other(context: task.OrchestrationContext, _: Any) -> Any:
-        yield context.wait_for_external_event(Signal.STEER)
+        yield context.wait_for_external_event(Signal.CONTROL)
         heard.append("steer")
 
     orchestrators = {
@@ -535,7 +535,7 @@ def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again(
     def take(_: Any) -> Any:
         taken_at.append(bench.now())
         if len(taken_at) == 1:
-            bench.client.raise_orchestration_event(RUN_ID, Signal.STEER)
+            bench.client.raise_orchestration_event(RUN_ID, Signal.CONTROL)
             time.sleep(0.3)
             return long.to_wire()
         return PlacesTaken().to_wire()
@@ -615,8 +615,8 @@ def test_an_assessment_waits_for_no_run() -> None:
     ("waits_for", "asked_before"),
     [
         ("approval", contracts.SET_RUN_STATE.name),
-        ("bake", contracts.READ_CONTROLS.name),
-        ("window", contracts.NEXT_WINDOW.name),
+        ("bake", contracts.GET_RUN_CONTROLS.name),
+        ("window", contracts.FIND_NEXT_WINDOW.name),
     ],
 )
 def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
@@ -665,14 +665,14 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
             fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
             fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=12))]
             fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
-    look = fleet.activities()[contracts.READ_CONTROLS.name]
+    look = fleet.activities()[contracts.GET_RUN_CONTROLS.name]
 
     def canceled(data: Any) -> Any:
         if set(canary) <= set(fleet.recorded) or waits_for == "window":
             fleet.controls = fleet.controls.model_copy(update={"is_canceled": bool(fleet.installed)})
         return look(data)
 
-    with fleet.bench(**{contracts.READ_CONTROLS.name: canceled}) as bench:
+    with fleet.bench(**{contracts.GET_RUN_CONTROLS.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert ended.output["state"] == "canceled"
     assert took(ended) < timedelta(days=2)
@@ -723,7 +723,7 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=31))]
 
     def cutoff(_: Any) -> Any:
-        is_second = bool(fleet.calls_of(contracts.OPEN_WINDOW.name))
+        is_second = bool(fleet.calls_of(contracts.ENTER_WINDOW.name))
         return Cutoff(at=now + (timedelta(days=60) if is_second else timedelta(minutes=8))).to_wire()
 
     begun: dict[str, int] = {}
@@ -734,7 +734,7 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
         return (yield from patch_phase(context, data))
 
     orchestrators = {"patch_run": patch_run, "patch_phase": begin, "patch_machine": patch_machine}
-    activities = fleet.activities() | {contracts.READ_CUTOFF.name: cutoff}
+    activities = fleet.activities() | {contracts.GET_START_CUTOFF.name: cutoff}
     with Workbench(orchestrators | {"await_operation": await_operation}, activities) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     first, second, third = begun.values()
@@ -743,7 +743,7 @@ def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_tha
 
 def test_a_run_whose_orchestration_was_ended_is_closed() -> None:
     fleet = Fleet(keys(2))
-    with Workbench([close_dead_run], fleet.activities()) as bench:
-        assert bench.run("close_dead_run", INPUT).output["state"] == "failed"
+    with Workbench([close_orphaned_run], fleet.activities()) as bench:
+        assert bench.run("close_orphaned_run", INPUT).output["state"] == "failed"
     assert len(fleet.closed) == 1
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}

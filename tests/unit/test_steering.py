@@ -206,7 +206,7 @@ class TestDecisions:
 
 class TestGates:
     def test_a_gate_holds_its_scope_until_somebody_resumes(self) -> None:
-        held = commands.close_gate(run(), gate(), NOW)
+        held = commands.trip_error_budget(run(), gate(), NOW)
         assert (held.state, held.held_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
         assert commands.controls(held).held_scopes == held.held_scopes
@@ -217,13 +217,13 @@ class TestGates:
         assert resumed.waiting_for == ""
 
     def test_a_gate_closes_once_and_another_one_beside_it(self) -> None:
-        held = commands.close_gate(run(), gate(), NOW)
-        assert commands.close_gate(held, gate(), LATER) == held
-        both = commands.close_gate(held, gate("ring:broad"), LATER)
+        held = commands.trip_error_budget(run(), gate(), NOW)
+        assert commands.trip_error_budget(held, gate(), LATER) == held
+        both = commands.trip_error_budget(held, gate("ring:broad"), LATER)
         assert both.held_scopes == ["lane:broad/westeurope", "ring:broad"]
 
     def test_a_pause_is_shown_before_a_gate_and_both_end_together(self) -> None:
-        both = commands.close_gate(commands.pause(run(), ANA), gate(), LATER)
+        both = commands.trip_error_budget(commands.pause(run(), ANA), gate(), LATER)
         assert (both.state, both.resumes_as) == (RunState.PAUSED, RunState.HELD)
         assert commands.pause(both, BEN) == both
         assert commands.resume(both, BEN).state is RunState.RUNNING
@@ -233,18 +233,18 @@ class TestGates:
         paused = commands.pause(bakes, ANA)
         resumed = commands.resume(paused, BEN)
         assert [each.waiting_for for each in (bakes, paused, resumed)] == ["the bake time of the ring canary"] * 3
-        held = commands.close_gate(bakes, gate(), NOW)
+        held = commands.trip_error_budget(bakes, gate(), NOW)
         assert held.waiting_for == "lane:broad/westeurope"
         assert commands.resume(commands.pause(held, ANA), BEN).waiting_for == ""
 
     def test_a_held_run_that_waits_for_its_window_shows_that(self) -> None:
-        held = commands.close_gate(run(), gate(), NOW)
+        held = commands.trip_error_budget(run(), gate(), NOW)
         waits = commands.show(held, RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
         assert (waits.state, waits.waiting_for) == (RunState.AWAITING_WINDOW, "2026-12-08T22:00:00Z")
         assert commands.show(waits, RunState.RUNNING).state is RunState.HELD
 
     def test_a_gate_may_end_the_run_and_its_first_reason_stays(self) -> None:
-        stopped = commands.close_gate(run(), gate("run", ends_run=True), NOW)
+        stopped = commands.trip_error_budget(run(), gate("run", ends_run=True), NOW)
         assert stopped.stop_reason == "The error budget of the run is used up: 3 failed, 2 may."
         assert (stopped.stopped_at, stopped.held_scopes) == (NOW, [])
         assert commands.stop(stopped, "another reason", LATER) == stopped
@@ -261,7 +261,7 @@ class TestGates:
         ended = commands.close(commands.pause(run(waiting_for=""), ANA), RunState.CANCELED, "asked for", LATER)
         assert (ended.state, ended.resumes_as, ended.ended_at) == (RunState.CANCELED, None, LATER)
         assert commands.show(ended, RunState.RUNNING) == ended
-        assert commands.close_gate(ended, gate(), LATER) == ended
+        assert commands.trip_error_budget(ended, gate(), LATER) == ended
         assert commands.stop(ended, "late", LATER) == ended
         assert commands.close(ended, RunState.COMPLETED, "", LATER) == ended
         assert commands.start(ended, LATER) == ended
@@ -373,8 +373,8 @@ ORDERS: tuple[Callable[[Run], Run], ...] = (
     lambda state: commands.cancel(state, ANA),
     lambda state: approve(state, "broad"),
     lambda state: reject(state, "broad"),
-    lambda state: commands.close_gate(state, gate(), NOW),
-    lambda state: commands.close_gate(state, gate("ring:broad", ends_run=True), NOW),
+    lambda state: commands.trip_error_budget(state, gate(), NOW),
+    lambda state: commands.trip_error_budget(state, gate("ring:broad", ends_run=True), NOW),
     lambda state: commands.stop(state, "because", NOW),
     lambda state: commands.show(state, RunState.AWAITING_APPROVAL, "broad"),
     lambda state: commands.show(state, RunState.AWAITING_WINDOW, "later"),

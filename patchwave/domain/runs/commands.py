@@ -189,7 +189,7 @@ def ask_approval(run: Run, ring: str, at: datetime) -> Run:
     return show(run.model_copy(update={"approvals_asked": asked}), RunState.AWAITING_APPROVAL, ring)
 
 
-def open_window(run: Run, ends_at: datetime) -> Run:
+def enter_window(run: Run, ends_at: datetime) -> Run:
     """Go on in a window that ends then; a step that is executed again opens no further one."""
     if run.state.is_final:
         return run
@@ -197,7 +197,7 @@ def open_window(run: Run, ends_at: datetime) -> Run:
     return _show(run.model_copy(update={"window_end": ends_at, "windows": windows}), RunState.RUNNING)
 
 
-def close_gate(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
+def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     """An error budget is used up: hold its scope, or end the run."""
     if run.state.is_final:
         return run

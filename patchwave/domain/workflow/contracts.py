@@ -23,7 +23,7 @@ from patchwave.domain.workflow import maintenance_run as maintenance
 from patchwave.domain.workflow import messages
 
 VERSION = "1"
-"""The version of the orchestrations of every run that is started now; see `orchestrators.versions`."""
+"""The version of the orchestrations of every run that is started now; see `orchestrators.versioning`."""
 
 
 class Contract[Request, Result]:
@@ -76,54 +76,54 @@ class Signal(StrEnum):
 
     CANCEL = "cancel"
     """To a run, which passes it on to its phase, and that to machines that wait: no new starts."""
-    POST = "post"
+    POST_MAINTENANCE = "post_maintenance"
     """To a run that accompanies a scheduled one: its row says that the post event has come."""
-    STEER = "steer"
+    CONTROL = "control"
     """To a run, which passes it on to its phase: somebody said something; the row tells what."""
 
 
 # --- orchestrations -----------------------------------------------------------------------------------------
 
 PATCH_RUN = Orchestration("patch_run", messages.FollowRun, messages.RunResult)
-CLOSE_DEAD_RUN = Orchestration("close_dead_run", messages.RunRef, messages.RunResult)
+CLOSE_ORPHANED_RUN = Orchestration("close_orphaned_run", messages.RunRef, messages.RunResult)
 PATCH_PHASE = Orchestration("patch_phase", messages.Phase, messages.PhaseEnd)
 PATCH_MACHINE = Orchestration("patch_machine", messages.MachineWork, messages.MachineEnded)
 AWAIT_OPERATION = Orchestration("await_operation", messages.AwaitOperation, messages.OperationReport)
 SEND_NOTIFICATIONS = Orchestration("send_notifications", Notice, NoticeReport)
-ACCOMPANY_RUN = Orchestration("accompany_run", messages.FollowRun, messages.RunResult)
-ATTEND_SHARD = Orchestration("attend_shard", maintenance.AttendShard, NoneType)
-ATTEND_MACHINE = Orchestration("attend_machine", maintenance.AttendMachine, NoneType)
-CHANGE_MODES = Orchestration("change_modes", ChangeRef, NoneType)
-CHANGE_MODE_OF_MACHINE = Orchestration("change_mode_of_machine", MachineChangeRef, NoneType)
+RUN_MAINTENANCE = Orchestration("run_maintenance", messages.FollowRun, messages.RunResult)
+MAINTAIN_SHARD = Orchestration("maintain_shard", maintenance.AttendShard, NoneType)
+MAINTAIN_MACHINE = Orchestration("maintain_machine", maintenance.AttendMachine, NoneType)
+CHANGE_PATCH_MODES = Orchestration("change_patch_modes", ChangeRef, NoneType)
+CHANGE_MACHINE_PATCH_MODE = Orchestration("change_machine_patch_mode", MachineChangeRef, NoneType)
 
 # --- activities of a run ------------------------------------------------------------------------------------
 
-OPEN_RUN = Activity("open_run", messages.RunRef, messages.OpenedRun)
-TAKE_STOCK = Activity("take_stock", messages.RunRef, messages.Stock)
-REST_UNTIL = Activity("rest_until", messages.RestUntil, NoneType)
+BEGIN_RUN = Activity("begin_run", messages.RunRef, messages.OpenedRun)
+LOAD_CHECKPOINT = Activity("load_checkpoint", messages.RunRef, messages.Stock)
+EXTEND_HEARTBEAT = Activity("extend_heartbeat", messages.RestUntil, NoneType)
 DISCOVER_MACHINES = Activity("discover_machines", messages.DiscoverRequest, messages.Discovered)
 PLAN_RUN = Activity("plan_run", messages.RunRef, messages.PlannedRun)
 PIN_RING = Activity("pin_ring", messages.RingRef, PinSize)
-READ_CONTROLS = Activity("read_controls", messages.RunRef, RunControls)
+GET_RUN_CONTROLS = Activity("get_run_controls", messages.RunRef, RunControls)
 SET_RUN_STATE = Activity("set_run_state", messages.SetRunState, messages.Shown)
 STOP_RUN = Activity("stop_run", messages.StopRun, RunControls)
-READ_CUTOFF = Activity("read_cutoff", messages.StepRef, messages.Cutoff)
-NEXT_WINDOW = Activity("next_window", messages.RunRef, messages.NextWindow)
-OPEN_WINDOW = Activity("open_window", messages.OpenWindow, NoneType)
+GET_START_CUTOFF = Activity("get_start_cutoff", messages.StepRef, messages.Cutoff)
+FIND_NEXT_WINDOW = Activity("find_next_window", messages.RunRef, messages.NextWindow)
+ENTER_WINDOW = Activity("enter_window", messages.OpenWindow, NoneType)
 TAKE_PLACES = Activity("take_places", messages.TakePlaces, messages.PlacesTaken)
 GIVE_PLACES_BACK = Activity("give_places_back", messages.GivePlacesBack, messages.PlacesGivenBack)
 CLOSE_OPEN_MACHINES = Activity("close_open_machines", messages.CloseOpenMachines, messages.ClosedMachines)
 CLOSE_RUN = Activity("close_run", messages.CloseRun, dict[str, int])
 LIST_CHANNELS = Activity("list_channels", Notice, NoticeChannels)
-SEND_NOTICE = Activity("send_notice", SendNotice, SendResult)
-CLOSE_NOTICE = Activity("close_notice", NoticeReport, NoneType)
+SEND_NOTIFICATION = Activity("send_notification", SendNotice, SendResult)
+RECORD_DELIVERY = Activity("record_delivery", NoticeReport, NoneType)
 
 # --- activities of a phase ----------------------------------------------------------------------------------
 
-LOOK_AT_PHASE = Activity("look_at_phase", messages.PhaseRef, messages.PhaseLook)
-NEXT_MACHINES = Activity("next_machines", messages.MachinePageRequest, messages.MachinePage)
-STILL_OPEN_MACHINES = Activity("still_open_machines", messages.StillOpenRequest, messages.StillOpen)
-CLOSE_GATE = Activity("close_gate", ErrorBudgetExceeded, RunControls)
+POLL_PHASE = Activity("poll_phase", messages.PhaseRef, messages.PhaseLook)
+LIST_PENDING_MACHINES = Activity("list_pending_machines", messages.MachinePageRequest, messages.MachinePage)
+RECONCILE_MACHINES = Activity("reconcile_machines", messages.StillOpenRequest, messages.StillOpen)
+TRIP_ERROR_BUDGET = Activity("trip_error_budget", ErrorBudgetExceeded, RunControls)
 
 # --- activities of a machine --------------------------------------------------------------------------------
 
@@ -143,20 +143,20 @@ RECORD_OUTCOME = Activity("record_outcome", messages.RecordOutcome, messages.Rec
 
 # --- activities around a scheduled run of Update Manager ----------------------------------------------------
 
-OPEN_OCCURRENCE = Activity("open_occurrence", messages.RunRef, maintenance.Standpoint)
+LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", messages.RunRef, maintenance.Standpoint)
 FIND_OCCURRENCE_MACHINES = Activity("find_occurrence_machines", maintenance.FindMachines, maintenance.Found)
 LIST_SHARDS = Activity("list_shards", maintenance.PartOfRun, maintenance.Shards)
-READ_SHARD = Activity("read_shard", maintenance.ShardRef, maintenance.ShardMachines)
-NOTE_PREPARED = Activity("note_prepared", maintenance.Prepared, NoneType)
-END_PREPARATION = Activity("end_preparation", maintenance.EndPreparation, maintenance.Preparation)
+GET_SHARD = Activity("get_shard", maintenance.ShardRef, maintenance.ShardMachines)
+RECORD_PRE_RESULT = Activity("record_pre_result", maintenance.Prepared, NoneType)
+FINISH_PRE_PHASE = Activity("finish_pre_phase", maintenance.EndPreparation, maintenance.Preparation)
 CANCEL_OCCURRENCE = Activity("cancel_occurrence", messages.RunRef, maintenance.CancelResult)
-COPY_RESULTS = Activity("copy_results", maintenance.FindMachines, maintenance.Copied)
-END_RESULTS = Activity("end_results", messages.RunRef, NoneType)
-LOOK_AGAIN = Activity("look_again", messages.MachineRef, maintenance.LookAgain)
-CONCLUDE_MACHINE = Activity("conclude_machine", maintenance.Concluding, NoneType)
-SUM_UP_OCCURRENCE = Activity("sum_up_occurrence", messages.RunRef, maintenance.MaintenanceSummary)
+IMPORT_RESULTS = Activity("import_results", maintenance.FindMachines, maintenance.Copied)
+FINISH_RESULTS_IMPORT = Activity("finish_results_import", messages.RunRef, NoneType)
+CHECK_MACHINE_POWER = Activity("check_machine_power", messages.MachineRef, maintenance.LookAgain)
+FINALIZE_MACHINE = Activity("finalize_machine", maintenance.Concluding, NoneType)
+SUMMARIZE_MAINTENANCE_RUN = Activity("summarize_maintenance_run", messages.RunRef, maintenance.MaintenanceSummary)
 
 # --- activities of a change of patch modes ------------------------------------------------------------------
 
-NEXT_MODE_CHANGES = Activity("next_mode_changes", ChangeRef, NextChanges)
-CHANGE_MODE = Activity("change_mode", MachineChangeRef, ChangeProgress)
+NEXT_PATCH_MODE_WAVE = Activity("next_patch_mode_wave", ChangeRef, NextChanges)
+STEP_PATCH_MODE_CHANGE = Activity("step_patch_mode_change", MachineChangeRef, ChangeProgress)

@@ -99,7 +99,7 @@ async def test_a_start_hands_it_to_the_engine_once_and_again_when_asked(azure: h
         answered = await order("start", change, engine)
         assert (answered.status, answered.json["state"]) == (202, "running")
     assert engine.instances == {
-        change["id"]: (contracts.CHANGE_MODES.name, {"changeId": change["id"], "wave": 0, "lostWaves": 0})
+        change["id"]: (contracts.CHANGE_PATCH_MODES.name, {"changeId": change["id"], "wave": 0, "lostWaves": 0})
     }
     listed = await call(patch_mode_changes.list_mode_change_audit, changeId=change["id"])
     assert [line["action"] for line in listed.json["audit"]] == ["mode_change_planned", "mode_change_started"]

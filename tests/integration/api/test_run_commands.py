@@ -88,7 +88,9 @@ async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: E
 
 
 async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Records, engine: Engine) -> None:
-    await live.close_gate(ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW)
+    await live.trip_error_budget(
+        ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW
+    )
     held = await call(runs.get_run, runId=RUN)
     assert (held.json["state"], held.json["heldScopes"], held.json["waitingFor"]) == (
         "held", ["ring:broad"], "ring:broad",

@@ -47,7 +47,7 @@ async def test_one_run_whatever_the_order_of_events(records: Records, engine: En
     for number, kind in enumerate(order):
         await deliver(engine, maintenance(kind, cloud=bool(number % 2)))
     [(run_id, (name, _))] = engine.instances.items()
-    assert name == "accompany_run"
+    assert name == "run_maintenance"
     run = await records.get_run(run_id)
     assert run is not None
     assert (run.mode, run.state, run.trigger.detail) == (Mode.ACCOMPANY, RunState.QUEUED, ID)
@@ -56,7 +56,7 @@ async def test_one_run_whatever_the_order_of_events(records: Records, engine: En
     assert run.maintenance.heard_after_at is not None
     assert run.maintenance.status == "Succeeded"
     assert run.maintenance.cancel_until == START - timedelta(minutes=10)
-    assert set(engine.events) <= {(run_id, Signal.POST)}
+    assert set(engine.events) <= {(run_id, Signal.POST_MAINTENANCE)}
 
 
 async def test_only_what_a_policy_names_is_accompanied(records: Records, engine: Engine) -> None:
@@ -84,7 +84,7 @@ async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(records: Reco
     assert run is not None
     assert run.maintenance is not None
     assert run.maintenance.heard_after_at is not None
-    assert engine.events == [(run_id, Signal.POST)]
+    assert engine.events == [(run_id, Signal.POST_MAINTENANCE)]
 
 
 async def test_an_engine_that_is_away_has_the_event_delivered_again(records: Records, engine: Engine) -> None:

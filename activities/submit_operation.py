@@ -11,10 +11,10 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
-from activities.looks import first_look
-from activities.pinning import what_to_install
-from activities.poll import report_of
-from activities.windows import frozen
+from activities.patch_pinning import what_to_install
+from activities.poll_operation import report_of
+from activities.poll_schedule import first_look
+from activities.window import frozen
 from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_rate_limits
 from patchwave.azure.virtual_machines import Submission, open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling

@@ -81,7 +81,7 @@ def send_notifications(context: Context, notice: Notice) -> Steps[NoticeReport]:
     if report.sent or report.failed:
         # Without its line in the audit log the report is still this instance's output.
         with suppress(task.TaskFailedError):
-            yield from call(context, contracts.CLOSE_NOTICE, report)
+            yield from call(context, contracts.RECORD_DELIVERY, report)
     return report
 
 
@@ -130,12 +130,12 @@ class _Deliveries:
             except task.TaskFailedError:
                 result = self._unanswered(name)
             else:
-                result = result_of(contracts.SEND_NOTICE, attempt)
+                result = result_of(contracts.SEND_NOTIFICATION, attempt)
             self._take(name, result)
 
     def _call(self, name: str) -> task.Task[Any]:
         request = SendNotice(notice=self._notice, channel=name, attempt=self._attempts[name])
-        return schedule(self._context, contracts.SEND_NOTICE, request, RETRY)
+        return schedule(self._context, contracts.SEND_NOTIFICATION, request, RETRY)
 
     def _unanswered(self, name: str) -> SendResult:
         """The records or the worker failed, again and again."""

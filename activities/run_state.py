@@ -12,7 +12,7 @@ from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopR
 from patchwave.storage import RecordMissing, open_records
 
 
-async def read_controls(request: RunRef) -> RunControls:
+async def get_run_controls(request: RunRef) -> RunControls:
     """What people and gates have said until now."""
     run = await open_records().get_run(request.run_id)
     if run is None:
@@ -30,9 +30,9 @@ async def set_run_state(request: SetRunState) -> Shown:
     return Shown()
 
 
-async def close_gate(gate: ErrorBudgetExceeded) -> RunControls:
+async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:
     """An error budget is used up: hold its scope, or end the run."""
-    run = await open_records().close_gate(gate, now())
+    run = await open_records().trip_error_budget(gate, now())
     detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}
     await _note(run, "gate_closed", "stop" if gate.ends_run else "hold", detail)
     return controls(run)

@@ -28,12 +28,12 @@ async def show_life(run: Run) -> None:
         await open_records().keep_quiet(run.id, until)
 
 
-async def rest_until(request: RestUntil) -> None:
+async def extend_heartbeat(request: RestUntil) -> None:
     """The run sleeps until then: the watchdog leaves it alone."""
     await open_records().keep_quiet(request.run_id, quiet_until(request.until))
 
 
-async def take_stock(request: RunRef) -> Stock:
+async def load_checkpoint(request: RunRef) -> Stock:
     """What the incarnation before has left behind, by a scan of the run's machines."""
     run_id = request.run_id
     records = open_records()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from activities.context import now, wait_seconds
-from activities.looks import elapsed, followed, open_looks, place_of
-from activities.pinning import note_packages, note_selection
+from activities.patch_pinning import note_packages, note_selection
+from activities.poll_schedule import elapsed, followed, open_looks, place_of
 from patchwave.azure.bulk_status import SWEPT_ABOVE, open_sweeps
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, is_throttling

@@ -35,7 +35,7 @@ _MAX_SWEEP = 1_000
 """Machines that are ended at a time when a change is stopped."""
 
 
-async def next_mode_changes(request: ChangeRef) -> NextChanges:
+async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
     """The machines of the next wave; the change is closed when there are none."""
     change_id = request.change_id
     change = await _load(change_id)
@@ -58,7 +58,7 @@ async def next_mode_changes(request: ChangeRef) -> NextChanges:
     return NextChanges()
 
 
-async def change_mode(request: MachineChangeRef) -> ChangeProgress:
+async def step_patch_mode_change(request: MachineChangeRef) -> ChangeProgress:
     """One step of one machine: read it, and ask Azure for the change if it is time.
 
     Called until the machine has its end.

@@ -17,16 +17,16 @@ MAX_LOST_WAVES = 3
 """After that many the change needs a person: starting it again goes on."""
 
 
-@implements(contracts.CHANGE_MODES)
-def change_modes(context: Context, change: ChangeRef) -> Steps[None]:
+@implements(contracts.CHANGE_PATCH_MODES)
+def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
     """Carry out a change. One generation is one wave, so that no history grows with the fleet."""
-    keys = (yield from call(context, contracts.NEXT_MODE_CHANGES, change)).machine_keys
+    keys = (yield from call(context, contracts.NEXT_PATCH_MODE_WAVE, change)).machine_keys
     if not keys:
         return
     wave: list[task.Task[Any]] = [
         start(
             context,
-            contracts.CHANGE_MODE_OF_MACHINE,
+            contracts.CHANGE_MACHINE_PATCH_MODE,
             MachineChangeRef(change_id=change.change_id, machine_key=key),
             instance_ids.machine_change(change.change_id, change.wave, key),
         )
@@ -41,14 +41,14 @@ def change_modes(context: Context, change: ChangeRef) -> Steps[None]:
         if lost == MAX_LOST_WAVES:
             raise
     following = {"wave": change.wave + 1, "lost_waves": lost}
-    continue_as_new(context, contracts.CHANGE_MODES, change.model_copy(update=following), keep_signals=True)
+    continue_as_new(context, contracts.CHANGE_PATCH_MODES, change.model_copy(update=following), keep_signals=True)
 
 
-@implements(contracts.CHANGE_MODE_OF_MACHINE)
-def change_mode_of_machine(context: Context, machine: MachineChangeRef) -> Steps[None]:
+@implements(contracts.CHANGE_MACHINE_PATCH_MODE)
+def change_machine_patch_mode(context: Context, machine: MachineChangeRef) -> Steps[None]:
     """Change one machine, and follow it until it has its end."""
     for _ in range(MAX_LOOKS):
-        progress = yield from call(context, contracts.CHANGE_MODE, machine)
+        progress = yield from call(context, contracts.STEP_PATCH_MODE_CHANGE, machine)
         if progress.has_ended:
             return
         yield context.create_timer(timedelta(seconds=progress.wait_seconds))

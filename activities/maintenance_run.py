@@ -1,6 +1,7 @@
-"""Around a scheduled run of Update Manager, as a whole: where it stands, its machines, its cancellation, its end.
+"""A maintenance run as a whole: its status, its machines, its cancellation, its end.
 
-What is done to one machine is in `activities.attend`, the copy of the results in `activities.results`.
+What is done to one machine is in `activities.maintenance_machine`, the import of the results in
+`activities.maintenance_results`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
-from activities.discovery import add_found, pause_after
-from activities.recovery import show_life
+from activities.discover import add_found, pause_after
+from activities.heartbeat import show_life
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import Page, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
@@ -57,7 +58,7 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
     return run.maintenance
 
 
-async def open_occurrence(request: RunRef) -> Standpoint:
+async def load_maintenance_run(request: RunRef) -> Standpoint:
     """Mark the run as running, and say where it stands. Asked again and again."""
     run_id = request.run_id
     records = open_records()
@@ -174,7 +175,7 @@ async def list_shards(request: PartOfRun) -> Shards:
             return Shards(cursors=cursors)
 
 
-async def read_shard(request: ShardRef) -> ShardMachines:
+async def get_shard(request: ShardRef) -> ShardMachines:
     """The machines of a shard that the part is still to be done on."""
     page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
     return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)])
@@ -183,7 +184,7 @@ async def read_shard(request: ShardRef) -> ShardMachines:
 # --- before it
 
 
-async def end_preparation(request: EndPreparation) -> Preparation:
+async def finish_pre_phase(request: EndPreparation) -> Preparation:
     """Look at what the work before has come to, and write it down.
 
     A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
@@ -248,7 +249,7 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
 # --- after it
 
 
-async def end_results(request: RunRef) -> None:
+async def finish_results_import(request: RunRef) -> None:
     """The results are copied, or their time is over."""
     at = now()
     run_id = request.run_id
@@ -258,7 +259,7 @@ async def end_results(request: RunRef) -> None:
     await open_records().set_run_state(run_id, run.state)
 
 
-async def sum_up_occurrence(request: RunRef) -> MaintenanceSummary:
+async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
     """Count the machines that Update Manager called done and that are not."""
     run_id = request.run_id
     records = open_records()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from activities.accompany import occurrence_of
 from activities.context import load_machine, load_record, now, wait_seconds
+from activities.maintenance_run import occurrence_of
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power
@@ -22,7 +22,7 @@ _LOCK_MARGIN = timedelta(hours=2)
 """Beyond the moment when the scheduled run counts as over: the work after it."""
 
 
-async def note_prepared(request: Prepared) -> None:
+async def record_pre_result(request: Prepared) -> None:
     """The work before has ended on the machine.
 
     Its lock is extended to the end of the scheduled run: no run of ours may install while Azure does.
@@ -45,7 +45,7 @@ async def note_prepared(request: Prepared) -> None:
     )
 
 
-async def look_again(request: MachineRef) -> LookAgain:
+async def check_machine_power(request: MachineRef) -> LookAgain:
     """Look at the machine after the scheduled run."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
@@ -70,7 +70,7 @@ async def look_again(request: MachineRef) -> LookAgain:
     )
 
 
-async def conclude_machine(request: Concluding) -> None:
+async def finalize_machine(request: Concluding) -> None:
     """The machine's final row; the first one counts."""
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)

@@ -1,4 +1,4 @@
-"""attend_shard and attend_machine: machines around a scheduled run of Update Manager, many at a time.
+"""maintain_shard and maintain_machine: machines around a scheduled run of Update Manager, many at a time.
 
 Before: look, start it if the policy says so, wait for its agent, snapshot, script. After: look, script, assess, put its
 power back, conclude. What is done twice because an orchestration died is found done by the activities.
@@ -56,11 +56,11 @@ _NO_FAILURE = (
 """Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
 
 
-@implements(contracts.ATTEND_SHARD)
-def attend_shard(context: Context, shard: AttendShard) -> Steps[None]:
+@implements(contracts.MAINTAIN_SHARD)
+def maintain_shard(context: Context, shard: AttendShard) -> Steps[None]:
     """Take the machines of a shard through a part. A machine that fails for good stays open."""
     request = ShardRef(run_id=shard.run_id, part=shard.part, cursor=shard.cursor)
-    waiting = (yield from call(context, contracts.READ_SHARD, request)).keys
+    waiting = (yield from call(context, contracts.GET_SHARD, request)).keys
     running: list[task.Task[Any]] = []
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
@@ -80,11 +80,11 @@ def _attend(context: Context, shard: AttendShard, key: str) -> task.Task[Any]:
         assess=shard.assess,
     )
     instance = instance_ids.machine(shard.run_id, shard.part.value, key, shard.attempt)
-    return start(context, contracts.ATTEND_MACHINE, work, instance)
+    return start(context, contracts.MAINTAIN_MACHINE, work, instance)
 
 
-@implements(contracts.ATTEND_MACHINE)
-def attend_machine(context: Context, work: AttendMachine) -> Steps[None]:
+@implements(contracts.MAINTAIN_MACHINE)
+def maintain_machine(context: Context, work: AttendMachine) -> Steps[None]:
     """Take one machine through a part.
 
     Raises:
@@ -141,7 +141,7 @@ class _Machine:
             not_started=self._was_refused,
             hibernated=self._is_hibernated,
         )
-        yield from call(self._context, contracts.NOTE_PREPARED, prepared)
+        yield from call(self._context, contracts.RECORD_PRE_RESULT, prepared)
 
     def _start(self) -> Steps[PreflightResult]:
         request = power_request(self._context, self._ref)
@@ -200,12 +200,12 @@ class _Machine:
             not_restored=left.sentence if left is not None else "",
             keep_lock=left is not None and left.is_open,
         )
-        yield from call(self._context, contracts.CONCLUDE_MACHINE, done)
+        yield from call(self._context, contracts.FINALIZE_MACHINE, done)
 
     def _look_again(self) -> Steps[LookAgain]:
         patience = Patience(self._context, MAX_LOOKS)
         while True:
-            look = yield from call(self._context, contracts.LOOK_AGAIN, self._ref)
+            look = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
             pause = patience.pause(look.wait_seconds, counts=look.counts) if look.sign is PowerSign.WAIT else None
             if pause is None:
                 return look

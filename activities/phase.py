@@ -6,7 +6,7 @@ The order is that of `patchwave.domain.planning.planner`.
 from __future__ import annotations
 
 from activities.context import now
-from activities.recovery import show_life
+from activities.heartbeat import show_life
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.commands import controls
 from patchwave.domain.runs.error_budget import counts_as_failure
@@ -34,7 +34,7 @@ _GONE = Standing(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
 
-async def look_at_phase(request: PhaseRef) -> PhaseLook:
+async def poll_phase(request: PhaseRef) -> PhaseLook:
     """Who has ended since the phase looked last, and what people and gates say now."""
     records = open_records()
     run = await records.get_run(request.run_id)
@@ -46,7 +46,7 @@ async def look_at_phase(request: PhaseRef) -> PhaseLook:
     return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait)
 
 
-async def next_machines(request: MachinePageRequest) -> MachinePage:
+async def list_pending_machines(request: MachinePageRequest) -> MachinePage:
     """The next machines of a step that wait for it.
 
     The assess step takes all machines, by key; the others follow the plan. Whoever has ended meanwhile, because an
@@ -68,7 +68,7 @@ async def next_machines(request: MachinePageRequest) -> MachinePage:
     return MachinePage(machines=machines, cursor=page.cursor)
 
 
-async def still_open_machines(request: StillOpenRequest) -> StillOpen:
+async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
     """Which machines still work in a step, and which of the others failed.
 
     Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.

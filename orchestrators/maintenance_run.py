@@ -1,4 +1,4 @@
-"""accompany_run: what is done around one scheduled run of Update Manager, from its pre event to its results.
+"""run_maintenance: what is done around one scheduled run of Update Manager, from its pre event to its results.
 
 Find its machines, prepare them before the deadline, cancel it when the policy wants that; wait for the post event or
 the time when it must be over; copy the results, put power back, assess, conclude, close. Its row says where it stands,
@@ -13,7 +13,7 @@ from typing import Any
 
 from durabletask import task
 
-from orchestrators.notify import announce
+from orchestrators.notifications import announce
 from orchestrators.runtime import MAX_TIMER, Context, Steps, call, implements, receive, start, timer_until, utc_now
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.policy.notifications import Event
@@ -54,8 +54,8 @@ MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life that the watchdog looks for."""
 
 
-@implements(contracts.ACCOMPANY_RUN)
-def accompany_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
+@implements(contracts.RUN_MAINTENANCE)
+def run_maintenance(context: Context, follow: FollowRun) -> Steps[RunResult]:
     """Accompany one scheduled run; its row holds everything else.
 
     Raises:
@@ -75,8 +75,8 @@ class _Run:
         self._ref = RunRef(run_id=run_id)
         self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
         self._is_first = incarnation == 1
-        self._post = receive(context, Signal.POST)
-        self._steer = receive(context, Signal.STEER)
+        self._post = receive(context, Signal.POST_MAINTENANCE)
+        self._steer = receive(context, Signal.CONTROL)
         self._called_off = receive(context, Signal.CANCEL)
 
     def execute(self) -> Steps[RunState]:
@@ -113,7 +113,7 @@ class _Run:
                 shards = yield from self._start_shards(stand, Part.BEFORE, until)
                 yield from self._wait_for(shards, until)
         end = EndPreparation(run_id=self._run_id, failure=listed.failure)
-        result = yield from call(self._context, contracts.END_PREPARATION, end)
+        result = yield from call(self._context, contracts.FINISH_PRE_PHASE, end)
         stand = yield from self._stand()
         # Without an attempt at it nothing has failed: the event came too late, or a person ended our part.
         has_failed = bool(result.failed or listed.failure)
@@ -138,14 +138,14 @@ class _Run:
         """Until its post event has come, or it must be over without one. The row decides; events only wake."""
         while not stand.is_over and stand.settle_at is not None and utc_now(self._context) < stand.settle_at:
             until = min(stand.settle_at, utc_now(self._context) + MAX_TIMER)
-            yield from call(self._context, contracts.REST_UNTIL, RestUntil(run_id=self._run_id, until=until))
+            yield from call(self._context, contracts.EXTEND_HEARTBEAT, RestUntil(run_id=self._run_id, until=until))
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])
             timer.cancel()
             if self._post.is_complete:
-                self._post = receive(self._context, Signal.POST)
+                self._post = receive(self._context, Signal.POST_MAINTENANCE)
             if self._steer.is_complete:
-                self._steer = receive(self._context, Signal.STEER)
+                self._steer = receive(self._context, Signal.CONTROL)
             stand = yield from self._stand()
         return stand
 
@@ -159,7 +159,7 @@ class _Run:
         """
         copies = 0
         while True:
-            copied = yield from self._pages(contracts.COPY_RESULTS, FindMachines(run_id=self._run_id))
+            copied = yield from self._pages(contracts.IMPORT_RESULTS, FindMachines(run_id=self._run_id))
             if copied.failure or not copied.awaited:
                 break
             copies += 1
@@ -168,7 +168,7 @@ class _Run:
                 break
             yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies, 4)))
             yield from self._list(stand)
-        yield from call(self._context, contracts.END_RESULTS, self._ref)
+        yield from call(self._context, contracts.FINISH_RESULTS_IMPORT, self._ref)
 
     def _settle(self, stand: Standpoint) -> Steps[None]:
         """Every machine to its end; those whose orchestration failed are begun again."""
@@ -187,7 +187,7 @@ class _Run:
         yield from call(
             self._context, contracts.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost)
         )
-        yield from call(self._context, contracts.SUM_UP_OCCURRENCE, self._ref)
+        yield from call(self._context, contracts.SUMMARIZE_MAINTENANCE_RUN, self._ref)
         if stand.is_canceled:
             state, reason = RunState.STOPPED, "The scheduled run was cancelled: the work before it failed."
         elif not machines:
@@ -265,7 +265,7 @@ class _Run:
         return [
             start(
                 self._context,
-                contracts.ATTEND_SHARD,
+                contracts.MAINTAIN_SHARD,
                 AttendShard(
                     run_id=self._run_id,
                     part=part,
@@ -293,4 +293,4 @@ class _Run:
             timer.cancel()
 
     def _stand(self) -> Steps[Standpoint]:
-        return (yield from call(self._context, contracts.OPEN_OCCURRENCE, self._ref))
+        return (yield from call(self._context, contracts.LOAD_MAINTENANCE_RUN, self._ref))

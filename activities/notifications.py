@@ -70,7 +70,7 @@ async def list_channels(notice: Notice) -> NoticeChannels:
     )
 
 
-async def send_notice(request: SendNotice) -> SendResult:
+async def send_notification(request: SendNotice) -> SendResult:
     """One attempt to tell one channel.
 
     Executed again after a crash it may tell the channel twice; the delivery id is the same then.
@@ -78,7 +78,7 @@ async def send_notice(request: SendNotice) -> SendResult:
     return await attempt(request, Sender())
 
 
-async def close_notice(report: NoticeReport) -> None:
+async def record_delivery(report: NoticeReport) -> None:
     """Write into the run's audit log who was told and who could not be."""
     await open_records().audit(
         report.run_id,

@@ -1,4 +1,4 @@
-"""copy_results: what Resource Graph shows of a scheduled run's installations becomes ours, beyond Azure's 30 days.
+"""import_results: what Resource Graph shows of a scheduled run's installations becomes ours, beyond Azure's 30 days.
 
 A page of installations is taken a slice at a time: their patches are asked for ten installations at once, and an
 activity must end in minutes.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from activities.accompany import occurrence_of, trouble
 from activities.context import load_run
+from activities.maintenance_run import occurrence_of, trouble
 from patchwave.azure.resource_graph import Page, open_resource_graph
 from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.folding import fold
@@ -42,7 +42,7 @@ class _Position(NamedTuple):
         return json.dumps([self.token, self.done])
 
 
-async def copy_results(request: FindMachines) -> Copied:
+async def import_results(request: FindMachines) -> Copied:
     """Copy a slice of the installations. One that was copied is left as it is."""
     run, _ = await load_run(request.run_id)
     occurrence = occurrence_of(run)

@@ -19,7 +19,7 @@ from patchwave.storage import open_records
 _LOG = logging.getLogger("patchwave.windows")
 
 
-async def read_cutoff(request: StepRef) -> Cutoff:
+async def get_start_cutoff(request: StepRef) -> Cutoff:
     """The last moment at which a step may begin in the run's window.
 
     It is that of the machines which need the least time; the start of each one asks for its own. An assessment changes
@@ -38,7 +38,7 @@ async def read_cutoff(request: StepRef) -> Cutoff:
             return Cutoff(at=run.window_end - RESTART_NEEDS)
 
 
-async def next_window(request: RunRef) -> NextWindow:
+async def find_next_window(request: RunRef) -> NextWindow:
     """The window in which the run goes on, which may be open; empty when there is none.
 
     The schedule is that of the policy as it is stored now: what people change, pause, skip or freeze counts for a run
@@ -63,9 +63,9 @@ async def next_window(request: RunRef) -> NextWindow:
     return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc)
 
 
-async def open_window(request: OpenWindow) -> None:
+async def enter_window(request: OpenWindow) -> None:
     """The run goes on, in a window that ends later than the one before."""
-    await open_records().open_window(request.run_id, request.ends_at)
+    await open_records().enter_window(request.run_id, request.ends_at)
 
 
 def is_behind_window(run: Run) -> bool:

@@ -1,0 +1,116 @@
+"""Registers the activities with the Functions host, each by its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import azure.durable_functions as df
+
+from activities import (
+    discover,
+    health,
+    heartbeat,
+    hooks,
+    machine,
+    maintenance_machine,
+    maintenance_results,
+    maintenance_run,
+    notifications,
+    patch_mode_change,
+    patch_pinning,
+    phase,
+    plan,
+    poll_operation,
+    power,
+    reservations,
+    run,
+    run_state,
+    submit_operation,
+    window,
+)
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.contracts import Activity
+from patchwave.storage import batching
+
+bp = df.Blueprint()
+
+type Function = Callable[[object], Awaitable[object]]
+
+
+def register[Request, Result](
+    contract: Activity[Request, Result], function: Callable[[Request], Awaitable[Result]], *, batches: bool = False
+) -> Function:
+    """Register what does the work of a contract.
+
+    Args:
+        contract: the activity.
+        function: its implementation.
+        batches: it runs for hundreds of machines at a time, so that its requests of the storage wait for each other.
+    """
+
+    async def activity(data: object) -> object:
+        request = contract.decode_request(data)
+        if not batches:
+            return contract.encode_result(await function(request))
+        with batching():
+            return contract.encode_result(await function(request))
+
+    activity.__name__ = contract.name
+    activity.__doc__ = function.__doc__
+    bp.activity_trigger(input_name="data")(activity)
+    return activity
+
+
+# Once for a run, or once for many machines.
+register(contracts.BEGIN_RUN, run.begin_run)
+register(contracts.LOAD_CHECKPOINT, heartbeat.load_checkpoint)
+register(contracts.EXTEND_HEARTBEAT, heartbeat.extend_heartbeat)
+register(contracts.DISCOVER_MACHINES, discover.discover_machines)
+register(contracts.PLAN_RUN, plan.plan_run)
+register(contracts.PIN_RING, patch_pinning.pin_ring)
+register(contracts.GET_RUN_CONTROLS, run_state.get_run_controls)
+register(contracts.SET_RUN_STATE, run_state.set_run_state)
+register(contracts.STOP_RUN, run_state.stop_run)
+register(contracts.TRIP_ERROR_BUDGET, run_state.trip_error_budget)
+register(contracts.GET_START_CUTOFF, window.get_start_cutoff)
+register(contracts.FIND_NEXT_WINDOW, window.find_next_window)
+register(contracts.ENTER_WINDOW, window.enter_window)
+register(contracts.TAKE_PLACES, reservations.take_places)
+register(contracts.GIVE_PLACES_BACK, reservations.give_places_back)
+register(contracts.CLOSE_OPEN_MACHINES, run.close_open_machines)
+register(contracts.CLOSE_RUN, run.close_run)
+register(contracts.LIST_CHANNELS, notifications.list_channels)
+register(contracts.SEND_NOTIFICATION, notifications.send_notification)
+register(contracts.RECORD_DELIVERY, notifications.record_delivery)
+register(contracts.POLL_PHASE, phase.poll_phase)
+register(contracts.LIST_PENDING_MACHINES, phase.list_pending_machines)
+register(contracts.RECONCILE_MACHINES, phase.reconcile_machines)
+register(contracts.LOAD_MAINTENANCE_RUN, maintenance_run.load_maintenance_run)
+register(contracts.FIND_OCCURRENCE_MACHINES, maintenance_run.find_occurrence_machines)
+register(contracts.LIST_SHARDS, maintenance_run.list_shards)
+register(contracts.GET_SHARD, maintenance_run.get_shard)
+register(contracts.FINISH_PRE_PHASE, maintenance_run.finish_pre_phase)
+register(contracts.CANCEL_OCCURRENCE, maintenance_run.cancel_occurrence)
+register(contracts.IMPORT_RESULTS, maintenance_results.import_results)
+register(contracts.FINISH_RESULTS_IMPORT, maintenance_run.finish_results_import)
+register(contracts.SUMMARIZE_MAINTENANCE_RUN, maintenance_run.summarize_maintenance_run)
+register(contracts.NEXT_PATCH_MODE_WAVE, patch_mode_change.next_patch_mode_wave)
+
+# For each machine.
+register(contracts.PREFLIGHT_MACHINE, machine.preflight_machine, batches=True)
+register(contracts.START_MACHINE, power.start_machine, batches=True)
+register(contracts.STOP_MACHINE, power.stop_machine, batches=True)
+register(contracts.RESTART_MACHINE, power.restart_machine, batches=True)
+register(contracts.TAKE_SNAPSHOT, hooks.take_snapshot, batches=True)
+register(contracts.RUN_SCRIPT, hooks.run_script, batches=True)
+register(contracts.ASSESS_MACHINE, submit_operation.assess_machine, batches=True)
+register(contracts.INSTALL_PATCHES, submit_operation.install_patches, batches=True)
+register(contracts.POLL_OPERATION, poll_operation.poll_operation, batches=True)
+register(contracts.VERIFY_MACHINE, machine.verify_machine, batches=True)
+register(contracts.CHECK_HEALTH, health.check_health, batches=True)
+register(contracts.RELEASE_MACHINE, machine.release_machine, batches=True)
+register(contracts.RECORD_OUTCOME, machine.record_outcome, batches=True)
+register(contracts.RECORD_PRE_RESULT, maintenance_machine.record_pre_result, batches=True)
+register(contracts.CHECK_MACHINE_POWER, maintenance_machine.check_machine_power, batches=True)
+register(contracts.FINALIZE_MACHINE, maintenance_machine.finalize_machine, batches=True)
+register(contracts.STEP_PATCH_MODE_CHANGE, patch_mode_change.step_patch_mode_change, batches=True)
