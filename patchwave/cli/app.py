@@ -26,7 +26,7 @@ class _Command(NamedTuple):
     help: str
     panel: str
     target: str
-    """Module and name of its `typer.Typer`, below ``patchwave.cli``."""
+    """Module and name of its `typer.Typer`."""
     modules: tuple[str, ...] = ()
     """Modules that add commands to it."""
     is_group: bool = True
@@ -34,51 +34,72 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "plan": _Command(
-        "Show what a run of a policy would do, from files or on the live fleet.", _PLAN, "plans.commands:plans",
+        "Show what a run of a policy would do, from files or on the live fleet.",
+        _PLAN,
+        "patchwave.cli.plans.commands:plans",
         is_group=False,
     ),
     "policy": _Command(
-        "Keep and check policies: what is patched, when, and how carefully.", _PLAN, "policies.commands:policies",
-        ("policies.schedule_commands", "policies.conversion_commands"),
+        "Keep and check policies: what is patched, when, and how carefully.",
+        _PLAN,
+        "patchwave.cli.policies.commands:policies",
+        ("patchwave.cli.policies.schedule_commands", "patchwave.cli.policies.conversion_commands"),
     ),
     "schedule": _Command(
-        "See what a policy will do next, and what keeps it from running.", _PLAN,
-        "policies.schedule_commands:schedules",
+        "See what a policy will do next, and what keeps it from running.",
+        _PLAN,
+        "patchwave.cli.policies.schedule_commands:schedules",
     ),
     "freeze": _Command(
-        "Keep times in which nothing is patched.", _PLAN, "policies.schedule_commands:freezes"
+        "Keep times in which nothing is patched.", _PLAN, "patchwave.cli.policies.schedule_commands:freezes"
     ),
     "run": _Command(
-        "Start, watch and control runs.", _RUN, "runs.commands:runs", ("runs.control_commands",)
+        "Start, watch and control runs.",
+        _RUN,
+        "patchwave.cli.runs.commands:runs",
+        ("patchwave.cli.runs.control_commands",),
     ),
-    "audit": _Command("See which calls the service refused.", _RUN, "audit_commands:audits"),
+    "audit": _Command("See which calls the service refused.", _RUN, "patchwave.cli.audit_commands:audits"),
     "doctor": _Command(
-        "Find machines that are not patched, or patched twice, and the command that mends each.", _FLEET,
-        "fleet.drift_command:drift", is_group=False,
+        "Find machines that are not patched, or patched twice, and the command that mends each.",
+        _FLEET,
+        "patchwave.cli.fleet.drift_command:drift",
+        is_group=False,
     ),
-    "fleet": _Command("See and change what patches the machines of a fleet.", _FLEET, "fleet.commands:fleet"),
+    "fleet": _Command(
+        "See and change what patches the machines of a fleet.", _FLEET, "patchwave.cli.fleet.commands:fleet"
+    ),
     "maintenance": _Command(
-        "Keep the schedules of Azure Update Manager and their assignments.", _FLEET,
-        "maintenance.configuration_commands:maintenance",
-        ("maintenance.assignment_commands", "maintenance.run_commands"),
+        "Keep the schedules of Azure Update Manager and their assignments.",
+        _FLEET,
+        "patchwave.cli.maintenance.configuration_commands:maintenance",
+        ("patchwave.cli.maintenance.assignment_commands", "patchwave.cli.maintenance.run_commands"),
     ),
     "demo": _Command(
-        "Plan and patch a sample fleet on this machine, without Azure.", _HERE, "local.demo_commands:rollout",
+        "Plan and patch a sample fleet on this machine, without Azure.",
+        _HERE,
+        "patchwave.cli.local.demo_commands:rollout",
         is_group=False,
     ),
     "demo-stop": _Command(
-        "The same with a bad update: an error budget stops the run.", _HERE, "local.demo_commands:stop",
+        "The same with a bad update: an error budget stops the run.",
+        _HERE,
+        "patchwave.cli.local.demo_commands:stop",
         is_group=False,
     ),
     "demo-maintenance": _Command(
-        "A schedule of Update Manager with Patchwave around it, and the doctor.", _HERE,
-        "local.demo.maintenance_scenario:scenario", is_group=False,
+        "A schedule of Update Manager with Patchwave around it, and the doctor.",
+        _HERE,
+        "patchwave.cli.local.demo_maintenance:scenario",
+        is_group=False,
     ),
     "serve": _Command(
-        "Keep the whole product running on this machine, with a simulator of Azure.", _HERE,
-        "local.serve_command:local", is_group=False,
+        "Keep the whole product running on this machine, with a simulator of Azure.",
+        _HERE,
+        "patchwave.cli.local.serve_command:local",
+        is_group=False,
     ),
-}  # fmt: skip
+}
 
 
 class _CommandLine(TyperGroup):
@@ -99,9 +120,9 @@ def _load(name: str) -> Any:
     """The command of the first level with this name, its code imported."""
     command = _COMMANDS[name]
     module, _, attribute = command.target.partition(":")
-    group = getattr(importlib.import_module(f"patchwave.cli.{module}"), attribute)
+    group = getattr(importlib.import_module(module), attribute)
     for module in command.modules:
-        importlib.import_module(f"patchwave.cli.{module}")
+        importlib.import_module(module)
     loaded = typer.main.get_group(group) if command.is_group else typer.main.get_command(group)
     loaded.name = name
     return loaded

@@ -23,7 +23,7 @@ from patchwave.settings import parse_channels
 from tests.unit.fleet_strategies import machine_id
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ANY: dict[str, Any] = {"scope": {"osTypes": ["Windows", "Linux"]}}
 """What a part of a policy needs to be one."""
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
