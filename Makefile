@@ -58,6 +58,7 @@ lint: setup ## Check style, formatting, types, imports and the requirements
 	@.venv/bin/python scripts/check_requirements.py
 	@.venv/bin/python scripts/policy_docs.py --check
 	@.venv/bin/python scripts/rollout_docs.py --check
+	@.venv/bin/python scripts/cli_docs.py --check
 	@.venv/bin/python scripts/api_docs.py --check
 	@.venv/bin/python -m benchmarks.report --check
 
@@ -71,9 +72,10 @@ audit: setup ## Fail when a locked package has a known vulnerability that script
 golden: setup ## Record the histories of the current version of the orchestrations; ARGS=--again while it is not released
 	@.venv/bin/python -m tests.golden.record $(ARGS)
 
-docs: setup ## Write what is generated in docs/: the keys of policies, the drawn example of rollouts, the API
+docs: setup ## Write what is generated in docs/: the keys of policies, the drawn example of a plan, the command, the API
 	@.venv/bin/python scripts/policy_docs.py
 	@.venv/bin/python scripts/rollout_docs.py
+	@.venv/bin/python scripts/cli_docs.py
 	@.venv/bin/python scripts/api_docs.py
 	@.venv/bin/python -m benchmarks.report
 

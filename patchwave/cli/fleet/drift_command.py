@@ -14,7 +14,7 @@ from patchwave.cli.output import plain
 from patchwave.cli.rendering import moment
 from patchwave.cli.service import Service, command
 
-drift = typer.Typer()
+drift = typer.Typer(add_completion=False)
 
 MAX_SHOWN = 20
 """Findings of one kind in the form for people, unless all are asked for; the rest is counted, and in the JSON."""

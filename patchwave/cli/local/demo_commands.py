@@ -22,7 +22,7 @@ from patchwave.cli.runs.watch import watch
 if TYPE_CHECKING:
     from local.demo.scenario import Demonstration
 
-rollout, stop = typer.Typer(), typer.Typer()
+rollout, stop = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
 _BY = "the demonstration"
 
 

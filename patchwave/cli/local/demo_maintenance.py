@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from local.demo.maintenance_scenario import Books, Fix, Report
     from local.stack import Stack
 
-scenario = typer.Typer()
+scenario = typer.Typer(add_completion=False)
 
 _LOOK_SECONDS = 0.3
 _PATIENCE_SECONDS = 90.0

@@ -25,7 +25,7 @@ from patchwave.cli.output import open_console, plain
 if TYPE_CHECKING:
     from local.stack import Stack, StackOptions
 
-local = typer.Typer()
+local = typer.Typer(add_completion=False)
 
 DEFAULT_PORT = 7071
 

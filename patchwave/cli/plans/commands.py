@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _POLICY_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-plans = typer.Typer()
+plans = typer.Typer(add_completion=False)
 
 
 class PlanOutput(StrEnum):
