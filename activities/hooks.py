@@ -70,7 +70,7 @@ async def take_snapshot(request: MachineRef) -> HookResult:
     """Have the snapshot of the policy, and the advice how to go back to it."""
     context = await load_machine(request.run_id, request.machine_key)
     hook = context.policy.hooks.snapshot
-    if hook is None or context.machine.rollback:
+    if hook is None or context.machine.rollback_instructions:
         return _DONE
     result = await _take_snapshot(context, hook)
     # Nothing is waited for that comes before an installation which the window leaves no time for.
@@ -116,7 +116,11 @@ async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookRes
 async def _keep_advice(context: MachineContext, disk: OsDisk, snapshot: SnapshotId, view: SnapshotView) -> None:
     advice = rollback_advice(context.machine_id, disk, snapshot, view.expires())
     await open_records().set_stage(
-        context.run.id, context.machine.key, context.machine.stage, snapshot_id=snapshot.text, rollback=advice
+        context.run.id,
+        context.machine.key,
+        context.machine.stage,
+        snapshot_id=snapshot.text,
+        rollback_instructions=advice,
     )
 
 
@@ -173,7 +177,7 @@ class _ScriptStep:
             return await self._follow(guard)
         if guard.failure:
             return await self._find(guard)
-        if now() < guard.declared_at + _ANSWER_TIME:
+        if now() < guard.created_at + _ANSWER_TIME:
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when))
 
@@ -201,7 +205,7 @@ class _ScriptStep:
             machine_key=self._request.machine_key,
             call=self._call,
             token=uuid.uuid4().hex,
-            declared_at=now(),
+            created_at=now(),
             deadline_at=now() + self._script.timeout + _SCRIPT_RESERVE,
             changed_at=_changed_at(view),
         )
@@ -251,9 +255,9 @@ class _ScriptStep:
         if isinstance(view, ArmFailure) or view.is_being_changed:
             asked = view.retry_after if isinstance(view, ArmFailure) else None
             if at < guard.deadline_at:
-                return self._still_runs(max(wait_seconds(asked), (at - guard.declared_at).total_seconds() / 10))
+                return self._still_runs(max(wait_seconds(asked), (at - guard.created_at).total_seconds() / 10))
         elif _changed_at(view) == guard.changed_at:
-            if at < guard.declared_at + timedelta(seconds=load_settings().poll_seconds * SETTLES_IN_POLLS):
+            if at < guard.created_at + timedelta(seconds=load_settings().poll_seconds * SETTLES_IN_POLLS):
                 return self._still_runs(wait_seconds())
             await open_records().save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
             return self._still_runs(wait_seconds())
@@ -281,7 +285,7 @@ class _ScriptStep:
         if at >= guard.deadline_at:
             return await self._end(guard, script_overdue(self._request.when, self._script.timeout))
         # A tenth of the time that it has run already: a long script does not fill the history with polls.
-        ran_for = (at - guard.declared_at).total_seconds()
+        ran_for = (at - guard.created_at).total_seconds()
         return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
     async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
@@ -299,7 +303,7 @@ class _ScriptStep:
         """Keep what came of it: the row first, as only the guard's end says that both are written."""
         if failure and self._goes_on_after_failure:
             output = f"{failure}\n{output}".strip()
-        column = "before_output" if self._request.when is When.BEFORE else "after_output"
+        column = "pre_script_output" if self._request.when is When.BEFORE else "post_script_output"
         machine = self._context.machine
         records = open_records()
         kept = {column: shorten_output(output)}
@@ -344,7 +348,7 @@ def _too_late(context: MachineContext) -> HookResult | None:
     """The window leaves no time for the installation that would follow, or Azure is about to begin its own."""
     occurrence = context.run.maintenance
     if occurrence is not None:
-        return HookResult.stopped(too_late_to_prepare()) if now() >= occurrence.prepare_until else None
+        return HookResult.stopped(too_late_to_prepare()) if now() >= occurrence.pre_deadline else None
     os_type, end = OsType.read(context.machine.os_type), context.run.window_end
     if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
         return None

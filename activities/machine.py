@@ -51,7 +51,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     outcome = terminal_outcome(context.run, context.machine)
     if outcome is not None:
         return _skip(outcome)
-    is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.prepared
+    is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.pre_tasks_done
     held = await frozen(context) if is_prepared_next or context.machine.stage in _CHANGED_NEXT else None
     if held is not None:
         # Before anything is done to it: started, or its disk copied.

@@ -30,17 +30,17 @@ async def record_pre_result(request: Prepared) -> None:
     context = await load_machine(request.run_id, request.machine_key)
     occurrence = occurrence_of(context.run)
     records = open_records()
-    await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.settle_at + _LOCK_MARGIN)
+    await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
     is_ours = context.machine.started_by_us and not request.not_started
     seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.hibernated else {}
     await records.set_stage(
         context.run.id,
         context.machine.key,
         context.machine.stage,
-        prepared=True,
-        complaint=request.complaint,
+        pre_tasks_done=True,
+        pre_tasks_error=request.complaint,
         started_by_us=is_ours,
-        was_started=is_ours,
+        powered_on=is_ours,
         **seen,
     )
 

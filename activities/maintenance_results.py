@@ -85,7 +85,7 @@ async def _copy(records: Records, run: Run, installations: list[InstallationRow]
             found = [patch.to_record() for patch in patches[fold(each.id)]]
             error = each.result.error
             if error is not None and error.is_error:
-                await records.set_stage(run.id, machine.key, machine.stage, reported_error=error.sentence)
+                await records.set_stage(run.id, machine.key, machine.stage, update_manager_error=error.sentence)
             await records.record_installation(run.id, machine.key, each.result.summarize(), found)
     return None
 

@@ -79,11 +79,11 @@ async def load_maintenance_run(request: RunRef) -> Standpoint:
         has_results=occurrence.results_at is not None,
         start_stopped=policy.start_stopped,
         hooks=policy.hooks.is_wanted,
-        cancel_when_pre_fails=around is not None and around.cancel_when_pre_fails,
+        cancel_on_pre_failure=around is not None and around.cancel_on_pre_failure,
         announces=policy.notifications.is_wanted,
-        prepare_until=occurrence.prepare_until,
+        pre_deadline=occurrence.pre_deadline,
         ends_at=occurrence.ends_at,
-        settle_at=occurrence.settle_at,
+        post_deadline=occurrence.post_deadline,
         look_seconds=wait_seconds(),
     )
 
@@ -138,10 +138,12 @@ async def _keep_words(records: Records, run: Run, updates: dict[str, Maintenance
     async def keep(key: str, update: MaintenanceUpdateRow) -> None:
         async with gate:
             machine = await records.current_machine(run.id, key)
-            if machine is None or not update.status or machine.reported == update.status:
+            if machine is None or not update.status or machine.update_manager_status == update.status:
                 return
-            error = update.error_message or machine.reported_error
-            await records.set_stage(run.id, key, machine.stage, reported=update.status, reported_error=error)
+            error = update.error_message or machine.update_manager_error
+            await records.set_stage(
+                run.id, key, machine.stage, update_manager_status=update.status, update_manager_error=error
+            )
 
     await asyncio.gather(*(keep(key, update) for key, update in updates.items()))
 
@@ -196,14 +198,14 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
     at = now()
     run = await records.note_occurrence(
         run_id,
-        lambda known: known.model_copy(update={"prepared_at": known.prepared_at or at, "failed_before": len(failed)}),
+        lambda known: known.model_copy(update={"prepared_at": known.prepared_at or at, "pre_failures": len(failed)}),
     )
     detail = {
         "machines": len(machines),
         "failed": len(failed),
         "started": sum(machine.started_by_us for machine in machines),
         "failure": request.failure,
-        "examples": [f"{each.name}: {each.complaint or 'not ready in time'}" for each in failed[:_NAMED]],
+        "examples": [f"{each.name}: {each.pre_tasks_error or 'not ready in time'}" for each in failed[:_NAMED]],
     }
     await records.audit(
         run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
@@ -214,7 +216,7 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
 
 def _has_failed(machine: MachineRecord) -> bool:
     """Whether the work before was to be done on the machine and was not: outside of the boundary there is none."""
-    return bool(machine.complaint) or not (machine.prepared or machine.reason == Reason.OUTSIDE_BOUNDARY)
+    return bool(machine.pre_tasks_error) or not (machine.pre_tasks_done or machine.reason == Reason.OUTSIDE_BOUNDARY)
 
 
 async def cancel_occurrence(request: RunRef) -> CancelResult:
@@ -233,12 +235,12 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
         failure = ArmFailure(status=200, code="RunHasBegun", message=message)
     if failure is None:
         await records.note_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
-        detail = {"occurrence": occurrence.id, "failed": occurrence.failed_before}
+        detail = {"occurrence": occurrence.id, "failed": occurrence.pre_failures}
         await records.audit(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
         return CancelResult(canceled=True)
     wait = wait_seconds(failure.retry_after)
     is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
-    if is_passing and (occurrence.cancel_until - at).total_seconds() > wait:
+    if is_passing and (occurrence.cancel_deadline - at).total_seconds() > wait:
         return CancelResult(wait_seconds=wait, failure=failure)
     await records.note_occurrence(run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text}))
     detail = {"occurrence": occurrence.id, "failure": failure.text}

@@ -39,7 +39,7 @@ def place_of(intent: Intent) -> str:
 
 def elapsed(intent: Intent) -> float:
     """Seconds since Azure has accepted the operation."""
-    return max(0.0, time.time() - (intent.accepted_at or intent.posted_at).timestamp())
+    return max(0.0, time.time() - (intent.accepted_at or intent.sent_at).timestamp())
 
 
 def first_look(intent: Intent, known: float | None) -> float:

@@ -159,7 +159,7 @@ class _Change:
             call=self._call,
             token=uuid.uuid4().hex,
             turn=self._turn,
-            declared_at=now(),
+            created_at=now(),
             deadline_at=now() + _polls(MAX_CHANGE_POLLS) if last is None else last.deadline_at,
             failure=last.failure if last is not None else "",
         )
@@ -200,7 +200,7 @@ class _Change:
 
         No such wait counts: the change has its deadline, which being throttled puts off.
         """
-        took = (now() - last.declared_at).total_seconds() if last is not None else 0.0
+        took = (now() - last.created_at).total_seconds() if last is not None else 0.0
         wait = max(wait_seconds(retry_after), took / 10)
         return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts=False)
 
@@ -247,11 +247,11 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
         return PowerResult(
             accepted=False, wait_seconds=wait, failure=view, is_open=True, counts=not is_throttling(view)
         )
-    has_changed = view.changed_at is not None and view.changed_at >= guard.declared_at
+    has_changed = view.changed_at is not None and view.changed_at >= guard.created_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
         await open_records().save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    if at < guard.declared_at + _polls(SETTLES_IN_POLLS):
+    if at < guard.created_at + _polls(SETTLES_IN_POLLS):
         return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
     return None
 
@@ -259,14 +259,14 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
 async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
     records = open_records()
     # One that was put back, perhaps to another window, has all its time again.
-    is_repeated = known is not None and context.machine.stage is Stage.RESTARTING
+    is_retry = known is not None and context.machine.stage is Stage.RESTARTING
     guard = Guard(
         run_id=context.run.id,
         machine_key=context.machine.key,
         call=GuardedCall.RESTART,
         token=uuid.uuid4().hex,
-        declared_at=now(),
-        deadline_at=known.deadline_at if known is not None and is_repeated else now() + _MAX_RESTART,
+        created_at=now(),
+        deadline_at=known.deadline_at if known is not None and is_retry else now() + _MAX_RESTART,
     )
     if known is None:
         is_first = (await records.declare_guard(guard)).token == guard.token
@@ -313,7 +313,7 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             # A tenth of the time that it has taken: a long restart does not fill the history with polls.
             # Nor does one that Azure throttles the polls of use up patience: its deadline is what bounds it.
             asked = reading.retry_after or (reading.failure.retry_after if reading.failure else None)
-            wait = max(wait_seconds(asked), (at - guard.declared_at).total_seconds() / 10)
+            wait = max(wait_seconds(asked), (at - guard.created_at).total_seconds() / 10)
             return PowerResult(accepted=False, wait_seconds=wait, counts=False)
 
 
@@ -321,7 +321,7 @@ def _unseen_until(guard: Guard, reading: PollReading) -> datetime:
     """How long an operation that cannot be read is asked after. One that only cannot be read now has all its time."""
     if reading.failure is not None and is_throttling(reading.failure):
         return guard.deadline_at
-    return guard.declared_at + _UNSEEN_RESTART
+    return guard.created_at + _UNSEEN_RESTART
 
 
 def _polls(count: int) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from activities.context import load_run, now, seconds_of
 from activities.heartbeat import show_life
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.policy.rollout import Reboot
+from patchwave.domain.policy.rollout import RebootMode
 from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.domain.workflow.messages import ClosedMachines, CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
@@ -33,7 +33,7 @@ async def begin_run(request: RunRef) -> OpenedRun:
             start_stopped=policy.start_stopped,
             hooks=policy.hooks.is_wanted,
             health=policy.health.is_wanted,
-            reboot_apart=policy.reboot is Reboot.SEPARATE,
+            reboot_apart=policy.reboot_mode is RebootMode.SEPARATE,
             continues=policy.continues,
         ),
         assess_concurrency=load_settings().assess_concurrency,

@@ -26,7 +26,7 @@ from patchwave.domain.core.documents import str_or_empty
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.policy.install import shortest_installation
-from patchwave.domain.policy.rollout import Reboot
+from patchwave.domain.policy.rollout import RebootMode
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs import outcome_rules as verdicts
 from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswered, origin
@@ -101,7 +101,7 @@ async def _submit(request: StartOperation) -> StartResult:
     parameters = await _parameters(context, os_type, duration) if request.kind is OperationKind.INSTALL else None
     if isinstance(parameters, Outcome):
         return StartResult(state=StartState.ENDED, outcome=parameters)
-    posted_at = now()
+    sent_at = now()
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
@@ -110,11 +110,11 @@ async def _submit(request: StartOperation) -> StartResult:
         os_type=os_type.value,
         kind=request.kind,
         attempt=request.attempt,
-        declared_at=earliest or posted_at,
-        posted_at=posted_at,
-        deadline_at=deadline(posted_at, duration),
+        created_at=earliest or sent_at,
+        sent_at=sent_at,
+        deadline_at=deadline(sent_at, duration),
         previous_activity_id=previous,
-        is_repeated=earliest is not None,
+        is_retry=earliest is not None,
     )
     if intent is None:
         _, is_ours_to_send = await records.declare_intent(declared)
@@ -146,7 +146,7 @@ async def _before(
     That is the newest operation that the machine knows and that is not ours, and the moment before the first POST that
     got no answer, if there was one: its operation may show itself later than it should.
     """
-    is_repeated = intent.is_repeated
+    is_retry = intent.is_retry
     previous = request.previous_activity_id or intent.previous_activity_id
     if intent.state is IntentState.ACCEPTED:
         return _accepted(context, intent)
@@ -154,14 +154,14 @@ async def _before(
         settled = await _settle(context, request, intent)
         if isinstance(settled, StartResult):
             return settled
-        is_repeated = is_repeated or is_unanswered(intent)
+        is_retry = is_retry or is_unanswered(intent)
         previous = settled or previous
     # From here on it was surely not accepted.
     answer = intent.answer or _NO_ANSWER
     if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
         await open_records().save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
         return _ended(answer)
-    return previous, intent.declared_at if is_repeated else None
+    return previous, intent.created_at if is_retry else None
 
 
 async def _send(context: MachineContext, intent: Intent, parameters: InstallParameters | None) -> Submission:
@@ -176,7 +176,7 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
     if isinstance(chosen, Outcome):
         return chosen
     # A machine that only runs for this serves nobody: it restarts while it installs.
-    restarts_apart = context.policy.reboot is Reboot.SEPARATE and not context.machine.started_by_us
+    restarts_apart = context.policy.reboot_mode is RebootMode.SEPARATE and not context.machine.started_by_us
     return InstallParameters(
         maximum_duration=duration,
         reboot_setting=RebootSetting.NEVER if restarts_apart else context.policy.install.reboot_setting,
@@ -213,7 +213,7 @@ async def _last_look(context: MachineContext, declared: Intent, stage: Stage) ->
     records = open_records()
     skip = await records.begin_operation(declared.run_id, declared.machine_key, stage, now())
     run = await records.get_run(declared.run_id)
-    refusal = start_blocker(run or context.run, context.machine.model_copy(update={"skip": skip}))
+    refusal = start_blocker(run or context.run, context.machine.model_copy(update={"skip_command": skip}))
     if refusal is not None:
         await records.save_intent(declared.model_copy(update={"state": IntentState.REFUSED}))
     return refusal
@@ -329,7 +329,7 @@ async def _settle(context: MachineContext, request: StartOperation, intent: Inte
         case Origin.UNCLEAR:
             return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(polls=2))
         case Origin.OTHER:
-            left = (intent.posted_at + _grace() - now()).total_seconds()
+            left = (intent.sent_at + _grace() - now()).total_seconds()
             if left > 0:
                 return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
             return newest.activity_id if newest is not None else ""

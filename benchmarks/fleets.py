@@ -58,23 +58,23 @@ _RINGS: list[dict[str, Any]] = [
 ]
 
 SHAPES = (
-    Shape("mixed", {"maxConcurrent": "2%", "exclusiveTag": "cluster", "rings": _RINGS}),
-    Shape("ramped", {"maxConcurrent": "2%", "exclusiveTag": "cluster", "rings": _RINGS, "ramp": True}),
-    Shape("zoned", {"maxConcurrent": "5%", "exclusiveTag": "cluster"}, zoned=0.95, in_sets=0.0, clustered=0.3),
+    Shape("mixed", {"maxConcurrent": "2%", "mutuallyExclusiveTag": "cluster", "rings": _RINGS}),
+    Shape("ramped", {"maxConcurrent": "2%", "mutuallyExclusiveTag": "cluster", "rings": _RINGS, "ramp": True}),
+    Shape("zoned", {"maxConcurrent": "5%", "mutuallyExclusiveTag": "cluster"}, zoned=0.95, in_sets=0.0, clustered=0.3),
     Shape("sets", {"maxConcurrent": "2%", "availabilitySets": {"percent": 10}}, zoned=0.1, in_sets=0.8),
     Shape(
         "limited",
         {
             "maxConcurrent": "5%",
-            "exclusiveTag": "cluster",
+            "mutuallyExclusiveTag": "cluster",
             "limits": {"region": "5%", "tags": [{"tag": "app", "maxConcurrent": "10%"}]},
             "rings": [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}}, {"name": "broad"}],
         },
         regions=12,
     ),
-    Shape("unmapped", {"maxConcurrent": "2%", "exclusiveTag": "cluster"}, subscriptions=4, mapped=False),
+    Shape("unmapped", {"maxConcurrent": "2%", "mutuallyExclusiveTag": "cluster"}, subscriptions=4, mapped=False),
     Shape("wide", {"maxConcurrent": 1000}, in_sets=0.3),
-    Shape("narrow", {"maxConcurrent": 20, "exclusiveTag": "cluster", "rings": _RINGS}),
+    Shape("narrow", {"maxConcurrent": 20, "mutuallyExclusiveTag": "cluster", "rings": _RINGS}),
 )
 
 

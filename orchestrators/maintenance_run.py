@@ -103,7 +103,7 @@ class _Run:
 
     def _prepare(self, stand: Standpoint) -> Steps[Standpoint]:
         """Find the machines and do on them what the policy asks for, until it is done or the time is over."""
-        until = stand.prepare_until
+        until = stand.pre_deadline
         shards: list[task.Task[Any]] = []
         listed = Found()
         is_in_time = until is not None and utc_now(self._context) < until and not stand.is_over
@@ -117,7 +117,7 @@ class _Run:
         stand = yield from self._stand()
         # Without an attempt at it nothing has failed: the event came too late, or a person ended our part.
         has_failed = bool(result.failed or listed.failure)
-        if stand.cancel_when_pre_fails and is_in_time and has_failed and not stand.is_stopped:
+        if stand.cancel_on_pre_failure and is_in_time and has_failed and not stand.is_stopped:
             yield from self._cancel()
             stand = yield from self._stand()
         # They see for themselves that their time is over; a machine must not be started behind its stop.
@@ -136,8 +136,8 @@ class _Run:
 
     def _await_end(self, stand: Standpoint) -> Steps[Standpoint]:
         """Until its post event has come, or it must be over without one. The row decides; events only wake."""
-        while not stand.is_over and stand.settle_at is not None and utc_now(self._context) < stand.settle_at:
-            until = min(stand.settle_at, utc_now(self._context) + MAX_TIMER)
+        while not stand.is_over and stand.post_deadline is not None and utc_now(self._context) < stand.post_deadline:
+            until = min(stand.post_deadline, utc_now(self._context) + MAX_TIMER)
             yield from call(self._context, contracts.EXTEND_HEARTBEAT, RestUntil(run_id=self._run_id, until=until))
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])

@@ -87,7 +87,7 @@ class _Judge:
                     yield f"an unknown update domain of {_set(newcomer)} beside {other.key}"
                 elif domains[0] != domains[1]:
                     yield f"two update domains of {_set(newcomer)}: {domains}, beside {other.key}"
-            exclusive = self._policy.exclusive_tag
+            exclusive = self._policy.mutually_exclusive_tag
             if exclusive and _tag(newcomer, exclusive) and _tag(newcomer, exclusive) == _tag(other, exclusive):
                 yield f"{exclusive}={_tag(newcomer, exclusive)} twice, beside {other.key}"
 

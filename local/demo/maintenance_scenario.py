@@ -196,7 +196,7 @@ class Report:
             if not any(each["type"] == kind and 200 <= each["status"] < 300 for each in self.deliveries):
                 yield f"The {word.lower()} event did not reach the app"
         occurrence = cast("Json", self.run.get("occurrence") or {})
-        for key in ("heardBeforeAt", "preparedAt", "heardAfterAt", "resultsAt"):
+        for key in ("preEventAt", "preparedAt", "postEventAt", "resultsAt"):
             if not occurrence.get(key):
                 yield f"The run around the scheduled one has no {key}"
         if occurrence.get("contradicted") != 1:
@@ -208,7 +208,7 @@ class Report:
         before, during, after = (self.power.get(moment, {}) for moment in ("before", "during", "after"))
         if during.get(STOPPED) != "running":
             yield f"{STOPPED} was {during.get(STOPPED)} when the scheduled run began"
-        started = [each["id"] for each in self.machines if each.get("wasStarted")]
+        started = [each["id"] for each in self.machines if each.get("poweredOn")]
         if started != [STOPPED]:
             yield f"Noted as started by Patchwave: {', '.join(started) or 'none'}, not {STOPPED}"
         changed = [machine for machine, power in after.items() if power != before.get(machine)]
@@ -226,7 +226,7 @@ class Report:
                 yield f"No outcome: {name}"
             if not machine.get("snapshotId"):
                 yield f"No snapshot: {name}"
-            if machine["osType"] == "Linux" and not machine.get("beforeOutput"):
+            if machine["osType"] == "Linux" and not machine.get("preScriptOutput"):
                 yield f"No script before the run: {name}"
             if machine["id"] != NO_BYPASS and not machine.get("installation"):
                 yield f"No result of the installation on {name}"
@@ -238,7 +238,7 @@ class Report:
             yield f"{STOPPED} was not patched"
         if self.machine(NO_BYPASS).get("outcome") != "failed":
             yield f"{NO_BYPASS} did not fail without the bypass flag"
-        if self.machine(EXCLUDED).get("reason") != "claimed_done":
+        if self.machine(EXCLUDED).get("reason") != "status_mismatch":
             yield f"{EXCLUDED} misses an update, and nobody said so"
 
     def _broken_findings(self) -> Iterable[str]:
@@ -254,14 +254,14 @@ class Report:
 
 
 EXPECTED = (
-    ("nobody_patches", NO_BYPASS),
-    ("nobody_patches", MANUAL),
-    ("left_to_image", BY_IMAGE),
+    ("unpatched", NO_BYPASS),
+    ("unpatched", MANUAL),
+    ("os_managed", BY_IMAGE),
     ("same_start", TWICE),
     ("stale_assignment", TWICE),
     ("no_patch_mode", arm_id(LEGACY)),
     ("stale_assessment", MANUAL),
     ("stale_assessment", BY_IMAGE),
-    ("done_but_missing", EXCLUDED),
+    ("reported_done_but_missing", EXCLUDED),
 )
 """What the doctor has to find: kind and subject."""

@@ -53,7 +53,7 @@ _QUERY = (
         "kind",
         {"type": "string", "maxLength": 300},
         f"Only these kinds of findings, separated by commas: {', '.join(FindingKind)}.",
-        "nobody_patches,same_start",
+        "unpatched,same_start",
     ),
     Parameter(
         "subject",

@@ -57,12 +57,12 @@ class AccompaniedMachine(Document):
     id: str
     key: str
     name: str
-    prepared: bool
-    was_started: bool
-    complaint: str
+    pre_tasks_done: bool
+    powered_on: bool
+    pre_tasks_error: str
     snapshot_id: str
-    reported: str
-    reported_error: str
+    update_manager_status: str
+    update_manager_error: str
     installation: InstallationSummary | None
     assessment: AssessmentSummary | None
     outcome: OutcomeKind | None

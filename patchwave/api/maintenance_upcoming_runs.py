@@ -130,12 +130,12 @@ def _run_to_cancel(
         if not following:
             raise Refusal(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
         run = following[0]
-    if now >= run.cancel_until and not (run.canceled and now < run.starts_at):
-        later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_until]
+    if now >= run.cancel_deadline and not (run.canceled and now < run.starts_at):
+        later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_deadline]
         hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
         raise Refusal(
             409,
             f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
-            f" {run.cancel_until:%Y-%m-%d %H:%M:%S}Z.{hint}",
+            f" {run.cancel_deadline:%Y-%m-%d %H:%M:%S}Z.{hint}",
         )
     return run

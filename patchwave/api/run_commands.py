@@ -218,7 +218,7 @@ async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
     run, machine = await _find_machine(records, req)
     kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
     machine = await records.skip_machine(run.id, machine.key, given.order, kind)
-    order = machine.skip or given.order
+    order = machine.skip_command or given.order
     detail = {"machine": machine.id, "comment": order.why}
     await records.audit(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
     return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})

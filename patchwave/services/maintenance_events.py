@@ -21,7 +21,7 @@ from patchwave.domain.maintenance.occurrence import (
     MaintenanceOccurrence,
     OccurrenceNotice,
     ScheduledRun,
-    first_heard,
+    from_first_event,
 )
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.runs.provenance import WrittenPolicy
@@ -60,7 +60,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
             continue
-        maintenance = _hear(first_heard(scheduled, patience, at), event, at)
+        maintenance = _hear(from_first_event(scheduled, patience, at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
             # One that is still queued may never have reached the engine.
@@ -121,11 +121,11 @@ async def _note(
 def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
     """What is known with the event; one that was heard before changes nothing."""
     if event.kind is EventKind.BEFORE_MAINTENANCE:
-        return known if known.heard_before_at else known.model_copy(update={"heard_before_at": at})
-    if known.heard_after_at is not None:
+        return known if known.pre_event_at else known.model_copy(update={"pre_event_at": at})
+    if known.post_event_at is not None:
         return known
     status = event.occurrence.status if event.occurrence else ""
-    return known.model_copy(update={"heard_after_at": at, "status": status})
+    return known.model_copy(update={"post_event_at": at, "status": status})
 
 
 async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:

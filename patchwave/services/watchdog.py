@@ -238,7 +238,7 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
         return
     detail = {"incarnation": begun.incarnation, "found": sign.value, "version": contracts.VERSION}
-    await watch.records.audit(run.id, "run_continued", by=PATCHWAVE, at=watch.now, detail=detail)
+    await watch.records.audit(run.id, "run_recovered", by=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 
 
@@ -279,7 +279,7 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
     await watch.records.tell_phase(run.id, ending_change(work.phase, ended))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
-    await watch.records.audit(run.id, "machine_continued", by=PATCHWAVE, at=at, detail=detail)
+    await watch.records.audit(run.id, "machine_requeued", by=PATCHWAVE, at=at, detail=detail)
 
 
 async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:

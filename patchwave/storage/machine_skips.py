@@ -21,7 +21,7 @@ from patchwave.storage.run_machines import MachineRecords
 from patchwave.storage.run_patches import MACHINES
 from patchwave.storage.runs import clean_order
 
-_SKIP = "skip"
+_SKIP = "skipCommand"
 _BEFORE = {OperationKind.ASSESS: Stage.WAITING, OperationKind.INSTALL: Stage.ASSESSED}
 """The stage of a machine on which no operation of that kind has begun."""
 
@@ -44,7 +44,7 @@ class SkipRecords(MachineRecords, IntentRecords):
             wanted = commands.skip(machine, intent, clean_order(order))
             if wanted == machine:
                 return machine
-            if await self._store.results.merge(run_id, row.key, pack({_SKIP: wanted.skip}), row.etag):
+            if await self._store.results.merge(run_id, row.key, pack({_SKIP: wanted.skip_command}), row.etag):
                 return wanted
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
 

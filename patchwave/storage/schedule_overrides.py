@@ -72,7 +72,7 @@ class ControlRecords(JournalRecords):
         controls, is_changed = await self._change_controls(policy, lambda known: known.unskipping(occurrence))
         if is_changed:
             detail = {"reason": reason, "occurrence": format_instant(occurrence)}
-            await self.audit(policy, "occurrence_unskipped", **who, at=at, detail=detail)
+            await self.audit(policy, "occurrence_skip_removed", **who, at=at, detail=detail)
         return controls
 
     async def order_run(
@@ -92,7 +92,7 @@ class ControlRecords(JournalRecords):
         if is_changed:
             await self.audit(
                 policy,
-                "run_ordered",
+                "run_requested",
                 **who,
                 at=at,
                 detail={"reason": reason, "runId": run_id},
@@ -105,7 +105,7 @@ class ControlRecords(JournalRecords):
             policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
         )
         if is_changed:
-            await self.audit(policy, "run_carried_over", by="patchwave", at=at, detail={"runId": run_id})
+            await self.audit(policy, "run_deferred_to_next_window", by="patchwave", at=at, detail={"runId": run_id})
         return controls
 
     async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:

@@ -129,8 +129,8 @@ def intent(kind: OperationKind = OperationKind.INSTALL, **fields: Any) -> Intent
         "location": "westeurope",
         "os_type": "Linux",
         "kind": kind,
-        "declared_at": NOW,
-        "posted_at": NOW,
+        "created_at": NOW,
+        "sent_at": NOW,
         "deadline_at": NOW + timedelta(hours=4),
     }
     return Intent(**(given | fields))

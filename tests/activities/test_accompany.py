@@ -28,7 +28,7 @@ from patchwave.azure.resource_graph import Page, ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookState
-from patchwave.domain.maintenance.occurrence import EventTimeouts, OccurrenceId, ScheduledRun, first_heard
+from patchwave.domain.maintenance.occurrence import EventTimeouts, OccurrenceId, ScheduledRun, from_first_event
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import (
@@ -111,7 +111,7 @@ async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
         trigger=Trigger(kind=TriggerKind.EVENT_GRID),
         created_at=datetime.now(UTC),
         policy_snapshot=document,
-        maintenance=first_heard(scheduled, _PATIENCE, datetime.now(UTC)),
+        maintenance=from_first_event(scheduled, _PATIENCE, datetime.now(UTC)),
     )
     await records.create_run(run)
     stand = await load_maintenance_run(RunRef(run_id=run.id))
@@ -186,7 +186,7 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
     assert {machine.id.lower() for machine in machines} == {each.lower() for each in others}
     assert one.lower() not in {machine.id.lower() for machine in machines}
     assert {machine.os_type for machine in machines} <= {"Linux", "Windows"}
-    assert {machine.reported for machine in machines} == {"Pending"}
+    assert {machine.update_manager_status for machine in machines} == {"Pending"}
     shards = await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))
     assert shards.cursors == [None]
     await prepared(run_id, machines[0])
@@ -273,7 +273,7 @@ async def test_hooks_run_before_it_and_not_once_their_time_is_over(
     done = await finish(take_snapshot, ref(run_id, first))
     assert done.state is HookState.DONE
     await records.note_occurrence(
-        run_id, lambda known: known.model_copy(update={"prepare_until": datetime.now(UTC) - timedelta(seconds=1)})
+        run_id, lambda known: known.model_copy(update={"pre_deadline": datetime.now(UTC) - timedelta(seconds=1)})
     )
     late = await take_snapshot(ref(run_id, second))
     assert late.state is HookState.FAILED
@@ -367,8 +367,10 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
             break
         await asyncio.sleep(0.03)
     else:
-        pytest.fail(f"results are still awaited: {[(each.reported, each.installation) for each in machines]}")
-    installed = {machine.reported: machine.installation for machine in machines}
+        pytest.fail(
+            f"results are still awaited: {[(each.update_manager_status, each.installation) for each in machines]}"
+        )
+    installed = {machine.update_manager_status: machine.installation for machine in machines}
     assert installed.pop("ShutdownOrUnresponsive") is None
     assert set(installed) == {"Succeeded"}
     for machine in machines:
@@ -418,7 +420,7 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     assert (await check_machine_power(ref(run_id, machine))).sign is PowerSign.OFF
     await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
     ended = await row(records, run_id, machine)
-    assert (ended.outcome, ended.power_state, ended.was_started) == (OutcomeKind.SKIPPED, "hibernated", False)
+    assert (ended.outcome, ended.power_state, ended.powered_on) == (OutcomeKind.SKIPPED, "hibernated", False)
     assert power(azure, machine) == "PowerState/deallocated"
 
 

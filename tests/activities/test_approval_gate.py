@@ -38,7 +38,7 @@ POLICY: Json = {
     "name": "monthly",
     "scope": {"subscriptions": [SUBSCRIPTION]},
     "startStopped": True,
-    "reboot": "separate",
+    "rebootMode": "separate",
     "hooks": {"snapshot": {}, "before": {"linux": "true", "windows": "1"}, "after": {"linux": "true", "windows": "1"}},
     "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}],
 }

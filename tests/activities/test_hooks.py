@@ -126,8 +126,11 @@ async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, recor
     machine = await row(records, key)
     snapshot = snapshot_of(RUN_ID, MachineId.parse(one), None)
     assert machine.snapshot_id == snapshot.text
-    assert f"--source {snapshot.text}" in machine.rollback
-    assert f"az vm update --subscription {SUBSCRIPTION} -g rg-sim -n {machine.name} --os-disk " in machine.rollback
+    assert f"--source {snapshot.text}" in machine.rollback_instructions
+    assert (
+        f"az vm update --subscription {SUBSCRIPTION} -g rg-sim -n {machine.name} --os-disk "
+        in machine.rollback_instructions
+    )
     assert machine.stage is Stage.ASSESSED
     shown = azure.http.get(snapshot.text, params={"api-version": "2025-01-02"}).json()
     assert shown["properties"]["incremental"] is True
@@ -158,7 +161,7 @@ async def test_a_lost_or_passing_refusal_is_made_good(azure: Simulator, records:
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
     fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})
     assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
-    assert (await row(records, key)).rollback
+    assert (await row(records, key)).rollback_instructions
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ async def test_without_a_snapshot_the_machine_is_skipped(
     assert result.outcome is not None
     assert (result.state, result.outcome.reason) == (HookState.FAILED, Reason.HOOK_FAILED)
     assert words in result.outcome.message
-    assert not (await row(records, key)).rollback
+    assert not (await row(records, key)).rollback_instructions
 
 
 async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulator, records: Records) -> None:
@@ -250,7 +253,7 @@ async def test_a_script_runs_and_what_it_printed_is_kept(azure: Simulator, recor
     one = azure.take_system("Linux")
     key = await prepare(records, one, {"before": LINUX})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert (await row(records, key)).before_output == "hello"
+    assert (await row(records, key)).pre_script_output == "hello"
     [request] = sent(azure, "script", "POST", one)
     assert request["body"]["commandId"] == "RunShellScript"
     assert f"export PATCHWAVE_RUN={RUN_ID}" in request["body"]["script"]
@@ -270,7 +273,7 @@ async def test_a_failed_script_is_told_but_not_held_against_the_machine(azure: S
     one = azure.take_system("Linux", scriptExit=3)
     key = await prepare(records, one, {"before": LINUX | {"onFailure": "continue"}})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert "exit code 3" in (await row(records, key)).before_output
+    assert "exit code 3" in (await row(records, key)).pre_script_output
 
 
 async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
@@ -282,7 +285,7 @@ async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
     assert (await finish(run_script, script_request(key, When.AFTER, OutcomeKind.FAILED))).state is HookState.DONE
     [request] = sent(azure, "script", "POST", one)
     assert "export PATCHWAVE_OUTCOME=failed" in request["body"]["script"]
-    assert (await row(records, key)).after_output == "hello"
+    assert (await row(records, key)).post_script_output == "hello"
 
 
 async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, records: Records) -> None:
@@ -329,7 +332,7 @@ async def test_an_execution_that_died_after_its_guard_is_not_repeated(
             machine_key=key,
             call=GuardedCall.BEFORE_SCRIPT,
             token="of-the-dead",
-            declared_at=at,
+            created_at=at,
             deadline_at=at + timedelta(hours=1),
         )
     )
@@ -501,7 +504,7 @@ async def test_a_script_that_azure_did_not_take_is_sent_again_once_the_machine_s
     at = datetime.now(UTC)
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert datetime.now(UTC) - at > timedelta(seconds=0.2), "four poll intervals"
-    assert (await row(records, key)).before_output == "hello"
+    assert (await row(records, key)).pre_script_output == "hello"
     assert len(sent(azure, "script", "POST", one)) == 2
 
 
@@ -515,7 +518,7 @@ async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simula
     assert len(sent(azure, "script", "POST", one)) == 1, "the other one"
     assert await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert (await row(records, key)).before_output == "hello"
+    assert (await row(records, key)).pre_script_output == "hello"
 
 
 LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"

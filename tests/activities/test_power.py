@@ -523,7 +523,7 @@ async def test_a_restart_of_an_execution_that_died_is_looked_for(
             machine_key=key,
             call=GuardedCall.RESTART,
             token="of-the-dead",
-            declared_at=at,
+            created_at=at,
             deadline_at=at + timedelta(minutes=30),
         )
     )

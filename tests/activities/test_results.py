@@ -84,9 +84,9 @@ async def begin(records: Records, count: int) -> None:
         starts_at=NOW,
         ends_at=NOW,
         subscriptions=["s-1"],
-        prepare_until=NOW,
-        cancel_until=NOW,
-        settle_at=NOW,
+        pre_deadline=NOW,
+        cancel_deadline=NOW,
+        post_deadline=NOW,
     )
     run = Run(
         id=RUN,
@@ -149,7 +149,7 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(records: Records, 
     assert (copied.awaited, copied.under_way) == (0, 0)
     kept = await row(records, 0)
     assert kept.stage is Stage.VERIFYING
-    assert kept.reported_error == "UA_ESM_REQUIRED: 7 patches requires Ubuntu Pro"
+    assert kept.update_manager_error == "UA_ESM_REQUIRED: 7 patches requires Ubuntu Pro"
     assert kept.installation
     assert (kept.installation.installed, kept.installation.started_at) == (1, STARTED)
     assert [(each.code, each.count) for each in kept.installation.errors] == [("UA_ESM_REQUIRED", 7)]
@@ -161,7 +161,7 @@ async def test_an_installation_without_errors_reports_none(records: Records, gra
     await begin(records, 1)
     graph.pages = {"": Page(rows=[installation(0, errorDetails={"code": "0", "details": []})])}
     await copy()
-    assert (await row(records, 0)).reported_error == ""
+    assert (await row(records, 0)).update_manager_error == ""
 
 
 async def test_only_what_is_over_and_newer_is_news(records: Records, graph: Graph) -> None:

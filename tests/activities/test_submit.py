@@ -145,8 +145,8 @@ async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Records
     azure.later(300)
     assert (await start(OperationKind.ASSESS, attempt=2, previous_activity_id="before")).state is StartState.ACCEPTED
     found = await stored(prepared, OperationKind.ASSESS)
-    assert (found.attempt, found.previous_activity_id, found.is_repeated) == (2, OPERATION, False)
-    assert found.declared_at == found.posted_at == NOW + timedelta(seconds=300)
+    assert (found.attempt, found.previous_activity_id, found.is_retry) == (2, OPERATION, False)
+    assert found.created_at == found.sent_at == NOW + timedelta(seconds=300)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Records
 async def test_restarts_apart_are_left_to_the_restart(
     records: Records, azure: Script, started_by_us: bool, setting: RebootSetting
 ) -> None:
-    await prepare(records, policy={"reboot": "separate"}, started_by_us=started_by_us)
+    await prepare(records, policy={"rebootMode": "separate"}, started_by_us=started_by_us)
     azure.posts = [ACCEPTED]
     await start()
     parameters = azure.sent[0][2]
@@ -258,7 +258,7 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, 
     azure.later(60)
     assert (await start()).state is StartState.ACCEPTED
     found = await stored(prepared)
-    assert (found.is_repeated, found.declared_at, found.answer) == (False, NOW + timedelta(seconds=60), None)
+    assert (found.is_retry, found.created_at, found.answer) == (False, NOW + timedelta(seconds=60), None)
     assert azure.read == []
 
 
@@ -295,7 +295,7 @@ async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
     azure.later(1)
     assert (await start(previous_activity_id="before")).state is StartState.ACCEPTED
     found = await stored(prepared)
-    assert (found.is_repeated, found.declared_at, found.posted_at) == (True, NOW, NOW + timedelta(seconds=120))
+    assert (found.is_retry, found.created_at, found.sent_at) == (True, NOW, NOW + timedelta(seconds=120))
     assert (found.previous_activity_id, found.answer) == ("foreign", None)
     assert len(azure.sent) == 2
 
@@ -426,8 +426,8 @@ async def test_a_busy_post_never_adopts_an_installation_of_others(
     second = await start(previous_activity_id="before")
     assert (second.state, second.counts) == (StartState.WAIT, True)
     found = await stored(prepared)
-    assert (found.state, found.adopted, found.is_repeated) == (IntentState.DECLARED, False, False)
-    assert found.declared_at == found.posted_at == NOW + timedelta(seconds=120)
+    assert (found.state, found.adopted, found.is_retry) == (IntentState.DECLARED, False, False)
+    assert found.created_at == found.sent_at == NOW + timedelta(seconds=120)
     assert len(azure.sent) == 2
 
 
@@ -458,7 +458,7 @@ async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Records,
         azure.later(120)
     assert (await start()).state is StartState.ACCEPTED
     assert (len(azure.sent), len(azure.read)) == (3, 2)
-    assert (await stored(prepared)).is_repeated is False
+    assert (await stored(prepared)).is_retry is False
 
 
 async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
@@ -496,7 +496,7 @@ async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(pre
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
-        (BUSY, OutcomeKind.SKIPPED, Reason.BUSY_ELSEWHERE),
+        (BUSY, OutcomeKind.SKIPPED, Reason.OPERATION_CONFLICT),
         (refused(429), OutcomeKind.FAILED, Reason.THROTTLED),
         (refused(503, "ServerBusy", "x"), OutcomeKind.FAILED, Reason.UNREACHABLE),
         (LOST, OutcomeKind.FAILED, Reason.UNREACHABLE),

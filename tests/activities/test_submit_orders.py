@@ -214,8 +214,8 @@ async def test_of_two_executions_that_declare_anew_one_sends(
         machine_id=one,
         machine_key=key,
         kind=OperationKind.INSTALL,
-        declared_at=AT,
-        posted_at=AT,
+        created_at=AT,
+        sent_at=AT,
         deadline_at=AT,
         state=IntentState.REFUSED,
     )

@@ -190,7 +190,7 @@ async def test_an_assessment_that_is_outdated_is_made_again(
         await records.declare_intent(
             Intent(
                 run_id=RUN_ID, machine_id=ONE, machine_key=KEY, kind=OperationKind.ASSESS, attempt=known,
-                declared_at=NOW, posted_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
+                created_at=NOW, sent_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
             )
         )  # fmt: skip
     look = await machine.preflight_machine(LOOK)
@@ -254,7 +254,7 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
-        declared_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
+        created_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await records.declare_guard(guard)
@@ -324,7 +324,7 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
 ) -> None:
     await prepare(records, monkeypatch, shown("running"), failure)
     guard = Guard(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=10),
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=10),
         deadline_at=NOW + timedelta(minutes=20), state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await records.declare_guard(guard)
@@ -347,7 +347,7 @@ async def test_a_restart_is_given_up_at_its_deadline(
     monkeypatch.setattr(azure, "poll", runs)
     deadline = NOW + timedelta(minutes=20)
     guard = Guard(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW, deadline_at=deadline,
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW, deadline_at=deadline,
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await records.declare_guard(guard)
@@ -361,7 +361,7 @@ async def test_a_restart_that_shows_is_followed_from_then_on(records: Records, m
     read = MachineView.read(sample("running", vmAgent={"statuses": []}))
     azure = await prepare(records, monkeypatch, read)
     guard = Guard(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=1),
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
     await records.declare_guard(guard)
@@ -381,7 +381,7 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
 ) -> None:
     azure = await prepare(records, monkeypatch, failure)
     guard = Guard(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", declared_at=NOW - timedelta(minutes=1),
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
     await records.declare_guard(guard)

@@ -45,8 +45,8 @@ def intent(run_id: str, number: int = 1, **changes: Any) -> Intent:
         "machine_id": one.id,
         "machine_key": one.key,
         "kind": OperationKind.INSTALL,
-        "declared_at": NOW,
-        "posted_at": NOW,
+        "created_at": NOW,
+        "sent_at": NOW,
         "deadline_at": NOW + timedelta(hours=1),
     }
     return Intent(**{**fields, **changes})

@@ -215,7 +215,7 @@ async def test_an_intent_of_another_worker_is_found_by_the_insert(records: Recor
     await records.current_machine(RUN, KEY)
     theirs = intent(RUN).model_copy(update={"machine_key": KEY, "kind": OperationKind.INSTALL})
     await worker.declare_intent(theirs)
-    ours = theirs.model_copy(update={"posted_at": LATER})
+    ours = theirs.model_copy(update={"sent_at": LATER})
     assert await records.find_intent(RUN, KEY, OperationKind.INSTALL) is None
     assert await records.declare_intent(ours) == (theirs, False)
     assert await records.find_intent(RUN, KEY, OperationKind.INSTALL) == theirs

@@ -85,7 +85,7 @@ async def test_skips_live(records: Records) -> None:
     assert sorted(line[:2] for line in await lines(records)) == [
         ("occurrence_skipped", "ann"),
         ("occurrence_skipped", "bob"),
-        ("occurrence_unskipped", "bob"),
+        ("occurrence_skip_removed", "bob"),
     ]
 
 
@@ -105,7 +105,7 @@ async def test_of_two_runs_ordered_at_once_one_counts(records: Records) -> None:
     order = [records.order_run("monthly", run, instead_of="", by="a", reason="b", at=NOW) for run in (RUN, OTHER)]
     first, second = await asyncio.gather(*order)
     assert first.ordered_run == second.ordered_run in (RUN, OTHER)
-    assert [line[0] for line in await lines(records)] == ["run_ordered"]
+    assert [line[0] for line in await lines(records)] == ["run_requested"]
 
 
 async def test_a_run_goes_on_and_ends(records: Records) -> None:
@@ -117,7 +117,7 @@ async def test_a_run_goes_on_and_ends(records: Records) -> None:
     await records.end_carry_over("monthly", RUN, NOW + 2 * DAY)
     stored = await records.get_controls("monthly")
     assert stored.carry_overs == [WindowReservation(run_id=RUN, since=NOW, ended_at=NOW + DAY)]
-    assert [line[0] for line in await lines(records)] == ["run_carried_over", "carry_over_ended"]
+    assert [line[0] for line in await lines(records)] == ["run_deferred_to_next_window", "carry_over_ended"]
 
 
 async def test_orders_stay_when_the_policy_goes(records: Records) -> None:

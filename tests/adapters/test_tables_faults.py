@@ -169,7 +169,7 @@ async def test_an_order_whose_answer_was_lost_counts_once(shaky: Records, line: 
 async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Records, line: Line, lost: int) -> None:
     await shaky.add_machines(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == lost else "pass")
-    assert (await shaky.skip_machine(RUN, KEY, order(), OperationKind.INSTALL)).skip == order()
+    assert (await shaky.skip_machine(RUN, KEY, order(), OperationKind.INSTALL)).skip_command == order()
     await shaky.declare_intent(intent(RUN))
     assert await shaky.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
 

@@ -26,7 +26,7 @@ SIGNED = (
 async def test_an_intent_is_declared_once(records: Records) -> None:
     assert await records.get_intent(RUN, KEY, OperationKind.INSTALL) is None
     assert await records.declare_intent(intent(RUN)) == (intent(RUN), True)
-    stored, created = await records.declare_intent(intent(RUN, declared_at=NOW + HOUR))
+    stored, created = await records.declare_intent(intent(RUN, created_at=NOW + HOUR))
     assert (stored, created) == (intent(RUN), False)
     assert (await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS)))[1]
 
@@ -40,7 +40,7 @@ async def test_of_many_declarations_at_once_one_is_the_first(records: Records) -
 async def test_an_intent_is_declared_again_by_one_execution(records: Records) -> None:
     refused = intent(RUN, state=IntentState.REFUSED)
     await records.declare_intent(refused)
-    anew = [intent(RUN, posted_at=NOW + n * HOUR, async_url=SIGNED) for n in range(1, 7)]
+    anew = [intent(RUN, sent_at=NOW + n * HOUR, async_url=SIGNED) for n in range(1, 7)]
     taken = await asyncio.gather(*(records.declare_again(refused, each) for each in anew))
     assert sum(taken) == 1
     assert not await records.declare_again(refused, intent(RUN))
@@ -209,7 +209,7 @@ def guard(**changes: Any) -> Guard:
         "machine_key": KEY,
         "call": GuardedCall.BEFORE_SCRIPT,
         "token": "mine",
-        "declared_at": NOW,
+        "created_at": NOW,
         "deadline_at": NOW + HOUR,
     }
     return Guard(**{**fields, **changes})

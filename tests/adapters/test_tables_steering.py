@@ -136,19 +136,19 @@ class TestSkippingAMachine:
             await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
         found = await live.get_machine(RUN, self.KEY)
         assert found
-        assert (found.stage, found.started_at, found.skip) == (Stage.INSTALLING, NOW, None)
+        assert (found.stage, found.started_at, found.skip_command) == (Stage.INSTALLING, NOW, None)
 
     async def test_an_assessment_does_not_hinder_a_run_that_installs(self, live: Records) -> None:
         await live.declare_intent(intent(RUN, kind=OperationKind.ASSESS, state=IntentState.ACCEPTED))
         await live.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
         skipped = await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
-        assert skipped.skip == order()
+        assert skipped.skip_command == order()
 
     async def test_what_azure_refused_may_still_be_skipped(self, live: Records) -> None:
         await live.declare_intent(intent(RUN))
         await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
         await live.save_intent(intent(RUN, state=IntentState.REFUSED))
-        assert (await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)).skip == order()
+        assert (await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)).skip_command == order()
         await live.save_intent(intent(RUN, attempt=2))
         assert await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) == order()
 
@@ -166,7 +166,7 @@ class TestSkippingAMachine:
             await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
         found = await live.get_machine(RUN, self.KEY)
         assert found
-        assert (found.stage, found.skip) == (Stage.DONE, None)
+        assert (found.stage, found.skip_command) == (Stage.DONE, None)
 
     async def test_of_a_skip_and_a_start_at_once_exactly_one_wins(self, records: Records) -> None:
         await records.create_run(run(policy_snapshot=POLICY))

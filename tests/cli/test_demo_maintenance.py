@@ -45,11 +45,11 @@ def fleet() -> list[Json]:
 def row(machine: Json) -> Json:
     one = machine["id"]
     outcome, reason = {
-        NO_BYPASS: ("failed", "reported_failed"),
-        EXCLUDED: ("patched_with_warnings", "claimed_done"),
+        NO_BYPASS: ("failed", "update_manager_failed"),
+        EXCLUDED: ("patched_with_warnings", "status_mismatch"),
     }.get(one, ("patched", "ok"))
     installation = None if one == NO_BYPASS else {"status": "Succeeded", "installed": 1}
-    done = {"snapshotId": "snapshot", "beforeOutput": "said", "wasStarted": one == STOPPED}
+    done = {"snapshotId": "snapshot", "preScriptOutput": "said", "poweredOn": one == STOPPED}
     system = machine["storageProfile"]["osDisk"]["osType"]
     known = {"id": one, "osType": system, "installation": installation}
     return machine_document(machine["name"], outcome, reason) | done | known
@@ -59,7 +59,7 @@ def report() -> Report:
     """All of it as it should be."""
     rows = [row(machine) for machine in fleet() if machine["id"].startswith(f"{SHOP}/")]
     power = {machine["id"]: machine["simulation"].get("power", "running") for machine in fleet()}
-    heard = dict.fromkeys(("heardBeforeAt", "preparedAt", "heardAfterAt", "resultsAt"), "2026-11-21T15:00:00.000Z")
+    heard = dict.fromkeys(("preEventAt", "preparedAt", "postEventAt", "resultsAt"), "2026-11-21T15:00:00.000Z")
     return Report(
         run={"state": "completed", "occurrence": heard | {"contradicted": 1}},
         machines=rows,
@@ -116,17 +116,17 @@ SPOILED: list[tuple[Callable[[Report], object], str]] = [
     (lambda made: made.power["after"].update({STOPPED: "running"}), "another power state"),
     (lambda made: made.power["after"].update({EXCLUDED: "deallocated"}), "another power state"),
     (lambda made: made.machines.pop(), "were accompanied"),
-    (_machine(STOPPED, wasStarted=False), "started by Patchwave: none"),
-    (_machine(EXCLUDED, wasStarted=True), "started by Patchwave"),
+    (_machine(STOPPED, poweredOn=False), "started by Patchwave: none"),
+    (_machine(EXCLUDED, poweredOn=True), "started by Patchwave"),
     (_machine(STOPPED, snapshotId=""), "No snapshot"),
-    (_machine(STOPPED, beforeOutput=""), "No script"),
+    (_machine(STOPPED, preScriptOutput=""), "No script"),
     (_machine(STOPPED, installation=None), "No result"),
     (_machine(STOPPED, outcome=None), "No outcome"),
     (_machine(STOPPED, outcome="skipped"), "was not patched"),
     (_machine(NO_BYPASS, outcome="patched"), "bypass flag"),
     (_machine(EXCLUDED, reason="ok"), "nobody said so"),
     (lambda made: made.patches.pop(STOPPED), "copied patches of batch-01"),
-    (lambda made: made.findings_before.pop(), "did not find done_but_missing"),
+    (lambda made: made.findings_before.pop(), "did not find reported_done_but_missing"),
     (lambda made: made.findings_after.append(made.findings_before[0]), "Still there"),
     (lambda made: made.fixes.append(Fix("patchwave run start", 1, "")), "Exit code 1: patchwave run start"),
 ]

@@ -127,10 +127,10 @@ def findings() -> dict[str, Any]:
 
 def test_findings_with_evidence_and_fix(patchwave: Patchwave, service: Service, findings: dict[str, Any]):
     service.answers = [JSONResponse(findings)]
-    result = patchwave("doctor", "--kind", "nobody_patches", "--kind", "same_start", "--stale-days", "3")
+    result = patchwave("doctor", "--kind", "unpatched", "--kind", "same_start", "--stale-days", "3")
     assert result.code == 1
     [asked] = service.asked("GET", "/api/fleet/doctor")
-    assert asked["query"] == {"kind": "nobody_patches,same_start", "staleDays": "3"}
+    assert asked["query"] == {"kind": "unpatched,same_start", "staleDays": "3"}
     assert "2 machines, 0 schedules: 4 findings" in result.output
     assert "nobody patches (2)" in result.output
     lines = [line.strip() for line in result.output.splitlines()]
@@ -156,13 +156,13 @@ def test_a_fix_is_one_line_however_long_it_is(
 
 def test_a_long_list_is_counted_and_can_be_shown_whole(patchwave: Patchwave, service: Service):
     fleet = facts(*(machine(f"web-{number:02}", bypass=True) for number in range(25)))
-    found = report(fleet).only([FindingKind.NOBODY_PATCHES], "", 1_000).to_wire()
+    found = report(fleet).only([FindingKind.UNPATCHED], "", 1_000).to_wire()
     service.answers = [JSONResponse(found), JSONResponse(found)]
-    short = patchwave("doctor", "--kind", "nobody_patches")
+    short = patchwave("doctor", "--kind", "unpatched")
     assert "25 machines, 0 schedules: 25 findings" in short.output
     assert "and 5 more: --all" in short.output
     assert ("web-19" in short.output, "web-20" in short.output) == (True, False)
-    whole = patchwave("doctor", "--kind", "nobody_patches", "--all")
+    whole = patchwave("doctor", "--kind", "unpatched", "--all")
     assert ("web-24" in whole.output, "more: --all" in whole.output) == (True, False)
 
 

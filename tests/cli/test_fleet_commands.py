@@ -48,7 +48,7 @@ def machines(*ends: str | None) -> dict[str, Any]:
 
 def test_modes(patchwave: Patchwave, service: Service):
     found: dict[str, Any] = {
-        "counts": {"machines": 1, "byPatcher": {"nobody": 1}, "mistakes": 1},
+        "counts": {"machines": 1, "byPatcher": {"none": 1}, "mistakes": 1},
         "machines": [
             {
                 "name": "vm-1",
@@ -56,19 +56,19 @@ def test_modes(patchwave: Patchwave, service: Service):
                 "image": "Canonical:UbuntuServer:18.04-LTS:latest",
                 "agentVersion": "",
                 "settings": SETTINGS,
-                "patchedBy": "nobody",
+                "patchedBy": "none",
                 "sentence": "The schedule nightly fails [here].",
             }
         ],
         "notes": ["The policy x is not valid any more."],
     }
     service.answers = [JSONResponse(found)]
-    result = patchwave("fleet", "modes", "--os", "Linux", "--machine", "a", "--machine", "b", "--patched-by", "nobody")
+    result = patchwave("fleet", "modes", "--os", "Linux", "--machine", "a", "--machine", "b", "--patched-by", "none")
     assert result.code == 0
     for part in (
         "ImageDefault",
         "Canonical:UbuntuServer:18.04-LTS ",
-        "nobody",
+        "none",
         "fails [here].",
         "1 machine: nobody 1",
     ):
@@ -76,7 +76,7 @@ def test_modes(patchwave: Patchwave, service: Service):
     assert "a schedule fails" in result.output
     assert "The policy x is not valid any more." in result.output
     [asked] = service.asked("GET", "/api/fleet/modes")
-    assert asked["query"] == {"osType": "Linux", "machine": "a,b", "patchedBy": "nobody"}
+    assert asked["query"] == {"osType": "Linux", "machine": "a,b", "patchedBy": "none"}
 
 
 def test_modes_can_be_read_in_80_columns(patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):

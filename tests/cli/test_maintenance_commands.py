@@ -24,7 +24,7 @@ RUN = {
     "run": "20270112210000",
     "startsAt": "2027-01-12T21:00:00.000Z",
     "endsAt": "2027-01-13T00:55:00.000Z",
-    "cancelUntil": "2027-01-12T20:50:00.000Z",
+    "cancelDeadline": "2027-01-12T20:50:00.000Z",
 }
 VIEW: dict[str, Any] = {
     "configuration": {

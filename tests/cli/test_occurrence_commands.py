@@ -26,8 +26,8 @@ OCCURRENCE: dict[str, Any] = {
         "configurationId": CONFIGURATION,
         "startsAt": "2026-11-21T03:00:00.000Z",
         "endsAt": "2026-11-21T05:00:00.000Z",
-        "heardBeforeAt": None,
-        "heardAfterAt": "2026-11-21T04:10:00.000Z",
+        "preEventAt": None,
+        "postEventAt": "2026-11-21T04:10:00.000Z",
         "status": "Succeeded",
         "contradicted": 1,
         "passedOver": ["arc-1", "arc-2"],
@@ -36,12 +36,18 @@ OCCURRENCE: dict[str, Any] = {
 
 
 def machine(name: str, outcome: str, **changes: Any) -> dict[str, Any]:
-    own = {"prepared": True, "wasStarted": False, "snapshotId": "", "complaint": "", "reported": "Succeeded"}
+    own = {
+        "preTasksDone": True,
+        "poweredOn": False,
+        "snapshotId": "",
+        "preTasksError": "",
+        "updateManagerStatus": "Succeeded",
+    }
     return machine_document(name, outcome) | own | {"contradicted": outcome == "failed"} | changes
 
 
 MACHINES = [
-    machine("web-01", "patched", wasStarted=True, snapshotId="x", installation={"installed": 3}),
+    machine("web-01", "patched", poweredOn=True, snapshotId="x", installation={"installed": 3}),
     machine("web-02", "failed", message="Update Manager reported Succeeded, but there is no installation."),
 ]
 

@@ -108,7 +108,7 @@ class TestOffline:
         tags = {"cluster": "half \ud800 \uffff \x1b[2J <b>"}
         entries = [{"id": f"{GROUP}/virtualMachines/vm{n}", "location": "eastus", "tags": tags} for n in (1, 2)]
         fleet.write_text(json.dumps([*entries, {"id": "\ud800"}]))
-        changes = ["--set", "exclusiveTag=cluster", "--svg", str(svg), "-o", output]
+        changes = ["--set", "mutuallyExclusiveTag=cluster", "--svg", str(svg), "-o", output]
         result = patchwave("plan", "--fleet", str(fleet), "--policy", anything, *changes)
         assert result.code == 0, result.errors
         assert "\x1b" not in result.output

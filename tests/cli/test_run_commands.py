@@ -300,7 +300,11 @@ class TestMachines:
     def test_one_machine_shows_its_place_its_health_and_the_way_back(self, patchwave: Patchwave, service: Service):
         placed = {"ring": "broad", "phase": 2, "lane": "westeurope", "wave": 3, "why": ["zone 2 after zone 1"]}
         health = {"healthBefore": {"healthy": True}, "healthAfter": {"healthy": False, "why": "The probe said 500."}}
-        hooks = {"rollback": "Use the snapshot snap-1.", "beforeOutput": "drained", "afterOutput": ""}
+        hooks = {
+            "rollbackInstructions": "Use the snapshot snap-1.",
+            "preScriptOutput": "drained",
+            "postScriptOutput": "",
+        }
         service.runs[RUN] = [run_document(RUN)]
         service.machines[RUN] = [machine_document("web-1", "failed", **placed, **health, **hooks)]
         output = patchwave("run", "machines", RUN, "web-1").output

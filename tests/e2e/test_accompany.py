@@ -37,7 +37,7 @@ def prepare(product: Product, name: str, ids: list[str], *, cancel: bool = False
         sent(product, "PATCH", machine, {"properties": {"osProfile": {half: {"patchSettings": _SETTINGS}}}})
         assignment = {"location": "westeurope", "properties": {"maintenanceConfigurationId": one}}
         sent(product, "PUT", f"{machine}/providers/Microsoft.Maintenance/configurationAssignments/{name}", assignment)
-    around = {"configurations": [one], "cancelWhenPreFails": cancel}
+    around = {"configurations": [one], "cancelOnPreFailure": cancel}
     document = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maintenance": around, **policy}
     reply = product.api.put(f"/api/policies/{name}", json=document)
     assert reply.status_code == 201, reply.text
@@ -85,7 +85,7 @@ def test_a_scheduled_run_is_accompanied_once_and_its_machines_are_left_as_they_w
     assert (run["mode"], run["state"], run["machines"]) == ("accompany", "completed", 2)
     assert sum(run["countsByOutcome"].values()) == 2
     found = rows(product, run["id"])
-    assert found[running.lower()]["reported"] == "Succeeded"
+    assert found[running.lower()]["updateManagerStatus"] == "Succeeded"
     assert found[running.lower()]["installation"]["installed"] == 3
     assert found[running.lower()]["assessment"]["criticalAndSecurity"] == 0
     assert wait_until(lambda: product.state(stopped)["power"] == "deallocated", what=lambda: "it still runs")
@@ -94,5 +94,5 @@ def test_a_scheduled_run_is_accompanied_once_and_its_machines_are_left_as_they_w
         each["path"].rpartition("/")[2] for each in product.requests(stopped, "power") if each["method"] == "POST"
     ]
     assert sent_to in ([], ["start", "deallocate"])
-    assert found[stopped.lower()]["wasStarted"] == bool(sent_to)
+    assert found[stopped.lower()]["poweredOn"] == bool(sent_to)
     assert [each for each in product.requests(running, "power") if each["method"] == "POST"] == []

@@ -54,7 +54,7 @@ def test_orders_are_shown_where_people_look_for_what_comes(product: Product) -> 
         "occurrence_skipped",
         "policy_paused",
         "policy_resumed",
-        "occurrence_unskipped",
+        "occurrence_skip_removed",
     ]
     assert {line["by"] for line in lines[1:]} == {NAME}
 

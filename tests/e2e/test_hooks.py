@@ -17,8 +17,8 @@ def test_a_machine_gets_its_snapshot_and_its_scripts(product: Product) -> None:
     (one,) = product.take()
     row = product.patch_one(one, hooks={"snapshot": {}, "before": SCRIPTS, "after": SCRIPTS})
     assert (row["outcome"], row["reason"]) == ("patched", "ok"), row["message"]
-    assert row["snapshotId"].lower() in row["rollback"].lower()
-    assert "az vm update" in row["rollback"]
+    assert row["snapshotId"].lower() in row["rollbackInstructions"].lower()
+    assert "az vm update" in row["rollbackInstructions"]
     puts = product.azure.get("/_sim/requests", params={"operation": "snapshot", "method": "PUT"}).json()["requests"]
     assert [each["path"] for each in puts].count(row["snapshotId"]) == 1
     order = [each["operation"] for each in product.requests(one, "")]
@@ -44,7 +44,7 @@ def test_a_failed_script_after_the_installation_is_told(product: Product) -> Non
 
 def test_machines_restart_apart_from_their_installation(product: Product) -> None:
     ids = product.take(2, **REBOOT)
-    rows = product.patch(ids, reboot="separate")
+    rows = product.patch(ids, rebootMode="separate")
     for one in ids:
         row = rows[one.lower()]
         assert (row["outcome"], row["reason"]) == ("patched", "ok"), row["message"]

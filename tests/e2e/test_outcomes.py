@@ -20,7 +20,7 @@ CASES = [
     ({"pendingPatches": 3, "rebootRequired": True, "rebootBehavior": "fails"}, "reboot_required", "reboot_failed"),
     ({"pendingPatches": 3, "rebootRequired": True}, "patched", "ok"),
     ({"pendingPatches": 5, "windowTooShort": True}, "timed_out", "window_exceeded"),
-    ({"busy": True}, "skipped", "busy_elsewhere"),
+    ({"busy": True}, "skipped", "operation_conflict"),
     ({"pendingPatches": 4, "installFails": 2}, "failed", "patches_failed"),
     ({"pendingPatches": 4, "installWarns": True}, "patched_with_warnings", "completed_with_warnings"),
     ({"superseded": True}, "failed", "superseded"),

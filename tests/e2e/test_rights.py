@@ -100,7 +100,7 @@ def asked(stack_product: Product) -> set[str]:
     run_id = product.start(
         [stopped, deallocated, whole],
         startStopped=True,
-        reboot="separate",
+        rebootMode="separate",
         hooks={"snapshot": {}, "before": SCRIPT, "after": SCRIPT},
         health={"alerts": {"severities": ["Sev0"]}},
     )

@@ -13,7 +13,7 @@ from tests.support.http_calls import TENANT, signed_in
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 CLEO = "cccccccc-2222-4333-8444-555555555555"
 BEN = "bbbbbbbb-2222-4333-8444-555555555555"
-RINGS: list[dict[str, Any]] = [{"name": "all", "approval": {"within": "PT4H", "byOther": True}}]
+RINGS: list[dict[str, Any]] = [{"name": "all", "approval": {"within": "PT4H", "requireSecondPerson": True}}]
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ class Estate:
 
 CANARY = [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}}, {"name": "broad"}]
 ESTATES = [
-    Estate(1, "mixed", 3, {"rings": CANARY, "maxConcurrent": 12, "exclusiveTag": "cluster", "ramp": True}),
+    Estate(1, "mixed", 3, {"rings": CANARY, "maxConcurrent": 12, "mutuallyExclusiveTag": "cluster", "ramp": True}),
     Estate(
         2,
         "limited",
@@ -105,12 +105,12 @@ ESTATES = [
         {
             "rings": [{"name": "early", "percent": 25}, {"name": "broad"}],
             "maxConcurrent": "40%",
-            "exclusiveTag": "cluster",
+            "mutuallyExclusiveTag": "cluster",
             "limits": {"region": 4, "tags": [{"tag": "app", "maxConcurrent": 1}]},
         },
     ),
-    Estate(3, "sets", 5, {"maxConcurrent": 20, "reboot": "separate"}),
-    Estate(4, "zoned", 9, {"maxConcurrent": 20, "exclusiveTag": "cluster", "phases": [["eastus"], ["westus"]]}),
+    Estate(3, "sets", 5, {"maxConcurrent": 20, "rebootMode": "separate"}),
+    Estate(4, "zoned", 9, {"maxConcurrent": 20, "mutuallyExclusiveTag": "cluster", "phases": [["eastus"], ["westus"]]}),
 ]
 
 
@@ -164,7 +164,7 @@ def judge_run(product: Product, estate: Estate, run: Json) -> None:
     assert most_at_a_time(installs) >= 3, "they do run side by side"
     assert broken_rules(installs, estate.machines, estate.parsed, estate.topology) == []
     restarts = observed(product, estate, "restart")
-    if estate.parsed.reboot == "separate":
+    if estate.parsed.reboot_mode == "separate":
         assert restarts
         assert max(each.end for each in installs) <= min(each.start for each in restarts)
         assert broken_rules(restarts, estate.machines, estate.parsed, estate.topology) == []

@@ -20,7 +20,7 @@ def test_a_run_with_everything_leaves_no_secret_anywhere(product: Product) -> No
     product.fault(ids[2], "install", status=400, body={"error": {"code": "BadRequest", "message": leak}})
     run_id = product.start(
         ids,
-        reboot="separate",
+        rebootMode="separate",
         hooks={"snapshot": {}, "before": SCRIPT, "after": SCRIPT},
         health={"alerts": {"severities": ["Sev0"]}},
         notifications={"channels": ["hub"]},

@@ -139,7 +139,7 @@ def test_a_machine_is_skipped_and_then_retried(product: Product) -> None:
     order(product, run_id, f"machines/{rows[busy.lower()]['key']}/skip", status=409)
     path = f"machines/{rows[last.lower()]['key']}"
     order(product, run_id, f"{path}/retry", status=409)
-    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skip"]["by"] == NAME
+    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skipCommand"]["by"] == NAME
     run = product.wait(run_id)
     assert run["countsByOutcome"] == {"patched": 2, "skipped": 1}
     row = product.machines(run_id)[last.lower()]

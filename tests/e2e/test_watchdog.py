@@ -68,7 +68,7 @@ async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product)
         assert await look() == []
     ends_patched(product, run_id, ids)
     assert product.run(run_id)["incarnation"] == 2
-    assert actions(product, run_id).count("run_continued") == 1
+    assert actions(product, run_id).count("run_recovered") == 1
 
 
 @pytest.mark.chaos

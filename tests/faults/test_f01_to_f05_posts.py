@@ -177,7 +177,7 @@ def test_f05_a_machine_that_stays_busy_is_skipped_after_a_bounded_number_of_post
     (one,) = product.take()
     product.fault(one, "install", times=None, status=409, body=BUSY)
     row = hold_invariants(product, product.start([one]), [one])[one.lower()]
-    assert (row["outcome"], row["reason"]) == ("skipped", "busy_elsewhere")
+    assert (row["outcome"], row["reason"]) == ("skipped", "operation_conflict")
     assert "conflict with a concurrent request" in row["message"]
     assert len(product.requests(one, "install")) <= 6
     assert product.accepted(one)["install"] == 0
@@ -191,5 +191,5 @@ def test_f05_an_installation_of_somebody_else_is_never_adopted(product: Product)
     product.simulate(one, busy=True, busyWith="install")
     assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
     row = hold_invariants(product, run_id, [one])[one.lower()]
-    assert (row["outcome"], row["reason"]) == ("skipped", "busy_elsewhere")
+    assert (row["outcome"], row["reason"]) == ("skipped", "operation_conflict")
     assert product.accepted(one)["install"] == 0

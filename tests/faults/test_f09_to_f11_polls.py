@@ -111,7 +111,7 @@ async def test_f11_the_deadline_is_the_time_given_and_the_reserve_for_a_reboot(
     intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert timedelta(minutes=15 + 40) == REBOOT_RESERVE
-    given = intent.deadline_at - intent.posted_at - REBOOT_RESERVE
+    given = intent.deadline_at - intent.sent_at - REBOOT_RESERVE
     # What the policy gives at most, without a window.
     assert abs(given - timedelta(hours=4)) < timedelta(hours=3)
 
@@ -127,7 +127,7 @@ async def test_f11_an_operation_that_never_ends_times_out_keeps_its_lock_and_hol
             intent = await records.get_intent(run_id, key, OperationKind.INSTALL)
             assert intent
             if intent.state is IntentState.ACCEPTED:
-                await records.save_intent(intent.model_copy(update={"deadline_at": intent.posted_at}))
+                await records.save_intent(intent.model_copy(update={"deadline_at": intent.sent_at}))
                 break
         rows = hold_invariants(product, run_id, [stuck, *others])
         assert (rows[stuck.lower()]["outcome"], rows[stuck.lower()]["reason"]) == ("timed_out", "deadline")

@@ -135,7 +135,7 @@ async def test_f21_a_run_that_went_silent_goes_on_where_azure_is(product: Produc
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
     await watchdog(datetime.now(UTC) + timedelta(hours=3))
-    wait_until(lambda: "run_continued" in actions(product, run_id), what=lambda: str(product.run(run_id)))
+    wait_until(lambda: "run_recovered" in actions(product, run_id), what=lambda: str(product.run(run_id)))
     ends_patched_once(product, one, run_id)
 
 
@@ -151,10 +151,10 @@ async def test_f21_a_child_that_died_gets_another_turn(product: Product, watchdo
     # The engine takes its time to end an instance, and until then there is nothing to mend.
     for _ in range(100):
         await watchdog(datetime.now(UTC))
-        if "machine_continued" in actions(product, run_id):
+        if "machine_requeued" in actions(product, run_id):
             break
         await asyncio.sleep(0.1)
-    assert "machine_continued" in actions(product, run_id)
+    assert "machine_requeued" in actions(product, run_id)
     ends_patched_once(product, one, run_id)
 
 

@@ -71,7 +71,9 @@ ACCEPTED = StartResult(state=StartState.ACCEPTED)
 LEFT = StartResult(state=StartState.LEFT)
 THROTTLED = StartResult(state=StartState.WAIT, wait_seconds=60, counts=False)
 BUSY = StartResult(
-    state=StartState.WAIT, wait_seconds=60, outcome=Outcome.skipped(Reason.BUSY_ELSEWHERE, "Another operation runs.")
+    state=StartState.WAIT,
+    wait_seconds=60,
+    outcome=Outcome.skipped(Reason.OPERATION_CONFLICT, "Another operation runs."),
 )
 RUNNING = OperationReport(state=OperationState.RUNNING, wait_seconds=30)
 ASSESSED = OperationReport(

@@ -99,8 +99,8 @@ class Azure:
         self.calls: list[tuple[str, Json]] = []
         self.opened = Standpoint(
             start_stopped=True,
-            prepare_until=self.at + timedelta(minutes=20),
-            settle_at=self.at + timedelta(minutes=35) + timedelta(hours=3),
+            pre_deadline=self.at + timedelta(minutes=20),
+            post_deadline=self.at + timedelta(minutes=35) + timedelta(hours=3),
         ).model_copy(update=stand)
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.tell: Callable[[], None] = lambda: None
@@ -298,7 +298,7 @@ def test_what_was_started_is_stopped_again_and_nothing_else() -> None:
 
 
 def test_nothing_is_started_unless_the_policy_says_so() -> None:
-    azure = Azure("a", "b", stopped=("b",), start_stopped=False, cancel_when_pre_fails=True)
+    azure = Azure("a", "b", stopped=("b",), start_stopped=False, cancel_on_pre_failure=True)
     azure.run()
     assert azure.calls_of(contracts.START_MACHINE.name) == []
     assert azure.prepared["b"] == "", "nobody asked for it: nothing has failed"
@@ -307,7 +307,7 @@ def test_nothing_is_started_unless_the_policy_says_so() -> None:
 
 
 def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
-    azure = Azure("a", "b", cancel_when_pre_fails=True)
+    azure = Azure("a", "b", cancel_on_pre_failure=True)
     azure.boots["a"] = [HIBERNATED]
     azure.run()
     assert azure.keys_of(contracts.START_MACHINE.name) == []
@@ -331,7 +331,7 @@ THROTTLED = Found(wait_seconds=30, failure="Azure throttles.", counts=False)
 
 
 def test_being_throttled_is_no_failure_of_a_list() -> None:
-    azure = Azure("a", "b", cancel_when_pre_fails=True)
+    azure = Azure("a", "b", cancel_on_pre_failure=True)
     azure.pages = [THROTTLED] * 20
     azure.run()
     assert sorted(azure.prepared) == ["a", "b"]
@@ -341,7 +341,7 @@ def test_being_throttled_is_no_failure_of_a_list() -> None:
 
 
 def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
-    azure = Azure("a", cancel_when_pre_fails=True)
+    azure = Azure("a", cancel_on_pre_failure=True)
     azure.pages = [THROTTLED] * 200
     ended_at: list[datetime] = []
     end = azure.finish_pre_phase
@@ -354,7 +354,7 @@ def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
     azure.finish_pre_phase = finish_pre_phase
     azure.run()
     assert azure.calls_of(contracts.FINISH_PRE_PHASE.name)[0]["failure"] == "Azure throttles."
-    left = azure.opened.prepare_until - ended_at[0].replace(tzinfo=UTC) if azure.opened.prepare_until else None
+    left = azure.opened.pre_deadline - ended_at[0].replace(tzinfo=UTC) if azure.opened.pre_deadline else None
     assert left is not None
     assert timedelta(seconds=0) <= left < timedelta(seconds=40)
 
@@ -395,7 +395,7 @@ def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
 
 
 def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> None:
-    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_when_pre_fails=True)
+    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_on_pre_failure=True)
     azure.hooks["a"] = [HOOK_FAILED]
     azure.run()
     assert azure.canceled
@@ -415,7 +415,7 @@ def test_otherwise_azure_patches_all_the_same() -> None:
 
 
 def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellation_comes_in_time() -> None:
-    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_when_pre_fails=True)
+    azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_on_pre_failure=True)
     azure.hooks["a"] = [HOOK_RUNS] * 40 + [HOOK_DONE]
     moments: list[datetime] = []
     cancel = azure.cancel_occurrence
@@ -437,7 +437,7 @@ def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellat
 
 
 def test_a_cancellation_that_is_refused_leaves_the_run_to_azure() -> None:
-    azure = Azure("a", hooks=True, cancel_when_pre_fails=True)
+    azure = Azure("a", hooks=True, cancel_on_pre_failure=True)
     azure.hooks["a"] = [HOOK_FAILED]
     azure.cancels = [CancelResult(wait_seconds=10, failure=NO), CancelResult(failure=NO)]
     azure.run()
@@ -506,9 +506,9 @@ def test_a_pre_without_a_post_is_closed_by_the_clock() -> None:
     assert azure.now() >= azure.at + timedelta(hours=3, minutes=35)
 
 
-@pytest.mark.parametrize("stand", [{"prepare_until": datetime(2020, 1, 1, tzinfo=UTC)}, {"is_stopped": True}])
+@pytest.mark.parametrize("stand", [{"pre_deadline": datetime(2020, 1, 1, tzinfo=UTC)}, {"is_stopped": True}])
 def test_too_late_or_stopped_by_a_person_nothing_is_begun_and_nothing_cancelled(stand: Json) -> None:
-    azure = Azure("a", "b", stopped=("b",), cancel_when_pre_fails=True, **stand)
+    azure = Azure("a", "b", stopped=("b",), cancel_on_pre_failure=True, **stand)
     azure.run()
     assert azure.calls_of(contracts.START_MACHINE.name) == azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
     assert sorted(azure.concluded) == ["a", "b"], "the results are kept all the same"
@@ -605,7 +605,7 @@ def test_an_activity_that_fails_for_good_after_the_run_is_begun_again(name: str)
 
 
 def test_an_activity_that_fails_for_good_before_the_run_is_a_failed_step() -> None:
-    azure = Azure("a", stopped=("a",), hooks=True, cancel_when_pre_fails=True)
+    azure = Azure("a", stopped=("a",), hooks=True, cancel_on_pre_failure=True)
     azure.breaks[contracts.TAKE_SNAPSHOT.name] = 12
     azure.run()
     assert azure.prepared["a"].startswith("Patchwave itself failed")

@@ -195,7 +195,7 @@ def test_a_busy_machine_is_given_up() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[fakes.BUSY])})
     bench = run(fleet)
     assert len(bench.calls_of(contracts.INSTALL_PATCHES.name)) == MAX_REFUSALS
-    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+    assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
 
 
 def test_a_post_whose_answer_is_never_known_ends_unknown_and_keeps_the_lock() -> None:

@@ -104,7 +104,7 @@ def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
 NOT_KNOWN = StartResult(state=StartState.WAIT, wait_seconds=120)
 UNCOUNTED = NOT_KNOWN.model_copy(update={"counts": False})
 NOT_OURS = StartResult(
-    state=StartState.ENDED, outcome=Outcome.skipped(Reason.BUSY_ELSEWHERE, "Another operation is running.")
+    state=StartState.ENDED, outcome=Outcome.skipped(Reason.OPERATION_CONFLICT, "Another operation is running.")
 )
 PERHAPS = StartResult(
     state=StartState.ENDED,
@@ -125,7 +125,7 @@ def played(*starts: StartResult) -> tuple[Fleet, list[Json], Json]:
 def test_when_patience_is_out_the_last_post_is_settled_and_nothing_more_is_sent() -> None:
     fleet, asked, recorded = played(*[NOT_KNOWN] * 6, UNCOUNTED, NOT_OURS)
     assert [call["isLast"] for call in asked] == [False] * 6 + [True] * 2
-    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+    assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
     assert recorded["keepLock"] is False
 
 
@@ -152,7 +152,7 @@ def test_a_certain_refusal_ends_with_its_own_outcome_when_patience_is_out() -> N
     fleet, asked, recorded = played(BUSY)
     assert len(asked) == 6
     assert not any(call["isLast"] for call in asked)
-    assert fleet.outcomes[KEY] == ("skipped", "busy_elsewhere")
+    assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
     assert recorded["keepLock"] is False
 
 

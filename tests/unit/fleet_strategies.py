@@ -106,7 +106,7 @@ def policies(draw: st.DrawFn) -> Policy:
         "startStopped": draw(st.booleans()),
     }
     if draw(st.booleans()):
-        fields["exclusiveTag"] = "Cluster"
+        fields["mutuallyExclusiveTag"] = "Cluster"
     if draw(st.booleans()):
         tags = draw(st.sampled_from([[], ["app"], ["APP", "ring"]]))
         limits: dict[str, Any] = {"tags": [{"tag": tag, "maxConcurrent": draw(_LIMITS)} for tag in tags]}

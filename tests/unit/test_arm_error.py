@@ -80,7 +80,7 @@ TABLE = [
             "Operation 'installPatches' is not allowed on VM 'vm-1' since another operation is in progress.",
         ),
         "busy",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
     (
         409,
@@ -118,7 +118,7 @@ TABLE = [
         409,
         refusal(NOT_ALLOWED, "An ongoing operation is changing power state of Virtual Machine 'vm-1'."),
         "retry-later",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
     (
         409,
@@ -141,7 +141,7 @@ TABLE = [
             "Run command extension execution is in progress. Please wait for completion before invoking a run command.",
         ),
         "busy",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
     (
         409,
@@ -149,10 +149,10 @@ TABLE = [
             "Conflict", "The request failed due to conflict with a concurrent request. To resolve it, see the address."
         ),
         "busy",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
-    (409, refusal("SomethingNew", "A sentence that nobody has seen."), "busy", "busy_elsewhere"),
-    (409, "", "busy", "busy_elsewhere"),
+    (409, refusal("SomethingNew", "A sentence that nobody has seen."), "busy", "operation_conflict"),
+    (409, "", "busy", "operation_conflict"),
     # Throttling, with and without the wrapper
     (
         429,
@@ -240,7 +240,7 @@ TABLE = [
         409,
         refusal("ResourceUpdateBlockedOnPlatformUpdate", "The resource is being updated by the platform."),
         "retry-later",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
     (
         200,
@@ -368,7 +368,7 @@ TABLE = [
             "MaintenanceFailed", "Schedule timeout, waiting for an ongoing update to complete the resource"
         ),
         "retry-later",
-        "busy_elsewhere",
+        "operation_conflict",
     ),
     (
         200,
@@ -824,8 +824,8 @@ KINDS: dict[str, tuple[ErrorClass, Reason]] = {
         ErrorClass.NOT_RUNNING,
         Reason.AGENT_NOT_READY,
     ),
-    "The power state of the machine is changing.": (ErrorClass.RETRY_LATER, Reason.BUSY_ELSEWHERE),
-    HOST: (ErrorClass.RETRY_LATER, Reason.BUSY_ELSEWHERE),
+    "The power state of the machine is changing.": (ErrorClass.RETRY_LATER, Reason.OPERATION_CONFLICT),
+    HOST: (ErrorClass.RETRY_LATER, Reason.OPERATION_CONFLICT),
     "Azure guest patching does not support the image of this machine.": (ErrorClass.UNSUPPORTED, Reason.UNSUPPORTED),
     "Azure guest patching has no extension for the processor of this machine.": (
         ErrorClass.UNSUPPORTED,
@@ -839,7 +839,7 @@ KINDS: dict[str, tuple[ErrorClass, Reason]] = {
         ErrorClass.RETRY_LATER,
         Reason.OPERATION_FAILED,
     ),
-    ANOTHER: (ErrorClass.BUSY, Reason.BUSY_ELSEWHERE),
+    ANOTHER: (ErrorClass.BUSY, Reason.OPERATION_CONFLICT),
     "Azure is limiting requests; Patchwave waits as long as Azure asks.": (ErrorClass.THROTTLED, Reason.THROTTLED),
     "The token was refused; check the identity of the app when this persists.": (
         ErrorClass.RETRY_LATER,

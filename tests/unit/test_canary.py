@@ -183,7 +183,10 @@ def test_rings_with_machines_that_cannot_be_pinned_wait_for_an_approval() -> Non
     assert [ring.approval and ring.approval.within for ring in waiting.rings] == [None, timedelta(hours=24)]
     own = policy(
         withoutPin="wait",
-        rings=[policy().to_wire()["rings"][0], {"name": "broad", "approval": {"within": "PT2H", "byOther": True}}],
+        rings=[
+            policy().to_wire()["rings"][0],
+            {"name": "broad", "approval": {"within": "PT2H", "requireSecondPerson": True}},
+        ],
     )
     assert with_approvals(own, fleet) == own
     assert with_approvals(policy(withoutPin="wait"), fleet, {"vm-02"}) == policy(withoutPin="wait")

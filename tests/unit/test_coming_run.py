@@ -17,7 +17,7 @@ CUTOFF = timedelta(minutes=10)
 def test_coming_runs_have_names_that_azure_takes_and_a_last_moment() -> None:
     first, second = coming_runs(configuration(), THEN, 2, CUTOFF)
     assert first.run == "20210820194800"
-    assert first.starts_at - first.cancel_until == CUTOFF
+    assert first.starts_at - first.cancel_deadline == CUTOFF
     assert second.run == "20210821194800"
     assert parse_run(first.run) == first.starts_at
     correlation = f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/{first.run}"

@@ -64,7 +64,7 @@ def assessed(ago: timedelta = HOUR, **missing: int) -> dict[str, LastAssessment]
 
 def test_a_machine_set_to_schedules_without_one_is_patched_by_nobody() -> None:
     finding = only(found(facts(machine(bypass=True))))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert finding.subject == machine_id()
     assert "none is attached" in finding.evidence
     assert finding.fix == f"patchwave fleet set-mode --machine {machine_id()} --mode AutomaticByPlatform --no-bypass"
@@ -73,7 +73,7 @@ def test_a_machine_set_to_schedules_without_one_is_patched_by_nobody() -> None:
 def test_a_manual_machine_is_patched_by_nobody() -> None:
     windows = machine(mode=PatchMode.MANUAL, os_type=OsType.WINDOWS, enable_automatic_updates=False)
     finding = only(found(facts(windows)))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "--mode AutomaticByPlatform --no-bypass" in finding.fix
 
 
@@ -93,7 +93,7 @@ def test_a_machine_that_no_run_can_patch_is_unmanageable() -> None:
 
 def test_a_schedule_on_a_machine_without_the_flag_patches_nothing() -> None:
     finding = only(found(facts(machine(), configurations=[configuration()], assignments=[assigned()])))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "needs the bypass flag" in finding.evidence
     assert finding.fix.endswith("--mode AutomaticByPlatform --bypass")
 
@@ -101,7 +101,7 @@ def test_a_schedule_on_a_machine_without_the_flag_patches_nothing() -> None:
 def test_a_schedule_that_has_ended_leaves_its_machines_to_nobody() -> None:
     ended = configuration(expires="2026-06-01 00:00")
     findings = found(facts(machine(bypass=True), configurations=[ended], assignments=[assigned()]))
-    assert [each.kind for each in findings] == [FindingKind.NOBODY_PATCHES, FindingKind.SCHEDULE_ENDED]
+    assert [each.kind for each in findings] == [FindingKind.UNPATCHED, FindingKind.SCHEDULE_ENDED]
     assert "weekly ended at 2026-06-01T00:00:00.000Z" in findings[0].evidence
     assert findings[0].fix == findings[1].fix
     assert "maintenanceWindow.expirationDateTime=9999-12-31 23:59" in findings[0].fix
@@ -118,13 +118,13 @@ def test_a_machine_that_lacks_more_than_its_schedule_is_set_as_well() -> None:
 def test_a_hotpatched_machine_cannot_follow_its_schedule_so_azure_has_it() -> None:
     hotpatched = machine(os_type=OsType.WINDOWS, hotpatching=True)
     finding = only(found(facts(hotpatched, configurations=[configuration()], assignments=[assigned()])))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert finding.fix == f"patchwave maintenance assignment delete {assigned().id}"
 
 
 def test_automatic_patching_that_leaves_the_machine_out_is_nobody() -> None:
     finding = only(found(facts(machine(image=CUSTOM_IMAGE))))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "Its image is custom" in finding.evidence
     assert "patchwave run start -f - --mode patch" in finding.fix
 
@@ -137,7 +137,7 @@ def test_a_policy_patches_whatever_the_machine_is_set_to() -> None:
 def test_a_policy_that_is_there_for_the_runs_of_schedules_does_not_rest() -> None:
     around = policy(name="around", recurrence="", maintenance=MaintenanceHooks(configurations=[configuration_id()]))
     finding = only(found(facts(machine(bypass=True), policies=[around])))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "around" not in finding.evidence
 
 
@@ -152,7 +152,7 @@ def test_a_policy_that_is_there_for_the_runs_of_schedules_does_not_rest() -> Non
 )
 def test_a_policy_that_will_not_run_patches_nothing_and_is_named(resting: object, said: str) -> None:
     finding = only(found(facts(machine(bypass=True), policies=[resting])))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "The policy monthly" in finding.evidence or "policy monthly" in finding.evidence
     assert said in finding.evidence
 
@@ -160,7 +160,7 @@ def test_a_policy_that_will_not_run_patches_nothing_and_is_named(resting: object
 def test_a_machine_that_a_tag_holds_is_patched_by_no_policy() -> None:
     held = machine(bypass=True, tags={"patchwave-hold": "moving"})
     finding = only(found(facts(held, policies=[policy()])))
-    assert finding.kind is FindingKind.NOBODY_PATCHES
+    assert finding.kind is FindingKind.UNPATCHED
     assert "moving" in finding.evidence
 
 
@@ -174,7 +174,7 @@ def test_a_machine_that_no_ring_of_a_policy_takes_is_not_patched_by_it() -> None
 
 def test_what_a_linux_image_brings_is_no_promise() -> None:
     finding = only(found(facts(machine(mode=PatchMode.IMAGE_DEFAULT))))
-    assert finding.kind is FindingKind.LEFT_TO_IMAGE
+    assert finding.kind is FindingKind.OS_MANAGED
     assert "unattended-upgrades" in finding.evidence
 
 
@@ -195,7 +195,7 @@ def test_one_that_patches_is_right(alone: DriftInputs) -> None:
 def test_a_policy_and_a_schedule_are_two() -> None:
     fleet = facts(machine(bypass=True), configurations=[configuration()], assignments=[assigned()], policies=[policy()])
     finding = only(found(fleet))
-    assert finding.kind is FindingKind.PATCHED_BY_TWO
+    assert finding.kind is FindingKind.MULTIPLE_PATCHERS
     assert "The policy monthly patches it." in finding.evidence
     assert "the schedule weekly" in finding.evidence
     assert finding.fix == f"patchwave maintenance assignment delete {assigned().id}"
@@ -210,7 +210,7 @@ def test_a_machine_cannot_leave_a_dynamic_scope_so_it_leaves_the_policy() -> Non
 
 def test_a_policy_and_automatic_patching_are_two() -> None:
     finding = only(found(facts(machine(), policies=[policy()])))
-    assert finding.kind is FindingKind.PATCHED_BY_TWO
+    assert finding.kind is FindingKind.MULTIPLE_PATCHERS
     assert "Azure's automatic patching" in finding.evidence
     assert finding.fix.endswith("--mode AutomaticByPlatform --bypass")
 
@@ -218,7 +218,7 @@ def test_a_policy_and_automatic_patching_are_two() -> None:
 def test_a_policy_and_windows_update_are_two() -> None:
     windows = machine(mode=PatchMode.AUTOMATIC_BY_OS, os_type=OsType.WINDOWS)
     finding = only(found(facts(windows, policies=[policy()])))
-    assert finding.kind is FindingKind.PATCHED_BY_TWO
+    assert finding.kind is FindingKind.MULTIPLE_PATCHERS
     assert "Windows Update" in finding.evidence
 
 
@@ -231,7 +231,7 @@ def test_a_hotpatched_machine_keeps_its_safety_checks_and_leaves_the_policy() ->
 def test_a_schedule_that_fails_beside_somebody_who_patches_has_no_effect() -> None:
     windows = machine(mode=PatchMode.AUTOMATIC_BY_OS, os_type=OsType.WINDOWS)
     finding = only(found(facts(windows, configurations=[configuration()], assignments=[assigned()])))
-    assert finding.kind is FindingKind.SCHEDULE_WITHOUT_EFFECT
+    assert finding.kind is FindingKind.INEFFECTIVE_SCHEDULE
     assert "needs AutomaticByPlatform" in finding.evidence
     assert finding.fix.endswith("--mode AutomaticByPlatform --bypass")
 
@@ -239,7 +239,7 @@ def test_a_schedule_that_fails_beside_somebody_who_patches_has_no_effect() -> No
 def test_where_a_policy_patches_the_failing_schedule_goes() -> None:
     fleet = facts(machine(), configurations=[configuration()], assignments=[assigned()], policies=[policy()])
     finding = only(found(fleet))
-    assert finding.kind is FindingKind.SCHEDULE_WITHOUT_EFFECT
+    assert finding.kind is FindingKind.INEFFECTIVE_SCHEDULE
     assert finding.fix == f"patchwave maintenance assignment delete {assigned().id}"
 
 
@@ -301,7 +301,7 @@ def test_a_schedule_that_has_ended_is_found_once_and_says_how_many_it_leaves() -
 def test_a_schedule_without_in_guest_patch_mode_patches_nothing() -> None:
     plain = configuration(mode="")
     findings = found(facts(machine(bypass=True), configurations=[plain], assignments=[scoped()]))
-    assert [each.kind for each in findings] == [FindingKind.NOBODY_PATCHES, FindingKind.NO_PATCH_MODE]
+    assert [each.kind for each in findings] == [FindingKind.UNPATCHED, FindingKind.NO_PATCH_MODE]
     assert "weekly has no InGuestPatchMode" in findings[0].evidence
     assert "1 machine is attached to it" in findings[1].evidence
     assert "InGuestPatchMode=User" in findings[1].fix
@@ -395,7 +395,7 @@ def test_no_assessment_is_stale_and_azure_can_be_told_to_assess() -> None:
 
 
 def done(fleet: DriftInputs) -> list[Finding]:
-    return found(fleet, FindingKind.DONE_BUT_MISSING)
+    return found(fleet, FindingKind.REPORTED_DONE_BUT_MISSING)
 
 
 def test_what_a_schedule_called_done_and_is_not() -> None:
@@ -541,10 +541,10 @@ def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet:
 @given(fleets())
 def test_a_machine_has_one_answer_to_who_patches_it(fleet: DriftInputs) -> None:
     who = (
-        FindingKind.NOBODY_PATCHES,
-        FindingKind.LEFT_TO_IMAGE,
-        FindingKind.PATCHED_BY_TWO,
-        FindingKind.SCHEDULE_WITHOUT_EFFECT,
+        FindingKind.UNPATCHED,
+        FindingKind.OS_MANAGED,
+        FindingKind.MULTIPLE_PATCHERS,
+        FindingKind.INEFFECTIVE_SCHEDULE,
     )
     subjects = [each.subject for each in report(fleet).findings if each.kind in who]
     assert len(subjects) == len(set(subjects))
@@ -555,18 +555,18 @@ def test_a_machine_has_one_answer_to_who_patches_it(fleet: DriftInputs) -> None:
 def test_a_policy_over_everything_leaves_no_machine_to_nobody(fleet: DriftInputs) -> None:
     covered = replace(fleet, policies=[*fleet.policies, policy("everything")])
     kinds = {each.kind for each in report(covered).findings}
-    assert not kinds & {FindingKind.NOBODY_PATCHES, FindingKind.LEFT_TO_IMAGE}
+    assert not kinds & {FindingKind.UNPATCHED, FindingKind.OS_MANAGED}
 
 
 def test_a_report_is_narrowed_and_counts_what_was_asked_for() -> None:
     made = report(facts(machine("web-01", bypass=True), machine("db-01", bypass=True)))
-    assert made.findings_by_kind == {FindingKind.NOBODY_PATCHES: 2, FindingKind.STALE_ASSESSMENT: 2}
-    narrowed = made.only([FindingKind.NOBODY_PATCHES], "DB-", 10)
+    assert made.findings_by_kind == {FindingKind.UNPATCHED: 2, FindingKind.STALE_ASSESSMENT: 2}
+    narrowed = made.only([FindingKind.UNPATCHED], "DB-", 10)
     assert [each.subject for each in narrowed.findings] == [machine_id("db-01")]
-    assert narrowed.findings_by_kind == {FindingKind.NOBODY_PATCHES: 1}
+    assert narrowed.findings_by_kind == {FindingKind.UNPATCHED: 1}
     cut = made.only([], "", 3)
     assert len(cut.findings) == 3
-    assert cut.findings_by_kind == {FindingKind.NOBODY_PATCHES: 2, FindingKind.STALE_ASSESSMENT: 2}
+    assert cut.findings_by_kind == {FindingKind.UNPATCHED: 2, FindingKind.STALE_ASSESSMENT: 2}
     assert cut.notes[-1] == "Only the first 3 of 4 findings are listed."
     assert made.only([], "nothing has this name", 3).findings_by_kind == {}
 

@@ -12,11 +12,11 @@ def test_keys_that_came_went_and_changed() -> None:
     after = {
         "maxConcurrent": 5,
         "install": {"rebootSetting": "Never", "maximumDuration": "PT2H"},
-        "exclusiveTag": "sql",
+        "mutuallyExclusiveTag": "sql",
     }
     assert changes_in_words(before, after) == {
         "changed": [
-            {"path": "exclusiveTag", "before": None, "after": "sql"},
+            {"path": "mutuallyExclusiveTag", "before": None, "after": "sql"},
             {"path": "install.rebootSetting", "before": "Always", "after": "Never"},
             {"path": "maxConcurrent", "before": 20, "after": 5},
             {"path": "ramp", "before": True, "after": None},

@@ -28,8 +28,8 @@ def test_a_deadline_that_is_too_short_or_too_long(within: str) -> None:
 
 def test_an_approval_waits_a_day_and_takes_anybody_unless_it_says_so() -> None:
     assert Approval.from_wire({}).within == timedelta(hours=24)
-    assert Approval.from_wire({}).by_other is False
-    assert Approval.from_wire({"byOther": True}).by_other is True
+    assert Approval.from_wire({}).require_second_person is False
+    assert Approval.from_wire({"requireSecondPerson": True}).require_second_person is True
     schema = Approval.model_json_schema()["properties"]["within"]
     assert (schema["default"], schema["examples"]) == ("PT24H", ["PT24H"])
 

@@ -49,7 +49,7 @@ def draw_policy(random: Random) -> Policy:
     """Limits that bind and limits that do not; sometimes waves that wait for each other."""
     fields: dict[str, Any] = {"maxConcurrent": random.choice([1, 2, 2, 3, 4, 100])}
     if random.random() < 0.6:
-        fields["exclusiveTag"] = "cluster"
+        fields["mutuallyExclusiveTag"] = "cluster"
     limits: dict[str, Any] = {}
     if random.random() < 0.3:
         limits["tags"] = [{"tag": "app", "maxConcurrent": random.choice([1, 2])}]
@@ -158,9 +158,9 @@ def test_the_fleet_that_once_took_half_as_long_again() -> None:
     machines += [
         make_machine(5 + n, location="westeurope", os_type="Windows", tags={"cluster": "we"}) for n in range(5)
     ]
-    plan = make_plan(machines, make_policy(exclusiveTag="cluster"), AZURE).plan
+    plan = make_plan(machines, make_policy(mutuallyExclusiveTag="cluster"), AZURE).plan
     assert plan.rings[0].phases == [["northeurope"], ["polandcentral", "westeurope"]]
     assert (plan.makespan.predicted_seconds, plan.makespan.lower_bound_seconds) == (14_400.0, 14_400.0)
-    asked = make_plan(machines, make_policy(exclusiveTag="cluster", phaseOrder="fewestMachines"), AZURE).plan
+    asked = make_plan(machines, make_policy(mutuallyExclusiveTag="cluster", phaseOrder="fewestMachines"), AZURE).plan
     assert asked.rings[0].phases == [["northeurope", "polandcentral"], ["westeurope"]]
     assert (asked.makespan.predicted_seconds, asked.makespan.lower_bound_seconds) == (21_600.0, 14_400.0)

@@ -438,7 +438,7 @@ def refused(document: dict[str, Any], *given_up: str) -> dict[str, str]:
 CAREFUL: dict[str, dict[str, Any]] = {
     "maxConcurrent": {"maxConcurrent": 20},
     "limits": {"limits": {"region": 5}},
-    "exclusiveTag": {"exclusiveTag": "cluster"},
+    "mutuallyExclusiveTag": {"mutuallyExclusiveTag": "cluster"},
     "rings": {"rings": [{"name": "canary", "percent": 10}, {"name": "rest"}]},
     "phases": {"phases": [["westeurope"]]},
     "phaseOrder": {"phaseOrder": "fewestMachines"},
@@ -447,7 +447,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "ramp": {"ramp": True},
     "bake": {"bake": {"waves": "PT10M"}},
     "errorBudget": {"errorBudget": {"run": "10%"}},
-    "reboot": {"reboot": "separate"},
+    "rebootMode": {"rebootMode": "separate"},
     "pinRings": {"pinRings": True, "rings": [{"name": "canary", "percent": 10}, {"name": "rest"}]},
     "withoutPin": {"pinRings": True, "withoutPin": "wait", "rings": [{"name": "canary", "percent": 9}, {"name": "b"}]},
     "startStopped": {"startStopped": True},

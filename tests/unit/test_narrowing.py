@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
     "limits": {"region": "20%", "tags": [{"tag": "app", "maxConcurrent": 2}]},
     "rings": [
         {"name": "canary", "tags": {"values": {"ring": ["canary"]}}},
-        {"name": "broad", "approval": {"within": "PT4H", "byOther": True}, "bake": "PT1H"},
+        {"name": "broad", "approval": {"within": "PT4H", "requireSecondPerson": True}, "bake": "PT1H"},
     ],
     "bake": {"rings": "PT1H"},
     "errorBudget": {"run": "10%"},
@@ -134,8 +134,8 @@ def test_why_a_value_does_not_narrow_is_told(overrides: dict[str, Any], reasons:
 
 def test_an_approval_may_be_added_and_be_stricter() -> None:
     rings = [
-        {**FULL["rings"][0], "approval": {"byOther": True}},
-        {"name": "broad", "approval": {"within": "PT2H", "byOther": True}, "bake": "PT3H"},
+        {**FULL["rings"][0], "approval": {"requireSecondPerson": True}},
+        {"name": "broad", "approval": {"within": "PT2H", "requireSecondPerson": True}, "bake": "PT3H"},
     ]
     assert widened(parse_policy(FULL), apply_overrides(FULL, {"rings": rings})) == {}
     assert widened(apply_overrides(FULL, {"rings": rings}), parse_policy(FULL)) == {
@@ -279,7 +279,7 @@ SCOPES = st.fixed_dictionaries(
         ),
     },
 )
-APPROVALS = sections(within=some("PT1H", "PT4H"), byOther=st.booleans())
+APPROVALS = sections(within=some("PT1H", "PT4H"), requireSecondPerson=st.booleans())
 RINGS = some(
     [],
     [{"name": "canary", "percent": 10}, {"name": "broad"}],
@@ -292,7 +292,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         region=SHARES,
         tags=st.lists(st.fixed_dictionaries({"tag": some("app", "env"), "maxConcurrent": SHARES}), max_size=2),
     ),
-    "exclusiveTag": some(None, "app"),
+    "mutuallyExclusiveTag": some(None, "app"),
     "rings": st.builds(
         lambda rings, approvals: [
             ring | ({"approval": approval} if approval is not None else {})
@@ -338,7 +338,9 @@ def per_ring(policy: Policy) -> dict[str, tuple[bool, bool]]:
     ]
     ordered = order_rings(policy.rings)
     approvals = {key: ordered[choice.number].approval for key, choice in choose_rings(held, ordered).items()}
-    return {key: (asked is not None, asked is not None and asked.by_other) for key, asked in approvals.items()}
+    return {
+        key: (asked is not None, asked is not None and asked.require_second_person) for key, asked in approvals.items()
+    }
 
 
 def sizes(policy: Policy) -> Iterator[tuple[str, float]]:
@@ -365,7 +367,7 @@ def sizes(policy: Policy) -> Iterator[tuple[str, float]]:
     yield "zones", -policy.separate_zones
     yield "ramp", -policy.ramp
     yield "power", policy.start_stopped
-    yield "tag", -bool(policy.exclusive_tag)
+    yield "tag", -bool(policy.mutually_exclusive_tag)
     yield "pins", -policy.pin_rings
     yield "wave bake", -(policy.bake.waves.total_seconds() if policy.bake.waves is not None else -1)
     for ring in policy.rings:

@@ -400,8 +400,8 @@ def intent(**fields: Any) -> Intent:
         "machine_key": "a" * 24,
         "machine_id": "x",
         "kind": OperationKind.INSTALL,
-        "declared_at": NOW,
-        "posted_at": NOW,
+        "created_at": NOW,
+        "sent_at": NOW,
         "deadline_at": NOW + timedelta(hours=2),
     }
     return Intent(**(given_fields | fields))
@@ -481,7 +481,7 @@ def test_after_a_refusal_only_what_began_later_is_ours(answer: ArmFailure) -> No
 
 
 def test_a_stamp_in_whole_seconds_may_lie_before_the_intent() -> None:
-    refused = intent(declared_at=NOW + timedelta(milliseconds=900), answer=BUSY)
+    refused = intent(created_at=NOW + timedelta(milliseconds=900), answer=BUSY)
     assert origin(refused, summary("new", NOW)) is Origin.OURS
 
 

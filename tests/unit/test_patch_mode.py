@@ -47,13 +47,13 @@ def linux(mode: PatchMode = PLATFORM, **changes: object) -> PatchSettings:
     ("scenario", "mode", "bypass", "schedules", "patcher", "is_mistake"),
     [
         (1, PLATFORM, True, [NIGHTLY], PatchSource.SCHEDULE, False),
-        (2, PLATFORM, True, [], PatchSource.NOBODY, False),
-        (3, PLATFORM, False, [NIGHTLY], PatchSource.NOBODY, True),
+        (2, PLATFORM, True, [], PatchSource.NONE, False),
+        (3, PLATFORM, False, [NIGHTLY], PatchSource.NONE, True),
         (4, PLATFORM, False, [], PatchSource.PLATFORM, False),
-        (5, PatchMode.MANUAL, True, [NIGHTLY], PatchSource.NOBODY, True),
-        (6, PatchMode.MANUAL, True, [], PatchSource.NOBODY, False),
-        (7, PatchMode.MANUAL, False, [NIGHTLY], PatchSource.NOBODY, True),
-        (8, PatchMode.MANUAL, False, [], PatchSource.NOBODY, False),
+        (5, PatchMode.MANUAL, True, [NIGHTLY], PatchSource.NONE, True),
+        (6, PatchMode.MANUAL, True, [], PatchSource.NONE, False),
+        (7, PatchMode.MANUAL, False, [NIGHTLY], PatchSource.NONE, True),
+        (8, PatchMode.MANUAL, False, [], PatchSource.NONE, False),
     ],
 )
 def test_each_of_the_eight_scenarios(
@@ -91,13 +91,13 @@ def test_the_schedule_that_comes_first_patches() -> None:
 
 def test_schedules_that_have_ended_patch_nothing() -> None:
     patching = patch_ownership(linux(bypass=True), [ENDED])
-    assert (patching.scenario, patching.patcher) == (1, PatchSource.NOBODY)
+    assert (patching.scenario, patching.patcher) == (1, PatchSource.NONE)
     assert "old" in patching.sentence
 
 
 def test_what_azure_leaves_out_is_patched_by_nobody() -> None:
     patching = patch_ownership(linux(), unsupported="its image is custom.")
-    assert (patching.scenario, patching.patcher) == (4, PatchSource.NOBODY)
+    assert (patching.scenario, patching.patcher) == (4, PatchSource.NONE)
     assert patching.sentence.endswith("its image is custom.")
 
 

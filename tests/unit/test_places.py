@@ -74,7 +74,10 @@ def test_an_unknown_update_domain_makes_its_set_go_one_by_one_unless_it_is_not_p
 
 def test_tags_are_compared_without_case() -> None:
     machines = [make_machine(number, tags={"APP": "Web", "Cluster": "C1"}) for number in range(9)]
-    policy: dict[str, Any] = {"exclusiveTag": "cluster", "limits": {"tags": [{"tag": "app", "maxConcurrent": "50%"}]}}
+    policy: dict[str, Any] = {
+        "mutuallyExclusiveTag": "cluster",
+        "limits": {"tags": [{"tag": "app", "maxConcurrent": "50%"}]},
+    }
     assert permits(machines, **policy)[0][:-1] == (Permit("exclusive:cluster=c1", 1), Permit("tag:app=web", 4))
     assert permits([make_machine(0, tags={"cluster": " ", "app": ""})], **policy)[0] == (Permit(RUN_GROUP, 20),)
 
@@ -87,7 +90,7 @@ def test_a_region_counts_its_own_machines() -> None:
 
 def test_rules_that_hold_nobody_have_no_words() -> None:
     machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
-    separation = ConcurrencyConstraints(machines, machines, make_policy(exclusiveTag="cluster"), Topology())
+    separation = ConcurrencyConstraints(machines, machines, make_policy(mutuallyExclusiveTag="cluster"), Topology())
     for machine in machines:
         separation.permits(machine)
     assert separation.rules == {}
@@ -102,5 +105,5 @@ def test_every_place_survives_its_text() -> None:
         make_machine(0, zones=("1|2",), availability_set=set_id("a"), update_domain="x|y"),
         *av_set(9, name="a"),
     ]
-    for place in permits(machines, exclusiveTag="app")[0]:
+    for place in permits(machines, mutuallyExclusiveTag="app")[0]:
         assert Permit.parse(place.text) == place

@@ -165,12 +165,12 @@ def test_a_fleet_of_nobody_has_a_plan() -> None:
 def test_a_limit_of_a_tag_that_nobody_has_is_told() -> None:
     machines = [make_machine(number, tags={"Cluster": "sql", "app": ""}) for number in range(3)]
     limits = {"tags": [{"tag": "app", "maxConcurrent": 1}, {"tag": "tier", "maxConcurrent": 1}]}
-    assert make_plan(machines, make_policy(exclusiveTag="cluster", limits=limits), PAIRS).plan.notes == [
+    assert make_plan(machines, make_policy(mutuallyExclusiveTag="cluster", limits=limits), PAIRS).plan.notes == [
         "No machine has the tag tier, so its limit keeps nobody apart."
     ]
-    notes = make_plan(machines, make_policy(exclusiveTag="clutser"), PAIRS).plan.notes
+    notes = make_plan(machines, make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes
     assert notes == ["No machine has the tag clutser, so its limit keeps nobody apart."]
-    assert make_plan([], make_policy(exclusiveTag="clutser"), PAIRS).plan.notes[1:] == []
+    assert make_plan([], make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes[1:] == []
 
 
 @pytest.mark.parametrize(("goes_on", "rest"), [(True, "goes on in the next one"), (False, "is skipped")])
@@ -328,7 +328,9 @@ def test_availability_sets_in_words() -> None:
 def test_limits_pairs_and_clusters_in_words() -> None:
     machines = [make_machine(number, tags={"cluster": "SQL1", "app": "web"}) for number in range(3)]
     machines.append(make_machine(9, location="North Europe"))
-    said = why(machines, exclusiveTag="cluster", limits={"region": 2, "tags": [{"tag": "app", "maxConcurrent": 2}]})
+    said = why(
+        machines, mutuallyExclusiveTag="cluster", limits={"region": 2, "tags": [{"tag": "app", "maxConcurrent": 2}]}
+    )
     assert said["vm0"] == (
         "phase 2: westeurope is paired with northeurope; cluster=sql1 goes one at a time; app=web: 2 at a time;"
         " westeurope takes 2 at a time"

@@ -39,7 +39,7 @@ def call(state: IntentState, ago: timedelta = timedelta(0), *, url: str = URL, f
         call=GuardedCall.STOP,
         token="t",
         state=state,
-        declared_at=NOW - ago,
+        created_at=NOW - ago,
         deadline_at=DEADLINE,
         async_url=url,
         failure=failure,
@@ -241,7 +241,7 @@ def test_whatever_azure_answers_a_stop_is_asked_for_with_care_and_told_truly(
             answer, is_taken = answers.pop(0) if answers else ("accepted", True)
             is_taken = is_taken and answer != "refused"
             state = {"accepted": IntentState.ACCEPTED, "refused": IntentState.REFUSED}.get(answer, IntentState.DECLARED)
-            last = call(state, url="").model_copy(update={"declared_at": at})
+            last = call(state, url="").model_copy(update={"created_at": at})
             last_sent = (seconds, answer, is_taken)
             if is_taken:
                 off_at = seconds + takes

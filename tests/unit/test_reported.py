@@ -37,8 +37,8 @@ MISSING = AssessmentSummary(status="Succeeded", critical_and_security=2)
 
 
 def occurrence(**changes: Any) -> MaintenanceOccurrence:
-    times = dict.fromkeys(("prepare_until", "cancel_until"), START - timedelta(minutes=10))
-    fields = {"id": ID, "configuration_id": CONFIGURATION, "starts_at": START, "ends_at": START, "settle_at": START}
+    times = dict.fromkeys(("pre_deadline", "cancel_deadline"), START - timedelta(minutes=10))
+    fields = {"id": ID, "configuration_id": CONFIGURATION, "starts_at": START, "ends_at": START, "post_deadline": START}
     return MaintenanceOccurrence.model_validate(fields | times | changes)
 
 
@@ -50,16 +50,16 @@ def machine(**fields: Any) -> MachineRecord:
 @pytest.mark.parametrize(
     ("fields", "kind", "reason"),
     [
-        ({"reported": "Succeeded", "installation": INSTALLED, "assessment": CLEAN}, "patched", "ok"),
-        ({"reported": "Succeeded", "installation": INSTALLED}, "patched", "ok"),
+        ({"update_manager_status": "Succeeded", "installation": INSTALLED, "assessment": CLEAN}, "patched", "ok"),
+        ({"update_manager_status": "Succeeded", "installation": INSTALLED}, "patched", "ok"),
         (
-            {"reported": "Succeeded", "installation": INSTALLED, "assessment": MISSING},
+            {"update_manager_status": "Succeeded", "installation": INSTALLED, "assessment": MISSING},
             "patched_with_warnings",
-            "claimed_done",
+            "status_mismatch",
         ),
         (
             {
-                "reported": "Succeeded",
+                "update_manager_status": "Succeeded",
                 "installation": INSTALLED,
                 "assessment": AssessmentSummary(status="Succeeded", reboot_pending=True),
             },
@@ -67,40 +67,43 @@ def machine(**fields: Any) -> MachineRecord:
             "reboot_pending",
         ),
         (
-            {"reported": "Succeeded", "installation": InstallationSummary(status="Failed", installed=1, failed=2)},
+            {
+                "update_manager_status": "Succeeded",
+                "installation": InstallationSummary(status="Failed", installed=1, failed=2),
+            },
             "failed",
             "patches_failed",
         ),
-        ({"reported": "Succeeded", "assessment": CLEAN}, "nothing_to_install", "no_pending_patches"),
-        ({"reported": "Succeeded", "assessment": MISSING}, "failed", "claimed_done"),
-        ({"reported": "Succeeded"}, "failed", "claimed_done"),
-        ({"reported": "NoUpdatesPending"}, "nothing_to_install", "no_pending_patches"),
-        ({"reported": "ShutdownOrUnresponsive"}, "skipped", "not_running"),
-        ({"reported": "ShutdownOrUnresponsive", "power_state": "hibernated"}, "skipped", "hibernated"),
+        ({"update_manager_status": "Succeeded", "assessment": CLEAN}, "nothing_to_install", "no_pending_patches"),
+        ({"update_manager_status": "Succeeded", "assessment": MISSING}, "failed", "status_mismatch"),
+        ({"update_manager_status": "Succeeded"}, "failed", "status_mismatch"),
+        ({"update_manager_status": "NoUpdatesPending"}, "nothing_to_install", "no_pending_patches"),
+        ({"update_manager_status": "ShutdownOrUnresponsive"}, "skipped", "not_running"),
+        ({"update_manager_status": "ShutdownOrUnresponsive", "power_state": "hibernated"}, "skipped", "hibernated"),
         ({"power_state": "hibernated"}, "skipped", "hibernated"),
-        ({"reported": "Pending", "power_state": "hibernated"}, "skipped", "hibernated"),
-        ({"reported": "Failed", "power_state": "hibernated"}, "failed", "reported_failed"),
-        ({"reported": "Cancelled"}, "canceled", "occurrence_canceled"),
-        ({"reported": "Failed"}, "failed", "reported_failed"),
-        ({"reported": "InProgress"}, "unknown", "not_reported"),
-        ({}, "unknown", "not_reported"),
+        ({"update_manager_status": "Pending", "power_state": "hibernated"}, "skipped", "hibernated"),
+        ({"update_manager_status": "Failed", "power_state": "hibernated"}, "failed", "update_manager_failed"),
+        ({"update_manager_status": "Cancelled"}, "canceled", "occurrence_canceled"),
+        ({"update_manager_status": "Failed"}, "failed", "update_manager_failed"),
+        ({"update_manager_status": "InProgress"}, "unknown", "result_missing"),
+        ({}, "unknown", "result_missing"),
     ],
 )
 def test_each_word_has_its_outcome(fields: Json, kind: str, reason: str) -> None:
     outcome = conclude(occurrence(), machine(**fields))
     assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
     ended = machine(**fields, outcome=outcome.outcome)
-    says_done = fields.get("reported") == "Succeeded"
+    says_done = fields.get("update_manager_status") == "Succeeded"
     assert is_contradicted(ended) == (says_done and outcome.outcome.needs_person)
 
 
 def test_a_cancelled_run_says_whose_fault_it_was() -> None:
     canceled = occurrence(canceled_at=START - timedelta(minutes=20))
-    guilty = conclude(canceled, machine(complaint="The snapshot failed."))
+    guilty = conclude(canceled, machine(pre_tasks_error="The snapshot failed."))
     assert (guilty.outcome, guilty.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
-    other = conclude(canceled, machine(prepared=True))
+    other = conclude(canceled, machine(pre_tasks_done=True))
     assert (other.outcome, other.reason) == (OutcomeKind.CANCELED, Reason.OCCURRENCE_CANCELED)
-    raced = conclude(canceled, machine(installation=INSTALLED, reported="Succeeded"))
+    raced = conclude(canceled, machine(installation=INSTALLED, update_manager_status="Succeeded"))
     assert raced.outcome is OutcomeKind.PATCHED, "what was installed was installed"
 
 
@@ -108,7 +111,7 @@ def test_what_failed_before_is_told_with_the_outcome_and_what_azure_reports_too(
     bad = InstallationSummary(status="Failed", failed=1)
     told = conclude(
         occurrence(),
-        machine(installation=bad, complaint="The script failed.", reported_error="PACKAGE_MANAGER_FAILURE"),
+        machine(installation=bad, pre_tasks_error="The script failed.", update_manager_error="PACKAGE_MANAGER_FAILURE"),
     )
     assert "The script failed." in told.message
     assert "PACKAGE_MANAGER_FAILURE" in told.message
@@ -126,7 +129,7 @@ def test_a_machine_that_misses_patches_is_never_called_good(
 ) -> None:
     installation = None if status == "None" else InstallationSummary(status=status, installed=1, failed=failed)
     after = AssessmentSummary(status="Succeeded", critical_and_security=missing, reboot_pending=reboot_pending)
-    outcome = conclude(occurrence(), machine(reported=word, installation=installation, assessment=after))
+    outcome = conclude(occurrence(), machine(update_manager_status=word, installation=installation, assessment=after))
     assert outcome.message
     if missing or (failed and installation is not None):
         assert outcome.outcome.needs_person or word == "Cancelled"
@@ -177,24 +180,26 @@ def test_a_patch_belongs_to_its_installation() -> None:
 
 def test_results_are_awaited_where_there_will_be_one() -> None:
     assert awaits_result(machine())
-    assert awaits_result(machine(reported="Succeeded"))
-    assert not awaits_result(machine(reported="Succeeded", installation=INSTALLED))
-    assert not awaits_result(machine(reported="Cancelled"))
+    assert awaits_result(machine(update_manager_status="Succeeded"))
+    assert not awaits_result(machine(update_manager_status="Succeeded", installation=INSTALLED))
+    assert not awaits_result(machine(update_manager_status="Cancelled"))
 
 
 def test_a_machine_without_a_last_word_may_still_be_patched() -> None:
     assert is_under_way(machine())
-    assert is_under_way(machine(reported="InProgress"))
-    assert not is_under_way(machine(reported="InProgress", installation=INSTALLED))
-    assert not any(is_under_way(machine(reported=word)) for word in ("Succeeded", "Failed", "Cancelled"))
+    assert is_under_way(machine(update_manager_status="InProgress"))
+    assert not is_under_way(machine(update_manager_status="InProgress", installation=INSTALLED))
+    assert not any(is_under_way(machine(update_manager_status=word)) for word in ("Succeeded", "Failed", "Cancelled"))
 
 
 def test_a_failure_that_is_only_ubuntu_pro_is_a_warning_of_a_scheduled_run_too() -> None:
     esm = ReportedError(code="UA_ESM_REQUIRED", message="2 patches requires Ubuntu Pro", count=2)
     kept = InstallationSummary(status="Failed", installed=1, failed=2, errors=[esm])
-    outcome = conclude(occurrence(), machine(reported="Failed", installation=kept))
+    outcome = conclude(occurrence(), machine(update_manager_status="Failed", installation=kept))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.PATCHED_WITH_WARNINGS, Reason.SUBSCRIPTION_REQUIRED)
-    plain = conclude(occurrence(), machine(reported="Failed", installation=kept.model_copy(update={"errors": []})))
+    plain = conclude(
+        occurrence(), machine(update_manager_status="Failed", installation=kept.model_copy(update={"errors": []}))
+    )
     assert plain.outcome is OutcomeKind.FAILED
 
 
@@ -202,7 +207,7 @@ def test_what_was_reported_is_said_once() -> None:
     error = ReportedError(code="PACKAGE_MANAGER_FAILURE", message="exit code 100")
     kept = InstallationSummary(status="Failed", failed=1, errors=[error])
     outcome = conclude(
-        occurrence(), machine(installation=kept, reported_error="PACKAGE_MANAGER_FAILURE: exit code 100")
+        occurrence(), machine(installation=kept, update_manager_error="PACKAGE_MANAGER_FAILURE: exit code 100")
     )
     assert outcome.message.count("exit code 100") == 1
 
@@ -210,5 +215,5 @@ def test_what_was_reported_is_said_once() -> None:
 def test_a_reboot_that_the_assessment_does_not_mention_is_the_installations_to_tell() -> None:
     kept = INSTALLED.model_copy(update={"reboot_status": "Required"})
     silent = AssessmentSummary.from_wire({"status": "Succeeded"})
-    outcome = conclude(occurrence(), machine(reported="Succeeded", installation=kept, assessment=silent))
+    outcome = conclude(occurrence(), machine(update_manager_status="Succeeded", installation=kept, assessment=silent))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING)

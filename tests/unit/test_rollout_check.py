@@ -39,7 +39,7 @@ def tags(match: str = "all", **values: list[str]) -> dict[str, Any]:
         {"rings": [{"name": "named", "machineIds": [machine_id(1), machine_id(2, SUBSCRIPTIONS[1])]}, CANARY]},
         {"rings": [CANARY, {"name": "early", "tags": tags("any", ring=["canary"], app=["web"])}]},
         {"phases": [["West Europe", "eastus"], ["northeurope", "westus"]]},
-        {"limits": {"tags": [{"tag": "app", "maxConcurrent": 2}]}, "exclusiveTag": "cluster"},
+        {"limits": {"tags": [{"tag": "app", "maxConcurrent": 2}]}, "mutuallyExclusiveTag": "cluster"},
     ],
 )
 def test_what_can_be_done_is_taken(fields: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_phases_that_could_never_run(phases: list[list[str]], path: str, words: 
 def test_two_limits_for_one_tag() -> None:
     app = {"tag": "app", "maxConcurrent": 2}
     assert set(problems(limits={"tags": [app, app | {"tag": "APP"}]})) == {"limits.tags[1].tag"}
-    assert set(problems(limits={"tags": [app]}, exclusiveTag="App")) == {"limits.tags[0].tag"}
+    assert set(problems(limits={"tags": [app]}, mutuallyExclusiveTag="App")) == {"limits.tags[0].tag"}
     assert set(problems(limits={"region": 0, "tags": [app | {"maxConcurrent": "0%"}]})) == {
         "limits.region",
         "limits.tags[0].maxConcurrent",

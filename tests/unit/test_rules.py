@@ -46,7 +46,7 @@ def both(**fields: Any) -> list[PlannerMachine]:
         ),
         (both(availability_set=[SQL, SQL], update_domain=["", "1"]), {}, "an unknown update domain"),
         (both(availability_set=[SQL, SQL], update_domain=["1", "1"]), {}, "2 at a time in the set"),
-        (both(tags=[{"Cluster": "c1"}, {"cluster": "C1"}]), {"exclusiveTag": "cluster"}, "cluster=c1 twice"),
+        (both(tags=[{"Cluster": "c1"}, {"cluster": "C1"}]), {"mutuallyExclusiveTag": "cluster"}, "cluster=c1 twice"),
         (both(), {"maxConcurrent": 1}, "2 at a time in the run, where 1 are allowed"),
         (both(), {"maxConcurrent": "50%"}, "2 at a time in the run, where 1 are allowed"),
         (both(), {"limits": {"region": 1}}, "2 at a time in westeurope, where 1"),
@@ -90,7 +90,7 @@ def test_two_that_must_not_run_together(machines: list[PlannerMachine], policy: 
         (both(zones=[("1",), ()]), {}),
         (both(zones=[("1",), ("2",)]), {"separateZones": False}),
         (both(zones=[("1",), ("2",)], location=["eastus", "westus"]), {}),
-        (both(tags=[{"cluster": ""}, {"cluster": ""}]), {"exclusiveTag": "cluster"}),
+        (both(tags=[{"cluster": ""}, {"cluster": ""}]), {"mutuallyExclusiveTag": "cluster"}),
         (both(availability_set=[SQL, set_id("av-web")], update_domain=["0", "1"]), {}),
         # A share taken by hash cannot be told from outside, so the order of its rings is not judged.
         (both(), {"rings": [{"name": "first", "percent": 50}, {"name": "rest"}]}),

@@ -303,7 +303,7 @@ class TestTheTurnOfAMachine:
 
     def test_a_cancel_a_skip_and_a_stop_end_it_in_this_order(self) -> None:
         stopped = approved_run(stop_reason="The ring broad was rejected.")
-        skipped = placed(skip=ANA)
+        skipped = placed(skip_command=ANA)
         for state, one, kind, reason in (
             (commands.cancel(stopped, ANA), skipped, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
             (stopped, skipped, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
@@ -354,7 +354,7 @@ class TestSkip:
     @pytest.mark.parametrize("found", [None, intent(run().id, state=IntentState.REFUSED)])
     def test_before_its_operation_it_can_be_skipped_once(self, found: Intent | None) -> None:
         skipped = commands.skip(placed(), found, ANA)
-        assert skipped.skip == ANA
+        assert skipped.skip_command == ANA
         assert commands.skip(skipped, found, BEN) == skipped
 
     @pytest.mark.parametrize("state", [IntentState.DECLARED, IntentState.ACCEPTED])

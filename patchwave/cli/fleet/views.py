@@ -23,7 +23,7 @@ from patchwave.cli.rendering import (
 )
 
 _STYLES = {
-    "nobody": "bold red",
+    "none": "bold red",
     "unknown": "yellow",
     "changed": "green",
     "unchanged": "bright_black",

@@ -138,8 +138,8 @@ class _Scene:
         self._until("the end of the work before", lambda: self._occurrence().get("preparedAt"))
         self._run("maintenance", "occurrences", "show", self._run_id)
         rows = list(self._client.machines(self._run_id))
-        started = ", ".join(plain(row["name"]) for row in rows if row.get("wasStarted"))
-        told = sum(bool(row.get("beforeOutput")) for row in rows)
+        started = ", ".join(plain(row["name"]) for row in rows if row.get("poweredOn"))
+        told = sum(bool(row.get("preScriptOutput")) for row in rows)
         self._say(
             f"{started or 'No machine'} was stopped and runs now; on {told} machines the script of the policy ran."
         )
@@ -152,7 +152,7 @@ class _Scene:
         self._until("the scheduled run", lambda: (self._books.occurrence() or {}).get("status") == "InProgress")
         report.power["during"] = self._books.power()
         self._say("Update Manager patches. Patchwave waits for the post event.")
-        self._until("the post event", lambda: self._occurrence().get("heardAfterAt"))
+        self._until("the post event", lambda: self._occurrence().get("postEventAt"))
         self._say("The post event came. Patchwave copies the results, assesses, and puts the power back.")
         report.run = self._until("the end of the run", self._ended)
         report.machines = list(self._client.machines(run_id))
@@ -161,7 +161,7 @@ class _Scene:
         report.occurrence, report.deliveries = self._books.occurrence() or {}, self._books.deliveries()
         report.power["after"] = self._books.power()
         self._run("maintenance", "occurrences", "show", run_id)
-        for row in (row for row in report.machines if row.get("wasStarted")):
+        for row in (row for row in report.machines if row.get("poweredOn")):
             self._say(
                 f"{row['name']} was started, is {row['outcome']}, and is {report.power['after'][row['id']]} again."
             )

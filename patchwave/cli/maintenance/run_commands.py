@@ -87,14 +87,14 @@ def occurrence_facts(found: Json) -> RenderableType:
         "state": found.get("state"),
         "reason": found.get("reason"),
         "waiting for": found.get("waitingFor"),
-        "pre event": moment(occurrence.get("heardBeforeAt")) or "none came",
+        "pre event": moment(occurrence.get("preEventAt")) or "none came",
         "prepared": moment(occurrence.get("preparedAt")),
-        "not ready": occurrence.get("failedBefore") or "",
+        "not ready": occurrence.get("preFailures") or "",
         "starts": moment(occurrence.get("startsAt")),
         "ends": moment(occurrence.get("endsAt")),
         "cancelled by us": moment(occurrence.get("canceledAt")),
         "not cancelled": occurrence.get("cancelFailure"),
-        "post event": moment(occurrence.get("heardAfterAt")),
+        "post event": moment(occurrence.get("postEventAt")),
         "Azure's word": occurrence.get("status"),
         "results copied": moment(occurrence.get("resultsAt")),
         "outcomes": found.get("countsByOutcome"),
@@ -115,7 +115,7 @@ def machines_table(machines: Iterable[Json]) -> RenderableType:
         table.add_row(
             Text(plain(machine.get("name", ""))),
             _before(machine),
-            Text(plain(machine.get("reported", ""))),
+            Text(plain(machine.get("updateManagerStatus", ""))),
             str(part(machine, "installation").get("installed", "")),
             Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("contradicted") else ""),
             Text(plain(machine.get("message", ""))),
@@ -124,11 +124,11 @@ def machines_table(machines: Iterable[Json]) -> RenderableType:
 
 
 def _before(machine: Json) -> Text:
-    if machine.get("complaint"):
+    if machine.get("preTasksError"):
         return Text("failed", style="red")
-    done = ["started"] if machine.get("wasStarted") else []
+    done = ["started"] if machine.get("poweredOn") else []
     done += ["snapshot"] if machine.get("snapshotId") else []
-    return Text(", ".join(done) or ("ready" if machine.get("prepared") else ""))
+    return Text(", ".join(done) or ("ready" if machine.get("preTasksDone") else ""))
 
 
 def _name(occurrence: Json) -> str:

@@ -45,7 +45,7 @@ def configuration_view(view: Json) -> RenderableType:
         "next run": _next_run(view) or "none",
         "cancel until": ""
         if part(view, "nextRun").get("canceled")
-        else moment(part(view, "nextRun").get("cancelUntil")),
+        else moment(part(view, "nextRun").get("cancelDeadline")),
         "restarts": patches.get("rebootSetting"),
         "Windows": patches.get("windowsParameters"),
         "Linux": patches.get("linuxParameters"),
@@ -67,7 +67,7 @@ def runs_view(found: Json) -> RenderableType:
             plain(run.get("run", "")),
             moment(run.get("startsAt")),
             moment(run.get("endsAt")),
-            "cancelled" if run.get("canceled") else moment(run.get("cancelUntil")),
+            "cancelled" if run.get("canceled") else moment(run.get("cancelDeadline")),
         )
     return Group(table, _notes(found))
 

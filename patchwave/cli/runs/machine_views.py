@@ -79,8 +79,8 @@ def machine_facts(machine: Json) -> RenderableType:
     for label, key in (("reason", "reason"), ("message", "message"), ("waiting for", "waitingFor")):
         if machine.get(key):
             grid.add_row(label, Text(plain(machine[key])))
-    if machine.get("skip"):
-        grid.add_row("skip", ordered("", part(machine, "skip"), "why"))
+    if machine.get("skipCommand"):
+        grid.add_row("skip", ordered("", part(machine, "skipCommand"), "why"))
     if machine.get("wave"):
         grid.add_row("place", Text(_place(machine)))
     for label in ("assessment", "installation"):
@@ -96,7 +96,11 @@ def machine_facts(machine: Json) -> RenderableType:
         if health:
             word = _HEALTH.get(str(health.get("healthy")), "unknown")
             grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('why', ''))}".rstrip()))
-    for label, key in (("script before", "beforeOutput"), ("script after", "afterOutput"), ("way back", "rollback")):
+    for label, key in (
+        ("script before", "preScriptOutput"),
+        ("script after", "postScriptOutput"),
+        ("way back", "rollbackInstructions"),
+    ):
         if machine.get(key):
             grid.add_row(label, Text(plain(machine[key])))
     table = new_table("patch", "version", "kb", "classification", "state", "reboot")

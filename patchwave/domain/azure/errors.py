@@ -258,13 +258,13 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _rule(
         ErrorClass.RETRY_LATER,
-        Reason.BUSY_ELSEWHERE,
+        Reason.OPERATION_CONFLICT,
         "The power state of the machine is changing.",
         texts=("changing power state",),
     ),
     _rule(
         ErrorClass.RETRY_LATER,
-        Reason.BUSY_ELSEWHERE,
+        Reason.OPERATION_CONFLICT,
         "Azure is updating the host of the machine.",
         codes=("ResourceUpdateBlockedOnPlatformUpdate",),
         texts=("schedule timeout, waiting for an ongoing update",),
@@ -360,13 +360,13 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _rule(
         ErrorClass.BUSY,
-        Reason.BUSY_ELSEWHERE,
+        Reason.OPERATION_CONFLICT,
         "Another operation is running on the machine.",
         statuses=(409,),
     ),
     _rule(
         ErrorClass.BUSY,
-        Reason.BUSY_ELSEWHERE,
+        Reason.OPERATION_CONFLICT,
         "Another operation is running on the machine.",
         codes=("Conflict", "OperationInProgress"),
         texts=("another operation is in progress", "conflict with a concurrent request"),

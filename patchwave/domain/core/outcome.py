@@ -59,7 +59,7 @@ class Reason(StrEnum):
     OUTSIDE_BOUNDARY = "outside_boundary"
     SCOPE_LOCKED = "scope_locked"
     DISALLOWED_BY_POLICY = "disallowed_by_policy"
-    BUSY_ELSEWHERE = "busy_elsewhere"
+    OPERATION_CONFLICT = "operation_conflict"
     LOCKED_BY_RUN = "locked_by_run"
     HOLD_TAG = "hold_tag"
     SUPERSEDED = "superseded"
@@ -79,9 +79,9 @@ class Reason(StrEnum):
     UNHEALTHY = "unhealthy"
     HOOK_FAILED = "hook_failed"
     OCCURRENCE_CANCELED = "occurrence_canceled"
-    NOT_REPORTED = "not_reported"
-    REPORTED_FAILED = "reported_failed"
-    CLAIMED_DONE = "claimed_done"
+    RESULT_MISSING = "result_missing"
+    UPDATE_MANAGER_FAILED = "update_manager_failed"
+    STATUS_MISMATCH = "status_mismatch"
     INTERNAL = "internal"
 
 

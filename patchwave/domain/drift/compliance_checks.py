@@ -75,7 +75,7 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
         name = configuration.name if configuration else runs.configuration_id.rpartition("/")[2]
         counted = ", ".join(f"{count} {classification}" for classification, count in missing.items())
         yield Finding(
-            kind=FindingKind.DONE_BUT_MISSING,
+            kind=FindingKind.REPORTED_DONE_BUT_MISSING,
             subject=machine.found.id,
             evidence=(
                 f"The schedule {name} reported it {runs.status} at {format_instant(runs.ended_at)}; the assessment of"

@@ -26,14 +26,14 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
         return None
     if standing.policies and standing.others:
         return _two(standing)
-    if not standing.policies and patching.patcher is PatchSource.NOBODY:
+    if not standing.policies and patching.patcher is PatchSource.NONE:
         return _nobody(index, standing)
     if patching.is_mistake:
         evidence = " ".join([patching.sentence, *_policies(standing)])
-        return _finding(FindingKind.SCHEDULE_WITHOUT_EFFECT, standing, evidence, _without_effect(standing))
+        return _finding(FindingKind.INEFFECTIVE_SCHEDULE, standing, evidence, _without_effect(standing))
     if settings.patch_mode is PatchMode.IMAGE_DEFAULT and not standing.policies:
         evidence = " ".join([patching.sentence, *standing.resting])
-        return _finding(FindingKind.LEFT_TO_IMAGE, standing, evidence, _set(standing, remediation.to_azure()))
+        return _finding(FindingKind.OS_MANAGED, standing, evidence, _set(standing, remediation.to_azure()))
     return None
 
 
@@ -45,7 +45,7 @@ def _nobody(index: FleetIndex, standing: PatchCoverage) -> Finding:
     if reasons and len(reasons) == len(standing.attached) and not patching.is_mistake:
         why = f"Set to follow a schedule, and what is attached patches nothing: {'; '.join(reasons)}."
     fix = _nobody_fix(index, standing)
-    return _finding(FindingKind.NOBODY_PATCHES, standing, " ".join([why, *standing.resting]), fix)
+    return _finding(FindingKind.UNPATCHED, standing, " ".join([why, *standing.resting]), fix)
 
 
 def _nobody_fix(index: FleetIndex, standing: PatchCoverage) -> str:
@@ -71,7 +71,7 @@ def _two(standing: PatchCoverage) -> Finding:
         fix = _detach(standing)
     else:
         fix = _set(standing, remediation.to_schedules())
-    return _finding(FindingKind.PATCHED_BY_TWO, standing, evidence, fix)
+    return _finding(FindingKind.MULTIPLE_PATCHERS, standing, evidence, fix)
 
 
 def _without_effect(standing: PatchCoverage) -> str:

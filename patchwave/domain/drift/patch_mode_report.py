@@ -94,8 +94,8 @@ def count(machines: Iterable[MachineModes]) -> PatchModeCounts:
 
 
 def _patched_by(standing: PatchCoverage) -> PatchSource:
-    patcher = standing.patching.patcher if standing.patching else PatchSource.NOBODY
-    if patcher is PatchSource.NOBODY and standing.policies:
+    patcher = standing.patching.patcher if standing.patching else PatchSource.NONE
+    if patcher is PatchSource.NONE and standing.policies:
         return PatchSource.POLICY
     return patcher
 

@@ -123,7 +123,7 @@ class PatchSource(StrEnum):
     """Windows Update in the guest, or what the Linux image brings; Azure neither orders nor sees it."""
     POLICY = "policy"
     """A policy of Patchwave and nothing else; no setting of the machine says so."""
-    NOBODY = "nobody"
+    NONE = "none"
     UNKNOWN = "unknown"
 
 
@@ -165,13 +165,13 @@ def patch_ownership(
         case 2:
             return PatchOwnership(
                 scenario=2,
-                patcher=PatchSource.NOBODY,
+                patcher=PatchSource.NONE,
                 sentence="Set to follow a schedule, and none is attached: only patched on demand, as Patchwave does.",
             )
         case 3:
             return PatchOwnership(
                 scenario=3,
-                patcher=PatchSource.NOBODY,
+                patcher=PatchSource.NONE,
                 is_mistake=True,
                 sentence=f"The schedule {names} fails on this machine: it needs the bypass flag, which is off, and with"
                 " a schedule attached Azure does not patch by itself.",
@@ -179,7 +179,7 @@ def patch_ownership(
         case 4 if unsupported:
             return PatchOwnership(
                 scenario=4,
-                patcher=PatchSource.NOBODY,
+                patcher=PatchSource.NONE,
                 sentence=f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}",
             )
         case 4:
@@ -198,7 +198,7 @@ def _by_schedule(schedules: Sequence[AttachedSchedule]) -> PatchOwnership:
         names = ", ".join(schedule.name for schedule in schedules)
         return PatchOwnership(
             scenario=1,
-            patcher=PatchSource.NOBODY,
+            patcher=PatchSource.NONE,
             sentence=f"Set to follow a schedule, and what is attached has ended: {names}.",
         )
     at, name = min(coming)
@@ -214,7 +214,7 @@ def _outside_azure(scenario: int, mode: PatchMode, names: str) -> PatchOwnership
     """The four scenarios of the other modes: the flag changes nothing, and a schedule is an error."""
     error = f" The schedule {names} fails: it needs AutomaticByPlatform." if names else ""
     if mode is PatchMode.MANUAL:
-        patcher, sentence = PatchSource.NOBODY, "Manual: nothing patches it by itself."
+        patcher, sentence = PatchSource.NONE, "Manual: nothing patches it by itself."
     elif mode is PatchMode.AUTOMATIC_BY_OS:
         patcher, sentence = PatchSource.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."
     else:

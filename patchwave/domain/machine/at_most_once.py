@@ -38,7 +38,7 @@ class Guard(Document):
     turn: str = ""
     """Of a start or stop: of which change of power it is; that of an earlier one says nothing."""
     state: IntentState = IntentState.DECLARED
-    declared_at: UtcDatetime
+    created_at: UtcDatetime
     deadline_at: UtcDatetime
     """When following the operation ends, and a restart is not asked for again."""
     async_url: str = ""

@@ -129,8 +129,8 @@ class Delay:
 def ended_well(machine: MachineRecord) -> bool:
     """Whether what the machine installed may go to later rings.
 
-    A machine that waits for its restart (``reboot: separate``) has no outcome yet, and has installed everything. One
-    that failed, ran out of time, did not come back from its reboot or became unhealthy vouches for nothing.
+    A machine that waits for its restart (``rebootMode: separate``) has no outcome yet, and has installed everything.
+    One that failed, ran out of time, did not come back from its reboot or became unhealthy vouches for nothing.
     """
     if machine.outcome is None:
         return machine.stage in _AWAITS_RESTART

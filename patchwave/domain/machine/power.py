@@ -51,7 +51,7 @@ def next_step(shown: Power, last: Guard | None, now: datetime, deadline: datetim
         return Next.WAIT
     if last is None or last.state is IntentState.REFUSED:
         return Next.SEND
-    if now < last.declared_at + settles_in:
+    if now < last.created_at + settles_in:
         return Next.WAIT
     has_operation = last.state is IntentState.ACCEPTED and (last.async_url or last.location_url)
     return Next.FOLLOW if has_operation else Next.SEND

@@ -36,7 +36,7 @@ from patchwave.domain.policy.scope import OsType
 CARE: Mapping[str, str] = {
     "maxConcurrent": "limits how many machines install at a time; a schedule starts all of them at once",
     "limits": "limits machines at a time by region or tag; a schedule starts all of them at once",
-    "exclusiveTag": "keeps machines with the same value of a tag apart; a schedule does not look at it",
+    "mutuallyExclusiveTag": "keeps machines with the same value of a tag apart; a schedule does not look at it",
     "rings": "orders the machines; a schedule has no order",
     "phases": "orders the regions; a schedule has no order",
     "phaseOrder": "orders the regions; a schedule has no order",
@@ -45,7 +45,7 @@ CARE: Mapping[str, str] = {
     "ramp": "begins with few machines; a schedule starts all of them at once",
     "bake": "waits between waves or rings; a schedule has none",
     "errorBudget": "stops after failures; a schedule goes on whatever happens",
-    "reboot": "restarts machines apart from their installation; a schedule restarts them as they install",
+    "rebootMode": "restarts machines apart from their installation; a schedule restarts them as they install",
     "pinRings": "installs in later rings what the first one got; a schedule has no rings",
     "withoutPin": "says what is done where nothing can be pinned; a schedule has no rings",
     "startStopped": "starts stopped machines; a schedule leaves them out (docs/how-to/update-manager.md)",

@@ -131,19 +131,19 @@ class MaintenanceOccurrence(Document):
     ends_at: UtcDatetime
     subscriptions: list[str] = Field(default_factory=list[str])
     """Where its machines are looked for, of runs that older versions made; none means everywhere."""
-    prepare_until: UtcDatetime
+    pre_deadline: UtcDatetime
     """Nothing is begun on a machine after that, until the scheduled run is over."""
-    cancel_until: UtcDatetime
-    settle_at: UtcDatetime
+    cancel_deadline: UtcDatetime
+    post_deadline: UtcDatetime
     """When it counts as over without a post event."""
-    heard_before_at: UtcDatetime | None = None
+    pre_event_at: UtcDatetime | None = None
     """When its pre event came; nothing when the post event was the first to come."""
-    heard_after_at: UtcDatetime | None = None
+    post_event_at: UtcDatetime | None = None
     status: str = ""
     """How it ended, in the word of its post event."""
     prepared_at: UtcDatetime | None = None
     """When the work before it ended, or its time was over."""
-    failed_before: int = 0
+    pre_failures: int = 0
     """Machines on which that work failed or did not end."""
     canceled_at: UtcDatetime | None = None
     """When we cancelled it, since the work before it failed."""
@@ -159,7 +159,7 @@ class MaintenanceOccurrence(Document):
     @property
     def is_over(self) -> bool:
         """Whether Azure does nothing more for it, as far as we were told."""
-        return self.heard_after_at is not None or self.canceled_at is not None
+        return self.post_event_at is not None or self.canceled_at is not None
 
     def passing_over(self, ids: Iterable[str]) -> Self:
         """With these ids noted as well; the same when all of them are."""
@@ -177,8 +177,8 @@ class MaintenanceOccurrence(Document):
             run = ScheduledRun(run.id, self.starts_at, max(self.ends_at, run.ends_at))
         if (run.starts_at, run.ends_at) == (self.starts_at, self.ends_at):
             return self
-        times = first_heard(run, patience, self.heard_before_at or self.heard_after_at or now)
-        names = ("starts_at", "ends_at", "prepare_until", "cancel_until", "settle_at")
+        times = from_first_event(run, patience, self.pre_event_at or self.post_event_at or now)
+        names = ("starts_at", "ends_at", "pre_deadline", "cancel_deadline", "post_deadline")
         return self.model_copy(update={name: getattr(times, name) for name in names})
 
 
@@ -187,9 +187,9 @@ def too_late_to_prepare() -> Outcome:
     return Outcome.skipped(Reason.WINDOW_CLOSED, "The time for the work before the scheduled run was over.")
 
 
-def first_heard(run: ScheduledRun, patience: EventTimeouts, now: datetime) -> MaintenanceOccurrence:
+def from_first_event(run: ScheduledRun, patience: EventTimeouts, now: datetime) -> MaintenanceOccurrence:
     """What is known of a scheduled run when its first event comes, neither pre nor post noted yet."""
-    cancel_until = run.starts_at - patience.cutoff
+    cancel_deadline = run.starts_at - patience.cutoff
     # An event that comes too early leaves the time that Azure's own would have left.
     begins = max(now, run.starts_at - ANNOUNCED)
     return MaintenanceOccurrence(
@@ -197,7 +197,7 @@ def first_heard(run: ScheduledRun, patience: EventTimeouts, now: datetime) -> Ma
         configuration_id=str(run.id.configuration),
         starts_at=run.starts_at,
         ends_at=run.ends_at,
-        prepare_until=min(begins + patience.prepare, cancel_until - patience.cutoff * _CANCEL_MARGIN),
-        cancel_until=cancel_until,
-        settle_at=run.ends_at + patience.post,
+        pre_deadline=min(begins + patience.prepare, cancel_deadline - patience.cutoff * _CANCEL_MARGIN),
+        cancel_deadline=cancel_deadline,
+        post_deadline=run.ends_at + patience.post,
     )

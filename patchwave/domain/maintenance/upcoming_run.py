@@ -26,7 +26,7 @@ class ComingRun(Document):
     run: str
     starts_at: UtcDatetime
     ends_at: UtcDatetime
-    cancel_until: UtcDatetime
+    cancel_deadline: UtcDatetime
     """The last moment in which it can be cancelled."""
     canceled: bool = False
     """It will not happen."""
@@ -58,7 +58,7 @@ def coming_run(occurrence: Occurrence, cutoff: timedelta, canceled: Collection[s
         run=name,
         starts_at=occurrence.at_utc,
         ends_at=occurrence.window_end_utc,
-        cancel_until=occurrence.at_utc - cutoff,
+        cancel_deadline=occurrence.at_utc - cutoff,
         canceled=name in canceled,
     )
 

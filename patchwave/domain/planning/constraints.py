@@ -55,7 +55,9 @@ class ConcurrencyConstraints:
         self.slots: dict[tuple[str, str], SlotLabel] = {}
         self._policy = policy
         self._topology = topology
-        tags = [limit.tag for limit in policy.limits.tags] + ([policy.exclusive_tag] if policy.exclusive_tag else [])
+        tags = [limit.tag for limit in policy.limits.tags] + (
+            [policy.mutually_exclusive_tag] if policy.mutually_exclusive_tag else []
+        )
         self._limited_tags = frozenset(fold(tag) for tag in tags)
         self._by_region = Counter(machine.region for machine in machines)
         self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
@@ -129,7 +131,7 @@ class ConcurrencyConstraints:
     def _tags(self, machine: PlannerMachine) -> list[Permit]:
         if not self._limited_tags:
             return []
-        exclusive = self._policy.exclusive_tag
+        exclusive = self._policy.mutually_exclusive_tag
         tags = self._tag_values(machine)
         permits: list[Permit] = []
         if exclusive is not None and (value := tags.get(fold(exclusive))):

@@ -32,9 +32,9 @@ class Approval(Document):
         # The library writes a day as P1D into the schema, which no policy may hold.
         json_schema_extra={"default": "PT24H"},
     )
-    by_other: bool = Field(
+    require_second_person: bool = Field(
         default=False,
-        title="By other",
+        title="Require a second person",
         description="A second person has to approve: neither the author of the policy nor anybody who started or"
         " retried the run. Needs PATCHWAVE_AUTHORIZATION=roles, an app setting: a function key does not say who calls.",
     )

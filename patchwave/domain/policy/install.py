@@ -73,8 +73,8 @@ class Install(Document):
     reboot_setting: RebootSetting = Field(
         default=RebootSetting.IF_REQUIRED,
         title="Reboot setting",
-        description="Whether a machine restarts after installing: IfRequired, Never or Always. With reboot: separate it"
-        " does not count: machines restart apart, those that need it.",
+        description="Whether a machine restarts after installing: IfRequired, Never or Always. With"
+        " rebootMode: separate it does not count: machines restart apart, those that need it.",
     )
     maximum_duration: Annotated[Duration, AfterValidator(_check_maximum)] = Field(
         default=parse_duration("PT2H"),

@@ -45,9 +45,9 @@ class MaintenanceHooks(Document):
             ]
         ],
     )
-    cancel_when_pre_fails: StrictBool = Field(
+    cancel_on_pre_failure: StrictBool = Field(
         default=False,
-        title="Cancel when the work before it fails",
+        title="Cancel on pre-maintenance failure",
         description="Cancel the coming run of the schedule, for all of its machines, when the work before it failed on"
         " any machine or did not end in time. Otherwise Azure patches all the same.",
     )

@@ -239,7 +239,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "install": Install,
         "max_concurrent": _smaller_share,
         "limits": Limits,
-        "exclusive_tag": _or_added(_never),
+        "mutually_exclusive_tag": _or_added(_never),
         "rings": _elsewhere,
         "phases": _never,
         "phase_order": _never,
@@ -249,7 +249,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "bake": Bake,
         "error_budget": ErrorBudget,
         # Whether machines restart together or apart changes what they do, and neither is less.
-        "reboot": _never,
+        "reboot_mode": _never,
         "pin_rings": _turned_on,
         # To skip instead of to wait would also drop the approval of the ring's other machines.
         "without_pin": lambda before, after: before is WithoutPin.INSTALL and after is not WithoutPin.INSTALL,
@@ -320,7 +320,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "approval": Approval,
         "bake": _elsewhere,
     },
-    Approval: {"within": _less, "by_other": _turned_on},
+    Approval: {"within": _less, "require_second_person": _turned_on},
     Health: {
         "enabled": _turned_on,
         "resource_health": _turned_on,

@@ -35,7 +35,7 @@ from patchwave.domain.policy.rollout import (
     Bake,
     Limits,
     PhaseOrder,
-    Reboot,
+    RebootMode,
     Ring,
     order_rings,
 )
@@ -138,9 +138,9 @@ class Policy(Document):
     limits: Limits = Field(
         default=Limits(), title="Limits", description="Further limits: per region, and per value of a tag."
     )
-    exclusive_tag: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    mutually_exclusive_tag: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None,
-        title="Exclusive tag",
+        title="Mutually exclusive tag",
         description="Machines with the same value of this tag, such as the nodes of a cluster, go one at a time.",
         examples=["cluster"],
     )
@@ -186,9 +186,9 @@ class Policy(Document):
         title="Error budget",
         description="How many machines may fail before nothing more is started.",
     )
-    reboot: Reboot = Field(
-        default=Reboot.TOGETHER,
-        title="Reboot",
+    reboot_mode: RebootMode = Field(
+        default=RebootMode.TOGETHER,
+        title="Reboot mode",
         description="together: machines restart while they install, as rebootSetting says. separate: they install"
         " without a restart, and then restart ring by ring by the same rules.",
     )
@@ -353,7 +353,7 @@ def _mend_rings(given: Sequence[object], wrong: Set[str]) -> list[JsonObject]:
 
 def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
     """What is valid field by field and yet could never be done."""
-    problems = rollout_problems(policy.rings, policy.phases or [], policy.limits, policy.exclusive_tag, scope)
+    problems = rollout_problems(policy.rings, policy.phases or [], policy.limits, policy.mutually_exclusive_tag, scope)
     if policy.pin_rings and len(policy.rings) < 2:
         problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
     if policy.without_pin is not WithoutPin.SKIP and not policy.pin_rings:

@@ -102,7 +102,7 @@ class AvailabilitySets(Document):
     )
 
 
-class Reboot(StrEnum):
+class RebootMode(StrEnum):
     """When machines restart."""
 
     TOGETHER = "together"

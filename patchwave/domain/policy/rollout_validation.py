@@ -16,7 +16,7 @@ def rollout_problems(
     rings: Sequence[Ring],
     phases: Sequence[Sequence[str]],
     limits: Limits,
-    exclusive_tag: str | None,
+    mutually_exclusive_tag: str | None,
     scope: Scope | None,
 ) -> list[Problem]:
     """Everything that is wrong with the order and the limits of a policy, each with its path and the fix.
@@ -27,7 +27,7 @@ def rollout_problems(
         rings: of the policy, as are the next three.
         phases: regions, folded.
         limits: per region and per tag.
-        exclusive_tag: the tag whose machines go one at a time.
+        mutually_exclusive_tag: the tag whose machines go one at a time.
         scope: of the policy; ``None`` when a request has narrowed it, as most rings may be empty then.
     """
     wrong_names, wrong_order = list(_names(rings)), list(_order(rings))
@@ -38,7 +38,7 @@ def rollout_problems(
     twice = {problem.path.removesuffix(".name") for problem in wrong_names}
     selections = [each for each in selections if twice.isdisjoint({each.path, each.path.rpartition(".")[0]})]
     problems = [*wrong_names, *wrong_order, *selections]
-    return [*problems, *_phases(phases, scope), *_limits(limits, exclusive_tag)]
+    return [*problems, *_phases(phases, scope), *_limits(limits, mutually_exclusive_tag)]
 
 
 def _names(rings: Sequence[Ring]) -> Iterator[Problem]:
@@ -227,13 +227,13 @@ def _may_hold(scope: Scope, region: str) -> bool:
     return (not scope.locations or region in scope.locations) and region not in scope.exclude.locations
 
 
-def _limits(limits: Limits, exclusive_tag: str | None) -> Iterator[Problem]:
+def _limits(limits: Limits, mutually_exclusive_tag: str | None) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for number, limit in enumerate(limits.tags):
         first = seen.setdefault(fold(limit.tag), number)
         path = f"limits.tags[{number}].tag"
         if first != number:
             yield Problem(path=path, message=f"limits.tags[{first}] is about the tag {limit.tag} as well; keep one")
-        elif exclusive_tag is not None and fold(exclusive_tag) == fold(limit.tag):
-            message = f"{limit.tag} is the exclusiveTag, whose machines go one at a time; keep one of both"
+        elif mutually_exclusive_tag is not None and fold(mutually_exclusive_tag) == fold(limit.tag):
+            message = f"{limit.tag} is the mutuallyExclusiveTag, whose machines go one at a time; keep one of both"
             yield Problem(path=path, message=message)

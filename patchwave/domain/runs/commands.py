@@ -93,7 +93,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
     approval = _approvals(run).get(ring)
     if approval is None:
         raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
-    if approved and approval.by_other:
+    if approved and approval.require_second_person:
         _check_is_other(run, order)
     made = ApprovalDecision(approved=approved, **order.who, comment=order.why, at=order.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
@@ -125,7 +125,7 @@ def rings_to_approve(run: Run) -> list[str]:
 def wants_other(run: Run, ring: str) -> bool:
     """Whether this ring needs the approval of a second person."""
     approval = _approvals(run).get(ring)
-    return approval is not None and approval.by_other
+    return approval is not None and approval.require_second_person
 
 
 def _approvals(run: Run) -> dict[str, Approval]:
@@ -279,13 +279,13 @@ def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> Machine
     Raises:
         NotPossible: it has ended, or Azure runs the operation, or may.
     """
-    if machine.skip is not None:
+    if machine.skip_command is not None:
         return machine
     if machine.outcome is not None:
         raise NotPossible(f"The machine has ended as {machine.outcome.value}; there is nothing to skip.")
     if intent is not None and intent.state is not IntentState.REFUSED:
         raise NotPossible(f"It is too late: the machine is {machine.stage.value}, and Azure cannot take that back.")
-    return machine.model_copy(update={"skip": order})
+    return machine.model_copy(update={"skip_command": order})
 
 
 def skipped(order: Order) -> Outcome:
@@ -310,8 +310,8 @@ def terminal_outcome(run: Run, machine: MachineRecord) -> Outcome | None:
         return Outcome.skipped(Reason.INTERNAL, f"Not started: the run has ended as {run.state.value}.")
     if run.cancel_requested_at is not None:
         return Outcome.canceled()
-    if machine.skip is not None:
-        return skipped(machine.skip)
+    if machine.skip_command is not None:
+        return skipped(machine.skip_command)
     if run.stop_reason:
         return not_started(run.stop_reason)
     return unapproved(run, machine)

@@ -36,14 +36,14 @@ class Intent(Document):
     kind: OperationKind
     state: IntentState = IntentState.DECLARED
     attempt: int = 1
-    declared_at: UtcDatetime
+    created_at: UtcDatetime
     """Before the first POST that may have been accepted: an operation that began earlier is not ours."""
-    posted_at: UtcDatetime
+    sent_at: UtcDatetime
     """Before the newest POST."""
     deadline_at: UtcDatetime
     previous_activity_id: str = ""
     """The newest operation of this kind that the machine knew before the POST: whatever has this id is not ours."""
-    is_repeated: bool = False
+    is_retry: bool = False
     """An earlier POST of this intent got no answer, and may have been accepted after all."""
     answer: ArmFailure | None = None
     """What came back from the newest POST, other than an acceptance; none while nothing has come."""
@@ -70,7 +70,7 @@ def is_ours(intent: Intent, summary: PatchSummary | None) -> bool:
         return summary.activity_id.casefold() == intent.activity_id.casefold()
     if summary.activity_id.casefold() == intent.previous_activity_id.casefold():
         return False
-    return summary.start_time is None or summary.start_time >= intent.declared_at - CLOCK_SKEW
+    return summary.start_time is None or summary.start_time >= intent.created_at - CLOCK_SKEW
 
 
 class Origin(StrEnum):
@@ -100,5 +100,5 @@ def origin(intent: Intent, summary: PatchSummary | None) -> Origin:
         return Origin.OURS
     began = summary.start_time if summary is not None else None
     # Azure may write whole seconds.
-    declared_at = intent.declared_at.replace(microsecond=0)
-    return Origin.OURS if began is not None and began >= declared_at else Origin.UNCLEAR
+    created_at = intent.created_at.replace(microsecond=0)
+    return Origin.OURS if began is not None and began >= created_at else Origin.UNCLEAR

@@ -22,7 +22,7 @@ class Stage(StrEnum):
     INSTALLING = "installing"
     VERIFYING = "verifying"
     INSTALLED = "installed"
-    """Patched, and waiting for its own turn to restart (``reboot: separate``)."""
+    """Patched, and waiting for its own turn to restart (``rebootMode: separate``)."""
     RESTARTING = "restarting"
     DONE = "done"
 
@@ -93,22 +93,22 @@ class MachineRecord(Document):
     health_after: HealthSummary | None = None
     started_by_us: bool = False
     snapshot_id: str = ""
-    skip: Order | None = None
+    skip_command: Order | None = None
     """Somebody wants the machine left out: it ends as skipped when its turn comes."""
-    rollback: str = ""
+    rollback_instructions: str = ""
     """How the machine is put back to before the run, for people: which snapshot, and the commands."""
-    before_output: str = ""
-    after_output: str = ""
+    pre_script_output: str = ""
+    post_script_output: str = ""
     """The end of what the policy's scripts printed, at most 2 KiB each."""
-    prepared: bool = False
+    pre_tasks_done: bool = False
     """The work before a scheduled run has ended on it, well or not."""
-    was_started: bool = False
+    powered_on: bool = False
     """It was off, and the run started it for the scheduled run."""
-    complaint: str = ""
+    pre_tasks_error: str = ""
     """What failed in that work."""
-    reported: str = ""
+    update_manager_status: str = ""
     """How Update Manager says that its scheduled run ended on the machine: a word of Azure's."""
-    reported_error: str = ""
+    update_manager_error: str = ""
     """What it gives as the reason."""
     queued_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None

@@ -91,26 +91,30 @@ def read_patch(row: Json) -> tuple[str, InstalledPatch]:
 
 def awaits_result(machine: MachineRecord) -> bool:
     """Whether Resource Graph may still come to know more: it shows the result of an installation minutes late."""
-    word = machine.reported.casefold()
+    word = machine.update_manager_status.casefold()
     return machine.installation is None and word not in _CANCELED | _NOT_RUNNING | _NOTHING
 
 
 def is_under_way(machine: MachineRecord) -> bool:
     """Whether Azure may still be at work on the machine: there is no result, and no final word of Update Manager's."""
-    word = machine.reported.casefold()
+    word = machine.update_manager_status.casefold()
     return machine.installation is None and word not in _DONE | _FAILED | _CANCELED | _NOT_RUNNING | _NOTHING
 
 
 def is_contradicted(machine: MachineRecord) -> bool:
     """Whether Update Manager called the machine done, and it is not."""
-    return machine.reported.casefold() in _DONE and machine.outcome is not None and machine.outcome.needs_person
+    return (
+        machine.update_manager_status.casefold() in _DONE
+        and machine.outcome is not None
+        and machine.outcome.needs_person
+    )
 
 
 def conclude(occurrence: MaintenanceOccurrence, machine: MachineRecord) -> Outcome:
     """The outcome of a machine once all is known that will be. What failed before the run is told with it."""
     outcome = _conclude(occurrence, machine)
-    if machine.complaint and machine.complaint not in outcome.message:
-        outcome = outcome.model_copy(update={"message": f"{outcome.message} {machine.complaint}"})
+    if machine.pre_tasks_error and machine.pre_tasks_error not in outcome.message:
+        outcome = outcome.model_copy(update={"message": f"{outcome.message} {machine.pre_tasks_error}"})
     return outcome
 
 
@@ -118,8 +122,8 @@ def _conclude(occurrence: MaintenanceOccurrence, machine: MachineRecord) -> Outc
     if machine.installation is not None:
         return _judge(machine, machine.installation)
     if occurrence.canceled_at is not None:
-        if machine.complaint:
-            return Outcome.skipped(Reason.HOOK_FAILED, f"{machine.complaint} The scheduled run was cancelled.")
+        if machine.pre_tasks_error:
+            return Outcome.skipped(Reason.HOOK_FAILED, f"{machine.pre_tasks_error} The scheduled run was cancelled.")
         message = "The scheduled run was cancelled: the work before it failed on other machines."
         return Outcome(outcome=OutcomeKind.CANCELED, reason=Reason.OCCURRENCE_CANCELED, message=message)
     return _without_result(machine)
@@ -134,35 +138,37 @@ def _judge(machine: MachineRecord, installation: InstallationSummary) -> Outcome
         needs_subscription=after.needs_subscription if after else 0,
     )
     is_told = any(each.text in outcome.message for each in installation.errors)
-    if machine.reported_error and outcome.outcome.needs_person and not is_told:
+    if machine.update_manager_error and outcome.outcome.needs_person and not is_told:
         outcome = outcome.model_copy(
-            update={"message": f"{outcome.message} Update Manager reports: {machine.reported_error}"}
+            update={"message": f"{outcome.message} Update Manager reports: {machine.update_manager_error}"}
         )
     missing = _missing(machine)
     if missing and outcome.outcome in (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL):
         return Outcome(
             outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
-            reason=Reason.CLAIMED_DONE,
-            message=f"Update Manager reported {machine.reported or installation.status}, but the machine still misses"
-            f" {missing} critical and security patches: look at the configuration's classifications and exclusions.",
+            reason=Reason.STATUS_MISMATCH,
+            message=f"Update Manager reported {machine.update_manager_status or installation.status}, but the"
+            f" machine still misses {missing} critical and security patches: look at the"
+            " configuration's classifications and exclusions.",
         )
     return outcome
 
 
 def _without_result(machine: MachineRecord) -> Outcome:
-    word, missing = machine.reported.casefold(), _missing(machine)
+    status, missing = machine.update_manager_status, _missing(machine)
+    word = status.casefold()
     if word in _NOTHING or (word in _DONE and machine.assessment is not None and not missing):
         return Outcome(
             outcome=OutcomeKind.NOTHING_TO_INSTALL,
             reason=Reason.NO_PENDING_PATCHES,
-            message=f"Update Manager reported {machine.reported} without an installation, and nothing is missing.",
+            message=f"Update Manager reported {status} without an installation, and nothing is missing.",
         )
     if word in _DONE:
         found = f"the machine misses {missing} critical and security patches" if missing else "nobody saw the machine"
         return Outcome(
             outcome=OutcomeKind.FAILED,
-            reason=Reason.CLAIMED_DONE,
-            message=f"Update Manager reported {machine.reported}, but there is no installation, and {found}.",
+            reason=Reason.STATUS_MISMATCH,
+            message=f"Update Manager reported {status}, but there is no installation, and {found}.",
         )
     if machine.power_state == Power.HIBERNATED.value and word not in _TELLS:
         return hibernated()
@@ -172,16 +178,16 @@ def _without_result(machine: MachineRecord) -> Outcome:
         message = "The scheduled run was cancelled before it reached this machine."
         return Outcome(outcome=OutcomeKind.CANCELED, reason=Reason.OCCURRENCE_CANCELED, message=message)
     if word in _FAILED:
-        why = machine.reported_error or "it gives no reason"
+        why = machine.update_manager_error or "it gives no reason"
         return Outcome(
             outcome=OutcomeKind.FAILED,
-            reason=Reason.REPORTED_FAILED,
-            message=f"Update Manager reported {machine.reported} without the result of an installation: {why}",
+            reason=Reason.UPDATE_MANAGER_FAILED,
+            message=f"Update Manager reported {status} without the result of an installation: {why}",
         )
-    said = f"last said {machine.reported}" if machine.reported else "never said how it went"
+    said = f"last said {status}" if status else "never said how it went"
     return Outcome(
         outcome=OutcomeKind.UNKNOWN,
-        reason=Reason.NOT_REPORTED,
+        reason=Reason.RESULT_MISSING,
         message=f"Resource Graph shows no result of the scheduled run, and Update Manager {said}: look at the machine.",
     )
 

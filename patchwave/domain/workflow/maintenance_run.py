@@ -22,7 +22,7 @@ class Part(StrEnum):
 
     def is_open(self, machine: MachineRecord) -> bool:
         """Whether the part is still to be done on the machine."""
-        return machine.outcome is None and not (self is Part.BEFORE and machine.prepared)
+        return machine.outcome is None and not (self is Part.BEFORE and machine.pre_tasks_done)
 
 
 class Standpoint(Document):
@@ -40,13 +40,13 @@ class Standpoint(Document):
     has_results: bool = False
     start_stopped: bool = False
     hooks: bool = False
-    cancel_when_pre_fails: bool = False
+    cancel_on_pre_failure: bool = False
     announces: bool = False
     look_seconds: float = 30
     """Between two listings of Resource Graph."""
-    prepare_until: UtcDatetime | None = None
+    pre_deadline: UtcDatetime | None = None
     ends_at: UtcDatetime | None = None
-    settle_at: UtcDatetime | None = None
+    post_deadline: UtcDatetime | None = None
 
 
 class EndPreparation(Document):

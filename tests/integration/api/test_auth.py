@@ -227,7 +227,7 @@ SNAPSHOT: dict[str, Any] = {
     **POLICY,
     "rings": [
         {"name": "canary", "percent": 5, "approval": {}},
-        {"name": "broad", "approval": {"within": "PT4H", "byOther": True}},
+        {"name": "broad", "approval": {"within": "PT4H", "requireSecondPerson": True}},
     ],
 }
 BY_NOBODY = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)

@@ -115,8 +115,8 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: R
     report = await examined()
     assert (report.machines, report.configurations) == (4, 2)
     assert by_kind(report) == {
-        FindingKind.NOBODY_PATCHES: {"nobody", "azure"},
-        FindingKind.LEFT_TO_IMAGE: {"image"},
+        FindingKind.UNPATCHED: {"nobody", "azure"},
+        FindingKind.OS_MANAGED: {"image"},
         FindingKind.SAME_START: {"scheduled"},
     }
     assert report.findings_by_kind[FindingKind.STALE_ASSESSMENT] == 4
@@ -124,20 +124,20 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: R
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE}
     await records.put_policy("monthly", policy, if_match=None, if_none_match=True, at=datetime.now(UTC))
     assert by_kind(await examined()) == {
-        FindingKind.PATCHED_BY_TWO: {"scheduled"},
-        FindingKind.SCHEDULE_WITHOUT_EFFECT: {"azure"},
+        FindingKind.MULTIPLE_PATCHERS: {"scheduled"},
+        FindingKind.INEFFECTIVE_SCHEDULE: {"azure"},
         FindingKind.SAME_START: {"scheduled"},
     }
 
     pause = Pause(by="ann", reason="holidays", at=datetime.now(UTC))
     await records.pause_policy("monthly", pause)
-    (nobody,) = (await examined(kind="nobody_patches", subject="NOBODY")).findings
+    (nobody,) = (await examined(kind="unpatched", subject="NOBODY")).findings
     assert "is paused by ann: holidays" in nobody.evidence
 
 
 async def test_what_is_asked_for_wrongly_is_refused(records: Records):
     del records
-    answered = await call(drift.examine_fleet, query={"kind": "nobody_patches,flu"})
+    answered = await call(drift.examine_fleet, query={"kind": "unpatched,flu"})
     assert (answered.status, answered.paths) == (400, ["kind"])
     answered = await call(drift.examine_fleet, query={"staleDays": "0"})
     assert (answered.status, answered.paths) == (400, ["staleDays"])

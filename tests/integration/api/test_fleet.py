@@ -35,7 +35,7 @@ SCENARIOS = {
     7: ("ImageDefault", False, True),
     8: ("ImageDefault", False, False),
 }
-PATCHED_BY = {1: "schedule", 2: "nobody", 3: "nobody", 4: "platform"} | dict.fromkeys(range(5, 9), "operating_system")
+PATCHED_BY = {1: "schedule", 2: "none", 3: "none", 4: "platform"} | dict.fromkeys(range(5, 9), "operating_system")
 
 
 def machine_id(name: str) -> str:
@@ -143,7 +143,7 @@ async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.Asy
     assert len(found["machines"]) == 1
     counts = found["counts"]
     assert counts["machines"] == 10
-    assert counts["byPatcher"] == {"schedule": 1, "platform": 1, "operating_system": 5, "nobody": 3}
+    assert counts["byPatcher"] == {"schedule": 1, "platform": 1, "operating_system": 5, "none": 3}
     assert counts["byPatchMode"] == {"AutomaticByPlatform": 5, "ImageDefault": 5}
     assert counts["byAssessmentMode"] == {"AutomaticByPlatform": 10}
     assert counts["mistakes"] == 3
@@ -151,7 +151,7 @@ async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.Asy
 
 async def test_what_azure_leaves_out_is_patched_by_nobody(azure: httpx.AsyncClient):
     [machine] = (await modes(machine=machine_id("noble")))["machines"]
-    assert (machine["scenario"], machine["patchedBy"]) == (4, "nobody")
+    assert (machine["scenario"], machine["patchedBy"]) == (4, "none")
     assert "not in the table of supported images" in machine["sentence"]
 
 

@@ -172,7 +172,7 @@ class TestSkip:
             )
             assert (answer.status, answer.json["skips"]) == (200, [])
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
-        assert await actions(records) == [("occurrence_skipped", ANN), ("occurrence_unskipped", "bob (claimed)")]
+        assert await actions(records) == [("occurrence_skipped", ANN), ("occurrence_skip_removed", "bob (claimed)")]
 
     async def test_what_is_frozen_anyway_is_not_skipped(self, records: Records, nightly: str) -> None:
         coming = await upcoming()
@@ -209,7 +209,7 @@ class TestRunNow:
         assert run.window_end == run.occurrence + timedelta(hours=4)
         assert abs(run.occurrence - run.created_at) < timedelta(minutes=5)
         assert list(engine.instances) == [run.id]
-        assert await actions(records) == [("run_ordered", ANN)]
+        assert await actions(records) == [("run_requested", ANN)]
 
     async def test_without_a_schedule_there_is_no_window(self, records: Records, engine: Engine) -> None:
         await put(records, schedule=None)

@@ -234,8 +234,11 @@ class TestSkip:
         second = await call(run_commands.skip_machine, body={"by": "ben"}, runId=RUN, machineKey=KEY)
         assert (first.status, second.status) == (202, 202)
         assert first.headers["Location"] == f"/api/runs/{RUN}/machines/{KEY}"
-        assert first.json["skip"] == second.json["skip"]
-        assert (first.json["skip"]["by"], first.json["skip"]["why"]) == ("ana@example.org", "being rebuilt")
+        assert first.json["skipCommand"] == second.json["skipCommand"]
+        assert (first.json["skipCommand"]["by"], first.json["skipCommand"]["why"]) == (
+            "ana@example.org",
+            "being rebuilt",
+        )
         [line] = await lines(live)
         assert (line["action"], line["detail"]) == (
             "machine_skipped", {"machine": machine(1).id, "comment": "being rebuilt"},

@@ -52,10 +52,10 @@ async def test_one_run_whatever_the_order_of_events(records: Records, engine: En
     assert run is not None
     assert (run.mode, run.state, run.trigger.detail) == (Mode.ACCOMPANY, RunState.QUEUED, ID)
     assert run.maintenance is not None
-    assert run.maintenance.heard_before_at is not None
-    assert run.maintenance.heard_after_at is not None
+    assert run.maintenance.pre_event_at is not None
+    assert run.maintenance.post_event_at is not None
     assert run.maintenance.status == "Succeeded"
-    assert run.maintenance.cancel_until == START - timedelta(minutes=10)
+    assert run.maintenance.cancel_deadline == START - timedelta(minutes=10)
     assert set(engine.events) <= {(run_id, Signal.POST_MAINTENANCE)}
 
 
@@ -83,7 +83,7 @@ async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(records: Reco
     run = await records.get_run(run_id)
     assert run is not None
     assert run.maintenance is not None
-    assert run.maintenance.heard_after_at is not None
+    assert run.maintenance.post_event_at is not None
     assert engine.events == [(run_id, Signal.POST_MAINTENANCE)]
 
 
@@ -175,10 +175,10 @@ async def test_the_first_event_fixes_no_time_that_azure_knows(
     assert run.maintenance is not None
     known = run.maintenance
     assert (known.starts_at, known.ends_at) == (START, START + WINDOW)
-    assert known.cancel_until == START - timedelta(minutes=10)
-    assert known.settle_at == START + WINDOW + timedelta(hours=1)
+    assert known.cancel_deadline == START - timedelta(minutes=10)
+    assert known.post_deadline == START + WINDOW + timedelta(hours=1)
     assert known.subscriptions == []
-    assert known.prepare_until > datetime.now(UTC)
+    assert known.pre_deadline > datetime.now(UTC)
 
 
 async def test_a_later_event_corrects_times_that_azure_has_changed(
@@ -199,9 +199,9 @@ async def test_a_later_event_corrects_times_that_azure_has_changed(
     assert run.maintenance is not None
     assert first.maintenance.ends_at == START + WINDOW
     end = START + timedelta(hours=3, minutes=30)
-    assert (run.maintenance.ends_at, run.maintenance.settle_at) == (end, end + timedelta(hours=1))
-    assert run.maintenance.prepare_until == first.maintenance.prepare_until
-    assert run.maintenance.heard_before_at == first.maintenance.heard_before_at
+    assert (run.maintenance.ends_at, run.maintenance.post_deadline) == (end, end + timedelta(hours=1))
+    assert run.maintenance.pre_deadline == first.maintenance.pre_deadline
+    assert run.maintenance.pre_event_at == first.maintenance.pre_event_at
     told = [
         line["detail"]
         for line in (await records.list_audit(run_id, 10, None)).items
