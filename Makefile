@@ -31,7 +31,7 @@ test: setup ## Run every test that is not marked chaos, bench or fuzz
 
 # As above.
 chaos: setup ## Kill workers at every external effect, and run random schedules of faults; SEED=17 replays one
-	@.venv/bin/python -m pytest -n 3 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED) tests/chaos/test_schedules.py -k seed-$(SEED)) $(ARGS)
+	@.venv/bin/python -m pytest -n 3 --dist worksteal -m chaos $(if $(SEED),--seed=$(SEED) tests/resilience/chaos/test_schedules.py -k seed-$(SEED)) $(ARGS)
 
 fuzz: SEED ?= 20261110
 fuzz: setup ## Send the whole product ten thousand requests by its API's document, and fuzz every parser; SEED=17 for others
@@ -70,7 +70,7 @@ audit: setup ## Fail when a locked package has a known vulnerability that script
 	@.venv/bin/python scripts/audit.py $(ARGS)
 
 golden: setup ## Record the histories of the current version of the orchestrations; ARGS=--again while it is not released
-	@.venv/bin/python -m tests.golden.record $(ARGS)
+	@.venv/bin/python -m tests.orchestrators.replay_compatibility.record $(ARGS)
 
 docs: setup ## Write what is generated in docs/: the keys of policies, the drawn example of a plan, the command, the API
 	@.venv/bin/python scripts/policy_docs.py

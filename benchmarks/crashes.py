@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.effects import Way
-from tests.chaos.systematic import MACHINES, Rig
+from tests.resilience.chaos.effects import Way
+from tests.resilience.chaos.systematic import MACHINES, Rig
 
 WAYS = (Way.KILL_BEFORE, Way.KILL_AFTER)
 

@@ -5,7 +5,7 @@ an orchestrator do other things, or the same in another order, raises `contracts
 the behaviour changed to go on supporting the old version, or take that out of `SUPPORTED`. An instance of a version
 that is not supported fails at its next turn, before it has done anything; the watchdog then goes on with its run from
 the records (docs/adr/0019-recovery-and-versioning.md). Recorded histories of each supported version are replayed in
-``tests/golden``.
+``tests/orchestrators/replay_compatibility``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.product import Product
+from tests.support.product import Product
 
 # How long an example takes says more of the machine, which may be busy, than of the code.
 settings.register_profile("patchwave", deadline=None)
@@ -27,7 +27,7 @@ CHANNELS = json.dumps(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seed", type=int, help="run this random schedule of tests/chaos alone")
+    parser.addoption("--seed", type=int, help="run this random schedule of tests/resilience/chaos alone")
 
 
 @pytest.fixture(scope="session")

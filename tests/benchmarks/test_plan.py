@@ -12,7 +12,7 @@ from benchmarks.fleets import SHAPES, Shape, make_fleet, make_policy, make_topol
 from benchmarks.growth import slope
 from benchmarks.plan import MAX_RATIO, MAX_SLOPE, judge, measure, ratio_of
 from patchwave.domain.planning.planner import make_plan
-from tests.rules import broken_rules
+from tests.support.plan_invariants import broken_rules
 
 
 def calls_of_a_plan(shape: Shape, size: int) -> int:

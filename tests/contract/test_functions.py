@@ -6,16 +6,14 @@ import inspect
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import ROOT
 from patchwave.api.auth import ROLES
 from patchwave.domain.workflow import contracts
-from tests.registered import registered
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.function_index import registered
 
 # A process of its own: the library keeps the functions of an app for the life of the process.
 _INDEX = """

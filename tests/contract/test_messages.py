@@ -52,7 +52,7 @@ from patchwave.domain.workflow.messages import (
     Verified,
     VerifyRequest,
 )
-from tests.unit.wire_samples import ESM_ERROR, installation, linux_patch
+from tests.support.azure_bodies import ESM_ERROR, installation, linux_patch
 
 # A machine in the function's history costs what these messages weigh; queue messages over 64 KB leave the queue.
 MAX_MESSAGE = 8 * 1024

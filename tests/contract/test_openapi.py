@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from azure.data.tables import TableServiceClient
 from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
+from local import ROOT
 from patchwave.api import openapi as described
 from patchwave.api.endpoint import promise_of
 from patchwave.api.http import MAX_BODY
@@ -25,17 +25,16 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import RunState
 from patchwave.settings import load_settings
 from patchwave.storage import Records, StorageUnreachable
-from tests.adapters.samples import NOW, machine
-from tests.adapters.test_tables_runs import run as a_run
 from tests.contract.test_functions import HTTP
 from tests.integration.conftest import engine, monthly, no_identity, records
-from tests.registered import registered
-from tests.storage import azurite
+from tests.support.azurite import azurite
+from tests.support.factories import NOW, machine
+from tests.support.factories import run as a_run
+from tests.support.function_index import registered
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call
 
 __all__ = ["azurite", "engine", "monthly", "no_identity", "records"]
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = openapi()
 ROUTES = {route.name: route for route in routes()}
 

@@ -14,8 +14,8 @@ import pytest
 
 from patchwave.domain.core.webhook_signature import policy_secret
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
-from tests.e2e.test_accompany import fire, prepare
-from tests.product import Product, machine_id, wait_until
+from tests.e2e.test_maintenance_run import fire, prepare
+from tests.support.product import Product, machine_id, wait_until
 
 type Json = dict[str, Any]
 

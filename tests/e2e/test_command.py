@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patchwave.cli.app import run
-from tests.product import Product
+from tests.support.product import Product
 
 
 class Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.product import Product
+from tests.support.product import Product
 
 REBOOT = {
     "pendingPatches": [{"name": "kernel", "classification": "Security", "needsReboot": True}],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from patchwave.cli.app import run
-from tests.product import PLAIN, Product
+from tests.support.product import PLAIN, Product
 
 SUBSCRIPTION = "3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42"
 # unicode-machine-fleet.json and its likes: each pair is one name to str.casefold or str.lower, and two to Azure.

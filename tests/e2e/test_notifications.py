@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.product import Product, wait_until
+from tests.support.product import Product, wait_until
 
 type Json = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.product import Product
+from tests.support.product import Product
 
 CASES = [
     ({}, "patched", "ok"),

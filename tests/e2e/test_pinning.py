@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.product import Product
+from tests.support.product import Product
 
 
 def linux(version: str, *older: str) -> list[dict[str, Any]]:

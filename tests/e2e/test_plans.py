@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.cli.app import run
 from patchwave.domain.planning.plan import Plan
-from tests.product import Product
+from tests.support.product import Product
 
 
 def test_a_draft_of_the_live_fleet(

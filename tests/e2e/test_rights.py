@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
+from local import ROOT
 from patchwave.azure.bulk_status import Sweeps
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.maintenance.queries import patches_of_installations
 from tests.conftest import HEALTH_KEY
-from tests.e2e.test_accompany import accompanied, fire, prepare
-from tests.product import SUBSCRIPTION, Product, wait_until
+from tests.e2e.test_maintenance_run import accompanied, fire, prepare
 from tests.support.azure import Access
+from tests.support.product import SUBSCRIPTION, Product, wait_until
 from tests.support.simulator import token
 
-ROLES = Path(__file__).parents[2] / "infra" / "roles"
+ROLES = ROOT / "infra" / "roles"
 VERBS = {"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
 SCRIPT = {"linux": "echo hello", "windows": "Write-Output hello"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.product import Product
 from tests.support.http_calls import TENANT, signed_in
+from tests.support.product import Product
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 CLEO = "cccccccc-2222-4333-8444-555555555555"

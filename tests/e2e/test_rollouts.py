@@ -1,7 +1,7 @@
 """What the rules keep apart never overlaps: runs over made-up fleets, judged by what Azure saw.
 
-The judge (`tests.rules`) is written from the rules and not from the planner; the intervals come from the simulator's
-books, and the machines from the generator of the planner's benchmark.
+The judge (`tests.support.plan_invariants`) is written from the rules and not from the planner; the intervals come from
+the log of the simulator, and the machines from the generator of the planner's benchmark.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 from benchmarks.fleets import SHAPES, Shape, make_fleet, make_topology
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy, parse_policy
-from tests.product import Product
-from tests.rules import Interval, broken_rules
+from tests.support.plan_invariants import Interval, broken_rules
+from tests.support.product import Product
 
 type Json = dict[str, Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.faults.invariants import histories, hold_invariants
-from tests.product import Product
+from tests.resilience.faults.invariants import histories, hold_invariants
+from tests.support.product import Product
 
 SCRIPT = {"linux": "echo hello", "windows": "Write-Output hello"}
 SIGNED = re.compile(r"[?&](sig|t|c|s|h)=[A-Za-z0-9%_-]{16,}")

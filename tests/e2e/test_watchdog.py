@@ -13,8 +13,8 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, Orche
 
 from patchwave.domain.runs.watchdog import PATIENCE, QUIET, RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
-from tests.faults.invariants import hold_invariants, records_of
-from tests.product import POLL_SECONDS, Product, wait_until
+from tests.resilience.faults.invariants import hold_invariants, records_of
+from tests.support.product import POLL_SECONDS, Product, wait_until
 
 type Look = Callable[..., Awaitable[list[RecoveryAction]]]
 

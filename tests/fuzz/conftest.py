@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.integration.conftest import monthly, no_identity, records
-from tests.storage import azurite
+from tests.support.azurite import azurite
 
 __all__ = ["azurite", "monthly", "no_identity", "records"]

@@ -22,11 +22,11 @@ from requests.adapters import HTTPAdapter
 from patchwave.api import openapi
 from patchwave.domain.runs.run import RunState
 from patchwave.storage import Records
-from tests.adapters.samples import NOW, machine
-from tests.adapters.test_tables_runs import run as a_run
 from tests.fuzz.api import Campaign, Send
-from tests.product import Product, machine_id, write_fleet
+from tests.support.factories import NOW, machine
+from tests.support.factories import run as a_run
 from tests.support.http_calls import POLICY, Engine
+from tests.support.product import Product, machine_id, write_fleet
 
 SECONDS = 20.0
 """No answer takes longer; on an idle machine the slowest takes a tenth of one."""

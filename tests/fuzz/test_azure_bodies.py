@@ -39,8 +39,8 @@ from patchwave.domain.maintenance.events import read_event
 from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.health import AlertVeto
 from patchwave.domain.policy.scope import Scope
-from tests.fuzz.material import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
-from tests.unit import wire_samples as wire
+from tests.fuzz.corpus import HOSTILE, anything, bodies, budget, changed, crosses, objects, spoiled, storable, texts
+from tests.support import azure_bodies as wire
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 MACHINE = wire.machine(

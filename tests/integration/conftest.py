@@ -14,9 +14,9 @@ from patchwave.azure.clients import PerLoop, close_clients
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.settings import load_settings
 from patchwave.storage import Records, open_records
-from tests.adapters.samples import NOW
-from tests.storage import azurite
 from tests.support.azure import Access
+from tests.support.azurite import azurite
+from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, TENANT, Engine
 
 __all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "records", "roles"]

@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from local import ROOT
 from local.azurite import Azurite
 from tests.mutation.operators import Mutant, mutations
 from tests.mutation.trial import Bench, Trial, Verdict, quick_examples
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SAFETY_CORE = (
     "activities/machine.py",
     "activities/poll_operation.py",
@@ -38,10 +38,13 @@ SAFETY_CORE = (
     "patchwave/domain/planning/admission.py",
     "patchwave/domain/azure/errors.py",
     "patchwave/domain/policy/gates.py",
+    "patchwave/domain/azure/instance_view.py",
     "patchwave/domain/azure/operation.py",
     "patchwave/domain/azure/patch_results.py",
     "patchwave/domain/machine/preflight.py",
     "patchwave/domain/runs/commands.py",
+    "patchwave/domain/runs/error_budget.py",
+    "patchwave/domain/runs/intent.py",
     "patchwave/domain/runs/outcome_rules.py",
     "patchwave/domain/scheduling/window.py",
     "orchestrators/machine.py",
@@ -49,7 +52,7 @@ SAFETY_CORE = (
     "orchestrators/phase.py",
 )
 """What decides whether something is sent to a machine, and what is recorded of it."""
-TESTS = ("tests/unit", "tests/replay", "tests/activities", "tests/adapters")
+TESTS = ("tests/unit", "tests/orchestrators", "tests/integration")
 BAR = 0.9
 _MAX_TRIAL = 20.0
 """Seconds of tests for one mutant: the quickest that run its line, up to here."""

@@ -99,11 +99,11 @@ def test_only_what_runs_at_import_names_what_it_binds() -> None:
 
 
 def test_mutants_of_a_real_module_compile_and_differ() -> None:
-    with open("patchwave/domain/scheduling/window.py", encoding="utf-8") as file:  # noqa: PTH123
+    with open("patchwave/domain/runs/commands.py", encoding="utf-8") as file:  # noqa: PTH123
         source = file.read()
     original = ast.dump(ast.parse(source))
     makers = mutations(source)
     assert len(makers) > 30
     for mutant in (make() for make in makers[::5]):
-        compile(mutant.tree, "patchwave/domain/scheduling/window.py", "exec")
+        compile(mutant.tree, "patchwave/domain/runs/commands.py", "exec")
         assert ast.dump(mutant.tree) != original

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from local import ROOT
 from tests.mutation.operators import mutations
 from tests.mutation.trial import put_in_place
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 SOURCE = "def larger(a, b):\n    return a if a > b else b\n\ndef endless(a):\n    return a + 1\n"
 TESTS = """

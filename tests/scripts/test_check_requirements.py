@@ -7,6 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName
 
+from local import ROOT
 from scripts.check_requirements import Installed, check, main, read_lock
 
 HASH = " \\\n    --hash=sha256:" + "0" * 64
@@ -97,7 +98,7 @@ def test_a_comment_and_a_marker_are_not_part_of_the_pin():
 
 
 class TestThisCheckout:
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
 
     def test_is_exact(self, capsys: pytest.CaptureFixture[str]):
         assert main(self.root) == 0, capsys.readouterr().err

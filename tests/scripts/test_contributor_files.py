@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from local import ROOT
 from patchwave.cli.app import whole
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def read(path: str) -> Any:

@@ -6,15 +6,14 @@ import email
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from local import ROOT
 from patchwave.cli import app
 from scripts.check_requirements import closure, installed
 
-ROOT = Path(__file__).resolve().parents[2]
 INFO = "patchwave-0.1.0.dist-info"
 
 ONLY = """\

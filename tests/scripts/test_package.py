@@ -1,9 +1,8 @@
 """What ``.funcignore`` lets into the package that is deployed."""
 
 import subprocess
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from local import ROOT
 
 PACKAGES = {"activities", "orchestrators", "patchwave", "triggers"}
 FILES = {"function_app.py", "host.json", "requirements.txt"}

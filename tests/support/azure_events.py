@@ -15,7 +15,7 @@ import pytest
 from patchwave.azure.clients import close_clients
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
+from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, Engine, user_function
 from tests.support.simulator import as_client, running
 from triggers.event_grid import maintenance_event

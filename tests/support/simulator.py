@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from local import ROOT
+
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-sim"
 API = {"api-version": "2025-04-01"}
@@ -106,7 +108,7 @@ def running(folder: Path, fleet: object, *arguments: str) -> Generator[Json]:
             *[*command, "--fleet", str(folder / "fleet.json")],
             *["--ready", str(folder / "ready.json"), "--parent", str(os.getpid())],
         ],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )
     try:

@@ -10,9 +10,8 @@ from patchwave.api import freezes, policies, policy_schedule, run_commands, runs
 from patchwave.domain.runs.run import RunState
 from patchwave.services import retention
 from patchwave.storage import Records
-from tests.adapters.samples import NOW, machine
-from tests.adapters.test_tables_runs import RUN, run
 from tests.integration.api.test_run_commands import end_machine
+from tests.support.factories import NOW, RUN, machine, run
 from tests.support.http_calls import POLICY, Answer, Engine, call, signed_in
 from triggers.webhook import run_webhook
 

@@ -14,8 +14,8 @@ from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.services import fleet_reader
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
 from tests.support.azure import Access
+from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, call
 from tests.support.simulator import as_client, running
 

@@ -19,7 +19,7 @@ from patchwave.domain.maintenance.assignment import assignment_id
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
+from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, call
 
 ID = (

@@ -14,7 +14,7 @@ from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.services.scheduler import start_due_policies
 from patchwave.services.start_run import find_policy
 from patchwave.storage import Records
-from tests.adapters.samples import NOW as STORED_AT
+from tests.support.factories import NOW as STORED_AT
 from tests.support.http_calls import SUBSCRIPTION, Engine, call
 
 DAY = timedelta(days=1)

@@ -14,7 +14,7 @@ from patchwave.services import refusal_log
 from patchwave.services.refusal_log import MAX_LINES, REFUSED_CALLS
 from patchwave.settings import load_settings
 from patchwave.storage import Records, StorageUnreachable
-from tests.adapters.test_tables_runs import RUN
+from tests.support.factories import RUN
 from tests.support.http_calls import POLICY, Answer, Engine, call, clock_at, signed_in
 from triggers.webhook import run_webhook
 

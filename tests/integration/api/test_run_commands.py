@@ -19,8 +19,7 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Records
-from tests.adapters.samples import NOW, intent, machine, order
-from tests.adapters.test_tables_runs import RUN, run
+from tests.support.factories import NOW, RUN, intent, machine, order, run
 from tests.support.http_calls import POLICY, Answer, Engine, call
 
 RINGS = [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT4H"}}]

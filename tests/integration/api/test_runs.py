@@ -17,8 +17,7 @@ from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Records
-from tests.adapters.samples import NOW, intent, machine
-from tests.adapters.test_tables_runs import run
+from tests.support.factories import NOW, intent, machine, run
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Answer, Engine, call, signed_in
 
 SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2)

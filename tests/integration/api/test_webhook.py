@@ -14,7 +14,7 @@ from patchwave.cli.app import app
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
+from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Answer, Engine, call
 from triggers.webhook import run_webhook
 

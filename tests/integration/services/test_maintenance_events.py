@@ -15,7 +15,6 @@ from patchwave.domain.runs.run import Mode, RunState
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.event_lookup import NotKnownYet
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
 from tests.support.azure_events import (
     CONFIGURATION,
     START,
@@ -28,6 +27,7 @@ from tests.support.azure_events import (
     simulator,
 )
 from tests.support.azure_events import put as put_policy
+from tests.support.factories import NOW
 from tests.support.http_calls import Engine, call
 
 __all__ = ["azure", "simulator"]

@@ -10,7 +10,7 @@ from patchwave.api.policies import put_policy
 from patchwave.api.runs import start_run
 from patchwave.settings import load_settings
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
+from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Engine, call, signed_in
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"

@@ -22,7 +22,7 @@ from patchwave.services.refusal_log import REFUSED_CALLS
 from patchwave.services.retention import purge, retention_of
 from patchwave.settings import Settings
 from patchwave.storage import Records
-from tests.adapters.samples import intent, machine
+from tests.support.factories import intent, machine
 from tests.support.http_calls import Answer, call
 
 NOW = datetime(2027, 12, 1, 12, tzinfo=UTC)

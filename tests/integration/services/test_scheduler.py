@@ -13,7 +13,7 @@ from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.scheduling.overrides import Pause, Skip
 from patchwave.services.scheduler import note_missed_occurrences, scheduled_runs, start_due_policies
 from patchwave.storage import Records, StorageUnreachable
-from tests.adapters.samples import NOW as STORED_AT
+from tests.support.factories import NOW as STORED_AT
 from tests.support.http_calls import SUBSCRIPTION, Engine, call, user_function
 
 OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)

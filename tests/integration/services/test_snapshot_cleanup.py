@@ -12,8 +12,8 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
 from patchwave.services.snapshot_cleanup import delete_expired_snapshots, expired_snapshots
 from patchwave.storage import Records
-from tests.activities.azure import azure
 from tests.support.http_calls import user_function
+from tests.support.simulated_azure import azure
 from tests.support.simulator import GROUP, SUBSCRIPTION, Simulator, simulator
 
 __all__ = ["azure", "simulator"]

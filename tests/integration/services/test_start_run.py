@@ -16,7 +16,7 @@ from patchwave.domain.runs.provenance import WrittenPolicy, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.services.start_run import start_run
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
+from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Engine, call
 
 TIMER = Trigger(kind=TriggerKind.TIMER, by="timer")

@@ -16,8 +16,7 @@ from patchwave.domain.runs.run import RunState
 from patchwave.domain.runs.watchdog import RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
 from patchwave.storage import Records
-from tests.adapters.samples import NOW
-from tests.adapters.test_tables_runs import run
+from tests.support.factories import NOW, run
 
 HOUR = timedelta(hours=1)
 

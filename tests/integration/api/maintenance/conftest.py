@@ -13,8 +13,8 @@ from patchwave.azure.maintenance import Maintenance
 from patchwave.azure.resource_graph import ResourceGraph
 from tests.integration.api.maintenance.support import OTHER
 from tests.support.azure import Access
+from tests.support.maintenance_samples import MACHINE, SUBSCRIPTION
 from tests.support.simulator import as_client, running
-from tests.unit.maintenance_samples import MACHINE, SUBSCRIPTION
 
 API = {"api-version": "2021-09-01-preview"}
 """The version of the document."""

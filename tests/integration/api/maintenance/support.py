@@ -7,7 +7,7 @@ from typing import Any
 
 from patchwave.api import maintenance_assignments, maintenance_configurations
 from tests.support.http_calls import Answer, call
-from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, MACHINE, SUBSCRIPTION, changed
+from tests.support.maintenance_samples import CONFIGURATION, EXAMPLE, MACHINE, SUBSCRIPTION, changed
 
 OTHER = MACHINE.replace("win-atscalepatching-1", "linux-2")
 

@@ -12,7 +12,7 @@ from patchwave.azure.maintenance import Maintenance
 from patchwave.domain.core.ids import MachineId
 from tests.integration.api.maintenance.support import OTHER, assign, audit, callers, put
 from tests.support.http_calls import call
-from tests.unit.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
+from tests.support.maintenance_samples import ASSIGNMENT, CONFIGURATION, GROUP, MACHINE, SUBSCRIPTION
 
 ASSIGNED = f"{MACHINE}/providers/Microsoft.Maintenance/configurationAssignments/TestAzureInGuestAdv"
 

@@ -13,7 +13,7 @@ from patchwave.azure.maintenance import Maintenance
 from tests.integration.api.maintenance.support import assign, place, put
 from tests.support.azure import Access
 from tests.support.http_calls import Answer, call
-from tests.unit.maintenance_samples import CONFIGURATION, MACHINE, SUBSCRIPTION
+from tests.support.maintenance_samples import CONFIGURATION, MACHINE, SUBSCRIPTION
 
 REASON = {"reason": "no longer wanted"}
 NAMED = {"machine": MACHINE, "configuration": CONFIGURATION} | REASON

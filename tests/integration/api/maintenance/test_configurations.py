@@ -12,7 +12,7 @@ import pytest
 from patchwave.api import maintenance_configurations
 from tests.integration.api.maintenance.support import audit, coming, place, put
 from tests.support.http_calls import call, clock_at
-from tests.unit.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
+from tests.support.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
 
 CASES = Path(__file__).parents[3] / "cases"
 

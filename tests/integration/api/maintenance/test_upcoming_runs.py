@@ -16,7 +16,7 @@ from patchwave.api import maintenance_configurations, maintenance_upcoming_runs
 from patchwave.domain.core.documents import parse_instant
 from tests.integration.api.maintenance.support import audit, callers, coming, place, put
 from tests.support.http_calls import call, clock_at
-from tests.unit.maintenance_samples import CONFIGURATION
+from tests.support.maintenance_samples import CONFIGURATION
 
 
 async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.AsyncClient) -> None:

@@ -1,0 +1,135 @@
+"""A ring that needs an approval: each activity that starts something asks the run's row, not only the orchestration."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.hooks import run_script, take_snapshot
+from activities.machine import preflight_machine
+from activities.power import restart_machine, start_machine
+from activities.submit_operation import install_patches
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.documents import Json
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.machine.hooks import ScriptRequest, When
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
+    MachineRef,
+    PowerRequest,
+    PreflightRequest,
+    StartOperation,
+)
+from patchwave.storage import Records
+from tests.support.factories import order
+from tests.support.simulated_azure import azure
+from tests.support.simulator import SUBSCRIPTION, Simulator
+
+__all__ = ["azure"]
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+POLICY: Json = {
+    "name": "monthly",
+    "scope": {"subscriptions": [SUBSCRIPTION]},
+    "startStopped": True,
+    "rebootMode": "separate",
+    "hooks": {"snapshot": {}, "before": {"linux": "true", "windows": "1"}, "after": {"linux": "true", "windows": "1"}},
+    "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}],
+}
+
+
+def ref(key: str) -> MachineRef:
+    return MachineRef(run_id=RUN_ID, machine_key=key)
+
+
+def script(when: When) -> Callable[[str], ScriptRequest]:
+    return lambda key: ScriptRequest(run_id=RUN_ID, machine_key=key, when=when)
+
+
+def install(key: str) -> StartOperation:
+    return StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
+
+
+def power(key: str) -> PowerRequest:
+    return PowerRequest(run_id=RUN_ID, machine_key=key, since=AT)
+
+
+type Activity = Callable[[Any], Awaitable[Any]]
+
+STARTS: dict[str, tuple[Activity, Callable[[str], Any]]] = {
+    "install": (install_patches, install),
+    "restart": (restart_machine, ref),
+    "start": (start_machine, power),
+    "snapshot": (take_snapshot, ref),
+    "script before": (run_script, script(When.BEFORE)),
+    "script after": (run_script, script(When.AFTER)),
+}
+
+
+async def prepare(records: Records, one: str) -> str:
+    """A run that has planned, and has a machine of the ring that waits; the machine's key."""
+    run = Run(
+        id=RUN_ID,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=AT,
+        policy_snapshot=POLICY,
+    )
+    await records.create_run(run)
+    await records.start_run(RUN_ID, AT)
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        location="westeurope",
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+        ring="broad",
+        lane="westeurope",
+        wave=1,
+    )
+    await records.add_machines(RUN_ID, [machine])
+    return found.key
+
+
+def changes(azure: Simulator, one: str) -> list[str]:
+    """The calls about the machine that change anything."""
+    found: list[Json] = azure.http.get("/_sim/requests").json()["requests"]
+    name = one.rsplit("/", 1)[1].lower()
+    return [each["path"] for each in found if each["method"] in ("POST", "PUT") and name in str(each["path"]).lower()]
+
+
+@pytest.mark.parametrize(("activity", "request_of"), STARTS.values(), ids=STARTS)
+async def test_nothing_is_sent_before_the_ring_is_approved(
+    azure: Simulator, records: Records, activity: Activity, request_of: Callable[[str], Any]
+) -> None:
+    one = azure.take(power="stopped" if activity is start_machine else "running")
+    key = await prepare(records, one)
+    await activity(request_of(key))
+    assert changes(azure, one) == []
+    await records.decide_ring(RUN_ID, "broad", order(), approved=True)
+    await activity(request_of(key))
+    assert changes(azure, one)
+
+
+async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one)
+    await records.decide_ring(RUN_ID, "broad", order(), approved=False)
+    for activity, request_of in STARTS.values():
+        await activity(request_of(key))
+    assert changes(azure, one) == []
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    found = (await preflight_machine(look)).preflight.outcome
+    assert found
+    assert found.reason is Reason.NOT_APPROVED

@@ -1,0 +1,605 @@
+"""take_snapshot and run_script on real records and the simulator: once per run and machine, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities import hooks
+from activities.hooks import run_script, take_snapshot
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
+from patchwave.domain.machine.snapshot import snapshot_of
+from patchwave.domain.runs.intent import IntentState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import MachineRef
+from patchwave.settings import load_settings
+from patchwave.storage import Records
+from tests.support.factories import order
+from tests.support.simulated_azure import azure
+from tests.support.simulator import SUBSCRIPTION, Simulator
+
+__all__ = ["azure"]
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+LINUX = {"linux": ["echo hello"], "timeout": "PT5M"}
+BOTH = {"linux": "exit 0", "windows": "exit 0"}
+
+type Json = dict[str, Any]
+
+
+async def prepare(
+    records: Records, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
+) -> str:
+    """A run of a policy with these hooks over that machine; the machine's key."""
+    schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
+    policy = {
+        "name": "monthly",
+        "scope": {"subscriptions": [SUBSCRIPTION]},
+        "schedule": schedule | {"continueInNextWindow": continues},
+        "hooks": hooks,
+    }
+    await records.create_run(
+        Run(
+            id=RUN_ID,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.RUNNING,
+            trigger=Trigger(kind=TriggerKind.HTTP, by="ada@example.com"),
+            created_at=AT,
+            window_end=window_end,
+            policy_snapshot=policy,
+        )
+    )
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+        stage=Stage.ASSESSED,
+    )
+    await records.add_machines(RUN_ID, [machine])
+    return found.key
+
+
+async def finish[Request](
+    activity: Callable[[Request], Awaitable[HookResult]], request: Request, *, most: int = 200
+) -> HookResult:
+    """Call until the hook is done or has failed."""
+    for _ in range(most):
+        result = await activity(request)
+        if result.state is not HookState.WAIT:
+            return result
+        await asyncio.sleep(0.05)
+    raise AssertionError("the hook does not end")
+
+
+def snapshot_request(key: str) -> MachineRef:
+    return MachineRef(run_id=RUN_ID, machine_key=key)
+
+
+def script_request(key: str, when: When = When.BEFORE, outcome: OutcomeKind | None = None) -> ScriptRequest:
+    return ScriptRequest(run_id=RUN_ID, machine_key=key, when=when, outcome=outcome)
+
+
+def sent(simulator: Simulator, operation: str, method: str, part: str) -> list[Json]:
+    """The requests of an operation whose path has that part."""
+    parameters = {"operation": operation, "method": method}
+    found: list[Json] = simulator.http.get("/_sim/requests", params=parameters).json()["requests"]
+    return [each for each in found if part.casefold() in each["path"].casefold()]
+
+
+def fault(simulator: Simulator, rule: Json) -> None:
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+
+
+async def row(records: Records, key: str) -> MachineRecord:
+    found = await records.get_machine(RUN_ID, key)
+    assert found is not None
+    return found
+
+
+def message(result: HookResult) -> str:
+    assert result.outcome is not None
+    return result.outcome.message
+
+
+# --- snapshots
+
+
+async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {"keep": "PT48H"}})
+    result = await finish(take_snapshot, snapshot_request(key))
+    assert result.state is HookState.DONE
+    machine = await row(records, key)
+    snapshot = snapshot_of(RUN_ID, MachineId.parse(one), None)
+    assert machine.snapshot_id == snapshot.text
+    assert f"--source {snapshot.text}" in machine.rollback_instructions
+    assert (
+        f"az vm update --subscription {SUBSCRIPTION} -g rg-sim -n {machine.name} --os-disk "
+        in machine.rollback_instructions
+    )
+    assert machine.stage is Stage.ASSESSED
+    shown = azure.http.get(snapshot.text, params={"api-version": "2025-01-02"}).json()
+    assert shown["properties"]["incremental"] is True
+    assert shown["properties"]["networkAccessPolicy"] == "DenyAll"
+    assert shown["tags"]["patchwave-run"] == RUN_ID
+    expires = datetime.fromisoformat(shown["tags"]["patchwave-expires"])
+    assert timedelta(hours=47) < expires - datetime.now(UTC) <= timedelta(hours=48)
+
+
+async def test_a_repeated_call_takes_no_second_snapshot(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    answers = await asyncio.gather(*(take_snapshot(snapshot_request(key)) for _ in range(3)))
+    assert {answer.state for answer in answers} <= {HookState.WAIT, HookState.DONE}
+    await finish(take_snapshot, snapshot_request(key))
+    await finish(take_snapshot, snapshot_request(key))
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    listed = azure.http.get(
+        f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/snapshots", params={"api-version": "2025-01-02"}
+    ).json()["value"]
+    assert [each["name"] for each in listed if one.rsplit("/", 1)[1] in each["name"]] == [name]
+
+
+@pytest.mark.parametrize("effect", [{"drop": "after"}, {"drop": "before"}, {"status": 503}, {"status": 429}])
+async def test_a_lost_or_passing_refusal_is_made_good(azure: Simulator, records: Records, effect: Json) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})
+    assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
+    assert (await row(records, key)).rollback_instructions
+
+
+@pytest.mark.parametrize(
+    ("simulation", "words"),
+    [({"snapshotFails": True}, "Failed"), ({"forbidden": True}, "AuthorizationFailed"), ({"gone": True}, "not found")],
+)
+async def test_without_a_snapshot_the_machine_is_skipped(
+    azure: Simulator, records: Records, simulation: Json, words: str
+) -> None:
+    key = await prepare(records, azure.take(**simulation), {"snapshot": {}})
+    result = await finish(take_snapshot, snapshot_request(key))
+    assert result.outcome is not None
+    assert (result.state, result.outcome.reason) == (HookState.FAILED, Reason.HOOK_FAILED)
+    assert words in result.outcome.message
+    assert not (await row(records, key)).rollback_instructions
+
+
+async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    disk = azure.machine(one)["properties"]["storageProfile"]["osDisk"]["managedDisk"]["id"]
+    body = {"location": "westeurope", "properties": {"creationData": {"sourceResourceId": disk}}}
+    address = snapshot_of(RUN_ID, MachineId.parse(one), None).text
+    azure.http.put(address, params={"api-version": "2025-01-02"}, json=body)
+    result = await finish(take_snapshot, snapshot_request(key))
+    assert result.state is HookState.FAILED
+    assert "this run did not take" in message(result)
+
+
+async def test_nothing_is_asked_where_no_snapshot_is_wanted(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"before": LINUX})
+    assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
+    assert sent(azure, "read", "GET", one) == []
+
+
+# --- what keeps the installation back keeps hooks back
+
+
+async def both_end(key: str) -> list[HookResult]:
+    """How both hooks end that were not begun."""
+    return [await finish(take_snapshot, snapshot_request(key)), await finish(run_script, script_request(key))]
+
+
+def reasons(results: list[HookResult]) -> set[str]:
+    return {result.outcome.reason.value if result.outcome else result.state.value for result in results}
+
+
+async def test_a_machine_of_another_run(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
+    await records.acquire_lease(key, "another-run", datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1))
+    assert reasons(await both_end(key)) == {Reason.LOCKED_BY_RUN}
+
+
+async def test_a_cancelled_run(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
+    await records.request_cancel(RUN_ID, order(at=AT))
+    assert reasons(await both_end(key)) == {Reason.CANCELED_BY_USER}
+
+
+async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take(scriptMinutes=100_000), {"before": BOTH})
+    assert (await run_script(script_request(key))).state is HookState.WAIT
+    await records.request_cancel(RUN_ID, order(at=AT))
+    assert reasons([await finish(run_script, script_request(key))]) == {Reason.CANCELED_BY_USER}
+
+
+async def test_a_paused_run(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}, "before": BOTH})
+    await records.pause_run(RUN_ID, order(at=AT))
+    assert reasons(await both_end(key)) == {"left"}
+    await records.resume_run(RUN_ID, order(at=AT))
+    assert reasons(await both_end(key)) == {"done"}
+
+
+@pytest.mark.parametrize(("continues", "reason"), [(True, "left"), (False, "window_closed")])
+async def test_a_window_that_is_over(azure: Simulator, records: Records, continues: bool, reason: str) -> None:
+    key = await prepare(
+        records, azure.take(), {"snapshot": {}, "before": BOTH}, window_end=datetime.now(UTC), continues=continues
+    )
+    assert reasons(await both_end(key)) == {reason}
+
+
+# --- scripts
+
+
+async def test_a_script_runs_and_what_it_printed_is_kept(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert (await row(records, key)).pre_script_output == "hello"
+    [request] = sent(azure, "script", "POST", one)
+    assert request["body"]["commandId"] == "RunShellScript"
+    assert f"export PATCHWAVE_RUN={RUN_ID}" in request["body"]["script"]
+    assert f"export PATCHWAVE_MACHINE={one.rsplit('/', 1)[1]}" in request["body"]["script"]
+
+
+@pytest.mark.parametrize("os_type", ["Linux", "Windows"])
+async def test_a_failed_script_skips_the_machine(azure: Simulator, records: Records, os_type: str) -> None:
+    key = await prepare(records, azure.take_system(os_type, scriptExit=3), {"before": BOTH})
+    result = await finish(run_script, script_request(key))
+    assert result.outcome is not None
+    assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
+    assert "exit code 3" in result.outcome.message
+
+
+async def test_a_failed_script_is_told_but_not_held_against_the_machine(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptExit=3)
+    key = await prepare(records, one, {"before": LINUX | {"onFailure": "continue"}})
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert "exit code 3" in (await row(records, key)).pre_script_output
+
+
+async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
+    azure: Simulator, records: Records
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"after": LINUX})
+    await records.request_cancel(RUN_ID, order(at=AT))
+    assert (await finish(run_script, script_request(key, When.AFTER, OutcomeKind.FAILED))).state is HookState.DONE
+    [request] = sent(azure, "script", "POST", one)
+    assert "export PATCHWAVE_OUTCOME=failed" in request["body"]["script"]
+    assert (await row(records, key)).post_script_output == "hello"
+
+
+async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take_system("Linux"), {"after": LINUX})
+    at = datetime.now(UTC)
+    await run_script(script_request(key, When.AFTER, OutcomeKind.PATCHED))
+    assert await records.leased([key], RUN_ID, at + timedelta(hours=2)) == {key}
+
+
+async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptMinutes=10)
+    key = await prepare(records, one, {"before": LINUX})
+    await asyncio.gather(*(run_script(script_request(key)) for _ in range(5)))
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize(
+    "effect", [{"drop": "after"}, {"drop": "before"}, {"status": 503}, {"status": 500, "accept": True}]
+)
+async def test_a_script_that_nobody_knows_of_is_not_sent_again(
+    azure: Simulator, records: Records, effect: Json
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": effect})
+    for _ in range(2):
+        result = await finish(run_script, script_request(key))
+        assert result.state is HookState.FAILED
+        assert "never run twice" in message(result)
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+async def test_an_execution_that_died_after_its_guard_is_not_repeated(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    at = datetime.now(UTC)
+    await records.declare_guard(
+        Guard(
+            run_id=RUN_ID,
+            machine_key=key,
+            call=GuardedCall.BEFORE_SCRIPT,
+            token="of-the-dead",
+            created_at=at,
+            deadline_at=at + timedelta(hours=1),
+        )
+    )
+    result = await run_script(script_request(key))
+    assert (result.state, result.counts) == (HookState.WAIT, False), "it may be about to write down the answer"
+    monkeypatch.setattr(hooks, "now", lambda: at + timedelta(minutes=4))
+    result = await run_script(script_request(key))
+    assert result.state is HookState.FAILED
+    assert sent(azure, "script", "POST", one) == []
+
+
+async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    busy = {"error": {"code": "Conflict", "message": "Run command extension execution is in progress."}}
+    rule = {"match": {"machine": one, "operation": "script"}, "times": 2, "effect": {"status": 409, "body": busy}}
+    fault(azure, rule)
+    first = await run_script(script_request(key))
+    assert (first.state, first.counts) == (HookState.WAIT, True)
+    assert "in progress" in message(first)
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert len(sent(azure, "script", "POST", one)) == 3
+
+
+async def test_a_refusal_for_good_fails_at_once(azure: Simulator, records: Records) -> None:
+    key = await prepare(records, azure.take_system("Linux", forbidden=True), {"before": LINUX})
+    result = await run_script(script_request(key))
+    assert result.state is HookState.FAILED
+    assert "AuthorizationFailed" in message(result)
+
+
+async def test_a_script_that_goes_on_for_too_long_is_given_up(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take_system("Linux", scriptMinutes=100_000)
+    key = await prepare(records, one, {"before": LINUX})
+    at = datetime.now(UTC)
+    waits: list[float] = []
+    for minutes in (0, 1, 9):
+        monkeypatch.setattr(hooks, "now", lambda minutes=minutes: at + timedelta(minutes=minutes))
+        result = await run_script(script_request(key))
+        assert (result.state, result.counts) == (HookState.WAIT, False)
+        waits.append(result.wait_seconds)
+    assert waits == sorted(waits), "the longer it takes, the longer the waits"
+    assert waits[-1] > 50
+    monkeypatch.setattr(hooks, "now", lambda: at + timedelta(minutes=10))
+    result = await run_script(script_request(key))
+    assert result.state is HookState.FAILED
+    assert "did not end within PT5M" in message(result)
+
+
+async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptMinutes=10)
+    key = await prepare(records, one, {"before": LINUX})
+    await run_script(script_request(key))
+    rule = {
+        "match": {"machine": one, "operation": "poll"},
+        "times": 1,
+        "effect": {"loseOperation": True, "status": 404},
+    }
+    fault(azure, rule)
+    result = await finish(run_script, script_request(key))
+    assert result.state is HookState.FAILED
+    assert "It is not known" in message(result)
+
+
+async def test_the_result_behind_the_other_url_is_as_good(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptExit=4)
+    key = await prepare(records, one, {"before": LINUX})
+    without = {"headers": {"Azure-AsyncOperation": None}}
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": without})
+    result = await finish(run_script, script_request(key))
+    assert "exit code 4" in message(result)
+
+
+async def test_a_url_that_leads_elsewhere_is_not_followed(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    elsewhere = {"headers": {"Azure-AsyncOperation": "https://example.org/subscriptions/x/operations/1"}}
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": elsewhere})
+    result = await finish(run_script, script_request(key))
+    assert "not on the Resource Manager host" in message(result)
+
+
+async def test_polls_that_fail_for_a_while_do_no_harm(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    await run_script(script_request(key))
+    for effect in ({"status": 500}, {"status": 429}, {"status": 200, "body": "<html>"}):
+        fault(azure, {"match": {"machine": one, "operation": "poll"}, "times": 2, "effect": effect})
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+
+
+async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    await run_script(script_request(key))
+    fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 500}})
+    result = await finish(run_script, script_request(key))
+    assert "It is not known" in message(result)
+    assert len(sent(azure, "poll", "GET", "/operations/")) >= hooks.MAX_UNCLEAR_POLLS
+
+
+@pytest.mark.parametrize("setting", ["PATCHWAVE_SCRIPTS", "PATCHWAVE_AUTHORIZATION"])
+async def test_scripts_are_off_unless_the_app_says_otherwise(
+    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """However the policy came in, also before the settings were changed."""
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    monkeypatch.delenv(setting)
+    load_settings.cache_clear()
+    result = await finish(run_script, script_request(key))
+    assert result.state is HookState.FAILED
+    assert setting in message(result)
+    assert sent(azure, "script", "POST", one) == []
+
+
+async def test_a_system_without_a_script_has_nothing_to_run(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Windows")
+    key = await prepare(records, one, {"before": LINUX})
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert sent(azure, "script", "POST", one) == []
+
+
+async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptMinutes=5)
+    key = await prepare(records, one, {"before": LINUX})
+    answer = await run_script(script_request(key))
+    assert "http" not in repr(answer)
+    guard = await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT)
+    assert guard is not None
+    assert guard.state is IntentState.ACCEPTED
+    assert len(guard.async_url) > 3_000
+    await finish(run_script, script_request(key))
+    assert "http" not in repr(await row(records, key))
+
+
+# --- a script whose refusal may follow an acceptance
+
+
+_BUSY = {"status": 409, "body": {"error": {"code": "Conflict", "message": "Run command execution is in progress."}}}
+_THROTTLED = {"status": 429, "headers": {"Retry-After": "0"}}
+
+
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
+async def test_a_script_that_azure_took_and_refused_at_once_runs_once(
+    azure: Simulator, records: Records, answer: Json
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    rule = {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer | {"accept": True}}
+    fault(azure, rule)
+    for _ in range(2):
+        result = await finish(run_script, script_request(key))
+        assert result.state is HookState.FAILED
+        assert "never run twice" in message(result)
+        assert f"HTTP {answer['status']}" in message(result)
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
+async def test_a_script_that_azure_did_not_take_is_sent_again_once_the_machine_shows_nothing_of_it(
+    azure: Simulator, records: Records, answer: Json
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer})
+    at = datetime.now(UTC)
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert datetime.now(UTC) - at > timedelta(seconds=0.2), "four poll intervals"
+    assert (await row(records, key)).pre_script_output == "hello"
+    assert len(sent(azure, "script", "POST", one)) == 2
+
+
+async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simulator, records: Records) -> None:
+    one = azure.take_system("Linux", scriptMinutes=20)
+    key = await prepare(records, one, {"before": LINUX})
+    azure.post(one, "runCommand", {"commandId": "RunShellScript", "script": ["echo of another"]})
+    first = await run_script(script_request(key))
+    assert (first.state, first.counts) == (HookState.WAIT, True)
+    assert "another operation" in message(first)
+    assert len(sent(azure, "script", "POST", one)) == 1, "the other one"
+    assert await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
+    assert (await finish(run_script, script_request(key))).state is HookState.DONE
+    assert (await row(records, key)).pre_script_output == "hello"
+
+
+LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
+LOCKED = {
+    "status": 409,
+    "body": {
+        "error": {
+            "code": "ScopeLocked",
+            "message": f"The scope '{LOCKED_SCOPE}/providers/Microsoft.Compute/virtualMachines/web-01' cannot perform"
+            f" write operation because following scope(s) are locked: '{LOCKED_SCOPE}'. Please remove the lock and try"
+            " again.",
+        }
+    },
+}
+DISALLOWED = {
+    "status": 403,
+    "body": {
+        "error": {
+            "code": "RequestDisallowedByPolicy",
+            "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: "
+            '\'[{"policyAssignment":{"name":"no-changes-at-night"}}]\'.',
+        }
+    },
+}
+REFUSALS = [(LOCKED, LOCKED_SCOPE), (DISALLOWED, "no-changes-at-night")]
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_script_that_is_refused_for_good_is_not_sent_again(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
+    one = azure.take_system("Linux")
+    key = await prepare(records, one, {"before": LINUX})
+    fault(azure, {"match": {"machine": one, "operation": "script"}, "effect": effect})
+    result = await finish(run_script, script_request(key))
+    assert result.state is HookState.FAILED
+    assert named in message(result).partition(" (HTTP ")[0], "the sentence names it, not only the text of Azure"
+    assert len(sent(azure, "script", "POST", one)) == 1
+
+
+@pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
+async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
+    azure: Simulator, records: Records, effect: Json, named: str
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": effect})
+    result = await finish(take_snapshot, snapshot_request(key))
+    assert result.state is HookState.FAILED
+    assert named in message(result).partition(" (HTTP ")[0]
+    assert len(sent(azure, "snapshot", "PUT", name)) == 1
+
+
+async def test_a_failure_ends_with_one_full_stop(azure: Simulator, records: Records) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    error = {"error": {"code": "ResourceGroupNotFound", "message": "Resource group 'rg' could not be found."}}
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": {"status": 404, "body": error}})
+    told = message(await finish(take_snapshot, snapshot_request(key)))
+    assert told == (
+        "No snapshot could be taken: HTTP 404 ResourceGroupNotFound: Resource group 'rg' could not be found."
+    )
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@pytest.mark.parametrize("answer", [_BUSY, _THROTTLED, {"status": 503}, None], ids=["409", "429", "503", "none"])
+async def test_a_snapshot_is_taken_once_whatever_azure_answers(
+    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one, {"snapshot": {}})
+    name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
+    effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
+    fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})
+    assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
+    listed = azure.http.get(
+        f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/snapshots", params={"api-version": "2025-01-02"}
+    ).json()["value"]
+    assert [each["name"] for each in listed if each["name"] == name] == [name]
+    if answer is not None:
+        # Where the connection broke, the transport itself repeats a PUT, which changes nothing.
+        assert len(sent(azure, "snapshot", "PUT", name)) == (1 if is_taken else 2)

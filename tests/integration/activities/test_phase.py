@@ -1,0 +1,182 @@
+"""Whose turn it is in a step, who has ended, and who still works, on real tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.phase import list_pending_machines, poll_phase, reconcile_machines
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Step
+from patchwave.domain.workflow.messages import (
+    MachineEnded,
+    MachinePage,
+    MachinePageRequest,
+    PhaseLook,
+    PhaseRef,
+    StillOpen,
+    StillOpenRequest,
+)
+from patchwave.storage import RecordMissing, Records, ending_change
+from tests.integration.activities.test_recovery import SHORT
+from tests.integration.storage.test_plans import in_order, make, planned_machine
+from tests.support.factories import NOW, machine, order, run
+
+RUN = "20261110T190000Z-monthly"
+PHASE = "patch:0.0.1"
+FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
+PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="done")
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def machines(records: Records) -> list[MachineRecord]:
+    """Six machines of a run: three in the first phase of the canary ring, three in the ring behind it."""
+    await records.create_run(run())
+    await records.start_run(RUN, NOW)
+    found = [machine(number, stage=Stage.ASSESSED) for number in range(6)]
+    await records.add_machines(RUN, found)
+    plan = make([planned_machine(number, ring="canary" if number < 3 else "broad") for number in range(6)])
+    await records.save_plan(RUN, plan, in_order(plan), SHORT)
+    return found
+
+
+async def look(heard: str = "") -> PhaseLook:
+    return await poll_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard))
+
+
+async def page(step: Step, **request: object) -> MachinePage:
+    wanted = MachinePageRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
+    return await list_pending_machines(wanted)
+
+
+async def still_open(step: Step, keys: list[str]) -> StillOpen:
+    return await reconcile_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys))
+
+
+async def test_a_look_tells_endings_orders_and_the_poll_interval(
+    records: Records, machines: list[MachineRecord]
+) -> None:
+    await records.pause_run(RUN, order())
+    ended = MachineEnded(key=machines[0].key, attempt=2, failed=True)
+    await records.tell_phase(RUN, ending_change(PHASE, ended))
+    await records.tell_phase(RUN, ending_change("patch:0.0.2", MachineEnded(key=machines[1].key)))
+    first = await look()
+    assert first.ended == [ended]
+    assert first.controls.is_paused
+    assert first.wait_seconds == 30
+    second = await look(first.heard)
+    assert (second.ended, second.heard) == ([], first.heard)
+
+
+async def test_a_look_is_a_sign_of_life(records: Records, machines: list[MachineRecord]) -> None:
+    await look()
+    stored = await records.get_run(RUN)
+    assert stored is not None
+    assert stored.quiet_until is not None
+    assert timedelta(minutes=29) < stored.quiet_until - datetime.now(UTC) < timedelta(minutes=31)
+
+
+async def test_a_phase_of_no_run_is_asked_for_again(records: Records) -> None:
+    with pytest.raises(RecordMissing, match="20261110T190000Z-monthly has no row"):
+        await look()
+
+
+async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(records: Records) -> None:
+    await records.create_run(run())
+    stages = list(Stage)
+    found = [machine(number, stage=stage) for number, stage in enumerate(stages)]
+    await records.add_machines(RUN, found)
+    wanted = {one.key for one in found if one.stage in (Stage.WAITING, Stage.ASSESSING)}
+    everybody = await page(Step.ASSESS, first_attempt=3)
+    assert [one.key for one in everybody.machines] == sorted(wanted)
+    assert {one.attempt for one in everybody.machines} == {3}
+    assert everybody.cursor is None
+    first = await page(Step.ASSESS, limit=5)
+    assert first.cursor is not None
+    rest = await page(Step.ASSESS, limit=5, cursor=first.cursor)
+    assert rest.cursor is None
+    assert {one.key for one in [*first.machines, *rest.machines]} == wanted
+
+
+async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
+    records: Records, machines: list[MachineRecord]
+) -> None:
+    await records.record_outcome(RUN, machines[1].key, PATCHED, at=NOW, installation=None, patches=[])
+    found = await page(Step.PATCH, first_attempt=4)
+    assert [(one.key, one.attempt, one.lane) for one in found.machines] == [
+        (machines[0].key, 4, "westeurope"),
+        (machines[2].key, 4, "westeurope"),
+    ]
+    assert found.cursor is None
+    behind = await page(Step.PATCH, ring_number=1)
+    assert [one.key for one in behind.machines] == [one.key for one in machines[3:]]
+    assert (await page(Step.PATCH, phase_number=1)).machines == []
+    first = await page(Step.PATCH, limit=2)
+    assert [one.key for one in first.machines] == [machines[0].key]
+    assert first.cursor is not None
+    assert [one.key for one in (await page(Step.PATCH, limit=2, cursor=first.cursor)).machines] == [machines[2].key]
+
+
+@pytest.mark.parametrize(
+    ("stage", "patch", "restart"),
+    [
+        (Stage.WAITING, True, False),
+        (Stage.ASSESSING, True, False),
+        (Stage.ASSESSED, True, False),
+        (Stage.INSTALLING, True, False),
+        (Stage.VERIFYING, True, False),
+        (Stage.INSTALLED, False, True),
+        (Stage.RESTARTING, False, False),
+    ],
+)
+async def test_who_has_a_turn_in_which_step(
+    records: Records, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
+) -> None:
+    for one in machines[1:3]:
+        await records.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=[])
+    await records.set_stage(RUN, machines[0].key, stage)
+    assert bool((await page(Step.PATCH)).machines) is patch
+    assert bool((await page(Step.RESTART)).machines) is restart
+
+
+@pytest.mark.parametrize(
+    ("stage", "works_in"),
+    [
+        (Stage.WAITING, {Step.ASSESS, Step.PATCH, Step.RESTART}),
+        (Stage.ASSESSING, {Step.ASSESS, Step.PATCH, Step.RESTART}),
+        (Stage.ASSESSED, {Step.PATCH, Step.RESTART}),
+        (Stage.INSTALLING, {Step.PATCH, Step.RESTART}),
+        (Stage.VERIFYING, {Step.PATCH, Step.RESTART}),
+        (Stage.INSTALLED, {Step.RESTART}),
+        (Stage.RESTARTING, {Step.RESTART}),
+    ],
+)
+async def test_who_still_works_in_which_step(
+    records: Records, machines: list[MachineRecord], stage: Stage, works_in: set[Step]
+) -> None:
+    key = machines[0].key
+    await records.set_stage(RUN, key, stage)
+    for step in Step:
+        found = await still_open(step, [key])
+        assert found.keys == ([key] if step in works_in else [])
+        assert found.unlocked == found.keys
+        assert found.failed == []
+
+
+async def test_of_those_that_have_ended_the_failures_are_named(records: Records, machines: list[MachineRecord]) -> None:
+    failed, patched, skipped, locked, unlocked, _ = machines
+    foreign = Outcome.skipped(Reason.FROZEN, "The machine is frozen.")
+    for one, outcome in ((failed, FAILED), (patched, PATCHED), (skipped, foreign)):
+        await records.record_outcome(RUN, one.key, outcome, at=NOW, installation=None, patches=[])
+    now = datetime.now(UTC)
+    assert await records.acquire_lease(locked.key, RUN, now, now + HOUR) == RUN
+    assert await records.acquire_lease(unlocked.key, "another run", now, now + HOUR) == "another run"
+    keys = [one.key for one in machines[:5]]
+    found = await still_open(Step.PATCH, [*keys, "f" * 24])
+    assert found.keys == [locked.key, unlocked.key]
+    assert found.failed == [failed.key]
+    assert found.unlocked == [unlocked.key]
+    assert await still_open(Step.PATCH, []) == StillOpen(keys=[], failed=[], unlocked=[])

@@ -1,0 +1,316 @@
+"""One look at an operation: what is kept of its end, how long is waited, and when it is given up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from activities import poll_operation as module
+from activities.poll_operation import poll_operation
+from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
+from patchwave.domain.azure.poll_schedule import PollSchedule
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
+from patchwave.storage import RecordMissing, Records
+from tests.support.factories import order
+from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view
+
+__all__ = ["azure", "prepared"]
+
+OURS = "0f3c5a1e-2222-4333-8444-555555555555"
+RUNNING = PollReading(state=PollState.RUNNING)
+LOST = PollReading(state=PollState.LOST, failure=ArmFailure(status=404, code="NotFound"))
+GARBLED = ArmFailure(status=200, message="<html>")
+INSTALLED: dict[str, Any] = {
+    "status": "Succeeded",
+    "installationActivityId": OURS,
+    "rebootStatus": "NotNeeded",
+    "installedPatchCount": 1,
+    "patches": [{"patchId": "p", "name": "curl", "version": "8", "installationState": "Installed"}],
+}
+
+
+def unclear(failure: ArmFailure = GARBLED, retry_after: float | None = None) -> PollReading:
+    return PollReading(state=PollState.UNCLEAR, failure=failure, retry_after=retry_after)
+
+
+async def follow(records: Records, kind: OperationKind = OperationKind.INSTALL, **fields: Any) -> None:
+    """An operation that Azure runs."""
+    given: dict[str, Any] = {
+        "state": IntentState.ACCEPTED,
+        "accepted_at": NOW,
+        "async_url": f"{URL}{OURS}?a",
+        "location_url": f"{URL}{OURS}?l",
+        "activity_id": OURS,
+    }
+    await records.declare_intent(intent(kind, **(given | fields)))
+
+
+async def look(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
+    request = OperationRef(run_id=RUN_ID, machine_key=KEY, kind=kind)
+    return await poll_operation(request)
+
+
+async def stored(records: Records) -> Intent:
+    found = await records.get_intent(RUN_ID, KEY, OperationKind.INSTALL)
+    assert found is not None
+    return found
+
+
+async def test_an_operation_without_an_intent_is_an_error(prepared: Records, azure: Script) -> None:
+    with pytest.raises(RecordMissing, match=KEY):
+        await look()
+
+
+async def test_a_running_operation_is_looked_at_again(prepared: Records, azure: Script) -> None:
+    await follow(prepared)
+    azure.polls = [RUNNING, PollReading(state=PollState.RUNNING, retry_after=900)]
+    first, second = await look(), await look()
+    assert (first.state, first.failure, first.installation) == (OperationState.RUNNING, None, None)
+    assert 30 <= first.wait_seconds <= 600
+    assert second.wait_seconds == 900.05
+    assert azure.polled == [(ONE, f"{URL}{OURS}?a", f"{URL}{OURS}?l")] * 2
+
+
+async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
+    prepared: Records, azure: Script
+) -> None:
+    await follow(prepared)
+    azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED, took=600)]
+    report = await look()
+    assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, False, None)
+    assert report.installation is not None
+    assert (report.installation.installed_patch_count, report.installation.patches) == (1, [])
+    row = await prepared.get_machine(RUN_ID, KEY)
+    assert row is not None
+    assert row.installation is not None
+    assert (row.installation.installed, row.installation.activity_id, row.installation.adopted) == (1, OURS, False)
+    assert row.stage == "verifying"
+
+
+async def test_an_adopted_installation_says_so(prepared: Records, azure: Script) -> None:
+    await follow(prepared, adopted=True)
+    azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
+    assert (await look()).adopted is True
+    row = await prepared.get_machine(RUN_ID, KEY)
+    assert row is not None
+    assert row.installation is not None
+    assert row.installation.adopted is True
+
+
+async def test_the_result_of_an_assessment_is_kept(prepared: Records, azure: Script) -> None:
+    await follow(prepared, OperationKind.ASSESS, adopted=True)
+    told = {"status": "Succeeded", "assessmentActivityId": OURS, "criticalAndSecurityPatchCount": 4}
+    azure.polls = [PollReading(state=PollState.SUCCEEDED, result=told)]
+    report = await look(OperationKind.ASSESS)
+    assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, True, None)
+    assert report.assessment is not None
+    assert report.assessment.critical_and_security == 4
+    row = await prepared.get_machine(RUN_ID, KEY)
+    assert row is not None
+    assert row.assessment is not None
+    assert row.assessment.activity_id == OURS
+
+
+async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Records, azure: Script) -> None:
+    await follow(prepared, OperationKind.ASSESS)
+    azure.polls = [PollReading(state=PollState.SUCCEEDED, result={"status": "Failed", "assessmentActivityId": OURS})]
+    report = await look(OperationKind.ASSESS)
+    assert report.outcome is not None
+    assert report.outcome.outcome == "failed"
+
+
+async def test_a_failed_operation_is_told_with_its_error(prepared: Records, azure: Script) -> None:
+    await follow(prepared, adopted=True)
+    failure = ArmFailure(status=200, code="VMExtensionProvisioningError", message="x")
+    azure.polls = [PollReading(state=PollState.FAILED, failure=failure)]
+    assert await look() == OperationReport(state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True)
+
+
+# --- no usable answer
+
+
+async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared: Records, azure: Script) -> None:
+    await follow(prepared, adopted=True)
+    azure.polls = [unclear() for _ in range(20)]
+    reports = [await look() for _ in range(20)]
+    assert [report.wait_seconds for report in reports[:-1]] == [30.0] * 3 + [60.0] * 4 + [120.0] * 4 + [240.0] * 8
+    assert {report.state for report in reports[:-1]} == {OperationState.RUNNING}
+    assert reports[-1] == OperationReport(state=OperationState.LOST, failure=GARBLED, adopted=True)
+    assert (await stored(prepared)).failed_polls == 20
+
+
+async def test_an_unclear_answer_that_asks_for_a_wait_gets_it(prepared: Records, azure: Script) -> None:
+    await follow(prepared)
+    azure.polls = [unclear(retry_after=77)]
+    assert (await look()).wait_seconds == 77.05
+
+
+async def test_being_throttled_is_no_unclear_answer(prepared: Records, azure: Script) -> None:
+    await follow(prepared, failed_polls=19)
+    throttled = ArmFailure(status=429, code="TooManyRequests")
+    azure.polls = [unclear(throttled, 11), unclear(throttled)]
+    first, second = await look(), await look()
+    assert (first.state, first.wait_seconds) == (OperationState.RUNNING, 11.05)
+    assert (second.state, second.wait_seconds) == (OperationState.RUNNING, 30)
+    assert (await stored(prepared)).failed_polls == 19
+
+
+# --- the machine tells
+
+
+@pytest.mark.parametrize("state", [PollState.LOST, PollState.SUCCEEDED_WITHOUT_RESULT])
+async def test_a_lost_operation_ends_by_what_the_machine_shows(
+    prepared: Records, azure: Script, state: PollState
+) -> None:
+    await follow(prepared, adopted=True)
+    azure.polls = [PollReading(state=state)]
+    azure.reads = [shown(OURS, NOW, status="Succeeded", installedPatchCount=2)]
+    report = await look()
+    assert (report.state, report.adopted) == (OperationState.ENDED, True)
+    assert report.installation is not None
+    assert report.installation.installed_patch_count == 2
+    assert azure.read == [ONE]
+
+
+async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared: Records, azure: Script) -> None:
+    await follow(prepared, failed_polls=19)
+    azure.polls, azure.reads = [LOST], [shown(OURS, NOW)]
+    report = await look()
+    assert (report.state, report.failure) == (OperationState.RUNNING, None)
+    assert (await stored(prepared)).failed_polls == 19
+
+
+async def test_a_lost_assessment_is_no_installation(prepared: Records, azure: Script) -> None:
+    await follow(prepared, OperationKind.ASSESS)
+    assessed = {"assessmentActivityId": OURS, "startTime": NOW.isoformat(), "status": "Succeeded"}
+    installed = {"installationActivityId": OURS, "startTime": NOW.isoformat(), "status": "InProgress"}
+    azure.polls = [LOST]
+    azure.reads = [
+        view(
+            availablePatchSummary=assessed | {"criticalAndSecurityPatchCount": 5},
+            lastPatchInstallationSummary=installed,
+        )
+    ]
+    report = await look(OperationKind.ASSESS)
+    assert report.state is OperationState.ENDED
+    assert report.assessment is not None
+    assert report.assessment.critical_and_security == 5
+
+
+@pytest.mark.parametrize("shows", [view(), shown("other", NOW, status="Succeeded")])
+async def test_what_is_not_ours_says_nothing_of_ours(prepared: Records, azure: Script, shows: MachineView) -> None:
+    await follow(prepared)
+    azure.polls, azure.reads = [LOST], [shows]
+    report = await look()
+    assert (report.state, report.wait_seconds) == (OperationState.RUNNING, 30)
+    assert (await stored(prepared)).failed_polls == 1
+
+
+async def test_the_reason_of_a_lost_operation_is_kept(prepared: Records, azure: Script) -> None:
+    await follow(prepared, failed_polls=19)
+    azure.polls, azure.reads = [LOST], [view()]
+    report = await look()
+    assert (report.state, report.failure) == (OperationState.LOST, LOST.failure)
+
+
+async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Records, azure: Script) -> None:
+    await follow(prepared)
+    azure.polls = [LOST] * 3
+    azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
+    assert [(await look()).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
+    assert (await stored(prepared)).failed_polls == 1
+
+
+# --- deadline and stop
+
+
+async def test_an_operation_is_given_up_at_its_deadline(prepared: Records, azure: Script) -> None:
+    await follow(prepared, deadline_at=NOW + timedelta(seconds=100), adopted=True)
+    azure.polls = [PollReading(state=PollState.RUNNING, retry_after=900), RUNNING]
+    assert (await look()).wait_seconds == 130
+    azure.later(100)
+    assert await look() == OperationReport(state=OperationState.DEADLINE, adopted=True)
+
+
+async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Records, azure: Script) -> None:
+    await follow(prepared, adopted=True)
+    await prepared.request_cancel(RUN_ID, order())
+    azure.polls = [RUNNING]
+    assert await look() == OperationReport(state=OperationState.CANCELED, adopted=True)
+
+
+async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Records, azure: Script) -> None:
+    await follow(prepared, deadline_at=NOW - timedelta(hours=1))
+    await prepared.request_cancel(RUN_ID, order())
+    azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
+    assert (await look()).state is OperationState.ENDED
+
+
+# --- the sweep of a region
+
+
+class Sweep:
+    """What a sweep of the region shows as running, and how often it was asked."""
+
+    def __init__(self, *running: str) -> None:
+        self.ids = set(running)
+        self.asked: list[tuple[str, str]] = []
+
+    async def running(self, subscription_id: str, location: str) -> set[str]:
+        self.asked.append((subscription_id, location))
+        return self.ids
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "shows", "polls"),
+    [
+        (OperationKind.INSTALL, {}, OURS, 0),
+        (OperationKind.INSTALL, {}, "other", 1),
+        (OperationKind.INSTALL, {"activity_id": ""}, OURS, 1),
+        (OperationKind.ASSESS, {}, OURS, 1),
+    ],
+)
+async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs_no_poll(
+    prepared: Records,
+    azure: Script,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: OperationKind,
+    fields: dict[str, Any],
+    shows: str,
+    polls: int,
+) -> None:
+    sweep = Sweep(shows)
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
+    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
+    await follow(prepared, kind, **fields)
+    azure.polls = [RUNNING]
+    assert (await look(kind)).state is OperationState.RUNNING
+    assert len(azure.polled) == polls
+
+
+@pytest.mark.parametrize(("in_flight", "polls"), [(500, 1), (501, 0)])
+async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
+    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
+) -> None:
+    monkeypatch.setattr(module, "open_sweeps", lambda: Sweep(OURS))
+    monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
+    await follow(prepared)
+    azure.polls = [RUNNING]
+    await look()
+    assert len(azure.polled) == polls
+
+
+async def test_with_few_in_flight_no_sweep_is_asked(
+    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(OURS)
+    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
+    await follow(prepared)
+    azure.polls = [RUNNING]
+    await look()
+    assert (sweep.asked, len(azure.polled)) == ([], 1)

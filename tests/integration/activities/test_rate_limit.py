@@ -1,0 +1,160 @@
+"""Turns of starts and looks at operations, on real records and the Resource Manager simulator."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities import poll_operation as module
+from activities.poll_operation import poll_operation
+from activities.submit_operation import assess_machine, install_patches
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
+    OperationRef,
+    OperationReport,
+    OperationState,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.settings import load_settings
+from patchwave.storage import Records, bucket_key
+from tests.support.simulated_azure import azure
+from tests.support.simulator import SUBSCRIPTION, Simulator
+
+__all__ = ["azure"]
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+
+
+async def prepare(records: Records, *ids: str, **fields: object) -> list[str]:
+    """A run over those machines; their keys."""
+    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
+    trigger = Trigger(kind=TriggerKind.HTTP)
+    run = Run(
+        id=RUN_ID,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=trigger,
+        created_at=AT,
+        policy_snapshot=policy,
+    )
+    await records.create_run(run)
+    await records.start_run(RUN_ID, AT)
+    machines = [
+        MachineRecord(
+            id=found.text,
+            key=found.key,
+            name=found.name,
+            subscription_id=SUBSCRIPTION,
+            resource_group=found.resource_group,
+            location="westeurope",
+            os_type="Windows" if int(found.text[-3:]) % 2 else "Linux",
+        ).model_copy(update=fields)
+        for found in map(MachineId.parse, ids)
+    ]
+    await records.add_machines(RUN_ID, machines)
+    return [machine.key for machine in machines]
+
+
+async def start(key: str, kind: OperationKind = OperationKind.INSTALL, slot: datetime | None = None) -> StartResult:
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, slot=slot)
+    activity = install_patches if kind is OperationKind.INSTALL else assess_machine
+    return await activity(request)
+
+
+async def look(key: str) -> OperationReport:
+    request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
+    return await poll_operation(request)
+
+
+def sent(azure: Simulator, one: str, operation: str) -> int:
+    found = azure.http.get("/_sim/requests", params={"operation": operation}).json()["requests"]
+    return sum(str(request["machine"]).lower() == one.lower() for request in found)
+
+
+async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHWAVE_LIMITS", "patchOperations=1/2")
+    load_settings.cache_clear()
+    ids = [azure.take() for _ in range(4)]
+    keys = await prepare(records, *ids)
+    results = [await start(key, OperationKind.ASSESS) for key in keys]
+    assert results[0].state is StartState.ACCEPTED
+    waiting = [(key, result) for key, result in zip(keys, results, strict=True) if result.state is StartState.WAIT]
+    assert waiting
+    slots = [result.slot for _, result in waiting if result.slot]
+    assert len(slots) == len(waiting)
+    assert slots == sorted(slots)
+    for key, result in waiting:
+        assert not result.counts
+        assert 0 < result.wait_seconds < 600
+        assert await records.get_intent(RUN_ID, key, OperationKind.ASSESS) is None
+
+
+async def test_a_turn_that_has_come_is_not_taken_again(records: Records, azure: Simulator) -> None:
+    (key,) = await prepare(records, azure.take())
+    assert (await start(key, slot=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
+
+
+async def test_a_turn_that_has_not_come_stays(records: Records, azure: Simulator) -> None:
+    (key,) = await prepare(records, azure.take())
+    slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
+    early = await start(key, slot=slot)
+    assert (early.state, early.slot) == (StartState.WAIT, slot)
+
+
+async def test_what_another_worker_was_told_stops_starts_here(records: Records, azure: Simulator) -> None:
+    (key,) = await prepare(records, azure.take())
+    until = datetime.now(UTC) + timedelta(seconds=40)
+    await records.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
+    stopped = await start(key)
+    assert stopped.state is StartState.WAIT
+    assert stopped.slot is not None
+    assert stopped.slot >= until - timedelta(milliseconds=1)
+
+
+async def test_the_first_look_follows_what_the_last_installation_took(records: Records, azure: Simulator) -> None:
+    one = azure.take(installMinutes=60)
+    (key,) = await prepare(records, one, expected_seconds=0.6)
+    started = await start(key)
+    assert 0.05 <= started.wait_seconds <= 0.54
+    # Found again later, by an execution that lost its answer.
+    await asyncio.sleep(0.3)
+    assert (await start(key)).wait_seconds <= started.wait_seconds
+
+
+async def test_with_very_many_in_flight_a_sweep_says_who_runs(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
+    one, other = azure.take(installMinutes=200), azure.take(installMinutes=200)
+    keys = await prepare(records, one, other, expected_seconds=10.0)
+    for key in keys:
+        assert (await start(key)).state is StartState.ACCEPTED
+    await asyncio.sleep(0.4)
+    for key in keys:
+        assert (await look(key)).state is OperationState.RUNNING
+    assert (sent(azure, one, "poll"), sent(azure, other, "poll")) == (0, 0)
+
+
+async def test_one_that_no_sweep_shows_is_asked_after(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
+    one = azure.take(installMinutes=1)
+    (key,) = await prepare(records, one, expected_seconds=10.0)
+    await start(key)
+    for _ in range(100):
+        if (await look(key)).state is OperationState.ENDED:
+            break
+        await asyncio.sleep(0.1)
+    assert sent(azure, one, "poll") >= 1

@@ -1,0 +1,229 @@
+"""Signs of life, and what a new incarnation of a run finds in real tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.heartbeat import extend_heartbeat, load_checkpoint, show_life
+from activities.machine import preflight_machine
+from activities.run import close_open_machines
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.placement_codec import PlacedMachine
+from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
+from patchwave.domain.runs.watchdog import QUIET
+from patchwave.domain.workflow.messages import (
+    CloseOpenMachines,
+    PlannedPhase,
+    PlannedRing,
+    PlannedRun,
+    PreflightRequest,
+    RestUntil,
+    RunRef,
+    Stock,
+)
+from patchwave.storage import Records
+from tests.integration.storage.test_plans import in_order, make, planned_machine
+from tests.support.factories import NOW, machine, order
+
+RUN = "20261110T190000Z-monthly"
+MINUTE = timedelta(minutes=1)
+FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.INTERNAL, message="It failed.")
+SHORT = PlannedRun(
+    machines=5,
+    rings=[
+        PlannedRing(name="canary", machines=2, phases=[PlannedPhase(lanes={"westeurope": 2}), PlannedPhase(lanes={})]),
+        PlannedRing(name="broad", machines=3, phases=[PlannedPhase(lanes={"westeurope": 3})]),
+    ],
+)
+
+
+@pytest.fixture
+async def run(records: Records) -> Run:
+    policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}, "bake": {"waves": "PT30M"}})
+    wanted = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=NOW,
+        policy_snapshot=policy.to_wire(),
+    )
+    await records.create_run(wanted)
+    return await records.start_run(RUN, NOW)
+
+
+async def stock() -> Stock:
+    return await load_checkpoint(RunRef(run_id=RUN))
+
+
+async def plan(records: Records) -> list[MachineRecord]:
+    """Two canaries and three others, all assessed."""
+    machines = [machine(number, stage=Stage.ASSESSED) for number in range(5)]
+    await records.add_machines(RUN, machines)
+    whole = make([planned_machine(number, ring="canary" if number < 2 else "broad") for number in range(5)])
+    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    return machines
+
+
+async def test_nothing_is_planned_before_the_plan(records: Records, run: Run) -> None:
+    assert await stock() == Stock(is_planned=False)
+
+
+async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(records: Records, run: Run) -> None:
+    first, second, third, fourth, _ = await plan(records)
+    for one in (first, second):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.set_stage(RUN, third.key, Stage.INSTALLING)
+    await records.acquire_lease(fourth.key, RUN, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+    found = await stock()
+    assert found.is_planned
+    assert found.ring == 1
+    [part] = found.under_way
+    assert (part.step, part.ring_number, part.phase_number) == (Step.PATCH, 1, 0)
+    assert {one.key for one in part.machines} == {third.key, fourth.key}
+    assert all(isinstance(one, PlacedMachine) and Permit("run", 20).text in one.permits for one in part.machines)
+    assert found.failures == {"run": 2, "ring:canary": 2, "lane:canary/westeurope": 2}
+    assert not found.forgiven
+
+
+@pytest.mark.parametrize("reader", ["the next incarnation", "the close of the run"])
+async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
+    records: Records, run: Run, reader: str
+) -> None:
+    first, second, *_ = await plan(records)
+    until = datetime.now(UTC) + 60 * MINUTE
+    for one in (first, second):
+        await records.acquire_lease(one.key, RUN, datetime.now(UTC), until)
+    columns = {
+        "stage": "done",
+        "outcome": "patched",
+        "reason": "ok",
+        "message": "",
+        "endedAt": "2026-11-10T19:30:00.000Z",
+    }
+    await records._store.results.merge(RUN, f"m~{first.key}", columns)
+    if reader == "the next incarnation":
+        await stock()
+    else:
+        request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
+        assert (await close_open_machines(request)).closed == 4
+    [told] = (await records.machine_history(first.key, 10, None)).items
+    assert (told["runId"], told["outcome"]) == (RUN, "patched")
+    locked = await records.leased([first.key, second.key], RUN, datetime.now(UTC))
+    assert locked == ({second.key} if reader == "the next incarnation" else set())
+
+
+async def test_a_lock_of_another_run_says_nothing(records: Records, run: Run) -> None:
+    first, *_ = await plan(records)
+    other = "20261110T190000Z-weekly"
+    await records.acquire_lease(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+    assert not (await stock()).under_way
+
+
+async def test_what_a_person_accepted_stays_accepted(records: Records, run: Run) -> None:
+    first, second, *_ = await plan(records)
+    await records.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.pause_run(RUN, order(at=NOW + MINUTE))
+    await records.resume_run(RUN, order(at=NOW + 2 * MINUTE))
+    await records.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
+    found = await stock()
+    assert (found.failures["run"], found.forgiven["run"], found.resumptions) == (2, 1, 1)
+
+
+async def test_windows_and_bake_times_go_on_where_they_were(records: Records, run: Run) -> None:
+    first, second, *_ = await plan(records)
+    for one, minutes in ((first, 0), (second, 7)):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW + minutes * MINUTE, installation=None, patches=[])
+    await records.enter_window(RUN, NOW + 600 * MINUTE)
+    await records.enter_window(RUN, NOW + 900 * MINUTE)
+    found = await stock()
+    assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
+    assert found.resting == {"canary/westeurope": NOW + 37 * MINUTE}
+
+
+async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(records: Records, run: Run) -> None:
+    """The run was cancelled meanwhile; no call to Azure is needed to know that it has to be followed."""
+    first, *_ = await plan(records)
+    await records.set_stage(RUN, first.key, Stage.INSTALLING, started_by_us=True)
+    await records.request_cancel(RUN, order())
+    request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
+    look = await preflight_machine(request)
+    assert look.preflight.readiness is Readiness.READY
+    assert look.is_under_way
+    assert look.started_by_us
+
+
+async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Run) -> None:
+    await show_life(run)
+    first = await records.get_run(RUN)
+    assert first is not None
+    assert first.quiet_until is not None
+    assert abs(first.quiet_until - datetime.now(UTC) - QUIET) < MINUTE
+    await show_life(first)
+    again = await records.get_run(RUN)
+    assert again is not None
+    assert again.quiet_until == first.quiet_until
+    assert again.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize(("seconds", "is_written"), [(55, False), (65, True), (-65, True)])
+async def test_a_sign_of_life_is_written_when_it_says_something_new(
+    records: Records, run: Run, seconds: int, *, is_written: bool
+) -> None:
+    known = datetime.now(UTC) + 30 * MINUTE - timedelta(seconds=seconds)
+    await records.keep_quiet(RUN, known)
+    before = await records.get_run(RUN)
+    assert before is not None
+    await show_life(before)
+    after = await records.get_run(RUN)
+    assert after is not None
+    assert (after.quiet_until != before.quiet_until) is is_written
+
+
+async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_the_plan(
+    records: Records, run: Run
+) -> None:
+    machines = [machine(number, stage=Stage.INSTALLING) for number in range(520)]
+    await records.add_machines(RUN, machines)
+    whole = make([planned_machine(number, ring="canary") for number in range(520)])
+    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    [part] = (await stock()).under_way
+    assert len(part.machines) == len({one.key for one in part.machines}) == 500
+
+
+async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(records: Records, run: Run) -> None:
+    first, _, third, *_ = await plan(records)
+    for one in (first, third):
+        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await records.resume_run(RUN, order(at=NOW + MINUTE))
+    found = await stock()
+    assert (found.ring, found.ended) == (1, 1)
+    assert found.failures == {
+        "run": 2,
+        "ring:canary": 1,
+        "lane:canary/westeurope": 1,
+        "ring:broad": 1,
+        "lane:broad/westeurope": 1,
+        "wave:broad/westeurope/1": 1,
+    }
+    assert found.ended_at == NOW
+
+
+async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
+    until = NOW + timedelta(days=400)
+    await extend_heartbeat(RestUntil(run_id=RUN, until=until))
+    asleep = await records.get_run(RUN)
+    assert asleep is not None
+    assert asleep.quiet_until == until + QUIET
+    await show_life(asleep)
+    awake = await records.get_run(RUN)
+    assert awake is not None
+    assert awake.quiet_until is not None
+    assert awake.quiet_until < until

@@ -1,0 +1,133 @@
+"""take_places and give_places_back on real records: which run waits for which, and what ends the wait."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from activities.reservations import give_places_back, take_places
+from patchwave.domain.core.command import Order
+from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.plan import Makespan, Plan
+from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
+from patchwave.domain.planning.topology import Topology
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlannedRun, TakePlaces
+from patchwave.storage import Records
+from tests.support.factories import NOW
+
+U0, U1, NE = (f"20261110T19000{number}Z-{name}" for number, name in enumerate(["u0", "u1", "ne"]))
+PAIRED = Topology.of([("westeurope", "northeurope")])
+AV = groups_of([Permit("set:s/rg/av", 1), Permit("domains:s/rg/av", 1, "0")], ["westeurope"], PAIRED)
+NORTH = groups_of([], ["northeurope"], PAIRED)
+
+
+async def begin(records: Records, run_id: str, groups: Groups, state: RunState = RunState.RUNNING) -> None:
+    trigger = Trigger(kind=TriggerKind.HTTP)
+    await records.create_run(
+        Run(id=run_id, policy="p", mode=Mode.PATCH, state=state, trigger=trigger, created_at=NOW, policy_snapshot={})
+    )
+    makespan = Makespan(predicted_seconds=0, lower_bound_seconds=0)
+    plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
+    await records.save_plan(run_id, plan, [], PlannedRun(), groups={(0, 0): groups})
+
+
+async def take(run_id: str, turn: int = 1, phase: int = 0) -> PlacesTaken:
+    request = TakePlaces(run_id=run_id, ring_number=0, phase_number=phase, turn=turn)
+    return await take_places(request)
+
+
+async def give(run_id: str, turn: int = 1) -> list[str]:
+    request = GivePlacesBack(run_id=run_id, turn=turn)
+    return (await give_places_back(request)).waiting
+
+
+async def shown(records: Records, run_id: str) -> tuple[RunState, str]:
+    run = await records.get_run(run_id)
+    assert run is not None
+    return run.state, run.waiting_for
+
+
+async def test_a_set_and_a_region_pair_have_one_run_at_a_time(records: Records) -> None:
+    for run_id, groups in ((U0, AV), (U1, AV), (NE, NORTH)):
+        await begin(records, run_id, groups)
+    assert (await take(U0)).waits_for == ""
+    second, third = await take(U1), await take(NE)
+    assert second.waits_for == f"the run {U0}: both work on the availability set av"
+    assert second.wait_seconds > 0
+    assert third.waits_for == f"the run {U0}, and 1 more: both work on the paired regions northeurope and westeurope"
+    assert await shown(records, U0) == (RunState.RUNNING, "")
+    assert await shown(records, U1) == (RunState.AWAITING_RUN, second.waits_for)
+    assert await shown(records, NE) == (RunState.AWAITING_RUN, third.waits_for)
+    assert sorted(await give(U0)) == [U1, NE]
+    assert (await take(U1)).waits_for == ""
+    assert (await take(NE)).waits_for == f"the run {U1}: both work on the paired regions northeurope and westeurope"
+    assert await give(U1) == [NE]
+    assert (await take(NE)).waits_for == ""
+    assert await give(NE) == []
+
+
+async def test_the_wait_is_in_the_audit_log_once(records: Records) -> None:
+    await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    await take(U0)
+    for _ in range(3):
+        await take(U1)
+    lines = [line for line in (await records.list_audit(U1, 10, None)).items if line["action"] == "run_waits"]
+    assert [(line["by"], line["detail"]["for"]) for line in lines] == [("patchwave", [U0])]
+    assert lines[0]["detail"]["why"] == f"the run {U0}: both work on the availability set av"
+
+
+@pytest.mark.parametrize("ends", ["closed", "removed"])
+async def test_a_run_that_has_ended_keeps_no_other_waiting(records: Records, ends: str) -> None:
+    """It may have died before it gave anything back."""
+    if ends == "closed":
+        await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    if ends == "closed":
+        await take(U0)
+        await records.close_run(U0, RunState.FAILED, "It died.", NOW)
+    else:
+        await records.reserve(Reservation(run_id=U0, turn=1, phase="0.0", since=NOW, groups=AV))
+    assert (await take(U1)).waits_for == ""
+    assert [each.run_id for each in await records.list_reservations()] == [U1]
+
+
+async def test_a_run_that_has_ended_leaves_no_row(records: Records) -> None:
+    await begin(records, U0, AV)
+    await take(U0)
+    await records.close_run(U0, RunState.COMPLETED, "", NOW)
+    await give(U0)
+    assert await records.list_reservations() == []
+
+
+async def test_a_paused_run_keeps_its_turn(records: Records) -> None:
+    await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    await take(U0)
+    await records.pause_run(U0, Order(by="ana", at=NOW + timedelta(minutes=1)))
+    assert (await take(U1)).waits_for.startswith(f"the run {U0}")
+
+
+async def test_a_phase_without_groups_waits_for_none(records: Records) -> None:
+    await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    await take(U0)
+    assert (await take(U1, phase=1)).waits_for == ""
+
+
+async def test_the_next_phase_frees_what_the_one_before_it_kept(records: Records) -> None:
+    """The run that waited is woken, although the other one gives nothing back between its phases."""
+    await begin(records, U0, AV)
+    await begin(records, U1, AV)
+    await begin(records, NE, AV)
+    assert (await take(U0)).freed == []
+    await take(U1)
+    await take(NE)
+    again = await take(U0, turn=2)
+    assert (again.waits_for, again.freed) == ("", []), "the same phase in the next window keeps its turn"
+    following = await take(U0, turn=3, phase=1)
+    assert sorted(following.freed) == [U1, NE]
+    assert (await take(U0, turn=3, phase=1)).freed == []
+    assert (await take(U1)).waits_for == ""

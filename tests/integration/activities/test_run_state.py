@@ -1,0 +1,110 @@
+"""What the orchestrators ask of and say to the run's row."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from activities.run_state import get_run_controls, set_run_state, stop_run, trip_error_budget
+from patchwave.domain.core.documents import format_instant
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
+from patchwave.domain.runs.run import Run, RunControls, RunState
+from patchwave.domain.workflow import contracts
+from patchwave.domain.workflow.messages import RunRef, SetRunState, StopRun
+from patchwave.storage import RecordMissing, Records
+from tests.support.factories import NOW, RUN, order, run
+
+POLICY = {
+    "name": "monthly",
+    "scope": {"osTypes": ["Linux"]},
+    "rings": [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}],
+}
+
+
+@pytest.fixture
+async def live(records: Records) -> Records:
+    """Records with a run that has started."""
+    await records.create_run(run(policy_snapshot=POLICY))
+    await records.start_run(RUN, NOW)
+    return records
+
+
+async def stored(records: Records) -> Run:
+    found = await records.get_run(RUN)
+    assert found
+    return found
+
+
+def gate(scope: str, *, ends_run: bool = False) -> ErrorBudgetExceeded:
+    return ErrorBudgetExceeded(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run)
+
+
+async def lines(records: Records) -> list[tuple[str, str]]:
+    return [(line["action"], line["by"]) for line in (await records.list_audit(RUN, 50, None)).items]
+
+
+async def test_controls_are_what_the_row_says(live: Records) -> None:
+    assert await get_run_controls(RunRef(run_id=RUN)) == RunControls()
+    await live.pause_run(RUN, order())
+    await live.resume_run(RUN, order())
+    await live.pause_run(RUN, order())
+    await live.decide_ring(RUN, "broad", order(), approved=False)
+    await live.request_cancel(RUN, order())
+    assert await get_run_controls(RunRef(run_id=RUN)) == RunControls(
+        is_canceled=True, is_paused=True, resumptions=1, decided={"broad": False}
+    )
+
+
+async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
+    with pytest.raises(RecordMissing):
+        await get_run_controls(RunRef(run_id=RUN))
+
+
+async def test_a_state_is_shown(live: Records) -> None:
+    request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
+    shown = await set_run_state(request)
+    assert shown.since is not None
+    assert contracts.SET_RUN_STATE.encode_result(shown)["since"] == format_instant(
+        (await stored(live)).approvals_asked["broad"]
+    )
+    assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.AWAITING_APPROVAL, "broad")
+    running = SetRunState(run_id=RUN, state=RunState.RUNNING)
+    assert (await set_run_state(running)).since is None
+    assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
+
+
+async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnation_that_was(live: Records) -> None:
+    await live.ask_approval(RUN, "broad", NOW)
+    await live.set_run_state(RUN, RunState.RUNNING)
+    again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))
+    assert again.since == NOW
+    other = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last"))
+    assert other.since is not None
+    assert other.since > NOW + timedelta(minutes=1)
+    assert set((await stored(live)).approvals_asked) == {"broad", "last"}
+
+
+async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
+    for _ in range(2):
+        controls = await trip_error_budget(gate("ring:broad"))
+        assert controls.held_scopes == ["ring:broad"]
+        assert controls.stop_reason == ""
+    assert ((await stored(live)).state, (await stored(live)).held_scopes) == (RunState.HELD, ["ring:broad"])
+    assert await lines(live) == [("gate_closed", "patchwave")]
+
+
+async def test_a_gate_may_end_the_run(live: Records) -> None:
+    for _ in range(2):
+        controls = await trip_error_budget(gate("run", ends_run=True))
+        assert "used up: 3 failed, 2 may" in controls.stop_reason
+        assert controls.held_scopes == []
+    assert await lines(live) == [("gate_closed", "patchwave")]
+
+
+async def test_a_stop_keeps_its_first_reason(live: Records) -> None:
+    for reason in ("The ring broad was rejected.", "something else"):
+        told = await stop_run(StopRun(run_id=RUN, reason=reason))
+        assert told.stop_reason == "The ring broad was rejected."
+    assert (await stored(live)).stop_reason == "The ring broad was rejected."
+    assert await lines(live) == [("run_stopped", "patchwave")]

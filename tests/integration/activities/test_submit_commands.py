@@ -1,0 +1,239 @@
+"""What people and gates say holds for a machine whose turn has come: nothing is sent to it from that moment."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.machine import preflight_machine
+from activities.submit_operation import assess_machine, install_patches
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
+from patchwave.domain.runs.intent import Intent, IntentState
+from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.messages import (
+    PreflightRequest,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.storage import Records
+from tests.support.factories import order
+from tests.support.simulated_azure import azure
+from tests.support.simulator import SUBSCRIPTION, Simulator
+
+__all__ = ["azure"]
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+
+type Give = Callable[[Records, str], Awaitable[object]]
+
+
+async def pause(records: Records, key: str) -> None:
+    await records.pause_run(RUN_ID, order())
+
+
+async def hold(records: Records, key: str) -> None:
+    gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/westeurope", failures=2, limit=1, ends_run=False)
+    await records.trip_error_budget(gate, AT)
+
+
+async def hold_elsewhere(records: Records, key: str) -> None:
+    gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/northeurope", failures=2, limit=1, ends_run=False)
+    await records.trip_error_budget(gate, AT)
+
+
+async def stop(records: Records, key: str) -> None:
+    await records.stop_run(RUN_ID, "The error budget of the run is used up.", AT)
+
+
+async def cancel(records: Records, key: str) -> None:
+    await records.request_cancel(RUN_ID, order())
+
+
+async def skip(records: Records, key: str) -> None:
+    await records.skip_machine(RUN_ID, key, order(why="being rebuilt"), OperationKind.INSTALL)
+
+
+async def close(records: Records, key: str) -> None:
+    await records.close_run(RUN_ID, RunState.FAILED, "Patchwave itself failed.", AT)
+
+
+ENDS: list[tuple[Give, OutcomeKind, Reason]] = [
+    (cancel, OutcomeKind.CANCELED, Reason.CANCELED_BY_USER),
+    (skip, OutcomeKind.SKIPPED, Reason.SKIPPED_BY_PERSON),
+    (stop, OutcomeKind.SKIPPED, Reason.ERROR_BUDGET),
+    (close, OutcomeKind.SKIPPED, Reason.INTERNAL),
+]
+
+
+async def prepare(records: Records, one: str) -> str:
+    """A run over that machine; the machine's key."""
+    await records.create_run(
+        Run(
+            id=RUN_ID,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.QUEUED,
+            trigger=Trigger(kind=TriggerKind.HTTP),
+            created_at=AT,
+            policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
+        )
+    )
+    await records.start_run(RUN_ID, AT)
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        location="westeurope",
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+        ring="broad",
+        lane="westeurope",
+        wave=1,
+    )
+    await records.add_machines(RUN_ID, [machine])
+    return found.key
+
+
+async def submit(key: str, kind: OperationKind = OperationKind.INSTALL) -> StartResult:
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind)
+    activity = install_patches if kind is OperationKind.INSTALL else assess_machine
+    return await activity(request)
+
+
+def sent(azure: Simulator, one: str, operation: str = "install") -> int:
+    """How many such calls of the machine the simulator has seen."""
+    found = azure.http.get("/_sim/requests", params={"operation": operation}).json()["requests"]
+    return sum(one.lower() in str(request).lower() for request in found)
+
+
+@pytest.mark.parametrize("kind", OperationKind)
+@pytest.mark.parametrize("give", [pause, hold])
+async def test_a_machine_that_is_held_waits_for_its_turn_again(
+    records: Records, azure: Simulator, give: Give, kind: OperationKind
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one)
+    await give(records, key)
+    assert await submit(key, kind) == StartResult(state=StartState.LEFT)
+    assert await records.get_intent(RUN_ID, key, kind) is None
+    await records.resume_run(RUN_ID, order())
+    assert (await submit(key, kind)).state is StartState.ACCEPTED
+    assert sent(azure, one, kind.value) == 1
+
+
+@pytest.mark.parametrize(("give", "kind", "reason"), ENDS)
+async def test_a_machine_that_may_not_start_any_more_ends(
+    records: Records, azure: Simulator, give: Give, kind: OutcomeKind, reason: Reason
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one)
+    await give(records, key)
+    result = await submit(key)
+    assert result.state is StartState.ENDED
+    assert result.outcome
+    assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
+    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False)
+    preflight = (await preflight_machine(look)).preflight
+    assert (preflight.readiness, preflight.outcome) == (Readiness.SKIP, result.outcome)
+    assert sent(azure, one) == 0
+
+
+async def test_a_gate_of_another_region_holds_nobody_here(records: Records, azure: Simulator) -> None:
+    key = await prepare(records, azure.take())
+    await hold_elsewhere(records, key)
+    assert (await submit(key)).state is StartState.ACCEPTED
+
+
+@pytest.mark.parametrize("give", [pause, hold, cancel, stop])
+async def test_what_is_said_between_the_first_look_and_the_call_still_holds(
+    records: Records, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hundreds of machines in flight there are seconds between the two."""
+    one = azure.take()
+    key = await prepare(records, one)
+    declare = records.declare_intent
+
+    async def declare_and_then(wanted: Intent) -> tuple[Intent, bool]:
+        answer = await declare(wanted)
+        await give(records, key)
+        return answer
+
+    monkeypatch.setattr(records, "declare_intent", declare_and_then)
+    result = await submit(key)
+    assert result.state is (StartState.LEFT if give in (pause, hold) else StartState.ENDED)
+    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    assert intent
+    assert intent.state is IntentState.REFUSED
+    assert sent(azure, one) == 0
+    if give is pause:
+        await records.resume_run(RUN_ID, order())
+        assert (await submit(key)).state is StartState.ACCEPTED
+        assert sent(azure, one) == 1
+
+
+async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = azure.take()
+    key = await prepare(records, one)
+    declare = records.declare_intent
+
+    async def skip_and_then_declare(wanted: Intent) -> tuple[Intent, bool]:
+        await skip(records, key)
+        return await declare(wanted)
+
+    monkeypatch.setattr(records, "declare_intent", skip_and_then_declare)
+    result = await submit(key)
+    assert result.outcome
+    assert result.outcome.message == "Skipped by ana: being rebuilt"
+    found: Any = await records.get_machine(RUN_ID, key)
+    assert (found.stage, found.started_at) == ("waiting", None)
+    assert sent(azure, one) == 0
+
+
+async def test_of_two_executions_that_declare_anew_one_sends(
+    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may execute an activity twice at once, also the one that tries again after a refusal."""
+    one = azure.take()
+    key = await prepare(records, one)
+    refused = Intent(
+        run_id=RUN_ID,
+        machine_id=one,
+        machine_key=key,
+        kind=OperationKind.INSTALL,
+        created_at=AT,
+        sent_at=AT,
+        deadline_at=AT,
+        state=IntentState.REFUSED,
+    )
+    await records.declare_intent(refused)
+    throttled_until = records.throttled_until
+    results: list[StartResult] = []
+
+    async def let_the_other_one_pass(budget: str) -> datetime | None:
+        monkeypatch.setattr(records, "throttled_until", throttled_until)
+        results.append(await submit(key))
+        return await throttled_until(budget)
+
+    monkeypatch.setattr(records, "throttled_until", let_the_other_one_pass)
+    results.append(await submit(key))
+    assert [result.state for result in results] == [StartState.ACCEPTED, StartState.WAIT]
+    assert sent(azure, one) == 1
+    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    assert intent
+    assert intent.state is IntentState.ACCEPTED
+    assert (await submit(key)).state is StartState.ACCEPTED
+    assert sent(azure, one) == 1

@@ -1,0 +1,280 @@
+"""The windows of a run: its cutoff, the window in which it goes on, and machines that are frozen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from activities import window
+from activities.context import load_machine
+from activities.machine import preflight_machine
+from activities.run import close_run
+from activities.submit_operation import install_patches
+from patchwave.domain.azure.operation import OperationKind
+from patchwave.domain.calendar.schedule import Occurrence
+from patchwave.domain.core.command import Order
+from patchwave.domain.core.outcome import OutcomeKind, Reason
+from patchwave.domain.machine.preflight import Readiness
+from patchwave.domain.policy.policy import Policy, parse_policy
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
+from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.domain.scheduling.overrides import Pause, Skip
+from patchwave.domain.scheduling.upcoming import ScheduleDecision, decide
+from patchwave.domain.workflow.messages import (
+    CloseRun,
+    NextWindow,
+    OpenWindow,
+    PreflightRequest,
+    RunRef,
+    StartOperation,
+    StartState,
+    StepRef,
+)
+from patchwave.storage import Records
+from tests.support.factories import machine
+
+HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
+OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
+NEXT = datetime(2026, 12, 8, 19, tzinfo=UTC)
+AFTER_NEXT = datetime(2027, 1, 12, 19, tzinfo=UTC)
+END = OPENS + 4 * HOUR
+RUN = "20261110T190000Z-monthly"
+SCHEDULE = {
+    "recurrence": "second Tuesday",
+    "time": "20:00",
+    "timeZone": "Europe/Berlin",
+    "window": "PT4H",
+    "continueInNextWindow": True,
+}
+DOCUMENT: dict[str, Any] = {"name": "monthly", "scope": {"locations": ["westeurope"]}, "schedule": SCHEDULE}
+LEAST = {"install": {"minimumDuration": "PT20M"}}
+
+
+class Clock:
+    """The clock of the activities, which a test sets."""
+
+    def __init__(self) -> None:
+        self.now = OPENS + 3 * HOUR
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    for module in ("windows", "run", "submit", "machine", "context"):
+        monkeypatch.setattr(f"activities.{module}.now", lambda: found.now)
+    return found
+
+
+@pytest.fixture
+async def run(records: Records, clock: Clock) -> Run:
+    """A run of a stored policy, which has begun in its first window."""
+    return await begin(records, changes={})
+
+
+async def begin(records: Records, window_end: datetime | None = END, changes: dict[str, Any] = LEAST) -> Run:
+    policy = parse_policy(DOCUMENT | changes)
+    await records.put_policy("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
+    wanted = Run(
+        id=RUN,
+        policy="monthly",
+        mode=Mode.PATCH,
+        state=RunState.QUEUED,
+        trigger=Trigger(kind=TriggerKind.TIMER),
+        created_at=OPENS,
+        occurrence=OPENS,
+        window_end=window_end,
+        policy_snapshot=policy.to_wire(),
+    )
+    await records.create_run(wanted)
+    return await records.start_run(RUN, OPENS)
+
+
+async def change(records: Records, **changes: Any) -> Policy:
+    policy = parse_policy(DOCUMENT | changes)
+    await records.put_policy("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
+    return policy
+
+
+async def freeze(records: Records, start: datetime, end: datetime, **fields: Any) -> None:
+    bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
+    await records.put_freeze(parse_freeze(bounds | fields, name="year-end"), by="ann", at=OPENS)
+
+
+async def look() -> NextWindow:
+    return await window.find_next_window(RunRef(run_id=RUN))
+
+
+async def stored(records: Records) -> Run:
+    found = await records.get_run(RUN)
+    assert found is not None
+    return found
+
+
+class TestCutoff:
+    async def cutoff(self, step: Step) -> datetime | None:
+        return (await window.get_start_cutoff(StepRef(run_id=RUN, step=step))).at
+
+    async def test_each_step_has_its_own(self, records: Records, run: Run) -> None:
+        assert await self.cutoff(Step.ASSESS) is None
+        assert await self.cutoff(Step.PATCH) == END - HOUR
+        assert await self.cutoff(Step.RESTART) == END - 10 * MINUTE
+
+    @pytest.mark.parametrize(("systems", "minutes"), [([], 20), (["Linux"], 20), (["Windows"], 25)])
+    async def test_whoever_needs_least_decides(
+        self, records: Records, clock: Clock, systems: list[str], minutes: int
+    ) -> None:
+        await begin(records, changes=LEAST | {"scope": {"locations": ["westeurope"], "osTypes": systems}})
+        assert await self.cutoff(Step.PATCH) == END - minutes * MINUTE
+
+    async def test_without_a_window_there_is_none(self, records: Records, clock: Clock) -> None:
+        await begin(records, None)
+        assert [await self.cutoff(step) for step in Step] == [None, None, None]
+
+
+class TestNextWindow:
+    async def test_the_run_shows_what_it_waits_for_and_keeps_the_window(self, records: Records, run: Run) -> None:
+        assert await look() == NextWindow(opens_at=NEXT, ends_at=NEXT + 4 * HOUR)
+        waiting = await stored(records)
+        assert (waiting.state, waiting.waiting_for) == (
+            RunState.AWAITING_WINDOW,
+            "the window that opens at 2026-12-08 19:00 UTC",
+        )
+        controls = await records.get_controls("monthly")
+        policy = parse_policy(DOCUMENT)
+        for opening, decision in ((OPENS, ScheduleDecision.RUN), (NEXT, ScheduleDecision.CONTINUE)):
+            assert decide(policy, controls, [], Occurrence(opening, opening + 4 * HOUR)).decision is decision
+
+    async def test_asked_again_when_the_window_opens_it_is_the_same_one(
+        self, records: Records, run: Run, clock: Clock
+    ) -> None:
+        first = await look()
+        for late in (timedelta(0), MINUTE, 3 * HOUR):
+            clock.now = NEXT + late
+            assert await look() == first
+        clock.now = NEXT + 3 * HOUR + MINUTE
+        assert (await look()).opens_at == AFTER_NEXT
+
+    async def test_an_open_window_is_gone_on_in_and_used_once(self, records: Records, run: Run, clock: Clock) -> None:
+        await look()
+        clock.now = NEXT + MINUTE
+        again = await look()
+        assert again.ends_at is not None
+        opened = OpenWindow(run_id=RUN, ends_at=again.ends_at)
+        for _ in range(2):
+            await window.enter_window(opened)
+        running = await stored(records)
+        assert (running.state, running.window_end, running.waiting_for) == (RunState.RUNNING, NEXT + 4 * HOUR, "")
+        assert running.windows == 1
+        await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR))
+        further = await records.get_run(RUN)
+        assert further is not None
+        assert further.windows == 2
+        assert (await look()).opens_at == AFTER_NEXT
+
+    async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, records: Records, run: Run) -> None:
+        await records.pause_run(RUN, Order(by="ann", why="storm", at=OPENS))
+        await look()
+        await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
+        paused = await stored(records)
+        assert (paused.state, paused.resumes_as, paused.window_end) == (
+            RunState.PAUSED,
+            RunState.RUNNING,
+            NEXT + 4 * HOUR,
+        )
+
+    async def test_what_people_say_meanwhile_counts(self, records: Records, run: Run, clock: Clock) -> None:
+        await look()
+        await records.skip_occurrence("monthly", Skip(occurrence=NEXT, by="ann", reason="x", at=OPENS))
+        assert (await look()).opens_at == AFTER_NEXT
+        await records.unskip_occurrence("monthly", NEXT, by="ann", reason="x", at=OPENS)
+        await freeze(records, NEXT, NEXT + HOUR)
+        assert (await look()).opens_at == AFTER_NEXT
+        await records.delete_freeze("year-end", by="ann", reason="x", at=OPENS)
+        await records.pause_policy("monthly", Pause(by="ann", reason="x", at=OPENS))
+        assert (await look()).opens_at == NEXT
+        clock.now = NEXT
+        assert (await look()).opens_at == AFTER_NEXT
+        await records.resume_policy("monthly", by="ann", reason="x", at=OPENS)
+        assert (await look()).opens_at == NEXT
+        await change(records, schedule=SCHEDULE | {"recurrence": "third Tuesday"})
+        assert (await look()).opens_at == NEXT + 7 * DAY
+
+    async def test_no_window_is_in_sight(self, records: Records, run: Run) -> None:
+        await change(records, enabled=False)
+        assert await look() == NextWindow()
+        await change(records, schedule=None)
+        assert await look() == NextWindow()
+        broken = DOCUMENT | {"schedule": SCHEDULE | {"timeZone": "Mars/Olympus"}}
+        await records.put_policy("monthly", broken, if_match=None, if_none_match=False, at=OPENS)
+        assert await look() == NextWindow()
+        await records.delete_policy("monthly", if_match=None)
+        assert await look() == NextWindow()
+        assert (await stored(records)).state is RunState.RUNNING
+        assert (await records.get_controls("monthly")).carry_overs == []
+
+    async def test_a_run_without_a_window_does_not_wait_for_one(self, records: Records, clock: Clock) -> None:
+        await begin(records, None)
+        assert await look() == NextWindow()
+
+    async def test_the_end_of_the_run_gives_the_windows_back(self, records: Records, run: Run, clock: Clock) -> None:
+        await look()
+        clock.now = NEXT + HOUR
+        for _ in range(2):
+            await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason=""))
+        assert await look() == NextWindow()
+        controls = await records.get_controls("monthly")
+        policy = parse_policy(DOCUMENT)
+        # The one that it used stays its own, so that no second run begins in what is left of it.
+        for opening, decision in ((NEXT, ScheduleDecision.CONTINUE), (AFTER_NEXT, ScheduleDecision.RUN)):
+            assert decide(policy, controls, [], Occurrence(opening, opening + 4 * HOUR)).decision is decision
+
+
+class TestFrozenMachines:
+    SHOP = machine(1, tags={"App": "shop"}, stage=Stage.ASSESSED)
+    MAIL = machine(2, tags={"App": "mail"}, stage=Stage.ASSESSED)
+
+    async def look_at(self, key: str) -> tuple[OutcomeKind, Reason, str] | None:
+        outcome = await window.frozen(await load_machine(RUN, key))
+        return outcome and (outcome.outcome, outcome.reason, outcome.message)
+
+    async def test_tags_decide_at_this_very_moment(self, records: Records, run: Run, clock: Clock) -> None:
+        await records.add_machines(RUN, [self.SHOP, self.MAIL])
+        assert await self.look_at(self.SHOP.key) is None
+        await freeze(records, clock.now, clock.now + HOUR, tags={"values": {"app": ["Shop"]}})
+        assert await self.look_at(self.SHOP.key) == (
+            OutcomeKind.SKIPPED,
+            Reason.FROZEN,
+            "The machine is frozen until 2026-11-10 23:00 UTC by year-end: closing",
+        )
+        assert await self.look_at(self.MAIL.key) is None
+        clock.now += HOUR
+        assert await self.look_at(self.SHOP.key) is None
+
+    async def test_a_freeze_of_the_policy_that_begins_during_the_run_holds_the_rest(
+        self, records: Records, run: Run, clock: Clock
+    ) -> None:
+        await records.add_machines(RUN, [self.SHOP])
+        await freeze(records, clock.now + MINUTE, clock.now + HOUR, policies=["monthly"])
+        assert await self.look_at(self.SHOP.key) is None
+        clock.now += MINUTE
+        assert await self.look_at(self.SHOP.key) is not None
+
+    @pytest.mark.parametrize("stage", [Stage.ASSESSED, Stage.INSTALLED])
+    async def test_nothing_is_asked_of_azure_for_a_frozen_machine(
+        self, records: Records, run: Run, clock: Clock, stage: Stage
+    ) -> None:
+        """There is no Azure here: whoever called it would fail."""
+        await records.add_machines(RUN, [self.SHOP.model_copy(update={"stage": stage})])
+        await freeze(records, clock.now, clock.now + HOUR)
+        request = PreflightRequest(run_id=RUN, machine_key=self.SHOP.key, start_stopped=True)
+        look = await preflight_machine(request)
+        assert look.preflight.readiness is Readiness.SKIP
+        assert look.preflight.outcome is not None
+        assert look.preflight.outcome.reason is Reason.FROZEN
+        install = StartOperation(run_id=RUN, machine_key=self.SHOP.key, kind=OperationKind.INSTALL, attempt=1)
+        started = await install_patches(install)
+        assert (started.state, started.outcome) == (StartState.ENDED, look.preflight.outcome)
+        assert await records.get_intent(RUN, self.SHOP.key, OperationKind.INSTALL) is None

@@ -1,0 +1,195 @@
+"""Endings: written with the machine's row or not at all, and told to the phase whenever they become readable."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.runs.machine_record import Stage
+from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.storage import Change, RecordMissing, Records, completions, ending_change
+from patchwave.storage.completions import EndingRecords
+from patchwave.storage.engine.rows import Conflict, Row
+from patchwave.storage.engine.store import Store
+from tests.support.factories import NOW, machine
+
+RUN = "20261110T190000Z-monthly"
+PHASE = "patch:0.0.1"
+PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
+FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
+
+
+def ended(number: int, attempt: int = 1, **fields: bool) -> MachineEnded:
+    return MachineEnded(key=machine(number).key, attempt=attempt, **fields)
+
+
+async def record(records: Records, number: int, outcome: Outcome, *, second: int, phase: str = PHASE) -> Outcome:
+    at = NOW + timedelta(seconds=second)
+
+    def ending(stored: Outcome) -> Change:
+        return ending_change(phase, ended(number, failed=stored.outcome is OutcomeKind.FAILED))
+
+    key = machine(number).key
+    return await records.record_outcome(RUN, key, outcome, at=at, installation=None, patches=[], ending=ending)
+
+
+async def test_a_phase_is_told_what_it_has_not_heard_of(records: Records) -> None:
+    await records.add_machines(RUN, [machine(number) for number in range(4)])
+    assert await records.endings_since(RUN, PHASE, "") == ([], "")
+    await record(records, 2, PATCHED, second=1)
+    await record(records, 1, FAILED, second=2)
+    first, heard = await records.endings_since(RUN, PHASE, "")
+    assert sorted(first, key=str) == sorted([ended(2), ended(1, failed=True)], key=str)
+    await records.set_stage(RUN, machine(3).key, Stage.ASSESSED, ending=ending_change(PHASE, ended(3, 4, left=True)))
+    second, later = await records.endings_since(RUN, PHASE, heard)
+    assert second == [ended(3, 4, left=True)]
+    assert await records.endings_since(RUN, PHASE, heard) == (second, later), "the look was executed twice"
+    assert await records.endings_since(RUN, PHASE, later) == ([], later)
+
+
+async def test_rows_that_were_heard_of_are_removed_by_the_hundred(records: Records) -> None:
+    for number in range(130):
+        await records.tell_phase(RUN, ending_change(PHASE, ended(number)))
+    told, heard = await records.endings_since(RUN, PHASE, "")
+    assert len(told) == len(heard.split()) == 130
+    assert (await records.endings_since(RUN, PHASE, ""))[0] == told, "nothing goes before the phase has it"
+    again, left = await records.endings_since(RUN, PHASE, heard)
+    assert (again, len(left.split())) == ([], 30)
+    assert await records.endings_since(RUN, PHASE, heard) == ([], left)
+    assert len((await records.endings_since(RUN, PHASE, ""))[0]) == 30
+
+
+async def test_four_hundred_are_told_at_a_time_and_the_others_next(records: Records) -> None:
+    changes = [ending_change(PHASE, ended(number)) for number in range(450)]
+    for first in range(0, 450, 90):
+        await asyncio.gather(*(records.tell_phase(RUN, change) for change in changes[first : first + 90]))
+    told, heard = await records.endings_since(RUN, PHASE, "")
+    assert len(told) == 400
+    rest, heard = await records.endings_since(RUN, PHASE, heard)
+    assert len(rest) == 50
+    assert {one.key for one in told} | {one.key for one in rest} == {machine(number).key for number in range(450)}
+    assert await records.endings_since(RUN, PHASE, heard) == ([], heard)
+
+
+async def test_other_phases_and_passes_are_not_heard(records: Records) -> None:
+    await records.add_machines(RUN, [machine(1), machine(2)])
+    await record(records, 1, PATCHED, second=1, phase="patch:0.0.1")
+    await record(records, 2, PATCHED, second=1, phase="patch:0.0.10")
+    assert (await records.endings_since(RUN, "patch:0.0.1", ""))[0] == [ended(1)]
+    assert (await records.endings_since(RUN, "patch:0.0.10", ""))[0] == [ended(2)]
+
+
+async def test_a_machine_that_somebody_else_ended_is_told_with_the_outcome_that_is_stored(records: Records) -> None:
+    await records.add_machines(RUN, [machine(1)])
+    await records.record_outcomes(RUN, [machine(1).key], FAILED, NOW)
+    assert await record(records, 1, PATCHED, second=1) == FAILED
+    await records.set_stage(RUN, machine(1).key, Stage.ASSESSED, ending=ending_change(PHASE, ended(1, 2)))
+    assert (await records.endings_since(RUN, PHASE, ""))[0] == [ended(1, failed=True), ended(1, 2)]
+
+
+async def test_a_machine_that_is_not_in_the_run_has_no_ending(records: Records) -> None:
+    with pytest.raises(RecordMissing):
+        await record(records, 1, PATCHED, second=1)
+    assert (await records.endings_since(RUN, PHASE, ""))[0] == []
+
+
+async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with_its_row(records: Records) -> None:
+    from tests.integration.storage.test_run_machines import patches
+
+    await records.add_machines(RUN, [machine(1)])
+    for count in (98, 99, 100, 230):
+        key = machine(1).key
+        outcome = await records.record_outcome(
+            RUN,
+            key,
+            PATCHED,
+            at=NOW,
+            installation=None,
+            patches=patches(count),
+            ending=lambda _, count=count: ending_change(f"p{count}", ended(1)),
+        )
+        assert outcome == PATCHED
+        assert (await records.endings_since(RUN, f"p{count}", ""))[0] == [ended(1)]
+
+
+# --- whatever comes between a write and the look that reads it
+
+
+class Rows:
+    """The endings of one run in memory, as a table of the service keeps them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self._etags = itertools.count(1)
+        self.most_read = 0
+
+    async def scan(self, partition: str, *, first: str, end: str) -> AsyncGenerator[Row]:
+        found = [self.rows[key] for key in sorted(self.rows) if first <= key < end]
+        self.most_read = max(self.most_read, len(found))
+        for row in found:
+            yield row
+
+    async def apply(self, partition: str, changes: Sequence[Change]) -> None:
+        for change in changes:
+            known = self.rows.get(change.key)
+            if change.etag and (known is None or known.etag != change.etag):
+                raise Conflict("stale", is_gone=known is None)
+        for change in changes:
+            if change.verb == "delete":
+                del self.rows[change.key]
+            else:
+                self.rows[change.key] = Row(change.key, change.columns, str(next(self._etags)))
+
+
+_LATE = st.tuples(st.just("write"), st.integers(0, 25))
+_AGAIN = st.tuples(st.just("again"), st.integers(0, 25))
+_LOOK = st.tuples(st.sampled_from(["look", "look twice", "lost look"]), st.just(0))
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(_LATE, _LATE, _AGAIN, _LOOK), max_size=120))
+def test_every_ending_is_told_however_late_it_becomes_readable(steps: list[tuple[str, int]]) -> None:
+    """Writes become readable in any order and at any time between looks, which may be executed again or get lost."""
+    asyncio.run(_told_whatever_happens(steps))
+
+
+async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(completions, "BATCH_ROWS", 3)
+        patched.setattr(completions, "_MAX_TOLD", 5)
+        table = Rows()
+        records = EndingRecords(cast("Store", SimpleNamespace(results=table)))
+        written: set[int] = set()
+        rewritten: set[int] = set()
+        told: list[str] = []
+        heard = ""
+        for what, number in [*steps, *[("look", 0)] * 12]:
+            match what:
+                case "write" | "again" if what == "again" or number not in written:
+                    if number in written:
+                        rewritten.add(number)
+                    written.add(number)
+                    await records.tell_phase(RUN, ending_change(PHASE, ended(number)))
+                case "look" | "look twice":
+                    if what == "look twice":
+                        # The answer of the first execution got lost; the second one counts.
+                        await records.endings_since(RUN, PHASE, heard)
+                    found, heard = await records.endings_since(RUN, PHASE, heard)
+                    told += [one.key for one in found]
+                case "lost look":
+                    await records.endings_since(RUN, PHASE, heard)
+                case _:
+                    pass
+        assert {machine(number).key for number in written} == set(told)
+        for number in written - rewritten:
+            assert told.count(machine(number).key) == 1
+        assert len(table.rows) <= 2

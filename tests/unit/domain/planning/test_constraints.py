@@ -1,0 +1,109 @@
+"""The permits of single machines: which groups they are in, and how many those take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchwave.domain.planning.admission import RUN_GROUP, Permit
+from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
+from patchwave.domain.planning.topology import PlannerMachine, Topology
+from tests.support.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, set_id
+
+OWNER = SUBSCRIPTIONS[0]
+
+
+def permits(
+    machines: list[PlannerMachine], topology: Topology | None = None, **policy: Any
+) -> list[tuple[Permit, ...]]:
+    """The permits of each machine, all of them planned."""
+    separation = ConcurrencyConstraints(machines, machines, make_policy(**policy), topology or Topology())
+    return [separation.permits(machine) for machine in machines]
+
+
+def av_set(size: int, *, name: str = "av-web", first: int = 0) -> list[PlannerMachine]:
+    return [
+        make_machine(first + number, availability_set=set_id(name), update_domain=str(number % 5))
+        for number in range(size)
+    ]
+
+
+def test_the_run_takes_so_many() -> None:
+    assert permits([make_machine(0)]) == [(Permit(RUN_GROUP, 20),)]
+    assert permits([make_machine(number) for number in range(25)], maxConcurrent="10%")[0] == (Permit(RUN_GROUP, 2),)
+    assert permits([make_machine(0)], maxConcurrent="10%")[0] == (Permit(RUN_GROUP, 1),)
+
+
+def test_a_zone_is_a_building_where_that_is_known() -> None:
+    machines = [make_machine(number, zones=zones) for number, zones in enumerate([("1",), ("2",), ("2", "1"), ()])]
+    known = Topology.of(zones={(OWNER, "West Europe", "1"): "we-az3"})
+    found = [[place for place in mine if place.group == "zones:westeurope"] for mine in permits(machines, known)]
+    assert found == [
+        [Permit("zones:westeurope", 1, "we-az3")],
+        [Permit("zones:westeurope", 1, f"{OWNER}/2")],
+        [Permit("zones:westeurope", 1, f"{OWNER}/1+2")],
+        [],
+    ]
+    assert all(len(mine) == 1 for mine in permits(machines, known, separateZones=False))
+
+
+def test_a_set_has_one_update_domain_at_a_time_and_a_share_of_it() -> None:
+    key = f"{OWNER}/rg/av-web"
+    domain, share, _ = permits(av_set(19))[3]
+    assert domain == Permit(f"domains:{key}", 1, "3")
+    assert share == Permit(f"set:{key}", 3)
+    assert permits(av_set(9))[0][1] == Permit(f"set:{key}", 1)
+    assert permits(av_set(10))[0][1] == Permit(f"set:{key}", 2)
+    assert permits(av_set(40), availabilitySets={"percent": 5})[0][1] == Permit(f"set:{key}", 2)
+
+
+def test_sets_of_one_name_in_two_subscriptions_are_two() -> None:
+    one = make_machine(0, availability_set=set_id("av"), update_domain="1")
+    other = make_machine(1, availability_set=set_id("av", SUBSCRIPTIONS[1]), update_domain="1")
+    same = make_machine(2, availability_set=set_id("AV").upper(), update_domain="1")
+    groups = [{place.group for place in mine} for mine in permits([one, other, same])]
+    assert groups[0] == groups[2] != groups[1]
+
+
+def test_an_unknown_update_domain_makes_its_set_go_one_by_one_unless_it_is_not_planned() -> None:
+    machines = [*av_set(20), make_machine(90, availability_set=set_id("av-web"))]
+    share = Permit(f"set:{OWNER}/rg/av-web", 1)
+    assert {mine[:-1] for mine in permits(machines)} == {(share,)}
+    without = ConcurrencyConstraints(machines, machines[:-1], make_policy(), Topology())
+    assert without.permits(machines[0])[1] == Permit(share.group, 4)
+
+
+def test_tags_are_compared_without_case() -> None:
+    machines = [make_machine(number, tags={"APP": "Web", "Cluster": "C1"}) for number in range(9)]
+    policy: dict[str, Any] = {
+        "mutuallyExclusiveTag": "cluster",
+        "limits": {"tags": [{"tag": "app", "maxConcurrent": "50%"}]},
+    }
+    assert permits(machines, **policy)[0][:-1] == (Permit("exclusive:cluster=c1", 1), Permit("tag:app=web", 4))
+    assert permits([make_machine(0, tags={"cluster": " ", "app": ""})], **policy)[0] == (Permit(RUN_GROUP, 20),)
+
+
+def test_a_region_counts_its_own_machines() -> None:
+    machines = [make_machine(number) for number in range(10)] + [make_machine(10, location="eastus")]
+    found = permits(machines, limits={"region": "20%"})
+    assert (found[0][0], found[10][0]) == (Permit("region:westeurope", 2), Permit("region:eastus", 1))
+
+
+def test_rules_that_hold_nobody_have_no_words() -> None:
+    machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
+    separation = ConcurrencyConstraints(machines, machines, make_policy(mutuallyExclusiveTag="cluster"), Topology())
+    for machine in machines:
+        separation.permits(machine)
+    assert separation.rules == {}
+
+
+def test_slots_are_counted_like_people_count() -> None:
+    assert sorted(["10", "9", "we-az2", "we-az10", "1"], key=slot_order) == ["1", "9", "10", "we-az2", "we-az10"]
+
+
+def test_every_place_survives_its_text() -> None:
+    machines = [
+        make_machine(0, zones=("1|2",), availability_set=set_id("a"), update_domain="x|y"),
+        *av_set(9, name="a"),
+    ]
+    for place in permits(machines, mutuallyExclusiveTag="app")[0]:
+        assert Permit.parse(place.text) == place
