@@ -8,9 +8,9 @@ the changes between them), and the enumerations of Microsoft.Compute 2025-04-01.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -290,55 +290,85 @@ class Refusal(Document):
     sentence: str
 
 
+class _Change(NamedTuple):
+    """A change that a rule looks at: the settings of a machine, what is wanted, and the mode that it would have."""
+
+    settings: PatchSettings
+    wanted: WantedSettings
+    mode: PatchMode | None
+
+    @property
+    def is_by_platform(self) -> bool:
+        return self.mode is PatchMode.AUTOMATIC_BY_PLATFORM
+
+    def sets(self, mode: PatchMode) -> bool:
+        """Whether the change sets this mode."""
+        return self.wanted.patch_mode is mode
+
+    def other_system(self) -> str:
+        """Why the system of the machine has no such mode."""
+        mode, system = self.wanted.patch_mode, self.settings.os_type
+        if mode is None or system in mode.systems:
+            return ""
+        others = ", ".join(each for each in PatchMode if system in each.systems)
+        return f"{system} has no mode {mode.value}; it has {others}."
+
+
+def _fixed(is_now: str, wanted: str, instead: str) -> str:
+    return (
+        f"{wanted} needs another enableAutomaticUpdates than {is_now}, which is fixed when a machine is created: choose"
+        f" {instead} or AutomaticByPlatform."
+    )
+
+
+_REFUSALS: tuple[tuple[RefusalCode, Callable[[_Change], bool], str], ...] = (
+    (
+        RefusalCode.FIXED_AT_CREATION,
+        lambda change: change.sets(PatchMode.AUTOMATIC_BY_OS) and not change.settings.enable_automatic_updates,
+        _fixed("false", "AutomaticByOS", "Manual"),
+    ),
+    (
+        RefusalCode.FIXED_AT_CREATION,
+        lambda change: change.sets(PatchMode.MANUAL) and change.settings.enable_automatic_updates,
+        _fixed("true", "Manual", "AutomaticByOS"),
+    ),
+    (
+        RefusalCode.HOTPATCH,
+        lambda change: change.settings.hotpatching and not change.is_by_platform,
+        "Hotpatching needs AutomaticByPlatform: turn enableHotpatching off first.",
+    ),
+    (
+        RefusalCode.HOTPATCH,
+        lambda change: change.settings.hotpatching and bool(change.wanted.bypass),
+        "Hotpatching needs the platform's safety checks, which the bypass flag turns off: turn enableHotpatching"
+        " off first.",
+    ),
+    (
+        RefusalCode.NOT_BY_PLATFORM,
+        lambda change: change.wanted.bypass is not None and not change.is_by_platform,
+        "The bypass flag is of AutomaticByPlatform: set that patch mode as well.",
+    ),
+    (
+        RefusalCode.NO_AGENT,
+        lambda change: (
+            not change.settings.provision_vm_agent
+            and (
+                change.sets(PatchMode.AUTOMATIC_BY_PLATFORM)
+                or change.wanted.assessment_mode is AssessmentMode.AUTOMATIC_BY_PLATFORM
+            )
+        ),
+        "AutomaticByPlatform needs the VM agent, and the machine was created with provisionVMAgent off.",
+    ),
+)
+"""Why Azure refuses a change; the first rule that applies decides, after that of the operating system."""
+
+
 def refusal_of(settings: PatchSettings, wanted: WantedSettings) -> Refusal | None:
     """Why this machine cannot be set so; ``None`` when Azure allows it, or when it is set so already."""
     if wanted.is_met_by(settings):
         return None
-    after = wanted.patch_mode or settings.patch_mode
-    by_platform = after is PatchMode.AUTOMATIC_BY_PLATFORM
-    if wanted.patch_mode is not None and settings.os_type not in wanted.patch_mode.systems:
-        other = ", ".join(mode for mode in PatchMode if settings.os_type in mode.systems)
-        return _refuse(
-            RefusalCode.OTHER_SYSTEM, f"{settings.os_type} has no mode {wanted.patch_mode.value}; it has {other}."
-        )
-    if after is PatchMode.AUTOMATIC_BY_OS and wanted.patch_mode and not settings.enable_automatic_updates:
-        return _fixed("false", "AutomaticByOS", "Manual")
-    if after is PatchMode.MANUAL and wanted.patch_mode and settings.enable_automatic_updates:
-        return _fixed("true", "Manual", "AutomaticByOS")
-    if settings.hotpatching and not by_platform:
-        return _refuse(RefusalCode.HOTPATCH, "Hotpatching needs AutomaticByPlatform: turn enableHotpatching off first.")
-    if settings.hotpatching and wanted.bypass:
-        return _refuse(
-            RefusalCode.HOTPATCH,
-            "Hotpatching needs the platform's safety checks, which the bypass flag turns off: turn enableHotpatching"
-            " off first.",
-        )
-    if wanted.bypass is not None and not by_platform:
-        return _refuse(
-            RefusalCode.NOT_BY_PLATFORM, "The bypass flag is of AutomaticByPlatform: set that patch mode as well."
-        )
-    if not settings.provision_vm_agent and _needs_agent(wanted):
-        return _refuse(
-            RefusalCode.NO_AGENT,
-            "AutomaticByPlatform needs the VM agent, and the machine was created with provisionVMAgent off.",
-        )
-    return None
-
-
-def _needs_agent(wanted: WantedSettings) -> bool:
-    return (
-        wanted.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM
-        or wanted.assessment_mode is AssessmentMode.AUTOMATIC_BY_PLATFORM
-    )
-
-
-def _fixed(is_now: str, wanted: str, instead: str) -> Refusal:
-    return _refuse(
-        RefusalCode.FIXED_AT_CREATION,
-        f"{wanted} needs another enableAutomaticUpdates than {is_now}, which is fixed when a machine is created: choose"
-        f" {instead} or AutomaticByPlatform.",
-    )
-
-
-def _refuse(code: RefusalCode, sentence: str) -> Refusal:
-    return Refusal(code=code, sentence=sentence)
+    change = _Change(settings, wanted, wanted.patch_mode or settings.patch_mode)
+    if sentence := change.other_system():
+        return Refusal(code=RefusalCode.OTHER_SYSTEM, sentence=sentence)
+    refusals = (Refusal(code=code, sentence=text) for code, applies, text in _REFUSALS if applies(change))
+    return next(refusals, None)

@@ -7,8 +7,10 @@ at best, and only where missing Ubuntu Pro explains every patch that failed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, failure_of_error
 from patchwave.domain.azure.patch_results import (
@@ -91,6 +93,103 @@ def assessed(summary: AssessmentSummary) -> Outcome:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Installation:
+    """An installation that ended, as the rules below look at it."""
+
+    result: InstallResult
+    reboot_pending: bool
+    needs_subscription: int
+    lacks_only_subscription: bool
+    reported: Sequence[ReportedError]
+
+    @property
+    def has_bad_status(self) -> bool:
+        """Whether Azure calls it something other than a success, for another reason than Ubuntu Pro."""
+        status = self.result.status
+        return status not in _GOOD and not (self.lacks_only_subscription and status is PatchOperationStatus.FAILED)
+
+    @property
+    def installed(self) -> str:
+        """How many patches are installed, in words."""
+        return _are_installed(self.result.installed_patch_count)
+
+
+class _Rule(NamedTuple):
+    applies: Callable[[_Installation], bool]
+    outcome: Callable[[_Installation], Outcome]
+
+
+def _rule(
+    applies: Callable[[_Installation], bool],
+    outcome: OutcomeKind,
+    reason: Reason,
+    message: Callable[[_Installation], str],
+) -> _Rule:
+    return _Rule(applies, lambda it: Outcome(outcome=outcome, reason=reason, message=message(it)))
+
+
+_INSTALLATION_RULES: tuple[_Rule, ...] = (
+    _rule(
+        lambda it: it.result.maintenance_window_exceeded,
+        OutcomeKind.TIMED_OUT,
+        Reason.WINDOW_EXCEEDED,
+        lambda it: (
+            f"The time given was not enough: {it.result.installed_patch_count} installed, "
+            f"{it.result.pending_patch_count} pending. Give a longer maximumDuration or window."
+        ),
+    ),
+    # The agent calls the whole installation failed then, although every patch is installed.
+    _rule(
+        lambda it: it.result.reboot_status is RebootStatus.FAILED and not it.result.failed_patch_count,
+        OutcomeKind.REBOOT_REQUIRED,
+        Reason.REBOOT_FAILED,
+        lambda _: "The patches are installed, but the reboot failed: restart the machine.",
+    ),
+    _Rule(
+        lambda it: it.has_bad_status,
+        lambda it: _bad_result("installation", it.result.status, it.result.error, failed=it.result.failed_patch_count),
+    ),
+    _rule(
+        lambda it: it.result.failed_patch_count > 0 and not it.lacks_only_subscription,
+        OutcomeKind.FAILED,
+        Reason.PATCHES_FAILED,
+        lambda it: f"{_patches(it.result.failed_patch_count)} failed; {it.installed}." + _reported(it.result.error),
+    ),
+    _rule(
+        lambda it: it.reboot_pending,
+        OutcomeKind.REBOOT_REQUIRED,
+        Reason.REBOOT_PENDING,
+        lambda it: f"{it.installed}; a reboot is still pending." + _remarks(it.reported),
+    ),
+    _rule(
+        lambda it: it.needs_subscription > 0,
+        OutcomeKind.PATCHED_WITH_WARNINGS,
+        Reason.SUBSCRIPTION_REQUIRED,
+        lambda it: (
+            f"{it.installed}; {it.needs_subscription} more {'needs' if it.needs_subscription == 1 else 'need'} "
+            "Ubuntu Pro (Expanded Security Maintenance)." + _remarks(it.reported)
+        ),
+    ),
+    _rule(
+        lambda it: (
+            it.result.status is PatchOperationStatus.COMPLETED_WITH_WARNINGS or it.result.pending_patch_count > 0
+        ),
+        OutcomeKind.PATCHED_WITH_WARNINGS,
+        Reason.COMPLETED_WITH_WARNINGS,
+        lambda it: f"{it.installed}, {_are(it.result.pending_patch_count)} pending." + _reported(it.result.error),
+    ),
+    _rule(
+        lambda it: not it.result.installed_patch_count,
+        OutcomeKind.NOTHING_TO_INSTALL,
+        Reason.NO_PENDING_PATCHES,
+        lambda it: "The installation found nothing that the policy selects." + _remarks(it.reported),
+    ),
+    _rule(lambda _: True, OutcomeKind.PATCHED, Reason.OK, lambda it: f"{it.installed}." + _remarks(it.reported)),
+)
+"""The first rule that applies decides."""
+
+
 def judge_installation(result: InstallResult, *, reboot_pending: bool | None, needs_subscription: int) -> Outcome:
     """The outcome of an installation that ended.
 
@@ -100,72 +199,14 @@ def judge_installation(result: InstallResult, *, reboot_pending: bool | None, ne
             newer, so that the result's own word counts.
         needs_subscription: patches that the assessment listed and only Ubuntu Pro delivers.
     """
-    if result.maintenance_window_exceeded:
-        return Outcome(
-            outcome=OutcomeKind.TIMED_OUT,
-            reason=Reason.WINDOW_EXCEEDED,
-            message=(
-                f"The time given was not enough: {result.installed_patch_count} installed, "
-                f"{result.pending_patch_count} pending. Give a longer maximumDuration or window."
-            ),
-        )
-    if result.reboot_status is RebootStatus.FAILED and not result.failed_patch_count:
-        # The agent calls the whole installation failed then, although every patch is in.
-        return Outcome(
-            outcome=OutcomeKind.REBOOT_REQUIRED,
-            reason=Reason.REBOOT_FAILED,
-            message="The patches are installed, but the reboot failed: restart the machine.",
-        )
     reported = result.error.reported if result.error is not None else []
     lacks_only_subscription = _lacks_only_subscription(result.failed_patch_count, reported, needs_subscription)
     if lacks_only_subscription:
         needs_subscription = max(needs_subscription, result.failed_patch_count)
-    if result.status not in _GOOD and not (lacks_only_subscription and result.status is PatchOperationStatus.FAILED):
-        return _bad_result("installation", result.status, result.error, failed=result.failed_patch_count)
-    if result.failed_patch_count and not lacks_only_subscription:
-        return Outcome(
-            outcome=OutcomeKind.FAILED,
-            reason=Reason.PATCHES_FAILED,
-            message=f"{_patches(result.failed_patch_count)} failed; {_are_installed(result.installed_patch_count)}."
-            + _reported(result.error),
-        )
     if reboot_pending is None:
         reboot_pending = result.reboot_status in (RebootStatus.REQUIRED, RebootStatus.STARTED)
-    if reboot_pending:
-        return Outcome(
-            outcome=OutcomeKind.REBOOT_REQUIRED,
-            reason=Reason.REBOOT_PENDING,
-            message=f"{_are_installed(result.installed_patch_count)}; a reboot is still pending." + _remarks(reported),
-        )
-    if needs_subscription:
-        return Outcome(
-            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
-            reason=Reason.SUBSCRIPTION_REQUIRED,
-            message=(
-                f"{_are_installed(result.installed_patch_count)}; {needs_subscription} more "
-                f"{'needs' if needs_subscription == 1 else 'need'} Ubuntu Pro "
-                "(Expanded Security Maintenance)."
-            )
-            + _remarks(reported),
-        )
-    if result.status is PatchOperationStatus.COMPLETED_WITH_WARNINGS or result.pending_patch_count:
-        return Outcome(
-            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
-            reason=Reason.COMPLETED_WITH_WARNINGS,
-            message=f"{_are_installed(result.installed_patch_count)}, {_are(result.pending_patch_count)} pending."
-            + _reported(result.error),
-        )
-    if not result.installed_patch_count:
-        return Outcome(
-            outcome=OutcomeKind.NOTHING_TO_INSTALL,
-            reason=Reason.NO_PENDING_PATCHES,
-            message="The installation found nothing that the policy selects." + _remarks(reported),
-        )
-    return Outcome(
-        outcome=OutcomeKind.PATCHED,
-        reason=Reason.OK,
-        message=f"{_are_installed(result.installed_patch_count)}." + _remarks(reported),
-    )
+    ended = _Installation(result, reboot_pending, needs_subscription, lacks_only_subscription, reported)
+    return next(rule.outcome(ended) for rule in _INSTALLATION_RULES if rule.applies(ended))
 
 
 def _lacks_only_subscription(failed: int, reported: Sequence[ReportedError], needs_subscription: int) -> bool:
