@@ -12,7 +12,7 @@ from patchwave.azure.resource_graph import open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
+from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
@@ -81,7 +81,7 @@ async def discover_machines(request: DiscoverRequest) -> Discovered:
 
 async def add_found(records: Records, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
     """Rows for machines that were found; those with a problem, or outside the boundary, are skipped at once."""
-    judged = judge_boundary(found, boundary_of(load_settings()))
+    judged = evaluate_boundary(found, boundary_of(load_settings()))
     await records.add_machines(run_id, [record_of(machine) for machine in judged])
     problems: dict[tuple[Reason, str], list[str]] = {}
     for machine in judged:

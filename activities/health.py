@@ -14,20 +14,20 @@ from patchwave.azure.resource_health import open_resource_health
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.machine.alerts import alerts_unknown, judge_alerts
+from patchwave.domain.machine.alerts import alerts_unknown, evaluate_alerts
 from patchwave.domain.machine.health import (
     HealthRequest,
     HealthResult,
     HealthState,
     Moment,
+    evaluate_change,
     is_settled,
-    judge_change,
     next_look,
     read_signals,
     summarize,
 )
-from patchwave.domain.machine.http_probe import judge_probe
-from patchwave.domain.machine.resource_health import judge_availability
+from patchwave.domain.machine.http_probe import evaluate_probe
+from patchwave.domain.machine.resource_health import evaluate_availability
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
 from patchwave.outbound.http_probe import Prober
@@ -98,7 +98,7 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
     patience = 0.0
     if summary.healthy is None:
         patience = seconds_of(PATIENCE)
-    elif not summary.healthy and context.machine.started_by_us:
+    elif not summary.healthy and context.machine.powered_on_by_run:
         # It has just booted: its service gets the time that it gets after an installation.
         patience = seconds_of(health.settle)
     if looked_for < patience:
@@ -120,7 +120,7 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     is_early = looked_for < settle and not settled
     if is_early and not _is_canceled(context):
         return _wait(looked_for, settle, asked_to_wait)
-    outcome = judge_change(before, summary)
+    outcome = evaluate_change(before, summary)
     if outcome is None:
         return HealthResult(state=HealthState.OK)
     if is_early:
@@ -187,7 +187,7 @@ async def _look_at_platform(context: MachineContext, health: Health, first_at: M
     if first_at is Moment.BEFORE and await _shows_as_available(context):
         return _Look({"resourceHealth": Signal(state=SignalState.HEALTHY)})
     found = await open_resource_health().availability(context.machine_id)
-    signal = judge_availability(found)
+    signal = evaluate_availability(found)
     if isinstance(found, ArmFailure):
         return _Look.unread("resourceHealth", signal, found)
     return _Look({"resourceHealth": signal})
@@ -206,14 +206,14 @@ async def _probe(context: MachineContext, health: Health) -> _Look:
     if health.probe is None:
         return _Look({})
     answer = await Prober(load_settings()).send(health.probe, context.machine)
-    return _Look({"probe": judge_probe(health.probe, answer)})
+    return _Look({"probe": evaluate_probe(health.probe, answer)})
 
 
 async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: float) -> HealthResult | None:
     """The veto of an alert that fires, or that nobody can be asked about; ``None`` when nothing fires."""
     alerts = await open_resource_health().fired_alerts(context.machine_id, veto.fired_within)
     if not isinstance(alerts, ArmFailure):
-        outcome = judge_alerts(alerts, context.machine.id, veto, now())
+        outcome = evaluate_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
     if is_throttling(alerts):
         window_end = context.run.window_end

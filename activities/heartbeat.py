@@ -1,4 +1,4 @@
-"""Signs of life of a run, and what a new incarnation of it finds in the records."""
+"""Signs of life of a run, and what a new generation of it finds in the records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
 from patchwave.domain.runs.run import Run, Step
-from patchwave.domain.runs.watchdog import quiet_until
+from patchwave.domain.runs.watchdog import heartbeat_deadline
 from patchwave.domain.workflow.messages import RestUntil, RunRef, Stock, UnderWay
 from patchwave.storage import Records, open_records
 
@@ -23,24 +23,24 @@ _PAGE = 250
 
 async def show_life(run: Run) -> None:
     """Write down that the run is alive, once a minute at most."""
-    until = quiet_until(now())
-    if run.quiet_until is None or abs(until - run.quiet_until) >= _SIGN_EVERY:
+    until = heartbeat_deadline(now())
+    if run.heartbeat_deadline is None or abs(until - run.heartbeat_deadline) >= _SIGN_EVERY:
         await open_records().keep_quiet(run.id, until)
 
 
 async def extend_heartbeat(request: RestUntil) -> None:
     """The run sleeps until then: the watchdog leaves it alone."""
-    await open_records().keep_quiet(request.run_id, quiet_until(request.until))
+    await open_records().keep_quiet(request.run_id, heartbeat_deadline(request.until))
 
 
 async def load_checkpoint(request: RunRef) -> Stock:
-    """What the incarnation before has left behind, by a scan of the run's machines."""
+    """What the generation before has left behind, by a scan of the run's machines."""
     run_id = request.run_id
     records = open_records()
     planned = await records.get_planned_run(run_id)
     if planned is None:
         return Stock(is_planned=False)
-    # What the incarnation before was about to write behind a final row is written by nothing else.
+    # What the generation before was about to write behind a final row is written by nothing else.
     await records.complete_ends(run_id)
     run, policy = await load_run(run_id)
     machines = [machine async for machine in records.each_machine(run_id) if machine.ring]
@@ -55,7 +55,7 @@ async def load_checkpoint(request: RunRef) -> Stock:
         ring=begun,
         ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
         ended_at=newest_end(ring),
-        resumptions=run.resumptions,
+        resume_count=run.resume_count,
         resting=resting_lanes(ring, policy.bake.waves),
         windows=run.windows,
         failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},

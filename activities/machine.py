@@ -16,7 +16,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import Moment
-from patchwave.domain.machine.preflight import Preflight, Readiness, judge
+from patchwave.domain.machine.preflight import Preflight, Readiness, evaluate
 from patchwave.domain.runs.commands import terminal_outcome
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
@@ -71,9 +71,9 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
         await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
     assessment, assess_attempt = await _assessed(context, view.last_installation)
     return PreflightResult(
-        preflight=judge(view, start_stopped=request.start_stopped),
+        preflight=evaluate(view, start_stopped=request.start_stopped),
         wait_seconds=wait_seconds(),
-        started_by_us=context.machine.started_by_us,
+        powered_on_by_run=context.machine.powered_on_by_run,
         assess_activity_id=_activity(view.last_assessment),
         install_activity_id=_activity(view.last_installation),
         assessment=assessment,
@@ -103,7 +103,7 @@ async def _go_on(context: MachineContext) -> PreflightResult:
     await lock(context)
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.READY),
-        started_by_us=context.machine.started_by_us,
+        powered_on_by_run=context.machine.powered_on_by_run,
         assessment=context.machine.assessment,
         installation=context.machine.installation,
         is_under_way=True,
@@ -190,7 +190,7 @@ def _kept_back(context: MachineContext, outcome: Outcome) -> PreflightResult:
     """Azure throttled the look until the window was over: another window is waited for, or this is the end."""
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
-        started_by_us=context.machine.started_by_us,
+        powered_on_by_run=context.machine.powered_on_by_run,
         left=context.policy.continues and context.run.mode is Mode.PATCH,
     )
 

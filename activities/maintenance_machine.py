@@ -31,7 +31,7 @@ async def record_pre_result(request: Prepared) -> None:
     occurrence = occurrence_of(context.run)
     records = open_records()
     await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
-    is_ours = context.machine.started_by_us and not request.not_started
+    is_ours = context.machine.powered_on_by_run and not request.not_started
     seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.hibernated else {}
     await records.set_stage(
         context.run.id,
@@ -39,7 +39,7 @@ async def record_pre_result(request: Prepared) -> None:
         context.machine.stage,
         pre_tasks_done=True,
         pre_tasks_error=request.complaint,
-        started_by_us=is_ours,
+        powered_on_by_run=is_ours,
         powered_on=is_ours,
         **seen,
     )
@@ -53,7 +53,7 @@ async def check_machine_power(request: MachineRef) -> LookAgain:
         is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
         return LookAgain(
             sign=PowerSign.WAIT if is_passing else PowerSign.OFF,
-            started_by_us=machine.started_by_us,
+            powered_on_by_run=machine.powered_on_by_run,
             wait_seconds=wait_seconds(view.retry_after),
             counts=not is_throttling(view),
         )
@@ -64,7 +64,7 @@ async def check_machine_power(request: MachineRef) -> LookAgain:
     last = view.last_assessment
     return LookAgain(
         sign=sign,
-        started_by_us=machine.started_by_us,
+        powered_on_by_run=machine.powered_on_by_run,
         assess_activity_id=last.activity_id if last else "",
         wait_seconds=wait_seconds(),
     )

@@ -203,7 +203,7 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
     detail = {
         "machines": len(machines),
         "failed": len(failed),
-        "started": sum(machine.started_by_us for machine in machines),
+        "started": sum(machine.powered_on_by_run for machine in machines),
         "failure": request.failure,
         "examples": [f"{each.name}: {each.pre_tasks_error or 'not ready in time'}" for each in failed[:_NAMED]],
     }

@@ -52,7 +52,7 @@ async def list_channels(notice: Notice) -> NoticeChannels:
     """The channels that the run's policy wants told.
 
     A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. One
-    that was told of the same thing before, by an incarnation that has ended, is left out.
+    that was told of the same thing before, by an generation that has ended, is left out.
     """
     try:
         _, policy = await load_run(notice.run_id)
@@ -151,7 +151,7 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
             return _approval(facts, run, policy)
         case ErrorBudgetNotice():
             return ErrorBudgetNotice(
-                scope=facts.scope or (run.held_scopes[-1] if run.held_scopes else ""),
+                scope=facts.scope or (run.blocked_scopes[-1] if run.blocked_scopes else ""),
                 failures=facts.failures,
                 limit=facts.limit,
                 on_exceeded=facts.on_exceeded or policy.error_budget.on_exceeded.value,

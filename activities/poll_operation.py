@@ -15,7 +15,7 @@ from patchwave.domain.azure.patch_results import AssessResult, InstallResult, Pa
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.intent import Intent, is_ours
-from patchwave.domain.runs.outcome_rules import judge_assessment
+from patchwave.domain.runs.outcome_rules import evaluate_assessment
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, open_records
 
@@ -76,7 +76,7 @@ async def _keep(intent: Intent, result: Json) -> OperationReport:
     records = open_records()
     if intent.kind is OperationKind.ASSESS:
         assessed = AssessResult.model_validate(result)
-        bad = judge_assessment(assessed)
+        bad = evaluate_assessment(assessed)
         patches = [patch.to_record() for patch in assessed.available_patches]
         summary = await note_selection(intent, assessed.summarize(), patches)
         await records.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())

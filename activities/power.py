@@ -66,7 +66,7 @@ async def _start(request: PowerRequest) -> PowerResult:
     if view.power not in (Power.STOPPED, Power.DEALLOCATED):
         # It starts; or a person has started it since it was read, and wants it to run.
         return PowerResult(accepted=True, wait_seconds=wait_seconds())
-    if not machine.started_by_us:
+    if not machine.powered_on_by_run:
         # Before the row says that it was started: a machine that is refused stays as it is.
         if await _may_not_start(request.run_id, machine):
             return PowerResult(accepted=False, left=True)
@@ -74,7 +74,7 @@ async def _start(request: PowerRequest) -> PowerResult:
             request.run_id,
             request.machine_key,
             machine.stage,
-            started_by_us=True,
+            powered_on_by_run=True,
             power_state=view.power.value,
         )
     change = _Change(request, machine, GuardedCall.START, view.power)
@@ -90,7 +90,7 @@ async def stop_machine(request: PowerRequest) -> PowerResult:
     run comes back to it wants it to run.
     """
     machine = await load_record(request.run_id, request.machine_key)
-    if not machine.started_by_us:
+    if not machine.powered_on_by_run:
         return PowerResult(accepted=True)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
@@ -99,7 +99,7 @@ async def stop_machine(request: PowerRequest) -> PowerResult:
     before = power_before(machine.power_state)
     if not is_restored(view.power, before):
         return await _Change(request, machine, GuardedCall.STOP, view.power).go_on()
-    await open_records().set_stage(request.run_id, request.machine_key, machine.stage, started_by_us=False)
+    await open_records().set_stage(request.run_id, request.machine_key, machine.stage, powered_on_by_run=False)
     return PowerResult(accepted=True)
 
 

@@ -176,7 +176,7 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
     if isinstance(chosen, Outcome):
         return chosen
     # A machine that only runs for this serves nobody: it restarts while it installs.
-    restarts_apart = context.policy.reboot_mode is RebootMode.SEPARATE and not context.machine.started_by_us
+    restarts_apart = context.policy.reboot_mode is RebootMode.SEPARATE and not context.machine.powered_on_by_run
     return InstallParameters(
         maximum_duration=duration,
         reboot_setting=RebootSetting.NEVER if restarts_apart else context.policy.install.reboot_setting,

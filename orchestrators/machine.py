@@ -109,7 +109,7 @@ class _Machine:
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and leave the machine's power as it was."""
         look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MAX_LOOKS)
-        is_ours_to_stop = look.started_by_us
+        is_ours_to_stop = look.powered_on_by_run
         if look.preflight.readiness is Readiness.NEEDS_START:
             is_ours_to_stop = True
             look = yield from self._start()
@@ -158,7 +158,7 @@ class _Machine:
             outcome = outcome_rules.restart_failed(installed, why)
             return (yield from self._record(End(outcome, installation, keep_lock=failure.is_open)))
         seen = yield from self._watch(asked_at, MAX_BOOT_LOOKS)
-        end = End(outcome_rules.judge_restart(seen.is_ready, seen.reboot_pending, installed), installation)
+        end = End(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
     def record_crash(self, error: Exception) -> Steps[MachineEnded]:
@@ -229,7 +229,7 @@ class _Machine:
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
         seen = yield from self._watch(result.start_date_time, MAX_LOOKS)
-        outcome = outcome_rules.judge_installation(
+        outcome = outcome_rules.evaluate_installation(
             result,
             reboot_pending=seen.reboot_pending,
             needs_subscription=assessment.behind_subscription,

@@ -192,7 +192,7 @@ class _Machine:
                 complaints.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
                 complaints.append((yield from self._assess(look.assess_activity_id)))
-        left = (yield from put_power_back(self._context, self._ref, self._waits)) if look.started_by_us else None
+        left = (yield from put_power_back(self._context, self._ref, self._waits)) if look.powered_on_by_run else None
         done = Concluding(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,

@@ -2,8 +2,8 @@
 
 Find its machines, prepare them before the deadline, cancel it when the policy wants that; wait for the post event or
 the time when it must be over; copy the results, put power back, assess, conclude, close. Its row says where it stands,
-so that another incarnation goes on from there; it fails rather than closes when storage does, and the watchdog starts
-that incarnation.
+so that another generation goes on from there; it fails rather than closes when storage does, and the watchdog starts
+that generation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MAX_READING = timedelta(days=1)
 """How long Azure is asked for one list that it does not let us read yet, where no deadline comes first."""
 MAX_PASSES = 4
 """How often machines are begun again whose orchestration failed: one that was started must be stopped."""
-PASSES_PER_INCARNATION = 10
+PASSES_PER_GENERATION = 10
 MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life that the watchdog looks for."""
 
@@ -59,9 +59,9 @@ def run_maintenance(context: Context, follow: FollowRun) -> Steps[RunResult]:
     """Accompany one scheduled run; its row holds everything else.
 
     Raises:
-        TaskFailedError: storage or the worker failed for good; the watchdog starts the next incarnation.
+        TaskFailedError: storage or the worker failed for good; the watchdog starts the next generation.
     """
-    run = _Run(context, follow.run_id, follow.incarnation)
+    run = _Run(context, follow.run_id, follow.generation)
     state = yield from run.execute()
     return RunResult(run_id=follow.run_id, state=state)
 
@@ -69,12 +69,12 @@ def run_maintenance(context: Context, follow: FollowRun) -> Steps[RunResult]:
 class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: Context, run_id: str, incarnation: int) -> None:
+    def __init__(self, context: Context, run_id: str, generation: int) -> None:
         self._context = context
         self._run_id = run_id
         self._ref = RunRef(run_id=run_id)
-        self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
-        self._is_first = incarnation == 1
+        self._passes = (generation - 1) * PASSES_PER_GENERATION
+        self._is_first = generation == 1
         self._post = receive(context, Signal.POST_MAINTENANCE)
         self._steer = receive(context, Signal.CONTROL)
         self._called_off = receive(context, Signal.CANCEL)

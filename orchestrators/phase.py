@@ -106,7 +106,7 @@ class _Window:
             Counter(phase.failures),
             Counter(phase.forgiven),
         )
-        self._controls = RunControls(resumptions=phase.resumptions)
+        self._controls = RunControls(resume_count=phase.resume_count)
         self._resting = dict(phase.resting)
         self._unlocked = dict(phase.unlocked)
         self._compare_at = phase.compare_at or utc_now(context) + COMPARE_EVERY
@@ -154,7 +154,7 @@ class _Window:
             ended=self._admission.ended,
             failures=dict(self._ledger.failures) if left else _kept(self._ledger.failures, set()),
             forgiven=dict(self._ledger.forgiven) if left else _kept(self._ledger.forgiven, set()),
-            resumptions=self._controls.resumptions,
+            resume_count=self._controls.resume_count,
             left=left,
             last_attempt=self._last_attempt,
             stop_reason=self._controls.stop_reason,
@@ -170,7 +170,7 @@ class _Window:
                 "ended": self._admission.ended,
                 "cursor": self._cursor,
                 "is_exhausted": self._is_exhausted,
-                "resumptions": self._controls.resumptions,
+                "resume_count": self._controls.resume_count,
                 "resting": self._resting,
                 "waiting": [self._placed[each.key] for each in self._admission.waiting],
                 "running": [self._placed[each.key] for each in self._admission.running],
@@ -330,7 +330,7 @@ class _Window:
 
     def _obey(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
-        if controls.resumptions > self._controls.resumptions:
+        if controls.resume_count > self._controls.resume_count:
             # Somebody has looked at the failures and says: go on.
             self._ledger.forgive()
         self._controls = controls.model_copy(update={"is_canceled": is_canceled})
@@ -339,7 +339,7 @@ class _Window:
     def _hold(self) -> None:
         """Hold what has to be held now, and nothing else."""
         holds = {lane_scope(lane): "bake time" for lane in self._resting}
-        holds |= {self._group(scope): "error budget" for scope in self._controls.held_scopes}
+        holds |= {self._group(scope): "error budget" for scope in self._controls.blocked_scopes}
         if self._controls.is_paused:
             holds[RUN_GROUP] = "paused"
         for scope in sorted(self._admission.holds.keys() - holds.keys()):
@@ -390,7 +390,7 @@ class _Window:
         scopes = {"wave": wave, "lane": f"lane:{lane}", "ring": f"ring:{self._phase.ring}", "run": RUN_GROUP}
         self._ledger.sizes = {**self._ledger.sizes, wave: machine.wave_size}
         for level, scope in self._ledger.count(scopes).items():
-            if scope in self._controls.held_scopes or self._controls.stop_reason:
+            if scope in self._controls.blocked_scopes or self._controls.stop_reason:
                 continue
             gate = ErrorBudgetExceeded(
                 run_id=self._phase.run_id,
@@ -412,7 +412,7 @@ class _Window:
     @property
     def _gate_number(self) -> int:
         """Tells the gates of one run apart: more of them close until somebody resumes it, and then it begins anew."""
-        return self._controls.resumptions * 1_000 + len(self._controls.held_scopes)
+        return self._controls.resume_count * 1_000 + len(self._controls.blocked_scopes)
 
     def _rest(self, lane: str) -> None:
         """Hold a lane between two waves."""

@@ -70,15 +70,15 @@ MAX_CLOSINGS = 100
 BETWEEN_CLOSINGS = timedelta(hours=1)
 MAX_WINDOWS = 30
 """Windows that one run may take before what is left over is left to the next run."""
-PASSES_PER_INCARNATION = 1_000
-ATTEMPTS_PER_INCARNATION = 300
+PASSES_PER_GENERATION = 1_000
+ATTEMPTS_PER_GENERATION = 300
 """More than a run makes: up to 9 in each of its windows."""
-TURNS_PER_INCARNATION = 10_000
+TURNS_PER_GENERATION = 10_000
 """More than the times that a run reserves something for a phase: once for each in each of its windows."""
 MAX_LOOK = timedelta(minutes=15)
 """How long a run that waits for another one sleeps at most: that one wakes it, unless it was lost."""
 MAX_TAKINGS = 20
-"""How often a new incarnation looks for machines that the one before worked on; it is told 500 at a time."""
+"""How often a new generation looks for machines that the one before worked on; it is told 500 at a time."""
 
 
 @implements(contracts.PATCH_RUN)
@@ -89,7 +89,7 @@ def patch_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
         PhaseLost: the watchdog ends what is left of the run, and goes on with it from the records.
     """
     run_id = follow.run_id
-    run = _Run(context, run_id, follow.incarnation)
+    run = _Run(context, run_id, follow.generation)
     try:
         end = yield from run.execute()
     except _Ended as ended:
@@ -151,17 +151,17 @@ def _stopped(reason: str) -> _Ended:
 class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: Context, run_id: str, incarnation: int = 1) -> None:
+    def __init__(self, context: Context, run_id: str, generation: int = 1) -> None:
         self._context = context
         self._run_id = run_id
-        self._incarnation = incarnation
+        self._generation = generation
         self._cancel = receive(context, Signal.CANCEL)
         self._steer = receive(context, Signal.CONTROL)
-        # Names of phases and machines' instances are never those of an incarnation before.
-        self._passes = (incarnation - 1) * PASSES_PER_INCARNATION
-        self._attempts = (incarnation - 1) * ATTEMPTS_PER_INCARNATION
-        self._turns = (incarnation - 1) * TURNS_PER_INCARNATION
-        self._has_reserved = incarnation > 1
+        # Names of phases and machines' instances are never those of an generation before.
+        self._passes = (generation - 1) * PASSES_PER_GENERATION
+        self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
+        self._turns = (generation - 1) * TURNS_PER_GENERATION
+        self._has_reserved = generation > 1
         self._ramped = 0
         self._windows = 0
         self._baking_since: datetime | None = None
@@ -220,18 +220,18 @@ class _Run:
     # --- going on from the records
 
     def _take_stock(self) -> Steps[Stock]:
-        """What the incarnation before has left behind; nothing, for the first one."""
-        if self._incarnation == 1:
+        """What the generation before has left behind; nothing, for the first one."""
+        if self._generation == 1:
             return Stock(is_planned=False)
         request = RunRef(run_id=self._run_id)
         stock = yield from call(self._context, contracts.LOAD_CHECKPOINT, request)
         self._failures, self._forgiven = stock.failures, stock.forgiven
-        self._resumptions, self._ramped = stock.resumptions, stock.ended
+        self._resumptions, self._ramped = stock.resume_count, stock.ended
         self._windows, self._resting, self._baking_since = stock.windows, stock.resting, stock.ended_at
         return stock
 
     def _take_up(self, opened: OpenedRun, plan: PlannedRun, stock: Stock) -> Steps[Stock]:
-        """Bring everybody to an end whom the incarnation before worked on, and start nobody else meanwhile.
+        """Bring everybody to an end whom the generation before worked on, and start nobody else meanwhile.
 
         What keeps machines apart holds so without knowing in which order they were started. That the run was cancelled
         or stopped does not end this: what Azure has accepted is followed all the same.
@@ -302,7 +302,7 @@ class _Run:
         """All machines, before anything is planned: a plan knows who needs nothing."""
         phase = Phase(
             run_id=self._run_id,
-            name=instance_ids.phase_name(Step.ASSESS.value, str(self._incarnation) if self._incarnation > 1 else ""),
+            name=instance_ids.phase_name(Step.ASSESS.value, str(self._generation) if self._generation > 1 else ""),
             step=Step.ASSESS,
             traits=opened.traits,
             max_concurrent=opened.assess_concurrency,
@@ -318,10 +318,10 @@ class _Run:
         asked_at = utc_now(self._context)
         controls = yield from self._controls()
         if ring.name not in controls.decided:
-            # An incarnation before may have died with a phase that is over: nothing is kept while a person decides.
+            # An generation before may have died with a phase that is over: nothing is kept while a person decides.
             yield from self._give_places_back()
             shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
-            # An incarnation before may have asked: people were told of that deadline.
+            # An generation before may have asked: people were told of that deadline.
             asked_at = shown.since or asked_at
             needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
             self._announce(needed, ring_number)
@@ -349,7 +349,7 @@ class _Run:
                 ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, ramped)
                 ramped += ended
                 if ended:
-                    # The bake time of the ring begins in this incarnation.
+                    # The bake time of the ring begins in this generation.
                     self._baking_since = None
             ramped = 0
 
@@ -372,7 +372,7 @@ class _Run:
             phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
             own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
             end = yield from self._phase(phase.model_copy(update=own))
-            self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resumptions
+            self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resume_count
             if not end.left:
                 return end.ended - begun_at
             # A run that was stopped meanwhile ends here, and is not called one whose window closed.
@@ -407,7 +407,7 @@ class _Run:
             announces=opened.announces,
             failures=self._failures,
             forgiven=self._forgiven,
-            resumptions=self._resumptions,
+            resume_count=self._resumptions,
             ramp=opened.ramp,
             resting=self._resting,
             wave_bake_seconds=opened.wave_bake_seconds,
@@ -519,7 +519,7 @@ class _Run:
         """
         cutoff = yield from self._cutoff(Step.PATCH)
         controls = yield from self._controls()
-        while controls.held_scopes:
+        while controls.blocked_scopes:
             now = utc_now(self._context)
             if cutoff.at is not None and now > cutoff.at:
                 return

@@ -22,7 +22,7 @@ from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.core.validation import Problem, unknown_keys
-from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, judge_boundary, select_machines
+from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
 from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
 from patchwave.domain.planning import dry_run
 from patchwave.domain.planning.dry_run import FoundMachine
@@ -104,7 +104,7 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     try:
         queries = await asyncio.to_thread(build_queries, scope)
         async for page in open_resource_graph().pages(queries):
-            for machine in judge_boundary(select_machines(scope, page.rows), boundary()):
+            for machine in evaluate_boundary(select_machines(scope, page.rows), boundary()):
                 found.setdefault(machine.machine_id.folded, machine)
             if len(found) > MAX_MACHINES:
                 raise Refusal(

@@ -127,7 +127,7 @@ async def start_run(
 
 
 async def schedule_run(client: DurableClient, run: Run) -> None:
-    """Start the orchestration of a run, in its incarnation; one that exists already is as good.
+    """Start the orchestration of a run, in its generation; one that exists already is as good.
 
     Raises:
         Refusal: 503, the durable engine did not take it.
@@ -135,7 +135,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     try:
         await client.schedule_new_orchestration(
             contracts.RUN_MAINTENANCE.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
-            input=FollowRun(run_id=run.id, incarnation=run.incarnation).to_wire(),
+            input=FollowRun(run_id=run.id, generation=run.generation).to_wire(),
             instance_id=run.id,
             version=contracts.VERSION,
         )

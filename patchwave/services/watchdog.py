@@ -28,8 +28,8 @@ from patchwave.domain.runs.watchdog import (
     Observation,
     RecoveryAction,
     decide,
+    heartbeat_deadline,
     is_stuck,
-    quiet_until,
 )
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
@@ -230,14 +230,16 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
 
 
 async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
-    """Start the next incarnation; a run that was never started is started."""
+    """Start the next generation; a run that was never started is started."""
     if run.started_at is None:
         await schedule_run(watch.engine, run)
         return
-    begun = await watch.records.begin_incarnation(run.id, run.incarnation, contracts.VERSION, quiet_until(watch.now))
-    if begun.incarnation != run.incarnation + 1 or begun.state.is_final:
+    begun = await watch.records.begin_generation(
+        run.id, run.generation, contracts.VERSION, heartbeat_deadline(watch.now)
+    )
+    if begun.generation != run.generation + 1 or begun.state.is_final:
         return
-    detail = {"incarnation": begun.incarnation, "found": sign.value, "version": contracts.VERSION}
+    detail = {"generation": begun.generation, "found": sign.value, "version": contracts.VERSION}
     await watch.records.audit(run.id, "run_recovered", by=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 

@@ -116,16 +116,16 @@ class RunRecords(Repository):
 
     async def keep_quiet(self, run_id: str, until: datetime) -> None:
         """The run lives, and need not be heard of again before that moment: a merge into its row."""
-        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"quietUntil": until}))
+        await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"heartbeatDeadline": until}))
 
-    async def begin_incarnation(self, run_id: str, after: int, version: str, until: datetime) -> Run:
-        """Note that the run gets another orchestration; the run, whose incarnation is another when somebody else
+    async def begin_generation(self, run_id: str, after: int, version: str, until: datetime) -> Run:
+        """Note that the run gets another orchestration; the run, whose generation is another when somebody else
         did that or when it has ended."""
 
         def begin(run: Run) -> Run:
-            if run.state.is_final or run.incarnation != after:
+            if run.state.is_final or run.generation != after:
                 return run
-            return run.model_copy(update={"incarnation": after + 1, "version": version, "quiet_until": until})
+            return run.model_copy(update={"generation": after + 1, "version": version, "heartbeat_deadline": until})
 
         return await self._change(run_id, begin)
 

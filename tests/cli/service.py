@@ -23,8 +23,8 @@ SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 
 MOMENT = "2026-11-10T19:30:00.000Z"
 ORDERED: dict[str, Json] = {
-    "pause": {"state": "paused", "resumesAs": "running", "pausedAt": MOMENT},
-    "resume": {"state": "running", "resumesAs": None, "pausedAt": None},
+    "pause": {"state": "paused", "pausedFromState": "running", "pausedAt": MOMENT},
+    "resume": {"state": "running", "pausedFromState": None, "pausedAt": None},
     "cancel": {"cancelRequestedAt": MOMENT},
     "approve": {"state": "running", "waitingFor": ""},
     "reject": {"state": "running", "waitingFor": ""},

@@ -108,7 +108,7 @@ def test_a_used_up_budget_holds_until_somebody_resumes(product: Product) -> None
     held = wait_until(
         lambda: (found := product.run(run_id))["state"] == "held" and found, what=lambda: str(product.run(run_id))
     )
-    assert held["heldScopes"] == ["run"]
+    assert held["blockedScopes"] == ["run"]
     assert "1 failed, 0 may" in held["steered"]["hold"]["why"]
     time.sleep(0.5)
     assert installs(product, good) == 0

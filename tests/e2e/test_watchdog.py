@@ -11,7 +11,7 @@ import pytest
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
-from patchwave.domain.runs.watchdog import PATIENCE, QUIET, RecoveryAction
+from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT, PATIENCE, RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
 from tests.resilience.faults.invariants import hold_invariants, records_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
@@ -67,7 +67,7 @@ async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product)
         assert await look() == [RecoveryAction.CONTINUE]
         assert await look() == []
     ends_patched(product, run_id, ids)
-    assert product.run(run_id)["incarnation"] == 2
+    assert product.run(run_id)["generation"] == 2
     assert actions(product, run_id).count("run_recovered") == 1
 
 
@@ -82,7 +82,7 @@ async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
         await engine.terminate_orchestration(phase.instance_id, recursive=False)
         await engine.wait_for_orchestration_completion(run_id, timeout=30)
         done = await look()
-        # First the machines, then their operations; nobody is left when the next incarnation begins.
+        # First the machines, then their operations; nobody is left when the next generation begins.
         assert done[0] is RecoveryAction.END
         assert done[-1] is RecoveryAction.CONTINUE
     ends_patched(product, run_id, ids)
@@ -112,15 +112,15 @@ async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -
     (one,) = product.take()
     run_id = product.start([one], rings=[{"name": "all", "approval": {"within": "PT1H"}}])
     wait_until(lambda: product.run(run_id)["state"] == "awaiting_approval")
-    wait_until(lambda: product.run(run_id)["quietUntil"] > product.run(run_id)["createdAt"])
+    wait_until(lambda: product.run(run_id)["heartbeatDeadline"] > product.run(run_id)["createdAt"])
     async with watching(product, run_id) as (_, look):
         asleep = datetime.now(UTC) + timedelta(hours=1)
         assert await look(asleep - timedelta(minutes=1)) == []
-        assert await look(asleep + QUIET + timedelta(minutes=1)) == [RecoveryAction.WAKE]
-        assert RecoveryAction.END in await look(asleep + QUIET + PATIENCE + timedelta(minutes=2))
+        assert await look(asleep + HEARTBEAT_TIMEOUT + timedelta(minutes=1)) == [RecoveryAction.WAKE]
+        assert RecoveryAction.END in await look(asleep + HEARTBEAT_TIMEOUT + PATIENCE + timedelta(minutes=2))
     assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
     ends_patched(product, run_id, [one])
-    assert product.run(run_id)["incarnation"] == 2
+    assert product.run(run_id)["generation"] == 2
 
 
 @pytest.mark.chaos
@@ -138,4 +138,4 @@ async def test_a_run_of_a_version_that_is_not_supported_goes_on_in_the_current_o
         assert "Version 0" in str(state.failure_details)
         assert (await look())[-1] is RecoveryAction.CONTINUE
     ends_patched(product, run_id, ids)
-    assert product.run(run_id)["incarnation"] == 2
+    assert product.run(run_id)["generation"] == 2

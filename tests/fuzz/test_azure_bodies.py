@@ -28,10 +28,10 @@ from patchwave.domain.core.documents import object_or_none, parse_instant, parse
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import select_machines
 from patchwave.domain.fleet.exclusions import hold_reason
-from patchwave.domain.machine.alerts import Alert, judge_alerts
+from patchwave.domain.machine.alerts import Alert, evaluate_alerts
 from patchwave.domain.machine.health import read_signals, summarize
-from patchwave.domain.machine.preflight import judge
-from patchwave.domain.machine.resource_health import Availability, judge_availability
+from patchwave.domain.machine.preflight import evaluate
+from patchwave.domain.machine.resource_health import Availability, evaluate_availability
 from patchwave.domain.machine.script import read_script_end, shorten_output
 from patchwave.domain.machine.snapshot import OsDisk, SnapshotView, expired_run, snapshot_of
 from patchwave.domain.maintenance.event_sources import EventSources
@@ -107,7 +107,7 @@ def test_how_long_to_wait(header: str) -> None:
 def test_views_of_machines(body: object) -> None:
     document = object_or_none(body) or {}
     view = MachineView.read(document)
-    crosses(judge(view, start_stopped=True).to_wire())
+    crosses(evaluate(view, start_stopped=True).to_wire())
     storable(hold_reason(view.tags or {}) or "")
     for text in (view.agent_message, view.vm_health, view.update_domain, view.location, view.os_type):
         storable(text)
@@ -171,7 +171,7 @@ ALERT: dict[str, Any] = {
 @given(st.lists(st.one_of(changed(ALERT), objects), max_size=8))
 def test_alerts(items: list[Any]) -> None:
     alerts = [Alert.read(item) for item in items if isinstance(item, dict)]
-    outcome = judge_alerts(alerts, ROW["id"], AlertVeto(), NOW)
+    outcome = evaluate_alerts(alerts, ROW["id"], AlertVeto(), NOW)
     crosses(outcome.to_wire() if outcome else {})
 
 
@@ -182,7 +182,7 @@ AVAILABILITY = {"properties": {"availabilityState": "Unavailable", "summary": "I
 @given(st.one_of(changed(AVAILABILITY), objects))
 def test_what_resource_health_says(body: object) -> None:
     if isinstance(body, dict):
-        crosses(judge_availability(Availability.read(body)).to_wire())
+        crosses(evaluate_availability(Availability.read(body)).to_wire())
 
 
 SCRIPT = {

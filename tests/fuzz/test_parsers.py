@@ -30,7 +30,7 @@ from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.principal import InvalidPrincipal, read_principal
 from patchwave.domain.core.webhook_signature import Call
 from patchwave.domain.fleet.discovery import build_queries, literal
-from patchwave.domain.machine.http_probe import ProbeAnswer, fill_url, judge_probe
+from patchwave.domain.machine.http_probe import ProbeAnswer, evaluate_probe, fill_url
 from patchwave.domain.notifications.messages import Message, Tone
 from patchwave.domain.policy.http_probe import Probe, ProbeImpossible
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
@@ -351,7 +351,9 @@ def test_a_probe_goes_where_its_policy_says(template: str, value: str) -> None:
 @given(st.integers(), texts)
 def test_answers_to_probes(status: int, body: str) -> None:
     probe = Probe(url="https://h/", contains="ok")
-    assert (judge_probe(probe, ProbeAnswer(status, body)).state.value == "healthy") is (status == 200 and "ok" in body)
+    assert (evaluate_probe(probe, ProbeAnswer(status, body)).state.value == "healthy") is (
+        status == 200 and "ok" in body
+    )
 
 
 class _Tags(HTMLParser):

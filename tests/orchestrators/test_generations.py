@@ -53,7 +53,7 @@ def under_way(*machine_keys: str) -> Stock:
 class TestNextIncarnation:
     def follow(self, fleet: Fleet) -> tuple[dict[str, Any], list[str]]:
         with fleet.bench() as bench:
-            follow = FollowRun(run_id=RUN_ID, incarnation=2).to_wire()
+            follow = FollowRun(run_id=RUN_ID, generation=2).to_wire()
             ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)
             instances = [each.instance_id for each in bench.client.get_all_orchestration_states()]
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
@@ -61,7 +61,7 @@ class TestNextIncarnation:
 
     def ended(self, fleet: Fleet, **activities: Any) -> Ended:
         with fleet.bench(**activities) as bench:
-            follow = FollowRun(run_id=RUN_ID, incarnation=2).to_wire()
+            follow = FollowRun(run_id=RUN_ID, generation=2).to_wire()
             ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         return ended
@@ -132,7 +132,7 @@ class TestNextIncarnation:
         self.follow(fleet)
         assert {data["ringNumber"] for data in fleet.calls_of(contracts.LIST_PENDING_MACHINES.name)} == {1}
 
-    def test_waits_for_an_approval_no_longer_than_the_first_incarnation_said(self) -> None:
+    def test_waits_for_an_approval_no_longer_than_the_first_generation_said(self) -> None:
         """It was asked for 50 minutes ago, and an hour was given."""
         first, second = keys(2)
         rings = [
@@ -157,7 +157,7 @@ class TestNextIncarnation:
         assert fleet.installed == []
 
     def test_keeps_nothing_from_other_runs_while_a_person_decides(self) -> None:
-        """The incarnation before died behind the last phase of the ring, before it gave anything back."""
+        """The generation before died behind the last phase of the ring, before it gave anything back."""
         first, second = keys(2)
         rings = [
             Ring("canary", [{"westeurope": [first]}]),
@@ -214,8 +214,8 @@ class TestNextIncarnation:
         assert len(fleet.installed) == 2
         assert took(ended) > timedelta(minutes=45)
 
-    def test_counts_the_windows_of_all_incarnations(self) -> None:
-        """29 were taken before; the thirtieth is one too many, as it was for the first incarnation."""
+    def test_counts_the_windows_of_all_generations(self) -> None:
+        """29 were taken before; the thirtieth is one too many, as it was for the first generation."""
         fleet = planned(2)
         fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
         fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(minutes=3))]
@@ -229,7 +229,7 @@ class TestNextIncarnation:
         assert fleet.installed == []
 
     def test_goes_on_with_the_failures_that_were_counted(self) -> None:
-        """One machine may fail; the incarnation before saw one fail, and this one sees the second."""
+        """One machine may fail; the generation before saw one fail, and this one sees the second."""
         budget = ErrorBudget(run=1, on_exceeded=OnExceeded.END)
         fleet = planned(6, {key: Script(install_polls=[BROKEN]) for key in keys(6)}, cap=1, error_budget=budget)
         fleet.stocks = [Stock(is_planned=True, failures={"run": 1})]

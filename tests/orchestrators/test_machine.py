@@ -573,7 +573,7 @@ def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_put_back
 
 
 def test_a_machine_that_an_earlier_turn_started_and_left_running_is_stopped_at_its_end() -> None:
-    still_runs = scripted_fleet.READY.model_copy(update={"started_by_us": True})
+    still_runs = scripted_fleet.READY.model_copy(update={"powered_on_by_run": True})
     fleet = Fleet([KEY], {KEY: Script(looks=[still_runs])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")

@@ -107,13 +107,13 @@ class Azure:
         self.cancel: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
-    def run(self, *, incarnation: int = 1) -> Ended:
+    def run(self, *, generation: int = 1) -> Ended:
         fakes = {name: self._fake(name) for name in _ACTIVITIES}
         with Workbench([run_maintenance, maintain_shard, maintain_machine, await_operation], fakes) as bench:
             self.now = bench.now
             self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.POST_MAINTENANCE)
             self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
-            follow = FollowRun(run_id=RUN_ID, incarnation=incarnation).to_wire()
+            follow = FollowRun(run_id=RUN_ID, generation=generation).to_wire()
             return bench.run("run_maintenance", follow, instance_id=RUN_ID)
 
     def calls_of(self, name: str) -> list[Json]:
@@ -239,7 +239,7 @@ class Azure:
     def check_machine_power(self, data: Json) -> LookAgain:
         key = data["machineKey"]
         sign = PowerSign.READY if key in self.running else PowerSign.OFF
-        return LookAgain(sign=sign, started_by_us=key in self.ours, wait_seconds=30)
+        return LookAgain(sign=sign, powered_on_by_run=key in self.ours, wait_seconds=30)
 
     def assess_machine(self, _: Json) -> StartResult:
         return StartResult(state=StartState.ACCEPTED)
@@ -617,13 +617,13 @@ def test_an_activity_that_fails_for_good_before_the_run_is_a_failed_step() -> No
     "name", [contracts.FINISH_PRE_PHASE.name, contracts.EXTEND_HEARTBEAT.name, contracts.CLOSE_RUN.name]
 )
 def test_an_orchestration_that_dies_is_gone_on_with_from_the_records(name: str) -> None:
-    """The watchdog starts the next incarnation; whatever the first one started is stopped once, by the second."""
+    """The watchdog starts the next generation; whatever the first one started is stopped once, by the second."""
     azure = Azure("a", "b", stopped=("b",))
     azure.breaks[name] = 12
     assert azure.run().status is OrchestrationStatus.FAILED
     assert azure.closed == []
     started = len(azure.keys_of(contracts.START_MACHINE.name))
-    again = azure.run(incarnation=2)
+    again = azure.run(generation=2)
     assert again.status is OrchestrationStatus.COMPLETED
     assert azure.running == {"a"}
     assert sorted(azure.concluded) == ["a", "b"]

@@ -428,7 +428,7 @@ def test_machines_that_a_gate_holds_hide_no_free_machine_behind_them() -> None:
     everybody = keys(310)
     east, west = everybody[:300], everybody[300:]
     fleet = Fleet(everybody, rings=[Ring("broad", [{"eastus": east, "westus": west}])], cap=310)
-    fleet.controls = fleet.controls.model_copy(update={"held_scopes": ["lane:broad/eastus"]})
+    fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": ["lane:broad/eastus"]})
     floor = Floor(fleet, seconds=lambda _: 60)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
@@ -478,9 +478,9 @@ def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> No
     held_at: list[int] = []
 
     def looked() -> None:
-        if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started) and not held_at:
+        if fleet.controls.blocked_scopes and len(fleet.recorded) == len(floor.started) and not held_at:
             held_at.append(sum(key in floor.started for key in east))
-            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+            fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
     fleet.on_look = looked
     with floor.bench() as bench:
@@ -500,8 +500,8 @@ def test_each_gate_that_closes_is_announced_once_also_after_a_resumption() -> No
     floor = Floor(fleet, failing=[*east[:2], *west[:2], *east[-2:]], seconds=lambda _: 60)
 
     def looked() -> None:
-        if len(fleet.controls.held_scopes) == 2 and len(fleet.recorded) == len(floor.started):
-            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+        if len(fleet.controls.blocked_scopes) == 2 and len(fleet.recorded) == len(floor.started):
+            fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
     fleet.on_look = looked
     with floor.bench() as bench:
@@ -578,9 +578,9 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
     held: list[str] = []
 
     def look() -> None:
-        if fleet.controls.held_scopes and len(fleet.recorded) == len(floor.started):
+        if fleet.controls.blocked_scopes and len(fleet.recorded) == len(floor.started):
             held.extend(key for key in keys(12) if key not in floor.started)
-            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+            fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
     fleet.on_look = look
     with floor.bench() as bench:
@@ -594,13 +594,13 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
 @pytest.mark.parametrize("scope", ["run", "ring:canary", "ring:all", "lane:all/uksouth", "wave:canary/westeurope/1"])
 def test_what_an_earlier_phase_left_held_is_held_here_as_well(scope: str) -> None:
     fleet = Fleet(keys(4))
-    fleet.controls = fleet.controls.model_copy(update={"held_scopes": [scope]})
+    fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [scope]})
     started_at_looks: list[int] = []
 
     def looked() -> None:
         started_at_looks.append(len(floor.started))
         if len(started_at_looks) == 3:
-            fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+            fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
     floor = Floor(fleet)
     fleet.on_look = looked
@@ -710,7 +710,7 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
             return
         started_while_paused.append(len(floor.started))
         if len(started_while_paused) >= 3 and not floor.running:
-            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
+            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resume_count": 1})
 
     floor = Floor(fleet, on_leave=pause)
     fleet.on_look = looked
@@ -736,7 +736,7 @@ def test_a_machine_that_is_put_back_tells_of_a_pause_whose_event_was_lost() -> N
         if fleet.controls.is_paused:
             starts_while_paused.append(len(floor.started))
         if len(starts_while_paused) == 3:
-            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resumptions": 1})
+            fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resume_count": 1})
 
     fleet.on_look = looked
     with floor.bench(leave=leave) as bench:

@@ -247,7 +247,7 @@ def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str,
 
 
 def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
-    ours = LEFT.model_copy(update={"started_by_us": True})
+    ours = LEFT.model_copy(update={"powered_on_by_run": True})
     played = Played(Script(looks=[ours]), contracts.PREFLIGHT_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("stop", KEY)]

@@ -362,10 +362,10 @@ def test_a_gate_in_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left
     started_while_held: list[set[str]] = []
 
     def look(_: Any) -> Any:
-        if fleet.controls.held_scopes:
+        if fleet.controls.blocked_scopes:
             started_while_held.append(set(fleet.installed) & set(broad))
             if len(started_while_held) == 3:
-                fleet.controls = fleet.controls.model_copy(update={"held_scopes": [], "resumptions": 1})
+                fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
         return fleet.controls.to_wire()
 
     assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: look})["state"] == "completed"

@@ -342,7 +342,7 @@ class Fleet:
         if data["endsRun"]:
             update: Json = {"stop_reason": f"The error budget of {data['scope']} is used up."}
         else:
-            update = {"held_scopes": [*self.controls.held_scopes, data["scope"]]}
+            update = {"blocked_scopes": [*self.controls.blocked_scopes, data["scope"]]}
         self.controls = self.controls.model_copy(update=update)
         return self.controls.to_wire()
 

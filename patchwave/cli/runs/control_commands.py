@@ -133,5 +133,5 @@ def plan(
 
 
 def _awaited_ring(run: Json) -> str:
-    is_asked = "awaiting_approval" in (run.get("state"), run.get("resumesAs"))
+    is_asked = "awaiting_approval" in (run.get("state"), run.get("pausedFromState"))
     return str(run.get("waitingFor", "")) if is_asked else ""

@@ -278,7 +278,7 @@ def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Dis
     return [machines[folded] for folded in sorted(machines)]
 
 
-def judge_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary) -> list[DiscoveredMachine]:
+def evaluate_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary) -> list[DiscoveredMachine]:
     """The same machines; the boundary is the problem of each that it leaves out, so that none is missing in silence."""
     return [
         machine

@@ -62,7 +62,7 @@ class Eligibility(Document):
         return " ".join(obstacle.sentence for obstacle in self.obstacles)
 
 
-def judge(settings: PatchSettings | None, *, image: str, agent_version: str, extensions: bool = True) -> Eligibility:
+def evaluate(settings: PatchSettings | None, *, image: str, agent_version: str, extensions: bool = True) -> Eligibility:
     """Whether guest patching takes a machine.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.folding import fold
-from patchwave.domain.fleet.discovery import DiscoveredMachine, judge_boundary, read_row, select_machines
-from patchwave.domain.fleet.eligibility import Cause, Eligibility, Obstacle, judge
+from patchwave.domain.fleet.discovery import DiscoveredMachine, evaluate_boundary, read_row, select_machines
+from patchwave.domain.fleet.eligibility import Cause, Eligibility, Obstacle, evaluate
 from patchwave.domain.fleet.patch_mode import PatchSettings
 from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import OsType, Scope
@@ -54,7 +54,7 @@ class FleetMachine:
         """Whether guest patching takes it."""
         if self.found.problem:
             return Eligibility(obstacles=(Obstacle(cause=Cause.UNREADABLE_ID, sentence=self.found.problem),))
-        return judge(
+        return evaluate(
             self.settings,
             image=self.found.image,
             agent_version=self.agent_version,
@@ -81,7 +81,7 @@ def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetM
 def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:
     """The same machines; the boundary is the problem of each that it leaves out."""
     listed = list(machines)
-    judged = judge_boundary([machine.found for machine in listed], boundary)
+    judged = evaluate_boundary([machine.found for machine in listed], boundary)
     return [replace(machine, found=found) for machine, found in zip(listed, judged, strict=True)]
 
 

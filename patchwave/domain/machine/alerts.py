@@ -73,7 +73,7 @@ class Alert(ExternalDocument):
         )
 
 
-def judge_alerts(alerts: Sequence[Alert], machine_id: str, veto: AlertVeto, now: datetime) -> Outcome | None:
+def evaluate_alerts(alerts: Sequence[Alert], machine_id: str, veto: AlertVeto, now: datetime) -> Outcome | None:
     """The outcome of a machine on which an alert fires; ``None`` when none does."""
     firing = [alert for alert in alerts if alert.is_firing(machine_id, veto, now)]
     if not firing:

@@ -87,7 +87,7 @@ def summarize(signals: Mapping[str, Signal], at: datetime) -> HealthSummary:
     return HealthSummary(healthy=healthy, signals=dict(signals), why=" ".join(details)[:_MAX_TEXT], at=at)
 
 
-def judge_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
+def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
     """The outcome of a machine that became unhealthy; ``None`` when the run may go on.
 
     When nobody could tell how it was before, an unhealthy machine has become so: the gate closes when in doubt.
@@ -103,8 +103,8 @@ def judge_change(before: HealthSummary | None, after: HealthSummary) -> Outcome 
 
 
 def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
-    """Whether another look could not change what `judge_change` says in the machine's favour, or tell more."""
-    if judge_change(before, after) is not None:
+    """Whether another look could not change what `evaluate_change` says in the machine's favour, or tell more."""
+    if evaluate_change(before, after) is not None:
         return False
     if before is None or after.healthy is False:
         return True

@@ -46,7 +46,7 @@ def fill_url(template: str, machine: MachineRecord) -> str:
     return fill_template(template, value_of)
 
 
-def judge_probe(probe: Probe, answer: ProbeAnswer | ProbeFailure) -> Signal:
+def evaluate_probe(probe: Probe, answer: ProbeAnswer | ProbeFailure) -> Signal:
     """What the answer says of the machine."""
     if isinstance(answer, ProbeFailure):
         state = SignalState.UNHEALTHY if answer.was_tried else SignalState.UNKNOWN

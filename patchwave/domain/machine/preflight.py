@@ -27,7 +27,7 @@ class Preflight(Document):
     outcome: Outcome | None = None
 
 
-def judge(view: MachineView, *, start_stopped: bool) -> Preflight:
+def evaluate(view: MachineView, *, start_stopped: bool) -> Preflight:
     """Decide from one read of the machine. ``start_stopped``: the policy lets Patchwave start stopped machines."""
     hold = hold_reason(view.tags or {})
     if hold is not None:

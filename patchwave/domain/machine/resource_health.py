@@ -43,7 +43,7 @@ class Availability(ExternalDocument):
         return cls.model_validate(body)
 
 
-def judge_availability(found: Availability | ArmFailure) -> Signal:
+def evaluate_availability(found: Availability | ArmFailure) -> Signal:
     """What the answer says of the machine. Not being able to ask says nothing of it."""
     if isinstance(found, ArmFailure):
         return Signal(state=SignalState.UNKNOWN, detail=f"Resource Health could not be asked: {found.clause}.")

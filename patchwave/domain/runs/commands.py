@@ -45,14 +45,14 @@ def resume(run: Run, order: Order) -> Run:
         NotPossible: the run has ended, or is about to.
     """
     _check_goes_on(run, "resumed")
-    if run.paused_at is None and not run.held_scopes:
+    if run.paused_at is None and not run.blocked_scopes:
         return run
     resumed = run.model_copy(
         update={
             "paused_at": None,
-            "held_scopes": [],
+            "blocked_scopes": [],
             "resumed_at": order.at,
-            "resumptions": run.resumptions + 1,
+            "resume_count": run.resume_count + 1,
         }
     )
     return _steer(_show(resumed), run, "resume", order)
@@ -184,7 +184,7 @@ def show(run: Run, state: RunState, waiting_for: str = "") -> Run:
 
 
 def ask_approval(run: Run, ring: str, at: datetime) -> Run:
-    """Wait for the approval of a ring: its deadline counts from the first time, whichever incarnation that was in."""
+    """Wait for the approval of a ring: its deadline counts from the first time, whichever generation that was in."""
     asked = {ring: at, **run.approvals_asked}
     return show(run.model_copy(update={"approvals_asked": asked}), RunState.AWAITING_APPROVAL, ring)
 
@@ -205,9 +205,9 @@ def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     reason = f"The error budget of {scope} is used up: {gate.failures} failed, {gate.limit} may."
     if gate.ends_run:
         return stop(run, reason, at)
-    if gate.scope in run.held_scopes:
+    if gate.scope in run.blocked_scopes:
         return run
-    held = run.model_copy(update={"held_scopes": [*run.held_scopes, gate.scope]})
+    held = run.model_copy(update={"blocked_scopes": [*run.blocked_scopes, gate.scope]})
     return _steer(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
 
 
@@ -225,7 +225,7 @@ def close(run: Run, state: RunState, reason: str, at: datetime) -> Run:
     if run.state.is_final:
         return run
     return run.model_copy(
-        update={"state": state, "reason": reason, "ended_at": at, "resumes_as": None, "waiting_for": ""}
+        update={"state": state, "reason": reason, "ended_at": at, "paused_from_state": None, "waiting_for": ""}
     )
 
 
@@ -235,15 +235,15 @@ def controls(run: Run) -> RunControls:
         is_canceled=run.cancel_requested_at is not None,
         is_paused=run.paused_at is not None,
         stop_reason=run.stop_reason,
-        resumptions=run.resumptions,
-        held_scopes=run.held_scopes,
+        resume_count=run.resume_count,
+        blocked_scopes=run.blocked_scopes,
         decided={ring: decision.approved for ring, decision in run.decisions.items()},
     )
 
 
 def _base(run: Run) -> RunState:
     """Where the run stands, whatever keeps it from going on."""
-    state = run.resumes_as or run.state
+    state = run.paused_from_state or run.state
     return RunState.RUNNING if state is RunState.HELD else state
 
 
@@ -251,15 +251,15 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
     """The run with what it shows: a pause before everything else, a wait for somebody before a gate that holds."""
     if state is None:
         state = _base(run)
-        is_held = (run.resumes_as or run.state) is RunState.HELD
+        is_held = (run.paused_from_state or run.state) is RunState.HELD
         waiting_for = "" if is_held else run.waiting_for
-    if state is RunState.RUNNING and run.held_scopes:
-        state, waiting_for = RunState.HELD, ", ".join(run.held_scopes)
+    if state is RunState.RUNNING and run.blocked_scopes:
+        state, waiting_for = RunState.HELD, ", ".join(run.blocked_scopes)
     is_paused = run.paused_at is not None
     return run.model_copy(
         update={
             "state": RunState.PAUSED if is_paused else state,
-            "resumes_as": state if is_paused else None,
+            "paused_from_state": state if is_paused else None,
             "waiting_for": waiting_for,
         }
     )

@@ -91,7 +91,7 @@ class MachineRecord(Document):
     health_before: HealthSummary | None = None
     """Before the run touched it: what ``health_after`` is compared with."""
     health_after: HealthSummary | None = None
-    started_by_us: bool = False
+    powered_on_by_run: bool = False
     snapshot_id: str = ""
     skip_command: Order | None = None
     """Somebody wants the machine left out: it ends as skipped when its turn comes."""

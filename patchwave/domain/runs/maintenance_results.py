@@ -132,7 +132,7 @@ def _conclude(occurrence: MaintenanceOccurrence, machine: MachineRecord) -> Outc
 def _judge(machine: MachineRecord, installation: InstallationSummary) -> Outcome:
     """By the rules for our own installations, then by the assessment that came after."""
     after = machine.assessment
-    outcome = outcome_rules.judge_installation(
+    outcome = outcome_rules.evaluate_installation(
         _result(installation),
         reboot_pending=after.reboot_pending if after else None,
         needs_subscription=after.needs_subscription if after else 0,

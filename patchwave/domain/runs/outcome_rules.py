@@ -32,7 +32,7 @@ MAX_ATTEMPTS = 3
 lie (Arm64), so the third refusal is believed."""
 
 
-def judge_assessment(result: AssessResult) -> Outcome | None:
+def evaluate_assessment(result: AssessResult) -> Outcome | None:
     """The outcome when the assessment did not work; ``None`` when it did."""
     if result.status in _GOOD:
         return None
@@ -190,7 +190,7 @@ _INSTALLATION_RULES: tuple[_Rule, ...] = (
 """The first rule that applies decides."""
 
 
-def judge_installation(result: InstallResult, *, reboot_pending: bool | None, needs_subscription: int) -> Outcome:
+def evaluate_installation(result: InstallResult, *, reboot_pending: bool | None, needs_subscription: int) -> Outcome:
     """The outcome of an installation that ended.
 
     Args:
@@ -221,7 +221,7 @@ def _lacks_only_subscription(failed: int, reported: Sequence[ReportedError], nee
     return 0 < failed <= needs_subscription or (failed > 0 and failed in told)
 
 
-def judge_restart(is_ready: bool, reboot_pending: bool | None, installed: int) -> Outcome:
+def evaluate_restart(is_ready: bool, reboot_pending: bool | None, installed: int) -> Outcome:
     """The outcome of a machine whose patches are in and that was restarted apart from the installation.
 
     Args:

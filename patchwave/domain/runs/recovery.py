@@ -1,4 +1,4 @@
-"""What the records tell an incarnation of a run about the one before it: what was under way, and what failed."""
+"""What the records tell an generation of a run about the one before it: what was under way, and what failed."""
 
 from __future__ import annotations
 

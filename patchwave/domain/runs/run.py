@@ -144,15 +144,15 @@ class Run(Document):
     cancel_requested_at: UtcDatetime | None = None
     paused_at: UtcDatetime | None = None
     """Since when a person keeps the run from starting anything; empty when nobody does."""
-    resumes_as: RunState | None = None
+    paused_from_state: RunState | None = None
     """What the run shows again once nobody pauses it."""
     resumed_at: UtcDatetime | None = None
-    resumptions: int = 0
+    resume_count: int = 0
     """How often a person said "go on": after a pause, or to a gate that held."""
     stop_reason: str = ""
     """Why a gate ended the run: nothing more starts from the moment this is set."""
     stopped_at: UtcDatetime | None = None
-    held_scopes: list[str] = Field(default_factory=list[str])
+    blocked_scopes: list[str] = Field(default_factory=list[str])
     """Scopes that a gate keeps from starting anything: ``run``, ``ring:{ring}``, ``lane:{ring}/{region}``,
     ``wave:{ring}/{region}/{wave}``."""
     waiting_for: str = ""
@@ -175,9 +175,9 @@ class Run(Document):
     """Who wrote the snapshot; none in runs that were started before this was kept."""
     version: str = ""
     """Of the orchestrations that follow the run."""
-    incarnation: int = 1
+    generation: int = 1
     """How often its orchestration was started: each one goes on from the records."""
-    quiet_until: UtcDatetime | None = None
+    heartbeat_deadline: UtcDatetime | None = None
     """Until then nothing has to be heard of the run; later the watchdog looks after it."""
     exported_at: UtcDatetime | None = None
     """When somebody last downloaded all of its evidence, after it had ended."""
@@ -199,8 +199,8 @@ class RunControls(Document):
     is_canceled: bool = False
     is_paused: bool = False
     stop_reason: str = ""
-    resumptions: int = 0
-    held_scopes: list[str] = Field(default_factory=list[str])
+    resume_count: int = 0
+    blocked_scopes: list[str] = Field(default_factory=list[str])
     """Scopes of error budgets that are used up, until somebody resumes the run."""
     decided: dict[str, bool] = Field(default_factory=dict[str, bool])
     """Ring by name: whether it was approved."""

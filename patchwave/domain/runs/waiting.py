@@ -28,7 +28,7 @@ def waiting_for(run: Run, machine: MachineRecord, rings: Sequence[str], phase: t
         return "the run, which is paused, to be resumed"
     own = (rings.index(machine.ring), machine.phase - 1) if machine.ring in rings else None
     is_behind = own is not None and (phase is None or own > phase)
-    for scope in run.held_scopes:
+    for scope in run.blocked_scopes:
         if holds(scope, machine) or is_behind:
             return f"the run to be resumed or cancelled: the error budget of {describe_scope(scope)} is used up"
     if machine.stage is Stage.WAITING and own is None:

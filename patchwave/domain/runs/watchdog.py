@@ -1,8 +1,8 @@
 """What is to be done about a run that may have lost its orchestration. Pure: the engine's word and the clock are given.
 
-Nothing is ever done to two incarnations of a run side by side: what is left of the old one is ended, and seen to be
+Nothing is ever done to two generations of a run side by side: what is left of the old one is ended, and seen to be
 ended, before a new one begins. What Azure has accepted is in the intents, which belong to the run and not to an
-incarnation. See docs/adr/0019-recovery-and-versioning.md.
+generation. See docs/adr/0019-recovery-and-versioning.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from patchwave.domain.runs.run import Run, RunState
 
 MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life of a run that does not say that it sleeps longer."""
-QUIET = 3 * MAX_PAUSE
+HEARTBEAT_TIMEOUT = 3 * MAX_PAUSE
 """A run that was heard of may be silent for so long."""
 PATIENCE = timedelta(minutes=30)
 """How long a silent run is woken, again and again, before it is taken for dead."""
@@ -55,7 +55,7 @@ class RecoveryAction(StrEnum):
     END = "end"
     """End the instances that are left of the run."""
     CONTINUE = "continue"
-    """Start the next incarnation."""
+    """Start the next generation."""
     CLOSE = "close"
     """Give every machine an outcome and the run its end."""
 
@@ -81,7 +81,7 @@ def decide(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
         return RecoveryAction.STOP
     if seen.left:
         return RecoveryAction.END
-    is_hopeless = seen.sign is EngineStatus.COMPLETED or run.incarnation >= MAX_GENERATIONS
+    is_hopeless = seen.sign is EngineStatus.COMPLETED or run.generation >= MAX_GENERATIONS
     return RecoveryAction.CLOSE if is_hopeless else RecoveryAction.CONTINUE
 
 
@@ -90,14 +90,14 @@ def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
     return now - turned_at > max(STUCK_AFTER, timedelta(seconds=3 * MAX_POLLS * poll_seconds))
 
 
-def quiet_until(now: datetime) -> datetime:
+def heartbeat_deadline(now: datetime) -> datetime:
     """Until when nothing need be heard of a run that shows a sign of life now."""
-    return now + QUIET
+    return now + HEARTBEAT_TIMEOUT
 
 
 def _for_the_living(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
-    promised = run.quiet_until or run.created_at
-    heard_until = promised if seen.turned_at is None else max(promised, quiet_until(seen.turned_at))
+    promised = run.heartbeat_deadline or run.created_at
+    heard_until = promised if seen.turned_at is None else max(promised, heartbeat_deadline(seen.turned_at))
     if now <= heard_until:
         return RecoveryAction.NOTHING
     return RecoveryAction.WAKE if now <= heard_until + PATIENCE else RecoveryAction.END

@@ -190,7 +190,7 @@ class LookAgain(Document):
     """Whether scripts and assessments can be sent. ``counts``: whether it was a look; being throttled is none."""
 
     sign: PowerSign
-    started_by_us: bool = False
+    powered_on_by_run: bool = False
     assess_activity_id: str = ""
     wait_seconds: float = 0
     counts: bool = True

@@ -45,10 +45,10 @@ class RunRef(Document):
 
 
 class FollowRun(Document):
-    """Follow a run. Every ``incarnation`` but the first goes on from what the records tell of the one before."""
+    """Follow a run. Every ``generation`` but the first goes on from what the records tell of the one before."""
 
     run_id: str
-    incarnation: int = 1
+    generation: int = 1
 
 
 class RestUntil(Document):
@@ -68,16 +68,16 @@ class UnderWay(Document):
 
 
 class Stock(Document):
-    """What an incarnation finds of the one before it.
+    """What an generation finds of the one before it.
 
     ``ring``: the furthest that machines were begun in; those before it are done with. ``ended``: how many of its
     machines have ended, for the ramp, and ``ended_at`` when the newest of them did, for its bake time. ``failures`` and
-    ``forgiven``: by scope, as error budgets count them; ``resumptions``: those that are in there already. ``resting``:
+    ``forgiven``: by scope, as error budgets count them; ``resume_count``: those that are in there already. ``resting``:
     lanes between two waves, and until when. ``windows``: those that the run went on in.
     """
 
     is_planned: bool
-    resumptions: int = 0
+    resume_count: int = 0
     under_way: list[UnderWay] = Field(default_factory=list[UnderWay])
     ring: int = 0
     ended: int = 0
@@ -192,7 +192,7 @@ class SetRunState(Document):
 
 
 class Shown(Document):
-    """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any incarnation."""
+    """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any generation."""
 
     since: UtcDatetime | None = None
 
@@ -302,7 +302,7 @@ class Phase(Document):
     """A machine was put back so often that it is left to a later pass."""
     cursor: str | None = None
     is_exhausted: bool = False
-    resumptions: int = 0
+    resume_count: int = 0
     resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Lanes between two waves, and until when."""
     waiting: PlacedMachines = Field(default_factory=list[PlacedMachine])
@@ -331,7 +331,7 @@ class PhaseEnd(Document):
     ended: int = 0
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
-    resumptions: int = 0
+    resume_count: int = 0
     left: bool = False
     last_attempt: int = 1
     stop_reason: str = ""
@@ -434,16 +434,17 @@ class PreflightResult(Document):
 
     The activity ids are the newest operations that the machine knew before anything of ours: whatever carries them
     is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
-    ``started_by_us``: an earlier turn of this run started it and could not stop it again. Told of a machine whose lock
-    we have: one that another run works on must not be stopped. ``is_under_way``: its installation or restart was begun
-    by an orchestration that is gone, and is followed, whatever speaks against starting one now. ``counts``: whether
-    this was a look; being throttled is none. ``assess_attempt``: which one it is to be, should the machine have to be
-    assessed. ``left``: it was throttled until the window was over, and waits for its turn in another one.
+    ``powered_on_by_run``: an earlier attempt of this run started it and could not stop it again. Only set when this run
+    holds the lease, so that a machine used by another run is never stopped. ``is_under_way``: its installation or
+    restart was begun by an orchestration that is gone, and is followed, whatever speaks against starting one now.
+    ``counts``: whether this was a look; being throttled is none. ``assess_attempt``: which one it is to be, should the
+    machine have to be assessed. ``left``: it was throttled until the window was over, and waits
+    for its turn in another one.
     """
 
     preflight: Preflight
     wait_seconds: float = 0
-    started_by_us: bool = False
+    powered_on_by_run: bool = False
     assess_activity_id: str = ""
     install_activity_id: str = ""
     assessment: AssessmentSummary | None = None

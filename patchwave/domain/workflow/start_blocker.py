@@ -16,6 +16,6 @@ def start_blocker(run: Run, machine: MachineRecord) -> StartResult | None:
     outcome = terminal_outcome(run, machine)
     if outcome is not None:
         return StartResult(state=StartState.ENDED, outcome=outcome)
-    if run.paused_at is not None or any(holds(scope, machine) for scope in run.held_scopes):
+    if run.paused_at is not None or any(holds(scope, machine) for scope in run.blocked_scopes):
         return StartResult(state=StartState.LEFT)
     return None

@@ -107,7 +107,7 @@ class TestOrdersToTheLatestRun:
 class TestDecisions:
     @pytest.mark.parametrize("order", ["approve", "reject"])
     @pytest.mark.parametrize(
-        "shown", [{"state": "awaiting_approval"}, {"state": "paused", "resumesAs": "awaiting_approval"}]
+        "shown", [{"state": "awaiting_approval"}, {"state": "paused", "pausedFromState": "awaiting_approval"}]
     )
     def test_names_the_ring_that_the_run_waits_for(
         self, patchwave: Patchwave, service: Service, order: str, shown: dict[str, str]

@@ -166,7 +166,7 @@ async def test_one_that_was_unhealthy_before_is_patched_and_noted(records: Recor
 
 
 async def test_one_that_we_started_may_settle_before(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(appHealth="unhealthy"), started_by_us=True)
+    key = await prepare(records, simulator.take(appHealth="unhealthy"), powered_on_by_run=True)
     assert (await check(key, Moment.BEFORE)).state is HealthState.WAIT
     assert (await row(records, key)).health_before is None
     assert (await check(key, Moment.BEFORE, 15 * 60)).state is HealthState.OK

@@ -238,7 +238,7 @@ async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
                 await start_machine(change(run_id, machine))
     for machine in machines:
         await prepared(run_id, machine)
-    assert {(await row(records, run_id, machine)).started_by_us for machine in machines} == {True, False}
+    assert {(await row(records, run_id, machine)).powered_on_by_run for machine in machines} == {True, False}
     for _ in range(2):
         for machine in machines:
             await stop(run_id, machine)
@@ -258,10 +258,10 @@ async def test_a_machine_that_somebody_else_started_is_not_ours(
     running, stopped = sorted(await found(records, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
     assert power(azure, running) == "PowerState/running"
     assert (await start_machine(change(run_id, running))).accepted
-    assert not (await row(records, run_id, running)).started_by_us
+    assert not (await row(records, run_id, running)).powered_on_by_run
     await start_machine(change(run_id, stopped))
     await prepared(run_id, stopped, "Azure refused.", not_started=True)
-    assert not (await row(records, run_id, stopped)).started_by_us
+    assert not (await row(records, run_id, stopped)).powered_on_by_run
 
 
 async def test_hooks_run_before_it_and_not_once_their_time_is_over(

@@ -104,7 +104,7 @@ async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
 # --- which channels
 
 
-async def test_a_channel_that_was_told_by_an_earlier_incarnation_is_not_told_again(
+async def test_a_channel_that_was_told_by_an_earlier_generation_is_not_told_again(
     records: Records, channels: None
 ) -> None:
     await make_run(records)
@@ -195,7 +195,7 @@ async def test_an_approval_tells_ring_deadline_and_command(
 
 
 async def test_a_gate_tells_where_and_what_happens_next(records: Records, receiver: Receiver, channels: None) -> None:
-    await make_run(records, held_scopes=["lane:broad/westeurope"])
+    await make_run(records, blocked_scopes=["lane:broad/westeurope"])
     document = await told(receiver, ErrorBudgetNotice())
     assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
     document = await told(receiver, ErrorBudgetNotice(scope="run", failures=3, limit=2, on_exceeded="end"))

@@ -75,8 +75,8 @@ async def test_a_look_is_a_sign_of_life(records: Records, machines: list[Machine
     await look()
     stored = await records.get_run(RUN)
     assert stored is not None
-    assert stored.quiet_until is not None
-    assert timedelta(minutes=29) < stored.quiet_until - datetime.now(UTC) < timedelta(minutes=31)
+    assert stored.heartbeat_deadline is not None
+    assert timedelta(minutes=29) < stored.heartbeat_deadline - datetime.now(UTC) < timedelta(minutes=31)
 
 
 async def test_a_phase_of_no_run_is_asked_for_again(records: Records) -> None:

@@ -246,12 +246,12 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Re
     started = await start(key)
     assert (started.accepted, started.wait_seconds) == (False, 0)
     assert sent(azure, "power", "POST", one) == []
-    assert not (await row(records, key)).started_by_us
+    assert not (await row(records, key)).powered_on_by_run
 
 
 async def is_ours_to_stop(key: str) -> bool:
     look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    return (await preflight_machine(look)).started_by_us
+    return (await preflight_machine(look)).powered_on_by_run
 
 
 async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
@@ -268,7 +268,7 @@ async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
     assert await is_ours_to_stop(key)
     assert (await finish(key, stop_machine)).accepted
     assert shown(azure, one) == "deallocated"
-    assert not (await row(records, key)).started_by_us
+    assert not (await row(records, key)).powered_on_by_run
     assert (await stop(key)).accepted
     assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == 1
     assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
@@ -304,7 +304,7 @@ async def test_a_machine_that_was_never_started_after_all_is_not_stopped(azure: 
     refused = await start(key)
     assert (refused.accepted, refused.wait_seconds, refused.is_open) == (False, 0, False)
     assert (await stop(key)).accepted
-    assert not (await row(records, key)).started_by_us
+    assert not (await row(records, key)).powered_on_by_run
     assert len(sent(azure, "power", "POST", one)) == 1
 
 

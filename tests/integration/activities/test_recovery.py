@@ -1,4 +1,4 @@
-"""Signs of life, and what a new incarnation of a run finds in real tables."""
+"""Signs of life, and what a new generation of a run finds in real tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
-from patchwave.domain.runs.watchdog import QUIET
+from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT
 from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
     PlannedPhase,
@@ -93,7 +93,7 @@ async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(re
     assert not found.forgiven
 
 
-@pytest.mark.parametrize("reader", ["the next incarnation", "the close of the run"])
+@pytest.mark.parametrize("reader", ["the next generation", "the close of the run"])
 async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
     records: Records, run: Run, reader: str
 ) -> None:
@@ -109,7 +109,7 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
         "endedAt": "2026-11-10T19:30:00.000Z",
     }
     await records._store.results.merge(RUN, f"m~{first.key}", columns)
-    if reader == "the next incarnation":
+    if reader == "the next generation":
         await stock()
     else:
         request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
@@ -117,7 +117,7 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
     [told] = (await records.machine_history(first.key, 10, None)).items
     assert (told["runId"], told["outcome"]) == (RUN, "patched")
     locked = await records.leased([first.key, second.key], RUN, datetime.now(UTC))
-    assert locked == ({second.key} if reader == "the next incarnation" else set())
+    assert locked == ({second.key} if reader == "the next generation" else set())
 
 
 async def test_a_lock_of_another_run_says_nothing(records: Records, run: Run) -> None:
@@ -134,7 +134,7 @@ async def test_what_a_person_accepted_stays_accepted(records: Records, run: Run)
     await records.resume_run(RUN, order(at=NOW + 2 * MINUTE))
     await records.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
     found = await stock()
-    assert (found.failures["run"], found.forgiven["run"], found.resumptions) == (2, 1, 1)
+    assert (found.failures["run"], found.forgiven["run"], found.resume_count) == (2, 1, 1)
 
 
 async def test_windows_and_bake_times_go_on_where_they_were(records: Records, run: Run) -> None:
@@ -151,25 +151,25 @@ async def test_windows_and_bake_times_go_on_where_they_were(records: Records, ru
 async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(records: Records, run: Run) -> None:
     """The run was cancelled meanwhile; no call to Azure is needed to know that it has to be followed."""
     first, *_ = await plan(records)
-    await records.set_stage(RUN, first.key, Stage.INSTALLING, started_by_us=True)
+    await records.set_stage(RUN, first.key, Stage.INSTALLING, powered_on_by_run=True)
     await records.request_cancel(RUN, order())
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
     look = await preflight_machine(request)
     assert look.preflight.readiness is Readiness.READY
     assert look.is_under_way
-    assert look.started_by_us
+    assert look.powered_on_by_run
 
 
 async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Run) -> None:
     await show_life(run)
     first = await records.get_run(RUN)
     assert first is not None
-    assert first.quiet_until is not None
-    assert abs(first.quiet_until - datetime.now(UTC) - QUIET) < MINUTE
+    assert first.heartbeat_deadline is not None
+    assert abs(first.heartbeat_deadline - datetime.now(UTC) - HEARTBEAT_TIMEOUT) < MINUTE
     await show_life(first)
     again = await records.get_run(RUN)
     assert again is not None
-    assert again.quiet_until == first.quiet_until
+    assert again.heartbeat_deadline == first.heartbeat_deadline
     assert again.state is RunState.RUNNING
 
 
@@ -184,7 +184,7 @@ async def test_a_sign_of_life_is_written_when_it_says_something_new(
     await show_life(before)
     after = await records.get_run(RUN)
     assert after is not None
-    assert (after.quiet_until != before.quiet_until) is is_written
+    assert (after.heartbeat_deadline != before.heartbeat_deadline) is is_written
 
 
 async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_the_plan(
@@ -221,9 +221,9 @@ async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(reco
     await extend_heartbeat(RestUntil(run_id=RUN, until=until))
     asleep = await records.get_run(RUN)
     assert asleep is not None
-    assert asleep.quiet_until == until + QUIET
+    assert asleep.heartbeat_deadline == until + HEARTBEAT_TIMEOUT
     await show_life(asleep)
     awake = await records.get_run(RUN)
     assert awake is not None
-    assert awake.quiet_until is not None
-    assert awake.quiet_until < until
+    assert awake.heartbeat_deadline is not None
+    assert awake.heartbeat_deadline < until

@@ -52,7 +52,7 @@ async def test_controls_are_what_the_row_says(live: Records) -> None:
     await live.decide_ring(RUN, "broad", order(), approved=False)
     await live.request_cancel(RUN, order())
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls(
-        is_canceled=True, is_paused=True, resumptions=1, decided={"broad": False}
+        is_canceled=True, is_paused=True, resume_count=1, decided={"broad": False}
     )
 
 
@@ -74,7 +74,7 @@ async def test_a_state_is_shown(live: Records) -> None:
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
 
 
-async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnation_that_was(live: Records) -> None:
+async def test_an_approval_is_asked_for_since_the_first_time_whichever_generation_that_was(live: Records) -> None:
     await live.ask_approval(RUN, "broad", NOW)
     await live.set_run_state(RUN, RunState.RUNNING)
     again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))
@@ -88,9 +88,9 @@ async def test_an_approval_is_asked_for_since_the_first_time_whichever_incarnati
 async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
     for _ in range(2):
         controls = await trip_error_budget(gate("ring:broad"))
-        assert controls.held_scopes == ["ring:broad"]
+        assert controls.blocked_scopes == ["ring:broad"]
         assert controls.stop_reason == ""
-    assert ((await stored(live)).state, (await stored(live)).held_scopes) == (RunState.HELD, ["ring:broad"])
+    assert ((await stored(live)).state, (await stored(live)).blocked_scopes) == (RunState.HELD, ["ring:broad"])
     assert await lines(live) == [("gate_closed", "patchwave")]
 
 
@@ -98,7 +98,7 @@ async def test_a_gate_may_end_the_run(live: Records) -> None:
     for _ in range(2):
         controls = await trip_error_budget(gate("run", ends_run=True))
         assert "used up: 3 failed, 2 may" in controls.stop_reason
-        assert controls.held_scopes == []
+        assert controls.blocked_scopes == []
     assert await lines(live) == [("gate_closed", "patchwave")]
 
 

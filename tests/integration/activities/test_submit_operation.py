@@ -150,12 +150,12 @@ async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Records
 
 
 @pytest.mark.parametrize(
-    ("started_by_us", "setting"), [(False, RebootSetting.NEVER), (True, RebootSetting.IF_REQUIRED)]
+    ("powered_on_by_run", "setting"), [(False, RebootSetting.NEVER), (True, RebootSetting.IF_REQUIRED)]
 )
 async def test_restarts_apart_are_left_to_the_restart(
-    records: Records, azure: Script, started_by_us: bool, setting: RebootSetting
+    records: Records, azure: Script, powered_on_by_run: bool, setting: RebootSetting
 ) -> None:
-    await prepare(records, policy={"rebootMode": "separate"}, started_by_us=started_by_us)
+    await prepare(records, policy={"rebootMode": "separate"}, powered_on_by_run=powered_on_by_run)
     azure.posts = [ACCEPTED]
     await start()
     parameters = azure.sent[0][2]

@@ -210,9 +210,9 @@ async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, m
 async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, started_by_us=True)
+    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
     look = await machine.preflight_machine(LOOK)
-    assert (look.left, look.started_by_us) == (True, True)
+    assert (look.left, look.powered_on_by_run) == (True, True)
 
 
 async def test_an_assessment_run_waits_behind_its_window(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ async def test_an_assessment_run_waits_behind_its_window(records: Records, monke
 async def test_reads_of_power(
     records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    await prepare(records, monkeypatch, failure, started_by_us=True, power_state="deallocated")
+    await prepare(records, monkeypatch, failure, powered_on_by_run=True, power_state="deallocated")
     started = await power.start_machine(CHANGE)
     stopped = await power.stop_machine(CHANGE)
     for result in (started, stopped):
@@ -250,7 +250,7 @@ async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch)
 async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     records: Records, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
 ) -> None:
-    await prepare(records, monkeypatch, shown("running"), BROKEN, started_by_us=True)
+    await prepare(records, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
@@ -270,7 +270,7 @@ async def test_behind_the_window_a_throttled_start_is_given_up(
     await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
     started = await power.start_machine(CHANGE)
     assert (started.accepted, started.wait_seconds, started.left) == (False, 0, left)
-    off = machine.judge(shown("deallocated"), start_stopped=False).outcome
+    off = machine.evaluate(shown("deallocated"), start_stopped=False).outcome
     assert off is not None
     outcome = not_started(off, started.failure)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.THROTTLED)

@@ -15,7 +15,7 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.health import Moment
-from patchwave.domain.runs.outcome_rules import judge_installation
+from patchwave.domain.runs.outcome_rules import evaluate_installation
 from patchwave.domain.workflow.messages import Verified, VerifyRequest
 from patchwave.storage import Records
 from tests.support.azure_bodies import ended, installation
@@ -66,7 +66,7 @@ async def test_a_missing_word_never_overrides_that_a_reboot_is_required(
 ) -> None:
     found = await seen(records, monkeypatch, {"lastModifiedTime": LATER, "status": "Succeeded"})
     wire: dict[str, Any] = read_operation(200, ended(installation(rebootStatus="Required"))).result
-    outcome = judge_installation(
+    outcome = evaluate_installation(
         InstallResult.model_validate(wire), reboot_pending=found.reboot_pending, needs_subscription=0
     )
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING)

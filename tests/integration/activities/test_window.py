@@ -179,7 +179,7 @@ class TestNextWindow:
         await look()
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(records)
-        assert (paused.state, paused.resumes_as, paused.window_end) == (
+        assert (paused.state, paused.paused_from_state, paused.window_end) == (
             RunState.PAUSED,
             RunState.RUNNING,
             NEXT + 4 * HOUR,

@@ -76,7 +76,7 @@ async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: E
     assert (first.status, second.status) == (202, 202)
     assert first.headers["Location"] == f"/api/runs/{RUN}"
     assert first.json == second.json
-    assert (first.json["state"], first.json["resumesAs"]) == ("paused", "running")
+    assert (first.json["state"], first.json["pausedFromState"]) == ("paused", "running")
     shown = await call(runs.get_run, runId=RUN)
     assert shown.json["steered"]["pause"]["by"] == "ana@example.org"
     assert shown.json["steered"]["pause"]["why"] == "the disks are full"
@@ -91,12 +91,12 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Rec
         ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW
     )
     held = await call(runs.get_run, runId=RUN)
-    assert (held.json["state"], held.json["heldScopes"], held.json["waitingFor"]) == (
+    assert (held.json["state"], held.json["blockedScopes"], held.json["waitingFor"]) == (
         "held", ["ring:broad"], "ring:broad",
     )  # fmt: skip
     for _ in range(2):
         answer = await give(engine, "resume", {"by": "ben", "comment": "known failures"})
-        assert (answer.status, answer.json["state"], answer.json["resumptions"]) == (202, "running", 1)
+        assert (answer.status, answer.json["state"], answer.json["resumeCount"]) == (202, "running", 1)
     [line] = await lines(live)
     assert (line["action"], line["by"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
 
@@ -280,7 +280,7 @@ class TestRetry:
         new = await stored(live, answer.json["id"])
         assert new.id != RUN
         assert answer.headers["Location"] == f"/api/runs/{new.id}"
-        assert engine.instances[new.id] == ("patch_run", {"runId": new.id, "incarnation": 1})
+        assert engine.instances[new.id] == ("patch_run", {"runId": new.id, "generation": 1})
         assert (new.trigger.by, new.trigger.detail) == ("ana@example.org", f"retry of vm-1 in {RUN}: disk cleaned")
         assert new.trigger.retry_of == RUN
         assert new.policy_snapshot

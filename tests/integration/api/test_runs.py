@@ -41,7 +41,7 @@ async def test_a_start_is_accepted_and_says_where_to_look(records: Records, engi
     assert answer.status == 202
     assert answer.headers["Location"] == f"/api/runs/{run_id}"
     assert int(answer.headers["Retry-After"]) > 0
-    assert engine.instances == {run_id: ("patch_run", {"runId": run_id, "incarnation": 1})}
+    assert engine.instances == {run_id: ("patch_run", {"runId": run_id, "generation": 1})}
     found = await stored(records, answer)
     assert (found.state, found.mode.value, found.policy) == (RunState.QUEUED, "patch", "monthly")
     assert (found.trigger.kind.value, found.trigger.by) == ("http", "ana@example.org")

@@ -206,4 +206,4 @@ async def test_a_run_without_its_orchestration_is_known_by_its_state(records: Re
     assert await look_after_runs(watch(records, engine)) == {run_id: []}
     stored = await records.get_run(run_id)
     assert stored is not None
-    assert stored.incarnation == 1
+    assert stored.generation == 1

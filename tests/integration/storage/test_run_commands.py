@@ -46,8 +46,8 @@ async def test_what_is_empty_again_is_empty_in_the_row(live: Records) -> None:
     assert stored == resumed
     assert before
     assert stored
-    assert (stored.paused_at, stored.resumes_as, stored.held_scopes) == (None, None, [])
-    assert (stored.state, stored.resumptions, stored.machines) == (RunState.RUNNING, 1, 1)
+    assert (stored.paused_at, stored.paused_from_state, stored.blocked_scopes) == (None, None, [])
+    assert (stored.state, stored.resume_count, stored.machines) == (RunState.RUNNING, 1, 1)
     assert stored.policy_snapshot == before.policy_snapshot
 
 
@@ -63,7 +63,7 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: R
     stored = await live.get_run(RUN)
     assert stored
     assert stored.cancel_requested_at == NOW
-    assert stored.held_scopes == ["ring:broad"]
+    assert stored.blocked_scopes == ["ring:broad"]
     # A pause and an approval that lost against the cancel were refused: both are whole, or not there.
     assert (stored.paused_at is not None) == ("pause" in stored.steered)
 
@@ -85,7 +85,7 @@ async def test_a_paused_run_that_starts_stays_paused(records: Records) -> None:
     await records.create_run(run(policy_snapshot=POLICY))
     await records.pause_run(RUN, order())
     started = await records.start_run(RUN, LATER)
-    assert (started.state, started.resumes_as, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
+    assert (started.state, started.paused_from_state, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
     assert await records.get_run(RUN) == started
 
 

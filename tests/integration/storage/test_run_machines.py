@@ -160,9 +160,9 @@ async def test_stages_are_told_of_the_machines_that_the_run_has(records: Records
 async def test_a_stage_and_its_fields_are_set_and_a_final_row_is_left_alone(records: Records) -> None:
     await records.add_machines(RUN, [machine(1)])
     key = machine(1).key
-    await records.set_stage(RUN, key, Stage.INSTALLING, started_at=NOW, started_by_us=True, power_state="running")
+    await records.set_stage(RUN, key, Stage.INSTALLING, started_at=NOW, powered_on_by_run=True, power_state="running")
     found = await records.get_machine(RUN, key)
-    assert found == machine(1, stage=Stage.INSTALLING, started_at=NOW, started_by_us=True, power_state="running")
+    assert found == machine(1, stage=Stage.INSTALLING, started_at=NOW, powered_on_by_run=True, power_state="running")
     await records.record_outcome(RUN, key, PATCHED, at=NOW, installation=None, patches=[])
     await records.set_stage(RUN, key, Stage.WAITING)
     found = await records.get_machine(RUN, key)

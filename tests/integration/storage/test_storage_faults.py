@@ -160,7 +160,7 @@ async def test_an_order_whose_answer_was_lost_counts_once(shaky: Records, line: 
     line.count_from_here(lambda number, _: "lose" if number == 2 else "pass")
     resumed = await shaky.resume_run(RUN, order("ben"))
     assert line.seen[1].endswith("$batch")
-    assert (paused.state, resumed.state, resumed.resumptions) == ("paused", "running", 1)
+    assert (paused.state, resumed.state, resumed.resume_count) == ("paused", "running", 1)
     assert await shaky.get_run(RUN) == resumed
 
 

@@ -159,7 +159,7 @@ def assessment(bench: Callable[..., Workbench]) -> None:
         open_bench.wait(RUN_ID)
 
 
-def incarnation(bench: Callable[..., Workbench]) -> None:
+def generation(bench: Callable[..., Workbench]) -> None:
     """A run that goes on from the records."""
     fleet = Fleet(_keys(3))
     found = AssessmentSummary(status="Succeeded", critical_and_security=3).to_wire()
@@ -168,7 +168,7 @@ def incarnation(bench: Callable[..., Workbench]) -> None:
     under_way = UnderWay(step=Step.PATCH, ring_number=0, phase_number=0, machines=[taken])
     fleet.stocks = [Stock(is_planned=True, under_way=[under_way]), Stock(is_planned=True)]
     with bench(fleet) as open_bench:
-        _start(open_bench, FollowRun(run_id=RUN_ID, incarnation=2).to_wire())
+        _start(open_bench, FollowRun(run_id=RUN_ID, generation=2).to_wire())
         open_bench.wait(RUN_ID)
 
 
@@ -186,7 +186,7 @@ def closing(bench: Callable[..., Workbench]) -> None:
         open_bench.wait(instance)
 
 
-SCENARIOS = (rollout, troubles, windows, assessment, incarnation, closing)
+SCENARIOS = (rollout, troubles, windows, assessment, generation, closing)
 _NO_OTHERS: dict[str, Callable[[Any], Any]] = {}
 _BESIDE: dict[str, Callable[[Any], Any]] = {
     contracts.TAKE_SNAPSHOT.name: lambda _: HookResult(state=HookState.DONE).to_wire(),

@@ -178,7 +178,7 @@ def judge_configuration(body: dict[str, Any]) -> object:
     return [*check_configuration(wanted, NOW), *advice(wanted, NOW)]
 
 
-def judge_change(body: dict[str, Any]) -> object:
+def evaluate_change(body: dict[str, Any]) -> object:
     before = read(MaintenanceConfiguration, {**configuration(), "id": str(CONFIGURATION)})
     wanted = read(MaintenanceConfiguration, merge_patch(before.to_wire(), body))
     return check_configuration(wanted, NOW, before) + check_configuration(wanted, NOW, wanted)
@@ -218,7 +218,7 @@ READERS: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
     "override": (lambda body: apply_overrides(POLICY, body), POLICIES),
     "change of modes": (lambda body: read(ChangeRequest, body), CHANGES),
     "configuration": (judge_configuration, CONFIGURATIONS),
-    "change of a configuration": (judge_change, CONFIGURATIONS),
+    "change of a configuration": (evaluate_change, CONFIGURATIONS),
     "assignment": (judge_assignment, ASSIGNMENTS),
     "delivery": (parse_json, BODIES),
     "event": (read_event, EVENTS),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from patchwave.azure.boundary import OutsideBoundary
 from patchwave.domain.azure.errors import OUTSIDE_BOUNDARY, ArmFailure, ErrorClass, classify
 from patchwave.domain.core.outcome import Reason
-from patchwave.domain.fleet.discovery import judge_boundary, select_machines
+from patchwave.domain.fleet.discovery import evaluate_boundary, select_machines
 from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import Scope
 
@@ -112,11 +112,11 @@ def test_a_scope_of_nothing_but_systems_needs_one(scope: object, is_needed: bool
 
 def test_a_machine_outside_stays_in_the_list_with_the_reason() -> None:
     rows = [{"id": f"/subscriptions/{each}/{VM}"} for each in (OURS, THEIRS)]
-    inside, beyond = judge_boundary(select_machines(Scope(), rows), DRAWN)
+    inside, beyond = evaluate_boundary(select_machines(Scope(), rows), DRAWN)
     assert (inside.problem, beyond.problem_reason) == ("", Reason.OUTSIDE_BOUNDARY)
     assert THEIRS in beyond.problem
-    assert judge_boundary([inside, beyond], ANYWHERE) == [inside, beyond]
-    [odd] = judge_boundary(select_machines(Scope(), [{"id": f"/subscriptions/{THEIRS}/odd"}]), DRAWN)
+    assert evaluate_boundary([inside, beyond], ANYWHERE) == [inside, beyond]
+    [odd] = evaluate_boundary(select_machines(Scope(), [{"id": f"/subscriptions/{THEIRS}/odd"}]), DRAWN)
     assert odd.problem_reason is Reason.UNREADABLE_ID
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.fleet.eligibility import OLDEST_LINUX_AGENT, Cause, judge, parse_version
+from patchwave.domain.fleet.eligibility import OLDEST_LINUX_AGENT, Cause, evaluate, parse_version
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON, SUPPORTED_IMAGES, Image
 from patchwave.domain.policy.scope import OsType
@@ -22,7 +22,7 @@ WINDOWS = LINUX.model_copy(update={"os_type": OsType.WINDOWS, "patch_mode": Patc
 def causes(
     settings: PatchSettings | None = LINUX, image: str = JAMMY, agent: str = "2.11.1.12", *, extensions: bool = True
 ) -> list[Cause]:
-    found = judge(settings, image=image, agent_version=agent, extensions=extensions)
+    found = evaluate(settings, image=image, agent_version=agent, extensions=extensions)
     assert found.is_eligible == (not found.obstacles) == (not found.sentence)
     return [obstacle.cause for obstacle in found.obstacles]
 
@@ -43,7 +43,7 @@ def test_a_supported_image_with_a_new_agent_is_eligible() -> None:
     ],
 )
 def test_other_images_are_not(image: str, cause: Cause) -> None:
-    [obstacle] = judge(LINUX, image=image, agent_version="2.11.1.12").obstacles
+    [obstacle] = evaluate(LINUX, image=image, agent_version="2.11.1.12").obstacles
     assert obstacle.cause is cause
     # Update Manager patches custom and unlisted images on demand; client systems never.
     assert obstacle.only_automatic == (cause is not Cause.WINDOWS_CLIENT)
@@ -70,7 +70,7 @@ def test_every_obstacle_is_named() -> None:
 
 @pytest.mark.parametrize("agent", ["", "Unknown", "2", "2.x", "1.2.3.4.5.6"])
 def test_what_azure_does_not_tell_is_unknown_and_no_obstacle(agent: str) -> None:
-    found = judge(LINUX, image="", agent_version=agent)
+    found = evaluate(LINUX, image="", agent_version=agent)
     assert found.is_eligible
     assert found.unknown == ("agentVersion", "image")
 

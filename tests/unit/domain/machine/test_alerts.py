@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.alerts import Alert, alerts_unknown, judge_alerts
+from patchwave.domain.machine.alerts import Alert, alerts_unknown, evaluate_alerts
 from patchwave.domain.policy.health import AlertVeto
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -47,17 +47,17 @@ def alert(**essentials: Any) -> Alert:
     ],
 )
 def test_which_alerts_count(essentials: dict[str, Any], fires: bool) -> None:
-    outcome = judge_alerts([alert(**essentials)], MACHINE, AlertVeto(), NOW)
+    outcome = evaluate_alerts([alert(**essentials)], MACHINE, AlertVeto(), NOW)
     assert (outcome is not None) is fires
 
 
 @pytest.mark.parametrize(("rules", "fires"), [(["cpu-high"], True), (["CPU-HIGH", "disk"], True), (["disk"], False)])
 def test_named_rules(rules: list[str], fires: bool) -> None:
-    assert (judge_alerts([alert()], MACHINE, AlertVeto(rules=rules), NOW) is not None) is fires
+    assert (evaluate_alerts([alert()], MACHINE, AlertVeto(rules=rules), NOW) is not None) is fires
 
 
 def test_the_outcome_names_the_rules() -> None:
-    outcome = judge_alerts([alert()] * 5, MACHINE, AlertVeto(), NOW)
+    outcome = evaluate_alerts([alert()] * 5, MACHINE, AlertVeto(), NOW)
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.ALERT_FIRING)
     assert "Cpu-High (Sev1)" in outcome.message
@@ -65,14 +65,14 @@ def test_the_outcome_names_the_rules() -> None:
 
 
 def test_an_alert_without_a_severity_is_named_without_one() -> None:
-    outcome = judge_alerts([alert(severity=None)], MACHINE, AlertVeto(), NOW)
+    outcome = evaluate_alerts([alert(severity=None)], MACHINE, AlertVeto(), NOW)
     assert outcome is not None
     assert "fire on it: Cpu-High (severity unknown)." in outcome.message
 
 
 @pytest.mark.parametrize("body", [{}, {"properties": None}, {"properties": {"essentials": []}}, {"name": 7}])
 def test_an_alert_in_an_unknown_form_counts(body: dict[str, Any]) -> None:
-    assert judge_alerts([Alert.read(body)], MACHINE, AlertVeto(), NOW) is not None
+    assert evaluate_alerts([Alert.read(body)], MACHINE, AlertVeto(), NOW) is not None
 
 
 def test_not_being_able_to_ask_is_no_permission() -> None:

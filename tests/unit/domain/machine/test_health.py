@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.health import is_settled, judge_change, next_look, read_signals, summarize
-from patchwave.domain.machine.resource_health import Availability, judge_availability
+from patchwave.domain.machine.health import evaluate_change, is_settled, next_look, read_signals, summarize
+from patchwave.domain.machine.resource_health import Availability, evaluate_availability
 from patchwave.domain.policy.health import Health
 from patchwave.domain.policy.policy import PolicyError, parse_policy
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
@@ -101,13 +101,13 @@ def test_the_agents_own_words_are_kept() -> None:
     ],
 )
 def test_what_resource_health_says(properties: dict[str, Any] | None, state: SignalState) -> None:
-    signal = judge_availability(Availability.read({"properties": properties}))
+    signal = evaluate_availability(Availability.read({"properties": properties}))
     assert signal.state is state
     assert signal.detail.endswith(".") is (state is not HEALTHY)
 
 
 def test_resource_health_that_cannot_be_asked_says_nothing() -> None:
-    signal = judge_availability(ArmFailure(status=403, code="AuthorizationFailed", message="no right"))
+    signal = evaluate_availability(ArmFailure(status=403, code="AuthorizationFailed", message="no right"))
     assert signal.state is UNKNOWN
     assert "AuthorizationFailed" in signal.detail
 
@@ -144,7 +144,7 @@ def test_the_reason_names_what_decided() -> None:
     ],
 )
 def test_only_what_became_unhealthy_fails(before: HealthSummary | None, after: HealthSummary, fails: bool) -> None:
-    outcome = judge_change(before, after)
+    outcome = evaluate_change(before, after)
     assert (outcome is not None) is fails
     if outcome is not None:
         assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
@@ -164,7 +164,7 @@ signal_states = st.lists(st.sampled_from(SignalState), max_size=5)
 @given(signal_states, signal_states)
 def test_every_pair_has_one_judgement(before: list[SignalState], after: list[SignalState]) -> None:
     was, now = summary(*before), summary(*after)
-    fails = judge_change(was, now) is not None
+    fails = evaluate_change(was, now) is not None
     assert fails == (UNHEALTHY in after and UNHEALTHY not in before)
     assert not (fails and is_settled(was, now))
 

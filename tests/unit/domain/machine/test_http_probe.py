@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure, fill_url, judge_probe
+from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure, evaluate_probe, fill_url
 from patchwave.domain.policy.http_probe import Probe, ProbeImpossible, host_of, is_listed, may_be_listed
 from patchwave.domain.runs.machine_record import MachineRecord, SignalState
 from tests.support.processor_time import least_seconds
@@ -208,6 +208,6 @@ def test_an_empty_list_lets_nothing_through() -> None:
 )
 def test_what_an_answer_means(answer: ProbeAnswer | ProbeFailure, state: SignalState) -> None:
     probe = Probe(url="https://example.org/", status=[200, 204], contains="well")
-    signal = judge_probe(probe, answer)
+    signal = evaluate_probe(probe, answer)
     assert signal.state is state
     assert signal.detail.endswith(".") is (state is not SignalState.HEALTHY)

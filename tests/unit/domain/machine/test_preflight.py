@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.fleet.exclusions import hold_reason
-from patchwave.domain.machine.preflight import Readiness, judge
+from patchwave.domain.machine.preflight import Readiness, evaluate
 from tests.support.azure_bodies import READY_AGENT, UNKNOWN_AGENT, machine
 
 
 def look(body: dict[str, Any], *, start_stopped: bool = False) -> tuple[Readiness, Reason | None]:
-    found = judge(MachineView.read(body), start_stopped=start_stopped)
+    found = evaluate(MachineView.read(body), start_stopped=start_stopped)
     assert found.outcome is None or found.outcome.outcome is OutcomeKind.SKIPPED
     assert (found.outcome is None) == (found.readiness in (Readiness.READY, Readiness.NEEDS_START))
     return found.readiness, found.outcome.reason if found.outcome else None
@@ -94,7 +94,7 @@ def test_a_hold_tag_keeps_the_machine_out_and_its_value_is_the_reason(name: str,
     for power in ("running", "stopped"):
         body = machine(power) | {"tags": {"env": "prod", name: value}}
         assert look(body, start_stopped=True) == (Readiness.SKIP, Reason.HOLD_TAG)
-        found = judge(MachineView.read(body), start_stopped=True)
+        found = evaluate(MachineView.read(body), start_stopped=True)
         assert found.outcome is not None
         assert value in found.outcome.message
 
@@ -164,7 +164,7 @@ def test_a_machine_without_an_instance_view_says_nothing(body: dict[str, Any], s
     assert (view.vm_health, view.update_domain) == ("", "")
     assert (view.last_assessment, view.last_installation) == (None, None)
     assert (view.is_being_changed, view.changed_at) == (False, None)
-    found = judge(view, start_stopped=start_stopped)
+    found = evaluate(view, start_stopped=start_stopped)
     assert found.readiness is Readiness.WAIT
     assert found.outcome is not None
     assert found.outcome.message == ("Azure does not tell the power state of the machine; is it still created?")
@@ -212,7 +212,7 @@ def test_when_the_machine_was_last_changed() -> None:
     ],
 )
 def test_sentences_name_the_power_state(power: str, message: str) -> None:
-    found = judge(MachineView.read(machine(power)), start_stopped=False)
+    found = evaluate(MachineView.read(machine(power)), start_stopped=False)
     assert found.outcome is not None
     assert found.outcome.message == message
 
@@ -243,7 +243,7 @@ def test_any_answer_about_a_machine_is_judged(
     if deep:
         body = body | {"properties": {"instanceView": instance_view, "storageProfile": {"osDisk": {"osType": os_type}}}}
     view = MachineView.read(body)
-    found = judge(view, start_stopped=True)
+    found = evaluate(view, start_stopped=True)
     assert isinstance(view.vm_health + view.agent_message + view.update_domain, str)
     assert view.agent_reported_at is None or view.agent_reported_at.tzinfo is not None
     if found.readiness is Readiness.READY:

@@ -95,8 +95,8 @@ class TestPauseAndResume:
         ):
             before = run(state, waiting_for=waiting_for)
             resumed = commands.resume(commands.pause(before, ANA), BEN)
-            assert (resumed.state, resumed.waiting_for, resumed.resumes_as) == (state, waiting_for, None)
-            assert (resumed.paused_at, resumed.resumed_at, resumed.resumptions) == (None, LATER, 1)
+            assert (resumed.state, resumed.waiting_for, resumed.paused_from_state) == (state, waiting_for, None)
+            assert (resumed.paused_at, resumed.resumed_at, resumed.resume_count) == (None, LATER, 1)
 
     def test_a_run_that_goes_on_is_not_resumed(self) -> None:
         assert commands.resume(run(), ANA) == run()
@@ -106,7 +106,11 @@ class TestPauseAndResume:
     def test_what_the_run_comes_to_under_a_pause_shows_when_it_is_over(self) -> None:
         paused = commands.pause(run(RunState.QUEUED), ANA)
         started = commands.start(paused, LATER)
-        assert (started.state, started.resumes_as, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
+        assert (started.state, started.paused_from_state, started.started_at) == (
+            RunState.PAUSED,
+            RunState.RUNNING,
+            LATER,
+        )
         asks = commands.show(started, RunState.AWAITING_APPROVAL, "broad")
         assert (asks.state, asks.waiting_for) == (RunState.PAUSED, "broad")
         assert commands.resume(asks, BEN).state is RunState.AWAITING_APPROVAL
@@ -207,24 +211,24 @@ class TestDecisions:
 class TestGates:
     def test_a_gate_holds_its_scope_until_somebody_resumes(self) -> None:
         held = commands.trip_error_budget(run(), gate(), NOW)
-        assert (held.state, held.held_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
+        assert (held.state, held.blocked_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
-        assert commands.controls(held).held_scopes == held.held_scopes
+        assert commands.controls(held).blocked_scopes == held.blocked_scopes
         assert (held.steered["hold"].by, held.steered["hold"].after) == ("patchwave", RunState.HELD)
         assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.steered["hold"].why
         resumed = commands.resume(held, BEN)
-        assert (resumed.state, resumed.held_scopes, resumed.resumptions) == (RunState.RUNNING, [], 1)
+        assert (resumed.state, resumed.blocked_scopes, resumed.resume_count) == (RunState.RUNNING, [], 1)
         assert resumed.waiting_for == ""
 
     def test_a_gate_closes_once_and_another_one_beside_it(self) -> None:
         held = commands.trip_error_budget(run(), gate(), NOW)
         assert commands.trip_error_budget(held, gate(), LATER) == held
         both = commands.trip_error_budget(held, gate("ring:broad"), LATER)
-        assert both.held_scopes == ["lane:broad/westeurope", "ring:broad"]
+        assert both.blocked_scopes == ["lane:broad/westeurope", "ring:broad"]
 
     def test_a_pause_is_shown_before_a_gate_and_both_end_together(self) -> None:
         both = commands.trip_error_budget(commands.pause(run(), ANA), gate(), LATER)
-        assert (both.state, both.resumes_as) == (RunState.PAUSED, RunState.HELD)
+        assert (both.state, both.paused_from_state) == (RunState.PAUSED, RunState.HELD)
         assert commands.pause(both, BEN) == both
         assert commands.resume(both, BEN).state is RunState.RUNNING
 
@@ -246,7 +250,7 @@ class TestGates:
     def test_a_gate_may_end_the_run_and_its_first_reason_stays(self) -> None:
         stopped = commands.trip_error_budget(run(), gate("run", ends_run=True), NOW)
         assert stopped.stop_reason == "The error budget of the run is used up: 3 failed, 2 may."
-        assert (stopped.stopped_at, stopped.held_scopes) == (NOW, [])
+        assert (stopped.stopped_at, stopped.blocked_scopes) == (NOW, [])
         assert commands.stop(stopped, "another reason", LATER) == stopped
         assert commands.controls(stopped).stop_reason == stopped.stop_reason
 
@@ -259,7 +263,7 @@ class TestGates:
 
     def test_nothing_changes_a_run_that_has_ended(self) -> None:
         ended = commands.close(commands.pause(run(waiting_for=""), ANA), RunState.CANCELED, "asked for", LATER)
-        assert (ended.state, ended.resumes_as, ended.ended_at) == (RunState.CANCELED, None, LATER)
+        assert (ended.state, ended.paused_from_state, ended.ended_at) == (RunState.CANCELED, None, LATER)
         assert commands.show(ended, RunState.RUNNING) == ended
         assert commands.trip_error_budget(ended, gate(), LATER) == ended
         assert commands.stop(ended, "late", LATER) == ended
@@ -288,13 +292,13 @@ class TestTheTurnOfAMachine:
         ["run", "ring:broad", "lane:broad/westeurope", "wave:broad/westeurope/2", "wave:broad/westeurope/1"],
     )
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
-        result = start_blocker(approved_run(held_scopes=["ring:other", scope]), placed())
+        result = start_blocker(approved_run(blocked_scopes=["ring:other", scope]), placed())
         assert result is not None
         assert (result.state, result.outcome) == (StartState.LEFT, None)
 
     def test_a_gate_that_holds_others_does_not(self) -> None:
         others = ["ring:canary", "lane:broad/northeurope", "wave:broad/westeurope/3", "lane:canary/westeurope"]
-        assert start_blocker(approved_run(held_scopes=others), placed()) is None
+        assert start_blocker(approved_run(blocked_scopes=others), placed()) is None
 
     def test_a_pause_leaves_it(self) -> None:
         result = start_blocker(commands.pause(approved_run(), ANA), placed())
@@ -324,7 +328,7 @@ class TestTheTurnOfAMachine:
         assert (result.state, result.outcome.outcome) == (StartState.ENDED, OutcomeKind.SKIPPED)
 
     def test_a_machine_that_has_ended_keeps_its_outcome(self) -> None:
-        ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip=ANA)
+        ended = placed(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.", skip_command=ANA)
         result = start_blocker(approved_run(), ended)
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
@@ -398,12 +402,12 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
         if before.state.is_final:
             assert state == before
         assert (state.state is RunState.PAUSED) == (state.paused_at is not None and not state.state.is_final)
-        assert (state.resumes_as is not None) == (state.state is RunState.PAUSED)
+        assert (state.paused_from_state is not None) == (state.state is RunState.PAUSED)
         if state.state is RunState.HELD:
-            assert state.held_scopes
+            assert state.blocked_scopes
         if state.state is RunState.RUNNING:
-            assert not state.held_scopes
-        assert state.resumptions >= before.resumptions
+            assert not state.blocked_scopes
+        assert state.resume_count >= before.resume_count
         assert not before.stop_reason or state.stop_reason == before.stop_reason
         assert before.cancel_requested_at in (None, state.cancel_requested_at)
         assert Run.from_wire(state.to_wire()) == state

@@ -35,7 +35,7 @@ GOOD = {OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.NOTH
 def installed(*, reboot_pending: bool | None = None, needs_subscription: int = 0, **fields: Any) -> Outcome:
     """The outcome of an installation whose result arrives inside an operation that succeeded."""
     result = InstallResult.model_validate(read_operation(200, ended(installation(**fields))).result)
-    return outcome_rules.judge_installation(
+    return outcome_rules.evaluate_installation(
         result, reboot_pending=reboot_pending, needs_subscription=needs_subscription
     )
 
@@ -88,7 +88,7 @@ def test_point_17_success_with_ubuntu_pro_missing_is_a_warning() -> None:
     result = AssessResult.model_validate(
         assessment(criticalAndSecurityPatchCount=2, availablePatches=[linux_patch(), esm_patch()], error=ESM_ERROR)
     )
-    assert outcome_rules.judge_assessment(result) is None
+    assert outcome_rules.evaluate_assessment(result) is None
     assert outcome_rules.nothing_to_install(result.summarize()) is None
 
 
@@ -121,7 +121,7 @@ def test_point_17_a_failure_that_ubuntu_pro_does_not_explain_stays_one(
 )
 def test_point_18_the_inner_status_counts_when_the_operation_succeeded(status: str, kind: OutcomeKind) -> None:
     assert installed(status=status).outcome is kind
-    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status=status)))
+    bad = outcome_rules.evaluate_assessment(AssessResult.model_validate(assessment(status=status)))
     assert (bad is None) == (status != "Failed")
 
 
@@ -211,7 +211,7 @@ def test_assess_runs_end_as_assessed_with_the_counts() -> None:
 
 @pytest.mark.parametrize("status", list(PatchOperationStatus))
 def test_an_assessment_is_good_only_with_the_two_words(status: PatchOperationStatus) -> None:
-    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status=status.value, error=None)))
+    bad = outcome_rules.evaluate_assessment(AssessResult.model_validate(assessment(status=status.value, error=None)))
     assert (bad is None) == (status.value in ("Succeeded", "CompletedWithWarnings"))
 
 
@@ -252,7 +252,7 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
     fields: dict[str, Any], reboot_pending: bool | None, needs_subscription: int
 ) -> None:
     result = InstallResult.model_validate(installation(**fields))
-    outcome = outcome_rules.judge_installation(
+    outcome = outcome_rules.evaluate_installation(
         result, reboot_pending=reboot_pending, needs_subscription=needs_subscription
     )
     details = {detail.code for detail in result.error.details} if result.error else set[str]()
@@ -290,7 +290,7 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
 def test_a_machine_is_patched_when_it_came_back_without_a_pending_reboot(
     is_ready: bool, reboot_pending: bool | None, outcome: OutcomeKind, reason: Reason
 ) -> None:
-    judged = outcome_rules.judge_restart(is_ready, reboot_pending, 3)
+    judged = outcome_rules.evaluate_restart(is_ready, reboot_pending, 3)
     assert (judged.outcome, judged.reason) == (outcome, reason)
     assert judged.message.startswith("3 patches are installed")
 
@@ -343,7 +343,7 @@ def test_informational_details_leave_a_success_what_it_is(details: list[dict[str
         outcome = installed(error=reporting(*details), installedPatchCount=count)
         assert outcome.outcome.value == kind
         assert "Azure reports" not in outcome.message
-    assert outcome_rules.judge_assessment(AssessResult.model_validate(assessment(error=reporting(*details)))) is None
+    assert outcome_rules.evaluate_assessment(AssessResult.model_validate(assessment(error=reporting(*details)))) is None
 
 
 @pytest.mark.parametrize("status", ["Succeeded", "CompletedWithWarnings", "Failed"])
@@ -494,19 +494,19 @@ def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, re
             "1 patch is installed, but the restart failed (no answer): restart the machine.",
         ),
         (
-            outcome_rules.judge_restart(is_ready=True, reboot_pending=True, installed=1),
+            outcome_rules.evaluate_restart(is_ready=True, reboot_pending=True, installed=1),
             "reboot_required",
             "reboot_pending",
             "1 patch is installed and the machine was restarted; another reboot is pending.",
         ),
         (
-            outcome_rules.judge_restart(is_ready=True, reboot_pending=None, installed=2),
+            outcome_rules.evaluate_restart(is_ready=True, reboot_pending=None, installed=2),
             "patched",
             "ok",
             "2 patches are installed and the machine was restarted.",
         ),
         (
-            outcome_rules.judge_restart(is_ready=False, reboot_pending=True, installed=2),
+            outcome_rules.evaluate_restart(is_ready=False, reboot_pending=True, installed=2),
             "reboot_required",
             "reboot_failed",
             "2 patches are installed, but the restart failed (it does not report since its restart): restart the"
@@ -614,12 +614,12 @@ def test_installations_are_said_to_the_letter(
 
 def test_a_bad_assessment_is_said_to_the_letter() -> None:
     failure = {"code": "1", "message": "m", "details": [{"code": "PACKAGE_MANAGER_FAILURE", "message": "code 100"}]}
-    bad = outcome_rules.judge_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
+    bad = outcome_rules.evaluate_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
     assert bad
     assert (bad.outcome.value, bad.reason.value) == ("failed", "operation_failed")
     assert bad.message.startswith("The assessment failed: Azure refused or failed the operation; the text says why. (")
     assert "code 100" in bad.message
-    silent = outcome_rules.judge_assessment(AssessResult.model_validate({"availablePatches": []}))
+    silent = outcome_rules.evaluate_assessment(AssessResult.model_validate({"availablePatches": []}))
     assert silent
     assert silent.message == ("The assessment ended with the status Unknown, which tells nothing; look at the machine.")
 

@@ -1,4 +1,4 @@
-"""What the records tell a new incarnation of a run."""
+"""What the records tell a new generation of a run."""
 
 from __future__ import annotations
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.runs.watchdog import (
+    HEARTBEAT_TIMEOUT,
     MAX_GENERATIONS,
     PATIENCE,
-    QUIET,
     STARTING,
     STUCK_AFTER,
     EngineStatus,
     Observation,
     RecoveryAction,
     decide,
+    heartbeat_deadline,
     is_stuck,
-    quiet_until,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -35,7 +35,7 @@ def a_run(**values: object) -> Run:
         state=RunState.RUNNING,
         trigger=Trigger(kind=TriggerKind.TIMER),
         created_at=NOW - timedelta(hours=5),
-        quiet_until=NOW - timedelta(hours=4),
+        heartbeat_deadline=NOW - timedelta(hours=4),
     )
     return run.model_copy(update=values)
 
@@ -51,12 +51,18 @@ def a_run(**values: object) -> Run:
     ],
 )
 def test_a_silent_run_is_woken_and_then_ended(silence: timedelta, remedy: RecoveryAction) -> None:
-    assert decide(a_run(quiet_until=NOW - silence), Observation(EngineStatus.LIVE), NOW) is remedy
+    assert decide(a_run(heartbeat_deadline=NOW - silence), Observation(EngineStatus.LIVE), NOW) is remedy
 
 
 def test_a_turn_of_its_own_is_a_sign_of_life() -> None:
-    assert decide(a_run(), Observation(EngineStatus.LIVE, turned_at=NOW - QUIET), NOW) is RecoveryAction.NOTHING
-    assert decide(a_run(), Observation(EngineStatus.LIVE, turned_at=NOW - QUIET - MINUTE), NOW) is RecoveryAction.WAKE
+    assert (
+        decide(a_run(), Observation(EngineStatus.LIVE, turned_at=NOW - HEARTBEAT_TIMEOUT), NOW)
+        is RecoveryAction.NOTHING
+    )
+    assert (
+        decide(a_run(), Observation(EngineStatus.LIVE, turned_at=NOW - HEARTBEAT_TIMEOUT - MINUTE), NOW)
+        is RecoveryAction.WAKE
+    )
 
 
 @pytest.mark.parametrize("sign", [EngineStatus.MISSING, EngineStatus.FAILED, EngineStatus.ENDED])
@@ -74,11 +80,11 @@ def test_a_run_that_somebody_ended_is_stopped_first() -> None:
 
 def test_a_run_that_dies_again_and_again_is_closed() -> None:
     assert (
-        decide(a_run(incarnation=MAX_GENERATIONS - 1), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
+        decide(a_run(generation=MAX_GENERATIONS - 1), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
     )
-    assert decide(a_run(incarnation=MAX_GENERATIONS), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CLOSE
+    assert decide(a_run(generation=MAX_GENERATIONS), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CLOSE
     assert (
-        decide(a_run(incarnation=MAX_GENERATIONS), Observation(EngineStatus.FAILED, left=True), NOW)
+        decide(a_run(generation=MAX_GENERATIONS), Observation(EngineStatus.FAILED, left=True), NOW)
         is RecoveryAction.END
     )
 
@@ -88,7 +94,7 @@ def test_a_run_that_is_done_and_was_never_closed_is_closed() -> None:
 
 
 def test_whoever_created_a_run_may_be_about_to_start_it() -> None:
-    fresh = a_run(state=RunState.QUEUED, created_at=NOW - STARTING + MINUTE, quiet_until=None)
+    fresh = a_run(state=RunState.QUEUED, created_at=NOW - STARTING + MINUTE, heartbeat_deadline=None)
     assert decide(fresh, Observation(EngineStatus.MISSING), NOW) is RecoveryAction.NOTHING
     assert decide(fresh, Observation(EngineStatus.MISSING), NOW + 2 * MINUTE) is RecoveryAction.CONTINUE
 
@@ -110,9 +116,9 @@ def test_nothing_is_done_about_a_run_that_has_ended(state: RunState, seen: Obser
     st.integers(1, MAX_GENERATIONS + 1),
     st.booleans(),
 )
-def test_no_two_incarnations_side_by_side(seen: Observation, incarnation: int, stopped: bool) -> None:
+def test_no_two_generations_side_by_side(seen: Observation, generation: int, stopped: bool) -> None:
     """Whatever is seen: nothing begins while anything of the run is live."""
-    run = a_run(incarnation=incarnation, stop_reason="ended" if stopped else "")
+    run = a_run(generation=generation, stop_reason="ended" if stopped else "")
     if seen.left or seen.sign in (EngineStatus.LIVE, EngineStatus.SUSPENDED):
         assert decide(run, seen, NOW) not in (RecoveryAction.CONTINUE, RecoveryAction.CLOSE)
 
@@ -136,7 +142,10 @@ def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
     [(0, RecoveryAction.NOTHING), (1, RecoveryAction.WAKE), (1_800, RecoveryAction.WAKE), (1_801, RecoveryAction.END)],
 )
 def test_a_run_is_woken_for_half_an_hour(silence: float, remedy: RecoveryAction) -> None:
-    assert decide(a_run(quiet_until=NOW - timedelta(seconds=silence)), Observation(EngineStatus.LIVE), NOW) is remedy
+    assert (
+        decide(a_run(heartbeat_deadline=NOW - timedelta(seconds=silence)), Observation(EngineStatus.LIVE), NOW)
+        is remedy
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,35 +159,36 @@ def test_a_run_is_woken_for_half_an_hour(silence: float, remedy: RecoveryAction)
 )
 def test_a_turn_is_good_for_half_an_hour(turned: float, remedy: RecoveryAction) -> None:
     seen = Observation(EngineStatus.LIVE, turned_at=NOW - timedelta(seconds=turned))
-    assert decide(a_run(quiet_until=None), seen, NOW) is remedy
-    assert decide(a_run(quiet_until=NOW + MINUTE), seen, NOW) is RecoveryAction.NOTHING, (
+    assert decide(a_run(heartbeat_deadline=None), seen, NOW) is remedy
+    assert decide(a_run(heartbeat_deadline=NOW + MINUTE), seen, NOW) is RecoveryAction.NOTHING, (
         "the run said that it sleeps longer"
     )
 
 
 def test_without_any_sign_a_run_counts_from_its_creation() -> None:
     assert (
-        decide(a_run(quiet_until=None, created_at=NOW), Observation(EngineStatus.LIVE), NOW) is RecoveryAction.NOTHING
+        decide(a_run(heartbeat_deadline=None, created_at=NOW), Observation(EngineStatus.LIVE), NOW)
+        is RecoveryAction.NOTHING
     )
     assert (
-        decide(a_run(quiet_until=None, created_at=NOW - MINUTE), Observation(EngineStatus.LIVE), NOW)
+        decide(a_run(heartbeat_deadline=None, created_at=NOW - MINUTE), Observation(EngineStatus.LIVE), NOW)
         is RecoveryAction.WAKE
     )
 
 
 @pytest.mark.parametrize(("age", "remedy"), [(599, RecoveryAction.NOTHING), (600, RecoveryAction.CONTINUE)])
 def test_a_queued_run_may_be_started_for_ten_minutes(age: float, remedy: RecoveryAction) -> None:
-    queued = a_run(state=RunState.QUEUED, created_at=NOW - timedelta(seconds=age), quiet_until=None)
+    queued = a_run(state=RunState.QUEUED, created_at=NOW - timedelta(seconds=age), heartbeat_deadline=None)
     assert decide(queued, Observation(EngineStatus.MISSING), NOW) is remedy
     assert decide(queued, Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
-    started = a_run(created_at=NOW - timedelta(seconds=age), quiet_until=None)
+    started = a_run(created_at=NOW - timedelta(seconds=age), heartbeat_deadline=None)
     assert decide(started, Observation(EngineStatus.MISSING), NOW) is RecoveryAction.CONTINUE
 
 
-def test_a_run_gets_five_incarnations() -> None:
-    assert decide(a_run(incarnation=4), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
-    assert decide(a_run(incarnation=5), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CLOSE
-    assert decide(a_run(incarnation=1), Observation(EngineStatus.COMPLETED), NOW) is RecoveryAction.CLOSE
+def test_a_run_gets_five_generations() -> None:
+    assert decide(a_run(generation=4), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
+    assert decide(a_run(generation=5), Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CLOSE
+    assert decide(a_run(generation=1), Observation(EngineStatus.COMPLETED), NOW) is RecoveryAction.CLOSE
 
 
 @pytest.mark.parametrize(
@@ -197,4 +207,4 @@ def test_a_machine_is_stuck_after_an_hour_or_sixty_polls(poll: float, seconds: f
 
 
 def test_a_sign_of_life_is_good_for_half_an_hour() -> None:
-    assert quiet_until(NOW) == NOW + timedelta(minutes=30)
+    assert heartbeat_deadline(NOW) == NOW + timedelta(minutes=30)
