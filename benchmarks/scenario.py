@@ -68,7 +68,7 @@ class Scene:
             seed=self.seed,
             speed=self.speed,
             keep_storage=False,
-            tap_storage=True,
+            count_storage=True,
             **given,
         )
 
@@ -84,7 +84,7 @@ class Scene:
 
 
 class Stage:
-    """A running stack, with clients of the app, of the simulator's books and of the host's meter."""
+    """A running stack, with clients of the app, of the simulator and of the host, which count requests and events."""
 
     def __init__(self, scene: Scene, **changes: Any) -> None:
         self.scene = scene
@@ -106,9 +106,9 @@ class Stage:
 
     def reset(self) -> None:
         """Count from now on."""
-        self.app.post("/admin/meter").raise_for_status()
-        self.azure.post("/_sim/meter", json={}).raise_for_status()
-        self.stack.storage_tap.reset()
+        self.app.post("/admin/metrics").raise_for_status()
+        self.azure.post("/_sim/metrics", json={}).raise_for_status()
+        self.stack.storage_proxy.reset()
 
     def watch(self, **others: int) -> Watch:
         """Looks at worker, host, simulator and storage, and at other processes that are named."""
@@ -118,9 +118,9 @@ class Stage:
     def counts(self) -> Json:
         """What host, simulator and storage have counted."""
         return {
-            "host": self.app.get("/admin/meter").raise_for_status().json(),
-            "azure": self.azure.get("/_sim/meter").raise_for_status().json(),
-            "storage": self.stack.storage_tap.document(),
+            "host": self.app.get("/admin/metrics").raise_for_status().json(),
+            "azure": self.azure.get("/_sim/metrics").raise_for_status().json(),
+            "storage": self.stack.storage_proxy.document(),
         }
 
     def operations(self) -> Json:

@@ -24,7 +24,7 @@ import httpx
 from local import ROOT
 from local.azurite import Azurite
 from local.processes import Child, ChildFailed
-from local.storage_proxy import StorageTap
+from local.storage_proxy import StorageProxy
 
 _START_SECONDS = 60.0
 _LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200), "queries": (180, 15)}
@@ -53,7 +53,7 @@ class StackOptions:
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
         keep_storage: write the tables to the folder, for the next start; without that nothing waits for the disk.
-        tap_storage: count the transactions of the app's tables (see `local.storage_proxy`), over windows of a simulated
+        count_storage: count transactions of the app's tables (`local.storage_proxy`), over windows of a simulated
             second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
         preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
@@ -75,7 +75,7 @@ class StackOptions:
     arm: str | None = None
     ca: Path | None = None
     keep_storage: bool = True
-    tap_storage: bool = False
+    count_storage: bool = False
     poll_seconds: float | None = None
     preload: str = ""
     max_history: int | None = None
@@ -95,7 +95,7 @@ class Stack:
         self._simulator: Child | None = None
         self._host: Child | None = None
         self._storage: Azurite | None = None
-        self._tap: StorageTap | None = None
+        self._proxy: StorageProxy | None = None
         self._found: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -120,9 +120,9 @@ class Stack:
                     keep=self._options.keep_storage,
                 )
             )
-            if self._options.tap_storage:
-                tap = StorageTap(self._storage.table_port, window=1 / self._options.speed)
-                self._tap = self._exit.enter_context(tap)
+            if self._options.count_storage:
+                proxy = StorageProxy(self._storage.table_port, window=1 / self._options.speed)
+                self._proxy = self._exit.enter_context(proxy)
             settings = self._resource_manager(environment)
             self._say("function host")
             self._start_host(environment | settings)
@@ -182,16 +182,16 @@ class Stack:
 
     @property
     def _tables(self) -> str:
-        if self._storage is None or self._tap is None:
+        if self._storage is None or self._proxy is None:
             return self.storage
-        return self._storage.connection_string_for(self._tap.port)
+        return self._storage.connection_string_for(self._proxy.port)
 
     @property
-    def storage_tap(self) -> StorageTap:
+    def storage_proxy(self) -> StorageProxy:
         """What counts the transactions; RuntimeError unless it was asked for."""
-        if self._tap is None:
-            raise RuntimeError("The storage has no tap: see StackOptions.tap_storage.")
-        return self._tap
+        if self._proxy is None:
+            raise RuntimeError("The storage has no proxy: see StackOptions.count_storage.")
+        return self._proxy
 
     @property
     def ended(self) -> list[str]:

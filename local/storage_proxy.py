@@ -17,7 +17,7 @@ _MAX_LINE = 8 * 1024
 _START_SECONDS = 10.0
 
 
-class StorageTap:
+class StorageProxy:
     """A relay on a free loopback port; use it in a ``with`` statement.
 
     Args:
@@ -30,7 +30,7 @@ class StorageTap:
         self._window = window
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="storage-tap", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="storage-proxy", daemon=True)
         self.port = 0
         self.reset()
 
@@ -98,8 +98,8 @@ class StorageTap:
 class _Client(asyncio.Protocol):
     """One connection of a client, and the one behind it."""
 
-    def __init__(self, tap: StorageTap, behind: int) -> None:
-        self._tap = tap
+    def __init__(self, proxy: StorageProxy, behind: int) -> None:
+        self._proxy = proxy
         self._behind = behind
         self._line = b""
         self._early: list[bytes] = []
@@ -127,7 +127,7 @@ class _Client(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._line = self._tap.read(self._line + data)
+        self._line = self._proxy.read(self._line + data)
         if self._server is None:
             self._early.append(data)
         else:

@@ -17,9 +17,9 @@ from local.azure_simulator.maintenance.scheduler import Schedules
 from local.azure_simulator.server.app import make_app, make_identity_app
 from local.azure_simulator.server.identity import Identity
 from local.azure_simulator.server.listen import Connections, listen, serve
-from local.azure_simulator.server.metrics import Meter
+from local.azure_simulator.server.metrics import Metrics
 from local.azure_simulator.server.tls import make_certificates
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 _YOUNG_GARBAGE = (10_000, 20, 1_000_000)
 """When garbage is looked for, and hardly ever among all that lives: with thousands of machines that holds everybody up
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"simulator: fleet: {note}\n")
     machines = fleet.machines
     gc.set_threshold(*_YOUNG_GARBAGE)
-    world = World(
+    azure = AzureState(
         machines,
         clock,
         base_url,
@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         geography=fleet.geography,
         graph_lag=options.graph_lag,
     )
-    events = EventGrid(Schedules(world))
-    identity = Identity(world, lifetime=options.token_seconds)
+    events = EventGrid(Schedules(azure))
+    identity = Identity(azure, lifetime=options.token_seconds)
     bundle, certificate = make_certificates(options.state.resolve())
     document = {
         "pid": os.getpid(),
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         "identity": identity_url,
         "ca": str(bundle),
         "machines": len(machines),
-        "subscriptions": [each[0].subscription_id for each in world.by_subscription.values()],
+        "subscriptions": [each[0].subscription_id for each in azure.by_subscription.values()],
         "notes": fleet.notes,
         "environment": {
             "SSL_CERT_FILE": str(bundle),
@@ -113,21 +113,21 @@ def main(arguments: list[str] | None = None) -> int:
     connections = Connections()
     asyncio.run(
         serve(
-            (make_app(world, identity, connections.reset, events), app_socket),
+            (make_app(azure, identity, connections.reset, events), app_socket),
             (make_identity_app(identity), identity_socket),
             certificate,
             connections,
             announce,
-            _meanwhile(events, world.meter),
+            _meanwhile(events, azure.metrics),
             options.parent,
         )
     )
     return 0
 
 
-async def _meanwhile(events: EventGrid, meter: Meter) -> None:
+async def _meanwhile(events: EventGrid, metrics: Metrics) -> None:
     """What goes on beside the requests, until it is cancelled."""
-    await asyncio.gather(events.run(), meter.notice_delays())
+    await asyncio.gather(events.run(), metrics.notice_delays())
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from local.azure_simulator.compute.behavior import FiredAlert
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.routing import Answer, Call, Route, compact
-from local.azure_simulator.state import World
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
+from local.azure_simulator.state import AzureState
 
 _MACHINE = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{machine}"
 _STATUS = "/providers/Microsoft.ResourceHealth/availabilityStatuses/current"
@@ -34,15 +34,15 @@ COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subsc
 TABLE = "healthresources"
 
 
-def health_rows(world: World, subscriptions: set[str] | None) -> Iterator[dict[str, Any]]:
+def health_rows(azure: AzureState, subscriptions: set[str] | None) -> Iterator[dict[str, Any]]:
     """The statuses as Resource Graph shows them, some time later; ``subscriptions`` are folded."""
-    then = max(0.0, world.clock.now() - world.graph_lag)
+    then = max(0.0, azure.clock.now() - azure.graph_lag)
     return (
         {
             "id": (machine.id + _STATUS).lower(),
             "name": "current",
             "type": "microsoft.resourcehealth/availabilitystatuses",
-            "tenantId": world.tenant_id,
+            "tenantId": azure.tenant_id,
             "location": machine.location,
             "resourceGroup": machine.resource_group.lower(),
             "subscriptionId": machine.subscription_id,
@@ -50,11 +50,11 @@ def health_rows(world: World, subscriptions: set[str] | None) -> Iterator[dict[s
             | {
                 "targetResourceId": machine.folded,
                 "targetResourceType": "microsoft.compute/virtualmachines",
-                "occurredTime": world.clock.stamp(then),
+                "occurredTime": azure.clock.stamp(then),
             },
             "tags": None,
         }
-        for machine in world.settled()
+        for machine in azure.settled()
         if subscriptions is None or machine.subscription_id.casefold() in subscriptions
     )
 
@@ -62,8 +62,8 @@ def health_rows(world: World, subscriptions: set[str] | None) -> Iterator[dict[s
 class Health:
     """Handlers of ``Microsoft.ResourceHealth`` and ``Microsoft.AlertsManagement``."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState) -> None:
+        self.azure = azure
 
     def routes(self) -> list[Route]:
         return [
@@ -71,15 +71,15 @@ class Health:
             Route("GET", _ALERTS, "alerts", self.alerts),
         ]
 
-    def availability(self, call: Call) -> Answer:
+    def availability(self, call: Call) -> ArmResponse:
         """The current status of one machine."""
         captured = call.captured
-        machine = self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+        machine = self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
         if machine.simulation.forbidden:
             action = "Microsoft.ResourceHealth/availabilityStatuses/read"
-            raise errors.forbidden(action, machine.id, self.world.client_id)
-        now = self.world.clock.now()
-        stamp = self.world.clock.stamp(now)
+            raise errors.forbidden(action, machine.id, self.azure.client_id)
+        now = self.azure.clock.now()
+        stamp = self.azure.clock.stamp(now)
         return compact(
             {
                 "id": machine.id + _STATUS,
@@ -90,13 +90,13 @@ class Health:
             }
         )
 
-    def alerts(self, call: Call) -> Answer:
+    def alerts(self, call: Call) -> ArmResponse:
         """The alerts of a subscription, filtered as the query says; targets come back in lower case, as in samples."""
         query = {key.casefold(): value for key, value in call.query.items()}
         time_range = query.get("timerange") or "1d"
         if time_range not in _DAYS:
             raise errors.invalid_parameter(f"The time range '{time_range}' is not valid.", "timeRange")
-        machines = self.world.subscription(call.captured["subscription"])
+        machines = self.azure.subscription(call.captured["subscription"])
         wanted = query.get("targetresource", "").casefold()
         found = [
             self._alert(machine, alert)
@@ -112,7 +112,7 @@ class Health:
     def _alert(self, machine: Machine, alert: FiredAlert) -> dict[str, Any]:
         digest = hashlib.sha256(f"{machine.folded}:{alert.rule}".encode()).digest()[:16]
         alert_id = str(uuid.UUID(bytes=digest, version=4))
-        fired = self.world.clock.started_at - timedelta(hours=alert.hours_ago)
+        fired = self.azure.clock.started_at - timedelta(hours=alert.hours_ago)
         group = f"/subscriptions/{machine.subscription_id}/resourceGroups/{machine.resource_group}"
         essentials = {
             "severity": alert.severity,

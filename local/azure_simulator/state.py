@@ -1,4 +1,4 @@
-"""Everything that the simulator holds: clock, machines, operations, limits, faults and books."""
+"""Everything that the simulator holds: clock, machines, operations, limits, faults and the log of requests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from local.azure_simulator.compute.operations import Operations
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.faults import Faults
 from local.azure_simulator.server.json_readers import dig
-from local.azure_simulator.server.metrics import Meter
-from local.azure_simulator.server.request_log import Books
+from local.azure_simulator.server.metrics import Metrics
+from local.azure_simulator.server.request_log import RequestLog
 from local.azure_simulator.server.throttle import Throttle
 
 
@@ -39,7 +39,7 @@ class AvailabilitySet:
     members: list[Machine]
 
 
-class World:
+class AzureState:
     """The state behind all endpoints of one simulator process."""
 
     def __init__(
@@ -65,10 +65,10 @@ class World:
         self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.operations = Operations(clock, base_url, seed)
-        self.meter = Meter(clock)
-        self.throttle = Throttle(clock, self.meter)
+        self.metrics = Metrics(clock)
+        self.throttle = Throttle(clock, self.metrics)
         self.faults = Faults(seed)
-        self.books = Books()
+        self.request_log = RequestLog()
         self.machines = {machine.folded: machine for machine in machines}
         self.by_subscription: dict[str, list[Machine]] = {}
         self.by_group: dict[tuple[str, str], list[Machine]] = {}
@@ -97,7 +97,7 @@ class World:
         """The machines of a subscription.
 
         Raises:
-            Refusal: 404 SubscriptionNotFound.
+            ArmError: 404 SubscriptionNotFound.
         """
         found = self.by_subscription.get(subscription_id.casefold())
         if found is None:
@@ -108,7 +108,7 @@ class World:
         """The machines of a resource group.
 
         Raises:
-            Refusal: 404 for the subscription or the group.
+            ArmError: 404 for the subscription or the group.
         """
         self.subscription(subscription_id)
         found = self.by_group.get((folded(subscription_id), folded(group)))
@@ -120,7 +120,7 @@ class World:
         """A machine, settled to now.
 
         Raises:
-            Refusal: 404 for the subscription, the group or the machine.
+            ArmError: 404 for the subscription, the group or the machine.
         """
         self.group(subscription_id, group)
         found = self.machines.get(folded(machine_id(subscription_id, group, name)))

@@ -1,7 +1,7 @@
 """``demo-maintenance``: a schedule of Update Manager, what Patchwave does around one run of it, and the doctor.
 
 The command drives it through the product's own command and API (``patchwave.cli.local.demo_maintenance``). What really
-happened to machines comes from the simulator's books, not from the app that they check.
+happened to machines comes from the log of the simulator, not from the app that they check.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def stack_options() -> StackOptions:
     )
 
 
-class Books:
-    """The simulator's books and its calendar."""
+class SimulatorView:
+    """What the simulator did to machines, and its calendar."""
 
     def __init__(self, stack: Stack) -> None:
         self._verify = ssl.create_default_context(cafile=str(stack.ca))

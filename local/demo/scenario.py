@@ -1,7 +1,7 @@
 """What the demonstrations run and what they leave behind: fleet, policies, and reports.
 
 The command drives them through the HTTP API (``patchwave.cli.local.demo_commands``). What the report says of
-installations comes from the simulator's own books, not from the app that they check.
+installations comes from the log of the simulator, not from the app that they check.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STOP_SECONDS = 2.0
 
 
 class Install(NamedTuple):
-    """An installation in the simulator's books: from and to in simulated seconds, and its beginning on the clock."""
+    """An installation in the log of the simulator: from and to in simulated seconds, and its beginning on the clock."""
 
     machine: str
     at: str
@@ -118,7 +118,7 @@ class Demonstration:
         for machine, simulation in self.bad.items():
             _simulator(stack, "POST", "/_sim/machines", {"id": machine, "simulation": simulation})
 
-    def books(self, stack: Stack) -> list[Install]:
+    def installs(self, stack: Stack) -> list[Install]:
         """The installations that the simulator accepted."""
         operations = cast("list[Json]", _simulator(stack, "GET", "/_sim/operations?kind=install")["operations"])
         # One that still runs has no end: nothing may overlap with it any more.

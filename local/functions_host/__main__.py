@@ -29,7 +29,7 @@ from local.functions_host.functions import ENTITY, Function
 from local.functions_host.host_json import HostJson, HostJsonError, load_host_json
 from local.functions_host.http import sign_in
 from local.functions_host.http.keys import Keys
-from local.functions_host.http.server import Front
+from local.functions_host.http.server import HttpServer
 from local.functions_host.timers import Timers
 from local.functions_host.worker.pool import WorkerPool
 from local.functions_host.worker.process import AppNotLoaded, Input, WorkerLost
@@ -106,7 +106,7 @@ class Host:
                 return (await front.invoke(function, [given])).ok
 
             timers = Timers(functions, run_timer, self._state / "timers.json")
-            front = Front(
+            front = HttpServer(
                 pool,
                 self._settings,
                 inputs,

@@ -1,4 +1,4 @@
-"""The tap in front of Azurite counts transactions and rows, and changes nothing."""
+"""The proxy in front of Azurite counts transactions and rows, and changes nothing."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.azurite import Azurite
-from local.storage_proxy import StorageTap
+from local.storage_proxy import StorageProxy
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def storage(tmp_path: Path):
 
 def test_transactions_batches_and_rows(storage: Azurite) -> None:
     with (
-        StorageTap(storage.table_port, window=60) as tap,
-        TableServiceClient.from_connection_string(storage.connection_string_for(tap.port)) as service,
+        StorageProxy(storage.table_port, window=60) as proxy,
+        TableServiceClient.from_connection_string(storage.connection_string_for(proxy.port)) as service,
         service.create_table("sample") as table,
     ):
         rows = [{"PartitionKey": "p", "RowKey": f"{number:03d}", "text": "x" * 1000} for number in range(60)]
-        tap.reset()
+        proxy.reset()
         table.create_entity({"PartitionKey": "q", "RowKey": "1"})
         table.submit_transaction([("create", row) for row in rows])
         table.submit_transaction([("delete", row) for row in rows[:10]])
         assert table.get_entity("p", "030")["text"] == "x" * 1000
         assert len(list(table.query_entities("PartitionKey eq 'p'"))) == 50
-        document = tap.document()
+        document = proxy.document()
     assert document["transactions"] == 5
     assert (document["batches"], document["batchedRows"]) == (2, 70)
     assert document["kinds"] == {"POST $batch": 2, "POST sample": 1, "GET sample": 2}
@@ -46,15 +46,15 @@ def test_it_counts_the_same_however_the_bytes_arrive(sizes: list[int]) -> None:
         b"PUT http://x/account/sample(PartitionKey='p',RowKey='1') HTTP/1.1\r\n\r\n{}\r\n"
         b'POST http://x/account/sample HTTP/1.1\r\n\r\n{"a": "b"}GET /account/sample()?$filter=x HTTP/1.1\r\n'
     )
-    tap, line, rest = StorageTap(1), b"", text
+    proxy, line, rest = StorageProxy(1), b"", text
     try:
         while rest:
             for size in sizes:
-                line = tap.read(line + rest[:size])
+                line = proxy.read(line + rest[:size])
                 rest = rest[size:]
-        document = tap.document()
+        document = proxy.document()
     finally:
-        tap._loop.close()
+        proxy._loop.close()
     assert document["kinds"] == {"POST $batch": 1, "GET sample": 1}
     assert (document["batchedRows"], document["peakRows"]) == (2, 2)
 
@@ -67,5 +67,5 @@ def test_without_a_storage_behind_it_a_client_is_let_go() -> None:
         writer.close()
         return answer
 
-    with StorageTap(1) as tap:
-        assert asyncio.run(ask(tap.port)) == b""
+    with StorageProxy(1) as proxy:
+        assert asyncio.run(ask(proxy.port)) == b""

@@ -1,6 +1,6 @@
 """The custom roles in ``infra/roles`` grant what the product asks Azure for, and nothing else.
 
-One machine goes through everything that a policy can ask for; then the simulator's books are held against the roles.
+One machine goes through everything that a policy can ask for; then the log of the simulator are held against the roles.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from local.functions_host.durable.workbench import Ended
+from local.functions_host.durable.workbench import WorkflowResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.planning.admission import RUN_GROUP, Permit
@@ -37,7 +37,7 @@ def planned(count: int, scripts: dict[str, Script] | None = None, **options: Any
     return fleet
 
 
-def took(ended: Ended) -> timedelta:
+def took(ended: WorkflowResult) -> timedelta:
     """Virtual time from the first to the last event."""
     return ended.history[-1].timestamp - ended.history[0].timestamp
 
@@ -59,7 +59,7 @@ class TestNextIncarnation:
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         return ended.output, instances
 
-    def ended(self, fleet: Fleet, **activities: Any) -> Ended:
+    def ended(self, fleet: Fleet, **activities: Any) -> WorkflowResult:
         with fleet.bench(**activities) as bench:
             follow = FollowRun(run_id=RUN_ID, generation=2).to_wire()
             ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)

@@ -9,7 +9,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.functions_host.durable.workbench import Ended, Workbench
+from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import PutBack
 from orchestrators.restart import restart
@@ -62,7 +62,7 @@ class Hooks:
         self.minutes = 0.0
         """Virtual time that it took."""
 
-    def run(self, orchestrator: Any) -> Ended:
+    def run(self, orchestrator: Any) -> WorkflowResult:
         named = {name: self._activity(name) for name in self.answers}
         with Workbench([orchestrator], named) as bench:
             began = bench.now()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
-from local.functions_host.durable.workbench import Ended, Workbench
+from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.maintenance_machine import maintain_machine, maintain_shard
 from orchestrators.maintenance_run import MAX_COPIES, run_maintenance
 from orchestrators.operation import await_operation
@@ -107,7 +107,7 @@ class Azure:
         self.cancel: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
-    def run(self, *, generation: int = 1) -> Ended:
+    def run(self, *, generation: int = 1) -> WorkflowResult:
         fakes = {name: self._fake(name) for name in _ACTIVITIES}
         with Workbench([run_maintenance, maintain_shard, maintain_machine, await_operation], fakes) as bench:
             self.now = bench.now

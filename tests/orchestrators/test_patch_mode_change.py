@@ -9,7 +9,7 @@ from typing import Any
 
 from durabletask.client import OrchestrationStatus
 
-from local.functions_host.durable.workbench import Ended, Workbench
+from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.patch_mode_change import change_machine_patch_mode, change_patch_modes
 from patchwave.domain.fleet.patch_mode_change import ChangeProgress, ChangeRef, MachineChangeRef, NextChanges
 from patchwave.domain.workflow import contracts
@@ -57,7 +57,7 @@ class Machines:
             return ChangeProgress(has_ended=self.left[key] <= 0, wait_seconds=30).to_wire()
 
 
-def run(machines: Machines) -> Ended:
+def run(machines: Machines) -> WorkflowResult:
     with Workbench([change_patch_modes, change_machine_patch_mode], machines.activities()) as bench:
         return bench.run(contracts.CHANGE_PATCH_MODES.name, ChangeRef(change_id=CHANGE).to_wire(), instance_id=CHANGE)
 

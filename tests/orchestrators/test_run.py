@@ -13,7 +13,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 
-from local.functions_host.durable.workbench import Ended, Workbench
+from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.machine import patch_machine
 from orchestrators.operation import await_operation
 from orchestrators.phase import patch_phase
@@ -263,7 +263,7 @@ def two_rings(count: int, **fields: Any) -> tuple[Fleet, list[str], list[str]]:
     return Fleet(everybody, rings=rings, **fields), canary, broad
 
 
-def took(ended: Ended) -> timedelta:
+def took(ended: WorkflowResult) -> timedelta:
     """Virtual time from the first to the last event."""
     return ended.history[-1].timestamp - ended.history[0].timestamp
 

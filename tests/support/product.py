@@ -1,4 +1,4 @@
-"""The whole product under test: the stack, its API as a client sees it, and the simulator's own books."""
+"""The whole product under test: the stack, its API as a client sees it, and the log of the simulator."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Product:
         return str(reply.json()["id"])
 
     def wait_for_hit(self, rule_id: str) -> None:
-        """Wait until a rule has caught a request: the books have it only once it is answered."""
+        """Wait until a rule has caught a request: the log has it only once it is answered."""
 
         def hits() -> int:
             rules: list[Json] = self.azure.get("/_sim/faults").json()["faults"]
@@ -158,8 +158,8 @@ class Product:
 
     def accepted(self, one: str) -> Json:
         """How many operations Azure accepted on a machine: ``{"assess": n, "install": n}``."""
-        books: Json = self.azure.get("/_sim/accepted").json()
-        return next((counts for key, counts in books.items() if key.lower() == one.lower()), {})
+        accepted: Json = self.azure.get("/_sim/accepted").json()
+        return next((counts for key, counts in accepted.items() if key.lower() == one.lower()), {})
 
     def intervals(self, kind: str = "install") -> list[Json]:
         """When the operations that Azure accepted began and ended, in simulated seconds: ``{machine, start, end}``."""

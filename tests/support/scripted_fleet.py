@@ -1,4 +1,4 @@
-"""A fleet that exists only in these books: the activities under their real names, following a script per machine."""
+"""A fleet that exists only in memory: the activities under their real names, following a script per machine."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Ring:
 
 
 class Fleet:
-    """Activities with books of their own. ``scripts`` are by machine key; other machines just work.
+    """Activities that record their calls. ``scripts`` are by machine key; other machines just work.
 
     Without ``rings`` everybody is in one lane of one ring. ``controls`` is what people have said.
     """
@@ -227,7 +227,7 @@ class Fleet:
         return Workbench(orchestrators, self.activities() | replaced)
 
     def activities(self) -> dict[str, Callable[[Any], Any]]:
-        """The activities by name; each takes the books' lock, as the tests read them from another thread."""
+        """The activities by name; each takes the lock of the records, as the tests read them from another thread."""
         named: dict[str, Callable[[Json], Any]] = {
             contracts.BEGIN_RUN.name: lambda _: self.opened.to_wire(),
             contracts.DISCOVER_MACHINES.name: lambda _: _next(self.discoveries).to_wire(),

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from local.azure_simulator.arm.regions import REGIONS, location_document
-from local.azure_simulator.server.routing import Answer, Call, Route, compact
-from local.azure_simulator.state import World
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
+from local.azure_simulator.state import AzureState
 
 
-class Manager:
+class Subscriptions:
     """Handlers that belong to no provider."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState) -> None:
+        self.azure = azure
 
     def routes(self) -> list[Route]:
         subscription = "/subscriptions/{subscription}"
@@ -35,8 +35,8 @@ class Manager:
             Route("GET", subscription + "/providers/Microsoft.Network/publicIPAddresses", "list", self.nothing),
         ]
 
-    def metadata(self, call: Call) -> Answer:
-        base = self.world.base_url
+    def metadata(self, call: Call) -> ArmResponse:
+        base = self.azure.base_url
         authentication = {
             "loginEndpoint": "https://login.microsoftonline.com",
             "audiences": [base, base + "/", "https://management.core.windows.net/", "https://management.azure.com/"],
@@ -78,8 +78,8 @@ class Manager:
         # Up to 2021 the document is a list of clouds; since 2022-09-01 it is one cloud.
         return compact(cloud if call.api_version >= "2022-09-01" else [cloud])
 
-    def tenants(self, call: Call) -> Answer:
-        tenant = self.world.tenant_id
+    def tenants(self, call: Call) -> ArmResponse:
+        tenant = self.azure.tenant_id
         shown = {
             "id": f"/tenants/{tenant}",
             "tenantId": tenant,
@@ -92,13 +92,13 @@ class Manager:
         }
         return compact({"value": [shown]})
 
-    def subscriptions(self, call: Call) -> Answer:
-        ids = [machines[0].subscription_id for machines in self.world.by_subscription.values()]
+    def subscriptions(self, call: Call) -> ArmResponse:
+        ids = [machines[0].subscription_id for machines in self.azure.by_subscription.values()]
         shown = [self._subscription(each) for each in ids]
         return compact({"value": shown, "count": {"type": "Total", "value": len(shown)}})
 
-    def subscription(self, call: Call) -> Answer:
-        machines = self.world.subscription(call.captured["subscription"])
+    def subscription(self, call: Call) -> ArmResponse:
+        machines = self.azure.subscription(call.captured["subscription"])
         return compact(self._subscription(machines[0].subscription_id))
 
     def _subscription(self, subscription_id: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Manager:
             "authorizationSource": "RoleBased",
             "managedByTenants": [],
             "subscriptionId": subscription_id,
-            "tenantId": self.world.tenant_id,
+            "tenantId": self.azure.tenant_id,
             "displayName": f"Simulated {subscription_id[:8]}",
             "state": "Enabled",
             "subscriptionPolicies": {
@@ -117,24 +117,24 @@ class Manager:
             },
         }
 
-    def locations(self, call: Call) -> Answer:
-        subscription_id = self.world.subscription(call.captured["subscription"])[0].subscription_id
-        geography = self.world.geography
+    def locations(self, call: Call) -> ArmResponse:
+        subscription_id = self.azure.subscription(call.captured["subscription"])[0].subscription_id
+        geography = self.azure.geography
         listed = [location_document(subscription_id, region, geography) for region in REGIONS.values()]
         return compact({"value": listed})
 
-    def groups(self, call: Call) -> Answer:
+    def groups(self, call: Call) -> ArmResponse:
         subscription = call.captured["subscription"].casefold()
-        self.world.subscription(subscription)
-        shown = [self._group(key) for key in self.world.by_group if key[0] == subscription]
+        self.azure.subscription(subscription)
+        shown = [self._group(key) for key in self.azure.by_group if key[0] == subscription]
         return compact({"value": shown})
 
-    def group(self, call: Call) -> Answer:
-        self.world.group(call.captured["subscription"], call.captured["group"])
+    def group(self, call: Call) -> ArmResponse:
+        self.azure.group(call.captured["subscription"], call.captured["group"])
         return compact(self._group((call.captured["subscription"].casefold(), call.captured["group"].casefold())))
 
     def _group(self, key: tuple[str, str]) -> dict[str, Any]:
-        first = self.world.by_group[key][0]
+        first = self.azure.by_group[key][0]
         return {
             "id": f"/subscriptions/{first.subscription_id}/resourceGroups/{first.resource_group}",
             "name": first.resource_group,
@@ -144,16 +144,16 @@ class Manager:
             "properties": {"provisioningState": "Succeeded"},
         }
 
-    def providers(self, call: Call) -> Answer:
-        self.world.subscription(call.captured["subscription"])
+    def providers(self, call: Call) -> ArmResponse:
+        self.azure.subscription(call.captured["subscription"])
         names = [
             "Microsoft.AlertsManagement", "Microsoft.Compute", "Microsoft.Network", "Microsoft.ResourceGraph",
             "Microsoft.ResourceHealth",
         ]  # fmt: skip
         return compact({"value": [self._provider(call, name) for name in names]})
 
-    def provider(self, call: Call) -> Answer:
-        self.world.subscription(call.captured["subscription"])
+    def provider(self, call: Call) -> ArmResponse:
+        self.azure.subscription(call.captured["subscription"])
         return compact(self._provider(call, call.captured["provider"]))
 
     def _provider(self, call: Call, name: str) -> dict[str, Any]:
@@ -165,6 +165,6 @@ class Manager:
             "registrationPolicy": "RegistrationRequired",
         }
 
-    def nothing(self, call: Call) -> Answer:
-        self.world.subscription(call.captured["subscription"])
+    def nothing(self, call: Call) -> ArmResponse:
+        self.azure.subscription(call.captured["subscription"])
         return compact({"value": []})

@@ -45,7 +45,7 @@ def read_install_request(body: object, os_type: str, api_version: str, rejected_
     """Check and read a body.
 
     Raises:
-        Refusal: 400, with Azure's words where they are recorded.
+        ArmError: 400, with Azure's words where they are recorded.
     """
     if not isinstance(body, dict):
         raise unreadable_body("the body must be a JSON object")

@@ -218,7 +218,7 @@ class Machine:
         """How an assessment or installation would go if it were accepted now.
 
         Raises:
-            Refusal: what Azure answers at once: unsupported image, not running, no agent, another operation.
+            ArmError: what Azure answers at once: unsupported image, not running, no agent, another operation.
         """
         self.settle(now)
         verb = "installPatches" if kind == "install" else "assessPatches"
@@ -284,7 +284,7 @@ class Machine:
         """Begin start, powerOff, deallocate or restart; a patch operation under way does not survive it.
 
         Raises:
-            Refusal: 409 while another change is under way, or for a restart of a machine that does not run.
+            ArmError: 409 while another change is under way, or for a restart of a machine that does not run.
         """
         self.settle(now)
         if self.is_changing_power:

@@ -29,7 +29,7 @@ def update_machine(machine: Machine, body: object, now: float) -> Ending:
     """Take the body of a PATCH or PUT; the machine is ``Updating`` until the ending.
 
     Raises:
-        Refusal: 400 for settings that do not go together, 409 for what cannot change, or not now.
+        ArmError: 400 for settings that do not go together, 409 for what cannot change, or not now.
     """
     if not isinstance(body, dict):
         raise errors.unreadable_body("the body must be a JSON object")

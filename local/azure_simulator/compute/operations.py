@@ -152,7 +152,7 @@ class Operations:
         """The operation that a URL names, and whether it was its Location.
 
         Raises:
-            Refusal: 404 for an unknown, expired or lost operation, 400 for a query that was altered in any way.
+            ArmError: 404 for an unknown, expired or lost operation, 400 for a query that was altered in any way.
         """
         found = self.find(operation_id)
         if (

@@ -14,9 +14,9 @@ from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.machine_update import update_machine
 from local.azure_simulator.compute.run_command import run_command
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.routing import Answer, Call, Route, compact, pretty
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact, pretty
 from local.azure_simulator.server.throttle import Charge
-from local.azure_simulator.state import AvailabilitySet, World
+from local.azure_simulator.state import AvailabilitySet, AzureState
 
 PAGE = 250
 _ACTION = "Microsoft.Compute/virtualMachines"
@@ -28,8 +28,8 @@ _POWER_POLICY = {"deallocate": "DeleteVM"}
 class Compute:
     """Handlers of ``Microsoft.Compute``."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState) -> None:
+        self.azure = azure
 
     def routes(self) -> list[Route]:
         subscription = "/subscriptions/{subscription}/providers/Microsoft.Compute"
@@ -54,20 +54,20 @@ class Compute:
 
     # -- reads ------------------------------------------------------------------------------------------------------
 
-    def list_all(self, call: Call) -> Answer:
-        machines = self.world.subscription(call.captured["subscription"])
+    def list_all(self, call: Call) -> ArmResponse:
+        machines = self.azure.subscription(call.captured["subscription"])
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
         return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
 
-    def list_group(self, call: Call) -> Answer:
-        machines = self.world.group(call.captured["subscription"], call.captured["group"])
+    def list_group(self, call: Call) -> ArmResponse:
+        machines = self.azure.group(call.captured["subscription"], call.captured["group"])
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
         return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
 
-    def _page(self, call: Call, machines: list[Machine], charge: Charge) -> Answer:
+    def _page(self, call: Call, machines: list[Machine], charge: Charge) -> ArmResponse:
         query = call.query
         start = _offset(query.get("$skiptoken", ""))
-        now = self.world.clock.now()
+        now = self.azure.clock.now()
         with_status = (
             query.get("statusOnly", "").casefold() == "true" or "instanceview" in query.get("$expand", "").casefold()
         )
@@ -81,22 +81,22 @@ class Compute:
             kept = "".join(
                 f"&{key}={value}" for key, value in query.items() if key.casefold() not in ("$skiptoken", "api-version")
             )
-            path = f"{self.world.base_url}{call.path}"
+            path = f"{self.azure.base_url}{call.path}"
             body["nextLink"] = f"{path}?api-version={call.api_version}{kept}&$skiptoken={token}"
         return _with(pretty(body), charge)
 
-    def get(self, call: Call) -> Answer:
+    def get(self, call: Call) -> ArmResponse:
         machine, charge = self._read(call)
         expanded = "instanceview" in call.query.get("$expand", "").casefold()
         made = _with(
-            pretty(machine_views.model(machine, instance_view_at=self.world.clock.now() if expanded else None)), charge
+            pretty(machine_views.model(machine, instance_view_at=self.azure.clock.now() if expanded else None)), charge
         )
         made.headers["ETag"] = '"1"'
         return made
 
-    def instance_view(self, call: Call) -> Answer:
+    def instance_view(self, call: Call) -> ArmResponse:
         machine, charge = self._read(call)
-        return _with(pretty(machine_views.instance_view(machine, self.world.clock.now())), charge)
+        return _with(pretty(machine_views.instance_view(machine, self.azure.clock.now())), charge)
 
     def _read(self, call: Call) -> tuple[Machine, Charge]:
         machine = self._machine(call)
@@ -108,22 +108,22 @@ class Compute:
 
     # -- writes -----------------------------------------------------------------------------------------------------
 
-    def update(self, call: Call) -> Answer:
+    def update(self, call: Call) -> ArmResponse:
         """PATCH or PUT of a machine that is there: 200 with the machine ``Updating``, and an operation to follow."""
         machine = self._machine(call)
         charge = self._charge(
             call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
         )
         self._authorize(machine, f"{_ACTION}/write")
-        ending = update_machine(machine, call.json(), self.world.clock.now())
+        ending = update_machine(machine, call.json(), self.azure.clock.now())
         headers = self._accepted(call, machine, "update", ending, charge).headers
         del headers["Location"]  # the result is the machine itself
-        headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
+        headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
         made = pretty(machine_views.model(machine, is_updating=True))
         made.headers |= headers
         return made
 
-    def change_power(self, call: Call) -> Answer:
+    def change_power(self, call: Call) -> ArmResponse:
         machine = self._machine(call)
         folded = call.path.rstrip("/").rpartition("/")[2].casefold()
         kind = {"poweroff": "powerOff"}.get(folded, folded)
@@ -132,115 +132,115 @@ class Compute:
             call, machine.location, f"{policy}SubscriptionMaximum", f"{policy}Resource", machine=machine
         )
         self._authorize(machine, f"{_ACTION}/{kind}/action")
-        ending = machine.change_power(kind, self.world.clock.now())
+        ending = machine.change_power(kind, self.azure.clock.now())
         answer = self._accepted(call, machine, kind, ending, charge)
-        answer.headers["Retry-After"] = str(max(1, math.ceil(self.world.clock.real_seconds(10))))
+        answer.headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
         return answer
 
-    def assess(self, call: Call) -> Answer:
+    def assess(self, call: Call) -> ArmResponse:
         machine, charge = self._patch_call(call, "assessPatches")
-        return self._accepted(call, machine, "assess", machine.plan("assess", None, self.world.clock.now()), charge)
+        return self._accepted(call, machine, "assess", machine.plan("assess", None, self.azure.clock.now()), charge)
 
-    def install(self, call: Call) -> Answer:
+    def install(self, call: Call) -> ArmResponse:
         machine, charge = self._patch_call(call, "installPatches")
         request = read_install_request(call.json(), machine.os_type, call.api_version, machine.simulation.rejects_kb)
         return self._accepted(
-            call, machine, "install", machine.plan("install", request, self.world.clock.now()), charge
+            call, machine, "install", machine.plan("install", request, self.azure.clock.now()), charge
         )
 
-    def run_command(self, call: Call) -> Answer:
+    def run_command(self, call: Call) -> ArmResponse:
         machine = self._machine(call)
         self._authorize(machine, f"{_ACTION}/runCommand/action")
         charge = self._charge(
             call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
         )
         return self._accepted(
-            call, machine, "script", run_command(machine, call.json(), self.world.clock.now()), charge
+            call, machine, "script", run_command(machine, call.json(), self.azure.clock.now()), charge
         )
 
     def _patch_call(self, call: Call, action: str) -> tuple[Machine, Charge]:
-        """Refusals other than 404, 403 and 429 come after this, and so cost a token (recorded for a 400)."""
+        """ARM errors other than 404, 403 and 429 come after this, and so cost a token (recorded for a 400)."""
         machine = self._machine(call)
         self._authorize(machine, f"{_ACTION}/{action}/action")
         names = ("VMGuestPatchOperationSubscriptionMaximum", "VMGuestPatchOperationResource")
         return machine, self._charge(call, machine.location, *names, machine=machine)
 
-    def _accepted(self, call: Call, machine: Machine, kind: str, ending: Ending, charge: Charge) -> Answer:
-        operation = self.world.operations.begin(
+    def _accepted(self, call: Call, machine: Machine, kind: str, ending: Ending, charge: Charge) -> ArmResponse:
+        operation = self.azure.operations.begin(
             kind, machine.folded, machine.subscription_id, machine.location, ending, call.api_version
         )
         operation.forbidden = machine.simulation.forbidden_polls
         if kind in ("assess", "install"):
             machine.begin(operation)
-        polling, location = self.world.operations.urls(operation)
-        answer = _with(Answer(202), charge)
+        polling, location = self.azure.operations.urls(operation)
+        answer = _with(ArmResponse(202), charge)
         answer.headers |= {
             "Azure-AsyncOperation": polling,
             "Location": location,
             "Azure-AsyncNotification": "Enabled",
         }
-        if self.world.retry_after is not None:
-            answer.headers["Retry-After"] = str(self.world.retry_after)
+        if self.azure.retry_after is not None:
+            answer.headers["Retry-After"] = str(self.azure.retry_after)
         return answer
 
     # -- operations -------------------------------------------------------------------------------------------------
 
-    def poll(self, call: Call) -> Answer:
+    def poll(self, call: Call) -> ArmResponse:
         """Either URL of an operation: the status document, or 202 until the bare result."""
         captured = call.captured
-        operation, is_location = self.world.operations.polled(
+        operation, is_location = self.azure.operations.polled(
             captured["operation"], captured["subscription"], captured["location"], call.raw_query
         )
         if operation.forbidden:
             scope = f"/subscriptions/{operation.subscription_id}"
-            raise errors.forbidden("Microsoft.Compute/locations/operations/read", scope, self.world.client_id)
+            raise errors.forbidden("Microsoft.Compute/locations/operations/read", scope, self.azure.client_id)
         charge = self._charge(
             call, operation.location, "GetOperationResource", "GetOperationSubscriptionMaximum", resource=operation.id
         )
-        clock, now = self.world.clock, self.world.clock.now()
-        self.world.machines[operation.machine].settle(now)
+        clock, now = self.azure.clock, self.azure.clock.now()
+        self.azure.machines[operation.machine].settle(now)
         is_over = operation.is_over(now)
         if not is_location:
-            answer = Answer(200, operation.status_body(clock, now))
+            answer = ArmResponse(200, operation.status_body(clock, now))
         elif not is_over:
-            _, location = self.world.operations.urls(operation)
-            answer = Answer(202, headers={"Location": location})
+            _, location = self.azure.operations.urls(operation)
+            answer = ArmResponse(202, headers={"Location": location})
         elif operation.ending.status != "Succeeded":
             answer = pretty({"error": operation.ending.error}, 409)
         else:
             result = operation.result(clock)
-            answer = Answer(200) if result is None else compact(result)
+            answer = ArmResponse(200) if result is None else compact(result)
         if not is_over:
             if operation.kind not in ("assess", "install"):
                 answer.headers["Retry-After"] = str(max(1, math.ceil(clock.real_seconds(10))))
-            elif self.world.retry_after is not None:
-                answer.headers["Retry-After"] = str(self.world.retry_after)
+            elif self.azure.retry_after is not None:
+                answer.headers["Retry-After"] = str(self.azure.retry_after)
         return _with(answer, charge)
 
     # -- availability sets ------------------------------------------------------------------------------------------
 
-    def list_sets(self, call: Call) -> Answer:
-        machines = self.world.subscription(call.captured["subscription"])
+    def list_sets(self, call: Call) -> ArmResponse:
+        machines = self.azure.subscription(call.captured["subscription"])
         subscription = call.captured["subscription"].casefold()
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        found = [each for each in self.world.sets.values() if each.subscription_id.casefold() == subscription]
+        found = [each for each in self.azure.sets.values() if each.subscription_id.casefold() == subscription]
         return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
 
-    def list_group_sets(self, call: Call) -> Answer:
-        machines = self.world.group(call.captured["subscription"], call.captured["group"])
+    def list_group_sets(self, call: Call) -> ArmResponse:
+        machines = self.azure.group(call.captured["subscription"], call.captured["group"])
         scope = (call.captured["subscription"].casefold(), call.captured["group"].casefold())
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
         found = [
             each
-            for each in self.world.sets.values()
+            for each in self.azure.sets.values()
             if (each.subscription_id.casefold(), each.resource_group.casefold()) == scope
         ]
         return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
 
-    def get_set(self, call: Call) -> Answer:
+    def get_set(self, call: Call) -> ArmResponse:
         captured = call.captured
-        self.world.group(captured["subscription"], captured["group"])
-        found = self.world.sets.get(call.path.casefold().rstrip("/"))
+        self.azure.group(captured["subscription"], captured["group"])
+        found = self.azure.sets.get(call.path.casefold().rstrip("/"))
         if found is None:
             raise errors.resource_not_found("Microsoft.Compute/availabilitySets", captured["set"], captured["group"])
         charge = self._charge(call, found.location, "LowCostGetSubscriptionMaximum")
@@ -250,11 +250,11 @@ class Compute:
 
     def _machine(self, call: Call) -> Machine:
         captured = call.captured
-        return self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+        return self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
 
     def _authorize(self, machine: Machine, action: str) -> None:
         if machine.simulation.forbidden:
-            raise errors.forbidden(action, machine.id, self.world.client_id)
+            raise errors.forbidden(action, machine.id, self.azure.client_id)
 
     def _charge(
         self, call: Call, location: str, *policies: str, machine: Machine | None = None, resource: str = ""
@@ -262,15 +262,15 @@ class Compute:
         """Take tokens: per resource, or per subscription and region.
 
         Raises:
-            Refusal: 429 in the provider's form, with Retry-After.
+            ArmError: 429 in the provider's form, with Retry-After.
         """
         subscription = f"{call.captured['subscription'].casefold()}/{location}"
         own = machine.folded if machine is not None else resource
-        charge = self.world.throttle.take(
+        charge = self.azure.throttle.take(
             [(name, own if name.endswith("Resource") else subscription) for name in policies]
         )
         if charge.refused_by is not None:
-            clock = self.world.clock
+            clock = self.azure.clock
             now = clock.now()
             refused = errors.compute_throttled(
                 charge.refused_by.name,
@@ -287,7 +287,7 @@ def _remaining(charge: Charge) -> str:
     return ",".join(f"Microsoft.Compute/{name};{left}" for name, left in charge.remaining.items())
 
 
-def _with(answer: Answer, charge: Charge) -> Answer:
+def _with(answer: ArmResponse, charge: Charge) -> ArmResponse:
     answer.headers["x-ms-ratelimit-remaining-resource"] = _remaining(charge)
     return answer
 

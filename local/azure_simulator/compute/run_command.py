@@ -24,7 +24,7 @@ def run_command(machine: Machine, body: Any, now: float) -> Ending:
     """How the command goes, once it is accepted.
 
     Raises:
-        Refusal: 400 for an unknown command, 409 while another one runs or when the machine cannot run any.
+        ArmError: 400 for an unknown command, 409 while another one runs or when the machine cannot run any.
     """
     request = object_or_none(body)
     command = str(request.get("commandId", ""))

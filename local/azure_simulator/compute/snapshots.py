@@ -15,8 +15,8 @@ from local.azure_simulator.compute.guest_agent import Ending
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.json_readers import dig, object_or_none
-from local.azure_simulator.server.routing import Answer, Call, Route, pretty
-from local.azure_simulator.state import World
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, pretty
+from local.azure_simulator.state import AzureState
 
 TYPE = "Microsoft.Compute/snapshots"
 COPY_SECONDS = 6.0
@@ -51,8 +51,8 @@ class Snapshot:
 class Snapshots:
     """Handlers of ``Microsoft.Compute/snapshots``."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState) -> None:
+        self.azure = azure
         self._all: dict[str, Snapshot] = {}
         self._sources: dict[str, Machine] | None = None
 
@@ -65,10 +65,10 @@ class Snapshots:
             Route("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/snapshots", "list", self.list_all),
         ]
 
-    def put(self, call: Call) -> Answer:
+    def put(self, call: Call) -> ArmResponse:
         """Create, or change the tags of one that is there."""
         captured = call.captured
-        self.world.group(captured["subscription"], captured["group"])
+        self.azure.group(captured["subscription"], captured["group"])
         body = object_or_none(call.json())
         given = object_or_none(body.get("properties"))
         tags = {str(key): str(value) for key, value in object_or_none(body.get("tags")).items()}
@@ -85,13 +85,13 @@ class Snapshots:
         if machine is None:
             raise errors.resource_not_found("Microsoft.Compute/disks", source.rpartition("/")[2], captured["group"])
         if machine.simulation.forbidden:
-            raise errors.forbidden("Microsoft.Compute/snapshots/write", machine.id, self.world.client_id)
+            raise errors.forbidden("Microsoft.Compute/snapshots/write", machine.id, self.azure.client_id)
         if str(body.get("location", "")).casefold() != machine.location.casefold():
             raise errors.invalid_parameter("A snapshot has to be in the location of its source.", "location")
         return self._create(call, machine, given, tags)
 
-    def _create(self, call: Call, machine: Machine, given: dict[str, Any], tags: dict[str, str]) -> Answer:
-        captured, now = call.captured, self.world.clock.now()
+    def _create(self, call: Call, machine: Machine, given: dict[str, Any], tags: dict[str, str]) -> ArmResponse:
+        captured, now = call.captured, self.azure.clock.now()
         fails = machine.simulation.snapshot_fails
         made = Snapshot(
             id=call.path.rstrip("/"),
@@ -111,24 +111,24 @@ class Snapshots:
         ending = Ending(COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False)
         return self._accepted(call, made, ending, pretty(self._document(made), 202))
 
-    def get(self, call: Call) -> Answer:
+    def get(self, call: Call) -> ArmResponse:
         return pretty(self._document(self._existing(call)))
 
-    def delete(self, call: Call) -> Answer:
+    def delete(self, call: Call) -> ArmResponse:
         """202 with operation URLs; 204 when there is nothing to delete."""
-        self.world.group(call.captured["subscription"], call.captured["group"])
+        self.azure.group(call.captured["subscription"], call.captured["group"])
         found = self._all.pop(_key(call.path), None)
         if found is None:
-            return Answer(204)
-        return self._accepted(call, found, Ending(1.0, touches_guest=False), Answer(202))
+            return ArmResponse(204)
+        return self._accepted(call, found, Ending(1.0, touches_guest=False), ArmResponse(202))
 
-    def list_group(self, call: Call) -> Answer:
-        self.world.group(call.captured["subscription"], call.captured["group"])
+    def list_group(self, call: Call) -> ArmResponse:
+        self.azure.group(call.captured["subscription"], call.captured["group"])
         group = call.captured["group"].casefold()
         return self._listed([each for each in self._in_subscription(call) if each.resource_group.casefold() == group])
 
-    def list_all(self, call: Call) -> Answer:
-        self.world.subscription(call.captured["subscription"])
+    def list_all(self, call: Call) -> ArmResponse:
+        self.azure.subscription(call.captured["subscription"])
         return self._listed(self._in_subscription(call))
 
     def graph_rows(self, subscriptions: set[str] | None) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ class Snapshots:
                         "type": TYPE.lower(),
                         "resourceGroup": each.resource_group.lower(),
                         "subscriptionId": each.subscription_id,
-                        "tenantId": self.world.tenant_id,
+                        "tenantId": self.azure.tenant_id,
                         "tags": each.tags or None,
                     }
                 )
@@ -153,12 +153,12 @@ class Snapshots:
         subscription = call.captured["subscription"].casefold()
         return [each for each in self._all.values() if each.subscription_id.casefold() == subscription]
 
-    def _listed(self, found: list[Snapshot]) -> Answer:
+    def _listed(self, found: list[Snapshot]) -> ArmResponse:
         return pretty({"value": [self._document(each) for each in found]})
 
     def _existing(self, call: Call) -> Snapshot:
         captured = call.captured
-        self.world.group(captured["subscription"], captured["group"])
+        self.azure.group(captured["subscription"], captured["group"])
         found = self._all.get(_key(call.path))
         if found is None:
             raise errors.resource_not_found(TYPE, captured["snapshot"], captured["group"])
@@ -168,14 +168,14 @@ class Snapshots:
         """The machine whose OS disk this is. An ephemeral disk is no resource that could be copied."""
         if self._sources is None:
             self._sources = {}
-            for machine in self.world.machines.values():
+            for machine in self.azure.machines.values():
                 disk = object_or_none(dig(machine_views.properties(machine), "storageProfile", "osDisk"))
                 if not disk.get("diffDiskSettings"):
                     self._sources[str(dig(disk, "managedDisk", "id")).casefold()] = machine
         return self._sources.get(disk_id.casefold())
 
-    def _accepted(self, call: Call, snapshot: Snapshot, ending: Ending, answer: Answer) -> Answer:
-        operation = self.world.operations.begin(
+    def _accepted(self, call: Call, snapshot: Snapshot, ending: Ending, answer: ArmResponse) -> ArmResponse:
+        operation = self.azure.operations.begin(
             "snapshot",
             snapshot.machine.folded,
             snapshot.machine.subscription_id,
@@ -183,7 +183,7 @@ class Snapshots:
             ending,
             call.api_version,
         )
-        polling, location = self.world.operations.urls(operation)
+        polling, location = self.azure.operations.urls(operation)
         answer.headers |= {"Azure-AsyncOperation": polling, "Location": location}
         return answer
 
@@ -201,8 +201,8 @@ class Snapshots:
                 **each.given,
                 "diskSizeGB": 30,
                 "encryption": {"type": "EncryptionAtRestWithPlatformKey"},
-                "timeCreated": self.world.clock.stamp(each.created),
-                "provisioningState": each.state(self.world.clock.now()),
+                "timeCreated": self.azure.clock.stamp(each.created),
+                "provisioningState": each.state(self.azure.clock.now()),
                 "diskState": "Unattached",
                 "uniqueId": each.unique_id,
             },

@@ -131,7 +131,7 @@ def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:
     """The filter of a dynamic scope.
 
     Raises:
-        Refusal: 400 for what Azure does not take.
+        ArmError: 400 for what Azure does not take.
     """
     filter_ = {key: value for key, value in object_or_none(given).items() if value is not None}
     for key in ("resourceTypes", "resourceGroups", "osTypes", "locations"):

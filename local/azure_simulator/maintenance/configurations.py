@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from tzlocal import windows_tz
 
 from local.azure_simulator.maintenance.recurrence import Recurrence, read_recurrence
-from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.json_readers import dig, object_or_none
 
 TYPE = "Microsoft.Maintenance/maintenanceConfigurations"
@@ -97,13 +97,13 @@ class Configuration:
         }
 
 
-def maintenance_refusal(status: int, code: str, message: str) -> Refusal:
+def maintenance_error(status: int, code: str, message: str) -> ArmError:
     """An error of Microsoft.Maintenance, with its capital letters (recorded for a 404)."""
-    return Refusal(status, {"Error": {"Code": code, "Message": message}})
+    return ArmError(status, {"Error": {"Code": code, "Message": message}})
 
 
-def invalid(message: str) -> Refusal:
-    return maintenance_refusal(400, "BadRequest", message)
+def invalid(message: str) -> ArmError:
+    return maintenance_error(400, "BadRequest", message)
 
 
 def read_properties(given: object, group: str, name: str, now: datetime) -> tuple[dict[str, Any], Window | None]:
@@ -116,7 +116,7 @@ def read_properties(given: object, group: str, name: str, now: datetime) -> tupl
         now: The calendar's date, in UTC.
 
     Raises:
-        Refusal: 400 for what Azure does not take.
+        ArmError: 400 for what Azure does not take.
     """
     properties = {key: value for key, value in object_or_none(given).items() if value is not None}
     asked = str(properties.get("maintenanceScope"))

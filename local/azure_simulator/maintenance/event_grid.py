@@ -66,7 +66,7 @@ class EventGrid:
 
     def __init__(self, schedules: Schedules) -> None:
         self.schedules = schedules
-        self.clock = schedules.world.clock
+        self.clock = schedules.azure.clock
         self.url: str | None = None
         self.deliveries: list[dict[str, Any]] = []
         """Each try: event id, type, simulated moment and status (0 without an answer)."""

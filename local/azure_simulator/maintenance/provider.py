@@ -15,15 +15,15 @@ from local.azure_simulator.maintenance.assignments import Assignment, read_filte
 from local.azure_simulator.maintenance.configurations import (
     Configuration,
     invalid,
-    maintenance_refusal,
+    maintenance_error,
     read_properties,
 )
 from local.azure_simulator.maintenance.occurrences import CANCELLED
 from local.azure_simulator.maintenance.scheduler import Schedules, find_configuration
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.json_readers import dig, object_or_none
-from local.azure_simulator.server.routing import Answer, Call, Route, compact
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
 
 _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
@@ -40,7 +40,7 @@ class Maintenance:
 
     def __init__(self, schedules: Schedules) -> None:
         self.schedules = schedules
-        self.world = schedules.world
+        self.azure = schedules.azure
 
     def routes(self) -> list[Route]:
         made = [
@@ -73,16 +73,16 @@ class Maintenance:
         ]
         return made
 
-    def nothing(self, call: Call) -> Answer:
+    def nothing(self, call: Call) -> ArmResponse:
         self._check_scope(call)
         return compact({"value": []})
 
-    def apply_nothing(self, call: Call) -> Answer:
+    def apply_nothing(self, call: Call) -> ArmResponse:
         """A machine here never has platform maintenance that waits for its owner."""
         self._check_scope(call)
-        return Answer(200, "null")
+        return ArmResponse(200, "null")
 
-    def get_applied(self, call: Call) -> Answer:
+    def get_applied(self, call: Call) -> ArmResponse:
         """The same, asked for: only ``default`` is there."""
         self._check_scope(call)
         if call.captured["run"].casefold() != "default":
@@ -97,9 +97,9 @@ class Maintenance:
 
     # -- configurations ---------------------------------------------------------------------------------------------
 
-    def put_configuration(self, call: Call) -> Answer:
+    def put_configuration(self, call: Call) -> ArmResponse:
         """Create or replace."""
-        captured, body, clock = call.captured, _body(call), self.world.clock
+        captured, body, clock = call.captured, _body(call), self.azure.clock
         self._check_scope(call)
         if not body.get("location"):
             raise invalid("The location property is required.")
@@ -121,9 +121,9 @@ class Maintenance:
         self.schedules.put(made)
         return compact(made.document(lowered=False))
 
-    def update_configuration(self, call: Call) -> Answer:
+    def update_configuration(self, call: Call) -> ArmResponse:
         """PATCH: what is given is laid on what is there."""
-        found, body, clock = self._configuration(call), _body(call), self.world.clock
+        found, body, clock = self._configuration(call), _body(call), self.azure.clock
         laid = merged(found.properties, object_or_none(body.get("properties")))
         properties, window = read_properties(laid, found.resource_group, found.name, clock.calendar())
         tags = _tags(body) if "tags" in body else found.tags
@@ -131,14 +131,14 @@ class Maintenance:
         self.schedules.put(made)
         return compact(made.document(lowered=True))
 
-    def get_configuration(self, call: Call) -> Answer:
+    def get_configuration(self, call: Call) -> ArmResponse:
         return compact(self._configuration(call).document(lowered=True))
 
-    def delete_configuration(self, call: Call) -> Answer:
+    def delete_configuration(self, call: Call) -> ArmResponse:
         self._check_scope(call)
-        return Answer(200) if self.schedules.remove(_key(call)) else Answer(204)
+        return ArmResponse(200) if self.schedules.remove(_key(call)) else ArmResponse(204)
 
-    def list_configurations(self, call: Call) -> Answer:
+    def list_configurations(self, call: Call) -> ArmResponse:
         """Of a subscription or a resource group, in one answer (2 MB were recorded without a page)."""
         self._check_scope(call)
         subscription, group = call.captured["subscription"].casefold(), call.captured.get("group", "").casefold()
@@ -155,12 +155,12 @@ class Maintenance:
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
-    def cancel_run(self, call: Call) -> Answer:
+    def cancel_run(self, call: Call) -> ArmResponse:
         """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that was not known yet, and 200.
 
         A run whose start has passed is answered like one that was cancelled, and goes on.
         """
-        configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.world.clock
+        configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.azure.clock
         if call.api_version < _CANCEL_SINCE:
             raise invalid(f"The api-version '{call.api_version}' cannot cancel a run; use {_CANCEL_SINCE} or later.")
         if dig(_body(call), "properties", "status") != "Cancel":
@@ -178,13 +178,13 @@ class Maintenance:
         is_new = len(self.schedules.occurrences) > was_known
         return compact(self._run(configuration, found.name, CANCELLED), 201 if is_new else 200)
 
-    def get_run(self, call: Call) -> Answer:
+    def get_run(self, call: Call) -> ArmResponse:
         configuration = find_configuration(self.schedules, _split(call)[0])
         found = self.schedules.coming(configuration, call.captured["run"])
         if found is None:
             raise _no_run(call)
-        now = self.world.clock.now()
-        shown = self._run(configuration, found.name, found.status(now, self.world.clock))
+        now = self.azure.clock.now()
+        shown = self._run(configuration, found.name, found.status(now, self.azure.clock))
         return compact(shown | {"name": found.name})
 
     def _run(self, configuration: Configuration, run: str, status: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Maintenance:
 
     # -- assignments ------------------------------------------------------------------------------------------------
 
-    def put_assignment(self, call: Call) -> Answer:
+    def put_assignment(self, call: Call) -> ArmResponse:
         """Create or replace the assignment of a machine, or a dynamic scope."""
         self._check_scope(call)
         body = _body(call)
@@ -216,12 +216,12 @@ class Maintenance:
             configuration_id=wanted,
             location=body.get("location"),
             filter=filter_,
-            created=self.world.clock.now(),
+            created=self.azure.clock.now(),
         )
         self.schedules.assignments[_key(call)] = made
         return compact(made.document(is_put=True))
 
-    def update_assignment(self, call: Call) -> Answer:
+    def update_assignment(self, call: Call) -> ArmResponse:
         """PATCH of a dynamic scope: another filter."""
         found, body = self._assignment(call), _body(call)
         if found.filter is None:
@@ -230,15 +230,15 @@ class Maintenance:
         found.filter = read_filter(laid, in_group="group" in call.captured)
         return compact(found.document(is_put=True))
 
-    def get_assignment(self, call: Call) -> Answer:
+    def get_assignment(self, call: Call) -> ArmResponse:
         return compact(self._assignment(call).document(is_put=False))
 
-    def delete_assignment(self, call: Call) -> Answer:
+    def delete_assignment(self, call: Call) -> ArmResponse:
         """Also of a machine that is gone: that is how stale ones are cleaned up."""
-        self.world.subscription(call.captured["subscription"])
-        return Answer(200) if self.schedules.unassign(_key(call)) else Answer(204)
+        self.azure.subscription(call.captured["subscription"])
+        return ArmResponse(200) if self.schedules.unassign(_key(call)) else ArmResponse(204)
 
-    def list_assignments(self, call: Call) -> Answer:
+    def list_assignments(self, call: Call) -> ArmResponse:
         """Of one machine, of one resource group as a dynamic scope, or everything in a subscription."""
         self._check_scope(call)
         scope = _split(call)[0].casefold()
@@ -255,7 +255,7 @@ class Maintenance:
         found = self.schedules.assignments.get(_key(call))
         if found is None:
             message = f"Configuration assignment '{call.captured['assignment']}' was not found."
-            raise maintenance_refusal(404, "NotFound", message)
+            raise maintenance_error(404, "NotFound", message)
         return found
 
     def _check_scope(self, call: Call) -> None:
@@ -265,20 +265,20 @@ class Maintenance:
         """
         captured = call.captured
         if "machine" in captured:
-            machine = self.world.machine(captured["subscription"], captured["group"], captured["machine"])
+            machine = self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
             if machine.simulation.forbidden:
                 action = f"Microsoft.Maintenance/configurationAssignments/{_VERBS[call.method]}"
-                raise errors.forbidden(action, machine.id, self.world.client_id)
+                raise errors.forbidden(action, machine.id, self.azure.client_id)
         else:
-            self.world.subscription(captured["subscription"])
+            self.azure.subscription(captured["subscription"])
 
 
 def _is_run_name(text: str) -> bool:
     return len(text) == 14 and text.isascii() and text.isdigit()
 
 
-def _no_run(call: Call) -> Refusal:
-    return maintenance_refusal(404, "NotFound", f"Maintenance run '{call.captured['run']}' was not found.")
+def _no_run(call: Call) -> ArmError:
+    return maintenance_error(404, "NotFound", f"Maintenance run '{call.captured['run']}' was not found.")
 
 
 def _key(call: Call) -> str:

@@ -18,7 +18,7 @@ from local.azure_simulator.compute.install_request import InstallRequest, read_i
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.machine_views import properties
 from local.azure_simulator.maintenance.assignments import Assignment
-from local.azure_simulator.maintenance.configurations import Configuration, maintenance_refusal
+from local.azure_simulator.maintenance.configurations import Configuration, maintenance_error
 from local.azure_simulator.maintenance.occurrences import (
     ANNOUNCED_SECONDS,
     FAILED,
@@ -26,9 +26,9 @@ from local.azure_simulator.maintenance.occurrences import (
     MachineRun,
     Occurrence,
 )
-from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.json_readers import dig, object_or_none
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 SETTLED_SECONDS = 15 * 60.0
 """A schedule has to be there, unchanged, for so long before a start, or that start is passed over."""
@@ -40,8 +40,8 @@ type Publish = Callable[[str, Occurrence], None]
 class Schedules:
     """All configurations, assignments and runs, by folded id."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState) -> None:
+        self.azure = azure
         self.configurations: dict[str, Configuration] = {}
         self.assignments: dict[str, Assignment] = {}
         self.former: list[Assignment] = []
@@ -59,7 +59,7 @@ class Schedules:
     def put(self, configuration: Configuration) -> None:
         """Take a new or changed configuration, and plan its next run."""
         self.configurations[configuration.folded] = configuration
-        self._plan(configuration, self.world.clock.calendar())
+        self._plan(configuration, self.azure.clock.calendar())
 
     def remove(self, folded: str) -> bool:
         """Forget a configuration. Its assignments stay, as stale ones do in Azure; false when there is none."""
@@ -69,7 +69,7 @@ class Schedules:
         """Forget an assignment; false when there is none."""
         found = self.assignments.pop(folded, None)
         if found is not None:
-            found.removed = self.world.clock.now()
+            found.removed = self.azure.clock.now()
             self.former.append(found)
         return found is not None
 
@@ -83,7 +83,7 @@ class Schedules:
         dynamic = [each for each in mine if each.is_dynamic]
         return [
             machine
-            for folded, machine in self.world.machines.items()
+            for folded, machine in self.azure.machines.items()
             if not machine.simulation.is_gone and (folded in named or any(each.holds(machine) for each in dynamic))
         ]
 
@@ -96,7 +96,7 @@ class Schedules:
 
     def settle(self) -> None:
         """Do everything that was due by now."""
-        now = self.world.clock.now()
+        now = self.azure.clock.now()
         while self._due and self._due[0][0] <= now:
             moment, _, action = heapq.heappop(self._due)
             action(moment)
@@ -108,7 +108,7 @@ class Schedules:
 
     def next_start(self, configuration: Configuration, after: datetime) -> datetime | None:
         """The next start that will really be one, on the calendar."""
-        settled = self.world.clock.calendar(configuration.changed + SETTLED_SECONDS)
+        settled = self.azure.clock.calendar(configuration.changed + SETTLED_SECONDS)
         window = configuration.window
         if window is None or not configuration.patches_guests:
             return None
@@ -124,11 +124,11 @@ class Schedules:
                 self._announce(configuration, start, moment)
                 self._plan(configuration, start)
 
-        now = self.world.clock.now()
-        self._at(max(self.world.clock.moment(start) - ANNOUNCED_SECONDS, now), announce)
+        now = self.azure.clock.now()
+        self._at(max(self.azure.clock.moment(start) - ANNOUNCED_SECONDS, now), announce)
 
     def _announce(self, configuration: Configuration, start: datetime, moment: float) -> None:
-        made = self._open(configuration, self.world.clock.moment(start), moment)
+        made = self._open(configuration, self.azure.clock.moment(start), moment)
         if self.publish is None or made.cancelled is not None:
             return
         if made.starts - configuration.changed < ANNOUNCED_SECONDS:
@@ -140,7 +140,7 @@ class Schedules:
 
     def fire(self, configuration: Configuration, minutes: float) -> Occurrence:
         """Announce a run now that starts in so many simulated minutes, whatever the schedule says."""
-        now = self.world.clock.now()
+        now = self.azure.clock.now()
         made = self._open(configuration, now + minutes * 60, now)
         made.is_by_hand = True
         if self.publish is not None:
@@ -149,7 +149,7 @@ class Schedules:
         return made
 
     def _open(self, configuration: Configuration, starts: float, moment: float) -> Occurrence:
-        name = f"{self.world.clock.calendar(starts):%Y%m%d%H%M%S}"
+        name = f"{self.azure.clock.calendar(starts):%Y%m%d%H%M%S}"
         known = self._known(configuration, name)
         if known is not None:
             # Planned anew by a change of the schedule: announced already, or cancelled ahead of its announcement.
@@ -171,7 +171,7 @@ class Schedules:
 
     def cancel(self, occurrence: Occurrence, message: str = "") -> None:
         """Let a run that has not begun not happen."""
-        occurrence.cancelled = self.world.clock.now()
+        occurrence.cancelled = self.azure.clock.now()
         occurrence.message = message
 
     def coming(self, configuration: Configuration, name: str) -> Occurrence | None:
@@ -179,13 +179,13 @@ class Schedules:
         known = self._known(configuration, name)
         if known is not None:
             return known
-        after = self.world.clock.calendar()
+        after = self.azure.clock.calendar()
         for _ in range(100):
             start = self.next_start(configuration, after)
             if start is None or f"{start:%Y%m%d%H%M%S}" > name:
                 return None
             if f"{start:%Y%m%d%H%M%S}" == name:
-                return self._open(configuration, self.world.clock.moment(start), self.world.clock.now())
+                return self._open(configuration, self.azure.clock.moment(start), self.azure.clock.now())
             after = start
         return None
 
@@ -218,7 +218,7 @@ class Schedules:
     def _is_still_planned(self, occurrence: Occurrence, configuration: Configuration | None) -> bool:
         if configuration is None or occurrence.is_by_hand:
             return configuration is not None
-        start = self.next_start(configuration, self.world.clock.calendar(occurrence.starts - 1))
+        start = self.next_start(configuration, self.azure.clock.calendar(occurrence.starts - 1))
         return start is not None and f"{start:%Y%m%d%H%M%S}" == occurrence.name
 
     def _end(self, occurrence: Occurrence, moment: float) -> None:
@@ -242,10 +242,10 @@ class Schedules:
         try:
             request = _request(occurrence, machine)
             ending = machine.plan("install", request, moment)
-        except Refusal as refused:
+        except ArmError as refused:
             made.refused, made.message = FAILED, str(dig(refused.body, "error", "message"))
             return made
-        made.operation = self.world.operations.begin(
+        made.operation = self.azure.operations.begin(
             "install",
             machine.folded,
             machine.subscription_id,
@@ -271,11 +271,11 @@ def find_configuration(schedules: Schedules, wanted: str) -> Configuration:
     """A configuration by id.
 
     Raises:
-        Refusal: 404, with capital letters.
+        ArmError: 404, with capital letters.
     """
     found = schedules.configurations.get(wanted.rstrip("/").casefold())
     if found is None:
-        raise maintenance_refusal(404, "NotFound", f"Maintenance configuration '{wanted}' was not found.")
+        raise maintenance_error(404, "NotFound", f"Maintenance configuration '{wanted}' was not found.")
     return found
 
 
@@ -302,7 +302,7 @@ def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
     """The installation that a schedule asks the guest for; the words of reboot settings differ.
 
     Raises:
-        Refusal: 400, for what nobody checked when the configuration was made.
+        ArmError: 400, for what nobody checked when the configuration was made.
     """
     configuration = occurrence.configuration
     patches = object_or_none(configuration.properties.get("installPatches"))

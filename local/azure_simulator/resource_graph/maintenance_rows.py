@@ -29,7 +29,7 @@ def configuration_rows(schedules: Schedules, subscriptions: set[str] | None) -> 
 
 def maintenance_rows(schedules: Schedules, subscriptions: set[str] | None) -> list[Row]:
     """The rows of ``maintenanceresources``; ``subscriptions`` are folded."""
-    then = schedules.world.clock.now() - schedules.world.graph_lag
+    then = schedules.azure.clock.now() - schedules.azure.graph_lag
     rows = [
         _assignment(schedules, each)
         for each in [*schedules.assignments.values(), *schedules.former]
@@ -48,7 +48,7 @@ def maintenance_rows(schedules: Schedules, subscriptions: set[str] | None) -> li
 
 def _place(schedules: Schedules, configuration: Configuration) -> dict[str, Any]:
     return {
-        "tenantId": schedules.world.tenant_id,
+        "tenantId": schedules.azure.tenant_id,
         "location": configuration.location,
         "resourceGroup": configuration.resource_group.lower(),
         "subscriptionId": configuration.subscription_id,
@@ -60,7 +60,7 @@ def _assignment(schedules: Schedules, assignment: Assignment) -> Row:
     return assignment.document(is_put=False) | {
         "id": assignment.folded,
         "type": "microsoft.maintenance/configurationassignments",
-        "tenantId": schedules.world.tenant_id,
+        "tenantId": schedules.azure.tenant_id,
         "location": assignment.location or "",
         "resourceGroup": assignment.resource_group.lower(),
         "subscriptionId": assignment.subscription_id,
@@ -69,7 +69,7 @@ def _assignment(schedules: Schedules, assignment: Assignment) -> Row:
 
 
 def _run(schedules: Schedules, occurrence: Occurrence, then: float) -> Row:
-    configuration, clock = occurrence.configuration, schedules.world.clock
+    configuration, clock = occurrence.configuration, schedules.azure.clock
     status = occurrence.status(then, clock)
     words = [occurrence.machine_status(folded, then, clock)[0] for folded in occurrence.machines]
     ended = occurrence.cancelled if status == CANCELLED else occurrence.ended
@@ -100,7 +100,7 @@ def _run(schedules: Schedules, occurrence: Occurrence, then: float) -> Row:
 
 def _machine_run(schedules: Schedules, occurrence: Occurrence, folded: str, then: float) -> Row:
     found = occurrence.machines[folded]
-    status, ended = occurrence.machine_status(folded, then, schedules.world.clock)
+    status, ended = occurrence.machine_status(folded, then, schedules.azure.clock)
     properties = _common(schedules, occurrence, status, ended) | {
         "resourceId": folded,
         "errorMessage": found.message or None,
@@ -109,7 +109,7 @@ def _machine_run(schedules: Schedules, occurrence: Occurrence, folded: str, then
         "id": f"{folded}/providers/microsoft.maintenance/applyupdates/{occurrence.name}",
         "name": occurrence.name,
         "type": "microsoft.maintenance/applyupdates",
-        "tenantId": schedules.world.tenant_id,
+        "tenantId": schedules.azure.tenant_id,
         "location": found.machine.location,
         "resourceGroup": found.machine.resource_group.lower(),
         "subscriptionId": found.machine.subscription_id,
@@ -119,7 +119,7 @@ def _machine_run(schedules: Schedules, occurrence: Occurrence, folded: str, then
 
 
 def _common(schedules: Schedules, occurrence: Occurrence, status: str, ended: float | None) -> dict[str, Any]:
-    clock = schedules.world.clock
+    clock = schedules.azure.clock
     return {
         "maintenanceConfigurationId": occurrence.configuration.folded,
         "maintenanceScope": occurrence.configuration.properties["maintenanceScope"],

@@ -15,7 +15,7 @@ from typing import Any
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.server.json_readers import list_or_empty
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
 TABLES = ("patchassessmentresources", "patchinstallationresources")
@@ -43,25 +43,25 @@ _ASKS_FOR_STARTS = re.compile(rf"where\s+{_STARTS}(?:\s+or\s+{_STARTS})*\s*(?:\|
 type Row = dict[str, Any]
 
 
-def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: str = "") -> Iterator[Row]:
+def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, query: str = "") -> Iterator[Row]:
     """The rows of one of the tables.
 
     Args:
-        world: Whose operations they are.
+        azure: Whose operations they are.
         table: One of ``TABLES``.
         subscriptions: Folded; None means all.
         query: What they are for: rows of patches, many times as many, are not made when it passes them over.
     """
-    then = world.clock.now() - world.graph_lag
+    then = azure.clock.now() - azure.graph_lag
     with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
     kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
     wanted: Iterable[Operation] = (
         operation
-        for operation in world.operations.all()
+        for operation in azure.operations.all()
         if operation.kind == kind
         and operation.started <= then
         and operation.ending.touches_guest
-        and not _machine(world, operation).simulation.deleted
+        and not _machine(azure, operation).simulation.deleted
         and not operation.ends <= then - days * _DAY_SECONDS
         and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
     )
@@ -69,13 +69,13 @@ def patch_rows(world: World, table: str, subscriptions: set[str] | None, query: 
         wanted = {each.machine: each for each in wanted if each.is_over(then)}.values()
     starts = _asked_starts(query)
     for operation in wanted:
-        row = _result(world, operation, then)
+        row = _result(azure, operation, then)
         yield row
         above = f"{row['id']}/softwarePatches/".casefold()
         if with_patches and (
             starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
         ):
-            yield from _patches(world, operation, row, then)
+            yield from _patches(azure, operation, row, then)
 
 
 def _asked_starts(query: str) -> list[str] | None:
@@ -84,20 +84,20 @@ def _asked_starts(query: str) -> list[str] | None:
     return None if stage is None else [each.casefold() for each in re.findall(_STARTS, stage[0], re.IGNORECASE)]
 
 
-def _result(world: World, operation: Operation, then: float) -> Row:
+def _result(azure: AzureState, operation: Operation, then: float) -> Row:
     if operation.graph_row is not None:
         return operation.graph_row
-    made = (_assessment if operation.kind == "assess" else _installation)(world, operation, then)
+    made = (_assessment if operation.kind == "assess" else _installation)(azure, operation, then)
     if operation.is_over(then):
         operation.graph_row = made
     return made
 
 
-def _installation(world: World, operation: Operation, then: float) -> Row:
-    result = operation.result(world.clock) if operation.is_over(then) else None
+def _installation(azure: AzureState, operation: Operation, then: float) -> Row:
+    result = operation.result(azure.clock) if operation.is_over(then) else None
     status = "InProgress" if not operation.is_over(then) else "Failed" if result is None else result["status"]
     counts = {f"{name}PatchCount": 0 if result is None else result[f"{name}PatchCount"] for name in _COUNTS}
-    properties = _common(world, operation, then) | {
+    properties = _common(azure, operation, then) | {
         "installationActivityId": operation.id,
         "status": status,
         "maintenanceWindowExceeded": bool(result and result["maintenanceWindowExceeded"]),
@@ -105,11 +105,11 @@ def _installation(world: World, operation: Operation, then: float) -> Row:
         "maintenanceRunId": operation.maintenance_run or None,
         **counts,
     }
-    return _row(world, operation, "patchInstallationResults", operation.id, properties)
+    return _row(azure, operation, "patchInstallationResults", operation.id, properties)
 
 
-def _assessment(world: World, operation: Operation, then: float) -> Row:
-    result = operation.result(world.clock) or {}
+def _assessment(azure: AzureState, operation: Operation, then: float) -> Row:
+    result = operation.result(azure.clock) or {}
     counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
     listed: list[dict[str, Any]] = list_or_empty(result.get("availablePatches"))
     for patch in listed:
@@ -118,15 +118,15 @@ def _assessment(world: World, operation: Operation, then: float) -> Row:
     counts["security"] += max(
         0, result.get("criticalAndSecurityPatchCount", 0) - counts["critical"] - counts["security"]
     )
-    properties = _common(world, operation, then) | {
+    properties = _common(azure, operation, then) | {
         "rebootPending": result.get("rebootPending", False),
         "availablePatchCountByClassification": counts,
     }
-    return _row(world, operation, "patchAssessmentResults", "latest", properties)
+    return _row(azure, operation, "patchAssessmentResults", "latest", properties)
 
 
-def _patches(world: World, operation: Operation, above: Row, then: float) -> list[Row]:
-    result = operation.result(world.clock) if operation.is_over(then) else None
+def _patches(azure: AzureState, operation: Operation, above: Row, then: float) -> list[Row]:
+    result = operation.result(azure.clock) if operation.is_over(then) else None
     listed: list[dict[str, Any]] = list_or_empty(
         (result or {}).get("availablePatches") or (result or {}).get("patches")
     )
@@ -136,7 +136,7 @@ def _patches(world: World, operation: Operation, above: Row, then: float) -> lis
             "patchName": patch["name"],
             "classifications": patch["classifications"],
             "publishedDateTime": patch.get("publishedDate") if "kbId" in patch else None,
-            "lastModifiedDateTime": world.clock.stamp(operation.ends),
+            "lastModifiedDateTime": azure.clock.stamp(operation.ends),
         }
         kept = ("kbId", "version", "rebootBehavior", "installationState", "msrcSeverity")
         shown |= {key: patch[key] for key in kept if key in patch}
@@ -152,11 +152,11 @@ def _patches(world: World, operation: Operation, above: Row, then: float) -> lis
     return made
 
 
-def _common(world: World, operation: Operation, then: float) -> dict[str, Any]:
-    machine = _machine(world, operation)
+def _common(azure: AzureState, operation: Operation, then: float) -> dict[str, Any]:
+    machine = _machine(azure, operation)
     return {
-        "startDateTime": world.clock.stamp(operation.started),
-        "lastModifiedDateTime": world.clock.stamp(min(then, operation.ends)),
+        "startDateTime": azure.clock.stamp(operation.started),
+        "lastModifiedDateTime": azure.clock.stamp(min(then, operation.ends)),
         "startedBy": "Platform" if operation.maintenance_run else "User",
         "osType": machine.os_type,
         "patchServiceUsed": "WU-WSUS" if machine.os_type == "Windows" else "APT",
@@ -164,13 +164,13 @@ def _common(world: World, operation: Operation, then: float) -> dict[str, Any]:
     }
 
 
-def _row(world: World, operation: Operation, kind: str, name: str, properties: dict[str, Any]) -> Row:
-    machine = _machine(world, operation)
+def _row(azure: AzureState, operation: Operation, kind: str, name: str, properties: dict[str, Any]) -> Row:
+    machine = _machine(azure, operation)
     return {
         "id": f"{machine.id}/{kind}/{name}",
         "name": name,
         "type": _TYPE + kind.lower(),
-        "tenantId": world.tenant_id,
+        "tenantId": azure.tenant_id,
         "location": machine.location,
         "resourceGroup": machine.resource_group.lower(),
         "subscriptionId": machine.subscription_id,
@@ -179,5 +179,5 @@ def _row(world: World, operation: Operation, kind: str, name: str, properties: d
     }
 
 
-def _machine(world: World, operation: Operation) -> Machine:
-    return world.machines[operation.machine]
+def _machine(azure: AzureState, operation: Operation) -> Machine:
+    return azure.machines[operation.machine]

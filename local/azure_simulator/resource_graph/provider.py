@@ -29,10 +29,10 @@ from local.azure_simulator.resource_graph.patch_rows import TABLES as PATCH_TABL
 from local.azure_simulator.resource_graph.patch_rows import patch_rows
 from local.azure_simulator.resource_graph.query import Query
 from local.azure_simulator.server import errors
-from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.json_readers import object_or_none
-from local.azure_simulator.server.routing import Answer, Call, Route, compact
-from local.azure_simulator.state import World
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
+from local.azure_simulator.state import AzureState
 
 _RESOURCES = {
     "id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy", "sku", "plan",
@@ -51,8 +51,8 @@ _PIECE = 100
 class ResourceGraph:
     """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
 
-    def __init__(self, world: World, snapshots: Snapshots, schedules: Schedules) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState, snapshots: Snapshots, schedules: Schedules) -> None:
+        self.azure = azure
         self.snapshots = snapshots
         self.schedules = schedules
         self._results: OrderedDict[str, list[Row]] = OrderedDict()
@@ -61,18 +61,18 @@ class ResourceGraph:
     def routes(self) -> list[Route]:
         return [Route("POST", "/providers/Microsoft.ResourceGraph/resources", "graph", self.query)]
 
-    async def query(self, call: Call) -> Answer:
+    async def query(self, call: Call) -> ArmResponse:
         quota = self._quota()
         try:
             made = await self._answer(call)
-        except Refusal as refused:
+        except ArmError as refused:
             # A refused query has cost its part of the quota, and says so (recorded).
             refused.headers |= quota
             raise
         made.headers |= quota
         return made
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: Call) -> ArmResponse:
         request = object_or_none(call.json())
         if not isinstance(request.get("query"), str):
             raise _bad_request([{"code": "InvalidQuery", "message": "The query is missing."}], call)
@@ -126,23 +126,23 @@ class ResourceGraph:
 
     def _rows(self, table: str, subscriptions: set[str] | None, query: str) -> Iterable[Row]:
         if table in PATCH_TABLES:
-            return patch_rows(self.world, table, subscriptions, query)
+            return patch_rows(self.azure, table, subscriptions, query)
         if table == MAINTENANCE_TABLE:
             return maintenance_rows(self.schedules, subscriptions)
         if table == HEALTH_TABLE:
-            return health_rows(self.world, subscriptions)
+            return health_rows(self.azure, subscriptions)
         return self._containers(subscriptions) if table == "resourcecontainers" else self._resources(subscriptions)
 
     def _resources(self, subscriptions: set[str] | None) -> Iterator[Row]:
-        for machine in self.world.settled():
+        for machine in self.azure.settled():
             if subscriptions is None or machine.subscription_id.casefold() in subscriptions:
-                yield machine_views.graph_row(machine, self.world.tenant_id)
+                yield machine_views.graph_row(machine, self.azure.tenant_id)
         yield from self.snapshots.graph_rows(subscriptions)
         yield from configuration_rows(self.schedules, subscriptions)
 
     def _containers(self, subscriptions: set[str] | None) -> list[Row]:
         rows: list[Row] = []
-        for folded, machines in self.world.by_subscription.items():
+        for folded, machines in self.azure.by_subscription.items():
             if subscriptions is None or folded in subscriptions:
                 subscription_id = machines[0].subscription_id
                 rows.append(
@@ -151,7 +151,7 @@ class ResourceGraph:
                         "id": f"/subscriptions/{subscription_id}",
                         "name": f"Simulated {subscription_id[:8]}",
                         "type": "microsoft.resources/subscriptions",
-                        "tenantId": self.world.tenant_id,
+                        "tenantId": self.azure.tenant_id,
                         "subscriptionId": subscription_id,
                         "properties": {"state": "Enabled"},
                     }
@@ -162,11 +162,11 @@ class ResourceGraph:
         """Take one query from the caller's quota.
 
         Raises:
-            Refusal: 429 RateLimiting, with the quota headers that tell when to come back.
+            ArmError: 429 RateLimiting, with the quota headers that tell when to come back.
         """
-        charge = self.world.throttle.take([("graph-queries", "user")])
+        charge = self.azure.throttle.take([("graph-queries", "user")])
         left = charge.remaining["graph-queries"]
-        real = charge.retry_after or max(1, math.ceil(self.world.clock.real_seconds(_QUOTA_SECONDS)))
+        real = charge.retry_after or max(1, math.ceil(self.azure.clock.real_seconds(_QUOTA_SECONDS)))
         headers = {
             "x-ms-user-quota-remaining": str(left),
             "x-ms-user-quota-resets-after": f"{real // 3600:02}:{real // 60 % 60:02}:{real % 60:02}",
@@ -202,13 +202,13 @@ def _table(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _bad_request(details: list[dict[str, Any]], call: Call) -> Refusal:
+def _bad_request(details: list[dict[str, Any]], call: Call) -> ArmError:
     correlation = call.headers.get("x-ms-client-request-id", "none")
     message = f"Please provide below info when asking for support: timestamp = now, correlationId = {correlation}."
-    return Refusal(400, {"error": {"code": "BadRequest", "message": message, "details": details}})
+    return ArmError(400, {"error": {"code": "BadRequest", "message": message, "details": details}})
 
 
-def _query_error(error: QueryError, text: str, call: Call) -> Refusal:
+def _query_error(error: QueryError, text: str, call: Call) -> ArmError:
     line = text.count("\n", 0, error.position) + 1
     column = error.position - (text.rfind("\n", 0, error.position) + 1)
     advice = (

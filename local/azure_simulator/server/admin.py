@@ -1,4 +1,4 @@
-"""``/_sim``: the simulator's own controls and books. Nothing of it exists in Azure."""
+"""``/_sim``: the simulator's own controls and its log of requests. Nothing of it exists in Azure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from local.azure_simulator.maintenance.admin import MaintenanceAdmin
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 
 class Admin:
     """Handlers below ``/_sim``."""
 
-    def __init__(self, world: World, maintenance: MaintenanceAdmin) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState, maintenance: MaintenanceAdmin) -> None:
+        self.azure = azure
         self.maintenance = maintenance
 
     async def handle(self, request: Request) -> Response:
@@ -28,7 +28,7 @@ class Admin:
             except ValueError as error:
                 return _problem(400, f"{type(error).__name__}: {error}")
         if request.method == "DELETE" and part == "faults":
-            removed = self.world.faults.remove(rest or None)
+            removed = self.azure.faults.remove(rest or None)
             return Response(status_code=204) if removed else _problem(404, f"no rule {rest}")
         if request.method != "POST":
             return _problem(405, "GET, POST and DELETE only")
@@ -51,67 +51,67 @@ class Admin:
         if part == "":
             return JSONResponse(self._overview())
         if part == "accepted":
-            return JSONResponse(self.world.accepted())
-        if part == "meter":
-            return JSONResponse(self.world.meter.document())
+            return JSONResponse(self.azure.accepted())
+        if part == "metrics":
+            return JSONResponse(self.azure.metrics.document())
         if part == "maintenance":
             return JSONResponse(self.maintenance.document())
         if part == "operations":
-            return JSONResponse({"operations": self.world.intervals(query.get("kind", ""))})
+            return JSONResponse({"operations": self.azure.intervals(query.get("kind", ""))})
         if part == "faults":
-            return JSONResponse({"faults": self.world.faults.documents()})
+            return JSONResponse({"faults": self.azure.faults.documents()})
         if part == "requests":
-            found = self.world.books.documents(
+            found = self.azure.request_log.documents(
                 since=int(query.get("since") or 0),
                 method=query.get("method", ""),
                 path=query.get("path", ""),
                 operation=query.get("operation", ""),
                 limit=int(query.get("limit") or 0),
             )
-            return JSONResponse({"count": self.world.books.count, "requests": found})
+            return JSONResponse({"count": self.azure.request_log.count, "requests": found})
         if part == "state":
             wanted = query.get("id", "").casefold()
-            machines = [each for each in self.world.settled() if not wanted or each.folded == wanted]
-            return JSONResponse({"machines": [self.world.state(machine) for machine in machines]})
+            machines = [each for each in self.azure.settled() if not wanted or each.folded == wanted]
+            return JSONResponse({"machines": [self.azure.state(machine) for machine in machines]})
         return _problem(404, f"nothing at /_sim/{part}{'/' if rest else ''}{rest}")
 
     def _write(self, part: str, body: object) -> Response:
         if part == "faults":
             if isinstance(body, list):
-                made = [self.world.faults.add(each) for each in cast(list[object], body)]
+                made = [self.azure.faults.add(each) for each in cast(list[object], body)]
                 return JSONResponse({"faults": made}, 201)
-            return JSONResponse(self.world.faults.add(body), 201)
+            return JSONResponse(self.azure.faults.add(body), 201)
         document = cast(dict[str, Any], body if isinstance(body, dict) else {})
-        if part == "meter":
-            self.world.meter.reset()
-            return JSONResponse(self.world.meter.document())
+        if part == "metrics":
+            self.azure.metrics.reset()
+            return JSONResponse(self.azure.metrics.document())
         if part == "machines":
-            machine = self.world.change(str(document["id"]), dict(document["simulation"]))
-            return JSONResponse(self.world.state(machine))
+            machine = self.azure.change(str(document["id"]), dict(document["simulation"]))
+            return JSONResponse(self.azure.state(machine))
         if part == "limits":
             if "enabled" in document:
-                self.world.throttle.enabled = bool(document["enabled"])
+                self.azure.throttle.enabled = bool(document["enabled"])
             for name, limit in cast(dict[str, dict[str, Any]], document.get("policies") or {}).items():
-                self.world.throttle.limit(name, float(limit["refillPerMinute"]), int(limit["burst"]))
+                self.azure.throttle.limit(name, float(limit["refillPerMinute"]), int(limit["burst"]))
             return JSONResponse(self._overview()["limits"])
         return _problem(404, f"nothing to post at /_sim/{part}")
 
     def _overview(self) -> dict[str, Any]:
-        world = self.world
+        azure = self.azure
         return {
-            "machines": len(world.machines),
-            "subscriptions": [machines[0].subscription_id for machines in world.by_subscription.values()],
-            "speed": world.clock.speed,
-            "simulatedSeconds": round(world.clock.now(), 3),
-            "startedAt": world.clock.stamp(0),
-            "calendar": f"{world.clock.calendar():%Y-%m-%dT%H:%M:%S}Z",
-            "seed": world.seed,
-            "requests": world.books.count,
+            "machines": len(azure.machines),
+            "subscriptions": [machines[0].subscription_id for machines in azure.by_subscription.values()],
+            "speed": azure.clock.speed,
+            "simulatedSeconds": round(azure.clock.now(), 3),
+            "startedAt": azure.clock.stamp(0),
+            "calendar": f"{azure.clock.calendar():%Y-%m-%dT%H:%M:%S}Z",
+            "seed": azure.seed,
+            "requests": azure.request_log.count,
             "limits": {
-                "enabled": world.throttle.enabled,
+                "enabled": azure.throttle.enabled,
                 "policies": {
                     policy.name: {"refillPerMinute": policy.refill_per_minute, "burst": policy.burst}
-                    for policy in world.throttle.policies.values()
+                    for policy in azure.throttle.policies.values()
                 },
             },
         }

@@ -1,4 +1,4 @@
-"""The HTTPS application: every request through faults, token, limits and routing, and into the books."""
+"""The HTTPS application: every request through faults, token, limits and routing, and into the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from local.azure_simulator.arm.names import folded
-from local.azure_simulator.arm.subscriptions import Manager
+from local.azure_simulator.arm.subscriptions import Subscriptions
 from local.azure_simulator.compute.operations import indented
 from local.azure_simulator.compute.provider import Compute
 from local.azure_simulator.compute.snapshots import Snapshots
@@ -28,12 +28,12 @@ from local.azure_simulator.maintenance.scheduler import Schedules
 from local.azure_simulator.resource_graph.provider import ResourceGraph
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.admin import Admin
-from local.azure_simulator.server.errors import Refusal
+from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.faults import Effect
 from local.azure_simulator.server.identity import Identity
 from local.azure_simulator.server.request_log import Entry
-from local.azure_simulator.server.routing import Answer, Call, Route, Router
-from local.azure_simulator.state import World, machine_id
+from local.azure_simulator.server.routing import ArmResponse, Call, Route, Router
+from local.azure_simulator.state import AzureState, machine_id
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _COMMON = {
@@ -48,24 +48,24 @@ _COMMON = {
 type Reset = Callable[[tuple[str, int]], None]
 
 
-class Front:
+class SimulatorApp:
     """Takes one request from the socket to its answer.
 
     Args:
-        world: The state behind it all.
+        azure: The state behind it all.
         identity: Checks the bearer tokens.
         reset: Resets a client's connection, given its address; how depends on the server.
         events: Fires schedules and delivers their events.
     """
 
-    def __init__(self, world: World, identity: Identity, reset: Reset, events: EventGrid | None = None) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState, identity: Identity, reset: Reset, events: EventGrid | None = None) -> None:
+        self.azure = azure
         self.identity = identity
         self.reset = reset
-        self.events = events or EventGrid(Schedules(world))
-        snapshots, schedules, health = Snapshots(world), self.events.schedules, Health(world)
-        graph = ResourceGraph(world, snapshots, schedules)
-        handlers = [Compute(world), snapshots, Manager(world), graph, health, Maintenance(schedules)]
+        self.events = events or EventGrid(Schedules(azure))
+        snapshots, schedules, health = Snapshots(azure), self.events.schedules, Health(azure)
+        graph = ResourceGraph(azure, snapshots, schedules)
+        handlers = [Compute(azure), snapshots, Subscriptions(azure), graph, health, Maintenance(schedules)]
         self.routes = [route for each in handlers for route in each.routes()]
         self.router = Router(self.routes)
 
@@ -82,29 +82,29 @@ class Front:
             headers={key.decode("latin-1").lower(): value.decode("latin-1") for key, value in request.headers.raw},
         )
         self.events.schedules.settle()
-        number = self.world.books.next_number()
+        number = self.azure.request_log.next_number()
         found = self.router.find(call.method, call.path)
         route = None if found is None else found[0]
         call.captured = {} if found is None else found[1]
         operation = None if route is None else route.operation
         machine = self._machine_of(call)
-        effect = self.world.faults.effect(call.method, call.path, machine, operation)
+        effect = self.azure.faults.effect(call.method, call.path, machine, operation)
         answer = None if effect is not None and _prevents(effect) else await self._answer(call, route)
         if effect is not None:
             answer = self._spoil(effect, call, answer)
             if effect.delay_seconds:
                 await asyncio.sleep(effect.delay_seconds)
-        self.world.meter.count(
+        self.azure.metrics.count(
             operation or "other",
             call.method,
             call.path,
             0 if answer is None else answer.status,
             is_read=call.method in ("GET", "HEAD") and "subscription" in call.captured,
         )
-        self.world.books.write(
+        self.azure.request_log.write(
             Entry(
                 number=number,
-                at=self.world.clock.stamp(),
+                at=self.azure.clock.stamp(),
                 method=call.method,
                 path=call.path,
                 # The signed part of an operation's query is 3 KB of noise.
@@ -122,7 +122,7 @@ class Front:
             return Response(status_code=500)
         return self._respond(answer)
 
-    async def _answer(self, call: Call, route: Route | None) -> Answer:
+    async def _answer(self, call: Call, route: Route | None) -> ArmResponse:
         try:
             if route is None or route.needs_token:
                 self.identity.check(call.headers.get("authorization"))
@@ -132,9 +132,9 @@ class Front:
                 raise errors.missing_api_version()
             quota = self._charge_manager(call)
             found = route.handler(call)
-            answer = found if isinstance(found, Answer) else await found
-        except Refusal as refused:
-            return Answer(refused.status, indented(refused.body), dict(refused.headers))
+            answer = found if isinstance(found, ArmResponse) else await found
+        except ArmError as refused:
+            return ArmResponse(refused.status, indented(refused.body), dict(refused.headers))
         answer.headers |= quota
         return answer
 
@@ -142,7 +142,7 @@ class Front:
         """Resource Manager's own buckets, per subscription and kind of request.
 
         Raises:
-            Refusal: 429 SubscriptionRequestsThrottled.
+            ArmError: 429 SubscriptionRequestsThrottled.
         """
         subscription = call.captured.get("subscription")
         if subscription is None:
@@ -150,7 +150,7 @@ class Front:
         kind = "reads" if call.method in ("GET", "HEAD") else "writes"
         key = subscription.casefold()
         names = [f"subscription-{kind}", f"subscription-global-{kind}"]
-        charge = self.world.throttle.take([(name, key) for name in names])
+        charge = self.azure.throttle.take([(name, key) for name in names])
         headers = {f"x-ms-ratelimit-remaining-{name}": str(charge.remaining[name]) for name in names}
         if charge.refused_by is not None:
             refused = errors.manager_throttled(subscription, charge.retry_after)
@@ -161,21 +161,21 @@ class Front:
     def _machine_of(self, call: Call) -> str | None:
         captured = call.captured
         if "operation" in captured:
-            found = self.world.operations.find(captured["operation"])
-            return None if found is None else self.world.machines[found.machine].id
+            found = self.azure.operations.find(captured["operation"])
+            return None if found is None else self.azure.machines[found.machine].id
         if "machine" not in captured:
             return None
         return machine_id(captured["subscription"], captured["group"], captured["machine"])
 
-    def _spoil(self, effect: Effect, call: Call, answer: Answer | None) -> Answer | None:
+    def _spoil(self, effect: Effect, call: Call, answer: ArmResponse | None) -> ArmResponse | None:
         """Apply an effect to the real answer; none means that the connection is to be reset."""
         if effect.lose_operation:
             self._lose(call)
         if effect.drop is not None:
             return None
-        made = answer or Answer(effect.status or 200)
+        made = answer or ArmResponse(effect.status or 200)
         if effect.status is not None:
-            made = Answer(effect.status, None, {} if answer is None else dict(answer.headers))
+            made = ArmResponse(effect.status, None, {} if answer is None else dict(answer.headers))
         if effect.body is not None:
             is_text = isinstance(effect.body, str)
             made.body = effect.body if is_text else json.dumps(effect.body)
@@ -193,14 +193,14 @@ class Front:
 
     def _lose(self, call: Call) -> None:
         if "operation" in call.captured:
-            found = self.world.operations.find(call.captured["operation"])
+            found = self.azure.operations.find(call.captured["operation"])
         else:
-            machine = self.world.machines.get(folded(self._machine_of(call) or ""))
+            machine = self.azure.machines.get(folded(self._machine_of(call) or ""))
             found = None if machine is None else machine.active
         if found is not None:
             found.lost = True
 
-    def _respond(self, answer: Answer) -> Response:
+    def _respond(self, answer: ArmResponse) -> Response:
         request_id = str(uuid.uuid4())
         made = Response(
             content=None if answer.body is None else answer.body.encode(),
@@ -209,7 +209,7 @@ class Front:
             | {
                 "x-ms-request-id": request_id,
                 "x-ms-correlation-request-id": request_id,
-                "x-ms-routing-request-id": f"LOCAL:{self.world.clock.stamp()}:{request_id}",
+                "x-ms-routing-request-id": f"LOCAL:{self.azure.clock.stamp()}:{request_id}",
             }
             | answer.headers,
         )
@@ -248,10 +248,10 @@ def _not_from_here() -> Response:
     return JSONResponse({"error": {"code": "Forbidden", "message": "Only loopback peers are served."}}, 403)
 
 
-def make_app(world: World, identity: Identity, reset: Reset, events: EventGrid) -> Starlette:
+def make_app(azure: AzureState, identity: Identity, reset: Reset, events: EventGrid) -> Starlette:
     """The application behind the HTTPS port: Resource Manager, and ``/_sim``."""
-    front = Front(world, identity, reset, events)
-    admin = Admin(world, MaintenanceAdmin(events))
+    front = SimulatorApp(azure, identity, reset, events)
+    admin = Admin(azure, MaintenanceAdmin(events))
 
     async def administer(request: Request) -> Response:
         return await admin.handle(request) if is_loopback(request) else _not_from_here()
@@ -267,12 +267,12 @@ def make_app(world: World, identity: Identity, reset: Reset, events: EventGrid) 
 
 def make_identity_app(identity: Identity) -> Starlette:
     """The application behind the identity port."""
-    world = identity.world
+    azure = identity.azure
 
     async def token(request: Request) -> Response:
         if not is_loopback(request):
             return _not_from_here()
-        effect = world.faults.effect(request.method, request.url.path, None, "token")
+        effect = azure.faults.effect(request.method, request.url.path, None, "token")
         if effect is not None and effect.status is not None:
             return JSONResponse(effect.body or {"statusCode": effect.status, "message": "fault"}, effect.status)
         if request.headers.get("x-identity-header") != identity.header:

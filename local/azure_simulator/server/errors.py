@@ -1,4 +1,4 @@
-"""Refusals in the words of Azure: status, body and headers of every error that the simulator can give.
+"""ARM errors in the words of Azure: status, body and headers of every error that the simulator can give.
 
 Bodies follow recordings where there are any (InvalidParameter, ResourceNotFound, the 429 without a wrapper) and the
 published error tables elsewhere. Errors made by Resource Manager itself carry ``x-ms-failure-cause: gateway``; those of
@@ -13,7 +13,7 @@ from typing import Any
 GATEWAY = {"x-ms-failure-cause": "gateway"}
 
 
-class Refusal(Exception):
+class ArmError(Exception):
     """An answer other than success: HTTP status, JSON body and extra headers."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
@@ -23,21 +23,21 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def refusal(status: int, code: str, message: str, *, target: str | None = None, gateway: bool = False) -> Refusal:
+def refusal(status: int, code: str, message: str, *, target: str | None = None, gateway: bool = False) -> ArmError:
     """An error in the usual ``{"error": {...}}`` wrapper."""
     error: dict[str, Any] = {"code": code, "message": message}
     if target is not None:
         error["target"] = target
-    return Refusal(status, {"error": error}, dict(GATEWAY) if gateway else None)
+    return ArmError(status, {"error": error}, dict(GATEWAY) if gateway else None)
 
 
-def not_authenticated(detail: str) -> Refusal:
+def not_authenticated(detail: str) -> ArmError:
     made = refusal(401, "AuthenticationFailed", f"Authentication failed. {detail}", gateway=True)
     made.headers["WWW-Authenticate"] = 'Bearer error="invalid_token", error_description="Authentication failed."'
     return made
 
 
-def wrong_audience(audience: str, accepted: str) -> Refusal:
+def wrong_audience(audience: str, accepted: str) -> ArmError:
     return refusal(
         401,
         "InvalidAuthenticationTokenAudience",
@@ -47,13 +47,13 @@ def wrong_audience(audience: str, accepted: str) -> Refusal:
     )
 
 
-def no_such_route(path: str) -> Refusal:
+def no_such_route(path: str) -> ArmError:
     return refusal(
         404, "InvalidResourceType", f"The resource path '{path}' is not served by this simulator.", gateway=True
     )
 
 
-def missing_api_version() -> Refusal:
+def missing_api_version() -> ArmError:
     return refusal(
         400,
         "MissingApiVersionParameter",
@@ -62,17 +62,17 @@ def missing_api_version() -> Refusal:
     )
 
 
-def subscription_not_found(subscription_id: str) -> Refusal:
+def subscription_not_found(subscription_id: str) -> ArmError:
     return refusal(
         404, "SubscriptionNotFound", f"The subscription '{subscription_id}' could not be found.", gateway=True
     )
 
 
-def group_not_found(group: str) -> Refusal:
+def group_not_found(group: str) -> ArmError:
     return refusal(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.", gateway=True)
 
 
-def resource_not_found(kind: str, name: str, group: str) -> Refusal:
+def resource_not_found(kind: str, name: str, group: str) -> ArmError:
     return refusal(
         404,
         "ResourceNotFound",
@@ -82,11 +82,11 @@ def resource_not_found(kind: str, name: str, group: str) -> Refusal:
     )
 
 
-def operation_not_found(operation_id: str) -> Refusal:
+def operation_not_found(operation_id: str) -> ArmError:
     return refusal(404, "NotFound", f"The entity was not found in this Azure location: operation {operation_id}.")
 
 
-def forbidden(action: str, scope: str, client_id: str) -> Refusal:
+def forbidden(action: str, scope: str, client_id: str) -> ArmError:
     return refusal(
         403,
         "AuthorizationFailed",
@@ -97,23 +97,23 @@ def forbidden(action: str, scope: str, client_id: str) -> Refusal:
     )
 
 
-def altered_operation_url() -> Refusal:
+def altered_operation_url() -> ArmError:
     return refusal(400, "InvalidOperationUri", "The signature of the operation URL does not match its contents.")
 
 
-def invalid_parameter(message: str, target: str) -> Refusal:
+def invalid_parameter(message: str, target: str) -> ArmError:
     return refusal(400, "InvalidParameter", message, target=target)
 
 
-def unreadable_body(detail: str) -> Refusal:
+def unreadable_body(detail: str) -> ArmError:
     return refusal(400, "InvalidRequestContent", f"The request content was invalid and could not be read: {detail}")
 
 
-def property_is_fixed(name: str) -> Refusal:
+def property_is_fixed(name: str) -> ArmError:
     return refusal(409, "PropertyChangeNotAllowed", f"Changing property '{name}' is not allowed.", target=name)
 
 
-def unsupported_image() -> Refusal:
+def unsupported_image() -> ArmError:
     return invalid_parameter(
         "The selected VM image is not supported for VM Guest patch operations. For list of supported images, "
         "please refer: https://aka.ms/VMGuestPatchingCompatibleImages",
@@ -121,7 +121,7 @@ def unsupported_image() -> Refusal:
     )
 
 
-def busy(operation: str, name: str) -> Refusal:
+def busy(operation: str, name: str) -> ArmError:
     return refusal(
         409,
         "OperationNotAllowed",
@@ -129,11 +129,11 @@ def busy(operation: str, name: str) -> Refusal:
     )
 
 
-def not_running() -> Refusal:
+def not_running() -> ArmError:
     return refusal(409, "OperationNotAllowed", "The operation requires the VM to be running (or set to run).")
 
 
-def deallocated(operation: str, name: str) -> Refusal:
+def deallocated(operation: str, name: str) -> ArmError:
     return refusal(
         409,
         "OperationNotAllowed",
@@ -142,13 +142,13 @@ def deallocated(operation: str, name: str) -> Refusal:
     )
 
 
-def changing_power(name: str) -> Refusal:
+def changing_power(name: str) -> ArmError:
     return refusal(
         409, "OperationNotAllowed", f"An ongoing operation is changing power state of Virtual Machine '{name}'."
     )
 
 
-def extensions_disallowed() -> Refusal:
+def extensions_disallowed() -> ArmError:
     return refusal(
         409,
         "OperationNotAllowed",
@@ -157,7 +157,7 @@ def extensions_disallowed() -> Refusal:
     )
 
 
-def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_after: int) -> Refusal:
+def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_after: int) -> ArmError:
     """The Compute provider's 429: no ``error`` wrapper, JSON inside a string, Retry-After always."""
     measured = {
         "operationGroup": policy,
@@ -174,10 +174,10 @@ def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_
             {"code": "TooManyRequests", "target": policy, "message": json.dumps(measured, separators=(",", ":"))}
         ],
     }
-    return Refusal(429, body, {"Retry-After": str(retry_after)})
+    return ArmError(429, body, {"Retry-After": str(retry_after)})
 
 
-def manager_throttled(subscription_id: str, retry_after: int) -> Refusal:
+def manager_throttled(subscription_id: str, retry_after: int) -> ArmError:
     """Resource Manager's own 429, in front of every provider."""
     made = refusal(
         429,

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from local.azure_simulator.server.errors import not_authenticated, wrong_audience
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 _PUBLIC_AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
 
@@ -23,8 +23,8 @@ _PUBLIC_AUDIENCES = ("https://management.azure.com", "https://management.core.wi
 class Identity:
     """One managed identity with access to everything in the fleet."""
 
-    def __init__(self, world: World, *, lifetime: int = 86_400) -> None:
-        self.world = world
+    def __init__(self, azure: AzureState, *, lifetime: int = 86_400) -> None:
+        self.azure = azure
         self.lifetime = lifetime
         self.header = secrets.token_urlsafe(24)
         self._key = secrets.token_bytes(32)
@@ -32,20 +32,20 @@ class Identity:
     def issue(self, resource: str) -> dict[str, Any]:
         """The endpoint's answer: a token for an audience."""
         now = int(time.time())
-        world = self.world
+        azure = self.azure
         claims = {
             "aud": resource,
-            "iss": f"https://sts.windows.net/{world.tenant_id}/",
+            "iss": f"https://sts.windows.net/{azure.tenant_id}/",
             "iat": now,
             "nbf": now,
             "exp": now + self.lifetime,
-            "appid": world.client_id,
+            "appid": azure.client_id,
             "idtyp": "app",
-            "oid": world.client_id,
-            "sub": world.client_id,
-            "tid": world.tenant_id,
+            "oid": azure.client_id,
+            "sub": azure.client_id,
+            "tid": azure.tenant_id,
             "ver": "1.0",
-            "xms_mirid": f"/subscriptions/{next(iter(world.by_subscription), '')}/resourcegroups/patchwave"
+            "xms_mirid": f"/subscriptions/{next(iter(azure.by_subscription), '')}/resourcegroups/patchwave"
             "/providers/Microsoft.Web/sites/patchwave",
         }
         head = _encode(json.dumps({"typ": "JWT", "alg": "HS256"}).encode())
@@ -53,7 +53,7 @@ class Identity:
         token = f"{head}.{body}.{self._signature(f'{head}.{body}')}"
         return {
             "access_token": token,
-            "client_id": world.client_id,
+            "client_id": azure.client_id,
             "expires_on": str(now + self.lifetime),
             "resource": resource,
             "token_type": "Bearer",
@@ -63,7 +63,7 @@ class Identity:
         """Check a bearer header.
 
         Raises:
-            Refusal: 401, for no token, somebody else's, an expired one, or one for another audience.
+            ArmError: 401, for no token, somebody else's, an expired one, or one for another audience.
         """
         if not authorization or not authorization.startswith("Bearer "):
             raise not_authenticated("The 'Authorization' header is missing.")
@@ -74,7 +74,7 @@ class Identity:
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         if claims["exp"] <= time.time():
             raise not_authenticated("The access token has expired.")
-        accepted = [self.world.base_url, *_PUBLIC_AUDIENCES]
+        accepted = [self.azure.base_url, *_PUBLIC_AUDIENCES]
         if str(claims["aud"]).rstrip("/") not in accepted:
             raise wrong_audience(str(claims["aud"]), ",".join(accepted))
 

@@ -1,4 +1,4 @@
-"""Counts of what clients asked for, kept as they come: the books forget old requests, these do not."""
+"""Counts of what clients asked for, kept as they come: the log forgets old requests, these do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IN_FLIGHT_SECONDS = 0.25
 know."""
 
 
-class Meter:
+class Metrics:
     """Requests by operation and status, the most reads a second, and what 429 led to."""
 
     def __init__(self, clock: Clock) -> None:

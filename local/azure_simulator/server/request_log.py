@@ -1,4 +1,4 @@
-"""The simulator's own books: every request, in order."""
+"""The log of requests, in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Entry:
         }
 
 
-class Books:
+class RequestLog:
     """Requests since the start, oldest first."""
 
     def __init__(self) -> None:

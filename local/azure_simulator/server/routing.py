@@ -35,7 +35,7 @@ class Call:
         """The body as JSON; nothing for an empty body.
 
         Raises:
-            Refusal: 400 when it is not JSON.
+            ArmError: 400 when it is not JSON.
         """
         if not self.body.strip():
             return None
@@ -46,7 +46,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class Answer:
+class ArmResponse:
     """What is sent back. No body means Content-Length 0 and no Content-Type."""
 
     status: int = 200
@@ -55,15 +55,15 @@ class Answer:
     content_type: str = "application/json; charset=utf-8"
 
 
-def compact(document: Any, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+def compact(document: Any, status: int = 200) -> ArmResponse:
+    return ArmResponse(status, json.dumps(document, separators=(",", ":"), ensure_ascii=False))
 
 
-def pretty(document: Any, status: int = 200) -> Answer:
-    return Answer(status, indented(document))
+def pretty(document: Any, status: int = 200) -> ArmResponse:
+    return ArmResponse(status, indented(document))
 
 
-type Handler = Callable[[Call], Answer | Awaitable[Answer]]
+type Handler = Callable[[Call], ArmResponse | Awaitable[ArmResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Route:
     method: str
     pattern: str
     operation: str
-    """The word for it in fault rules and books."""
+    """The word for it in fault rules and in the log."""
     handler: Handler
     needs_token: bool = True
 

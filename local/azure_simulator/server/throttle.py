@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.server.metrics import Meter
+from local.azure_simulator.server.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Throttle:
     """All buckets of the simulator."""
 
     clock: Clock
-    meter: Meter
+    metrics: Metrics
     enabled: bool = True
     policies: dict[str, Policy] = field(
         default_factory=lambda: {policy.name: policy for policy in [*_COMPUTE, *_MANAGER, *_GRAPH]}
@@ -89,7 +89,7 @@ class Throttle:
     def take(self, charges: list[tuple[str, str]]) -> Charge:
         """Take one token from each (policy, key), or none at all when one of them is empty."""
         now = self.clock.now()
-        self.meter.charge(charges)
+        self.metrics.charge(charges)
         buckets = [self._refilled(policy, key, now) for policy, key in charges]
         if self.enabled:
             for (name, key), bucket in zip(charges, buckets, strict=True):
@@ -97,7 +97,7 @@ class Throttle:
                     policy = self.policies[name]
                     simulated = (1 - bucket.tokens) / policy.refill_per_minute * 60
                     wait = max(1, math.ceil(self.clock.real_seconds(simulated)))
-                    self.meter.refuse(name, key, wait)
+                    self.metrics.refuse(name, key, wait)
                     left = [max(0, math.floor(each.tokens)) for each in buckets]
                     return Charge({p: n for (p, _), n in zip(charges, left, strict=True)}, policy, wait)
         remaining: dict[str, int] = {}

@@ -12,7 +12,7 @@ import pytest
 from local.azure_simulator.arm.regions import REGIONS, location_document
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.fleet import FleetError, generate_fleet, read_fleet
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 from tests.support.simulator import SUBSCRIPTION, machine_id
 
 FLAT = {"id": machine_id(1), "name": "vm-001", "location": "westeurope", "tags": {"env": "prod"}}
@@ -89,7 +89,7 @@ def test_update_domains_of_the_file(tmp_path: Path) -> None:
         member | {"id": machine_id(3)},
     ]
     machines = read_fleet(write(tmp_path / "fleet.json", document), Clock(60), 1).machines
-    World(machines, Clock(60), "https://localhost")
+    AzureState(machines, Clock(60), "https://localhost")
     assert [machine.update_domain for machine in machines] == [4, 3, 2]
 
 

@@ -365,7 +365,7 @@ def test_a_refused_query_says_what_is_left_of_the_quota(
     assert refused.headers["x-ms-user-quota-resets-after"].startswith("00:00:")
 
 
-# --- faults and books
+# --- faults and the log of requests
 
 
 def test_faults_act_as_often_as_they_are_told(simulator: Simulator) -> None:
@@ -391,8 +391,8 @@ def test_a_dropped_answer_may_have_been_accepted(simulator: Simulator) -> None:
         assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
         with pytest.raises(httpx.TransportError):
             simulator.post(one, "assessPatches")
-        books = simulator.http.get("/_sim/accepted").json()
-        assert books.get(one, {"assess": 0})["assess"] == accepted
+        accepted_requests = simulator.http.get("/_sim/accepted").json()
+        assert accepted_requests.get(one, {"assess": 0})["assess"] == accepted
 
 
 def test_a_lost_operation_runs_on(simulator: Simulator) -> None:

@@ -18,9 +18,9 @@ from local.azure_simulator.maintenance.provider import Maintenance
 from local.azure_simulator.maintenance.scheduler import Schedules
 from local.azure_simulator.resource_graph.maintenance_rows import maintenance_rows
 from local.azure_simulator.resource_graph.patch_rows import TABLES, patch_rows
-from local.azure_simulator.server.errors import Refusal
-from local.azure_simulator.server.routing import Answer, Call
-from local.azure_simulator.state import World
+from local.azure_simulator.server.errors import ArmError
+from local.azure_simulator.server.routing import ArmResponse, Call
+from local.azure_simulator.state import AzureState
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg"
@@ -42,13 +42,15 @@ class Wall:
 
 
 class Bench:
-    """A world of few machines with one schedule."""
+    """An Azure of few machines with one schedule."""
 
     def __init__(self, **machines: dict[str, Any]) -> None:
         self.wall = Wall()
         clock = Clock(1, started_at=STARTED, monotonic=self.wall)
-        self.world = World([self._machine(name, clock, each) for name, each in machines.items()], clock, "https://x")
-        self.schedules = Schedules(self.world)
+        self.azure = AzureState(
+            [self._machine(name, clock, each) for name, each in machines.items()], clock, "https://x"
+        )
+        self.schedules = Schedules(self.azure)
         self.published: list[tuple[str, str]] = []
 
     def _machine(self, name: str, clock: Clock, simulation: dict[str, Any]) -> Machine:
@@ -80,7 +82,7 @@ class Bench:
                 "rebootSetting": "Never",
             },
         }
-        clock = self.world.clock
+        clock = self.azure.clock
         properties, read = read_properties(document, "rg", name, clock.calendar())
         one = CONFIGURATION.replace("nightly", name)
         now = clock.now()
@@ -89,11 +91,11 @@ class Bench:
         return made
 
     def assign(self, configuration: Configuration, scope: str, filter_: dict[str, Any] | None = None) -> None:
-        made = Assignment(scope, "a", configuration.folded, "westeurope", filter_, self.world.clock.now())
+        made = Assignment(scope, "a", configuration.folded, "westeurope", filter_, self.azure.clock.now())
         self.schedules.assignments[f"{configuration.folded} {made.folded}"] = made
 
     def assign_all(self, configuration: Configuration) -> None:
-        for machine in self.world.machines.values():
+        for machine in self.azure.machines.values():
             self.assign(configuration, machine.id)
 
     def at(self, minutes: float) -> None:
@@ -101,7 +103,7 @@ class Bench:
         self.wall.seconds = minutes * MINUTE
         self.schedules.settle()
 
-    def cancel(self, name: str) -> Answer:
+    def cancel(self, name: str) -> ArmResponse:
         """PUT ``Cancel`` to the run of this name."""
         path = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/{name}"
         body = b'{"properties": {"status": "Cancel"}}'
@@ -115,7 +117,7 @@ class Bench:
 
     def statuses(self, occurrence: Occurrence | None = None) -> dict[str, str]:
         found = occurrence or self.only
-        clock = self.world.clock
+        clock = self.azure.clock
         return {
             each.machine.name: found.machine_status(folded, clock.now(), clock)[0]
             for folded, each in found.machines.items()
@@ -137,7 +139,7 @@ def test_a_schedule_is_announced_and_fires_on_the_calendar() -> None:
     assert bench.statuses() == {"one": "InProgress"}
     bench.at(75)
     assert bench.statuses() == {"one": "Succeeded"}
-    machine = next(bench.world.settled())
+    machine = next(bench.azure.settled())
     assert machine.pending == []
     assert machine.accepted == {"assess": 0, "install": 0}
     bench.at(24 * 60 + 20)
@@ -164,7 +166,7 @@ def test_each_machine_ends_as_its_state_allows(machine: dict[str, Any], status: 
     bench.at(60 + 121)
     assert bench.statuses() == {"one": status, "two": "Succeeded"}
     expected = "Succeeded" if status == "CompletedWithWarnings" else "Failed"
-    assert bench.only.status(bench.world.clock.now(), bench.world.clock) == expected
+    assert bench.only.status(bench.azure.clock.now(), bench.azure.clock) == expected
 
 
 def test_a_dynamic_scope_takes_the_machines_that_fit_when_the_run_starts() -> None:
@@ -173,7 +175,7 @@ def test_a_dynamic_scope_takes_the_machines_that_fit_when_the_run_starts() -> No
     bench.assign(bench.schedule(), f"/subscriptions/{SUBSCRIPTION}", filter_)
     bench.at(30)
     assert bench.statuses() == {"web": "Pending"}
-    bench.world.machines[f"{GROUP}/providers/Microsoft.Compute/virtualMachines/db".casefold()].tags["role"] = "app"
+    bench.azure.machines[f"{GROUP}/providers/Microsoft.Compute/virtualMachines/db".casefold()].tags["role"] = "app"
     bench.at(61)
     assert bench.statuses() == {"web": "InProgress", "db": "InProgress"}
 
@@ -200,7 +202,7 @@ def test_a_schedule_ends_when_it_expires() -> None:
     made = bench.schedule(expirationDateTime="2026-11-23 13:00")
     bench.at(10 * 24 * 60)
     assert len(bench.schedules.occurrences) == 2
-    assert bench.schedules.next_start(made, bench.world.clock.calendar()) is None
+    assert bench.schedules.next_start(made, bench.azure.clock.calendar()) is None
 
 
 def test_events_are_published_and_a_late_change_cancels_the_run() -> None:
@@ -237,7 +239,7 @@ def test_a_cancelled_run_patches_nothing_and_sends_no_post() -> None:
     bench.at(90)
     assert bench.statuses() == {"one": "Cancelled"}
     assert [kind for kind, _ in bench.published] == ["Pre"]
-    assert len(next(bench.world.settled()).pending) == 2
+    assert len(next(bench.azure.settled()).pending) == 2
 
 
 def test_a_run_is_cancelled_until_a_minute_before_its_start() -> None:
@@ -245,11 +247,11 @@ def test_a_run_is_cancelled_until_a_minute_before_its_start() -> None:
     bench = Bench(one={})
     bench.assign_all(bench.schedule())
     bench.at(59.5)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ArmError) as refused:
         bench.cancel("20261121130000")
     assert refused.value.status == 400
     assert "cut-off" in str(refused.value)
-    with pytest.raises(Refusal) as unknown:
+    with pytest.raises(ArmError) as unknown:
         bench.cancel("20261122130001")
     assert unknown.value.status == 404
     bench.at(24 * 60 + 58.9)
@@ -299,15 +301,15 @@ def test_resource_graph_shows_a_run_late_and_not_for_ever() -> None:
     (done, stopped) = bench.rows(machine)
     assert (done["properties"]["status"], stopped["properties"]["status"]) == ("Succeeded", "ShutdownOrUnresponsive")
     assert stopped["properties"]["errorMessage"]
-    (installed,) = [each for each in patch_rows(bench.world, TABLES[1], None) if "softwarepatches" not in each["type"]]
+    (installed,) = [each for each in patch_rows(bench.azure, TABLES[1], None) if "softwarepatches" not in each["type"]]
     assert installed["properties"]["maintenanceRunId"] == bench.only.id
     assert installed["properties"]["startedBy"] == "Platform"
-    patches = [each for each in patch_rows(bench.world, TABLES[1], None) if "softwarepatches" in each["type"]]
+    patches = [each for each in patch_rows(bench.azure, TABLES[1], None) if "softwarepatches" in each["type"]]
     assert [each["properties"]["installationState"] for each in patches] == ["Installed", "Installed"]
     bench.schedules.remove(CONFIGURATION.casefold())
     bench.at(32 * 24 * 60)
     assert bench.rows(run) == []
-    assert list(patch_rows(bench.world, TABLES[1], None)) == []
+    assert list(patch_rows(bench.azure, TABLES[1], None)) == []
 
 
 def test_a_removed_assignment_is_shown_a_little_longer() -> None:
@@ -325,7 +327,7 @@ def test_a_machine_that_was_created_again_is_unresponsive_to_its_old_assignment(
     bench = Bench(one={})
     bench.assign_all(bench.schedule())
     bench.at(5)
-    bench.world.change(next(bench.world.settled()).id, {"recreated": True})
+    bench.azure.change(next(bench.azure.settled()).id, {"recreated": True})
     bench.at(61)
     assert bench.statuses() == {"one": "ShutdownOrUnresponsive"}
 
@@ -336,7 +338,7 @@ def test_what_is_set_on_the_machine_wins_over_the_reboot_setting_of_the_schedule
     bench.assign_all(bench.schedule())
     bench.at(60)
     bench.at(90)
-    results = [each.operation.result(bench.world.clock) for each in bench.only.machines.values() if each.operation]
+    results = [each.operation.result(bench.azure.clock) for each in bench.only.machines.values() if each.operation]
     assert [result and result["rebootStatus"] for result in results] == ["Completed", "NotNeeded"]
 
 
@@ -344,10 +346,10 @@ def test_of_a_deleted_machine_only_its_assignment_is_left() -> None:
     bench = Bench(one={})
     bench.assign_all(bench.schedule())
     bench.at(90)
-    bench.world.change(next(bench.world.settled()).id, {"deleted": True})
-    assert not list(bench.world.settled())
+    bench.azure.change(next(bench.azure.settled()).id, {"deleted": True})
+    assert not list(bench.azure.settled())
     assert bench.rows("microsoft.maintenance/applyupdates") == []
-    assert list(patch_rows(bench.world, TABLES[1], None)) == []
+    assert list(patch_rows(bench.azure, TABLES[1], None)) == []
     assert len(bench.rows("microsoft.maintenance/configurationassignments")) == 1
     bench.at(24 * 60 + 61)
     assert bench.statuses(list(bench.schedules.occurrences.values())[1]) == {}
@@ -358,14 +360,14 @@ def test_a_query_for_the_patches_of_some_results_gets_them_all_and_makes_no_othe
     bench.assign_all(bench.schedule())
     bench.at(60)
     bench.at(90)
-    everything = list(patch_rows(bench.world, TABLES[1], None))
+    everything = list(patch_rows(bench.azure, TABLES[1], None))
     results = [row["id"] for row in everything if row["type"].endswith("results")]
     asked = f"{TABLES[1]} | where id startswith '{results[0]}/' or id startswith '{results[2].upper()}/' | project id"
-    made = [row["id"] for row in patch_rows(bench.world, TABLES[1], None, asked)]
+    made = [row["id"] for row in patch_rows(bench.azure, TABLES[1], None, asked)]
     patches = [row["id"] for row in everything if row["type"].endswith("softwarepatches")]
     assert len(patches) == 6
     assert [each for each in made if each not in results] == [each for each in patches if results[1] not in each]
     alone = f"{TABLES[1]} | where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults' | count"
-    assert [row["id"] for row in patch_rows(bench.world, TABLES[1], None, alone)] == results
+    assert [row["id"] for row in patch_rows(bench.azure, TABLES[1], None, alone)] == results
     other = f"{TABLES[1]} | where id startswith 'a' and name == 'b'"
-    assert len(list(patch_rows(bench.world, TABLES[1], None, other))) == len(everything)
+    assert len(list(patch_rows(bench.azure, TABLES[1], None, other))) == len(everything)

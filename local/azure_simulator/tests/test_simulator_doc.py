@@ -13,10 +13,10 @@ from local.azure_simulator import __main__ as command
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.behavior import AgentState, PendingPatch, PowerState, Simulation
 from local.azure_simulator.maintenance.event_grid import Delivery
-from local.azure_simulator.server.app import Front
+from local.azure_simulator.server.app import SimulatorApp
 from local.azure_simulator.server.faults import Effect, Faults, Match, Operation, Rule
 from local.azure_simulator.server.identity import Identity
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 
 DOC = (ROOT / "docs/contributing/simulator.md").read_text(encoding="utf-8")
 
@@ -49,8 +49,8 @@ def test_each_fault_operation_is_taken(operation: str) -> None:
 
 
 def test_every_route_can_be_met_by_a_fault() -> None:
-    world = World([], Clock(1), "https://x")
-    served = {route.operation for route in Front(world, Identity(world), lambda _: None).routes}
+    azure = AzureState([], Clock(1), "https://x")
+    served = {route.operation for route in SimulatorApp(azure, Identity(azure), lambda _: None).routes}
     assert served
     assert served <= operations()
 

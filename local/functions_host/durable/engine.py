@@ -28,7 +28,7 @@ from google.protobuf import wrappers_pb2
 
 from local.functions_host.durable.activity_queue import ActivityQueue, ScheduledActivity
 from local.functions_host.durable.history_events import Parent, history_too_long, size_after
-from local.functions_host.durable.metrics import Meter
+from local.functions_host.durable.metrics import Metrics
 from local.functions_host.durable.timer_queue import TimerQueue
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._executions: dict[str, str] = {}
         self._parents: dict[str, Parent] = {}
         self._activities = ActivityQueue()
-        self._meter = Meter()
+        self._metrics = Metrics()
         self._delayed: set[str] = set()
         self._leases: dict[str, str] = {}
 
@@ -222,7 +222,7 @@ class Engine(InMemoryOrchestrationBackend):
             held = [token for token, owner in self._leases.items() if owner == worker]
             for token in held:
                 if (activity := self._activities.find(token)) is not None:
-                    self._meter.activity_lost(activity.request.name)
+                    self._metrics.activity_lost(activity.request.name)
             return sum(map(self.abandon, held))
 
     def outstanding(self, worker: str) -> int:
@@ -233,14 +233,14 @@ class Engine(InMemoryOrchestrationBackend):
     # What it all costs
 
     def measure(self) -> dict[str, Any]:
-        """The counts since the start, or since ``reset_meter``; see `local.functions_host.durable.metrics`."""
+        """The counts since the start, or since ``reset_metrics``; see `local.functions_host.durable.metrics`."""
         with self._lock:
-            return self._meter.document()
+            return self._metrics.document()
 
-    def reset_meter(self) -> None:
+    def reset_metrics(self) -> None:
         """Counts from now on."""
         with self._lock:
-            self._meter.reset()
+            self._metrics.reset()
 
     # gRPC: work items
 
@@ -387,14 +387,14 @@ class Engine(InMemoryOrchestrationBackend):
                 newEvents=events,
             ),
         )
-        self._meter.turn_begins(instance.name, item)
+        self._metrics.turn_begins(instance.name, item)
         return item
 
     def _take_activity(self, accepted: _Filter) -> pb.WorkItem | None:
         found = self._activities.take(lambda each: self._matches_filter(each.request.name, each.version, accepted))
         if found is None:
             return None
-        self._meter.activity_begins(found.token, found.request)
+        self._metrics.activity_begins(found.token, found.request)
         return pb.WorkItem(completionToken=found.token, activityRequest=found.request)
 
     def _put_back(self, instance: OrchestrationInstance) -> None:
@@ -417,7 +417,7 @@ class Engine(InMemoryOrchestrationBackend):
             if activity is None:
                 log.debug("dropped a duplicate result of task %d of '%s'", response.taskId, response.instanceId)
                 return False
-            self._meter.activity_ends(activity.token, activity.request.name, response)
+            self._metrics.activity_ends(activity.token, activity.request.name, response)
             return self._deliver(activity.instance_id, activity.execution, activity.result(response))
 
     def _complete_turn(self, response: pb.OrchestratorResponse) -> bool:
@@ -433,7 +433,7 @@ class Engine(InMemoryOrchestrationBackend):
             self._leases.pop(response.completionToken, None)
             written = len(instance.history) + len(instance.dispatched_events)
             size = size_after(instance, response)
-            self._meter.turn_ends(instance.name, response, max(size, written))
+            self._metrics.turn_ends(instance.name, response, max(size, written))
             if size > self._history_limit:
                 log.error("the history of instance '%s' would have %d events: it fails", instance.instance_id, size)
                 response = history_too_long(response, size, self._history_limit)

@@ -53,7 +53,7 @@ class ActivityCounts:
 
 
 @dataclass
-class Meter:
+class Metrics:
     """Counts since the last reset. Not safe for threads: the engine's lock guards it."""
 
     orchestrators: dict[str, OrchestratorCounts] = field(default_factory=dict[str, OrchestratorCounts])

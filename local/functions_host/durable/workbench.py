@@ -32,7 +32,7 @@ _CHANNEL = GrpcChannelOptions(max_receive_message_length=-1, max_send_message_le
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkflowResult:
     """How an orchestration ended: its status, its output as JSON values, its failure, and its history."""
 
     instance_id: str
@@ -133,12 +133,12 @@ class Workbench:
         """Starts an orchestration and returns its instance id."""
         return self.client.schedule_new_orchestration(name, input=value, instance_id=instance_id)
 
-    def wait(self, instance_id: str, *, timeout: int = 60) -> Ended:
+    def wait(self, instance_id: str, *, timeout: int = 60) -> WorkflowResult:
         """Waits until an instance has ended; TimeoutError after ``timeout`` seconds."""
         state = self.client.wait_for_orchestration_completion(instance_id, timeout=timeout)
         if state is None:
             raise LookupError(f"No instance '{instance_id}'.")
-        return Ended(
+        return WorkflowResult(
             instance_id=instance_id,
             status=state.runtime_status,
             output=state.get_output(),
@@ -146,7 +146,7 @@ class Workbench:
             history=self.client.get_orchestration_history(instance_id),
         )
 
-    def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 60) -> Ended:
+    def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 60) -> WorkflowResult:
         """``start`` and ``wait``."""
         return self.wait(self.start(name, value, instance_id=instance_id), timeout=timeout)
 

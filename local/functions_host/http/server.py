@@ -50,13 +50,13 @@ class _TooLarge(Exception):
     pass
 
 
-class Front:
+class HttpServer:
     """The ASGI application of one host.
 
     Args:
         keys: function keys, or None when everything is open.
         run_timer: runs a timer function now; False when it failed.
-        engine: whose counts are shown at ``/admin/meter``.
+        engine: whose counts are shown at ``/admin/metrics``.
         signs_in: every caller is the developer of `local.functions_host.http.sign_in`.
     """
 
@@ -86,7 +86,7 @@ class Front:
                 Route("/", self._home, methods=["GET"]),
                 Route("/admin/host/ping", self._ping, methods=["GET", "POST"]),
                 Route("/admin/host/status", self._status, methods=["GET"]),
-                Route("/admin/meter", self._meter, methods=["GET", "POST"]),
+                Route("/admin/metrics", self._metrics, methods=["GET", "POST"]),
                 Route("/admin/functions", self._list, methods=["GET"]),
                 Route("/admin/functions/{name}", self._run_by_hand, methods=["POST"]),
                 Route("/runtime/webhooks/EventGrid", self._event_grid, methods=["POST", "OPTIONS"]),
@@ -182,12 +182,12 @@ class Front:
             }
         )
 
-    async def _meter(self, request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Response:
         """What orchestrations cost so far; POST begins to count anew. Azure has nothing like it."""
         if (refused := self._refuse_admin(request)) is not None:
             return refused
         if request.method == "POST":
-            self._engine.reset_meter()
+            self._engine.reset_metrics()
         return JSONResponse(self._engine.measure())
 
     async def _list(self, request: Request) -> Response:

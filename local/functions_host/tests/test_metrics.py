@@ -66,5 +66,5 @@ def test_a_call_of_a_worker_that_died_counts_as_repeated(rig: Rig, engine: Engin
 
 def test_a_reset_counts_anew(rig: Rig, engine: Engine) -> None:
     rig.begun(activity())
-    engine.reset_meter()
+    engine.reset_metrics()
     assert engine.measure() == {"orchestrators": {}, "activities": {}}

@@ -57,7 +57,7 @@ def _demonstrate(scene: Demonstration) -> None:
         run_id = client.start_run({"policy": scene.policy["name"], "mode": "patch"})["id"]
         run = watch(client, run_id, console, 0.5, _approver(client, console))
         plan = client.run_plan(run_id)
-        report = Report(run, list(client.machines(run_id)), plan, scene.books(stack))
+        report = Report(run, list(client.machines(run_id)), plan, scene.installs(stack))
         report.write(scene.report)
     console.print(Group("", reasons_table(report.machines), ""))
     broken = scene.broken_promises(report)

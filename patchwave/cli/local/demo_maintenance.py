@@ -28,7 +28,7 @@ from patchwave.cli.output import open_console, plain
 from patchwave.cli.runs.views import FINAL_STATES
 
 if TYPE_CHECKING:
-    from local.demo.maintenance_scenario import Books, Fix, Report
+    from local.demo.maintenance_scenario import Fix, Report, SimulatorView
     from local.stack import Stack
 
 scenario = typer.Typer(add_completion=False)
@@ -71,12 +71,12 @@ class _Scene:
     """The parts of the demonstration, in order; each fills its part of the report."""
 
     def __init__(self, stack: Stack, client: ApiClient, console: Console, report: Report) -> None:
-        from local.demo.maintenance_scenario import Books
+        from local.demo.maintenance_scenario import SimulatorView
 
         self._client = client
         self._console = console
         self._report = report
-        self._books: Books = Books(stack)
+        self._simulator: SimulatorView = SimulatorView(stack)
         self._run_id = ""
         """The run around the scheduled one."""
         self._environment = os.environ | {
@@ -100,8 +100,8 @@ class _Scene:
         from local.demo.maintenance_scenario import BY_NAME, FOLDER, LEAD, POLICY, SHOP, WEEKLY, policy
 
         self._title("A schedule of Update Manager, and the machines that have it")
-        self._report.power["before"] = self._books.power()
-        tomorrow = self._books.calendar() + LEAD * 24
+        self._report.power["before"] = self._simulator.power()
+        tomorrow = self._simulator.calendar() + LEAD * 24
         self._create(WEEKLY, f"{tomorrow:%Y-%m-%d %H:%M}", "--exclude-package", "linux-image-*")
         for machine in BY_NAME:
             self._run("maintenance", "assign", WEEKLY, machine)
@@ -111,7 +111,7 @@ class _Scene:
         file.write_text(json.dumps(policy(), indent=2) + "\n", encoding="utf-8")
         self._console.print(file.read_text(encoding="utf-8"), end="")
         self._run("policy", "apply", "-f", str(file))
-        start = self._books.calendar() + LEAD
+        start = self._simulator.calendar() + LEAD
         self._run(
             *("maintenance", "configuration", "change", WEEKLY),
             *("--set", f"properties.maintenanceWindow.startDateTime={start:%Y-%m-%d %H:%M}"),
@@ -149,8 +149,8 @@ class _Scene:
 
         self._title("The scheduled run, and the work after")
         run_id, report = self._run_id, self._report
-        self._until("the scheduled run", lambda: (self._books.occurrence() or {}).get("status") == "InProgress")
-        report.power["during"] = self._books.power()
+        self._until("the scheduled run", lambda: (self._simulator.occurrence() or {}).get("status") == "InProgress")
+        report.power["during"] = self._simulator.power()
         self._say("Update Manager patches. Patchwave waits for the post event.")
         self._until("the post event", lambda: self._occurrence().get("postEventAt"))
         self._say("The post event came. Patchwave copies the results, assesses, and puts the power back.")
@@ -158,8 +158,8 @@ class _Scene:
         report.machines = list(self._client.machines(run_id))
         for row in report.machines:
             report.patches[str(row["id"])] = items(self._client.machine(run_id, str(row["key"])), "patches")
-        report.occurrence, report.deliveries = self._books.occurrence() or {}, self._books.deliveries()
-        report.power["after"] = self._books.power()
+        report.occurrence, report.deliveries = self._simulator.occurrence() or {}, self._simulator.deliveries()
+        report.power["after"] = self._simulator.power()
         self._run("maintenance", "occurrences", "show", run_id)
         for row in (row for row in report.machines if row.get("poweredOn")):
             self._say(
@@ -188,7 +188,7 @@ class _Scene:
         self._run("maintenance", "assign", RETIRED, TWICE)
         self._run("maintenance", "configuration", "delete", RETIRED)
         self._create(LEGACY, start, quiet=True)
-        self._books.take_patch_mode(LEGACY)
+        self._simulator.take_patch_mode(LEGACY)
 
     def _examine(self) -> None:
         from local.demo.maintenance_scenario import EXPECTED

@@ -23,10 +23,10 @@ from local.demo.maintenance_scenario import (
     SHOP,
     STOPPED,
     WEEKLY,
-    Books,
     Fix,
     Json,
     Report,
+    SimulatorView,
     arm_id,
     policy,
 )
@@ -155,8 +155,8 @@ def test_the_demonstration_keeps_its_promises():
     assert written["doctor"]["after"] == []
 
 
-class _Deallocating(Books):
-    """Books of a machine that is off at the third look."""
+class _Deallocating(SimulatorView):
+    """The view of a machine that is off at the third look."""
 
     def __init__(self, *looks: str) -> None:
         self.looks = list(looks)
@@ -178,5 +178,5 @@ def test_power_that_never_settles_is_told_as_it_is(monkeypatch: pytest.MonkeyPat
     at = iter(range(0, 1_000, 4))
     monkeypatch.setattr("local.demo.maintenance_scenario.time.sleep", lambda _: None)
     monkeypatch.setattr("local.demo.maintenance_scenario.time.monotonic", lambda: next(at))
-    books = _Deallocating("deallocating", "deallocating", "deallocating", "deallocating", "deallocated")
-    assert books.power()["batch"] == "deallocating", "ten seconds are over"
+    view = _Deallocating("deallocating", "deallocating", "deallocating", "deallocating", "deallocated")
+    assert view.power()["batch"] == "deallocating", "ten seconds are over"

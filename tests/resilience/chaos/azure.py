@@ -15,11 +15,11 @@ from starlette.requests import Request
 
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.machine import Machine
-from local.azure_simulator.server.app import Front
+from local.azure_simulator.server.app import SimulatorApp
 from local.azure_simulator.server.identity import Identity
-from local.azure_simulator.state import World
+from local.azure_simulator.state import AzureState
 from tests.resilience.chaos.cluster import travel
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.virtual_time import EPOCH, VirtualLoop
 
 BASE_URL = "https://simulator.test"
@@ -44,18 +44,18 @@ class Credential:
 
 
 class Azure:
-    """The world, and the way to it."""
+    """The simulated Azure, and the way to it."""
 
-    def __init__(self, loop: VirtualLoop, weather: Weather, machines: list[Machine], clock: Clock) -> None:
-        self.world = World(machines, clock, BASE_URL, seed=weather.seed)
-        identity = Identity(self.world, lifetime=30 * 86_400)
+    def __init__(self, loop: VirtualLoop, fault_schedule: FaultSchedule, machines: list[Machine], clock: Clock) -> None:
+        self.state = AzureState(machines, clock, BASE_URL, seed=fault_schedule.seed)
+        identity = Identity(self.state, lifetime=30 * 86_400)
         self.credential = Credential(identity)
-        self._weather = weather
+        self._weather = fault_schedule
         self._resets: set[int] = set()
         self._calls = 0
-        self._front = Front(self.world, identity, lambda client: self._resets.add(client[1]))
-        for rule in weather.faults:
-            self.world.faults.add(rule)
+        self._front = SimulatorApp(self.state, identity, lambda client: self._resets.add(client[1]))
+        for rule in fault_schedule.faults:
+            self.state.faults.add(rule)
 
     @contextmanager
     def reached(self) -> Generator[None]:

@@ -22,7 +22,7 @@ from google.protobuf import wrappers_pb2
 from local.functions_host.durable.engine import FINISHED, Engine
 from patchwave.azure.clients import PerLoop
 from patchwave.settings import Settings, load_settings
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.virtual_time import LoopTimers, VirtualLoop
 from tests.support.function_index import registered
 
@@ -46,9 +46,9 @@ class Worker:
         self.tasks: set[asyncio.Task[None]] = set()
 
 
-async def travel(weather: Weather) -> None:
+async def travel(fault_schedule: FaultSchedule) -> None:
     """The way of a request or an answer. Whoever sends from a worker that was killed meanwhile never gets there."""
-    await asyncio.sleep(weather.source.uniform(*_LATENCY_SECONDS))
+    await asyncio.sleep(fault_schedule.source.uniform(*_LATENCY_SECONDS))
     if _current.get().is_dead:
         raise asyncio.CancelledError
 
@@ -56,13 +56,13 @@ async def travel(weather: Weather) -> None:
 class Cluster:
     """The engine and its workers. ``async with`` starts the workers and their ends."""
 
-    def __init__(self, loop: VirtualLoop, weather: Weather, *, workers: int = 2) -> None:
+    def __init__(self, loop: VirtualLoop, fault_schedule: FaultSchedule, *, workers: int = 2) -> None:
         self.engine = Engine()
         self.engine._timers = LoopTimers(loop, self.engine._lock)  # pyright: ignore[reportAttributeAccessIssue] - the same three methods
         self.kills = 0
         self.doubled = 0
         self._loop = loop
-        self._weather = weather
+        self._weather = fault_schedule
         self._size = workers
         self._made = 0
         self._workers: list[Worker] = []
@@ -162,19 +162,19 @@ class Cluster:
         self._wake()
 
     async def _carry(self, item: pb.WorkItem) -> None:
-        weather = self._weather
-        await travel(weather)
+        fault_schedule = self._weather
+        await travel(fault_schedule)
         if item.HasField("orchestratorRequest"):
             response = self._turn(item)
         else:
-            if weather.source.random() < weather.twice:
+            if fault_schedule.source.random() < fault_schedule.twice:
                 # The lease of the message ran out: somebody else gets it while this one works on.
                 self.doubled += 1
-                self._loop.call_later(weather.source.uniform(0, 2), self.engine.abandon, item.completionToken)
+                self._loop.call_later(fault_schedule.source.uniform(0, 2), self.engine.abandon, item.completionToken)
             response = await self._activity(item)
-            if weather.source.random() < weather.late:
-                await asyncio.sleep(weather.source.uniform(1, 90))
-        await travel(weather)
+            if fault_schedule.source.random() < fault_schedule.late:
+                await asyncio.sleep(fault_schedule.source.uniform(1, 90))
+        await travel(fault_schedule)
         self.engine.complete(response)
 
     def _turn(self, item: pb.WorkItem) -> pb.OrchestratorResponse:

@@ -13,7 +13,7 @@ _CONFLICT = {"error": {"code": "Conflict", "message": "The request failed due to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weather:
+class FaultSchedule:
     """One schedule. What is left out of it can be left out one by one to find what a failure needs.
 
     Attributes:
@@ -41,8 +41,8 @@ class Weather:
         object.__setattr__(self, "source", random.Random(f"weather:{self.seed}"))
 
     @classmethod
-    def of(cls, seed: int, machines: list[str], seconds: float) -> Weather:
-        """The weather of a seed over machines (ARM ids) whose run takes about so many seconds."""
+    def of(cls, seed: int, machines: list[str], seconds: float) -> FaultSchedule:
+        """The faults of a seed over machines (ARM ids) whose run takes about so many seconds."""
         source = random.Random(f"schedule:{seed}")
         return cls(
             seed=seed,
@@ -92,4 +92,4 @@ def _fault(source: random.Random, machines: list[str]) -> Json:
     return {"match": match, "effect": effect, "times": source.randint(1, 4), "after": source.randint(0, 60)}
 
 
-__all__ = ["Weather"]
+__all__ = ["FaultSchedule"]

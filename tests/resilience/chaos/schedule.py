@@ -1,6 +1,6 @@
-"""One random schedule: a run over a hundred machines in bad weather, played in virtual time, and what became of it.
+"""One random schedule: a run over a hundred machines under a schedule of faults, in virtual time, and its result.
 
-assert not play(Weather.of(17, machine_ids(), SECONDS)).problems
+assert not play(FaultSchedule.of(17, machine_ids(), SECONDS)).problems
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from patchwave.storage.engine.store import Store
 from patchwave.storage.run_machines import MACHINES as MACHINES_PREFIX
 from tests.resilience.chaos.azure import BASE_URL, Azure, make_clock
 from tests.resilience.chaos.cluster import Cluster
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.tables import MemoryTables
 from tests.resilience.chaos.virtual_time import EPOCH, VirtualLoop, virtual_clocks
 from tests.support.product import SUBSCRIPTION, machine_id
@@ -45,9 +45,9 @@ type Json = dict[str, Any]
 
 MACHINES = 100
 SECONDS = 5_400.0
-"""About how long the run takes in good weather: kills and outages fall within it."""
+"""About how long the run takes without faults: kills and outages fall within it."""
 LONGEST = timedelta(hours=24)
-"""Bad weather makes a run longer, but not longer than this: an installation that nobody hears of any more ends with its
+"""Faults make a run longer, but not longer than this: an installation that nobody hears of any more ends with its
 window of two hours, whatever it has to wait for then."""
 _POLICY: Json = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 40, "startStopped": True}
 _LOOK_EVERY = timedelta(seconds=30)
@@ -90,36 +90,36 @@ def machine_ids() -> list[str]:
     return [machine_id(number) for number in range(MACHINES)]
 
 
-def play(weather: Weather) -> Played:
+def play(fault_schedule: FaultSchedule) -> Played:
     """Play one schedule to its end, and look at it from all sides."""
     loop = VirtualLoop()
     with ExitStack() as stack:
         stack.callback(loop.close)
-        stack.enter_context(_seeded(weather.seed))
+        stack.enter_context(_seeded(fault_schedule.seed))
         stack.enter_context(virtual_clocks(loop))
-        return loop.run_until_complete(_play(loop, weather))
+        return loop.run_until_complete(_play(loop, fault_schedule))
 
 
-def shrunk(weather: Weather) -> Weather:
-    """As little of the weather as still breaks something: faults, kills and shares are left out one by one."""
+def shrunk(fault_schedule: FaultSchedule) -> FaultSchedule:
+    """The fewest faults that still break something: faults, kills and shares are left out one by one."""
     is_smaller = True
     while is_smaller:
         is_smaller = False
-        for smaller in _smaller(weather):
+        for smaller in _smaller(fault_schedule):
             if play(smaller).problems:
-                weather, is_smaller = smaller, True
+                fault_schedule, is_smaller = smaller, True
                 break
-    return weather
+    return fault_schedule
 
 
-def _smaller(weather: Weather) -> Iterator[Weather]:
+def _smaller(fault_schedule: FaultSchedule) -> Iterator[FaultSchedule]:
     for name in ("faults", "kills", "outages"):
-        parts: tuple[Any, ...] = getattr(weather, name)
+        parts: tuple[Any, ...] = getattr(fault_schedule, name)
         for index in range(len(parts)):
-            yield replace(weather, **{name: parts[:index] + parts[index + 1 :]})
+            yield replace(fault_schedule, **{name: parts[:index] + parts[index + 1 :]})
     for name in ("lost_requests", "lost_answers", "twice", "late"):
-        if getattr(weather, name):
-            yield replace(weather, **{name: 0})
+        if getattr(fault_schedule, name):
+            yield replace(fault_schedule, **{name: 0})
 
 
 @contextmanager
@@ -135,13 +135,13 @@ def _seeded(seed: int) -> Generator[None]:
         random.setstate(before)
 
 
-async def _play(loop: VirtualLoop, weather: Weather) -> Played:
+async def _play(loop: VirtualLoop, fault_schedule: FaultSchedule) -> Played:
     clock = make_clock(loop)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "fleet.json"
-        path.write_text(json.dumps(_fleet(weather.seed)))
-        azure = Azure(loop, weather, read_fleet(path, clock, weather.seed).machines, clock)
-    tables = MemoryTables(loop, weather)
+        path.write_text(json.dumps(_fleet(fault_schedule.seed)))
+        azure = Azure(loop, fault_schedule, read_fleet(path, clock, fault_schedule.seed).machines, clock)
+    tables = MemoryTables(loop, fault_schedule)
     log = _Log()
     with ExitStack() as stack:
         stack.enter_context(patch.dict("os.environ", _SETTINGS))
@@ -152,7 +152,7 @@ async def _play(loop: VirtualLoop, weather: Weather) -> Played:
         stack.enter_context(patch.object(credentials._clients, "_make", lambda _: azure.credential))
         stack.enter_context(azure.reached())
         stack.enter_context(log.listening())
-        return await _run(loop, weather, azure, tables, log)
+        return await _run(loop, fault_schedule, azure, tables, log)
 
 
 def _opens(tables: Any) -> Callable[[Settings], Store]:
@@ -160,25 +160,27 @@ def _opens(tables: Any) -> Callable[[Settings], Store]:
     return lambda settings: Store(tables, settings.table_prefix, settings.storage_batch_delay_seconds)
 
 
-async def _run(loop: VirtualLoop, weather: Weather, azure: Azure, tables: MemoryTables, log: _Log) -> Played:
+async def _run(
+    loop: VirtualLoop, fault_schedule: FaultSchedule, azure: Azure, tables: MemoryTables, log: _Log
+) -> Played:
     played = Played()
-    policy = parse_inline_policy(_POLICY | {"health": {"enabled": weather.seed % 4 == 0}})
-    run_id = RunId.of(EPOCH, policy.name, f"{weather.seed:08x}")
-    async with Cluster(loop, weather) as cluster:
+    policy = parse_inline_policy(_POLICY | {"health": {"enabled": fault_schedule.seed % 4 == 0}})
+    run_id = RunId.of(EPOCH, policy.name, f"{fault_schedule.seed:08x}")
+    async with Cluster(loop, fault_schedule) as cluster:
         # A caller who is not answered starts it again; here it is started once.
-        tables.weather = Weather(seed=weather.seed)
+        tables.fault_schedule = FaultSchedule(seed=fault_schedule.seed)
         await start_run(
             open_records(), cluster, written(policy, author="", author_id=""), run_id, Trigger(kind=TriggerKind.HTTP)
         )
-        tables.weather = weather
+        tables.fault_schedule = fault_schedule
         await _wait(lambda: cluster.has_ended(run_id.text), LONGEST)
         played.virtual_seconds = loop.time()
         # What is told beside the run may take a little longer.
         await _wait(lambda: _all_ended(cluster), timedelta(hours=1))
         played.kills, played.doubled = cluster.kills, cluster.doubled
-        played.faults = sum(rule["hits"] for rule in azure.world.faults.documents())
-        played.storage_requests, played.azure_requests = tables.requests, azure.world.books.count
-        tables.weather = Weather(seed=weather.seed)
+        played.faults = sum(rule["hits"] for rule in azure.state.faults.documents())
+        played.storage_requests, played.azure_requests = tables.requests, azure.state.request_log.count
+        tables.fault_schedule = FaultSchedule(seed=fault_schedule.seed)
         played.problems += await _copies(run_id.text, _machines(tables, run_id.text), loop)
         _judge(played, run_id.text, cluster, azure, tables, log)
     return played
@@ -265,7 +267,7 @@ def _orchestrations(cluster: Cluster) -> Iterator[str]:
 
 def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
     accepted: Counter[str] = Counter()
-    for operation in azure.world.intervals("install"):
+    for operation in azure.state.intervals("install"):
         accepted[MachineId.parse(operation["machine"]).key] += 1
     for key, row in rows.items():
         if accepted[key] > 1:

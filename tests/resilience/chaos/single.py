@@ -28,7 +28,7 @@ from patchwave.storage.engine.store import Store
 from tests.resilience.chaos import schedule
 from tests.resilience.chaos.azure import Azure, make_clock
 from tests.resilience.chaos.cluster import Cluster
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.tables import MemoryTables
 from tests.resilience.chaos.virtual_time import EPOCH, VirtualLoop, virtual_clocks
 from tests.support.product import SUBSCRIPTION, machine_id
@@ -66,17 +66,17 @@ class Ended:
 def play(faults: list[Json], *, mode: Mode = Mode.PATCH, policy: Json | None = None, **simulation: Any) -> Ended:
     """A run over one machine, whose requests of the simulator go wrong by these rules."""
     loop = VirtualLoop()
-    weather = Weather(seed=1, faults=tuple(faults))
+    fault_schedule = FaultSchedule(seed=1, faults=tuple(faults))
     with ExitStack() as stack:
         stack.callback(loop.close)
-        stack.enter_context(schedule._seeded(weather.seed))
+        stack.enter_context(schedule._seeded(fault_schedule.seed))
         stack.enter_context(virtual_clocks(loop))
         clock = make_clock(loop)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "fleet.json"
             path.write_text(json.dumps([_machine(simulation)]))
-            azure = Azure(loop, weather, read_fleet(path, clock, weather.seed).machines, clock)
-        tables = MemoryTables(loop, weather)
+            azure = Azure(loop, fault_schedule, read_fleet(path, clock, fault_schedule.seed).machines, clock)
+        tables = MemoryTables(loop, fault_schedule)
         stack.enter_context(patch.dict("os.environ", schedule._SETTINGS | {"PATCHWAVE_POLL_SECONDS": "30"}))
         load_settings.cache_clear()
         stack.callback(load_settings.cache_clear)
@@ -85,7 +85,7 @@ def play(faults: list[Json], *, mode: Mode = Mode.PATCH, policy: Json | None = N
         stack.enter_context(patch.object(credentials._clients, "_make", lambda _: azure.credential))
         stack.enter_context(azure.reached())
         wanted = {"scope": {"subscriptions": [SUBSCRIPTION]}} | (policy or {})
-        return loop.run_until_complete(_run(loop, weather, azure, tables, mode, wanted))
+        return loop.run_until_complete(_run(loop, fault_schedule, azure, tables, mode, wanted))
 
 
 def _machine(simulation: Json) -> Json:
@@ -105,11 +105,11 @@ def _machine(simulation: Json) -> Json:
 
 
 async def _run(
-    loop: VirtualLoop, weather: Weather, azure: Azure, tables: MemoryTables, mode: Mode, wanted: Json
+    loop: VirtualLoop, fault_schedule: FaultSchedule, azure: Azure, tables: MemoryTables, mode: Mode, wanted: Json
 ) -> Ended:
     policy = parse_inline_policy(wanted)
     run_id = RunId.of(EPOCH, policy.name, "00000001")
-    async with Cluster(loop, weather, workers=1) as cluster:
+    async with Cluster(loop, fault_schedule, workers=1) as cluster:
         await start_run(
             open_records(),
             cluster,
@@ -121,20 +121,20 @@ async def _run(
         await schedule._wait(lambda: cluster.has_ended(run_id.text), _LONGEST)
         assert cluster.has_ended(run_id.text), "the run did not end"
         assert tables.impossible == []
-        machine = azure.world.machines[ONE.lower()]
-        clock_now = azure.world.clock.now()
+        machine = azure.state.machines[ONE.lower()]
+        clock_now = azure.state.clock.now()
         row = schedule._machines(tables, run_id.text)[KEY]
         return Ended(
             row=row,
             accepted=dict(machine.accepted),
-            runs=any(each.get("end") is None or each["end"] > clock_now for each in azure.world.intervals("")),
+            runs=any(each.get("end") is None or each["end"] > clock_now for each in azure.state.intervals("")),
             is_locked=bool(await open_records().leased([KEY], run_id.text, loop.now())),
             requests=[(str(each["operation"]), int(each["status"])) for each in _requests(azure)],
         )
 
 
 def _requests(azure: Azure) -> list[Json]:
-    return [each for each in azure.world.books.documents() if str(each["machine"]).lower() == ONE.lower()]
+    return [each for each in azure.state.request_log.documents() if str(each["machine"]).lower() == ONE.lower()]
 
 
 __all__ = ["KEY", "ONE", "Ended", "play"]

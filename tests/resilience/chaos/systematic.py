@@ -54,7 +54,7 @@ class Attempt:
         number, way: which effect was spoilt, and how.
         effect: its method and address; empty when the run ended before it came to that effect.
         effects: how many effects the run had.
-        in_flight: activities that the worker had in hand when it was killed, by the engine's books.
+        in_flight: activities that the worker had in hand when it was killed, as the engine knows them.
         repeated: activities that were given to a worker once more.
         completed, lost, duplicates, double_installs: machines, as metric M12 counts them.
         problems: sentences; none when everything held.
@@ -186,7 +186,7 @@ class Rig:
     # --- what became of it
 
     def _look(self, run: Json, ids: list[str]) -> _Found:
-        """Ask storage and the simulator's books, not the product."""
+        """Ask storage and the log of the simulator, not the product."""
         run_id = run["id"]
         problems: list[str] = []
         if run.get("state") != "completed":
@@ -230,9 +230,9 @@ class Rig:
 
     def _counted(self) -> Counter[str]:
         """Calls of activities by what became of them, as the engine counts them."""
-        meter: Json = self._product.api.get("/admin/meter").json()
+        metrics: Json = self._product.api.get("/admin/metrics").json()
         counted: Counter[str] = Counter()
-        for counts in meter["activities"].values():
+        for counts in metrics["activities"].values():
             counted += Counter({name: counts[name] for name in ("repeated", "lost")})
         return counted
 

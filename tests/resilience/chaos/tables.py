@@ -12,7 +12,7 @@ from patchwave.storage.engine.entity_codec import Columns
 from patchwave.storage.engine.rows import Change, Conflict, Row
 from patchwave.storage.errors import StorageUnreachable
 from tests.resilience.chaos.cluster import travel
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.virtual_time import VirtualLoop
 
 _PAUSES = (0.4, 0.8, 1.6, 3.2)
@@ -20,14 +20,14 @@ _PAUSES = (0.4, 0.8, 1.6, 3.2)
 
 
 class MemoryTables:
-    """One storage account; requests take time, get lost, and fail during outages, as the weather has it."""
+    """One storage account; requests take time, get lost, and fail during outages, as the schedule says."""
 
-    def __init__(self, loop: VirtualLoop, weather: Weather) -> None:
+    def __init__(self, loop: VirtualLoop, fault_schedule: FaultSchedule) -> None:
         self.rows: dict[str, dict[tuple[str, str], Row]] = {}
         self.requests = 0
         self.impossible: list[str] = []
         """Transactions that no table service takes, for the judge: raised here, they would be tried again."""
-        self.weather = weather
+        self.fault_schedule = fault_schedule
         self._loop = loop
         self._versions = count(1)
 
@@ -51,17 +51,17 @@ class MemoryTables:
         return f'W/"{next(self._versions)}"'
 
     async def _send[Answer](self, what: Callable[[], Answer]) -> Answer:
-        weather, source = self.weather, self.weather.source
+        fault_schedule, source = self.fault_schedule, self.fault_schedule.source
         self.requests += 1
-        await travel(weather)
+        await travel(fault_schedule)
         now = self._loop.time()
-        if any(begin <= now < begin + seconds for begin, seconds in weather.outages):
+        if any(begin <= now < begin + seconds for begin, seconds in fault_schedule.outages):
             raise StorageUnreachable("an outage")
-        if source.random() < weather.lost_requests:
+        if source.random() < fault_schedule.lost_requests:
             raise StorageUnreachable("the request was lost")
         answer = what()
-        await travel(weather)
-        if source.random() < weather.lost_answers:
+        await travel(fault_schedule)
+        if source.random() < fault_schedule.lost_answers:
             raise StorageUnreachable("the answer was lost")
         return answer
 

@@ -82,7 +82,7 @@ def _weather(kind: str) -> st.SearchStrategy[list[Json]]:
 
 
 def tells_the_truth(ended: Ended, kind: str) -> None:
-    """The outcome says what the simulator's own books say."""
+    """The outcome says what the log of the simulator says."""
     outcome, told = ended.row["outcome"], (ended.row["outcome"], ended.row["reason"], ended.row["message"])
     good = ("patched", "patched_with_warnings") if kind == "install" else ("assessed",)
     assert ended.accepted[kind] <= 1, told

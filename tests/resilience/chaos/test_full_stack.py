@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.faults.invariants import hold_invariants
 from tests.support.product import Product
 
@@ -41,7 +41,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 def test_schedule_on_the_whole_product(two_workers: Product, seed: int) -> None:
     product, source = two_workers, random.Random(f"full stack:{seed}")
     ids = product.take(_MACHINES, installMinutes=source.randint(10, 60))
-    for rule in Weather.of(seed, ids, _SECONDS).faults:
+    for rule in FaultSchedule.of(seed, ids, _SECONDS).faults:
         # Real seconds here, where a schedule in virtual time has minutes.
         effect = rule["effect"] | ({"delaySeconds": 2} if "delaySeconds" in rule["effect"] else {})
         effect["headers"] = dict.fromkeys(effect.get("headers", {}))

@@ -1,6 +1,6 @@
 """Random schedules: kills, lost requests and answers, refusals and late or repeated completions, drawn from a seed.
 
-``make chaos SEED=17`` plays schedule 17 alone. A schedule that fails is played again without parts of its weather, and
+``make chaos SEED=17`` plays schedule 17 alone. A schedule that fails is played again without parts of its faults, and
 the failure shows what is left.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.resilience.chaos.fault_schedule import Weather
+from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.schedule import SECONDS, Played, machine_ids, play, shrunk
 
 _SCHEDULES = 200
@@ -30,26 +30,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_schedule(seed: int) -> None:
-    weather = Weather.of(seed, machine_ids(), SECONDS)
-    played = play(weather)
-    assert not played.problems, _told(weather, played)
+    fault_schedule = FaultSchedule.of(seed, machine_ids(), SECONDS)
+    played = play(fault_schedule)
+    assert not played.problems, _told(fault_schedule, played)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_the_same_seed_plays_the_same_schedule() -> None:
-    first, second = (play(Weather.of(1, machine_ids(), SECONDS)) for _ in range(2))
+    first, second = (play(FaultSchedule.of(1, machine_ids(), SECONDS)) for _ in range(2))
     assert first == second
 
 
-def _told(weather: Weather, played: Played) -> str:
-    least = shrunk(weather)
+def _told(fault_schedule: FaultSchedule, played: Played) -> str:
+    least = shrunk(fault_schedule)
     return "\n".join(
         [
-            f"seed {weather.seed} (make chaos SEED={weather.seed}):",
+            f"seed {fault_schedule.seed} (make chaos SEED={fault_schedule.seed}):",
             *played.problems,
             f"{played}",
-            f"as little weather as still breaks it: {least}",
+            f"the fewest faults that still break it: {least}",
             *play(least).problems,
         ]
     )

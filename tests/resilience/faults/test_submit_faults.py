@@ -37,7 +37,7 @@ def test_f02_a_worker_killed_after_the_post_adopts_the_running_operation(product
     wait_until(lambda: product.accepted(one).get("install") == 1)
     product.stack.kill_worker()
     row = ends_patched_once(product, one, run_id)
-    # The books hold no request whose caller went away before the answer; a second one would be there.
+    # The log holds no request whose caller went away before the answer; a second one would be there.
     assert len(product.requests(one, "install")) == 0, "the running operation is adopted, not posted again"
     assert row["installation"]["adopted"] is True
     assert row["installation"]["installed"] >= 1
